@@ -1,0 +1,89 @@
+# Lockstep. `make help` lists the targets.
+VERSION := 0.1.0
+BUILD   ?= build
+CC      ?= cc
+OPT     ?= -O2
+SAN     ?=
+INSTALL ?= yes
+PREFIX  ?= /usr/local
+TEXT    ?=
+# Floors in order; a floor may use itself and those before it. A shorter list builds a part: make FLOORS="base math" unit
+FLOORS  ?= base math store data model train serve lab cmd
+
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+PKGS := lmdb jansson libzstd zlib libcrypto
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla
+# The numeric contract needs the first three; docs/numerics.md, "Environment".
+NUMERIC := -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-fast-math
+CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"'
+CFLAGS  += -std=c11 $(OPT) -g -pthread -fvisibility=hidden $(WARN) $(NUMERIC)
+LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -pthread
+ifneq ($(SAN),)
+CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+LDFLAGS += -fsanitize=$(SAN)
+BUILD   := build/san-$(subst $(eval ) ,-,$(subst $(shell printf ','),-,$(SAN)))
+endif
+
+# --- what is compiled -------------------------------------------------------------------------------------------------
+ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/null)))
+TEST_C := $(filter %_test.c,$(ALL_C))
+SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
+REF_C  := $(filter src/math/ref/%,$(filter-out %_test.c,$(ALL_C)))
+CMD_C  := $(filter src/cmd/%,$(filter-out %_test.c,$(ALL_C)))
+LIB_C  := $(filter-out $(TEST_C) $(SIMD_C) $(REF_C) $(CMD_C),$(ALL_C))
+
+# The vector source is compiled once per instruction set, the reference with the machine's FMA and with ours.
+ifeq ($(ARCH),x86_64)
+ISAS := avx2 avx512
+FLAGS_avx2   := -mavx2 -mfma -mf16c
+FLAGS_avx512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+FLAGS_fma    := -mfma
+else ifeq ($(ARCH),aarch64)
+ISAS := neon
+FLAGS_neon :=
+FLAGS_fma  :=
+endif
+REFS := soft $(if $(ISAS),fma)
+
+OBJ := $(LIB_C:%.c=$(BUILD)/%.o) \
+       $(foreach i,$(ISAS),$(SIMD_C:%.c=$(BUILD)/$i/%.o)) \
+       $(foreach r,$(REFS),$(REF_C:%.c=$(BUILD)/ref-$r/%.o))
+LIB   := $(BUILD)/liblockstep.a
+BIN   := $(if $(CMD_C),$(BUILD)/lockstep)
+TESTS := $(TEST_C:%.c=$(BUILD)/%)
+
+all: $(LIB) $(BIN)
+
+$(LIB): $(OBJ)
+	@rm -f $@; $(AR) rcs $@ $^
+$(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
+	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+define ISA_RULE
+$(BUILD)/$1/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$1) -O3 -DLK_ISA=$1 -DLK_ISA_$1=1 -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call ISA_RULE,$i)))
+define REF_RULE
+$(BUILD)/ref-$1/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $(if $(filter fma,$1),$$(FLAGS_fma)) -DLK_REF=$1 -DLK_REF_$1=1 -MMD -MP -c -o $$@ $$<
+endef
+$(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+# Unit tests of the floors in FLOORS; `make unit ONLY=src/base/ini_test` runs one.
+unit: $(if $(ONLY),$(BUILD)/$(ONLY),$(TESTS))
+	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+
+clean:
+	rm -rf build
+.PHONY: all unit clean
+.SECONDARY:
+.DELETE_ON_ERROR:

@@ -1,0 +1,67 @@
+/* Datasets: tokens with documents, sources and loss masks behind one root. Byte tables: docs/formats.md.
+ *
+ * A dataset has two splits, train and held-out. Each is one stream of tokens: the end token E, then each document's tokens
+ * followed by E:  E d1 E d2 E ... dn E.  With context T, sequence n of a stream of S tokens has inputs stream[nT .. nT+T)
+ * and targets stream[nT+1 .. nT+T]. The training split uses the floor((S-1)/T) whole sequences; evaluation uses
+ * ceil((S-1)/T), the last one short, so that every token but the first is predicted once. */
+#ifndef LOCKSTEP_DATASET_H
+#define LOCKSTEP_DATASET_H
+#include "lockstep/tokenizer.h"
+
+enum lk_split { LK_TRAIN = 0, LK_HELD_OUT = 1 };
+
+struct lk_dataset_source {
+    const char *path; /* as given; "-" is standard input */
+};
+struct lk_dataset_options {
+    double holdout;    /* share of the bytes at the end, 0 <= holdout <= 0.5; a plain text is cut after a newline (else
+                          between UTF-8 characters), jsonl between records */
+    const char *tokenizer_name; /* for messages */
+    int (*progress)(void *arg, uint64_t bytes_done, uint64_t bytes_total /* 0: unknown */);
+    void *progress_arg;
+};
+/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...}, one a
+ * line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
+ * input gives an equal root for any number of threads. Errors name file, line and byte. */
+int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count, const struct lk_root *tokenizer,
+                     const struct lk_dataset_options *, struct lk_pool *, struct lk_root *out, struct lk_err *);
+
+struct lk_dataset;
+/* verify: hash every blob first (LK_ECORRUPT names the part and the file). Opening without it checks sizes only. */
+int lk_dataset_open(struct lk_store *, const struct lk_root *, bool verify, struct lk_dataset **out, struct lk_err *);
+void lk_dataset_close(struct lk_dataset *);
+const struct lk_root *lk_dataset_root(const struct lk_dataset *);
+const struct lk_root *lk_dataset_tokenizer(const struct lk_dataset *);
+const json_t *lk_dataset_manifest(const struct lk_dataset *); /* borrowed */
+uint32_t lk_dataset_vocab(const struct lk_dataset *);
+
+uint64_t lk_dataset_tokens(const struct lk_dataset *, enum lk_split);    /* S above */
+uint64_t lk_dataset_bytes(const struct lk_dataset *, enum lk_split);     /* text bytes behind the split */
+uint64_t lk_dataset_documents(const struct lk_dataset *, enum lk_split);
+uint64_t lk_dataset_sequences(const struct lk_dataset *, enum lk_split, uint32_t context);
+
+/* Sequence n in O(1): writes up to context inputs, targets (UINT32_MAX where the loss is masked: prompt tokens of jsonl
+ * records), and document_start[t] = position in this sequence where t's document began (0 when it began before the sequence;
+ * a document begins with the E before it). Any output may be NULL. Returns the number of positions (< context only in the
+ * last held-out sequence). Thread-safe. */
+uint32_t lk_dataset_sequence(const struct lk_dataset *, enum lk_split, uint64_t n, uint32_t context, uint32_t *inputs,
+                             uint32_t *targets, uint32_t *document_start);
+
+struct lk_document {
+    uint64_t index, token_begin, token_end; /* [begin, end) in the stream, without the end tokens */
+    uint32_t source;                        /* index of the source file */
+    const char *source_path;                /* borrowed */
+    uint64_t source_offset, size_bytes;     /* where its text begins in the (uncompressed) source, and its length */
+    uint64_t line;                          /* jsonl: 1-based line; else 0 */
+    struct lk_root digest;                  /* SHA-256 of its text */
+};
+int lk_dataset_document(const struct lk_dataset *, enum lk_split, uint64_t index, struct lk_document *out, struct lk_err *);
+/* The document that token position `token` of the stream lies in (its end token counts to it; position 0 to the first). */
+uint64_t lk_dataset_document_at(const struct lk_dataset *, enum lk_split, uint64_t token);
+/* The byte range in the document's text of the tokens [begin, end) of one document. */
+int lk_dataset_byte_range(const struct lk_dataset *, enum lk_split, uint64_t document, uint64_t begin, uint64_t end,
+                          uint64_t *byte_begin, uint64_t *byte_end, struct lk_err *);
+/* Checks every blob's hash and the invariants between parts (document ends ascending, ids below the vocabulary, ...). */
+int lk_dataset_verify(struct lk_store *, const struct lk_root *, struct lk_err *);
+
+#endif

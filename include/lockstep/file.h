@@ -1,0 +1,43 @@
+/* Files: whole reads, atomic durable writes, read-only maps. Every system call here can be made to fail by tests. */
+#ifndef LOCKSTEP_FILE_H
+#define LOCKSTEP_FILE_H
+#include "lockstep/err.h"
+#include "lockstep/mem.h"
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Reads a whole regular file (or pipe) into *out, at most limit_bytes (more: LK_EINVAL that names the limit). */
+int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *);
+/* Writes path.tmp.PID, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays. */
+int lk_file_write_atomic(const char *path, const void *data, size_t size, struct lk_err *);
+/* mkdir -p. */
+int lk_dir_make(const char *path, struct lk_err *);
+/* Removes a tree, no error if it is not there. */
+int lk_dir_remove(const char *path, struct lk_err *);
+int lk_dir_sync(const char *path, struct lk_err *);
+bool lk_file_exists(const char *path);
+
+struct lk_map {
+    const unsigned char *data;
+    size_t size;
+};
+/* Maps a whole file read-only; an empty file gives size 0 and data non-NULL. */
+int lk_map_open(const char *path, struct lk_map *out, struct lk_err *);
+void lk_map_close(struct lk_map *);
+
+/* The system calls that our writers use; each counts as one fault point. Same results as the POSIX calls. */
+int lk__open(const char *path, int flags, mode_t mode);
+ssize_t lk__write(int fd, const void *data, size_t size);
+int lk__fsync(int fd);
+int lk__rename(const char *from, const char *to);
+int lk__close(int fd);
+/* Loops lk__write until all is written; 0 or -1 with errno. */
+int lk__write_all(int fd, const void *data, size_t size);
+
+/* Tests: the nth of these calls from now fails with error_number (once); nth = 0 switches it off. */
+void lk_file_fail_at(uint64_t nth, int error_number);
+/* The same, but instead of failing the process is killed by SIGKILL just before the call. */
+void lk_file_kill_at(uint64_t nth);
+uint64_t lk_file_call_count(void); /* since the last of the two calls above */
+
+#endif

@@ -1,0 +1,35 @@
+/* SHA-256 and RFC 6962 roots over 1 MiB leaves (libcrypto does the hashing).
+ *   leaf  = SHA-256(0x00 || up to 1,048,576 bytes)        node = SHA-256(0x01 || left || right)
+ *   MTH   = RFC 6962 section 2.1 over the leaves (MTH of nothing = SHA-256 of nothing)
+ *   root  = SHA-256(0x02 || length as u64 little-endian || MTH)                                   */
+#ifndef LOCKSTEP_HASH_H
+#define LOCKSTEP_HASH_H
+#include "lockstep/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LK_LEAF_BYTES ((size_t)1 << 20)
+#define LK_ROOT_HEX 65 /* 64 digits and the zero byte */
+
+struct lk_root {
+    uint8_t bytes[32];
+};
+bool lk_root_equal(const struct lk_root *, const struct lk_root *);
+/* Lower-case hexadecimal; out has LK_ROOT_HEX bytes; returns out. */
+char *lk_root_hex(const struct lk_root *, char *out);
+/* 64 hexadecimal digits, nothing else; false otherwise. */
+bool lk_root_parse(const char *hex, struct lk_root *out);
+
+void lk_sha256(const void *data, size_t size, struct lk_root *out);
+/* The root of one piece of memory. */
+void lk_root_of(const void *data, size_t size, struct lk_root *out);
+
+/* Streaming; about 1 MiB + 2 KiB of state, no other allocation. */
+struct lk_hasher;
+struct lk_hasher *lk_hasher_create(void); /* NULL: out of memory */
+void lk_hasher_update(struct lk_hasher *, const void *data, size_t size);
+void lk_hasher_final(struct lk_hasher *, struct lk_root *out); /* resets: the hasher can be used again */
+void lk_hasher_free(struct lk_hasher *);
+
+#endif

@@ -1,0 +1,47 @@
+/* An ordered, transactional, crash-safe map from keys to values: as if one client at a time.
+ * Engines stand behind struct lk_kv_ops (src/store/kv/kv_engine.h); nothing else knows which one is open. */
+#ifndef LOCKSTEP_KV_H
+#define LOCKSTEP_KV_H
+#include "lockstep/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LK_KV_KEY_MAX 511 /* bytes, at least 1 */
+#define LK_KV_VALUE_MAX ((size_t)1 << 20)
+
+struct lk_kv;
+struct lk_kv_txn;
+struct lk_bytes {
+    const void *data;
+    size_t size;
+};
+static inline struct lk_bytes lk_bytes(const void *data, size_t size) { return (struct lk_bytes){data, size}; }
+
+/* url: "file:DIR" (LMDB below DIR, made if absent; a network file system is refused by name). */
+int lk_kv_open(const char *url, struct lk_kv **out, struct lk_err *);
+void lk_kv_close(struct lk_kv *);
+
+/* One write transaction at a time (a second waits); reads see the state at their begin. A transaction belongs to its
+ * thread. A read transaction sees no later commit and should be short. */
+int lk_kv_begin(struct lk_kv *, bool write, struct lk_kv_txn **out, struct lk_err *);
+enum lk_durability {
+    LK_DURABLE, /* survives power loss when commit returns */
+    LK_LAZY     /* survives a killed process when commit returns; power loss may undo it (never half of it), until the next
+                   durable commit */
+};
+/* Ends the transaction in any case. Full disk: LK_EIO, nothing changed. *timestamp_ms (may be NULL): strictly increasing
+ * commit time of this store, max(last + 1, clock). */
+int lk_kv_commit(struct lk_kv_txn *, enum lk_durability, int64_t *timestamp_ms, struct lk_err *);
+void lk_kv_abort(struct lk_kv_txn *);
+
+/* *value points into the store until the transaction ends or writes. Absent: LK_ENOTFOUND. */
+int lk_kv_get(struct lk_kv_txn *, struct lk_bytes key, struct lk_bytes *value, struct lk_err *);
+int lk_kv_put(struct lk_kv_txn *, struct lk_bytes key, struct lk_bytes value, struct lk_err *);
+int lk_kv_delete(struct lk_kv_txn *, struct lk_bytes key, struct lk_err *); /* absent is no error */
+/* Calls fn for each pair with from <= key < to in bytewise order (to.size 0: no end); fn returning non-zero ends the scan
+ * and is returned. fn must not write to the transaction. */
+typedef int lk_kv_scan_fn(void *arg, struct lk_bytes key, struct lk_bytes value);
+int lk_kv_scan(struct lk_kv_txn *, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg, struct lk_err *);
+
+#endif

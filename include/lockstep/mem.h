@@ -1,0 +1,50 @@
+/* Memory: one allocator wrapper (tests make the Nth call fail), arenas, growing byte buffers. */
+#ifndef LOCKSTEP_MEM_H
+#define LOCKSTEP_MEM_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* Each returns NULL when memory is out (or the test hook says so); size 0 gives a pointer that lk_free takes. */
+void *lk_alloc(size_t size_bytes);
+void *lk_calloc(size_t count, size_t size_bytes); /* checked product, zeroed */
+void *lk_realloc(void *p, size_t size_bytes);
+char *lk_strdup(const char *s);
+char *lk_strndup(const char *s, size_t n);
+char *lk_asprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void lk_free(void *p);
+
+/* Tests: the nth allocation from now (1 = the next) fails, once; 0 switches the hook off. Process-wide, thread-safe. */
+void lk_alloc_fail_at(uint64_t nth);
+/* Number of allocations since the last lk_alloc_fail_at call. */
+uint64_t lk_alloc_count(void);
+
+/* A fixed region cut from the front, 64-byte aligned pieces, zero-filled at creation. Not thread-safe.
+ * Backed by anonymous mmap with huge pages advised; memory is touched only when used. */
+struct lk_arena {
+    char *base;
+    size_t size_bytes, used_bytes;
+};
+int lk_arena_init(struct lk_arena *, size_t size_bytes); /* 0 or LK_ENOMEM */
+void lk_arena_release(struct lk_arena *);
+/* NULL when the arena is too small. Contents: zero on first use, else what the last user left (after lk_arena_reset_to). */
+void *lk_arena_take(struct lk_arena *, size_t size_bytes);
+size_t lk_arena_mark(const struct lk_arena *);
+void lk_arena_reset_to(struct lk_arena *, size_t mark);
+
+/* A growing buffer of bytes; data is always followed by a zero byte once anything was appended. */
+struct lk_buf {
+    char *data;
+    size_t size, capacity;
+};
+#define LK_BUF_INIT {0}
+void lk_buf_release(struct lk_buf *);
+int lk_buf_append(struct lk_buf *, const void *data, size_t size); /* 0 or LK_ENOMEM */
+int lk_buf_printf(struct lk_buf *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int lk_buf_reserve(struct lk_buf *, size_t extra);
+
+/* Memory this process may still use, in bytes: the least of cgroup, rlimit and MemAvailable. */
+uint64_t lk_memory_available_bytes(void);
+/* Largest resident size so far (VmHWM), bytes; 0 where unknown. */
+uint64_t lk_memory_peak_bytes(void);
+
+#endif

@@ -1,0 +1,43 @@
+/* A store: a kv and its blobs, and the rows that every floor uses: names (tokenizer, dataset, ...) that point at roots,
+ * and JSON records.  Rows are laid out in docs/formats.md. */
+#ifndef LOCKSTEP_STORE_H
+#define LOCKSTEP_STORE_H
+#include "lockstep/blob.h"
+#include "lockstep/json.h"
+#include "lockstep/kv.h"
+
+struct lk_store {
+    struct lk_kv *kv;
+    struct lk_blobs *blobs;
+    char *url, *dir;
+};
+/* url: "file:DIR" or just DIR. create=false: an absent store is LK_ENOTFOUND with the way to make one. A store of an
+ * unknown format is refused (row "format"). */
+int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *);
+void lk_store_close(struct lk_store *);
+
+/* Names: 1 to 128 characters of [A-Za-z0-9._-], not starting with '.' or '-'; kind is such a word too. */
+bool lk_name_valid(const char *name);
+/* Points name at root in a transaction (the caller commits); the old target stays in the name's history. */
+int lk_name_put(struct lk_kv_txn *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
+/* Absent: LK_ENOTFOUND that lists the nearest existing names. */
+int lk_name_get(struct lk_kv_txn *, const char *kind, const char *name, struct lk_root *out, struct lk_err *);
+int lk_name_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);
+typedef int lk_name_fn(void *arg, const char *name, const struct lk_root *);
+int lk_name_list(struct lk_kv_txn *, const char *kind, lk_name_fn *fn, void *arg, struct lk_err *);
+/* One-transaction forms. */
+int lk_store_name_put(struct lk_store *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
+int lk_store_name_get(struct lk_store *, const char *kind, const char *name, struct lk_root *out, struct lk_err *);
+
+/* JSON rows: key = "r/KIND/NAME". *out is a new reference. */
+int lk_record_put(struct lk_kv_txn *, const char *kind, const char *name, const json_t *, struct lk_err *);
+int lk_record_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);
+int lk_record_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);
+typedef int lk_record_fn(void *arg, const char *name, json_t *record); /* record is borrowed */
+int lk_record_list(struct lk_kv_txn *, const char *kind, lk_record_fn *fn, void *arg, struct lk_err *);
+
+/* A JSON manifest as a blob: canonical text; its root names the composite. */
+int lk_manifest_put(struct lk_store *, const json_t *, struct lk_root *out, struct lk_err *);
+int lk_manifest_get(struct lk_store *, const struct lk_root *, const char *what, json_t **out, struct lk_err *);
+
+#endif
