@@ -1,0 +1,166 @@
+/* The math floor: every float result that Lockstep computes, with the bits that docs/numerics.md defines.
+ *
+ * A struct lk_math holds the thread pool, the kernels chosen for this CPU and per-thread scratch memory. All arrays are
+ * float32, row-major, caller-owned, and need no alignment unless stated (64 bytes is fastest). Functions return nothing:
+ * their only failure is a wrong argument, which is an assertion. One caller at a time per lk_math. */
+#ifndef LOCKSTEP_KERNELS_H
+#define LOCKSTEP_KERNELS_H
+#include "lockstep/err.h"
+#include "lockstep/thread.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lk_math;
+
+/* isa: NULL = LOCKSTEP_ISA or the best this CPU has; "ref", "avx2", "avx512", "neon" force one. Unknown or not on this
+ * CPU: LK_EUNSUPPORTED that lists those which are. The pool is borrowed. */
+int lk_math_open(struct lk_pool *, const char *isa, struct lk_math **out, struct lk_err *);
+void lk_math_close(struct lk_math *);
+const char *lk_math_isa(const struct lk_math *); /* "ref", "avx2", ... */
+struct lk_pool *lk_math_pool(const struct lk_math *);
+/* The instruction sets compiled in that this CPU has, best first; returns their number (at most 8). */
+int lk_math_isas(const char *out[8]);
+/* Per-thread scratch: matrix products bring their own; attention needs lk_attention_scratch_bytes, reserved once before. */
+int lk_math_reserve(struct lk_math *, size_t bytes_per_thread, struct lk_err *);
+size_t lk_math_scratch_bytes(const struct lk_math *); /* all that this lk_math holds, for the memory plan */
+
+/* --- Matrix product -------------------------------------------------------------------------------------------------
+ * C (m, n) = tree over groups of (sum over the group's parts of A_p (m, k_p) B_p (k_p, n)).
+ * Element (i, k) of A is a[i * a_row + k * a_col], element (k, j) of B is b[k * b_row + j * b_col]; one of each pair of
+ * strides is 1. Each part restarts the segments of 512; parts of a group ascend into one total; groups are combined by the
+ * grains' tree rule. */
+struct lk_mm_part {
+    const float *a, *b;
+    size_t a_row, a_col, b_row, b_col, k;
+    bool ends_group; /* the last part always ends the last group */
+};
+struct lk_mm {
+    size_t m, n;
+    const struct lk_mm_part *parts;
+    size_t part_count;
+    float *c;
+    size_t ldc;
+    bool accumulate;       /* totals go on from C instead of +0; only with one group */
+    const float *bias;     /* (n) or NULL: C = total + bias */
+    const float *residual; /* (m, ld_residual) or NULL: C = residual + C, after the bias; may be C itself */
+    size_t ld_residual;
+};
+void lk_matmul(struct lk_math *, const struct lk_mm *);
+
+/* --- Sums over tokens -------------------------------------------------------------------------------------------------
+ * Rows of y are cut into parts (sequences) and groups (grains) as above; out (n) = tree over groups of sums over parts of
+ * segment chains over rows. factor: NULL for ones (bias gradients), else (rows, n) (gain gradients, see lk_norm). */
+struct lk_row_part {
+    size_t first, rows;
+    bool ends_group;
+};
+void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
+                   const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
+
+/* --- Norms: rows (rows, n) ------------------------------------------------------------------------------------------- */
+/* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y and the two row statistics that backward needs: rstd (rows) and,
+ * LayerNorm only, mean (rows). */
+void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps,
+                     float *y, float *mean, float *rstd);
+/* dx (rows, n) = dx_add + norm's backward of dy (dx_add may be NULL: nothing is added; it may be dx). normalised (rows, n):
+ * the normalised input, written for lk_column_sum's factor; may be NULL. layer: true for LayerNorm. */
+void lk_norm_backward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
+                      const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised);
+
+/* --- Activations: n elements ----------------------------------------------------------------------------------------- */
+void lk_swiglu_forward(struct lk_math *, size_t n, const float *gate, const float *up, float *out);
+/* dgate and dup may be gate and up. */
+void lk_swiglu_backward(struct lk_math *, size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup);
+void lk_gelu_forward(struct lk_math *, size_t n, const float *x, float *out);
+void lk_gelu_backward(struct lk_math *, size_t n, const float *x, const float *dout, float *dx); /* dx may be dout */
+void lk_add(struct lk_math *, size_t n, const float *a, const float *b, float *out); /* out = a + b; may alias */
+void lk_copy(struct lk_math *, size_t n, const float *from, float *to);
+void lk_zero(struct lk_math *, size_t n, float *x);
+
+/* --- Rotary positions ------------------------------------------------------------------------------------------------ */
+/* Tables cos, sin (positions, head_dim / 2), Hugging Face's formats. */
+void lk_rope_tables(uint32_t positions, uint32_t head_dim, double theta, float *cos_out, float *sin_out);
+/* In place on x: rows of `heads` heads of head_dim at stride ldx; row r is at position first + r mod positions. After the
+ * rotation each element is multiplied by scale unless scale == 1. inverse: the transposed rotation (backward); then the
+ * scale comes first. */
+void lk_rope(struct lk_math *, size_t rows, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
+             const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx);
+/* x = x * scale on (rows, n) at stride ldx. */
+void lk_scale_rows(struct lk_math *, size_t rows, size_t n, float scale, float *x, size_t ldx);
+
+/* --- Attention -------------------------------------------------------------------------------------------------------
+ * Causal. Queries are positions first .. first + queries - 1 of each sequence, keys and values positions 0 .. first +
+ * queries - 1. Query head h reads kv head h / (heads / kv_heads). q is already rotated and scaled.
+ * q, o: row (s * queries + i) at stride ldq, ldo, head h at column h * head_dim.
+ * k, v: row (s * kv_rows + j) at stride ldk, ldv.  m, r: (sequences, heads, queries).
+ * document_start: (sequences, first + queries), the first visible key of each position, or NULL for 0. */
+struct lk_attention {
+    uint32_t sequences, queries, first, heads, kv_heads, head_dim;
+    const float *q, *k, *v;
+    size_t ldq, ldk, ldv, kv_rows;
+    const uint32_t *document_start;
+    float *o;
+    size_t ldo;
+    float *m, *r; /* may be NULL in inference */
+};
+size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward);
+void lk_attention_forward(struct lk_math *, const struct lk_attention *);
+/* first must be 0. Writes dq, dk, dv (strides of q, k, v), dq including the final multiplication by q_scale. */
+void lk_attention_backward(struct lk_math *, const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                           float *dq, float *dk, float *dv);
+
+/* --- Loss ------------------------------------------------------------------------------------------------------------
+ * For each row of logits (rows, vocab) at stride ld: loss[row] of target[row] (UINT32_MAX: masked, loss +0). gradient:
+ * overwrite the row by its gradient times scale (masked: +0). */
+void lk_cross_entropy(struct lk_math *, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
+                      float scale, bool gradient, float *loss);
+
+/* --- Embedding ------------------------------------------------------------------------------------------------------- */
+/* out (rows, n) = table[ids[row]] + positions_table[first + row mod positions] (positions_table NULL: no add). */
+void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, const float *table, const float *positions_table,
+              uint32_t positions, uint32_t first, float *out);
+
+/* --- Optimizer ------------------------------------------------------------------------------------------------------- */
+#define LK_BLOCK 4096
+/* sums[b] = sum of squares of block b of x, 64 lanes in double; (n + LK_BLOCK - 1) / LK_BLOCK blocks. */
+void lk_block_squares(struct lk_math *, size_t n, const float *x, double *sums);
+/* The grains' tree over n doubles (n >= 1); destroys them; returns the sum. */
+double lk_tree_sum(size_t n, double *values);
+/* The grains' tree rule for one step of a pair of buffers: left = left + right. */
+struct lk_adamw {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2;
+    float step;         /* -lr / (1 - beta1^t) */
+    float v_scale;      /* 1 / sqrt(1 - beta2^t) */
+    float epsilon;
+    float keep;         /* 1 - lr * decay, or 1 */
+    float clip;         /* c of clipping; 1: not applied */
+};
+void lk_adamw_step(struct lk_math *, const struct lk_adamw *, size_t n, float *w, const float *g, float *m, float *v);
+/* True if every value is finite. */
+bool lk_all_finite(struct lk_math *, size_t n, const float *x);
+
+/* --- Scalars (docs/numerics.md, "Functions"); the float ones equal the vector ones bit for bit ------------------------ */
+float lk_exp(float), lk_log(float), lk_tanh(float), lk_sin(float), lk_cos(float);
+float lk_softmax_exp(float); /* exp for x >= -64, +0 below, NaN for NaN */
+double lk_exp64(double), lk_log64(double), lk_pow64(double base, double exponent), lk_cos_turns64(double turns); /* cos(2 pi t) */
+double lk_sqrt64(double);
+/* Vector forms, for tests and sampling. */
+void lk_exp_n(struct lk_math *, size_t n, const float *x, float *y);
+void lk_tanh_n(struct lk_math *, size_t n, const float *x, float *y);
+void lk_softmax_exp_n(struct lk_math *, size_t n, const float *x, float subtract, float *y); /* softmax_exp(x - subtract) */
+
+/* Element i of a tensor filled with normal random numbers: (float)(z * deviation). tensor: its index in canonical order. */
+void lk_init_normal(struct lk_math *, uint64_t seed, uint32_t tensor, double deviation, size_t n, float *x);
+
+/* --- The machine ----------------------------------------------------------------------------------------------------- */
+struct lk_peaks {
+    double fma_flops_one, fma_flops_all; /* per second, one thread and the pool, by the chosen ISA */
+    double read_bytes_one, read_bytes_all;
+};
+void lk_math_measure(struct lk_math *, double seconds, struct lk_peaks *out);
+/* Runs every kernel on fixed inputs; the SHA-256 of all outputs, equal on all healthy machines, ISAs and thread counts. */
+struct lk_root;
+int lk_math_fingerprint(struct lk_math *, struct lk_root *out, struct lk_err *);
+
+#endif
