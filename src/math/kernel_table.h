@@ -1,0 +1,68 @@
+/* The kernel table: serial kernels on a range of rows, elements or a tile. `ref` fills every slot; an instruction set overrides
+ * those it is faster at. The drivers (matmul.c, attention.c, rows.c) cut work into tiles by shape and call these from the
+ * pool's threads with the numeric environment set. Private to src/math. */
+#ifndef LOCKSTEP_MATH_KERNEL_TABLE_H
+#define LOCKSTEP_MATH_KERNEL_TABLE_H
+#include "lockstep/kernels.h"
+
+struct lk__kernels {
+    const char *isa;
+    size_t vector; /* floats a vector */
+
+    /* Matrix product, one tile of C: rows [i0, i1), columns [j0, j1), all parts and groups, epilogue included. scratch:
+     * mm_scratch_bytes(mm) bytes, 64-byte aligned. */
+    size_t mm_tile_rows, mm_tile_columns; /* the driver's tile, a multiple of the micro tile */
+    size_t (*mm_scratch_bytes)(const struct lk_mm *);
+    void (*mm_tile)(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+
+    /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
+    uint32_t attention_query_tile;
+    void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1, void *scratch);
+    void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq, float *dk,
+                               float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+
+    /* Rows [0, rows). */
+    void (*norm_forward)(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
+                         float *mean, float *rstd);
+    void (*norm_backward)(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd, bool layer,
+                          const float *dy, const float *dx_add, float *dx, float *normalised);
+    void (*cross_entropy)(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale, bool gradient,
+                          float *loss);
+    void (*rope)(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
+                 const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx);
+    /* Columns [0, n) of all parts. */
+    void (*column_sum)(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor, const struct lk_row_part *parts,
+                       size_t part_count, bool accumulate, float *out);
+    /* Elements [0, n). */
+    void (*swiglu_forward)(size_t n, const float *gate, const float *up, float *out);
+    void (*swiglu_backward)(size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup);
+    void (*gelu_forward)(size_t n, const float *x, float *out);
+    void (*gelu_backward)(size_t n, const float *x, const float *dout, float *dx);
+    void (*add)(size_t n, const float *a, const float *b, float *out);
+    void (*scale)(size_t n, float scale, float *x);
+    void (*exp_n)(size_t n, const float *x, float *y);
+    void (*tanh_n)(size_t n, const float *x, float *y);
+    void (*softmax_exp_n)(size_t n, const float *x, float subtract, float *y);
+    double (*block_squares)(size_t n, const float *x); /* n <= LK_BLOCK */
+    void (*adamw)(const struct lk_adamw *, size_t n, float *w, const float *g, float *m, float *v);
+    bool (*all_finite)(size_t n, const float *x);
+};
+
+/* ref_table.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per ISA). */
+void lk__fill_ref_soft(struct lk__kernels *);
+void lk__fill_ref_fma(struct lk__kernels *); /* x86: call only where the CPU has FMA */
+void lk__fill_avx2(struct lk__kernels *);
+void lk__fill_avx512(struct lk__kernels *);
+void lk__fill_neon(struct lk__kernels *);
+
+struct lk_math {
+    struct lk_pool *pool;
+    struct lk__kernels k;
+    char *scratch; /* threads x scratch_bytes */
+    size_t scratch_bytes;
+    bool own_pool;
+};
+/* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
+static inline void *lk__scratch(struct lk_math *m, int thread) { return m->scratch + (size_t)thread * m->scratch_bytes; }
+
+#endif
