@@ -1,0 +1,138 @@
+/* Tensors in canonical order: names, shapes, places, initial values. */
+#include "lockstep/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ALIGN_FLOATS 16
+
+int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
+    if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)
+        return lk_fail(err, LK_EINVAL, "[model] layers, width, heads, ffn and context must be at least 1 and vocab at least 2");
+    if (c->kv_heads == 0 || c->heads % c->kv_heads != 0)
+        return lk_fail(err, LK_EINVAL, "[model] kv_heads = %u must divide heads = %u", c->kv_heads, c->heads);
+    if (c->head_dim == 0)
+        return lk_fail(err, LK_EINVAL, "[model] heads = %u must divide width = %u, or set head_dim", c->heads, c->width);
+    if (c->family == LK_LLAMA && c->head_dim % 2 != 0)
+        return lk_fail(err, LK_EINVAL, "[model] the llama family rotates pairs, so the head size must be even; it is %u (width %u / heads %u)",
+                       c->head_dim, c->width, c->heads);
+    if (c->family == LK_GPT2 && (c->kv_heads != c->heads || c->heads * c->head_dim != c->width))
+        return lk_fail(err, LK_EINVAL, "[model] the gpt2 family has kv_heads = heads and heads times the head size = width");
+    double parameters = (double)c->vocab * c->width * (c->tied ? 1 : 2) +
+                        (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) + 3.0 * c->width * c->ffn);
+    if (parameters > 1e11) return lk_fail(err, LK_EINVAL, "[model] about %.3g parameters: more than 1e11 are not supported", parameters);
+    if (!(c->norm_epsilon > 0) || !(c->init_std > 0) || (c->family == LK_LLAMA && !(c->rope_theta > 1)))
+        return lk_fail(err, LK_EINVAL, "[model] norm_epsilon and init_std must be positive, rope_theta greater than 1");
+    return LK_OK;
+}
+
+/* Adds one tensor; columns 0 makes a vector. deviation 0: filled with constant. */
+static int add(struct lk_layout *l, const char *name, uint32_t rows, uint32_t columns, double deviation, float constant) {
+    struct lk_tensor *t = &l->tensors[l->tensor_count];
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->dims = columns ? 2 : 1;
+    t->shape[0] = rows;
+    t->shape[1] = columns ? columns : 1;
+    t->count = (size_t)rows * (columns ? columns : 1);
+    t->offset = l->floats;
+    t->decay = columns != 0;
+    t->deviation = deviation;
+    t->constant = constant;
+    l->parameters += t->count;
+    l->floats += (t->count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+    return (int)l->tensor_count++;
+}
+
+static int add_in(struct lk_layout *l, const char *prefix, uint32_t layer, const char *name, uint32_t rows, uint32_t columns, double deviation,
+                  float constant) {
+    char full[64];
+    snprintf(full, sizeof full, "%s.%u.%s", prefix, layer, name);
+    return add(l, full, rows, columns, deviation, constant);
+}
+
+static void llama_tensors(struct lk_layout *l) {
+    const struct lk_model_config *c = &l->config;
+    const char *p = "model.layers";
+    double std = c->init_std, residual = c->init_std / lk_sqrt64(2.0 * c->layers);
+    uint32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    l->embedding = add(l, "model.embed_tokens.weight", c->vocab, c->width, std, 0);
+    for (uint32_t i = 0; i < c->layers; i++) {
+        struct lk_layer_tensors *t = &l->layers[i];
+        t->norm1 = add_in(l, p, i, "input_layernorm.weight", c->width, 0, 0, 1);
+        t->q = add_in(l, p, i, "self_attn.q_proj.weight", q, c->width, std, 0);
+        t->k = add_in(l, p, i, "self_attn.k_proj.weight", kv, c->width, std, 0);
+        t->v = add_in(l, p, i, "self_attn.v_proj.weight", kv, c->width, std, 0);
+        t->o = add_in(l, p, i, "self_attn.o_proj.weight", c->width, q, residual, 0);
+        t->norm2 = add_in(l, p, i, "post_attention_layernorm.weight", c->width, 0, 0, 1);
+        t->gate = add_in(l, p, i, "mlp.gate_proj.weight", c->ffn, c->width, std, 0);
+        t->up = add_in(l, p, i, "mlp.up_proj.weight", c->ffn, c->width, std, 0);
+        t->down = add_in(l, p, i, "mlp.down_proj.weight", c->width, c->ffn, residual, 0);
+    }
+    l->norm = add(l, "model.norm.weight", c->width, 0, 0, 1);
+    if (!c->tied) l->head = add(l, "lm_head.weight", c->vocab, c->width, std, 0);
+}
+
+static void gpt2_tensors(struct lk_layout *l) {
+    const struct lk_model_config *c = &l->config;
+    const char *p = "h";
+    double std = c->init_std, residual = c->init_std / lk_sqrt64(2.0 * c->layers);
+    l->embedding = add(l, "wte.weight", c->vocab, c->width, std, 0);
+    l->positions = add(l, "wpe.weight", c->context, c->width, std, 0);
+    for (uint32_t i = 0; i < c->layers; i++) {
+        struct lk_layer_tensors *t = &l->layers[i];
+        t->norm1 = add_in(l, p, i, "ln_1.weight", c->width, 0, 0, 1);
+        t->norm1_bias = add_in(l, p, i, "ln_1.bias", c->width, 0, 0, 0);
+        t->qkv = add_in(l, p, i, "attn.c_attn.weight", 3 * c->width, c->width, std, 0);
+        t->qkv_bias = add_in(l, p, i, "attn.c_attn.bias", 3 * c->width, 0, 0, 0);
+        t->o = add_in(l, p, i, "attn.c_proj.weight", c->width, c->width, residual, 0);
+        t->o_bias = add_in(l, p, i, "attn.c_proj.bias", c->width, 0, 0, 0);
+        t->norm2 = add_in(l, p, i, "ln_2.weight", c->width, 0, 0, 1);
+        t->norm2_bias = add_in(l, p, i, "ln_2.bias", c->width, 0, 0, 0);
+        t->up = add_in(l, p, i, "mlp.c_fc.weight", c->ffn, c->width, std, 0);
+        t->up_bias = add_in(l, p, i, "mlp.c_fc.bias", c->ffn, 0, 0, 0);
+        t->down = add_in(l, p, i, "mlp.c_proj.weight", c->width, c->ffn, residual, 0);
+        t->down_bias = add_in(l, p, i, "mlp.c_proj.bias", c->width, 0, 0, 0);
+    }
+    l->norm = add(l, "ln_f.weight", c->width, 0, 0, 1);
+    l->norm_bias = add(l, "ln_f.bias", c->width, 0, 0, 0);
+    if (!c->tied) l->head = add(l, "lm_head.weight", c->vocab, c->width, std, 0);
+}
+
+int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct lk_err *err) {
+    int code = lk_model_config_check(c, err);
+    if (code) return code;
+    *l = (struct lk_layout){.config = *c, .embedding = -1, .positions = -1, .norm = -1, .norm_bias = -1, .head = -1};
+    l->tensors = lk_calloc(5 + 12 * (size_t)c->layers, sizeof *l->tensors);
+    l->layers = lk_alloc(c->layers * sizeof *l->layers);
+    if (!l->tensors || !l->layers) {
+        lk_layout_release(l);
+        return lk_fail(err, LK_ENOMEM, "no memory for the table of tensors");
+    }
+    memset(l->layers, 0xff, c->layers * sizeof *l->layers); /* all -1 */
+    if (c->family == LK_LLAMA) llama_tensors(l);
+    else gpt2_tensors(l);
+    return LK_OK;
+}
+
+void lk_layout_release(struct lk_layout *l) {
+    lk_free(l->tensors);
+    lk_free(l->layers);
+    *l = (struct lk_layout){0};
+}
+
+void lk_layout_initialise(const struct lk_layout *l, struct lk_math *math, uint64_t seed, float *w) {
+    lk_zero(math, l->floats, w);
+    for (size_t i = 0; i < l->tensor_count; i++) {
+        const struct lk_tensor *t = &l->tensors[i];
+        if (t->deviation > 0) lk_init_normal(math, seed, (uint32_t)i, t->deviation, t->count, w + t->offset);
+        else
+            for (size_t j = 0; j < t->count; j++) w[t->offset + j] = t->constant;
+    }
+}
+
+double lk_model_flops(const struct lk_model_config *c, uint64_t sequences, uint32_t positions) {
+    double tokens = (double)sequences * positions, q = (double)c->heads * c->head_dim, kv = (double)c->kv_heads * c->head_dim;
+    double matrices = (double)c->width * (2 * q + 2 * kv) + (c->family == LK_LLAMA ? 3.0 : 2.0) * c->width * c->ffn;
+    double attention = 2.0 * q * (positions + 1) / 2.0; /* visible keys only: q.k and E v */
+    return 2.0 * tokens * (c->layers * (matrices + attention) + (double)c->vocab * c->width);
+}
