@@ -1,0 +1,12 @@
+/* What the machine and its cgroups leave us. `root` is a prefix before /proc and /sys, "" in earnest; tests put a made-up
+ * tree there. */
+#ifndef LK_LIMITS_H
+#define LK_LIMITS_H
+#include <stdint.h>
+
+uint64_t lk__cgroup_memory_left(const char *root); /* bytes; UINT64_MAX: no limit */
+int lk__cgroup_cpus(const char *root);             /* the quota in whole processors, rounded up; INT_MAX: none */
+int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus); /* among those with allowed[cpu] != 0 */
+uint64_t lk__memory_available(const char *root);
+
+#endif
