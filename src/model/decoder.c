@@ -1,0 +1,262 @@
+/* Workspace and forward pass of the decoder, both families. */
+#include "decoder.h"
+
+#include <string.h>
+
+struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t layer, const float *array) {
+    const struct lk_layer_tensors *t = &l->layers[layer];
+    struct lk__layer_weights w = {
+        .norm1 = lk__tensor(l, t->norm1, array), .norm1_bias = lk__tensor(l, t->norm1_bias, array),
+        .q = lk__tensor(l, t->q, array), .k = lk__tensor(l, t->k, array), .v = lk__tensor(l, t->v, array),
+        .o = lk__tensor(l, t->o, array), .o_bias = lk__tensor(l, t->o_bias, array),
+        .norm2 = lk__tensor(l, t->norm2, array), .norm2_bias = lk__tensor(l, t->norm2_bias, array),
+        .gate = lk__tensor(l, t->gate, array), .up = lk__tensor(l, t->up, array), .up_bias = lk__tensor(l, t->up_bias, array),
+        .down = lk__tensor(l, t->down, array), .down_bias = lk__tensor(l, t->down_bias, array),
+    };
+    if (t->qkv >= 0) { /* GPT-2 keeps the three projections in one tensor: rows Q, K, V */
+        size_t width = l->config.width;
+        w.q = lk__tensor(l, t->qkv, array);
+        w.k = w.q + width * width;
+        w.v = w.k + width * width;
+        w.q_bias = lk__tensor(l, t->qkv_bias, array);
+        w.k_bias = w.q_bias + width;
+        w.v_bias = w.k_bias + width;
+    }
+    return w;
+}
+
+/* --- Workspace ------------------------------------------------------------------------------------------------------- */
+
+/* Counts when the arena has no base, cuts when it has: one function gives the size and the places. */
+struct cutter {
+    struct lk_arena *arena;
+    size_t bytes;
+};
+static float *cut(struct cutter *c, size_t floats) {
+    size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+    c->bytes += bytes;
+    if (!c->arena) return NULL;
+    float *p = lk_arena_take(c->arena, bytes);
+    LK_ASSERT(p);
+    return p;
+}
+
+static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t rows, bool keep, struct lk__activations *a) {
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    a->h1 = cut(c, rows * m->width);
+    a->mean1 = cut(c, rows);
+    a->rstd1 = cut(c, rows);
+    a->q = cut(c, rows * q);
+    a->k = cut(c, rows * kv);
+    a->v = cut(c, rows * kv);
+    a->o = cut(c, rows * q);
+    a->m = cut(c, rows * m->heads);
+    a->r = cut(c, rows * m->heads);
+    a->x_mid = cut(c, rows * m->width);
+    a->h2 = keep ? cut(c, rows * m->width) : a->h1;
+    a->mean2 = cut(c, rows);
+    a->rstd2 = cut(c, rows);
+    a->gate = m->family == LK_LLAMA ? cut(c, rows * m->ffn) : NULL;
+    a->up = cut(c, rows * m->ffn);
+    a->act = keep ? cut(c, rows * m->ffn) : a->up;
+}
+
+static void cut_all(struct cutter *c, struct lk_decoder *d) {
+    const struct lk_model_config *m = &d->layout->config;
+    size_t rows = (size_t)d->max_sequences * d->max_positions;
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    bool train = d->mode != LK_INFER;
+    for (uint32_t i = 0; i < m->layers; i++) {
+        struct lk__activations *a = &d->layers[i];
+        if (i > 0 && d->mode != LK_TRAINING) *a = d->layers[0];
+        else cut_layer(c, m, rows, train, a);
+        a->x = i > 0 && !train ? d->layers[0].x : cut(c, rows * m->width);
+    }
+    d->x_out = train ? cut(c, rows * m->width) : d->layers[0].x;
+    d->h_out = cut(c, rows * m->width);
+    d->mean_out = cut(c, rows);
+    d->rstd_out = cut(c, rows);
+    d->logits = cut(c, rows * m->vocab);
+    if (m->family == LK_LLAMA) {
+        d->cos_table = cut(c, (size_t)m->context * m->head_dim / 2);
+        d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
+    }
+    if (!train) return;
+    d->dx = cut(c, rows * m->width);
+    d->dh = cut(c, rows * m->width);
+    d->dout = cut(c, rows * q);
+    d->dq = cut(c, rows * q);
+    d->dk = cut(c, rows * kv);
+    d->dv = cut(c, rows * kv);
+}
+
+static int count_bytes(struct lk_decoder *d, size_t *bytes) {
+    d->layers = lk_calloc(d->layout->config.layers, sizeof *d->layers);
+    if (!d->layers) return LK_ENOMEM;
+    struct cutter c = {0};
+    cut_all(&c, d);
+    *bytes = c.bytes;
+    return LK_OK;
+}
+
+size_t lk_decoder_bytes(const struct lk_layout *layout, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode) {
+    struct lk_decoder d = {.layout = layout, .mode = mode, .max_sequences = sequences, .max_positions = positions};
+    size_t bytes = 0;
+    if (count_bytes(&d, &bytes)) return SIZE_MAX;
+    lk_free(d.layers);
+    return bytes;
+}
+
+size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positions, enum lk_decoder_mode mode) {
+    return lk_attention_scratch_bytes(positions, layout->config.head_dim, mode != LK_INFER);
+}
+
+int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode,
+                      struct lk_decoder **out, struct lk_err *err) {
+    LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
+    size_t bytes = 0;
+    struct lk_decoder *d = lk_calloc(1, sizeof *d);
+    if (!d) return lk_fail(err, LK_ENOMEM, "no memory for a decoder");
+    d->layout = layout;
+    d->math = math;
+    d->mode = mode;
+    d->max_sequences = sequences;
+    d->max_positions = positions;
+    d->parts = lk_alloc(sequences * sizeof *d->parts);
+    d->sequence_parts = lk_alloc(sequences * sizeof *d->sequence_parts);
+    if (!d->parts || !d->sequence_parts || count_bytes(d, &bytes) || lk_arena_init(&d->arena, bytes)) {
+        lk_decoder_free(d);
+        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences, positions,
+                       bytes / 1000000);
+    }
+    struct cutter c = {.arena = &d->arena};
+    cut_all(&c, d);
+    if (d->cos_table)
+        lk_rope_tables(layout->config.context, layout->config.head_dim, layout->config.rope_theta, d->cos_table, d->sin_table);
+    int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, layout->config.context, mode), err);
+    if (code) {
+        lk_decoder_free(d);
+        return code;
+    }
+    *out = d;
+    return LK_OK;
+}
+
+void lk_decoder_free(struct lk_decoder *d) {
+    if (!d) return;
+    lk_arena_release(&d->arena);
+    lk_free(d->layers);
+    lk_free(d->parts);
+    lk_free(d->sequence_parts);
+    lk_free(d);
+}
+
+/* --- Forward --------------------------------------------------------------------------------------------------------- */
+
+/* y (rows, out) = x (rows, in) W' + bias + residual; W is (out, in). */
+static void linear(struct lk_math *math, size_t rows, size_t in, size_t out, const float *x, const float *w, const float *bias,
+                   const float *residual, float *y) {
+    struct lk_mm_part part = {.a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+    lk_matmul(math, &(struct lk_mm){.m = rows, .n = out, .parts = &part, .part_count = 1, .c = y, .ldc = out, .bias = bias,
+                                    .residual = residual, .ld_residual = out});
+}
+
+static void attention_forward(struct lk_decoder *d, const struct lk__layer_weights *w, uint32_t layer, const struct lk__pass *p) {
+    const struct lk_model_config *m = &d->layout->config;
+    struct lk__activations *a = &d->layers[layer];
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    float *k = a->k, *v = a->v, *k_all = k, *v_all = v;
+    size_t kv_rows = p->queries;
+    if (p->cache) {
+        kv_rows = p->cache->positions;
+        k_all = p->cache->data + (size_t)layer * 2 * kv_rows * kv;
+        v_all = k_all + kv_rows * kv;
+        k = k_all + (size_t)p->first * kv;
+        v = v_all + (size_t)p->first * kv;
+    }
+    linear(d->math, p->rows, m->width, q, a->h1, w->q, w->q_bias, NULL, a->q);
+    linear(d->math, p->rows, m->width, kv, a->h1, w->k, w->k_bias, NULL, k);
+    linear(d->math, p->rows, m->width, kv, a->h1, w->v, w->v_bias, NULL, v);
+    float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
+    if (m->family == LK_LLAMA) {
+        lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false, a->q, q);
+        lk_rope(d->math, p->rows, m->kv_heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, 1, false, k, kv);
+    } else lk_scale_rows(d->math, p->rows, q, scale, a->q, q);
+    lk_attention_forward(d->math, &(struct lk_attention){.sequences = p->sequences, .queries = p->queries, .first = p->first,
+                                                         .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .q = a->q,
+                                                         .k = k_all, .v = v_all, .ldq = q, .ldk = kv, .ldv = kv, .kv_rows = kv_rows,
+                                                         .document_start = p->document_start, .o = a->o, .ldo = q, .m = a->m, .r = a->r});
+}
+
+void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__pass *p, float *x_next) {
+    const struct lk_model_config *m = &d->layout->config;
+    struct lk__activations *a = &d->layers[layer];
+    struct lk__layer_weights w = lk__layer_weights(d->layout, layer, weights);
+    size_t rows = p->rows, q = (size_t)m->heads * m->head_dim;
+    float eps = (float)m->norm_epsilon;
+    lk_norm_forward(d->math, rows, m->width, a->x, w.norm1, w.norm1_bias, eps, a->h1, a->mean1, a->rstd1);
+    attention_forward(d, &w, layer, p);
+    linear(d->math, rows, q, m->width, a->o, w.o, w.o_bias, a->x, a->x_mid);
+    lk_norm_forward(d->math, rows, m->width, a->x_mid, w.norm2, w.norm2_bias, eps, a->h2, a->mean2, a->rstd2);
+    if (m->family == LK_LLAMA) {
+        linear(d->math, rows, m->width, m->ffn, a->h2, w.gate, NULL, NULL, a->gate);
+        linear(d->math, rows, m->width, m->ffn, a->h2, w.up, NULL, NULL, a->up);
+        lk_swiglu_forward(d->math, rows * m->ffn, a->gate, a->up, a->act);
+    } else {
+        linear(d->math, rows, m->width, m->ffn, a->h2, w.up, w.up_bias, NULL, a->up);
+        lk_gelu_forward(d->math, rows * m->ffn, a->up, a->act);
+    }
+    linear(d->math, rows, m->ffn, m->width, a->act, w.down, w.down_bias, a->x_mid, x_next);
+}
+
+static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens, uint32_t wanted) {
+    const struct lk_layout *l = d->layout;
+    const struct lk_model_config *m = &l->config;
+    const float *table = lk__tensor(l, l->embedding, weights);
+    lk_embed(d->math, p->rows, m->width, tokens, table, lk__tensor(l, l->positions, weights), p->queries, p->first, d->layers[0].x);
+    for (uint32_t i = 0; i < m->layers; i++)
+        lk__layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
+    size_t skip = p->rows - wanted;
+    lk_norm_forward(d->math, wanted, m->width, d->x_out + skip * m->width, lk__tensor(l, l->norm, weights),
+                    lk__tensor(l, l->norm_bias, weights), (float)m->norm_epsilon, d->h_out, d->mean_out, d->rstd_out);
+    linear(d->math, wanted, m->width, m->vocab, d->h_out, l->head >= 0 ? lk__tensor(l, l->head, weights) : table, NULL, NULL, d->logits);
+    return d->logits;
+}
+
+float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t sequences, uint32_t positions, const uint32_t *tokens,
+                          const uint32_t *document_start) {
+    LK_ASSERT(sequences > 0 && positions > 0 && positions <= d->layout->config.context);
+    LK_ASSERT((size_t)sequences * positions <= (size_t)d->max_sequences * d->max_positions);
+    d->sequences = sequences;
+    d->positions = positions;
+    d->tokens = tokens;
+    d->document_start = document_start;
+    d->rows = (size_t)sequences * positions;
+    struct lk__pass pass = {.sequences = sequences, .queries = positions, .rows = d->rows, .document_start = document_start};
+    return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
+}
+
+/* --- Generation ------------------------------------------------------------------------------------------------------ */
+
+int lk_kv_cache_init(struct lk_kv_cache *cache, const struct lk_layout *layout, uint32_t positions, struct lk_err *err) {
+    const struct lk_model_config *m = &layout->config;
+    size_t row = (size_t)m->kv_heads * m->head_dim;
+    *cache = (struct lk_kv_cache){.positions = positions};
+    cache->data = lk_calloc((size_t)m->layers * 2 * positions * row, sizeof(float));
+    return cache->data ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %u positions", positions);
+}
+
+void lk_kv_cache_release(struct lk_kv_cache *cache) {
+    lk_free(cache->data);
+    *cache = (struct lk_kv_cache){0};
+}
+
+float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_kv_cache *cache, uint32_t count, const uint32_t *tokens,
+                         uint32_t wanted) {
+    LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
+    LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
+    struct lk__pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
+    float *logits = pass_forward(d, weights, &pass, tokens, wanted);
+    cache->used += count;
+    return logits;
+}

@@ -1,0 +1,57 @@
+/* The decoder's workspace, shared by its forward and backward passes. Private to src/model. */
+#ifndef LOCKSTEP_MODEL_DECODER_H
+#define LOCKSTEP_MODEL_DECODER_H
+#include "lockstep/model.h"
+
+/* One layer's activations; rows = sequences * positions. */
+struct lk__activations {
+    float *x;            /* (rows, width) the layer's input */
+    float *h1, *mean1, *rstd1;
+    float *q, *k, *v;    /* (rows, heads * d), (rows, kv_heads * d) twice */
+    float *o, *m, *r;    /* (rows, heads * d); (sequences, heads, positions) twice */
+    float *x_mid;        /* (rows, width) after attention */
+    float *h2, *mean2, *rstd2;
+    float *gate, *up;    /* (rows, ffn); gate only in the llama family */
+    float *act;          /* (rows, ffn) */
+};
+
+struct lk_decoder {
+    const struct lk_layout *layout;
+    struct lk_math *math;
+    enum lk_decoder_mode mode;
+    uint32_t max_sequences, max_positions;
+    struct lk_arena arena;
+    struct lk__activations *layers; /* one a layer; without LK_TRAINING they share all but x */
+    float *x_out, *h_out, *mean_out, *rstd_out;
+    float *logits;
+    float *cos_table, *sin_table;
+    /* backward */
+    float *dx, *dh, *dout, *dq, *dk, *dv;
+    struct lk_mm_part *parts;           /* max_sequences */
+    struct lk_row_part *sequence_parts; /* max_sequences */
+    /* the last pass */
+    uint32_t sequences, positions;
+    const uint32_t *tokens, *document_start;
+    size_t rows;
+};
+
+/* A layer's tensors in one parameter or gradient array; NULL where the family has none. */
+struct lk__layer_weights {
+    float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *o, *o_bias, *norm2, *norm2_bias, *gate, *up, *up_bias, *down,
+        *down_bias;
+};
+struct lk__layer_weights lk__layer_weights(const struct lk_layout *, uint32_t layer, const float *array);
+static inline float *lk__tensor(const struct lk_layout *l, int index, const float *array) {
+    return index < 0 ? NULL : (float *)array + l->tensors[index].offset;
+}
+/* Where the keys and values of a pass go: the activations' own rows, or a cache. */
+struct lk__pass {
+    uint32_t sequences, queries, first;
+    size_t rows;
+    const uint32_t *document_start;
+    struct lk_kv_cache *cache; /* NULL in training */
+};
+/* One layer's forward: reads a->x, writes the layer's output to x_next (which may be a->x). */
+void lk__layer_forward(struct lk_decoder *, const float *weights, uint32_t layer, const struct lk__pass *, float *x_next);
+
+#endif
