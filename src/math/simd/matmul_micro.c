@@ -1,0 +1,62 @@
+/* The micro-kernels: one template, one instance for each number of rows and vectors, so that edges of a matrix cost what they
+ * compute and no more. */
+#include "math/simd/matmul_micro.h"
+
+LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
+                       float *t, size_t ldt, bool add) {
+    vf s[MICRO_ROWS][MICRO_VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) s[i][j] = v_zero();
+    for (; k; k--) {
+        vf row[MICRO_VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            vf x = v_set1(a[i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) s[i][j] = v_fma(x, row[j], s[i][j]);
+        }
+        a += lda, b += ldb;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            float *to = t + (size_t)i * ldt + j * VL;
+            v_store(to, v_add(add ? v_load(to) : v_zero(), s[i][j]));
+        }
+}
+
+#define INSTANCE(rows, vectors)                                                                                          \
+    static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,     \
+                                         size_t ldt, bool add) {                                                         \
+        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, add);                                                          \
+    }
+#if MICRO_VECTORS == 2
+#define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)
+#define NAMES(rows) {micro_##rows##_1, micro_##rows##_2}
+#else
+#define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2) INSTANCE(rows, 3)
+#define NAMES(rows) {micro_##rows##_1, micro_##rows##_2, micro_##rows##_3}
+#endif
+
+INSTANCES(1) INSTANCES(2) INSTANCES(3) INSTANCES(4) INSTANCES(5) INSTANCES(6)
+#if MICRO_ROWS > 6
+INSTANCES(7) INSTANCES(8)
+#endif
+#if MICRO_ROWS > 8
+INSTANCES(9) INSTANCES(10) INSTANCES(11) INSTANCES(12) INSTANCES(13) INSTANCES(14)
+#endif
+
+lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS] = {
+    NAMES(1), NAMES(2), NAMES(3), NAMES(4),  NAMES(5),  NAMES(6),
+#if MICRO_ROWS > 6
+    NAMES(7), NAMES(8),
+#endif
+#if MICRO_ROWS > 8
+    NAMES(9), NAMES(10), NAMES(11), NAMES(12), NAMES(13), NAMES(14),
+#endif
+};

@@ -1,0 +1,30 @@
+/* The micro-kernels of matrix products, shared by matmul.c and attention.c of one instruction set.
+ *
+ * A micro-kernel makes one segment (docs/numerics.md, section 2) of a block of C that lives in registers: `rows` x `vectors`
+ * accumulators, each a chain of fma over k ascending from +0. Then the block is added to totals in memory. */
+#ifndef LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
+#define LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
+#include "math/simd/vec.h"
+#include <stdbool.h>
+
+/* Register blocks: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
+#if defined(LK_ISA_avx512)
+#define MICRO_ROWS 14
+#define MICRO_VECTORS 2
+#elif defined(LK_ISA_avx2)
+#define MICRO_ROWS 6
+#define MICRO_VECTORS 2
+#else
+#define MICRO_ROWS 8
+#define MICRO_VECTORS 3
+#endif
+#define MICRO_COLUMNS (MICRO_VECTORS * VL)
+#define SEGMENT 512 /* the contract's */
+
+/* Element (i, k) of A is a[k * lda + i], row k of B starts at b[k * ldb] and has whole vectors, element (i, j) of the totals
+ * is t[i * ldt + j]. add: t = t + s, else t = +0 + s. */
+typedef void lk__micro_fn(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t, size_t ldt, bool add);
+#define lk__micro LK_ISA_NAME(lk__micro)
+extern lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS]; /* [rows - 1][vectors - 1] */
+
+#endif
