@@ -33,7 +33,9 @@ void lk_file_kill_at(uint64_t nth) {
     atomic_store(&killing_call, nth);
 }
 
-uint64_t lk_file_call_count(void) { return atomic_load(&calls); }
+uint64_t lk_file_call_count(void) {
+    return atomic_load(&calls);
+}
 
 /* True, with errno set, when this call is to fail. */
 static bool fault(void) {
@@ -52,7 +54,9 @@ int lk__open(const char *path, int flags, mode_t mode) {
     return fd;
 }
 
-ssize_t lk__write(int fd, const void *data, size_t size) { return fault() ? -1 : write(fd, data, size); }
+ssize_t lk__write(int fd, const void *data, size_t size) {
+    return fault() ? -1 : write(fd, data, size);
+}
 
 int lk__fsync(int fd) {
     if (fault()) return -1;
@@ -62,7 +66,9 @@ int lk__fsync(int fd) {
     return rc;
 }
 
-int lk__rename(const char *from, const char *to) { return fault() ? -1 : rename(from, to); }
+int lk__rename(const char *from, const char *to) {
+    return fault() ? -1 : rename(from, to);
+}
 
 /* The descriptor is gone in any case, as close() has it on Linux. */
 int lk__close(int fd) {
@@ -139,7 +145,7 @@ int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struc
     size_t start = out->size;
     size_t expected = S_ISREG(st.st_mode) ? (size_t)st.st_size : 65536;
     int rc = S_ISREG(st.st_mode) && expected > limit_bytes ? too_large(path, limit_bytes, err)
-                                                             : read_fd(fd, path, expected, limit_bytes, out, err);
+                                                           : read_fd(fd, path, expected, limit_bytes, out, err);
     close(fd);
     if (rc != 0) {
         out->size = start;
@@ -152,8 +158,10 @@ static int write_new(const char *path, const void *data, size_t size, struct lk_
     int fd = lk__open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd < 0) return lk_fail_errno(err, "cannot create %s", path);
     int rc = 0;
-    if (lk__write_all(fd, data, size) != 0) rc = lk_fail_errno(err, "cannot write %zu bytes to %s", size, path);
-    else if (lk__fsync(fd) != 0) rc = lk_fail_errno(err, "cannot sync %s", path);
+    if (lk__write_all(fd, data, size) != 0)
+        rc = lk_fail_errno(err, "cannot write %zu bytes to %s", size, path);
+    else if (lk__fsync(fd) != 0)
+        rc = lk_fail_errno(err, "cannot sync %s", path);
     if (rc != 0) {
         close(fd);
         return rc;
@@ -271,8 +279,10 @@ int lk_map_open(const char *path, struct lk_map *out, struct lk_err *err) {
         *out = (struct lk_map){nothing, 0};
     } else {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) rc = lk_fail_errno(err, "cannot map %s (%lld bytes)", path, (long long)st.st_size);
-        else *out = (struct lk_map){p, (size_t)st.st_size};
+        if (p == MAP_FAILED)
+            rc = lk_fail_errno(err, "cannot map %s (%lld bytes)", path, (long long)st.st_size);
+        else
+            *out = (struct lk_map){p, (size_t)st.st_size};
     }
     close(fd);
     return rc;

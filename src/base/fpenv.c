@@ -6,9 +6,15 @@
 /* All six exceptions masked, round to nearest even, no FTZ (bit 15), no DAZ (bit 6); the six flags cleared. */
 #define WANTED 0x1F80u
 #define FLAGS  0x003Fu
-static unsigned long long get(void) { return _mm_getcsr(); }
-static void put(unsigned long long word) { _mm_setcsr((unsigned)word); }
-int lk_fpenv_ok(void) { return (_mm_getcsr() & ~FLAGS) == WANTED; }
+static unsigned long long get(void) {
+    return _mm_getcsr();
+}
+static void put(unsigned long long word) {
+    _mm_setcsr((unsigned)word);
+}
+int lk_fpenv_ok(void) {
+    return (_mm_getcsr() & ~FLAGS) == WANTED;
+}
 
 #elif defined(__aarch64__)
 /* FIZ AH NEP, the trap enables, FZ16, RMode, FZ, DN: all zero is IEEE 754's default. */
@@ -19,15 +25,25 @@ static unsigned long long get(void) {
     __asm__ volatile("mrs %0, fpcr" : "=r"(word));
     return word;
 }
-static void put(unsigned long long word) { __asm__ volatile("msr fpcr, %0" ::"r"(word) : "memory"); }
-int lk_fpenv_ok(void) { return (get() & MATTER) == WANTED; }
+static void put(unsigned long long word) {
+    __asm__ volatile("msr fpcr, %0" ::"r"(word) : "memory");
+}
+int lk_fpenv_ok(void) {
+    return (get() & MATTER) == WANTED;
+}
 
 #else
 #include <fenv.h>
 #define WANTED FE_TONEAREST
-static unsigned long long get(void) { return (unsigned long long)fegetround(); }
-static void put(unsigned long long word) { fesetround((int)word); }
-int lk_fpenv_ok(void) { return fegetround() == FE_TONEAREST; }
+static unsigned long long get(void) {
+    return (unsigned long long)fegetround();
+}
+static void put(unsigned long long word) {
+    fesetround((int)word);
+}
+int lk_fpenv_ok(void) {
+    return fegetround() == FE_TONEAREST;
+}
 #endif
 
 unsigned long long lk_fpenv_set(void) {
@@ -36,4 +52,6 @@ unsigned long long lk_fpenv_set(void) {
     return old;
 }
 
-void lk_fpenv_restore(unsigned long long old) { put(old); }
+void lk_fpenv_restore(unsigned long long old) {
+    put(old);
+}

@@ -17,13 +17,17 @@ static void sha_begin(struct sha *s) {
 }
 
 static void sha_add(struct sha *s, const void *data, size_t size) {
-    if (s->soft) lk__sha256_update(&s->own, data, size);
-    else LK_ASSERT(EVP_DigestUpdate(s->evp, data, size) == 1);
+    if (s->soft)
+        lk__sha256_update(&s->own, data, size);
+    else
+        LK_ASSERT(EVP_DigestUpdate(s->evp, data, size) == 1);
 }
 
 static void sha_end(struct sha *s, uint8_t out[32]) {
-    if (s->soft) lk__sha256_final(&s->own, out);
-    else LK_ASSERT(EVP_DigestFinal_ex(s->evp, out, NULL) == 1);
+    if (s->soft)
+        lk__sha256_final(&s->own, out);
+    else
+        LK_ASSERT(EVP_DigestFinal_ex(s->evp, out, NULL) == 1);
 }
 
 void lk_sha256(const void *data, size_t size, struct lk_root *out) {
@@ -112,8 +116,12 @@ struct lk_hasher *lk_hasher_create(void) {
     return h;
 }
 
-void lk_hasher_update(struct lk_hasher *h, const void *data, size_t size) { tree_update(&h->tree, data, size); }
-void lk_hasher_final(struct lk_hasher *h, struct lk_root *out) { tree_final(&h->tree, out); }
+void lk_hasher_update(struct lk_hasher *h, const void *data, size_t size) {
+    tree_update(&h->tree, data, size);
+}
+void lk_hasher_final(struct lk_hasher *h, struct lk_root *out) {
+    tree_final(&h->tree, out);
+}
 
 void lk_hasher_free(struct lk_hasher *h) {
     if (!h) return;
@@ -121,7 +129,9 @@ void lk_hasher_free(struct lk_hasher *h) {
     lk_free(h);
 }
 
-bool lk_root_equal(const struct lk_root *a, const struct lk_root *b) { return memcmp(a->bytes, b->bytes, 32) == 0; }
+bool lk_root_equal(const struct lk_root *a, const struct lk_root *b) {
+    return memcmp(a->bytes, b->bytes, 32) == 0;
+}
 
 char *lk_root_hex(const struct lk_root *root, char *out) {
     for (int i = 0; i < 64; i++) out[i] = "0123456789abcdef"[root->bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];

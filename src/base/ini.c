@@ -39,6 +39,8 @@ static int check_section(struct reader *r, const char *s, size_t n) {
     if (!close) return fail_line(r, "a section needs a closing ']'");
     if (close - s - 1 > SECTION_MAX_BYTES) return fail_line(r, "the name of a section is longer than 48 bytes");
     if (close == s + 1) return fail_line(r, "the name of a section is empty");
+    if (s[1] == ' ' || s[1] == '\t' || close[-1] == ' ' || close[-1] == '\t')
+        return fail_line(r, "no space may stand inside the [ ] of a section");
     const char *p = close + 1;
     while (p < s + n && (*p == ' ' || *p == '\t')) p++;
     if (p < s + n && *p != ';' && *p != '#') return fail_line(r, "only a comment may follow the ']'");
@@ -50,8 +52,10 @@ static int check_line(struct reader *r, const char *s, size_t n) {
         unsigned char c = (unsigned char)r->line[i];
         if (c >= 0x20 || c == '\t') continue;
         char problem[64];
-        if (c) snprintf(problem, sizeof problem, "control character 0x%02x at byte %zu of the line", c, i + 1);
-        else snprintf(problem, sizeof problem, "zero byte at byte %zu of the line", i + 1);
+        if (c)
+            snprintf(problem, sizeof problem, "control character 0x%02x at byte %zu of the line", c, i + 1);
+        else
+            snprintf(problem, sizeof problem, "zero byte at byte %zu of the line", i + 1);
         return fail_line(r, problem);
     }
     if (r->line_size > LINE_MAX_BYTES) return fail_line(r, "the line is longer than 4,096 bytes");
@@ -125,8 +129,8 @@ static int on_entry(void *user, const char *section, const char *key, const char
     if (!*key) return fail_line(r, "the key before '=' is empty"), 0;
     const struct lk_ini_entry *old = find(r->out, section, key);
     if (old) {
-        r->rc = lk_fail(r->err, LK_EINVAL, "%s:%d: %s.%s is given twice, first in line %d", r->out->name, r->number, section,
-                        key, old->line);
+        r->rc = lk_fail(r->err, LK_EINVAL, "%s:%d: %s.%s is given twice, first in line %d", r->out->name, r->number,
+                        section, key, old->line);
         return 0;
     }
     if (r->out->count == ENTRIES_MAX) return fail_line(r, "more than 4,096 keys"), 0;

@@ -5,8 +5,10 @@ json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk
     json_error_t e;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (value) return value;
-    if (json_error_code(&e) == json_error_out_of_memory) lk_fail(err, LK_ENOMEM, "out of memory parsing %s", name);
-    else lk_fail(err, LK_EINVAL, "%s:%d:%d: not valid JSON at byte %d: %s", name, e.line, e.column, e.position, e.text);
+    if (json_error_code(&e) == json_error_out_of_memory)
+        lk_fail(err, LK_ENOMEM, "out of memory parsing %s", name);
+    else
+        lk_fail(err, LK_EINVAL, "%s:%d:%d: not valid JSON at byte %d: %s", name, e.line, e.column, e.position, e.text);
     return NULL;
 }
 
@@ -33,7 +35,9 @@ static int check(const json_t *value, int depth, struct lk_err *err) {
     return rc;
 }
 
-static int append(const char *data, size_t size, void *out) { return lk_buf_append(out, data, size) == 0 ? 0 : -1; }
+static int append(const char *data, size_t size, void *out) {
+    return lk_buf_append(out, data, size) == 0 ? 0 : -1;
+}
 
 int lk_json_canonical(const json_t *value, struct lk_buf *out, struct lk_err *err) {
     int rc = check(value, 0, err);

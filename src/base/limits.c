@@ -132,7 +132,9 @@ static void least_left(const char *dir, const char *limit_name, const char *used
 static void memory_v1(const char *dir, void *left) {
     least_left(dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_", left);
 }
-static void memory_v2(const char *dir, void *left) { least_left(dir, "memory.max", "memory.current", "", left); }
+static void memory_v2(const char *dir, void *left) {
+    least_left(dir, "memory.max", "memory.current", "", left);
+}
 
 uint64_t lk__cgroup_memory_left(const char *root) {
     uint64_t left = UINT64_MAX;
@@ -205,7 +207,8 @@ int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus)
         char name[32], text[1024];
         snprintf(name, sizeof name, "%d", cpu);
         bool first = true;
-        if (read_small(text, sizeof text, "%s/sys/devices/system/cpu/cpu%s/topology/thread_siblings_list%s", root, name, "")) {
+        if (read_small(text, sizeof text, "%s/sys/devices/system/cpu/cpu%s/topology/thread_siblings_list%s", root, name,
+                       "")) {
             for (char *p = text; *p && *p != '\n';) { /* "0-1,4" */
                 long from = strtol(p, &p, 10), to = from;
                 if (*p == '-') to = strtol(p + 1, &p, 10);

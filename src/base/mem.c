@@ -20,7 +20,9 @@ void lk_alloc_fail_at(uint64_t nth) {
     atomic_store(&failing_call, nth);
 }
 
-uint64_t lk_alloc_count(void) { return atomic_load(&calls); }
+uint64_t lk_alloc_count(void) {
+    return atomic_load(&calls);
+}
 
 static int must_fail(void) {
     uint64_t call = atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1;
@@ -38,7 +40,9 @@ static void *take(size_t size) {
     return p;
 }
 
-void *lk_alloc(size_t size_bytes) { return must_fail() ? NULL : take(size_bytes); }
+void *lk_alloc(size_t size_bytes) {
+    return must_fail() ? NULL : take(size_bytes);
+}
 
 void *lk_calloc(size_t count, size_t size_bytes) {
     size_t total;
@@ -61,9 +65,13 @@ void *lk_realloc(void *p, size_t size_bytes) {
     return q;
 }
 
-void lk_free(void *p) { free(p); }
+void lk_free(void *p) {
+    free(p);
+}
 
-char *lk_strdup(const char *s) { return lk_strndup(s, strlen(s)); }
+char *lk_strdup(const char *s) {
+    return lk_strndup(s, strlen(s));
+}
 
 char *lk_strndup(const char *s, size_t n) {
     size_t size = strnlen(s, n);
@@ -124,8 +132,12 @@ void *lk_arena_take(struct lk_arena *a, size_t size_bytes) {
     return p;
 }
 
-size_t lk_arena_mark(const struct lk_arena *a) { return a->used_bytes; }
-void lk_arena_reset_to(struct lk_arena *a, size_t mark) { a->used_bytes = mark; }
+size_t lk_arena_mark(const struct lk_arena *a) {
+    return a->used_bytes;
+}
+void lk_arena_reset_to(struct lk_arena *a, size_t mark) {
+    a->used_bytes = mark;
+}
 
 /* --- buffer --------------------------------------------------------------------------------------------------------- */
 

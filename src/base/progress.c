@@ -97,7 +97,9 @@ void lk_log_warn(const char *format, ...) {
     pthread_mutex_unlock(&lock);
 }
 
-void lk_log_quiet(bool quiet) { atomic_store(&quiet_now, quiet); }
+void lk_log_quiet(bool quiet) {
+    atomic_store(&quiet_now, quiet);
+}
 
 char *lk_format_bytes(uint64_t bytes, char *out) {
     static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
@@ -110,15 +112,22 @@ char *lk_format_bytes(uint64_t bytes, char *out) {
 }
 
 char *lk_format_duration(double seconds, char *out) {
-    if (!(seconds >= 0) || seconds > 1e10) snprintf(out, 32, "unknown");
-    else if (seconds < 0.9995) snprintf(out, 32, "%.0f ms", seconds * 1000);
-    else if (seconds < 9.95) snprintf(out, 32, "%.1f s", seconds);
+    if (!(seconds >= 0) || seconds > 1e10)
+        snprintf(out, 32, "unknown");
+    else if (seconds < 0.9995)
+        snprintf(out, 32, "%.0f ms", seconds * 1000);
+    else if (seconds < 9.95)
+        snprintf(out, 32, "%.1f s", seconds);
     else {
         long long s = (long long)(seconds + 0.5);
-        if (s < 60) snprintf(out, 32, "%lld s", s);
-        else if (s < 3600) snprintf(out, 32, "%lld min %lld s", s / 60, s % 60);
-        else if (s < 86400) snprintf(out, 32, "%lld h %lld min", s / 3600, s % 3600 / 60);
-        else snprintf(out, 32, "%lld d %lld h", s / 86400, s % 86400 / 3600);
+        if (s < 60)
+            snprintf(out, 32, "%lld s", s);
+        else if (s < 3600)
+            snprintf(out, 32, "%lld min %lld s", s / 60, s % 60);
+        else if (s < 86400)
+            snprintf(out, 32, "%lld h %lld min", s / 3600, s % 3600 / 60);
+        else
+            snprintf(out, 32, "%lld d %lld h", s / 86400, s % 86400 / 3600);
     }
     return out;
 }

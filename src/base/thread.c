@@ -98,7 +98,8 @@ static void *worker_main(void *arg) {
         seen = REGION(s);
         bool joined = false;
         while (!joined && REGION(s) == seen && (s & OPEN))
-            joined = atomic_compare_exchange_weak_explicit(&p->state, &s, s + 1, memory_order_acq_rel, memory_order_acquire);
+            joined =
+                atomic_compare_exchange_weak_explicit(&p->state, &s, s + 1, memory_order_acq_rel, memory_order_acquire);
         if (!joined) {
             /* Closed before we came; or the next one is open already, which the next turn sees. */
             continue;
@@ -163,7 +164,8 @@ void lk_pool_run(struct lk_pool *p, size_t tiles, lk_tile_fn *fn, void *arg) {
         uint64_t start = p && p->threads > 1 ? lk_clock_ns() : 0;
         for (size_t tile = 0; tile < tiles; tile++) fn(arg, tile, 0);
         if (start)
-            atomic_fetch_add_explicit(&p->idle_ns, (lk_clock_ns() - start) * (uint64_t)(p->threads - 1), memory_order_relaxed);
+            atomic_fetch_add_explicit(&p->idle_ns, (lk_clock_ns() - start) * (uint64_t)(p->threads - 1),
+                                      memory_order_relaxed);
     } else {
         run_on_all(p, tiles, fn, arg);
     }
@@ -221,7 +223,9 @@ void lk_pool_close(struct lk_pool *p) {
     lk_free(p);
 }
 
-int lk_pool_threads(const struct lk_pool *p) { return p ? p->threads : 1; }
+int lk_pool_threads(const struct lk_pool *p) {
+    return p ? p->threads : 1;
+}
 
 unsigned long long lk_pool_idle_ns(const struct lk_pool *p) {
     return p ? atomic_load_explicit((atomic_uint_fast64_t *)&p->idle_ns, memory_order_relaxed) : 0;

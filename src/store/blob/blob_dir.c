@@ -1,0 +1,309 @@
+#include "lockstep/file.h"
+#include "lockstep/mem.h"
+#include "lockstep/progress.h"
+#include "store/blob/blob_engine.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_MAX_BYTES 4096
+#define BUFFER_BYTES   ((size_t)256 << 10)
+
+struct dir {
+    struct lk_blobs base;
+    char *path; /* short enough for a blob's path to fit in PATH_MAX_BYTES */
+};
+struct writer {
+    struct lk_blob_writer base;
+    struct dir *dir;
+    struct lk_hasher *hasher;
+    char *path; /* DIR/tmp/... */
+    int fd;
+    bool failed;
+    struct lk_err first; /* why */
+    size_t used;
+    char buffer[];
+};
+
+static char *dir_path(struct lk_blobs *b, const struct lk_root *root, char *out) {
+    char hex[LK_ROOT_HEX];
+    lk_root_hex(root, hex);
+    snprintf(out, PATH_MAX_BYTES, "%s/%.2s/%s", ((struct dir *)b)->path, hex, hex + 2);
+    return out;
+}
+
+int lk__blobs_dir_open(const char *path, struct lk_blobs **out, struct lk_err *err) {
+    if (strlen(path) > PATH_MAX_BYTES - 128) return lk_fail(err, LK_EINVAL, "the path of the blobs' directory is too long");
+    struct dir *d = lk_calloc(1, sizeof *d);
+    char *tmp = lk_asprintf("%s/tmp", path);
+    if (d) d->path = lk_strdup(path);
+    int rc = d && d->path && tmp ? lk_dir_make(tmp, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
+    lk_free(tmp);
+    if (rc != 0) {
+        if (d) lk_free(d->path);
+        lk_free(d);
+        return rc;
+    }
+    d->base.ops = &lk__blobs_dir;
+    *out = &d->base;
+    return 0;
+}
+
+static void dir_close(struct lk_blobs *b) {
+    lk_free(((struct dir *)b)->path);
+    lk_free(b);
+}
+
+/* --- writing -------------------------------------------------------------------------------------------------------- */
+
+/* A writer holds a lock on its temporary for as long as it lives, so that the cleaner knows the dead ones, whatever
+ * process or container they were in. */
+static int open_temporary(struct writer *w, struct lk_err *err) {
+    static atomic_uint counter;
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        lk_free(w->path);
+        w->path = lk_asprintf("%s/tmp/%ld.%u.%llx", w->dir->path, (long)getpid(), atomic_fetch_add(&counter, 1),
+                              (unsigned long long)lk_clock_wall_ms());
+        if (!w->path) return lk_fail(err, LK_ENOMEM, "out of memory writing to %s", w->dir->path);
+        w->fd = lk__open(w->path, O_RDWR | O_CREAT | O_EXCL, 0444);
+        if (w->fd < 0 && errno == EEXIST) continue;
+        if (w->fd < 0) return lk_fail_errno(err, "cannot create %s", w->path);
+        struct stat st;
+        /* A file system without flock() has no cleaner's race to lose either. */
+        if (flock(w->fd, LOCK_EX) != 0 || (fstat(w->fd, &st) == 0 && st.st_nlink > 0)) return 0;
+        close(w->fd); /* the cleaner was between our two calls */
+        w->fd = -1;
+    }
+    return lk_fail(err, LK_EIO, "cannot create a new file in %s/tmp", w->dir->path);
+}
+
+static void writer_free(struct writer *w, bool remove_file) {
+    if (w->fd >= 0) {
+        if (remove_file) unlink(w->path);
+        close(w->fd);
+    }
+    lk_hasher_free(w->hasher);
+    lk_free(w->path);
+    lk_free(w);
+}
+
+static int dir_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk_err *err) {
+    struct writer *w = lk_alloc(sizeof *w + BUFFER_BYTES);
+    if (w) *w = (struct writer){.base.blobs = b, .dir = (struct dir *)b, .fd = -1, .hasher = lk_hasher_create()};
+    int rc = w && w->hasher ? open_temporary(w, err) : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
+    if (rc != 0) {
+        if (w) writer_free(w, true);
+        return rc;
+    }
+    *out = &w->base;
+    return 0;
+}
+
+/* Hashes and writes; the first failure is kept, so that finish gives it again. */
+static int flush(struct writer *w, const void *data, size_t size, struct lk_err *err) {
+    lk_hasher_update(w->hasher, data, size);
+    if (lk__write_all(w->fd, data, size) == 0) return 0;
+    lk_fail_errno(&w->first, "cannot write the blob %s", w->path);
+    w->failed = true;
+    return lk_fail(err, w->first.code, "%s", w->first.message);
+}
+
+static int dir_write(struct lk_blob_writer *base, const void *data, size_t size, struct lk_err *err) {
+    struct writer *w = (struct writer *)base;
+    const char *p = data;
+    if (w->failed) return lk_fail(err, w->first.code, "%s", w->first.message);
+    while (size) {
+        if (w->used == 0 && size >= BUFFER_BYTES) return flush(w, p, size, err);
+        size_t n = BUFFER_BYTES - w->used < size ? BUFFER_BYTES - w->used : size;
+        memcpy(w->buffer + w->used, p, n);
+        w->used += n, p += n, size -= n;
+        if (w->used < BUFFER_BYTES) break;
+        w->used = 0;
+        int rc = flush(w, w->buffer, BUFFER_BYTES, err);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+/* Whether the file at path already holds exactly what w wrote. A damaged one does not, and is replaced. */
+static bool same_content(struct writer *w, const char *path) {
+    struct lk_map old, new;
+    if (lk_map_open(path, &old, NULL) != 0) return false;
+    bool same = lk_map_open(w->path, &new, NULL) == 0;
+    if (same) {
+        same = old.size == new.size &&memcmp(old.data, new.data, old.size) == 0;
+        lk_map_close(&new);
+    }
+    lk_map_close(&old);
+    return same;
+}
+
+static int publish(struct writer *w, const struct lk_root *root, struct lk_err *err) {
+    char path[PATH_MAX_BYTES], parent[PATH_MAX_BYTES];
+    dir_path(&w->dir->base, root, path);
+    strcpy(parent, path);
+    *strrchr(parent, '/') = 0;
+    int rc = lk_dir_make(parent, err);
+    if (rc != 0) return rc;
+    if (lk_file_exists(path)) {
+        if (same_content(w, path)) {
+            unlink(w->path);
+            return lk_dir_sync(parent, err); /* its own writer may not have come this far */
+        }
+        lk_log_warn("%s was damaged; it is replaced by a good copy", path);
+    }
+    if (lk__rename(w->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", w->path, path);
+    return lk_dir_sync(parent, err);
+}
+
+static int dir_finish(struct lk_blob_writer *base, struct lk_root *out, struct lk_err *err) {
+    struct writer *w = (struct writer *)base;
+    struct lk_root root;
+    int rc = 0;
+    if (!w->failed && w->used) flush(w, w->buffer, w->used, NULL);
+    if (w->failed) rc = lk_fail(err, w->first.code, "%s", w->first.message);
+    if (rc == 0 && lk__fsync(w->fd) != 0) rc = lk_fail_errno(err, "cannot sync the blob %s", w->path);
+    if (rc == 0) {
+        lk_hasher_final(w->hasher, &root);
+        rc = publish(w, &root, err);
+    }
+    if (rc == 0) {
+        /* Closed after the rename: the lock has to outlive the temporary name. */
+        int fd = w->fd;
+        w->fd = -1;
+        if (lk__close(fd) != 0) rc = lk_fail_errno(err, "cannot close the blob %s", w->path);
+    }
+    if (rc == 0) *out = root;
+    writer_free(w, true);
+    return rc;
+}
+
+static void dir_abort(struct lk_blob_writer *base) {
+    writer_free((struct writer *)base, true);
+}
+
+/* --- reading -------------------------------------------------------------------------------------------------------- */
+
+static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify, struct lk_blob *out, struct lk_err *err) {
+    char path[PATH_MAX_BYTES], hex[LK_ROOT_HEX], found_hex[LK_ROOT_HEX];
+    struct lk_map map;
+    lk_root_hex(root, hex);
+    dir_path(b, root, path);
+    int rc = lk_map_open(path, &map, err);
+    if (rc == LK_ENOTFOUND)
+        return lk_fail(err, rc, "the blob %s is not in %s (there is no file %s)", hex, ((struct dir *)b)->path, path);
+    if (rc != 0) return lk_fail_prefix(err, rc, "blob %s", hex);
+    *out = (struct lk_blob){map.data, map.size, *root};
+    if (!verify) return 0;
+    struct lk_root found;
+    lk_root_of(map.data, map.size, &found);
+    if (lk_root_equal(&found, root)) return 0;
+    size_t size = map.size;
+    lk_blob_close(out);
+    return lk_fail(err, LK_ECORRUPT,
+                   "the blob %s in %s is damaged: the %zu bytes of %s have the root %s; restore that file or "
+                   "make the blob again",
+                   hex, ((struct dir *)b)->path, size, path, lk_root_hex(&found, found_hex));
+}
+
+static bool dir_exists(struct lk_blobs *b, const struct lk_root *root) {
+    char path[PATH_MAX_BYTES];
+    return lk_file_exists(dir_path(b, root, path));
+}
+
+static int dir_remove(struct lk_blobs *b, const struct lk_root *root, struct lk_err *err) {
+    char path[PATH_MAX_BYTES];
+    dir_path(b, root, path);
+    if (unlink(path) == 0) return 0;
+    if (errno == ENOENT) return lk_fail(err, LK_ENOTFOUND, "there is no blob %s to delete", path);
+    return lk_fail_errno(err, "cannot delete the blob %s", path);
+}
+
+/* --- listing -------------------------------------------------------------------------------------------------------- */
+
+static void clean_temporaries(struct dir *d, int64_t keep_tmp_ms) {
+    char path[PATH_MAX_BYTES + 512];
+    snprintf(path, sizeof path, "%s/tmp", d->path);
+    DIR *dir = opendir(path);
+    struct dirent *e;
+    while (dir && (e = readdir(dir))) {
+        struct stat st;
+        if (e->d_name[0] == '.') continue;
+        int fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0) continue;
+        /* Ages are taken from the file's own clock, against ours: one machine, or a shared disk's small difference. */
+        bool old = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+                   lk_clock_wall_ms() - ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000) >= keep_tmp_ms;
+        if (old && flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(dirfd(dir), e->d_name, 0);
+        close(fd);
+    }
+    if (dir) closedir(dir);
+}
+
+static int by_root(const void *a, const void *b) {
+    return memcmp(a, b, sizeof(struct lk_root));
+}
+
+/* Collects the roots below DIR/ab. Files whose names are no roots are not ours and stay. */
+static int collect(const char *path, const char *prefix, struct lk_buf *roots, struct lk_err *err) {
+    DIR *dir = opendir(path);
+    if (!dir) return errno == ENOENT ? 0 : lk_fail_errno(err, "cannot list %s", path);
+    struct dirent *e;
+    int rc = 0;
+    while (rc == 0 && (e = readdir(dir))) {
+        char hex[LK_ROOT_HEX];
+        struct lk_root root;
+        if (strlen(e->d_name) != 62) continue;
+        memcpy(hex, prefix, 2);
+        memcpy(hex + 2, e->d_name, 63);
+        if (lk_root_parse(hex, &root) && lk_buf_append(roots, &root, sizeof root) != 0)
+            rc = lk_fail(err, LK_ENOMEM, "out of memory listing %s", path);
+    }
+    closedir(dir);
+    return rc;
+}
+
+static int dir_list(struct lk_blobs *b, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *err) {
+    struct dir *d = (struct dir *)b;
+    struct lk_buf roots = LK_BUF_INIT;
+    int rc = 0;
+    if (keep_tmp_ms >= 0) clean_temporaries(d, keep_tmp_ms);
+    for (int i = 0; rc == 0 && i < 256; i++) {
+        char path[PATH_MAX_BYTES], prefix[3];
+        snprintf(prefix, sizeof prefix, "%02x", (unsigned)i);
+        snprintf(path, sizeof path, "%s/%s", d->path, prefix);
+        roots.size = 0;
+        rc = collect(path, prefix, &roots, err);
+        size_t count = roots.size / sizeof(struct lk_root);
+        if (count) qsort(roots.data, count, sizeof(struct lk_root), by_root);
+        for (size_t j = 0; rc == 0 && j < count; j++) {
+            struct lk_root *root = (struct lk_root *)(void *)roots.data + j;
+            struct stat st;
+            if (stat(dir_path(b, root, path), &st) != 0) continue; /* deleted meanwhile */
+            rc = fn(arg, root, (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
+        }
+    }
+    lk_buf_release(&roots);
+    return rc;
+}
+
+const struct lk_blobs_ops lk__blobs_dir = {
+    .name = "directory",
+    .close = dir_close,
+    .create = dir_create,
+    .write = dir_write,
+    .finish = dir_finish,
+    .abort = dir_abort,
+    .open = dir_open,
+    .exists = dir_exists,
+    .remove = dir_remove,
+    .path = dir_path,
+    .list = dir_list,
+};

@@ -1,0 +1,361 @@
+#include "lockstep/file.h"
+#include "lockstep/mem.h"
+#include "lockstep/progress.h"
+#include "store/kv/kv_engine.h"
+#include <errno.h>
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MAP_MOST ((size_t)1 << 30)
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MAP_MOST ((size_t)1 << 30)
+#endif
+#endif
+#ifndef MAP_MOST
+#define MAP_MOST ((size_t)256 << 30)
+#endif
+#define MAP_LEAST ((size_t)1 << 30)
+#define READERS   1024
+
+/* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
+ * `registry` lists them, `references` counts the lk_kv that use one. Lock order: registry_lock, then nothing. */
+struct environment {
+    struct environment *next;
+    dev_t device;
+    ino_t inode;
+    pid_t pid; /* an environment inherited over fork() is not ours to use */
+    int references;
+    MDB_env *mdb;
+    MDB_dbi dbi;
+    atomic_int transactions;
+    atomic_ulong writer; /* the thread that holds the write transaction, 0: none */
+    char *dir;
+};
+static struct environment *registry;
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+
+struct kv {
+    struct lk_kv base;
+    struct environment *env;
+    atomic_int transactions;
+};
+struct txn {
+    struct lk_kv_txn base;
+    MDB_txn *mdb;
+    struct kv *kv;
+};
+
+static int fail(struct lk_err *err, int rc, const struct environment *env, const char *what) {
+    MDB_envinfo info;
+    switch (rc) {
+    case MDB_NOTFOUND:
+        return lk_fail(err, LK_ENOTFOUND, "no such row in %s", env->dir);
+    case MDB_MAP_FULL:
+        mdb_env_info(env->mdb, &info);
+        return lk_fail(err, LK_EIO,
+                       "cannot %s %s: its map of %zu GiB is full; nothing was changed (a larger one needs more "
+                       "address space: ulimit -v)",
+                       what, env->dir, (size_t)info.me_mapsize >> 30);
+    case MDB_TXN_FULL:
+        return lk_fail(err, LK_EIO, "cannot %s %s: too much in one transaction; nothing was changed", what, env->dir);
+    case MDB_READERS_FULL:
+        return lk_fail(err, LK_EBUSY, "cannot %s %s: %d readers are at work already", what, env->dir, READERS);
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+        return lk_fail(err, LK_ECORRUPT, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+    case MDB_PANIC:
+        return lk_fail(err, LK_EIO, "cannot %s %s: an earlier write to its head failed; close the store and open it again",
+                       what, env->dir);
+    case ENOMEM:
+        return lk_fail(err, LK_ENOMEM, "cannot %s %s: out of memory", what, env->dir);
+    case ENOSPC:
+    case EFBIG:
+    case EDQUOT:
+        return lk_fail(err, LK_EIO, "cannot %s %s: %s; nothing was changed", what, env->dir,
+                       rc == EFBIG ? "the file may not grow any more (ulimit -f)" : "no space left on the disk");
+    default:
+        return lk_fail(err, LK_EIO, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+    }
+}
+
+/* --- open ----------------------------------------------------------------------------------------------------------- */
+
+static int refuse_network(const char *dir, struct lk_err *err) {
+    struct statfs fs;
+    bool refuse;
+    if (statfs(dir, &fs) != 0) return lk_fail_errno(err, "cannot look at the file system of %s", dir);
+    const char *name = lk__network_fs((long)fs.f_type, &refuse);
+    if (name && refuse)
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "%s is on %s, a network file system, where this database can be lost; use a "
+                       "directory on a local disk",
+                       dir, name);
+    if (name) lk_log_warn("%s is on %s; use it from one machine only", dir, name);
+    return 0;
+}
+
+static size_t first_map_size(void) {
+    struct rlimit limit;
+    size_t size = MAP_MOST;
+    /* Leave most of a limited address space to the rest of the program. */
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        while (size > MAP_LEAST && size > limit.rlim_cur / 8) size /= 2;
+    return size;
+}
+
+/* The map is address space, not disk: the file is as large as its contents. */
+static int open_mdb(struct environment *env, struct lk_err *err) {
+    for (size_t size = first_map_size();; size /= 2) {
+        int rc = mdb_env_create(&env->mdb);
+        if (rc != 0) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", env->dir);
+        mdb_env_set_maxreaders(env->mdb, READERS);
+        mdb_env_set_mapsize(env->mdb, size);
+        rc = mdb_env_open(env->mdb, env->dir, MDB_NOTLS, 0666);
+        if (rc == 0) return 0;
+        int code = fail(err, rc, env, "open");
+        if (rc == EACCES || rc == EROFS || rc == EPERM)
+            code = lk_fail(err, LK_EIO, "cannot open %s: no permission to write there", env->dir);
+        mdb_env_close(env->mdb);
+        env->mdb = NULL;
+        if (rc != ENOMEM || size <= MAP_LEAST) return code;
+    }
+}
+
+static int open_environment(struct environment *env, struct lk_err *err) {
+    int rc = open_mdb(env, err), dead;
+    if (rc != 0) return rc;
+    mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
+    MDB_txn *txn = NULL;
+    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
+    if (rc == 0) rc = mdb_dbi_open(txn, NULL, 0, &env->dbi);
+    if (rc == 0)
+        rc = mdb_txn_commit(txn);
+    else if (txn)
+        mdb_txn_abort(txn);
+    if (rc == 0) return 0;
+    rc = fail(err, rc, env, "open");
+    mdb_env_close(env->mdb);
+    return rc;
+}
+
+/* With registry_lock held. Takes dir over. */
+static int find_or_open(char *dir, struct environment **out, struct lk_err *err) {
+    struct stat st;
+    if (stat(dir, &st) != 0) {
+        int rc = lk_fail_errno(err, "cannot open %s", dir);
+        lk_free(dir);
+        return rc;
+    }
+    for (struct environment *e = registry; e; e = e->next) {
+        if (e->device != st.st_dev || e->inode != st.st_ino || e->pid != getpid()) continue;
+        lk_free(dir);
+        e->references++;
+        *out = e;
+        return 0;
+    }
+    struct environment *e = lk_calloc(1, sizeof *e);
+    int rc = e ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
+    if (rc == 0) {
+        *e = (struct environment){
+            .next = registry, .device = st.st_dev, .inode = st.st_ino, .pid = getpid(), .references = 1};
+        e->dir = dir;
+        rc = open_environment(e, err);
+    }
+    if (rc != 0) {
+        lk_free(e);
+        lk_free(dir);
+        return rc;
+    }
+    *out = registry = e;
+    return 0;
+}
+
+static void lmdb_close(struct lk_kv *base) {
+    struct kv *kv = (struct kv *)base;
+    LK_ASSERT(atomic_load(&kv->transactions) == 0); /* close before commit or abort */
+    pthread_mutex_lock(&registry_lock);
+    struct environment *e = kv->env;
+    if (--e->references == 0) {
+        struct environment **link = &registry;
+        while (*link != e) link = &(*link)->next;
+        *link = e->next;
+        /* In a forked child the parent's environment is only forgotten. */
+        if (e->pid == getpid()) mdb_env_close(e->mdb);
+        lk_free(e->dir);
+        lk_free(e);
+    }
+    pthread_mutex_unlock(&registry_lock);
+    lk_free(kv);
+}
+
+static int lmdb_open(const char *where, struct lk_kv **out, struct lk_err *err) {
+    struct kv *kv = lk_calloc(1, sizeof *kv);
+    char *dir = lk_asprintf("%s/kv", where);
+    int rc = kv && dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
+    if (rc == 0) rc = lk_dir_make(dir, err);
+    if (rc == 0) rc = refuse_network(dir, err);
+    if (rc == 0) {
+        pthread_mutex_lock(&registry_lock);
+        rc = find_or_open(dir, &kv->env, err);
+        pthread_mutex_unlock(&registry_lock);
+        dir = NULL;
+    }
+    if (rc != 0) {
+        lk_free(dir);
+        lk_free(kv);
+        return rc;
+    }
+    kv->base.ops = &lk__kv_lmdb;
+    *out = &kv->base;
+    return 0;
+}
+
+/* --- transactions --------------------------------------------------------------------------------------------------- */
+
+static int begin_mdb(struct environment *env, bool write, MDB_txn **out) {
+    int rc = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
+    /* Another process with a larger map has grown the file past ours. */
+    if (rc == MDB_MAP_RESIZED && atomic_load(&env->transactions) == 1 && mdb_env_set_mapsize(env->mdb, 0) == 0)
+        rc = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
+    return rc;
+}
+
+static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
+    struct kv *kv = (struct kv *)base;
+    struct environment *env = kv->env;
+    unsigned long self = (unsigned long)pthread_self();
+    LK_ASSERT(env->pid == getpid()); /* a store opened before fork() cannot be used after it */
+    if (write && atomic_load(&env->writer) == self)
+        return lk_fail(err, LK_EBUSY, "this thread has a write transaction on %s open already; it would wait for itself",
+                       env->dir);
+    struct txn *txn = lk_calloc(1, sizeof *txn);
+    if (!txn) return lk_fail(err, LK_ENOMEM, "out of memory for a transaction");
+    atomic_fetch_add(&env->transactions, 1);
+    int rc = begin_mdb(env, write, &txn->mdb);
+    if (rc != 0) {
+        atomic_fetch_sub(&env->transactions, 1);
+        lk_free(txn);
+        return fail(err, rc, env, "begin a transaction on");
+    }
+    if (write) atomic_store(&env->writer, self);
+    atomic_fetch_add(&kv->transactions, 1);
+    txn->kv = kv;
+    *out = &txn->base;
+    return 0;
+}
+
+static void end(struct txn *txn) {
+    atomic_fetch_sub(&txn->kv->env->transactions, 1);
+    atomic_fetch_sub(&txn->kv->transactions, 1);
+    lk_free(txn);
+}
+
+static void lmdb_abort(struct lk_kv_txn *base) {
+    struct txn *txn = (struct txn *)base;
+    if (base->write) atomic_store(&txn->kv->env->writer, 0);
+    mdb_txn_abort(txn->mdb);
+    end(txn);
+}
+
+/* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
+ * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
+ * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
+static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, struct lk_err *err) {
+    struct txn *txn = (struct txn *)base;
+    struct environment *env = txn->kv->env;
+    int rc = 0;
+    if (base->write) {
+        mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
+        atomic_store(&env->writer, 0);
+    }
+    rc = mdb_txn_commit(txn->mdb);
+    /* LMDB does nothing for an empty transaction, but a durable commit makes the lazy ones before it durable. */
+    if (rc == 0 && base->write && !base->dirty && durability == LK_DURABLE) rc = mdb_env_sync(env->mdb, 1);
+    end(txn);
+    if (rc == 0) return 0;
+    /* LMDB says EIO for a write that was cut short, which is how a disk becomes full. */
+    if (rc == EIO)
+        return lk_fail(err, LK_EIO, "cannot write %s: the disk is full or failed; nothing was changed", env->dir);
+    return fail(err, rc, env, "commit to");
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------------------- */
+
+static MDB_val val(struct lk_bytes b) {
+    return (MDB_val){b.size, (void *)(uintptr_t)b.data};
+}
+static struct lk_bytes bytes(MDB_val v) {
+    return lk_bytes(v.mv_data, v.mv_size);
+}
+
+static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
+    struct txn *txn = (struct txn *)base;
+    MDB_val k = val(key), v;
+    int rc = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
+    if (rc != 0) return fail(err, rc, txn->kv->env, "read");
+    *value = bytes(v);
+    return 0;
+}
+
+static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
+    struct txn *txn = (struct txn *)base;
+    MDB_val k = val(key), v = val(value);
+    int rc = mdb_put(txn->mdb, txn->kv->env->dbi, &k, &v, 0);
+    return rc == 0 ? 0 : fail(err, rc, txn->kv->env, "write to");
+}
+
+static int lmdb_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
+    struct txn *txn = (struct txn *)base;
+    MDB_val k = val(key);
+    int rc = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
+    return rc == 0 || rc == MDB_NOTFOUND ? 0 : fail(err, rc, txn->kv->env, "delete from");
+}
+
+/* Bytewise, a prefix before what it begins; as LMDB sorts. */
+static int compare(struct lk_bytes a, struct lk_bytes b) {
+    int c = memcmp(a.data, b.data, a.size < b.size ? a.size : b.size);
+    return c ? c : (a.size > b.size) - (a.size < b.size);
+}
+
+static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg,
+                     struct lk_err *err) {
+    struct txn *txn = (struct txn *)base;
+    struct environment *env = txn->kv->env;
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(txn->mdb, env->dbi, &cursor), stop = 0;
+    if (rc != 0) return fail(err, rc, env, "scan");
+    MDB_val k = val(from), v;
+    rc = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
+    while (rc == 0 && stop == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
+        stop = fn(arg, bytes(k), bytes(v));
+        if (stop == 0) rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    if (rc != 0 && rc != MDB_NOTFOUND) return fail(err, rc, env, "scan");
+    return stop;
+}
+
+const struct lk_kv_ops lk__kv_lmdb = {
+    .name = "LMDB",
+    .scheme = "file:",
+    .open = lmdb_open,
+    .close = lmdb_close,
+    .begin = lmdb_begin,
+    .commit = lmdb_commit,
+    .abort = lmdb_abort,
+    .get = lmdb_get,
+    .put = lmdb_put,
+    .remove = lmdb_remove,
+    .scan = lmdb_scan,
+};

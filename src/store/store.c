@@ -1,0 +1,130 @@
+#include "lockstep/store.h"
+#include "lockstep/file.h"
+#include "lockstep/mem.h"
+#include <string.h>
+
+#define FORMAT "0"
+static const char format_key[] = "format";
+
+static const char *engines(void) {
+    return "this build has file:DIR (LMDB and a directory of blobs)";
+}
+
+static int directory_of(const char *url, const char **dir, struct lk_err *err) {
+    *dir = url;
+    if (strncmp(url, "file:", 5) == 0)
+        *dir = url + 5;
+    else if (strstr(url, "://"))
+        return lk_fail(err, LK_EUNSUPPORTED, "the store \"%.200s\" needs an engine that is not built in; %s", url,
+                       engines());
+    if (!**dir) return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory; %s", url, engines());
+    return 0;
+}
+
+static int stop_at_first(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    (void)arg, (void)key, (void)value;
+    return 1;
+}
+
+/* Checks the row "format" of a store, or writes it in a new one. */
+static int check_format(struct lk_store *s, bool create, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    struct lk_bytes value, key = lk_bytes(format_key, sizeof format_key - 1);
+    int rc = lk_kv_begin(s->kv, create, &txn, err);
+    if (rc != 0) return rc;
+    rc = lk_kv_get(txn, key, &value, err);
+    if (rc == 0 && (value.size != 1 || memcmp(value.data, FORMAT, 1) != 0)) {
+        int shown = value.size < 40 ? (int)value.size : 40;
+        rc = lk_fail(err, LK_EUNSUPPORTED,
+                     "the store %s has format \"%.*s\", this program knows format " FORMAT
+                     " only; use the release that made it",
+                     s->dir, shown, (const char *)value.data);
+    } else if (rc == LK_ENOTFOUND) {
+        rc = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
+        if (rc == 1)
+            rc = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->dir);
+        else if (rc == 0 && !create)
+            rc = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->dir);
+        else if (rc == 0) {
+            rc = lk_kv_put(txn, key, lk_bytes(FORMAT, 1), err);
+            if (rc == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+        }
+    }
+    lk_kv_abort(txn);
+    return rc;
+}
+
+static int open_parts(struct lk_store *s, bool create, struct lk_err *err) {
+    char *url = lk_asprintf("file:%s", s->dir), *blobs = lk_asprintf("%s/blobs", s->dir);
+    char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
+    int rc = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
+    if (rc == 0 && !create && !lk_file_exists(data))
+        rc = lk_fail(err, LK_ENOTFOUND,
+                     "there is no store at %s; `lockstep tokenizer train` and `lockstep dataset build` make "
+                     "one, --store or LOCKSTEP_STORE names another place",
+                     s->dir);
+    if (rc == 0) rc = lk_kv_open(url, &s->kv, err);
+    if (rc == 0) {
+        /* A store that is there is only read, so that opening it never waits for a writer. */
+        rc = check_format(s, false, err);
+        if (rc == LK_ENOTFOUND && create) rc = check_format(s, true, err);
+    }
+    if (rc == 0) rc = lk_blobs_open(blobs, &s->blobs, err);
+    lk_free(url);
+    lk_free(blobs);
+    lk_free(data);
+    return rc;
+}
+
+int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *err) {
+    const char *dir;
+    *out = NULL;
+    int rc = directory_of(url, &dir, err);
+    if (rc != 0) return rc;
+    struct lk_store *s = lk_calloc(1, sizeof *s);
+    if (!s) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
+    s->url = lk_strdup(url);
+    s->dir = lk_strdup(dir);
+    rc = s->url && s->dir ? open_parts(s, create, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
+    if (rc == 0)
+        *out = s;
+    else
+        lk_store_close(s);
+    return rc;
+}
+
+void lk_store_close(struct lk_store *s) {
+    if (!s) return;
+    lk_blobs_close(s->blobs);
+    lk_kv_close(s->kv);
+    lk_free(s->url);
+    lk_free(s->dir);
+    lk_free(s);
+}
+
+/* --- manifests ------------------------------------------------------------------------------------------------------ */
+
+int lk_manifest_put(struct lk_store *s, const json_t *manifest, struct lk_root *out, struct lk_err *err) {
+    struct lk_buf text = LK_BUF_INIT;
+    int rc = lk_json_canonical(manifest, &text, err);
+    if (rc == 0) rc = lk_blob_put(s->blobs, text.data, text.size, out, err);
+    lk_buf_release(&text);
+    return rc;
+}
+
+int lk_manifest_get(struct lk_store *s, const struct lk_root *root, const char *what, json_t **out, struct lk_err *err) {
+    struct lk_blob blob;
+    *out = NULL;
+    int rc = lk_blob_open(s->blobs, root, true, &blob, err);
+    if (rc != 0) return lk_fail_prefix(err, rc, "%s", what);
+    struct lk_err local;
+    *out = lk_json_parse((const char *)blob.data, blob.size, what, &local);
+    if (!*out) {
+        char path[4096];
+        /* The bytes are those that were written: it is the root that does not name a manifest. */
+        rc = local.code == LK_ENOMEM ? local.code : LK_ECORRUPT;
+        lk_fail(err, rc, "%s (the blob %.200s is no manifest)", local.message, lk_blob_path(s->blobs, root, path));
+    }
+    lk_blob_close(&blob);
+    return rc;
+}
