@@ -1,7 +1,7 @@
 /* Matrix products: cuts C into tiles by its shape and gives them to the pool. A tile does all of k, so threads never share
  * a sum and their number changes no bit. */
 #include "math/kernel_table.h"
-#include <assert.h>
+#include "lockstep/err.h"
 
 struct job {
     struct lk_math *math;
@@ -21,16 +21,16 @@ static void run_tile(void *arg, size_t tile, int thread) {
 }
 
 void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
-    assert(mm->part_count > 0 && "lk_matmul: no parts");
+    LK_ASSERT(mm->part_count > 0 && "lk_matmul: no parts");
     for (size_t p = 0; p < mm->part_count; p++) {
         const struct lk_mm_part *part = &mm->parts[p];
-        assert((part->a_row == 1 || part->a_col == 1) && (part->b_row == 1 || part->b_col == 1) && "lk_matmul: strides");
-        assert((!mm->accumulate || p + 1 == mm->part_count || !part->ends_group) && "lk_matmul: accumulate needs one group");
+        LK_ASSERT((part->a_row == 1 || part->a_col == 1) && (part->b_row == 1 || part->b_col == 1) && "lk_matmul: strides");
+        LK_ASSERT((!mm->accumulate || p + 1 == mm->part_count || !part->ends_group) && "lk_matmul: accumulate needs one group");
     }
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};
     math->k.mm_cut(mm, &job.tile_rows, &job.tile_columns);
-    assert(math->scratch_bytes >= math->k.mm_scratch_bytes);
+    LK_ASSERT(math->scratch_bytes >= math->k.mm_scratch_bytes);
     job.down = (mm->m + job.tile_rows - 1) / job.tile_rows;
     size_t across = (mm->n + job.tile_columns - 1) / job.tile_columns;
     lk_pool_run(math->pool, job.down * across, run_tile, &job);
