@@ -34,6 +34,10 @@ void lk_tokens_release(struct lk_tokens *);
 /* Appends the bytes of ids (special tokens by their text); an id out of range: LK_EINVAL that names its position. */
 int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t count, struct lk_buf *out, struct lk_err *);
 
+/* Length of the longest prefix that does not end inside a so far well-formed UTF-8 sequence: what a stream may print before
+ * its next bytes come. Invalid bytes are not waited for, so at most 3 bytes are held back. */
+size_t lk_utf8_complete(const void *data, size_t size);
+
 /* Hugging Face tokenizer.json (BPE with ByteLevel pre-tokenizer; anything else is refused by name). */
 int lk_tokenizer_import(const void *json, size_t size, const char *name, struct lk_tokenizer **out, struct lk_err *);
 int lk_tokenizer_export(const struct lk_tokenizer *, struct lk_buf *out, struct lk_err *);

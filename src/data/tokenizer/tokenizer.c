@@ -1,0 +1,193 @@
+/* The tokenizer in memory: built from parts that are checked, never changed afterwards. */
+#include "data/tokenizer/internal.h"
+#include <string.h>
+
+static bool stands_for_itself(uint32_t b) {
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xFF && b != 0xAD);
+}
+
+uint32_t lk__byte_to_char(uint8_t byte) {
+    if (stands_for_itself(byte)) return byte;
+    if (byte <= 0x20) return 0x100u + byte;
+    if (byte == 0xAD) return 0x143;
+    return 0x121u + (byte - 0x7Fu);
+}
+
+int lk__char_to_byte(uint32_t c) {
+    if (c < 0x100) return stands_for_itself(c) ? (int)c : -1;
+    if (c <= 0x120) return (int)(c - 0x100);
+    if (c <= 0x142) return (int)(c - 0x121 + 0x7F);
+    return c == 0x143 ? 0xAD : -1;
+}
+
+void lk__byte_order(uint8_t order[256]) {
+    size_t n = 0;
+    for (unsigned b = 0; b < 256; b++)
+        if (stands_for_itself(b)) order[n++] = (uint8_t)b;
+    for (unsigned b = 0; b < 256; b++)
+        if (!stands_for_itself(b)) order[n++] = (uint8_t)b;
+}
+
+void lk_tokenizer_free(struct lk_tokenizer *t) {
+    if (!t) return;
+    lk_free(t->offset);
+    lk_free(t->bytes);
+    lk_free(t->special);
+    lk_free(t->merges);
+    lk_free(t->slots);
+    lk_free(t);
+}
+
+static struct lk_bytes bytes_of(const struct lk_tokenizer *t, uint32_t id) {
+    return lk_bytes(t->bytes + t->offset[id], (size_t)(t->offset[id + 1] - t->offset[id]));
+}
+
+/* --- building --------------------------------------------------------------------------------------------------------- */
+
+static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
+    if (p->vocab < 256 || p->vocab > LK__VOCAB_MAX)
+        return lk_fail(err, LK_EINVAL, "%s: a vocabulary of %lu ids; it must have 256 to %lu", what,
+                       (unsigned long)p->vocab, (unsigned long)LK__VOCAB_MAX);
+    t->vocab = p->vocab;
+    uint64_t total = p->offset[p->vocab];
+    t->offset = lk_alloc(((size_t)p->vocab + 1) * sizeof *t->offset);
+    t->bytes = lk_alloc(total ? (size_t)total : 1);
+    t->special = lk_calloc(p->vocab, 1);
+    if (!t->offset || !t->bytes || !t->special) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    memcpy(t->offset, p->offset, ((size_t)p->vocab + 1) * sizeof *t->offset);
+    if (total) memcpy(t->bytes, p->bytes, (size_t)total);
+    for (uint32_t id = 0; id < t->vocab; id++) {
+        if (bytes_of(t, id).size > LK__TOKEN_MAX)
+            return lk_fail(err, LK_EINVAL, "%s: token %lu has %zu bytes, more than %zu", what, (unsigned long)id,
+                           bytes_of(t, id).size, LK__TOKEN_MAX);
+        if (!p->special || !p->special[id]) continue;
+        t->special[id] = 1;
+        t->special_count++;
+    }
+    return 0;
+}
+
+static int find_bytes_and_end(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
+    memset(t->byte_id, 0xFF, sizeof t->byte_id);
+    t->end = LK__NO_ID;
+    for (uint32_t id = 0; id < t->vocab; id++) {
+        struct lk_bytes b = bytes_of(t, id);
+        if (t->special[id]) {
+            if (b.size == strlen(LK_TOKEN_END) && !memcmp(b.data, LK_TOKEN_END, b.size)) t->end = id;
+            continue;
+        }
+        if (b.size != 1) continue;
+        uint8_t byte = *(const uint8_t *)b.data;
+        if (t->byte_id[byte] != LK__NO_ID)
+            return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu both stand for byte 0x%02x", what,
+                           (unsigned long)t->byte_id[byte], (unsigned long)id, byte);
+        t->byte_id[byte] = id;
+    }
+    for (int byte = 0; byte < 256; byte++)
+        if (t->byte_id[byte] == LK__NO_ID)
+            return lk_fail(err, LK_EINVAL, "%s: no token for byte 0x%02x; a byte-level vocabulary has all 256", what, byte);
+    return 0;
+}
+
+static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, size_t index, const char *what,
+                       struct lk_err *err) {
+    if (m->left >= t->vocab || m->right >= t->vocab || m->id >= t->vocab)
+        return lk_fail(err, LK_EINVAL, "%s: merge %zu names an id outside the vocabulary of %lu", what, index,
+                       (unsigned long)t->vocab);
+    struct lk_bytes a = bytes_of(t, m->left), b = bytes_of(t, m->right), c = bytes_of(t, m->id);
+    if (t->special[m->left] || t->special[m->right] || t->special[m->id])
+        return lk_fail(err, LK_EINVAL, "%s: merge %zu uses a special token", what, index);
+    if (!a.size || !b.size || c.size != a.size + b.size || memcmp(c.data, a.data, a.size) ||
+        memcmp((const char *)c.data + a.size, b.data, b.size))
+        return lk_fail(err, LK_EINVAL, "%s: merge %zu: token %lu is not token %lu followed by token %lu", what, index,
+                       (unsigned long)m->id, (unsigned long)m->left, (unsigned long)m->right);
+    return 0;
+}
+
+/* Finds the slot of a pair, or the empty one where it would stand. */
+static struct lk__pair_slot *slot_for(struct lk_tokenizer *t, const struct lk__merge *m) {
+    uint64_t key = (uint64_t)m->left << 32 | m->right, at = lk__pair_hash(key);
+    for (;; at++) {
+        struct lk__pair_slot *slot = &t->slots[at & t->slot_mask];
+        if (slot->rank == LK__NO_ID || slot->key == key) return slot;
+    }
+}
+
+static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
+    if (p->merge_count > LK__VOCAB_MAX * (size_t)4)
+        return lk_fail(err, LK_EINVAL, "%s: %zu merges are too many", what, p->merge_count);
+    size_t slots = 512;
+    while (slots < p->merge_count * 2) slots *= 2;
+    t->slot_mask = slots - 1;
+    t->slots = lk_alloc(slots * sizeof *t->slots);
+    t->merges = lk_alloc((p->merge_count + 1) * sizeof *t->merges);
+    uint32_t *made_by = lk_alloc((size_t)t->vocab * sizeof *made_by);
+    if (!t->slots || !t->merges || !made_by) {
+        lk_free(made_by);
+        return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    }
+    memset(t->slots, 0xFF, slots * sizeof *t->slots);
+    memset(made_by, 0xFF, (size_t)t->vocab * sizeof *made_by);
+    int code = 0;
+    for (size_t i = 0; !code && i < p->merge_count; i++) { /* the last of equal pairs stays in its slot */
+        const struct lk__merge *m = &p->merges[i];
+        code = check_merge(t, m, i, what, err);
+        if (!code) *slot_for(t, m) = (struct lk__pair_slot){(uint64_t)m->left << 32 | m->right, (uint32_t)i, m->id};
+    }
+    for (size_t i = 0; !code && i < p->merge_count; i++) {
+        const struct lk__merge *m = &p->merges[i];
+        struct lk__pair_slot *slot = slot_for(t, m);
+        if (slot->rank != (uint32_t)i) continue;
+        slot->rank = t->merge_count;
+        made_by[m->id] = t->merge_count;
+        t->merges[t->merge_count++] = *m;
+    }
+    t->ordered = true;
+    for (uint32_t rank = 0; rank < t->merge_count; rank++) {
+        const struct lk__merge *m = &t->merges[rank];
+        uint32_t left = made_by[m->left], right = made_by[m->right];
+        if ((left != LK__NO_ID && left >= rank) || (right != LK__NO_ID && right >= rank)) t->ordered = false;
+    }
+    lk_free(made_by);
+    return code;
+}
+
+int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_tokenizer **out, struct lk_err *err) {
+    *out = NULL;
+    struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
+    if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    int code = copy_tokens(t, p, what, err);
+    if (!code) code = find_bytes_and_end(t, what, err);
+    if (!code) code = make_merges(t, p, what, err);
+    if (code)
+        lk_tokenizer_free(t);
+    else
+        *out = t;
+    return code;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------------
+ */
+
+uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
+    return t->vocab;
+}
+uint32_t lk_tokenizer_end(const struct lk_tokenizer *t) {
+    return t->end;
+}
+
+struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *t, uint32_t id) {
+    return id < t->vocab ? bytes_of(t, id) : lk_bytes("", 0);
+}
+
+int lk_tokenizer_decode(const struct lk_tokenizer *t, const uint32_t *ids, size_t count, struct lk_buf *out,
+                        struct lk_err *err) {
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] >= t->vocab)
+            return lk_fail(err, LK_EINVAL, "token %zu is %lu, but ids end at %lu", i, (unsigned long)ids[i],
+                           (unsigned long)t->vocab - 1);
+        struct lk_bytes b = bytes_of(t, ids[i]);
+        if (lk_buf_append(out, b.data, b.size)) return lk_fail(err, LK_ENOMEM, "decoding %zu tokens: out of memory", count);
+    }
+    return 0;
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Writes unicode_table.c: the class of every code point, for the GPT-2 pattern.
+
+    pip install unicodedata2==16.0.0 && python3 unicode_table.py > unicode_table.c
+
+Unicode 16.0.0 is what tokenizers 0.23.3 and tiktoken 0.14.0 were built with: on all 1,112,064 scalar values the classes
+written here are those two libraries' (tests/peers/tokenizer_peers.py compares them again).
+"""
+import unicodedata2
+
+VERSION = "16.0.0"
+BLOCK = 128
+# White_Space of PropList.txt; unchanged since Unicode 6.3, so a list is shorter than a parser.
+SPACE = {*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+
+
+def class_of(c):
+    if c in SPACE:
+        return 3
+    major = unicodedata2.category(chr(c))[0]
+    return {"L": 1, "N": 2}.get(major, 0)
+
+
+def rows(values, per_line, text):
+    for i in range(0, len(values), per_line):
+        print("    " + " ".join(text(v) + "," for v in values[i : i + per_line]))
+
+
+def main():
+    assert unicodedata2.unidata_version == VERSION, unicodedata2.unidata_version
+    classes = [class_of(c) for c in range(0x110000)]
+    end = max(c for c, k in enumerate(classes) if k) + 1
+    end = (end + BLOCK - 1) // BLOCK * BLOCK
+    blocks, first = {}, []
+    for at in range(0, end, BLOCK):
+        block = tuple(classes[at : at + BLOCK])
+        first.append(blocks.setdefault(block, len(blocks)))
+    packed = []
+    for block in blocks:
+        for i in range(0, BLOCK, 4):
+            packed.append(sum(block[i + j] << (2 * j) for j in range(4)))
+    assert len(blocks) <= 256
+    print("/* Written by unicode_table.py from Unicode %s; do not edit. */" % VERSION)
+    print('#include "data/tokenizer/pretoken.h"\n')
+    print("/* clang-format off */")
+    print('const char lk__unicode_version[] = "%s";' % VERSION)
+    print("const uint32_t lk__unicode_end = 0x%x;" % end)
+    print("/* Block of 128 code points -> row of the second table. */")
+    print("const uint8_t lk__unicode_block[%d] = {" % len(first))
+    rows(first, 28, lambda v: "%d" % v)
+    print("};")
+    print("/* Four classes a byte, the first in the low bits: 0 other, 1 letter, 2 number, 3 white space. */")
+    print("const uint8_t lk__unicode_class[%d][%d] = {" % (len(blocks), BLOCK // 4))
+    for i in range(len(blocks)):
+        print("    {%s}," % ",".join("%d" % v for v in packed[i * 32 : i * 32 + 32]))
+    print("};")
+
+
+main()

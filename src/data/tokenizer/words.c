@@ -1,0 +1,142 @@
+#include "data/tokenizer/words.h"
+#include "data/tokenizer/pretoken.h"
+#include <string.h>
+
+#define INDEX_BITS 40
+#define INDEX_MASK (((uint64_t)1 << INDEX_BITS) - 1)
+
+void lk__words_release(struct lk__words *w) {
+    lk_free(w->words);
+    lk_free(w->slots);
+    lk_buf_release(&w->bytes);
+    *w = (struct lk__words){0};
+}
+
+static uint64_t hash_bytes(const uint8_t *p, size_t size) {
+    uint64_t h = size * 0x9E3779B97F4A7C15u, x;
+    for (; size >= 8; p += 8, size -= 8) {
+        memcpy(&x, p, 8);
+        h = (h ^ x) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    x = 0;
+    memcpy(&x, p, size);
+    h = (h ^ x) * 0xD6E8FEB86659FD93u;
+    return h ^ h >> 32;
+}
+
+static int grow_slots(struct lk__words *w) {
+    size_t slots = w->slot_count ? w->slot_count * 2 : 1024;
+    uint64_t *fresh = lk_calloc(slots, sizeof *fresh);
+    if (!fresh) return LK_ENOMEM;
+    for (size_t i = 0; i < w->count; i++) {
+        uint64_t h = hash_bytes((const uint8_t *)w->bytes.data + w->words[i].offset, w->words[i].size);
+        size_t at = h & (slots - 1);
+        while (fresh[at]) at = (at + 1) & (slots - 1);
+        fresh[at] = (h & ~INDEX_MASK) | (i + 1);
+    }
+    lk_free(w->slots);
+    w->slots = fresh;
+    w->slot_count = slots;
+    return 0;
+}
+
+static int add_word(struct lk__words *w, const uint8_t *word, size_t size, uint64_t count) {
+    if (w->count * 2 >= w->slot_count && grow_slots(w)) return LK_ENOMEM;
+    uint64_t h = hash_bytes(word, size);
+    size_t at = h & (w->slot_count - 1);
+    for (; w->slots[at]; at = (at + 1) & (w->slot_count - 1)) {
+        if ((w->slots[at] ^ h) & ~INDEX_MASK) continue;
+        struct lk__word *found = &w->words[(w->slots[at] & INDEX_MASK) - 1];
+        if (found->size != size || memcmp(w->bytes.data + found->offset, word, size)) continue;
+        found->count += count;
+        return 0;
+    }
+    if (w->count == w->capacity) {
+        size_t capacity = w->capacity ? w->capacity * 2 : 1024;
+        struct lk__word *grown = lk_realloc(w->words, capacity * sizeof *grown);
+        if (!grown) return LK_ENOMEM;
+        w->words = grown;
+        w->capacity = capacity;
+    }
+    size_t offset = w->bytes.size;
+    if (lk_buf_append(&w->bytes, word, size)) return LK_ENOMEM;
+    w->words[w->count++] = (struct lk__word){offset, size, count};
+    w->slots[at] = (h & ~INDEX_MASK) | w->count;
+    return 0;
+}
+
+static int count_piece(struct lk__words *w, const uint8_t *text, size_t size) {
+    size_t line = 0;
+    while (line < size) {
+        const uint8_t *newline = memchr(text + line, '\n', size - line);
+        size_t end = newline ? (size_t)(newline - text) + 1 : size;
+        for (size_t at = line; at < end;) {
+            size_t next = lk__word_end(text, at, end);
+            if (add_word(w, text + at, next - at, 1)) return LK_ENOMEM;
+            at = next;
+        }
+        line = end;
+    }
+    return 0;
+}
+
+/* --- pieces on a pool
+ * ------------------------------------------------------------------------------------------------------ */
+
+#define PIECE_BYTES  ((size_t)4 << 20)
+#define ROUND_PIECES 32 /* counted before they are added up, so that memory does not grow with the text */
+
+struct round {
+    struct lk_bytes pieces[ROUND_PIECES];
+    struct lk__words words[ROUND_PIECES];
+    int codes[ROUND_PIECES];
+    size_t count;
+};
+
+static void count_tile(void *arg, size_t tile, int thread) {
+    struct round *r = arg;
+    (void)thread;
+    r->codes[tile] = count_piece(&r->words[tile], r->pieces[tile].data, r->pieces[tile].size);
+}
+
+/* Adds the pieces in their order, so that first appearances come out in the order of the text. */
+static int run_round(struct round *r, struct lk_pool *pool, struct lk__words *out) {
+    int code = 0;
+    lk_pool_run(pool, r->count, count_tile, r);
+    for (size_t i = 0; i < r->count; i++) {
+        struct lk__words *w = &r->words[i];
+        if (r->codes[i]) code = r->codes[i];
+        for (size_t j = 0; !code && j < w->count; j++)
+            code = add_word(out, (const uint8_t *)w->bytes.data + w->words[j].offset, w->words[j].size, w->words[j].count);
+        lk__words_release(w);
+        r->codes[i] = 0;
+    }
+    r->count = 0;
+    return code;
+}
+
+int lk__words_count(const struct lk_bytes *texts, size_t count, struct lk_pool *pool, struct lk__words *out,
+                    struct lk_err *err) {
+    *out = (struct lk__words){0};
+    struct round *r = lk_calloc(1, sizeof *r);
+    int code = r ? 0 : LK_ENOMEM;
+    for (size_t i = 0; !code && i < count; i++) {
+        const uint8_t *text = texts[i].data;
+        for (size_t at = 0; !code && at < texts[i].size;) {
+            size_t end = texts[i].size;
+            if (end - at > PIECE_BYTES) {
+                const uint8_t *newline = memchr(text + at + PIECE_BYTES, '\n', end - at - PIECE_BYTES);
+                if (newline) end = (size_t)(newline - text) + 1;
+            }
+            r->pieces[r->count++] = lk_bytes(text + at, end - at);
+            at = end;
+            if (r->count == ROUND_PIECES) code = run_round(r, pool, out);
+        }
+    }
+    if (!code && r->count) code = run_round(r, pool, out);
+    lk_free(r);
+    if (!code) return 0;
+    lk__words_release(out);
+    return lk_fail(err, code, "counting words: out of memory");
+}
