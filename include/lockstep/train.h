@@ -1,0 +1,172 @@
+/* The train floor: configuration and identity of runs, the deterministic step, checkpoints, ledger, evaluation, verification.
+ * Algorithms and failure cases: src/train/README.md. */
+#ifndef LOCKSTEP_TRAIN_H
+#define LOCKSTEP_TRAIN_H
+#include "lockstep/dataset.h"
+#include "lockstep/ini.h"
+#include "lockstep/model.h"
+
+#define LK_NUMERICS "fp32-1"
+#define LK_NAME_MAX 128
+
+/* --- Configuration --------------------------------------------------------------------------------------------------- */
+enum lk_schedule { LK_COSINE, LK_LINEAR, LK_CONSTANT };
+
+struct lk_run_config {
+    char name[LK_NAME_MAX + 1];
+    uint64_t seed;
+    uint32_t steps;
+    char dataset[LK_NAME_MAX + 1];
+    bool cross_documents; /* attention sees earlier documents of its sequence */
+    uint32_t family, layers, width, heads, kv_heads, head_dim, ffn, context, vocab;
+    bool tied;
+    double norm_epsilon, rope_theta, init_std;
+    uint32_t sequences, grains;
+    uint32_t micro_batch; /* sequences at a time; 0: chosen by the memory plan */
+    bool recompute;
+    double learning_rate, beta1, beta2, epsilon, weight_decay, clip, min_ratio;
+    uint32_t schedule, warmup, decay;
+    uint32_t eval_every, eval_sequences;
+    uint32_t checkpoint_every, checkpoint_keep;
+    uint32_t sample_every;
+    char prompt[512];
+};
+/* One INI key. `fallback` is its default as text ("" = derived from other keys, as `help` says). */
+struct lk_option {
+    const char *section, *key;
+    enum { LK_O_U32, LK_O_U64, LK_O_F64, LK_O_BOOL, LK_O_ENUM, LK_O_NAME, LK_O_TEXT } type;
+    size_t offset, size; /* of the field in struct lk_run_config */
+    const char *fallback;
+    double low, high;
+    const char *words; /* enum: names separated by '|' in the order of values */
+    bool identity;
+    const char *help;
+};
+const struct lk_option *lk_run_options(size_t *count);
+
+/* Unknown or impossible keys: LK_EINVAL that names file, line and the nearest right key. `ini` may be from any file. */
+int lk_run_config_read(const struct lk_ini *, struct lk_run_config *out, struct lk_err *);
+/* Fills what depends on the tokenizer's vocabulary and on other keys, and checks the whole. */
+int lk_run_config_resolve(struct lk_run_config *, uint32_t tokenizer_vocab, struct lk_err *);
+struct lk_model_config lk_run_config_model(const struct lk_run_config *);
+/* {"run": {...}, "model": {...}, ...}: every key, floats as exact hexadecimal strings; new reference, NULL: no memory. */
+json_t *lk_run_config_json(const struct lk_run_config *);
+int lk_run_config_from_json(const json_t *, struct lk_run_config *out, struct lk_err *);
+/* SHA-256 of the canonical JSON of what decides the bits (docs/formats.md, "Identity"). */
+int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset, struct lk_root *out, struct lk_err *);
+
+double lk_learning_rate(const struct lk_run_config *, uint32_t step);
+
+/* --- State ----------------------------------------------------------------------------------------------------------- */
+struct lk_state {
+    const struct lk_layout *layout;
+    float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
+    uint64_t updates, samples;
+};
+int lk_state_init(struct lk_state *, const struct lk_layout *, bool moments, struct lk_err *);
+void lk_state_release(struct lk_state *);
+/* Tensors in canonical order, float32 little-endian, without padding or header. */
+int lk_array_root(const struct lk_layout *, const float *array, struct lk_root *out, struct lk_err *);
+
+struct lk_checkpoint {
+    uint32_t step;
+    struct lk_root state, weights;
+    bool kept; /* its blobs are in the store */
+};
+/* Loads and verifies; weights only when state->moments1 is NULL. Damage: LK_ECORRUPT that names the file. */
+int lk_checkpoint_load(struct lk_store *, const struct lk_root *state_root, struct lk_state *, struct lk_err *);
+
+/* --- Memory plan ----------------------------------------------------------------------------------------------------- */
+struct lk_plan {
+    uint32_t micro_batch, units, gradient_buffers;
+    uint64_t weights_bytes, moments_bytes, gradients_bytes, activations_bytes, embedding_bytes, batch_bytes, scratch_bytes, process_bytes;
+    uint64_t total_bytes, available_bytes;
+};
+/* Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the numbers and the keys to change. */
+int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, struct lk_plan *out, struct lk_err *);
+
+/* --- Ledger ---------------------------------------------------------------------------------------------------------- */
+struct lk_ledger_row {
+    uint32_t step; /* 1 = after the first update */
+    double loss, gradient_norm, learning_rate;
+    uint64_t tokens; /* unmasked targets of this step */
+    double seconds;
+};
+typedef int lk_ledger_fn(void *arg, const struct lk_ledger_row *);
+int lk_ledger_list(struct lk_store *, const char *run, uint32_t from, uint32_t to, lk_ledger_fn *fn, void *arg, struct lk_err *);
+struct lk_eval_row {
+    uint32_t step;
+    double loss;          /* nats a token */
+    uint64_t targets, bytes;
+};
+typedef int lk_eval_fn(void *arg, const struct lk_eval_row *);
+int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, struct lk_err *);
+double lk_bits_per_byte(const struct lk_eval_row *);
+
+/* --- Runs ------------------------------------------------------------------------------------------------------------ */
+/* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "stopped". New reference. */
+int lk_run_get(struct lk_store *, const char *name, json_t **out, struct lk_err *);
+typedef int lk_run_fn(void *arg, const char *name, json_t *record);
+int lk_run_list(struct lk_store *, lk_run_fn *fn, void *arg, struct lk_err *);
+/* Removes record, ledger, evaluations and checkpoints' rows; blobs go with the next gc. A living run: LK_EBUSY. */
+int lk_run_remove(struct lk_store *, const char *name, struct lk_err *);
+/* All checkpoints of a run, ascending; *out with lk_free. */
+int lk_run_checkpoints(struct lk_store *, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *);
+/* What every reader of a run needs. Released by lk_run_close. */
+struct lk_run {
+    char name[LK_NAME_MAX + 1];
+    struct lk_run_config config;
+    struct lk_root identity, dataset, tokenizer;
+    struct lk_layout layout;
+};
+int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct lk_err *);
+void lk_run_close(struct lk_run *);
+
+/* --- Training -------------------------------------------------------------------------------------------------------- */
+struct lk_trainer;
+struct lk_train_hooks {
+    void *arg;
+    void (*plan)(void *arg, const struct lk_run_config *, const struct lk_layout *, const struct lk_plan *);
+    void (*resumed)(void *arg, uint32_t step);
+    void (*step)(void *arg, const struct lk_ledger_row *, uint32_t steps);
+    void (*evaluated)(void *arg, const struct lk_eval_row *);
+    void (*checkpoint)(void *arg, const struct lk_checkpoint *);
+    void (*sample)(void *arg, struct lk_trainer *, uint32_t step);
+    void (*warning)(void *arg, const char *message);
+    bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */
+};
+/* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY), makes
+ * the plan, loads the newest good checkpoint. The store and the math are borrowed. */
+int lk_trainer_create(struct lk_store *, struct lk_math *, const struct lk_run_config *, const struct lk_train_hooks *,
+                      struct lk_trainer **out, struct lk_err *);
+int lk_trainer_resume(struct lk_store *, struct lk_math *, const char *run, const struct lk_train_hooks *, struct lk_trainer **out,
+                      struct lk_err *);
+/* Trains to the end: LK_OK, LK_ESTOPPED (state saved), or an error (state "failed", the last good state saved). */
+int lk_trainer_run(struct lk_trainer *, struct lk_err *);
+void lk_trainer_free(struct lk_trainer *);
+const struct lk_run *lk_trainer_about(const struct lk_trainer *);
+const struct lk_state *lk_trainer_state(const struct lk_trainer *);
+double lk_trainer_step_flops(const struct lk_trainer *);
+/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. */
+int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan, double *seconds_a_step,
+                     struct lk_err *);
+
+/* --- Evaluation and verification --------------------------------------------------------------------------------------- */
+/* The held-out split in order, at most `sequences` sequences (0: all). */
+int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *, uint32_t context,
+                bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
+
+struct lk_verify_result {
+    uint32_t from, to;       /* the segment */
+    uint32_t steps;          /* executed again and equal */
+    bool equal, roots_compared;
+    uint32_t first_difference; /* step, when not equal */
+    char what[256];            /* what differed */
+};
+/* Executes steps from+1 .. to again from the newest kept checkpoint at or before `from` (0: from the seed) and compares every ledger
+ * row and every checkpoint's roots on the way. progress may be NULL. */
+int lk_verify(struct lk_store *, struct lk_math *, const char *run, uint32_t from, uint32_t to,
+              void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg, struct lk_verify_result *out,
+              struct lk_err *);
+
+#endif

@@ -1,0 +1,241 @@
+/* Checkpoints are written by a thread of their own while the next forward and backward run: nothing changes the state until the
+ * optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the checkpoint's
+ * row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill between any two
+ * leaves the checkpoint before as the newest. */
+#include "engine.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+struct lk__saver {
+    struct lk_store *store;
+    struct lk__ledger *ledger;
+    char *run;
+    uint32_t keep;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t changed;
+    bool busy, saved, quit;
+    const struct lk_state *state;
+    json_t *record;
+    struct lk_checkpoint result;
+    int code;
+    struct lk_err err;
+};
+
+static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out, struct lk_err *err) {
+    struct lk_blob_writer *w;
+    int code = lk_blob_create(blobs, &w, err);
+    if (code) return code;
+    for (size_t i = 0; i < layout->tensor_count; i++)
+        if ((code = lk_blob_write(w, array + layout->tensors[i].offset, layout->tensors[i].count * sizeof(float), err))) {
+            lk_blob_abort(w);
+            return code;
+        }
+    return lk_blob_finish(w, out, err);
+}
+
+/* --- Which blobs may go ------------------------------------------------------------------------------------------------ */
+
+struct roots {
+    struct lk_root *list;
+    size_t count, capacity;
+    int code;
+};
+static void add_root(struct roots *r, const struct lk_root *root) {
+    if (r->count == r->capacity) {
+        size_t more = r->capacity ? 2 * r->capacity : 64;
+        struct lk_root *list = lk_realloc(r->list, more * sizeof *list);
+        if (!list) {
+            r->code = LK_ENOMEM;
+            return;
+        }
+        r->list = list;
+        r->capacity = more;
+    }
+    r->list[r->count++] = *root;
+}
+static bool has_root(const struct roots *r, const struct lk_root *root) {
+    for (size_t i = 0; i < r->count; i++)
+        if (lk_root_equal(&r->list[i], root)) return true;
+    return false;
+}
+static int kept_state(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    (void)key;
+    if (value.size == 65 && ((const char *)value.data)[64] == 1) add_root(arg, value.data);
+    return 0;
+}
+/* A state's manifest and its three arrays. */
+static void expand(struct lk_store *store, const struct lk_root *state, struct roots *out) {
+    static const char *keys[] = {"weights", "moments1", "moments2"};
+    json_t *manifest;
+    struct lk_root root;
+    add_root(out, state);
+    if (lk_manifest_get(store, state, "checkpoint", &manifest, NULL)) return;
+    for (int i = 0; i < 3; i++) {
+        const char *hex = json_string_value(json_object_get(manifest, keys[i]));
+        if (hex && lk_root_parse(hex, &root)) add_root(out, &root);
+    }
+    json_decref(manifest);
+}
+/* Removes the blobs of dropped states that no kept checkpoint of any run needs. A failure leaves garbage for gc, nothing worse. */
+static void remove_states(struct lk_store *store, const struct roots *dropped) {
+    struct roots states = {0}, needed = {0}, victims = {0};
+    struct lk_kv_txn *t;
+    if (!dropped->count || lk_kv_begin(store->kv, false, &t, NULL)) return;
+    states.code = lk_kv_scan(t, lk_bytes("c/", 2), lk_bytes("c0", 2), kept_state, &states, NULL);
+    lk_kv_abort(t);
+    for (size_t i = 0; i < states.count; i++) expand(store, &states.list[i], &needed);
+    for (size_t i = 0; i < dropped->count; i++) expand(store, &dropped->list[i], &victims);
+    for (size_t i = 0; i < victims.count && !states.code && !needed.code; i++)
+        if (!has_root(&needed, &victims.list[i])) lk_blob_delete(store->blobs, &victims.list[i], NULL);
+    lk_free(states.list);
+    lk_free(needed.list);
+    lk_free(victims.list);
+}
+
+static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
+    char key[LK_KV_KEY_MAX], value[65];
+    memcpy(value, c->state.bytes, 32);
+    memcpy(value + 32, c->weights.bytes, 32);
+    value[64] = c->kept;
+    return lk_kv_put(t, lk_bytes(key, lk__step_key(key, 'c', run, c->step)), lk_bytes(value, sizeof value), err);
+}
+
+/* The transaction: the new row, older ones dropped beyond `keep`, the record, the ledger. */
+static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roots *dropped, struct lk_err *err) {
+    struct lk_checkpoint *list = NULL;
+    size_t count = 0;
+    struct lk_kv_txn *t;
+    int code = lk_run_checkpoints(s->store, s->run, &list, &count, err);
+    if (!code) code = lk_kv_begin(s->store->kv, true, &t, err);
+    if (code) {
+        lk_free(list);
+        return code;
+    }
+    code = put_row(t, s->run, c, err);
+    uint32_t kept = 1;
+    for (size_t i = count; i-- > 0 && !code;) {
+        if (list[i].step == c->step || !list[i].kept || (s->keep == 0 || kept++ < s->keep)) continue;
+        list[i].kept = false;
+        code = put_row(t, s->run, &list[i], err);
+        add_root(dropped, &list[i].state);
+    }
+    if (!code) code = lk_record_put(t, "run", s->run, s->record, err);
+    if (!code) code = lk__ledger_write(s->ledger, t, err);
+    if (code) lk_kv_abort(t);
+    else code = lk_kv_commit(t, LK_DURABLE, NULL, err);
+    lk_free(list);
+    return code;
+}
+
+static int save(struct lk__saver *s, struct lk_err *err) {
+    const struct lk_state *state = s->state;
+    struct lk_checkpoint c = {.step = s->result.step, .kept = true};
+    struct lk_root m1, m2;
+    struct roots dropped = {0};
+    char hex[LK_ROOT_HEX];
+    int code = put_array(s->store->blobs, state->layout, state->weights, &c.weights, err);
+    if (!code) code = put_array(s->store->blobs, state->layout, state->moments1, &m1, err);
+    if (!code) code = put_array(s->store->blobs, state->layout, state->moments2, &m2, err);
+    if (code) return code;
+    json_t *manifest = lk__state_manifest(state, &c.weights, &m1, &m2);
+    code = manifest ? lk_manifest_put(s->store, manifest, &c.state, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
+    json_decref(manifest);
+    if (code) return code;
+    json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex)));
+    json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex)));
+    code = commit(s, &c, &dropped, err);
+    if (!code) remove_states(s->store, &dropped);
+    lk_free(dropped.list);
+    s->result = c;
+    return code;
+}
+
+static void *work(void *arg) {
+    struct lk__saver *s = arg;
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        while (!s->busy && !s->quit) pthread_cond_wait(&s->changed, &s->lock);
+        if (!s->busy) break;
+        pthread_mutex_unlock(&s->lock);
+        struct lk_err err = {0};
+        int code = save(s, &err);
+        pthread_mutex_lock(&s->lock);
+        s->code = code;
+        s->err = err;
+        s->busy = false;
+        s->saved = true;
+        pthread_cond_broadcast(&s->changed);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger, struct lk__saver **out, struct lk_err *err) {
+    struct lk__saver *s = lk_calloc(1, sizeof *s);
+    if (s) s->run = lk_strdup(run);
+    if (!s || !s->run) {
+        lk_free(s);
+        return lk_fail(err, LK_ENOMEM, "no memory for checkpoints");
+    }
+    s->store = store;
+    s->keep = keep;
+    s->ledger = ledger;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    if (pthread_create(&s->thread, NULL, work, s)) {
+        pthread_cond_destroy(&s->changed);
+        pthread_mutex_destroy(&s->lock);
+        lk_free(s->run);
+        lk_free(s);
+        return lk_fail(err, LK_ENOMEM, "cannot start the thread that writes checkpoints");
+    }
+    *out = s;
+    return LK_OK;
+}
+
+int lk__saver_start(struct lk__saver *s, const struct lk_state *state, uint32_t step, json_t *record, struct lk_err *err) {
+    int code = lk__saver_wait(s, NULL, NULL, err);
+    if (code) {
+        json_decref(record);
+        return code;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->state = state;
+    json_decref(s->record);
+    s->record = record;
+    s->result.step = step;
+    s->busy = true;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    return LK_OK;
+}
+
+int lk__saver_wait(struct lk__saver *s, bool *saved, struct lk_checkpoint *out, struct lk_err *err) {
+    pthread_mutex_lock(&s->lock);
+    while (s->busy) pthread_cond_wait(&s->changed, &s->lock);
+    int code = s->code;
+    if (saved) *saved = s->saved && !code;
+    if (out) *out = s->result;
+    if (saved) s->saved = false;
+    s->code = LK_OK;
+    if (code && err) *err = s->err;
+    pthread_mutex_unlock(&s->lock);
+    return code;
+}
+
+void lk__saver_close(struct lk__saver *s) {
+    if (!s) return;
+    pthread_mutex_lock(&s->lock);
+    s->quit = true;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+    json_decref(s->record);
+    lk_free(s->run);
+    lk_free(s);
+}

@@ -1,0 +1,218 @@
+/* Runs: records, locks, checkpoints' rows. */
+#include "engine.h"
+
+#include "lockstep/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- The lock: the kernel releases it when its holder dies, however it dies --------------------------------------------- */
+
+static int lock_file(struct lk_store *store, const char *name, bool create, struct lk_err *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/locks", store->dir);
+    if (create && lk_dir_make(path, err)) return -1;
+    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
+    int fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0666);
+    if (fd < 0 && create) lk_fail_errno(err, "cannot open the lock %s", path);
+    return fd;
+}
+
+static bool stale(struct lk_store *store, const char *name, int fd) {
+    char path[4096];
+    struct stat mine, now;
+    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
+    return fstat(fd, &mine) || stat(path, &now) || mine.st_ino != now.st_ino;
+}
+
+int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_err *err) {
+    char pid[32] = "";
+    int fd = lock_file(store, name, true, err);
+    if (fd < 0) return LK_EIO;
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+        ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
+        if (n > 0) pid[strcspn(pid, "\n")] = 0;
+        close(fd);
+        return lk_fail(err, LK_EBUSY, "run %s is being trained by process %s: stop that one first, or train under another run.name", name,
+                       n > 0 ? pid : "(unknown)");
+    }
+    if (stale(store, name, fd)) { /* removed with its run between our open and our lock */
+        close(fd);
+        return lk__run_lock(store, name, out, err);
+    }
+    int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) || pwrite(fd, pid, (size_t)n, 0) != n) { /* the number is for messages only */
+    }
+    *out = fd;
+    return LK_OK;
+}
+
+void lk__run_unlock(int fd) {
+    if (fd >= 0) close(fd);
+}
+
+bool lk__run_locked(struct lk_store *store, const char *name) {
+    int fd = lock_file(store, name, false, NULL);
+    if (fd < 0) return false;
+    bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    close(fd);
+    return locked;
+}
+
+/* --- Records ------------------------------------------------------------------------------------------------------------ */
+
+static void correct_state(struct lk_store *store, const char *name, json_t *record) {
+    const char *state = json_string_value(json_object_get(record, "state"));
+    if (state && strcmp(state, "running") == 0 && !lk__run_locked(store, name)) json_object_set_new(record, "state", json_string("stopped"));
+}
+
+int lk_run_get(struct lk_store *store, const char *name, json_t **out, struct lk_err *err) {
+    struct lk_kv_txn *t;
+    int code = lk_kv_begin(store->kv, false, &t, err);
+    if (code) return code;
+    code = lk_record_get(t, "run", name, out, err);
+    lk_kv_abort(t);
+    if (!code) correct_state(store, name, *out);
+    return code;
+}
+
+struct listing {
+    struct lk_store *store;
+    lk_run_fn *fn;
+    void *arg;
+};
+static int list_one(void *arg, const char *name, json_t *record) {
+    struct listing *l = arg;
+    correct_state(l->store, name, record);
+    return l->fn(l->arg, name, record);
+}
+int lk_run_list(struct lk_store *store, lk_run_fn *fn, void *arg, struct lk_err *err) {
+    struct listing l = {store, fn, arg};
+    struct lk_kv_txn *t;
+    int code = lk_kv_begin(store->kv, false, &t, err);
+    if (code) return code;
+    code = lk_record_list(t, "run", list_one, &l, err);
+    lk_kv_abort(t);
+    return code;
+}
+
+static int record_root(const json_t *record, const char *key, struct lk_root *out, struct lk_err *err) {
+    const char *hex;
+    int code = lk_json_get_string(record, key, "the run's record", &hex, err);
+    if (!code && !lk_root_parse(hex, out)) code = lk_fail(err, LK_ECORRUPT, "the run's record: %s is not a root", key);
+    return code;
+}
+
+int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, struct lk_err *err) {
+    json_t *record = NULL;
+    memset(out, 0, sizeof *out);
+    int code = lk_run_get(store, name, &record, err);
+    if (code) return code;
+    snprintf(out->name, sizeof out->name, "%s", name);
+    code = lk_run_config_from_json(json_object_get(record, "config"), &out->config, err);
+    if (!code) code = record_root(record, "identity", &out->identity, err);
+    if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
+    if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
+    struct lk_model_config m = lk_run_config_model(&out->config);
+    if (!code) code = lk_layout_init(&out->layout, &m, err);
+    json_decref(record);
+    return code;
+}
+
+void lk_run_close(struct lk_run *r) { lk_layout_release(&r->layout); }
+
+/* --- Checkpoints' rows ----------------------------------------------------------------------------------------------------- */
+
+struct checkpoints {
+    struct lk_checkpoint *list;
+    size_t count, capacity;
+    struct lk_err *err;
+};
+static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    struct checkpoints *c = arg;
+    const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
+    if (value.size != 65) return lk_fail(c->err, LK_ECORRUPT, "a checkpoint's row is damaged");
+    if (c->count == c->capacity) {
+        size_t more = c->capacity ? 2 * c->capacity : 16;
+        struct lk_checkpoint *list = lk_realloc(c->list, more * sizeof *list);
+        if (!list) return lk_fail(c->err, LK_ENOMEM, "no memory for the list of checkpoints");
+        c->list = list;
+        c->capacity = more;
+    }
+    struct lk_checkpoint *out = &c->list[c->count++];
+    out->step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+    memcpy(out->state.bytes, v, 32);
+    memcpy(out->weights.bytes, v + 32, 32);
+    out->kept = v[64] == 1;
+    return 0;
+}
+
+int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *err) {
+    char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
+    struct checkpoints c = {.err = err};
+    struct lk_kv_txn *t;
+    int code = lk_kv_begin(store->kv, false, &t, err);
+    if (code) return code;
+    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'c', name, 0)), lk_bytes(b, lk__step_key(b, 'c', name, UINT32_MAX)), list_checkpoint, &c, err);
+    lk_kv_abort(t);
+    if (code) lk_free(c.list);
+    else {
+        *out = c.list;
+        *count = c.count;
+    }
+    return code;
+}
+
+/* Deletes the keys of one kind of row, a few hundred at a time because a scan must not write. */
+struct keys {
+    char key[256][LK_NAME_MAX + 16];
+    size_t size[256], count;
+};
+static int collect(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    struct keys *k = arg;
+    (void)value;
+    memcpy(k->key[k->count], key.data, key.size);
+    k->size[k->count++] = key.size;
+    return k->count == 256;
+}
+static int delete_rows(struct lk_kv_txn *t, char letter, const char *name, struct lk_err *err) {
+    char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
+    size_t an = lk__step_key(a, letter, name, 0), bn = lk__step_key(b, letter, name, UINT32_MAX);
+    struct keys *k = lk_alloc(sizeof *k);
+    int code = k ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to remove rows");
+    do {
+        if (code) break;
+        k->count = 0;
+        code = lk_kv_scan(t, lk_bytes(a, an), lk_bytes(b, bn), collect, k, err);
+        if (code > 0) code = LK_OK;
+        for (size_t i = 0; i < k->count && !code; i++) code = lk_kv_delete(t, lk_bytes(k->key[i], k->size[i]), err);
+    } while (!code && k->count);
+    lk_free(k);
+    return code;
+}
+
+int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) {
+    json_t *record = NULL;
+    struct lk_kv_txn *t;
+    int fd = -1, code = lk_run_get(store, name, &record, err);
+    json_decref(record);
+    if (!code) code = lk__run_lock(store, name, &fd, err);
+    if (code) return code;
+    if (!(code = lk_kv_begin(store->kv, true, &t, err))) {
+        for (const char *letter = "lec"; *letter && !code; letter++) code = delete_rows(t, *letter, name, err);
+        if (!code) code = lk_record_delete(t, "run", name, err);
+        if (code) lk_kv_abort(t);
+        else code = lk_kv_commit(t, LK_DURABLE, NULL, err);
+    }
+    if (!code) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
+        unlink(path);
+    }
+    lk__run_unlock(fd);
+    return code;
+}
