@@ -1,0 +1,38 @@
+/* Text from a model: seeded sampling over exact logits, streamed as whole UTF-8 characters.
+ * Numbers: docs/numerics.md, section 10. */
+#ifndef LOCKSTEP_GENERATE_H
+#define LOCKSTEP_GENERATE_H
+#include "lockstep/model.h"
+#include "lockstep/tokenizer.h"
+
+struct lk_sampling {
+    double temperature; /* 0: the likeliest token */
+    uint32_t top_k;     /* 0: all */
+    double top_p;       /* 1: all */
+    uint64_t seed;
+};
+/* One token from a row of logits (vocab), of which ids below `tokens` exist. position: of the token that is drawn. workspace: vocab
+ * 64-bit words, overwritten. */
+uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *, uint32_t position, uint64_t *workspace);
+
+struct lk_generation {
+    uint32_t prompt_tokens, tokens; /* read and drawn */
+    double prompt_seconds, seconds;
+    enum lk_finish { LK_FINISH_LENGTH, LK_FINISH_END, LK_FINISH_STOP, LK_FINISH_CALLER } finish;
+};
+struct lk_generate_options {
+    struct lk_sampling sampling;
+    uint32_t max_tokens;
+    const char *const *stops; /* the text ends before the first of these */
+    size_t stop_count;
+    /* Gets text as it comes, never a part of a character (an incomplete one at the very end is given as it is); returning
+     * non-zero ends the generation. */
+    int (*text)(void *arg, const char *data, size_t size);
+    void *arg;
+};
+/* Goes on from the end token and the prompt's tokens. When the context is full, its newer half is read again and generation goes
+ * on. weights: layout->floats, borrowed. */
+int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *, const char *prompt,
+                size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out, struct lk_err *);
+
+#endif

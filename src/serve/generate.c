@@ -1,0 +1,159 @@
+/* Generation: prefill, then one token at a time; text leaves as whole characters, held back while a stop text may begin. */
+#include "lockstep/generate.h"
+
+#include "lockstep/progress.h"
+#include <string.h>
+
+#define CHUNK 128 /* positions read at once in prefill */
+
+struct generator {
+    struct lk_math *math;
+    const struct lk_layout *layout;
+    const float *weights;
+    const struct lk_tokenizer *tokenizer;
+    const struct lk_generate_options *options;
+    struct lk_decoder *decoder;
+    struct lk_kv_cache cache;
+    struct lk_tokens tokens; /* all so far, prompt included */
+    uint64_t *workspace;
+    struct lk_buf held; /* text not given out yet */
+};
+
+/* Reads tokens[from ..) into the cache; returns the logits of the last. */
+static const float *read_tokens(struct generator *g, size_t from) {
+    const float *logits = NULL;
+    while (from < g->tokens.count) {
+        size_t n = g->tokens.count - from < CHUNK ? g->tokens.count - from : CHUNK;
+        logits = lk_decoder_extend(g->decoder, g->weights, &g->cache, (uint32_t)n, g->tokens.ids + from, 1);
+        from += n;
+    }
+    return logits;
+}
+
+/* The newest token's logits; a full context is emptied and its newer half read again. */
+static const float *advance(struct generator *g, size_t unread) {
+    size_t context = g->cache.positions;
+    if (g->cache.used + unread > context) {
+        size_t keep = context > 1 ? context / 2 : 1;
+        g->cache.used = 0;
+        unread = g->tokens.count < keep ? g->tokens.count : keep;
+    }
+    return read_tokens(g, g->tokens.count - unread);
+}
+
+static int push_token(struct generator *g, uint32_t id, struct lk_err *err) {
+    if (g->tokens.count == g->tokens.capacity) {
+        size_t more = g->tokens.capacity ? 2 * g->tokens.capacity : 64;
+        uint32_t *ids = lk_realloc(g->tokens.ids, more * sizeof *ids);
+        if (!ids) return lk_fail(err, LK_ENOMEM, "no memory for tokens");
+        g->tokens.ids = ids;
+        g->tokens.capacity = more;
+    }
+    g->tokens.ids[g->tokens.count++] = id;
+    return LK_OK;
+}
+
+/* --- Text out ----------------------------------------------------------------------------------------------------------------- */
+
+static size_t find(const char *data, size_t size, const char *what, size_t n) {
+    for (size_t i = 0; n && i + n <= size; i++)
+        if (memcmp(data + i, what, n) == 0) return i;
+    return SIZE_MAX;
+}
+
+/* Bytes at the end that may be the beginning of a stop text. */
+static size_t maybe_stop(const struct generator *g) {
+    size_t most = 0;
+    for (size_t s = 0; s < g->options->stop_count; s++) {
+        size_t n = strlen(g->options->stops[s]);
+        for (size_t k = n < g->held.size + 1 ? n : g->held.size + 1; k-- > 1;)
+            if (memcmp(g->held.data + g->held.size - k, g->options->stops[s], k) == 0) {
+                if (k > most) most = k;
+                break;
+            }
+    }
+    return most;
+}
+
+static int give(struct generator *g, size_t size) {
+    int ended = size && g->options->text ? g->options->text(g->options->arg, g->held.data, size) : 0;
+    if (size) memmove(g->held.data, g->held.data + size, g->held.size - size);
+    g->held.size -= size;
+    return ended;
+}
+
+/* Takes a token's bytes; gives out what is certain. Returns true when generation ends, with the reason. */
+static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, int *code, struct lk_err *err) {
+    struct lk_bytes b = lk_tokenizer_bytes(g->tokenizer, id);
+    if (lk_buf_append(&g->held, b.data, b.size)) {
+        *code = lk_fail(err, LK_ENOMEM, "no memory for text");
+        return true;
+    }
+    size_t stop = SIZE_MAX;
+    for (size_t s = 0; s < g->options->stop_count; s++) {
+        size_t at = find(g->held.data, g->held.size, g->options->stops[s], strlen(g->options->stops[s]));
+        if (at < stop) stop = at;
+    }
+    *finish = stop != SIZE_MAX ? LK_FINISH_STOP : LK_FINISH_CALLER;
+    if (stop != SIZE_MAX) {
+        give(g, stop);
+        g->held.size = 0;
+        return true;
+    }
+    return give(g, lk_utf8_complete(g->held.data, g->held.size - maybe_stop(g))) != 0;
+}
+
+/* --- The loop ------------------------------------------------------------------------------------------------------------------- */
+
+static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
+    uint32_t end = lk_tokenizer_end(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
+    if (lk_tokenizer_vocab(g->tokenizer) > vocab)
+        return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer), vocab);
+    int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
+    if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
+    if (!code && !(g->workspace = lk_alloc((size_t)vocab * sizeof(uint64_t)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && end != UINT32_MAX) code = push_token(g, end, err);
+    if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
+    if (!code && g->tokens.count == 0) code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
+    return code;
+}
+
+static int loop(struct generator *g, struct lk_generation *out, struct lk_err *err) {
+    uint32_t tokens = lk_tokenizer_vocab(g->tokenizer), end = lk_tokenizer_end(g->tokenizer);
+    uint64_t began = lk_clock_ns(), read;
+    size_t unread = g->tokens.count;
+    int code = LK_OK;
+    out->prompt_tokens = (uint32_t)g->tokens.count;
+    const float *logits = advance(g, unread);
+    read = lk_clock_ns();
+    out->prompt_seconds = (double)(read - began) * 1e-9;
+    while (out->tokens < g->options->max_tokens) {
+        uint32_t id = lk_sample_token(logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
+        out->tokens++;
+        if (id == end) {
+            out->finish = LK_FINISH_END;
+            break;
+        }
+        if (take_text(g, id, &out->finish, &code, err) || (code = push_token(g, id, err))) break;
+        out->finish = LK_FINISH_LENGTH;
+        if (out->tokens < g->options->max_tokens) logits = advance(g, 1);
+    }
+    out->seconds = (double)(lk_clock_ns() - read) * 1e-9;
+    if (!code && out->finish != LK_FINISH_STOP && out->finish != LK_FINISH_CALLER) give(g, g->held.size);
+    return code;
+}
+
+int lk_generate(struct lk_math *math, const struct lk_layout *layout, const float *weights, const struct lk_tokenizer *tokenizer,
+                const char *prompt, size_t prompt_size, const struct lk_generate_options *options, struct lk_generation *out,
+                struct lk_err *err) {
+    struct generator g = {.math = math, .layout = layout, .weights = weights, .tokenizer = tokenizer, .options = options};
+    memset(out, 0, sizeof *out);
+    int code = start(&g, prompt, prompt_size, err);
+    if (!code) code = loop(&g, out, err);
+    lk_decoder_free(g.decoder);
+    lk_kv_cache_release(&g.cache);
+    lk_tokens_release(&g.tokens);
+    lk_free(g.workspace);
+    lk_buf_release(&g.held);
+    return code;
+}
