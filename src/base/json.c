@@ -5,7 +5,8 @@ json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk
     json_error_t e;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (value) return value;
-    if (json_error_code(&e) == json_error_out_of_memory)
+    /* Out of memory, jansson mostly gives no text at all (and a text about the token it could not store otherwise). */
+    if (json_error_code(&e) == json_error_out_of_memory || !e.text[0])
         lk_fail(err, LK_ENOMEM, "out of memory parsing %s", name);
     else
         lk_fail(err, LK_EINVAL, "%s:%d:%d: not valid JSON at byte %d: %s", name, e.line, e.column, e.position, e.text);

@@ -1,0 +1,164 @@
+#include "base/sha256.h"
+#include "base/testing.h"
+#include "lockstep/hash.h"
+
+static void expect_hex(const struct lk_root *root, const char *hex) {
+    char text[LK_ROOT_HEX];
+    assert_string_equal(lk_root_hex(root, text), hex);
+}
+
+/* FIPS 180-4 examples, by libcrypto and by our stand-in. */
+static void sha256(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        struct lk_root root;
+        struct lk__sha256 own;
+        lk_sha256(rows[i][0], strlen(rows[i][0]), &root);
+        expect_hex(&root, rows[i][1]);
+        lk__sha256_init(&own);
+        lk__sha256_update(&own, rows[i][0], strlen(rows[i][0]));
+        lk__sha256_final(&own, root.bytes);
+        expect_hex(&root, rows[i][1]);
+    }
+}
+
+static void the_stand_in_equals_libcrypto(void **state) {
+    (void)state;
+    unsigned char data[300];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 37);
+    for (size_t n = 0; n <= sizeof data; n++) {
+        struct lk_root a, b;
+        struct lk__sha256 own;
+        lk_sha256(data, n, &a);
+        lk__sha256_init(&own);
+        for (size_t at = 0; at < n; at += 7) lk__sha256_update(&own, data + at, n - at < 7 ? n - at : 7);
+        lk__sha256_final(&own, b.bytes);
+        assert_true(lk_root_equal(&a, &b));
+    }
+}
+
+/* The tree of RFC 6962 section 2.1, as the recursion it is defined by. */
+static void mth(const unsigned char *data, size_t size, struct lk_root *out) {
+    size_t leaves = (size + LK_LEAF_BYTES - 1) / LK_LEAF_BYTES;
+    unsigned char *text = lk_alloc(LK_LEAF_BYTES + 65);
+    if (leaves == 0) {
+        lk_sha256("", 0, out);
+    } else if (leaves == 1) {
+        text[0] = 0;
+        memcpy(text + 1, data, size);
+        lk_sha256(text, size + 1, out);
+    } else {
+        size_t k = 1;
+        while (2 * k < leaves) k *= 2;
+        struct lk_root left, right;
+        mth(data, k * LK_LEAF_BYTES, &left);
+        mth(data + k * LK_LEAF_BYTES, size - k * LK_LEAF_BYTES, &right);
+        text[0] = 1;
+        memcpy(text + 1, left.bytes, 32);
+        memcpy(text + 33, right.bytes, 32);
+        lk_sha256(text, 65, out);
+    }
+    lk_free(text);
+}
+static void root_by_definition(const unsigned char *data, size_t size, struct lk_root *out) {
+    unsigned char head[41] = {2};
+    struct lk_root tree;
+    mth(data, size, &tree);
+    for (int i = 0; i < 8; i++) head[1 + i] = (unsigned char)(size >> 8 * i);
+    memcpy(head + 9, tree.bytes, 32);
+    lk_sha256(head, 41, out);
+}
+
+static void equals_the_definition_at_leaf_edges(void **state) {
+    (void)state;
+    const size_t leaf = LK_LEAF_BYTES, most = 9 * leaf;
+    unsigned char *data = lk_alloc(most);
+    for (size_t i = 0; i < most; i++) data[i] = (unsigned char)(i ^ i >> 9 ^ i >> 17);
+    struct lk_hasher *h = lk_hasher_create();
+    assert_non_null(h);
+    for (size_t leaves = 0; leaves <= 8; leaves++) {
+        for (int d = leaves ? -1 : 0; d <= 1; d++) {
+            size_t size = leaves * leaf + (size_t)d;
+            struct lk_root once, streamed, defined;
+            root_by_definition(data, size, &defined);
+            lk_root_of(data, size, &once);
+            assert_true(lk_root_equal(&once, &defined));
+            size_t at = 0;
+            for (size_t piece = 1; at < size; piece = piece * 3 + 1) {
+                size_t n = size - at < piece ? size - at : piece;
+                lk_hasher_update(h, data + at, n);
+                at += n;
+            }
+            lk_hasher_update(h, NULL, 0);
+            lk_hasher_final(h, &streamed); /* and is as new again */
+            assert_true(lk_root_equal(&streamed, &defined));
+        }
+    }
+    lk_hasher_free(h);
+    lk_free(data);
+}
+
+/* Frozen; printed in docs/formats.md. */
+static void golden_roots(void **state) {
+    (void)state;
+    struct lk_root root;
+    lk_root_of("", 0, &root);
+    expect_hex(&root, "f0c1e0b4cd1983b9c92909f8145cc102993e4c797489c0ba98639fd93056b82f");
+    lk_root_of("abc", 3, &root);
+    expect_hex(&root, "ebedf307ad0108d7e6df6bed827cce8d529df2cbe7f3afce32594c1a0bf1a305");
+}
+
+static void a_zero_more_is_another_root(void **state) {
+    (void)state;
+    struct lk_root a, b;
+    lk_root_of("a", 1, &a);
+    lk_root_of("a", 2, &b);
+    assert_false(lk_root_equal(&a, &b));
+}
+
+static void hexadecimal(void **state) {
+    (void)state;
+    struct lk_root root, again;
+    char hex[LK_ROOT_HEX];
+    lk_sha256("x", 1, &root);
+    lk_root_hex(&root, hex);
+    assert_true(lk_root_parse(hex, &again));
+    assert_true(lk_root_equal(&root, &again));
+    assert_false(lk_root_parse("", &again));
+    assert_false(lk_root_parse("00", &again));
+    char longer[LK_ROOT_HEX + 1];
+    snprintf(longer, sizeof longer, "%s0", hex);
+    assert_false(lk_root_parse(longer, &again));
+    hex[63] = 'g';
+    assert_false(lk_root_parse(hex, &again));
+}
+
+static int create(void) {
+    struct lk_hasher *h = lk_hasher_create();
+    lk_hasher_free(h);
+    return h ? 0 : LK_ENOMEM;
+}
+static void out_of_memory(void **state) {
+    (void)state;
+    FAIL_EACH_ALLOCATION(create());
+    lk_hasher_free(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sha256),
+        cmocka_unit_test(the_stand_in_equals_libcrypto),
+        cmocka_unit_test(equals_the_definition_at_leaf_edges),
+        cmocka_unit_test(golden_roots),
+        cmocka_unit_test(a_zero_more_is_another_root),
+        cmocka_unit_test(hexadecimal),
+        cmocka_unit_test(out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
