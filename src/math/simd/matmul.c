@@ -70,10 +70,12 @@ static void pack_b(const struct tile *t, const struct lk_mm_part *p, size_t k0, 
     }
 }
 
-/* Rows i .. i + rows of A: a[k * rows + row]. Vectors overlap the next k's place, which is written after. */
+/* Rows i .. i + rows of A: a[k * rows + row]. A last vector that is not full overlaps the next k's place, whose own values
+ * are written after it: k ascends, and later vectors go first. */
 static void pack_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc) {
     const float *from = p->a + i * p->a_row + k0 * p->a_col;
-    for (size_t v = 0; v < rows; v += VL) {
+    for (size_t v = round_up(rows, VL); v > 0;) {
+        v -= VL;
         size_t n = smaller(VL, rows - v);
         if (p->a_col == 1)
             pack_along_vector(kc, n, from + v * p->a_row, p->a_row, t->a + v, rows);
@@ -90,7 +92,8 @@ static void add_segment(struct tile *t, const struct lk_mm_part *p, size_t k0, s
         pack_a(t, p, i, rows, k0, kc);
         for (size_t j = 0; j < t->columns; j += MICRO_COLUMNS) {
             size_t vectors = vectors_at(t, j);
-            lk__micro[rows - 1][vectors - 1](kc, t->a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL, !t->fresh);
+            lk__micro[rows - 1][vectors - 1](kc, t->a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL,
+                                             t->fresh ? MICRO_STORE : MICRO_ADD);
         }
     }
     t->fresh = false;

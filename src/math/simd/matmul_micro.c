@@ -3,12 +3,12 @@
 #include "math/simd/matmul_micro.h"
 
 LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-                       float *t, size_t ldt, bool add) {
+                       float *t, size_t ldt, enum lk__micro_mode mode) {
     vf s[MICRO_ROWS][MICRO_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) s[i][j] = v_zero();
+        for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
     for (; k; k--) {
         vf row[MICRO_VECTORS];
 #pragma GCC unroll 4
@@ -26,14 +26,14 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             float *to = t + (size_t)i * ldt + j * VL;
-            v_store(to, v_add(add ? v_load(to) : v_zero(), s[i][j]));
+            v_store(to, mode == MICRO_RESUME ? s[i][j] : v_add(mode == MICRO_ADD ? v_load(to) : v_zero(), s[i][j]));
         }
 }
 
 #define INSTANCE(rows, vectors)                                                                                          \
     static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,     \
-                                         size_t ldt, bool add) {                                                         \
-        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, add);                                                          \
+                                         size_t ldt, enum lk__micro_mode mode) {                                         \
+        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode);                                                         \
     }
 #if MICRO_VECTORS == 2
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)

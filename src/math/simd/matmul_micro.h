@@ -5,7 +5,6 @@
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #include "math/simd/vec.h"
-#include <stdbool.h>
 
 /* Register blocks: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
 #if defined(LK_ISA_avx512)
@@ -21,9 +20,16 @@
 #define MICRO_COLUMNS (MICRO_VECTORS * VL)
 #define SEGMENT 512 /* the contract's */
 
-/* Element (i, k) of A is a[k * lda + i], row k of B starts at b[k * ldb] and has whole vectors, element (i, j) of the totals
- * is t[i * ldt + j]. add: t = t + s, else t = +0 + s. */
-typedef void lk__micro_fn(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t, size_t ldt, bool add);
+/* What becomes of t, a block in memory, and the chain s. */
+enum lk__micro_mode {
+    MICRO_STORE,  /* s starts at +0; t = +0 + s */
+    MICRO_ADD,    /* s starts at +0; t = t + s */
+    MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
+};
+/* Element (i, k) of A is a[k * lda + i], row k of B starts at b[k * ldb] and has whole vectors, element (i, j) of t is
+ * t[i * ldt + j]. */
+typedef void lk__micro_fn(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t, size_t ldt,
+                          enum lk__micro_mode mode);
 #define lk__micro LK_ISA_NAME(lk__micro)
 extern lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS]; /* [rows - 1][vectors - 1] */
 

@@ -1,0 +1,58 @@
+/* Attention: gives (sequence, head, range of queries) or, backward, (sequence, kv head) to the pool. Every result is made by
+ * one task alone, so threads change no bit. */
+#include "lockstep/err.h"
+#include "math/kernel_table.h"
+#include "math/simd/attention_scratch.h"
+
+struct job {
+    struct lk_math *math;
+    const struct lk_attention *a;
+    size_t ranges;
+    const float *dout;
+    size_t ld_dout;
+    float q_scale, *dq, *dk, *dv;
+};
+
+size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward) {
+    size_t forward = attention_forward_floats(positions, head_dim);
+    size_t both = backward ? attention_backward_floats(positions, head_dim) : 0;
+    return (forward > both ? forward : both) * sizeof(float);
+}
+
+static void check(const struct lk_math *math, const struct lk_attention *a, bool backward) {
+    LK_ASSERT(a->kv_heads > 0 && a->heads % a->kv_heads == 0 && a->head_dim > 0);
+    LK_ASSERT(a->kv_rows >= a->first + a->queries);
+    LK_ASSERT(math->scratch_bytes >= lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, backward));
+}
+
+static void forward_task(void *arg, size_t task, int thread) {
+    const struct job *job = arg;
+    const struct lk_attention *a = job->a;
+    size_t heads = (size_t)a->sequences * a->heads;
+    /* Late ranges see more keys: they go first, so that the last tasks, for which threads wait, are short. */
+    uint32_t range = job->math->k.attention_query_tile, i0 = (uint32_t)(job->ranges - 1 - task / heads) * range;
+    uint32_t i1 = a->queries - i0 < range ? a->queries : i0 + range;
+    uint32_t sequence = (uint32_t)(task % heads / a->heads), head = (uint32_t)(task % heads % a->heads);
+    job->math->k.attention_forward(a, sequence, head, i0, i1, lk__scratch(job->math, thread));
+}
+
+void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
+    check(math, a, false);
+    uint32_t range = math->k.attention_query_tile;
+    struct job job = {.math = math, .a = a, .ranges = ((size_t)a->queries + range - 1) / range};
+    lk_pool_run(math->pool, job.ranges * a->sequences * a->heads, forward_task, &job);
+}
+
+static void backward_task(void *arg, size_t task, int thread) {
+    const struct job *j = arg;
+    j->math->k.attention_backward(j->a, j->dout, j->ld_dout, j->q_scale, j->dq, j->dk, j->dv, (uint32_t)(task / j->a->kv_heads),
+                                  (uint32_t)(task % j->a->kv_heads), lk__scratch(j->math, thread));
+}
+
+void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale,
+                           float *dq, float *dk, float *dv) {
+    LK_ASSERT(a->first == 0 && "lk_attention_backward: the whole sequence at once");
+    check(math, a, true);
+    struct job job = {.math = math, .a = a, .dout = dout, .ld_dout = ld_dout, .q_scale = q_scale, .dq = dq, .dk = dk, .dv = dv};
+    lk_pool_run(math->pool, (size_t)a->sequences * a->kv_heads, backward_task, &job);
+}

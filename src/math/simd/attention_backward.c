@@ -1,0 +1,185 @@
+/* Attention backward on vectors. A task is one sequence and kv head. For each query head of the group, for each segment of
+ * 512 queries, for each block of 64 keys up to the diagonal:
+ *
+ *   S = q K', dP = do V' (queries x keys)      micro-kernels over d
+ *   P = sexp(S - m) r, dS = P (dP - D)         in place, dS also transposed
+ *   dV += P' do, dK += dS' q (keys x d)        k is the segment of queries: whole chains, added to the totals
+ *   dQ = dS K (queries x d)                    k is the block's keys: the chain waits in scratch for the next block
+ *
+ * The block divides 512, so dQ's chains end where the contract ends them. Nothing is larger than positions x d. */
+#include "math/simd/attention_common.h"
+
+#define KEYS ATTENTION_KEYS
+
+struct work {
+    const struct lk_attention *a;
+    size_t d, dp, positions; /* dp: d in whole vectors */
+    const float *q, *k, *v, *o, *dout, *m, *r; /* of this head, position 0 */
+    const uint32_t *start;
+    size_t ld_dout;
+    float *dk, *dv;                 /* totals (positions, dp) */
+    size_t q0, rows;                /* the segment of queries */
+    float *qa, *da, *qb, *db, *row; /* q, do as A and as B; D */
+    float *chain, *total;           /* dQ (rows, dp) */
+    float *kt, *vt, *kb;            /* the block: K', V' (d, keys) and K (keys, dp) as B */
+    float *p, *ds, *dst;            /* (rows, KEYS), (rows, KEYS), (KEYS, ld) */
+    size_t ld;
+};
+
+static void begin_queries(struct work *w) {
+    const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout, *o = w->o + w->q0 * w->a->ldo;
+    pack_row_panels(w->rows, w->d, q, w->a->ldq, w->qa);
+    pack_row_panels(w->rows, w->d, dout, w->ld_dout, w->da);
+    pack_rows(w->rows, w->d, q, w->a->ldq, w->qb);
+    pack_rows(w->rows, w->d, dout, w->ld_dout, w->db);
+    for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
+        vf lanes[LANE_VECTORS];
+        for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
+        for (size_t c = 0; c < w->d; c += VL) {
+            size_t n = smaller(VL, w->d - c), e = c / VL % LANE_VECTORS;
+            lanes[e] = v_fma(v_load_n(dout + c, n), v_load_n(o + c, n), lanes[e]);
+        }
+        w->row[i] = v_sum64(lanes);
+    }
+    memset(w->chain, 0, w->rows * w->dp * sizeof *w->chain);
+    memset(w->total, 0, w->rows * w->dp * sizeof *w->total);
+}
+
+/* dQ's chains end: at key positions that are multiples of 512, and after the last key. */
+static void end_chains(struct work *w) {
+    for (size_t e = 0; e < w->rows * w->dp; e += VL) {
+        v_store(w->total + e, v_add(v_load(w->total + e), v_load(w->chain + e)));
+        v_store(w->chain + e, v_zero());
+    }
+}
+
+static void pack_keys(const struct work *w, size_t j0, size_t n) {
+    const float *k = w->k + j0 * w->a->ldk, *v = w->v + j0 * w->a->ldv;
+    for (size_t c = 0; c < n; c += MICRO_COLUMNS) {
+        size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
+        for (size_t e = 0; e < width; e += VL) {
+            size_t count = smaller(VL, n - c - e), at = c + e;
+            pack_along_vector(w->d, count, k + at * w->a->ldk, w->a->ldk, w->kt + c * w->d + e, width);
+            pack_along_vector(w->d, count, v + at * w->a->ldv, w->a->ldv, w->vt + c * w->d + e, width);
+        }
+    }
+    pack_rows(n, w->d, k, w->a->ldk, w->kb);
+}
+
+/* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
+static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
+    for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
+        size_t height = smaller(MICRO_ROWS, w->rows - i);
+        for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += MICRO_COLUMNS) {
+            size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
+            dot_product(height, width, w->d, w->qa + i * w->d, height, w->kt + c * w->d, w->p + i * KEYS + c, KEYS);
+            dot_product(height, width, w->d, w->da + i * w->d, height, w->vt + c * w->d, w->ds + i * KEYS + c, KEYS);
+        }
+    }
+}
+
+/* P and dS of VL keys from position j (column c of the block) and `height` <= VL queries from i of the segment. */
+LK_INLINE void weigh(const struct work *w, size_t i, size_t height, size_t j, size_t c, bool masked) {
+    vf column[VL];
+    for (size_t q = 0; q < VL; q++) {
+        column[q] = v_zero();
+        if (q >= height) continue;
+        size_t at = w->q0 + i + q;
+        float *ps = w->p + (i + q) * KEYS + c, *dss = w->ds + (i + q) * KEYS + c;
+        vf p = v_mul(lk__vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
+        vf ds = v_mul(p, v_sub(v_load(dss), v_set1(w->row[i + q])));
+        if (masked) {
+            vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
+            mask hidden = m_or(vi_lt(key, vi_set1(w->start ? (int32_t)w->start[at] : 0)), vi_lt(vi_set1((int32_t)at), key));
+            p = v_select(hidden, v_zero(), p), ds = v_select(hidden, v_zero(), ds);
+        }
+        v_store(ps, p), v_store(dss, ds);
+        column[q] = ds;
+    }
+    v_transpose(column);
+    for (size_t e = 0; e < VL; e++) v_store(w->dst + (c + e) * w->ld + i, column[e]);
+}
+
+static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
+    for (size_t i = from; i < w->rows; i += VL) {
+        size_t height = smaller(VL, w->rows - i), first = w->q0 + i, last_start = 0;
+        for (size_t q = 0; w->start && q < height; q++) last_start = larger(last_start, w->start[first + q]);
+        for (size_t c = 0; c < n; c += VL) {
+            size_t j = j0 + c;
+            if (j >= last_start && j + VL - 1 <= first)
+                weigh(w, i, height, j, c, false);
+            else
+                weigh(w, i, height, j, c, true);
+        }
+    }
+}
+
+static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
+    for (size_t c = 0; c < n; c += MICRO_ROWS) {
+        size_t height = smaller(MICRO_ROWS, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
+        product(height, w->d, w->rows - i, w->p + i * KEYS + c, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp, MICRO_ADD);
+        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp, w->dp, MICRO_ADD);
+    }
+    for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
+        size_t height = smaller(MICRO_ROWS, w->rows - i);
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->dst + i, w->ld, w->kb, n, 0, w->chain + i * w->dp, w->dp,
+                MICRO_RESUME);
+    }
+}
+
+static void one_segment(struct work *w, float *dq, float q_scale) {
+    begin_queries(w);
+    size_t low = w->start ? w->q0 : 0, end = w->q0 + w->rows;
+    for (size_t i = w->q0; w->start && i < end; i++) low = smaller(low, w->start[i]);
+    for (size_t j0 = low / KEYS * KEYS; j0 < end; j0 += KEYS) {
+        size_t n = smaller(KEYS, end - j0), from = j0 > w->q0 ? (j0 - w->q0) / MICRO_ROWS * MICRO_ROWS : 0;
+        if (j0 % SEGMENT == 0) end_chains(w);
+        pack_keys(w, j0, n);
+        scores(w, from, j0, n);
+        weights(w, from, j0, n);
+        gradients(w, from, j0, n);
+    }
+    end_chains(w);
+    for (size_t i = 0; i < w->rows; i++)
+        for (size_t c = 0; c < w->d; c += VL)
+            v_store_n(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)), smaller(VL, w->d - c));
+}
+
+static void cut_scratch(struct work *w, float *from) {
+    size_t rows = smaller(SEGMENT, w->positions), d = w->d, dp = w->dp;
+    w->dk = take(&from, w->positions * dp), w->dv = take(&from, w->positions * dp);
+    w->qa = take(&from, rows * d + ATTENTION_SLACK), w->da = take(&from, rows * d + ATTENTION_SLACK);
+    w->qb = take(&from, rows * dp), w->db = take(&from, rows * dp), w->row = take(&from, rows);
+    w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
+    w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK), w->kb = take(&from, KEYS * dp);
+    w->ld = round_up(rows, 16) + 16; /* no multiple of the cache's 4 KiB stride */
+    w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
+    w->dst = take(&from, KEYS * w->ld + ATTENTION_SLACK);
+    memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
+}
+
+void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
+                                         float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale, float *dq,
+                                         float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch) {
+    size_t d = a->head_dim, group = a->heads / a->kv_heads, first = (size_t)sequence * a->queries, kv = kv_head * d;
+    size_t key_row = sequence * a->kv_rows;
+    struct work w = {.a = a, .d = d, .dp = round_up(d, VL), .positions = a->queries, .ld_dout = ld_dout};
+    w.k = a->k + key_row * a->ldk + kv, w.v = a->v + key_row * a->ldv + kv;
+    if (a->document_start) w.start = a->document_start + first;
+    cut_scratch(&w, scratch);
+    for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        size_t state = ((size_t)sequence * a->heads + head) * a->queries;
+        w.q = a->q + first * a->ldq + head * d, w.o = a->o + first * a->ldo + head * d, w.dout = dout + first * ld_dout + head * d;
+        w.m = a->m + state, w.r = a->r + state;
+        for (w.q0 = 0; w.q0 < a->queries; w.q0 += SEGMENT) {
+            w.rows = smaller(SEGMENT, a->queries - w.q0);
+            one_segment(&w, dq + first * a->ldq + head * d, q_scale);
+        }
+    }
+    for (size_t j = 0; j < a->queries; j++)
+        for (size_t c = 0; c < d; c += VL) {
+            v_store_n(dk + (key_row + j) * a->ldk + kv + c, v_load(w.dk + j * w.dp + c), smaller(VL, d - c));
+            v_store_n(dv + (key_row + j) * a->ldv + kv + c, v_load(w.dv + j * w.dp + c), smaller(VL, d - c));
+        }
+}

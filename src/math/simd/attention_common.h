@@ -1,0 +1,69 @@
+/* What both directions of attention share: scratch layout, packing, products of panels. */
+#ifndef LOCKSTEP_MATH_SIMD_ATTENTION_COMMON_H
+#define LOCKSTEP_MATH_SIMD_ATTENTION_COMMON_H
+#include "math/kernel_table.h"
+#include "math/simd/attention_scratch.h"
+#include "math/simd/exp.h"
+#include "math/simd/matmul_micro.h"
+#include "math/simd/matmul_pack.h"
+
+LK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+LK_INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+LK_INLINE size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+LK_INLINE float *take(float **scratch, size_t floats) {
+    float *p = *scratch;
+    *scratch = p + round_up(floats, 16);
+    return p;
+}
+
+/* B's order: columns in panels of MICRO_COLUMNS (the last as wide as it needs), each panel `rows` rows of whole vectors.
+ * Copies rows x d from x, absent columns as zeros. */
+LK_INLINE void pack_rows(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
+    for (size_t c = 0; c < d; c += MICRO_COLUMNS) {
+        size_t width = smaller(MICRO_COLUMNS, round_up(d - c, VL));
+        float *panel = to + c * rows;
+        for (size_t v = 0; v < width; v += VL) {
+            size_t n = smaller(VL, d - c - v);
+            if (n == VL)
+                for (size_t r = 0; r < rows; r++) v_store(panel + r * width + v, v_load(x + r * ldx + c + v));
+            else
+                for (size_t r = 0; r < rows; r++) v_store(panel + r * width + v, v_load_n(x + r * ldx + c + v, n));
+        }
+    }
+}
+
+/* A's order: rows in panels of MICRO_ROWS; the panel of row i starts at to + i * d, its element (row, e) at e * its rows.
+ * Vectors that are not full are overwritten by what comes after them, so the last go first. */
+LK_INLINE void pack_row_panels(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
+    for (size_t i = 0; i < rows; i += MICRO_ROWS) {
+        size_t n = smaller(MICRO_ROWS, rows - i);
+        for (size_t v = round_up(n, VL); v > 0;) {
+            v -= VL;
+            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n);
+        }
+    }
+}
+
+/* t (rows, columns) with A at a, and B in panels of `b_rows` rows of which k, from row `first`, are used. */
+LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t lda, const float *b, size_t b_rows, size_t first,
+                       float *t, size_t ldt, enum lk__micro_mode mode) {
+    for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
+        size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
+        lk__micro[rows - 1][width / VL - 1](k, a, lda, b + c * b_rows + first * width, width, t + c, ldt, mode);
+    }
+}
+
+/* The same for products over the head's d elements: more than 512 are several segments. One panel of columns. */
+LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t, size_t ldt) {
+    for (size_t e = 0; e < d; e += SEGMENT)
+        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, lda, b + e * width, width, t, ldt,
+                                            e ? MICRO_ADD : MICRO_STORE);
+}
+
+LK_INLINE vi lane_numbers(void) {
+    static const int32_t n[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return vi_load(n);
+}
+
+#endif
