@@ -1,0 +1,360 @@
+#include "base/testing.h"
+#include "lockstep/blob.h"
+#include "lockstep/progress.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static struct lk_blobs *open_at(const char *dir) {
+    struct lk_blobs *b;
+    struct lk_err e;
+    if (lk_blobs_open(dir, &b, &e) != 0) fail_msg("%s", e.message);
+    return b;
+}
+static struct lk_root put(struct lk_blobs *b, const void *data, size_t size) {
+    struct lk_root root;
+    struct lk_err e;
+    if (lk_blob_put(b, data, size, &root, &e) != 0) fail_msg("%s", e.message);
+    return root;
+}
+static void content_is(struct lk_blobs *b, const struct lk_root *root, const void *data, size_t size) {
+    struct lk_blob blob;
+    struct lk_err e;
+    if (lk_blob_open(b, root, true, &blob, &e) != 0) fail_msg("%s", e.message);
+    assert_int_equal(blob.size, size);
+    assert_memory_equal(blob.data, data, size);
+    assert_true(lk_root_equal(&blob.root, root));
+    lk_blob_close(&blob);
+}
+static int temporaries(const char *dir) {
+    char *tmp = test_join(dir, "tmp");
+    DIR *d = opendir(tmp);
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
+    closedir(d);
+    lk_free(tmp);
+    return n;
+}
+static int add_one(void *arg, const struct lk_root *root, uint64_t size, int64_t modified_ms) {
+    (void)root, (void)size, (void)modified_ms;
+    ++*(int *)arg;
+    return 0;
+}
+static int count(struct lk_blobs *b, int64_t keep_tmp_ms) {
+    int n = 0;
+    assert_int_equal(lk_blobs_list(b, keep_tmp_ms, add_one, &n, NULL), 0);
+    return n;
+}
+
+static void put_open_delete(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    struct lk_root root = put(b, "hello", 5), again, expected, empty = put(b, "", 0);
+    lk_root_of("hello", 5, &expected);
+    assert_true(lk_root_equal(&root, &expected));
+    content_is(b, &root, "hello", 5);
+    content_is(b, &empty, "", 0);
+    again = put(b, "hello", 5);
+    assert_true(lk_root_equal(&root, &again));
+    assert_int_equal(count(b, -1), 2);
+    char path[4096];
+    struct stat st;
+    assert_int_equal(stat(lk_blob_path(b, &root, path), &st), 0);
+    assert_int_equal(st.st_mode & 0222, 0); /* read-only */
+    assert_true(lk_blob_exists(b, &root));
+    struct lk_err e;
+    assert_int_equal(lk_blob_delete(b, &root, &e), 0);
+    assert_false(lk_blob_exists(b, &root));
+    assert_int_equal(lk_blob_delete(b, &root, &e), LK_ENOTFOUND);
+    struct lk_blob blob;
+    assert_int_equal(lk_blob_open(b, &root, false, &blob, &e), LK_ENOTFOUND);
+    assert_non_null(strstr(e.message, "4d76842189e75ff7"));
+    assert_non_null(strstr(e.message, *state));
+    assert_int_equal(temporaries(*state), 0);
+    lk_blobs_close(b);
+    lk_blobs_close(NULL);
+    lk_blob_abort(NULL);
+    assert_int_equal(lk_blobs_open("s3://bucket/x", &b, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_blobs_open("", &b, &e), LK_EINVAL);
+}
+
+static void any_pieces_give_one_root(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    size_t size = 3000000;
+    unsigned char *data = lk_alloc(size);
+    for (size_t i = 0; i < size; i++) data[i] = (unsigned char)(i * 2654435761u >> 13);
+    struct lk_root expected, root;
+    lk_root_of(data, size, &expected);
+    static const size_t pieces[] = {997, 262143, 262144, 262145, 700000, 3000000};
+    for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++) {
+        struct lk_blob_writer *w;
+        assert_int_equal(lk_blob_create(b, &w, NULL), 0);
+        for (size_t i = 0; i < size; i += pieces[k]) {
+            size_t n = size - i < pieces[k] ? size - i : pieces[k];
+            assert_int_equal(lk_blob_write(w, data + i, n, NULL), 0);
+        }
+        assert_int_equal(lk_blob_finish(w, &root, NULL), 0);
+        assert_true(lk_root_equal(&root, &expected));
+        content_is(b, &root, data, size);
+        assert_int_equal(lk_blob_delete(b, &root, NULL), 0);
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
+static void damage_is_found_and_named(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    size_t size = (1 << 20) + 1000;
+    char *data = lk_calloc(1, size), path[4096], hex[LK_ROOT_HEX];
+    struct lk_root root = put(b, data, size);
+    lk_blob_path(b, &root, path);
+    struct lk_blob blob;
+    struct lk_err e;
+    static const off_t places[] = {0, 1048575, 1048576, 1049575};
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(chmod(path, 0600), 0);
+        int fd = open(path, O_WRONLY);
+        if (i < 4)
+            assert_int_equal(pwrite(fd, "\x10", 1, places[i]), 1);
+        else
+            assert_int_equal(ftruncate(fd, (off_t)size - 1), 0);
+        close(fd);
+        assert_int_equal(lk_blob_open(b, &root, true, &blob, &e), LK_ECORRUPT);
+        assert_null(blob.data);
+        assert_non_null(strstr(e.message, lk_root_hex(&root, hex)));
+        assert_non_null(strstr(e.message, path));
+        assert_int_equal(lk_blob_open(b, &root, false, &blob, &e), 0); /* not looked at */
+        lk_blob_close(&blob);
+        /* Writing the same content again heals it. */
+        lk_log_quiet(true);
+        put(b, data, size);
+        lk_log_quiet(false);
+        content_is(b, &root, data, size);
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
+static int remember(void *arg, const struct lk_root *root, uint64_t size, int64_t modified_ms) {
+    struct lk_buf *seen = arg;
+    assert_true(size < 100);
+    assert_in_range(modified_ms, lk_clock_wall_ms() - 600000, lk_clock_wall_ms() + 5000);
+    lk_buf_append(seen, root, sizeof *root);
+    return seen->size == 70 * sizeof *root ? 5 : 0;
+}
+static void lists_in_order_of_root(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    for (int i = 0; i < 80; i++) put(b, &i, sizeof i);
+    char *foreign = test_join(*state, "00");
+    assert_int_equal(lk_dir_make(foreign, NULL), 0);
+    char *file = test_join(foreign, "README");
+    assert_int_equal(lk_file_write_atomic(file, "x", 1, NULL), 0); /* not ours: passed over */
+    struct lk_buf seen = LK_BUF_INIT;
+    assert_int_equal(lk_blobs_list(b, -1, remember, &seen, NULL), 5); /* the callback's answer ends it */
+    assert_int_equal(seen.size, 70 * 32);
+    for (size_t i = 32; i < seen.size; i += 32) assert_true(memcmp(seen.data + i - 32, seen.data + i, 32) < 0);
+    assert_int_equal(count(b, -1), 80);
+    lk_buf_release(&seen);
+    lk_free(foreign);
+    lk_free(file);
+    lk_blobs_close(b);
+}
+
+static void only_dead_temporaries_go(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    struct lk_blob_writer *w, *aborted;
+    struct lk_root root;
+    assert_int_equal(lk_blob_create(b, &w, NULL), 0);
+    assert_int_equal(lk_blob_create(b, &aborted, NULL), 0);
+    lk_blob_abort(aborted);
+    assert_int_equal(lk_blob_write(w, "abc", 3, NULL), 0);
+    char *dead = test_join(*state, "tmp/99999.0.1");
+    assert_int_equal(lk_file_write_atomic(dead, "x", 1, NULL), 0);
+    assert_int_equal(temporaries(*state), 2);
+    assert_int_equal(count(b, -1), 0);
+    assert_int_equal(count(b, 3600000), 0);
+    assert_int_equal(temporaries(*state), 2);
+    usleep(2000);
+    assert_int_equal(count(b, 0), 0);
+    assert_int_equal(temporaries(*state), 1); /* w is alive */
+    assert_false(lk_file_exists(dead));
+    assert_int_equal(lk_blob_finish(w, &root, NULL), 0);
+    content_is(b, &root, "abc", 3);
+    lk_free(dead);
+    lk_blobs_close(b);
+}
+
+static void fails_cleanly_at_every_call(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    char *data = lk_calloc(1, 600000);
+    for (uint64_t nth = 1;; nth++) {
+        struct lk_root root, expected;
+        struct lk_err e = {0};
+        data[0] = (char)nth;
+        lk_root_of(data, 600000, &expected);
+        lk_file_fail_at(nth, ENOSPC);
+        int rc = lk_blob_put(b, data, 600000, &root, &e);
+        uint64_t calls = lk_file_call_count();
+        lk_file_fail_at(0, 0);
+        assert_int_equal(temporaries(*state), 0);
+        if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, 600000); /* never half of one */
+        if (calls < nth) {
+            assert_int_equal(rc, 0);
+            break;
+        }
+        assert_int_equal(rc, LK_EIO);
+        assert_non_null(strstr(e.message, strerror(ENOSPC)));
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
+struct kill_case {
+    const char *dir;
+    uint64_t nth;
+};
+static void killed_put(void *arg) {
+    struct kill_case *k = arg;
+    struct lk_blobs *b = open_at(k->dir);
+    struct lk_root root;
+    lk_file_kill_at(k->nth);
+    lk_blob_put(b, "content", 7, &root, NULL);
+    lk_blobs_close(b);
+}
+static void killed_at_every_call(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    struct lk_blobs *b = open_at(*state);
+    struct lk_root expected;
+    lk_root_of("content", 7, &expected);
+    for (uint64_t nth = 1;; nth++) {
+        struct kill_case k = {*state, nth};
+        int status = test_fork(killed_put, &k);
+        if (lk_blob_exists(b, &expected)) {
+            content_is(b, &expected, "content", 7);
+            lk_blob_delete(b, &expected, NULL);
+        }
+        usleep(1500);
+        assert_int_equal(count(b, 0), 0);
+        assert_int_equal(temporaries(*state), 0); /* the dead writer's was cleaned */
+        if (WIFEXITED(status)) break;
+        assert_int_equal(WTERMSIG(status), SIGKILL);
+    }
+    lk_blobs_close(b);
+}
+
+static void full_disk(void *dir) {
+    struct rlimit limit = {500000, 500000};
+    struct lk_blobs *b = open_at(dir);
+    struct lk_err e;
+    struct lk_root root;
+    char *data = lk_calloc(1, 1000000);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    int rc = lk_blob_put(b, data, 1000000, &root, &e);
+    bool ok = rc == LK_EIO && strstr(e.message, "File too large") && lk_blob_put(b, data, 1000, &root, &e) == 0;
+    lk_free(data);
+    lk_blobs_close(b);
+    _exit(ok ? 0 : 1);
+}
+static void a_full_disk(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    assert_int_equal(test_fork(full_disk, *state), 0);
+    struct lk_blobs *b = open_at(*state);
+    assert_int_equal(count(b, -1), 1);
+    assert_int_equal(temporaries(*state), 0);
+    lk_blobs_close(b);
+}
+
+static void a_failed_writer_stays_failed(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    struct lk_blob_writer *w;
+    struct lk_err e;
+    struct lk_root root;
+    char *data = lk_calloc(1, 1 << 20);
+    assert_int_equal(lk_blob_create(b, &w, &e), 0);
+    lk_file_fail_at(1, EIO);
+    assert_int_equal(lk_blob_write(w, data, 1 << 20, &e), LK_EIO);
+    lk_file_fail_at(0, 0);
+    assert_int_equal(lk_blob_write(w, data, 1, &e), LK_EIO);
+    assert_int_equal(lk_blob_finish(w, &root, &e), LK_EIO);
+    assert_int_equal(temporaries(*state), 0);
+    assert_int_equal(count(b, -1), 0);
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
+static void *put_many(void *arg) {
+    struct lk_blobs *b = arg;
+    for (int i = 0; i < 25; i++) {
+        char data[1000];
+        struct lk_root root;
+        memset(data, i, sizeof data); /* every thread the same ones, at the same time */
+        if (lk_blob_put(b, data, sizeof data, &root, NULL) != 0) return (void *)1;
+        if (!lk_blob_exists(b, &root)) return (void *)2;
+    }
+    return NULL;
+}
+static void writers_at_once(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    pthread_t threads[6];
+    for (int i = 0; i < 6; i++) assert_int_equal(pthread_create(&threads[i], NULL, put_many, b), 0);
+    for (int i = 0; i < 6; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        assert_null(result);
+    }
+    assert_int_equal(count(b, 0), 25);
+    assert_int_equal(temporaries(*state), 0);
+    lk_blobs_close(b);
+}
+
+static int use(const char *dir) {
+    struct lk_blobs *b;
+    struct lk_root root;
+    struct lk_blob blob;
+    int n = 0, rc = lk_blobs_open(dir, &b, NULL);
+    if (rc != 0) return rc;
+    rc = lk_blob_put(b, "abc", 3, &root, NULL);
+    if (rc == 0) rc = lk_blob_open(b, &root, true, &blob, NULL);
+    if (rc == 0) {
+        lk_blob_close(&blob);
+        rc = lk_blobs_list(b, 0, add_one, &n, NULL);
+    }
+    if (rc == 0) rc = lk_blob_delete(b, &root, NULL);
+    lk_blobs_close(b);
+    return rc;
+}
+static void out_of_memory(void **state) {
+    FAIL_EACH_ALLOCATION(use(*state));
+    assert_int_equal(temporaries(*state), 0);
+}
+
+static int setup(void **state) {
+    *state = test_dir_make();
+    return 0;
+}
+static int teardown(void **state) {
+    test_dir_remove(*state);
+    return 0;
+}
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(put_open_delete),
+        TEST(any_pieces_give_one_root),
+        TEST(damage_is_found_and_named),
+        TEST(lists_in_order_of_root),
+        TEST(only_dead_temporaries_go),
+        TEST(fails_cleanly_at_every_call),
+        TEST(killed_at_every_call),
+        TEST(a_full_disk),
+        TEST(a_failed_writer_stays_failed),
+        TEST(writers_at_once),
+        TEST(out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
