@@ -50,8 +50,9 @@ uint32_t lk_dataset_sequence(const struct lk_dataset *, enum lk_split, uint64_t 
 struct lk_document {
     uint64_t index, token_begin, token_end; /* [begin, end) in the stream, without the end tokens */
     uint32_t source;                        /* index of the source file */
-    const char *source_path;                /* borrowed */
-    uint64_t source_offset, size_bytes;     /* where its text begins in the (uncompressed) source, and its length */
+    const char *source_path;                /* borrowed; the file's base name, directories do not enter a dataset */
+    uint64_t source_offset, size_bytes;     /* where its text (jsonl: its line) begins in the uncompressed source; length of
+                                               its text */
     uint64_t line;                          /* jsonl: 1-based line; else 0 */
     struct lk_root digest;                  /* SHA-256 of its text */
 };

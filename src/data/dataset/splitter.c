@@ -1,0 +1,190 @@
+/* Writes one split: tokens, document ends, document table, byte index, loss mask. */
+#include "data/dataset/internal.h"
+#include <string.h>
+
+const char *const lk__part_names[LK__PARTS] = {"tokens", "ends", "documents", "index", "mask"};
+const char *const lk__split_names[2] = {"train", "held_out"};
+
+#define STAGE_BYTES ((size_t)64 << 10)
+
+struct stage { /* a blob with a buffer before it */
+    struct lk_blob_writer *writer;
+    struct lk_root root;
+    size_t used;
+    uint8_t *bytes;
+};
+
+struct lk__splitter {
+    struct lk_store *store;
+    const struct lk_tokenizer *t;
+    uint32_t token_bytes, end;
+    struct stage stages[LK__PARTS];
+    uint64_t tokens, bytes, documents, document_bytes, masked;
+    uint32_t *lengths; /* bytes of each id */
+    uint8_t mask_byte;
+    bool begun;
+};
+
+void lk__row_put(const struct lk__row *r, uint8_t out[LK__DOCUMENT_BYTES]) {
+    lk__put_u64(out, r->source_offset);
+    lk__put_u64(out + 8, r->size_bytes);
+    lk__put_u64(out + 16, r->byte_begin);
+    lk__put_u64(out + 24, r->line);
+    lk__put_u64(out + 32, (uint64_t)r->prompt_tokens << 32 | r->source);
+    memcpy(out + 40, r->digest, 32);
+}
+
+void lk__row_get(const uint8_t in[LK__DOCUMENT_BYTES], struct lk__row *r) {
+    r->source_offset = lk__get_u64(in);
+    r->size_bytes = lk__get_u64(in + 8);
+    r->byte_begin = lk__get_u64(in + 16);
+    r->line = lk__get_u64(in + 24);
+    r->source = (uint32_t)lk__get_u64(in + 32);
+    r->prompt_tokens = (uint32_t)(lk__get_u64(in + 32) >> 32);
+    memcpy(r->digest, in + 40, 32);
+}
+
+static int no_memory(struct lk_err *err) {
+    return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
+}
+
+int lk__splitter_open(struct lk_store *store, const struct lk_tokenizer *t, struct lk__splitter **out, struct lk_err *err) {
+    struct lk__splitter *s = *out = lk_calloc(1, sizeof *s);
+    if (!s) return no_memory(err);
+    uint32_t vocab = lk_tokenizer_vocab(t);
+    s->store = store;
+    s->t = t;
+    s->token_bytes = vocab <= 65536 ? 2 : 4;
+    s->end = lk_tokenizer_end(t);
+    s->lengths = lk_alloc((size_t)vocab * sizeof *s->lengths);
+    if (!s->lengths) return no_memory(err);
+    for (uint32_t id = 0; id < vocab; id++) s->lengths[id] = (uint32_t)lk_tokenizer_bytes(t, id).size;
+    s->lengths[s->end] = 0; /* in a stream it stands for no text */
+    return 0;
+}
+
+void lk__splitter_free(struct lk__splitter *s) {
+    if (!s) return;
+    for (int i = 0; i < LK__PARTS; i++) {
+        if (s->stages[i].writer) lk_blob_abort(s->stages[i].writer);
+        lk_free(s->stages[i].bytes);
+    }
+    lk_free(s->lengths);
+    lk_free(s);
+}
+
+uint64_t lk__splitter_documents(const struct lk__splitter *s) {
+    return s->documents;
+}
+
+static int flush(struct lk__splitter *s, enum lk__part part, struct lk_err *err) {
+    struct stage *g = &s->stages[part];
+    int code = g->used ? lk_blob_write(g->writer, g->bytes, g->used, err) : 0;
+    g->used = 0;
+    return code;
+}
+
+/* Room for `size` bytes at the end of a part. */
+static int room(struct lk__splitter *s, enum lk__part part, size_t size, uint8_t **out, struct lk_err *err) {
+    struct stage *g = &s->stages[part];
+    if (!g->bytes && !(g->bytes = lk_alloc(STAGE_BYTES))) return no_memory(err);
+    int code = g->writer ? 0 : lk_blob_create(s->store->blobs, &g->writer, err);
+    if (!code && g->used + size > STAGE_BYTES) code = flush(s, part, err);
+    *out = g->bytes + g->used;
+    if (!code) g->used += size;
+    return code;
+}
+
+/* Bits are written only once there is a masked token: a stream without one has no mask part. */
+static int put_mask(struct lk__splitter *s, bool masked, struct lk_err *err) {
+    uint8_t *p;
+    if (masked && !s->masked) {
+        for (uint64_t i = 0; i < s->tokens / 8; i++) {
+            int code = room(s, LK__MASK, 1, &p, err);
+            if (code) return code;
+            *p = 0;
+        }
+    }
+    if (masked) s->masked++;
+    if (!s->masked) return 0;
+    s->mask_byte |= (uint8_t)(masked << (s->tokens & 7));
+    if ((s->tokens & 7) != 7) return 0;
+    int code = room(s, LK__MASK, 1, &p, err);
+    if (code) return code;
+    *p = s->mask_byte;
+    s->mask_byte = 0;
+    return 0;
+}
+
+static int put_token(struct lk__splitter *s, uint32_t id, bool masked, struct lk_err *err) {
+    uint8_t *p;
+    int code = room(s, LK__TOKENS, s->token_bytes, &p, err);
+    if (code) return code;
+    for (uint32_t i = 0; i < s->token_bytes; i++) p[i] = (uint8_t)(id >> (8 * i));
+    if (s->tokens % LK__INDEX_EVERY == 0) {
+        if ((code = room(s, LK__INDEX, 8, &p, err))) return code;
+        lk__put_u64(p, s->bytes + s->document_bytes);
+    }
+    if ((masked || s->masked) && (code = put_mask(s, masked, err))) return code;
+    s->document_bytes += s->lengths[id];
+    s->tokens++;
+    return 0;
+}
+
+int lk__splitter_tokens(struct lk__splitter *s, const uint32_t *ids, size_t count, size_t masked, struct lk_err *err) {
+    int code = 0;
+    if (!s->begun) {
+        s->begun = true;
+        code = put_token(s, s->end, false, err);
+    }
+    for (size_t i = 0; !code && i < count; i++) code = put_token(s, ids[i], i < masked, err);
+    return code;
+}
+
+int lk__splitter_document(struct lk__splitter *s, struct lk__row *row, struct lk_err *err) {
+    uint8_t *p;
+    LK_ASSERT(row->size_bytes == s->document_bytes);
+    int code = room(s, LK__ENDS, 8, &p, err);
+    if (code) return code;
+    lk__put_u64(p, s->tokens);
+    if ((code = put_token(s, s->end, false, err))) return code;
+    if ((code = room(s, LK__DOCUMENTS, LK__DOCUMENT_BYTES, &p, err))) return code;
+    row->byte_begin = s->bytes;
+    lk__row_put(row, p);
+    s->bytes += s->document_bytes;
+    s->document_bytes = 0;
+    s->documents++;
+    return 0;
+}
+
+int lk__splitter_finish(struct lk__splitter *s, json_t **out, struct lk_err *err) {
+    char hex[LK_ROOT_HEX];
+    uint8_t *p;
+    int code = 0;
+    *out = NULL;
+    if (s->masked && (s->tokens & 7)) {
+        if ((code = room(s, LK__MASK, 1, &p, err))) return code;
+        *p = s->mask_byte;
+    }
+    json_t *o = json_object();
+    bool failed = json_object_set_new(o, "tokens_count", json_integer((json_int_t)s->tokens)) != 0;
+    failed |= json_object_set_new(o, "bytes_count", json_integer((json_int_t)s->bytes)) != 0;
+    failed |= json_object_set_new(o, "documents_count", json_integer((json_int_t)s->documents)) != 0;
+    failed |= json_object_set_new(o, "masked_count", json_integer((json_int_t)s->masked)) != 0;
+    for (int i = 0; !code && i < LK__PARTS; i++) {
+        struct stage *g = &s->stages[i];
+        if (!g->writer) continue;
+        code = flush(s, (enum lk__part)i, err);
+        if (code) break;
+        struct lk_blob_writer *writer = g->writer;
+        g->writer = NULL;
+        code = lk_blob_finish(writer, &g->root, err);
+        failed |= !code && json_object_set_new(o, lk__part_names[i], json_string(lk_root_hex(&g->root, hex))) != 0;
+    }
+    if (!code && failed) code = no_memory(err);
+    if (code)
+        json_decref(o);
+    else
+        *out = o;
+    return code;
+}
