@@ -43,7 +43,7 @@ ISAS := neon
 FLAGS_neon :=
 FLAGS_fma  :=
 endif
-REFS := soft $(if $(ISAS),fma)
+REFS := soft $(if $(ISAS),fma) real64 # real64: the same source on doubles, the accurate model for tests
 
 OBJ := $(LIB_C:%.c=$(BUILD)/%.o) \
        $(foreach i,$(ISAS),$(SIMD_C:%.c=$(BUILD)/$i/%.o)) \

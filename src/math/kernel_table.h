@@ -4,6 +4,7 @@
 #ifndef LOCKSTEP_MATH_KERNEL_TABLE_H
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
 #include "lockstep/kernels.h"
+#include "lockstep/mem.h"
 
 struct lk__kernels {
     const char *isa;
@@ -59,9 +60,9 @@ void lk__fill_neon(struct lk__kernels *);
 struct lk_math {
     struct lk_pool *pool;
     struct lk__kernels k;
-    char *scratch; /* threads x scratch_bytes */
+    struct lk_arena memory;
+    char *scratch; /* threads x scratch_bytes, in memory */
     size_t scratch_bytes;
-    bool own_pool;
 };
 /* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
 static inline void *lk__scratch(struct lk_math *m, int thread) { return m->scratch + (size_t)thread * m->scratch_bytes; }

@@ -1,0 +1,138 @@
+/* Opens the math floor: chooses the instruction set, fills the kernel table, holds the scratch memory. */
+#include "lockstep/mem.h"
+#include "math/exact.h"
+#include "math/kernel_table.h"
+#include "math/ref/scalar.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* --- What this CPU has ------------------------------------------------------------------------------------------------ */
+#if defined(__x86_64__)
+/* The builtins ask the operating system too (XGETBV): a CPU feature whose registers are not saved does not count. */
+int lk__cpu_has_fma(void) { return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx"); }
+static bool has_avx2(void) { return lk__cpu_has_fma() && __builtin_cpu_supports("avx2"); }
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+static const struct {
+    const char *name;
+    bool (*here)(void);
+    void (*fill)(struct lk__kernels *);
+} sets[] = {{"avx512", has_avx512, lk__fill_avx512}, {"avx2", has_avx2, lk__fill_avx2}};
+#define SETS (sizeof sets / sizeof *sets)
+
+#elif defined(__aarch64__)
+int lk__cpu_has_fma(void) { return 1; }
+static bool has_neon(void) { return true; }
+static const struct {
+    const char *name;
+    bool (*here)(void);
+    void (*fill)(struct lk__kernels *);
+} sets[] = {{"neon", has_neon, lk__fill_neon}};
+#define SETS (sizeof sets / sizeof *sets)
+
+#else
+int lk__cpu_has_fma(void) { return 0; }
+static const struct {
+    const char *name;
+    bool (*here)(void);
+    void (*fill)(struct lk__kernels *);
+} sets[1];
+#define SETS 0
+#endif
+
+int lk_math_isas(const char *out[8]) {
+    int n = 0;
+    for (size_t i = 0; i < SETS; i++)
+        if (sets[i].here()) out[n++] = sets[i].name;
+    out[n++] = "ref";
+    return n;
+}
+
+static void fill_ref(struct lk__kernels *k) {
+#if defined(__x86_64__) || defined(__aarch64__)
+    if (lk__cpu_has_fma()) {
+        lk__fill_ref_fma(k);
+        return;
+    }
+#endif
+    lk__fill_ref_soft(k);
+}
+
+static int choose(const char *isa, struct lk__kernels *k, struct lk_err *err) {
+    fill_ref(k);
+    if (isa && strcmp(isa, "ref") == 0) return 0;
+    for (size_t i = 0; i < SETS; i++) {
+        if (!sets[i].here() || (isa && strcmp(isa, sets[i].name) != 0)) continue;
+        sets[i].fill(k);
+        return 0;
+    }
+    if (!isa) return 0;
+    const char *names[8];
+    char list[96] = "";
+    int n = lk_math_isas(names);
+    for (int i = 0; i < n; i++) {
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    return lk_fail(err, LK_EUNSUPPORTED, "instruction set \"%.40s\" is unknown or this CPU has it not; possible here: %s", isa, list);
+}
+
+/* --- The handle ------------------------------------------------------------------------------------------------------- */
+int lk_math_open(struct lk_pool *pool, const char *isa, struct lk_math **out, struct lk_err *err) {
+    *out = NULL;
+    if (!isa) isa = getenv("LOCKSTEP_ISA");
+    if (isa && !*isa) isa = NULL;
+    struct lk__kernels k;
+    int rc = choose(isa, &k, err);
+    if (rc) return rc;
+    struct lk_math *m = lk_calloc(1, sizeof *m);
+    if (!m) return lk_fail(err, LK_ENOMEM, "out of memory for the math floor");
+    m->pool = pool;
+    m->k = k;
+    rc = lk_math_reserve(m, k.mm_scratch_bytes, err);
+    if (rc) {
+        lk_math_close(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void lk_math_close(struct lk_math *m) {
+    if (!m) return;
+    lk_arena_release(&m->memory);
+    lk_free(m);
+}
+
+const char *lk_math_isa(const struct lk_math *m) { return m->k.isa; }
+struct lk_pool *lk_math_pool(const struct lk_math *m) { return m->pool; }
+
+int lk_math_reserve(struct lk_math *m, size_t bytes_per_thread, struct lk_err *err) {
+    /* Whole pages and one line more: threads share no cache line, and their arrays do not meet in the same cache sets. */
+    size_t bytes = (bytes_per_thread + 4095) / 4096 * 4096 + 64;
+    if (bytes_per_thread <= m->scratch_bytes && m->scratch) return 0;
+    size_t threads = (size_t)lk_pool_threads(m->pool);
+    struct lk_arena memory;
+    if (bytes < bytes_per_thread || bytes > SIZE_MAX / threads / 2 || lk_arena_init(&memory, bytes * threads + 64))
+        return lk_fail(err, LK_ENOMEM, "out of memory for the kernels' scratch: %zu threads of %zu bytes", threads, bytes_per_thread);
+    lk_arena_release(&m->memory);
+    m->memory = memory;
+    m->scratch_bytes = bytes;
+    m->scratch = lk_arena_take(&m->memory, bytes * threads);
+    LK_ASSERT(m->scratch);
+    return 0;
+}
+
+size_t lk_math_scratch_bytes(const struct lk_math *m) { return m->memory.size_bytes; }
+
+/* --- Float scalars ---------------------------------------------------------------------------------------------------- */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define SCALAR(name, x) (lk__cpu_has_fma() ? lk__ref_fma_##name(x) : lk__ref_soft_##name(x))
+#else
+#define SCALAR(name, x) lk__ref_soft_##name(x)
+#endif
+float lk_exp(float x) { return SCALAR(exp, x); }
+float lk_tanh(float x) { return SCALAR(tanh, x); }
+float lk_softmax_exp(float x) { return SCALAR(softmax_exp, x); }

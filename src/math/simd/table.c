@@ -1,0 +1,13 @@
+/* The table of one instruction set. */
+#include "math/kernel_table.h"
+#include "math/simd/vec.h"
+
+void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *);
+void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *);
+
+void LK_ISA_NAME(lk__fill)(struct lk__kernels *k) {
+    k->isa = LK_ISA_STRING;
+    k->vector = VL;
+    LK_ISA_NAME(lk__fill_matmul)(k);
+    LK_ISA_NAME(lk__fill_attention)(k);
+}
