@@ -1,0 +1,215 @@
+/* Parsing of options, help, and what all commands share. */
+#include "cmd.h"
+
+#include "lockstep/file.h"
+#include "lockstep/ini.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct cmd_option common[] = {
+    {"--store", "URL", "where everything is kept; LOCKSTEP_STORE or ./lockstep.d by default"},
+    {"--threads", "N", "threads to compute with; by default the cores this process may use"},
+    {"--json", NULL, "print JSON for machines"},
+    {"-h", NULL, "this help"},
+    {NULL, NULL, NULL},
+};
+
+/* --- Options ------------------------------------------------------------------------------------------------------------- */
+
+static const struct cmd_option *find_option(const struct cmd *cmd, const char *name, size_t n, int *index) {
+    int i = 0;
+    for (const struct cmd_option *o = common; o->name; o++, i++)
+        if (strlen(o->name) == n && strncmp(o->name, name, n) == 0) return *index = i, o;
+    for (const struct cmd_option *o = cmd->options; o && o->name; o++, i++)
+        if (strlen(o->name) == n && strncmp(o->name, name, n) == 0) return *index = i, o;
+    return NULL;
+}
+
+static int option_index(const struct cmd_context *c, const char *name) {
+    int index = -1;
+    const struct cmd_option *o = find_option(c->cmd, name, strlen(name), &index);
+    LK_ASSERT(o);
+    return index;
+}
+
+const char *cmd_value(const struct cmd_context *c, const char *name) {
+    int i = option_index(c, name);
+    return c->counts[i] ? c->values[i][c->counts[i] - 1] : NULL;
+}
+bool cmd_flag(const struct cmd_context *c, const char *name) { return c->counts[option_index(c, name)] > 0; }
+int cmd_values(const struct cmd_context *c, const char *name, const char *const **out) {
+    int i = option_index(c, name);
+    *out = c->values[i];
+    return c->counts[i];
+}
+bool cmd_json(const struct cmd_context *c) { return cmd_flag(c, "--json"); }
+
+int cmd_usage_error(const struct cmd_context *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "lockstep %s: ", c->cmd->name);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\nusage: lockstep %s %s [options]; `lockstep %s -h` explains them\n", c->cmd->name, c->cmd->arguments, c->cmd->name);
+    va_end(args);
+    return CMD_USAGE;
+}
+
+int cmd_u64(const struct cmd_context *c, const char *name, uint64_t low, uint64_t high, uint64_t *out) {
+    const char *text = cmd_value(c, name);
+    char *end;
+    if (!text) return CMD_OK;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno) return cmd_usage_error(c, "%s %s is not a whole number", name, text);
+    if (v < low || v > high)
+        return cmd_usage_error(c, "%s %s is out of range: %llu .. %llu", name, text, (unsigned long long)low, (unsigned long long)high);
+    *out = v;
+    return CMD_OK;
+}
+
+int cmd_f64(const struct cmd_context *c, const char *name, double low, double high, double *out) {
+    const char *text = cmd_value(c, name);
+    char *end;
+    if (!text) return CMD_OK;
+    double v = strtod(text, &end);
+    if (end == text || *end || v != v) return cmd_usage_error(c, "%s %s is not a number", name, text);
+    if (v < low || v > high) return cmd_usage_error(c, "%s %s is out of range: %g .. %g", name, text, low, high);
+    *out = v;
+    return CMD_OK;
+}
+
+static int unknown_option(const struct cmd_context *c, const char *given, size_t n) {
+    const char *names[32];
+    size_t count = 0;
+    char word[64];
+    for (const struct cmd_option *o = common; o->name; o++) names[count++] = o->name;
+    for (const struct cmd_option *o = c->cmd->options; o && o->name; o++) names[count++] = o->name;
+    snprintf(word, sizeof word, "%.*s", (int)(n > 60 ? 60 : n), given);
+    const char *near = lk_nearest(word, names, count);
+    return near ? cmd_usage_error(c, "unknown option %s; did you mean %s?", word, near) : cmd_usage_error(c, "unknown option %s", word);
+}
+
+int cmd_parse(struct cmd_context *c, int argc, char **argv) {
+    int n = 0;
+    bool options = true;
+    for (int i = 0; i < argc; i++) {
+        char *a = argv[i];
+        if (options && strcmp(a, "--") == 0) {
+            options = false;
+            continue;
+        }
+        if (!options || a[0] != '-' || !a[1]) {
+            argv[n++] = a; /* positional arguments move to the front */
+            continue;
+        }
+        if (strcmp(a, "--help") == 0) a = "-h";
+        const char *equals = strchr(a, '=');
+        size_t length = equals ? (size_t)(equals - a) : strlen(a);
+        int index;
+        const struct cmd_option *o = find_option(c->cmd, a, length, &index);
+        if (!o) return unknown_option(c, a, length);
+        if (!o->value && equals) return cmd_usage_error(c, "%s takes no value", o->name);
+        if (o->value && !equals && i + 1 == argc) return cmd_usage_error(c, "%s needs a value: %s %s", o->name, o->name, o->value);
+        if (c->counts[index] == CMD_MANY) return cmd_usage_error(c, "%s is given more than %d times", o->name, CMD_MANY);
+        c->values[index][c->counts[index]++] = !o->value ? "" : equals ? equals + 1 : argv[++i];
+    }
+    c->arguments = argv;
+    c->argument_count = n;
+    return CMD_OK;
+}
+
+/* --- Help --------------------------------------------------------------------------------------------------------------- */
+
+static void print_options(const struct cmd_option *options, FILE *out) {
+    for (const struct cmd_option *o = options; o && o->name; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+        fprintf(out, "  %-22s %s\n", left, o->help);
+    }
+}
+
+void cmd_print_help(const struct cmd *cmd, FILE *out) {
+    fprintf(out, "lockstep %s%s%s\n\n%s\n\n", cmd->name, *cmd->arguments ? " " : "", cmd->arguments, cmd->summary);
+    print_options(cmd->options, out);
+    print_options(common, out);
+    if (cmd->details) fprintf(out, "\n%s\n", cmd->details);
+}
+
+void cmd_print_all(FILE *out) {
+    fprintf(out, "Lockstep %s: trains and serves language models, the same bits everywhere.\n\n", LK_VERSION);
+    for (const struct cmd *const *c = cmd_table; *c; c++) {
+        char left[96];
+        snprintf(left, sizeof left, "%s%s%s", (*c)->name, *(*c)->arguments ? " " : "", (*c)->arguments);
+        fprintf(out, "  lockstep %-44s %.*s\n", left, (int)strcspn((*c)->summary, "\n"), (*c)->summary);
+    }
+    fprintf(out, "\n`lockstep COMMAND -h` explains a command. Exit status: 0 ok, 1 failed, 2 wrong usage.\n");
+}
+
+int cmd_write_docs(void) {
+    printf("# Commands\n\nGenerated by `lockstep help --markdown` from the tables that make `-h`; `make check` compares.\n\n");
+    printf("Exit status: 0 ok, 1 failed, 2 wrong usage. Every command takes `--store`, `--threads`, `--json` and `-h`.\n");
+    for (const struct cmd *const *c = cmd_table; *c; c++) {
+        printf("\n## lockstep %s\n\n```\n", (*c)->name);
+        cmd_print_help(*c, stdout);
+        printf("```\n");
+    }
+    return CMD_OK;
+}
+
+/* --- Shared ------------------------------------------------------------------------------------------------------------- */
+
+int cmd_fail(const struct lk_err *err) {
+    fprintf(stderr, "lockstep: %s\n", err->message);
+    return CMD_FAILED;
+}
+
+int cmd_open_store(struct cmd_context *c, bool create) {
+    struct lk_err err = {0};
+    const char *url = cmd_value(c, "--store");
+    if (!url) url = getenv("LOCKSTEP_STORE");
+    if (!url || !*url) url = "./lockstep.d";
+    if (c->store) return CMD_OK;
+    return lk_store_open(url, create, &c->store, &err) ? cmd_fail(&err) : CMD_OK;
+}
+
+int cmd_open_pool(struct cmd_context *c) {
+    struct lk_err err = {0};
+    uint64_t threads = 0;
+    if (c->pool) return CMD_OK;
+    if (cmd_u64(c, "--threads", 1, 256, &threads)) return CMD_USAGE;
+    if (!threads) threads = (uint64_t)lk_threads_default();
+    return lk_pool_open((int)threads, &c->pool, &err) ? cmd_fail(&err) : CMD_OK;
+}
+
+int cmd_open_math(struct cmd_context *c) {
+    struct lk_err err = {0};
+    int code = cmd_open_pool(c);
+    if (code || c->math) return code;
+    return lk_math_open(c->pool, NULL, &c->math, &err) ? cmd_fail(&err) : CMD_OK;
+}
+
+int cmd_print_json(json_t *value) {
+    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY) || putchar('\n') == EOF;
+    json_decref(value);
+    return failed ? CMD_FAILED : CMD_OK;
+}
+
+int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *err) {
+    return lk_file_read(!path || strcmp(path, "-") == 0 ? "/dev/stdin" : path, SIZE_MAX / 2, out, err);
+}
+
+static volatile sig_atomic_t interrupted;
+static void on_signal(int signal_number) {
+    if (interrupted) _exit(128 + signal_number);
+    interrupted = 1;
+}
+void cmd_catch_signals(void) {
+    struct sigaction a = {.sa_handler = on_signal};
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+bool cmd_interrupted(void) { return interrupted; }

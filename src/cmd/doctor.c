@@ -1,0 +1,72 @@
+/* lockstep doctor */
+#include "cmd.h"
+
+#include "lockstep/hash.h"
+#include <string.h>
+
+static void cpu_name(char *out, size_t size) {
+    char line[256];
+    snprintf(out, size, "unknown");
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        colon[strcspn(colon, "\n")] = 0;
+        snprintf(out, size, "%s", colon + 2);
+        break;
+    }
+    if (f) fclose(f);
+}
+
+static json_t *isas_json(void) {
+    const char *names[8];
+    json_t *all = json_array();
+    for (int i = 0, n = lk_math_isas(names); i < n; i++) json_array_append_new(all, json_string(names[i]));
+    return all;
+}
+
+/* Every instruction set of this machine must give the same fingerprint. */
+static int self_test(struct cmd_context *c, struct lk_root *out, struct lk_err *err) {
+    const char *names[8];
+    int code = lk_math_fingerprint(c->math, out, err);
+    for (int i = 0, n = lk_math_isas(names); i < n && !code; i++) {
+        struct lk_math *other;
+        struct lk_root root;
+        if ((code = lk_math_open(c->pool, names[i], &other, err))) break;
+        code = lk_math_fingerprint(other, &root, err);
+        lk_math_close(other);
+        if (!code && !lk_root_equal(&root, out))
+            code = lk_fail(err, LK_EDIVERGED, "self-test FAILED: the %s kernels give other bits than %s: this machine or this build must not be trusted", names[i],
+                           lk_math_isa(c->math));
+    }
+    return code;
+}
+
+static int doctor(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_peaks p;
+    struct lk_root root;
+    char cpu[200], hex[LK_ROOT_HEX], memory[32];
+    const char *names[8];
+    int code = cmd_open_math(c);
+    if (code) return code;
+    cpu_name(cpu, sizeof cpu);
+    lk_math_measure(c->math, 0.3, &p);
+    if (self_test(c, &root, &err)) return cmd_fail(&err);
+    lk_root_hex(&root, hex);
+    int threads = lk_pool_threads(c->pool);
+    if (cmd_json(c))
+        return cmd_print_json(json_pack("{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", LK_VERSION, "cpu", cpu, "isa",
+                                        lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
+                                        (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
+                                        "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
+    printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", LK_VERSION, cpu, threads, lk_math_isa(c->math));
+    for (int i = 0, n = lk_math_isas(names); i < n; i++) printf(" %s", names[i]);
+    printf(")\nfma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);
+    printf("read         %.1f GB/s one thread, %.1f all\nmemory       %s free\n", p.read_bytes_one / 1e9, p.read_bytes_all / 1e9,
+           lk_format_bytes(lk_memory_available_bytes(), memory));
+    printf("self-test    equal bits from all kernels\nfingerprint  %s\n", hex);
+    return CMD_OK;
+}
+const struct cmd cmd_doctor = {"doctor", "", 0, 0, "Look at this machine: CPU, kernels, peaks, memory, self-test.", NULL,
+                               "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.", doctor};

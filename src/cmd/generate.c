@@ -1,0 +1,74 @@
+/* lockstep generate */
+#include "model_run.h"
+
+#include "lockstep/generate.h"
+#include <string.h>
+
+struct output {
+    struct lk_buf all; /* with --json */
+    bool json;
+};
+static int put_text(void *arg, const char *data, size_t size) {
+    struct output *o = arg;
+    if (o->json) return lk_buf_append(&o->all, data, size);
+    fwrite(data, 1, size, stdout);
+    fflush(stdout);
+    return cmd_interrupted();
+}
+
+static int options(struct cmd_context *c, struct lk_generate_options *o) {
+    uint64_t tokens = 200, top_k = 0;
+    int code = cmd_u64(c, "--tokens", 1, 100000000, &tokens);
+    if (!code) code = cmd_f64(c, "--temperature", 0, 1000, &o->sampling.temperature);
+    if (!code) code = cmd_u64(c, "--top-k", 0, UINT32_MAX, &top_k);
+    if (!code) code = cmd_f64(c, "--top-p", 0, 1, &o->sampling.top_p);
+    if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &o->sampling.seed);
+    o->max_tokens = (uint32_t)tokens;
+    o->sampling.top_k = (uint32_t)top_k;
+    o->stop_count = (size_t)cmd_values(c, "--stop", &o->stops);
+    for (size_t i = 0; i < o->stop_count; i++)
+        if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
+    return code;
+}
+
+static int generate(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct cmd_model m;
+    struct lk_tokenizer *t = NULL;
+    struct output out = {.json = cmd_json(c)};
+    struct lk_generation g;
+    struct lk_generate_options o = {.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .arg = &out};
+    static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
+    const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
+    if (options(c, &o)) return CMD_USAGE;
+    int code = cmd_model_open(c, c->arguments[0], &m);
+    if (code) return code;
+    cmd_catch_signals();
+    code = lk_tokenizer_load(c->store, &m.run.tokenizer, &t, &err);
+    if (!code && !out.json) put_text(&out, prompt, strlen(prompt));
+    if (!code) code = lk_generate(c->math, &m.run.layout, m.state.weights, t, prompt, strlen(prompt), &o, &g, &err);
+    lk_tokenizer_free(t);
+    cmd_model_close(&m);
+    if (code) code = cmd_fail(&err);
+    else if (out.json) {
+        json_t *text = json_stringn(out.all.data ? out.all.data : "", out.all.size); /* NULL when the bytes are not UTF-8 */
+        code = cmd_print_json(json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text", text ? text : json_null(), "prompt_tokens",
+                                        (int)g.prompt_tokens, "tokens", (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds", g.prompt_seconds,
+                                        "seconds", g.seconds));
+    } else {
+        printf("\n");
+        fflush(stdout);
+        fprintf(stderr, "%u tokens, %.0f tokens/s (%s)\n", g.tokens, g.seconds > 0 ? g.tokens / g.seconds : 0, reasons[g.finish]);
+    }
+    lk_buf_release(&out.all);
+    return code;
+}
+const struct cmd cmd_generate = {
+    "generate", "RUN [PROMPT]", 1, 2, "Go on from a prompt.",
+    (const struct cmd_option[]){{"--tokens", "N", "at most this many; 200"},
+                                {"--temperature", "X", "0: always the likeliest token; 0.8"},
+                                {"--top-k", "N", "only the N likeliest tokens; 0: all"},
+                                {"--top-p", "X", "only the likeliest tokens that together have this share; 0.95"},
+                                {"--seed", "N", "1"},
+                                {"--stop", "S", "end before this text; may be repeated"}, {NULL, NULL, NULL}},
+    "Equal weights, prompt, options and seed give equal text, on any machine.", generate};

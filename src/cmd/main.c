@@ -1,0 +1,97 @@
+/* The table of all commands, and the way from argv to one of them. */
+#include "cmd.h"
+
+#include "lockstep/ini.h"
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import, cmd_tokenizer_export,
+    cmd_tokenizer_list, cmd_tokenizer_show, cmd_dataset_build, cmd_dataset_list, cmd_dataset_show, cmd_dataset_cat, cmd_dataset_verify, cmd_train,
+    cmd_runs_list, cmd_runs_show, cmd_runs_log, cmd_runs_plot, cmd_runs_rm, cmd_verify, cmd_eval, cmd_generate, cmd_doctor, cmd_gc, cmd_version,
+    cmd_help;
+
+const struct cmd *const cmd_table[] = {
+    &cmd_tokenizer_train, &cmd_tokenizer_encode, &cmd_tokenizer_decode, &cmd_tokenizer_import, &cmd_tokenizer_export, &cmd_tokenizer_list,
+    &cmd_tokenizer_show,  &cmd_dataset_build,    &cmd_dataset_list,     &cmd_dataset_show,     &cmd_dataset_cat,      &cmd_dataset_verify,
+    &cmd_train,           &cmd_runs_list,        &cmd_runs_show,        &cmd_runs_log,         &cmd_runs_plot,        &cmd_runs_rm,
+    &cmd_verify,          &cmd_eval,             &cmd_generate,         &cmd_doctor,           &cmd_gc,               &cmd_version,
+    &cmd_help,            NULL,
+};
+
+static bool word_is(const char *word, const char *name, size_t n) { return strlen(word) == n && strncmp(word, name, n) == 0; }
+
+/* The command that argv begins with; *words is how many words it took. */
+static const struct cmd *find_command(int argc, char **argv, int *words) {
+    for (const struct cmd *const *c = cmd_table; argc > 0 && *c; c++) {
+        const char *space = strchr((*c)->name, ' ');
+        size_t first = space ? (size_t)(space - (*c)->name) : strlen((*c)->name);
+        if (!word_is(argv[0], (*c)->name, first)) continue;
+        if (!space) return *words = 1, *c;
+        if (argc > 1 && strcmp(argv[1], space + 1) == 0) return *words = 2, *c;
+    }
+    return NULL;
+}
+
+static int no_command(int argc, char **argv) {
+    const char *names[64];
+    size_t count = 0;
+    char given[128];
+    bool noun = false;
+    snprintf(given, sizeof given, "%s%s%s", argv[0], argc > 1 && argv[1][0] != '-' ? " " : "", argc > 1 && argv[1][0] != '-' ? argv[1] : "");
+    for (const struct cmd *const *c = cmd_table; *c; c++) {
+        names[count++] = (*c)->name;
+        size_t n = strlen(argv[0]);
+        noun |= strncmp((*c)->name, argv[0], n) == 0 && (*c)->name[n] == ' ';
+    }
+    const char *near = lk_nearest(given, names, count);
+    if (noun && (argc == 1 || argv[1][0] == '-')) { /* `lockstep runs`: show its verbs */
+        for (const struct cmd *const *c = cmd_table; *c; c++)
+            if (strncmp((*c)->name, argv[0], strlen(argv[0])) == 0) printf("  lockstep %s %s\n", (*c)->name, (*c)->arguments);
+        return argc > 1 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) ? CMD_OK : CMD_USAGE;
+    }
+    fprintf(stderr, "lockstep: no command \"%s\"%s%s%s; `lockstep help` lists them\n", given, near ? "; did you mean \"" : "", near ? near : "",
+            near ? "\"?" : "");
+    return CMD_USAGE;
+}
+
+int main(int argc, char **argv) {
+    int words = 0;
+    signal(SIGPIPE, SIG_DFL);
+    if (argc == 1 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
+        cmd_print_all(stdout);
+        return argc == 1 ? CMD_USAGE : CMD_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) argv[1] = "version";
+    if (strcmp(argv[1], "help") == 0 && argc == 2) {
+        cmd_print_all(stdout);
+        return CMD_OK;
+    }
+    if (strcmp(argv[1], "help") == 0 && strcmp(argv[2], "--markdown") != 0 && argv[2][0] != '-') { /* help COMMAND */
+        const struct cmd *about = find_command(argc - 2, argv + 2, &words);
+        if (!about) return no_command(argc - 2, argv + 2);
+        cmd_print_help(about, stdout);
+        return CMD_OK;
+    }
+    const struct cmd *cmd = find_command(argc - 1, argv + 1, &words);
+    if (!cmd) return no_command(argc - 1, argv + 1);
+    static struct cmd_context c;
+    c.cmd = cmd;
+    int code = cmd_parse(&c, argc - 1 - words, argv + 1 + words);
+    if (code) return code;
+    if (cmd_flag(&c, "-h")) {
+        cmd_print_help(cmd, stdout);
+        return CMD_OK;
+    }
+    if (c.argument_count < cmd->least) return cmd_usage_error(&c, "%s is missing", cmd->arguments);
+    if (cmd->most >= 0 && c.argument_count > cmd->most) return cmd_usage_error(&c, "unexpected argument \"%s\"", c.arguments[cmd->most]);
+    code = cmd->run(&c);
+    lk_math_close(c.math);
+    lk_pool_close(c.pool);
+    lk_store_close(c.store);
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "lockstep: cannot write to standard output: %s\n", strerror(errno));
+        return CMD_FAILED;
+    }
+    return code;
+}

@@ -1,0 +1,35 @@
+#include "model_run.h"
+
+#include <string.h>
+
+int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m) {
+    struct lk_err err = {0};
+    struct lk_checkpoint *list = NULL;
+    size_t count = 0;
+    memset(m, 0, sizeof *m);
+    int code = cmd_open_math(c);
+    if (!code) code = cmd_open_store(c, false);
+    if (code) return code;
+    if (lk_run_open(c->store, name, &m->run, &err) || lk_run_checkpoints(c->store, name, &list, &count, &err) ||
+        lk_state_init(&m->state, &m->run.layout, false, &err)) {
+        cmd_model_close(m);
+        lk_free(list);
+        return cmd_fail(&err);
+    }
+    code = lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet: it is written every checkpoint.every steps and at the end", name);
+    for (size_t i = count; i-- > 0 && code;) {
+        if (!list[i].kept) continue;
+        m->step = list[i].step;
+        code = lk_checkpoint_load(c->store, &list[i].state, &m->state, &err);
+        if (code == LK_ECORRUPT) lk_log_warn("checkpoint of step %u: %s; trying the one before", list[i].step, err.message);
+    }
+    lk_free(list);
+    if (!code) return CMD_OK;
+    cmd_model_close(m);
+    return cmd_fail(&err);
+}
+
+void cmd_model_close(struct cmd_model *m) {
+    lk_state_release(&m->state);
+    lk_run_close(&m->run);
+}

@@ -1,0 +1,102 @@
+/* lockstep verify */
+#include "cmd.h"
+
+#include "lockstep/random.h"
+#include "lockstep/train.h"
+#include <stdlib.h>
+#include <string.h>
+
+static void show_progress(void *arg, uint32_t step, uint32_t from, uint32_t to) {
+    lk_progress_show(arg, false, "verify: step %u of %u..%u", step, from, to);
+}
+
+/* "FROM..TO" */
+static int parse_segment(const struct cmd_context *c, const char *text, uint32_t *from, uint32_t *to) {
+    char *end;
+    unsigned long a = strtoul(text, &end, 10);
+    if (end == text || strncmp(end, "..", 2) || end[2] < '0' || end[2] > '9') return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
+    unsigned long b = strtoul(end + 2, &end, 10);
+    if (*end || a >= b || b > UINT32_MAX) return cmd_usage_error(c, "--segment %s is not FROM..TO with FROM < TO", text);
+    *from = (uint32_t)a;
+    *to = (uint32_t)b;
+    return CMD_OK;
+}
+
+static int report(struct cmd_context *c, json_t *all, const char *run, const struct lk_verify_result *r) {
+    if (all)
+        return json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:o, s:s}", "run", run, "from", (int)r->from, "to", (int)r->to, "steps",
+                                                    (int)r->steps, "equal", r->equal, "roots_compared", r->roots_compared, "first_difference",
+                                                    r->equal ? json_null() : json_integer(r->first_difference), "what", r->what));
+    if (r->equal)
+        printf("equal: steps %u..%u of %s executed again, %u ledger rows%s the same to the bit\n", r->from, r->to, run, r->steps,
+               r->roots_compared ? " and the checkpoints' roots" : "");
+    else printf("DIFFERENT: step %u of %s: %s\n", r->first_difference, run, r->what);
+    (void)c;
+    return 0;
+}
+
+struct choice {
+    uint32_t from, to;
+};
+/* Segments between neighbouring checkpoints whose beginning can be loaded (or is step 0). */
+static size_t segments(const struct lk_checkpoint *list, size_t count, struct choice *out) {
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t from = i ? list[i - 1].step : 0;
+        if ((i == 0 || list[i - 1].kept) && list[i].step > from) out[n++] = (struct choice){from, list[i].step};
+    }
+    return n;
+}
+
+static int verify(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_progress progress;
+    struct lk_checkpoint *list = NULL;
+    size_t count = 0;
+    const char *run = c->arguments[0], *segment = cmd_value(c, "--segment");
+    uint64_t sample = 0, seed = (uint64_t)lk_clock_wall_ms();
+    struct choice chosen[256];
+    int n = 1, code = cmd_u64(c, "--sample", 1, 256, &sample);
+    if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &seed);
+    if (!code && segment) code = parse_segment(c, segment, &chosen[0].from, &chosen[0].to);
+    if (!code && segment && sample) code = cmd_usage_error(c, "--segment and --sample exclude each other");
+    if (!code) code = cmd_open_math(c);
+    if (!code) code = cmd_open_store(c, false);
+    if (code) return code;
+    if (!segment) {
+        json_t *record;
+        if (lk_run_get(c->store, run, &record, &err) || (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err))) return cmd_fail(&err);
+        struct choice *all = lk_alloc((count + 1) * sizeof *all);
+        size_t possible = all ? segments(list, count, all) : 0;
+        for (int i = 0; i < (sample ? (int)sample : 1) && possible; i++) { /* without --sample: the last segment */
+            uint32_t w[4];
+            lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)i, 0, 0, 0, w);
+            chosen[i] = sample ? all[w[0] % possible] : all[possible - 1];
+            n = i + 1;
+        }
+        lk_free(all);
+        lk_free(list);
+        if (!possible) return cmd_fail((lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
+    }
+    json_t *results = cmd_json(c) ? json_array() : NULL;
+    bool equal = true;
+    lk_progress_init(&progress, stderr);
+    for (int i = 0; i < n; i++) {
+        struct lk_verify_result r;
+        if (lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err)) {
+            lk_progress_end(&progress);
+            return cmd_fail(&err);
+        }
+        lk_progress_end(&progress);
+        equal &= r.equal;
+        report(c, results, run, &r);
+    }
+    if (results) cmd_print_json(results);
+    return equal ? CMD_OK : CMD_FAILED;
+}
+const struct cmd cmd_verify = {
+    "verify", "RUN", 1, 1, "Execute a segment of a run again and compare every row and root.",
+    (const struct cmd_option[]){{"--segment", "FROM..TO", "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"},
+                                {"--sample", "N", "N random segments between checkpoints"},
+                                {"--seed", "N", "seed of --sample; the clock by default"}, {NULL, NULL, NULL}},
+    "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit status 1).", verify};

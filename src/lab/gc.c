@@ -1,0 +1,130 @@
+/* Mark and sweep. Marks start from every row of the store: 64 hexadecimal digits in a JSON row, or 32 raw bytes in the rows of
+ * names and checkpoints. A marked blob that is a JSON manifest marks what it names. Anything young is kept: a writer may be about
+ * to name it. */
+#include "lockstep/lab.h"
+
+#include "lockstep/progress.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct marks {
+    struct lk_store *store;
+    struct lk_root *list; /* in order of discovery; the first `done` have been looked into */
+    size_t count, done, capacity;
+    uint32_t *slots; /* open addressing, index + 1 */
+    size_t slot_count;
+    int code;
+};
+
+static size_t slot_of(const struct marks *m, const struct lk_root *root) {
+    uint64_t h;
+    memcpy(&h, root->bytes, 8);
+    size_t i = h & (m->slot_count - 1);
+    while (m->slots[i] && !lk_root_equal(&m->list[m->slots[i] - 1], root)) i = (i + 1) & (m->slot_count - 1);
+    return i;
+}
+
+static int grow(struct marks *m) {
+    size_t more = m->capacity ? 2 * m->capacity : 256;
+    struct lk_root *list = lk_realloc(m->list, more * sizeof *list);
+    uint32_t *slots = lk_calloc(4 * more, sizeof *slots);
+    if (list) m->list = list;
+    if (!list || !slots) {
+        lk_free(slots);
+        return m->code = LK_ENOMEM;
+    }
+    lk_free(m->slots);
+    m->slots = slots;
+    m->capacity = more;
+    m->slot_count = 4 * more;
+    for (size_t i = 0; i < m->count; i++) m->slots[slot_of(m, &m->list[i])] = (uint32_t)i + 1;
+    return LK_OK;
+}
+
+static void mark(struct marks *m, const struct lk_root *root) {
+    if (m->count == m->capacity && grow(m)) return;
+    size_t slot = slot_of(m, root);
+    if (m->slots[slot]) return;
+    m->list[m->count++] = *root;
+    m->slots[slot] = (uint32_t)m->count;
+}
+
+/* Every run of exactly 64 hexadecimal digits. */
+static void mark_text(struct marks *m, const char *text, size_t size) {
+    for (size_t i = 0; i < size;) {
+        size_t n = 0;
+        while (i + n < size && ((text[i + n] >= '0' && text[i + n] <= '9') || (text[i + n] >= 'a' && text[i + n] <= 'f'))) n++;
+        if (n == 64) {
+            char hex[LK_ROOT_HEX];
+            struct lk_root root;
+            memcpy(hex, text + i, 64);
+            hex[64] = 0;
+            if (lk_root_parse(hex, &root)) mark(m, &root);
+        }
+        i += n ? n : 1;
+    }
+}
+
+static int mark_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    struct marks *m = arg;
+    const char *k = key.data, *v = value.data;
+    struct lk_root root;
+    if (key.size > 2 && k[0] == 'c' && k[1] == '/') { /* a checkpoint: its state root counts while it is kept */
+        if (value.size == 65 && v[64] != 1) return m->code;
+        if (value.size == 65) {
+            memcpy(root.bytes, v, 32);
+            mark(m, &root);
+        }
+    } else if (value.size == sizeof root.bytes) {
+        memcpy(root.bytes, v, 32);
+        mark(m, &root);
+    } else mark_text(m, v, value.size);
+    return m->code;
+}
+
+static void mark_children(struct marks *m) {
+    for (; m->done < m->count && !m->code; m->done++) {
+        struct lk_blob blob;
+        struct lk_root root = m->list[m->done];
+        if (lk_blob_open(m->store->blobs, &root, false, &blob, NULL)) continue;
+        if (blob.size && blob.data[0] == '{') mark_text(m, (const char *)blob.data, blob.size);
+        lk_blob_close(&blob);
+    }
+}
+
+struct sweep {
+    struct marks *marks;
+    int64_t before_ms;
+    bool dry_run;
+    struct lk_gc_result *result;
+    struct lk_err *err;
+};
+static int sweep_one(void *arg, const struct lk_root *root, uint64_t size, int64_t modified_ms) {
+    struct sweep *s = arg;
+    if (modified_ms > s->before_ms || (s->marks->slot_count && s->marks->slots[slot_of(s->marks, root)])) {
+        s->result->kept++;
+        s->result->kept_bytes += size;
+        return 0;
+    }
+    s->result->blobs++;
+    s->result->bytes += size;
+    return s->dry_run ? 0 : lk_blob_delete(s->marks->store->blobs, root, s->err);
+}
+
+int lk_gc(struct lk_store *store, int64_t grace_ms, bool dry_run, struct lk_gc_result *out, struct lk_err *err) {
+    struct marks m = {.store = store};
+    struct lk_kv_txn *t;
+    memset(out, 0, sizeof *out);
+    int64_t before = lk_clock_wall_ms() - grace_ms;
+    int code = lk_kv_begin(store->kv, false, &t, err);
+    if (code) return code;
+    code = lk_kv_scan(t, lk_bytes("", 0), lk_bytes("", 0), mark_row, &m, err);
+    lk_kv_abort(t);
+    if (!code) mark_children(&m);
+    if (m.code) code = lk_fail(err, m.code, "no memory to collect garbage");
+    struct sweep s = {&m, before, dry_run, out, err};
+    if (!code) code = lk_blobs_list(store->blobs, dry_run ? -1 : grace_ms, sweep_one, &s, err);
+    lk_free(m.list);
+    lk_free(m.slots);
+    return code;
+}
