@@ -2,6 +2,7 @@
  * its count, and the caller closes it when no tile is left and waits only for those who joined. A thread that is asleep
  * or descheduled therefore never holds a short region up. README.md has the protocol. */
 #include "lockstep/thread.h"
+#include "base/limits.h"
 #include "lockstep/mem.h"
 #include "lockstep/progress.h"
 #include <errno.h>
@@ -201,6 +202,8 @@ int lk_pool_open(int threads, struct lk_pool **out, struct lk_err *err) {
     /* With more threads than processors a spinning thread keeps another from its work. */
     cpu_set_t set;
     int processors = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int quota = lk__cgroup_cpus("");
+    if (quota < processors) processors = quota;
     p->spin_ns = threads <= processors ? 40000 : 1000;
     int rc = start_threads(p);
     if (rc != 0) {
