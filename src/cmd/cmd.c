@@ -96,6 +96,7 @@ static int unknown_option(const struct cmd_context *c, const char *given, size_t
 int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     int n = 0;
     bool options = true;
+    static char help[] = "-h";
     for (int i = 0; i < argc; i++) {
         char *a = argv[i];
         if (options && strcmp(a, "--") == 0) {
@@ -106,7 +107,7 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
             argv[n++] = a; /* positional arguments move to the front */
             continue;
         }
-        if (strcmp(a, "--help") == 0) a = "-h";
+        if (strcmp(a, "--help") == 0) a = argv[i] = help;
         const char *equals = strchr(a, '=');
         size_t length = equals ? (size_t)(equals - a) : strlen(a);
         int index;

@@ -62,7 +62,8 @@ int main(int argc, char **argv) {
         cmd_print_all(stdout);
         return argc == 1 ? CMD_USAGE : CMD_OK;
     }
-    if (strcmp(argv[1], "--version") == 0) argv[1] = "version";
+    static char version[] = "version";
+    if (strcmp(argv[1], "--version") == 0) argv[1] = version;
     if (strcmp(argv[1], "help") == 0 && argc == 2) {
         cmd_print_all(stdout);
         return CMD_OK;
