@@ -19,8 +19,8 @@ struct lk_blob {
 int lk_blobs_open(const char *dir, struct lk_blobs **out, struct lk_err *);
 void lk_blobs_close(struct lk_blobs *);
 
-/* Streaming write; finish syncs, renames and gives the root; an existing equal blob is kept. The writer is freed by finish
- * (also a failed one) and by abort. Several writers may run at once, one thread each. */
+/* Streaming write; finish syncs, renames and gives the root; an existing equal blob is kept, a damaged one replaced. The
+ * writer is freed by finish (also a failed one) and by abort. Several writers may run at once, one thread each. */
 int lk_blob_create(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
 int lk_blob_write(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
 int lk_blob_finish(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);

@@ -8,7 +8,8 @@
 
 /* Reads a whole regular file (or pipe) into *out, at most limit_bytes (more: LK_EINVAL that names the limit). */
 int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *);
-/* Writes path.tmp.PID, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays. */
+/* Writes path.tmp.PID.N, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays;
+ * only when the last step, the folder's fsync, fails, the new content is in place already, perhaps not durably. */
 int lk_file_write_atomic(const char *path, const void *data, size_t size, struct lk_err *);
 /* mkdir -p. */
 int lk_dir_make(const char *path, struct lk_err *);

@@ -25,7 +25,7 @@ void lk_sha256(const void *data, size_t size, struct lk_root *out);
 /* The root of one piece of memory. */
 void lk_root_of(const void *data, size_t size, struct lk_root *out);
 
-/* Streaming; about 1 MiB + 2 KiB of state, no other allocation. */
+/* Streaming; about 2 KiB of state, no other allocation. Hashing itself never fails. */
 struct lk_hasher;
 struct lk_hasher *lk_hasher_create(void); /* NULL: out of memory */
 void lk_hasher_update(struct lk_hasher *, const void *data, size_t size);

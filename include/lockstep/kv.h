@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LK_KV_KEY_MAX 511 /* bytes, at least 1 */
+#define LK_KV_KEY_MAX 511 /* bytes, at least 1; keys that begin with a zero byte are reserved */
 #define LK_KV_VALUE_MAX ((size_t)1 << 20)
 
 struct lk_kv;
@@ -18,12 +18,13 @@ struct lk_bytes {
 };
 static inline struct lk_bytes lk_bytes(const void *data, size_t size) { return (struct lk_bytes){data, size}; }
 
-/* url: "file:DIR" (LMDB below DIR, made if absent; a network file system is refused by name). */
+/* url: "file:DIR" (LMDB in DIR/kv, made if absent; a network file system is refused by name). A directory may be opened
+ * several times in a process; the handles share one environment. Not usable in a forked child, which opens its own. */
 int lk_kv_open(const char *url, struct lk_kv **out, struct lk_err *);
 void lk_kv_close(struct lk_kv *);
 
-/* One write transaction at a time (a second waits); reads see the state at their begin. A transaction belongs to its
- * thread. A read transaction sees no later commit and should be short. */
+/* One write transaction at a time (a second waits; on the same thread: LK_EBUSY); reads see the state at their begin. A
+ * transaction belongs to its thread. A read transaction sees no later commit and should be short. */
 int lk_kv_begin(struct lk_kv *, bool write, struct lk_kv_txn **out, struct lk_err *);
 enum lk_durability {
     LK_DURABLE, /* survives power loss when commit returns */

@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Each returns NULL when memory is out (or the test hook says so); size 0 gives a pointer that lk_free takes. */
+/* Each returns NULL when memory is out (or the test hook says so); size 0 gives a pointer that lk_free takes. Every pointer
+ * is 64-byte aligned, from 4 MiB on 2 MiB with huge pages advised. */
 void *lk_alloc(size_t size_bytes);
 void *lk_calloc(size_t count, size_t size_bytes); /* checked product, zeroed */
 void *lk_realloc(void *p, size_t size_bytes);
@@ -42,7 +43,7 @@ int lk_buf_append(struct lk_buf *, const void *data, size_t size); /* 0 or LK_EN
 int lk_buf_printf(struct lk_buf *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int lk_buf_reserve(struct lk_buf *, size_t extra);
 
-/* Memory this process may still use, in bytes: the least of cgroup, rlimit and MemAvailable. */
+/* Memory this process may still use, in bytes: the least of cgroup, rlimit, MemAvailable and LOCKSTEP_MEMORY_BYTES. */
 uint64_t lk_memory_available_bytes(void);
 /* Largest resident size so far (VmHWM), bytes; 0 where unknown. */
 uint64_t lk_memory_peak_bytes(void);

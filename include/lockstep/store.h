@@ -29,7 +29,8 @@ int lk_name_list(struct lk_kv_txn *, const char *kind, lk_name_fn *fn, void *arg
 int lk_store_name_put(struct lk_store *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
 int lk_store_name_get(struct lk_store *, const char *kind, const char *name, struct lk_root *out, struct lk_err *);
 
-/* JSON rows: key = "r/KIND/NAME". *out is a new reference. */
+/* JSON rows: key = "r/KIND/NAME"; NAME: 1 to 200 printable ASCII characters without space (so RUN/000012 is possible).
+ * *out is a new reference. */
 int lk_record_put(struct lk_kv_txn *, const char *kind, const char *name, const json_t *, struct lk_err *);
 int lk_record_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);
 int lk_record_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);

@@ -59,9 +59,13 @@ static void format_float(double value, char *out) {
     memcpy(&bits, &value, sizeof bits);
     uint64_t fraction = bits & 0xFFFFFFFFFFFFFull;
     int exponent = (int)(bits >> 52 & 0x7FF);
+    if (exponent == 0x7FF && fraction) {
+        strcpy(out, "nan");
+        return;
+    }
     if (bits >> 63) *out++ = '-';
     if (exponent == 0x7FF) {
-        strcpy(out, fraction ? "nan" : "inf");
+        strcpy(out, "inf");
         return;
     }
     if (exponent == 0 && fraction == 0) {
@@ -84,8 +88,8 @@ static void format_float(double value, char *out) {
 
 json_t *lk_json_float(double value) {
     char text[FLOAT_TEXT];
-    format_float(value == value ? value : __builtin_nan(""), text);
-    return json_string(text[0] == '-' && text[1] == 'n' ? text + 1 : text);
+    format_float(value, text);
+    return json_string(text);
 }
 
 /* Reads [-]0x1[.h...]p(+|-)d...; false when it is not of that form. Values are checked by formatting them again. */
