@@ -51,7 +51,7 @@ LK_INLINE bool all_see(const struct tile *t, size_t key) { return key >= t->all_
 
 static void scores(const struct work *w, const struct tile *t) {
     for (size_t v = 0; v < t->n; v += VL)
-        pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld);
+        pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld, NULL);
     size_t end = t->first + t->n - w->low;
     for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS)
         dot_product(smaller(MICRO_ROWS, end - j), t->ld, w->d, w->kp + j * w->d, smaller(MICRO_ROWS, w->keys - j), w->qp,

@@ -59,8 +59,8 @@ static void pack_keys(const struct work *w, size_t j0, size_t n) {
         size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
         for (size_t e = 0; e < width; e += VL) {
             size_t count = smaller(VL, n - c - e), at = c + e;
-            pack_along_vector(w->d, count, k + at * w->a->ldk, w->a->ldk, w->kt + c * w->d + e, width);
-            pack_along_vector(w->d, count, v + at * w->a->ldv, w->a->ldv, w->vt + c * w->d + e, width);
+            pack_along_vector(w->d, count, k + at * w->a->ldk, w->a->ldk, w->kt + c * w->d + e, width, NULL);
+            pack_along_vector(w->d, count, v + at * w->a->ldv, w->a->ldv, w->vt + c * w->d + e, width, NULL);
         }
     }
     pack_rows(n, w->d, k, w->a->ldk, w->kb);

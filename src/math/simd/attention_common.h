@@ -40,7 +40,7 @@ LK_INLINE void pack_row_panels(size_t rows, size_t d, const float *x, size_t ldx
         size_t n = smaller(MICRO_ROWS, rows - i);
         for (size_t v = round_up(n, VL); v > 0;) {
             v -= VL;
-            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n);
+            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n, NULL);
         }
     }
 }

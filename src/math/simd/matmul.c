@@ -13,10 +13,13 @@
 #include "math/simd/matmul_pack.h"
 
 #define TILE_COLUMNS 256
-#define TILE_ROWS_MOST 512
+#define TILE_ROWS_MOST 560
 #define TOTALS_FLOATS (TILE_ROWS_MOST * TILE_COLUMNS * 2)
+#define AHEAD 8  /* rows asked for ahead */
 #define SLACK 64 /* whole vectors may be written past a panel's end */
-#define A_FLOATS (MICRO_ROWS * SEGMENT + SLACK)
+#define A_PANELS 8 /* of a transposed A, packed at once */
+#define A_PANEL (MICRO_ROWS * SEGMENT + SLACK)
+#define A_FLOATS (A_PANELS * A_PANEL)
 #define B_FLOATS ((TILE_COLUMNS + MICRO_COLUMNS) * SEGMENT + SLACK)
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -35,8 +38,8 @@ static void mm_cut(const struct lk_mm *mm, size_t *tile_rows, size_t *tile_colum
     size_t most = TOTALS_FLOATS / (stack_depth(mm) * *tile_columns) / MICRO_ROWS * MICRO_ROWS;
     if (most < MICRO_ROWS) most = MICRO_ROWS;
     size_t down = (mm->m + smaller(most, TILE_ROWS_MOST) - 1) / smaller(most, TILE_ROWS_MOST);
-    /* A few tiles a thread at least, unless they get so flat that packing B shows. */
-    while (across * down < 16 && mm->m / (down + 1) >= 192) down++;
+    /* A few tiles a thread, unless they get so flat that packing B shows. */
+    while (across * down < 6 && mm->m / (down + 1) >= 192) down++;
     *tile_rows = round_up((mm->m + down - 1) / down, MICRO_ROWS);
 }
 
@@ -52,49 +55,108 @@ struct tile {
 
 static size_t vectors_at(const struct tile *t, size_t j) { return smaller(MICRO_VECTORS, (t->columns - j) / VL); }
 
+/* k rows of B, k-th row at from + k * ld: a page each, so a row's lines are asked for some rows ahead. */
+static void pack_b_across(const struct tile *t, const float *from, size_t ld, size_t kc) {
+    size_t n = t->j1 - t->j0, whole = n / MICRO_COLUMNS * MICRO_COLUMNS;
+    for (size_t k = 0; k < kc; k++, from += ld) {
+        const float *ahead = from + smaller(AHEAD, kc - 1 - k) * ld;
+        float *to = t->b + k * MICRO_COLUMNS;
+        for (size_t j = 0; j < whole; j += MICRO_COLUMNS, to += kc * MICRO_COLUMNS) {
+            for (size_t v = 0; v < MICRO_COLUMNS; v += 16) __builtin_prefetch(ahead + j + v, 0, 3);
+            for (size_t v = 0; v < MICRO_COLUMNS; v += VL) v_store(to + v, v_load(from + j + v));
+        }
+        if (whole == n) continue;
+        __builtin_prefetch(ahead + whole, 0, 3);
+        to = t->b + whole * kc + k * (t->columns - whole);
+        for (size_t j = whole; j < n; j += VL, to += VL) v_store(to, v_load_n(from + j, smaller(VL, n - j)));
+    }
+}
+
 static void pack_b(const struct tile *t, const struct lk_mm_part *p, size_t k0, size_t kc) {
-    const float *from = p->b + k0 * p->b_row;
-    for (size_t j = 0; j < t->columns; j += MICRO_COLUMNS) {
-        size_t ldb = vectors_at(t, j) * VL;
-        float *to = t->b + j * kc;
-        for (size_t v = 0; v < ldb; v += VL) {
-            size_t column = t->j0 + j + v, n = smaller(VL, t->j1 - column);
-            if (p->b_col == 1) {
-                if (n == VL)
-                    for (size_t k = 0; k < kc; k++) v_store(to + k * ldb + v, v_load(from + k * p->b_row + column));
-                else
-                    for (size_t k = 0; k < kc; k++) v_store(to + k * ldb + v, v_load_n(from + k * p->b_row + column, n));
-            } else
-                pack_along_vector(kc, n, from + column * p->b_col, p->b_col, to + v, ldb);
+    const float *from = p->b + k0 * p->b_row + t->j0 * p->b_col;
+    if (p->b_col == 1) {
+        pack_b_across(t, from, p->b_row, kc);
+        return;
+    }
+    for (size_t j = 0; j < t->columns; j += VL) {
+        size_t panel = j / MICRO_COLUMNS * MICRO_COLUMNS, n = smaller(VL, t->j1 - t->j0 - j);
+        const float *rows = from + j * p->b_col, *ahead = t->j1 - t->j0 >= j + 2 * VL ? rows + VL * p->b_col : NULL;
+        pack_along_vector(kc, n, rows, p->b_col, t->b + panel * kc + (j - panel), vectors_at(t, panel) * VL, ahead);
+    }
+}
+
+/* A panel: rows i .. i + rows of A: to[k * rows + row]. A last vector that is not full overlaps the next k's place, whose own
+ * values are written after it: k ascends, and later vectors go first. */
+static void pack_a_along(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
+    const float *from = p->a + i * p->a_row + k0;
+    for (size_t v = round_up(rows, VL); v > 0;) {
+        v -= VL;
+        pack_along_vector(kc, smaller(VL, rows - v), from + v * p->a_row, p->a_row, to + v, rows, NULL);
+    }
+}
+
+/* Several panels at once: the rows of k are far apart (often pages of their own, in few sets of the caches), so a visit should
+ * take all it can. One panel at a time took 16% of a weight gradient's time, this takes 3%. */
+static void pack_a_across(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
+    const float *from = p->a + i + k0 * p->a_col;
+    for (size_t k = 0; k < kc; k++, from += p->a_col) {
+        const float *ahead = from + smaller(AHEAD, kc - 1 - k) * p->a_col;
+        for (size_t r = 0; r < rows; r += 16) __builtin_prefetch(ahead + r, 0, 3);
+        for (size_t r = 0; r < rows; r += MICRO_ROWS) {
+            size_t n = smaller(MICRO_ROWS, rows - r);
+            float *panel = to + r / MICRO_ROWS * A_PANEL + k * n;
+            for (size_t v = round_up(n, VL); v > 0;) {
+                v -= VL;
+                v_store(panel + v, v_load_n(from + r + v, smaller(VL, n - v)));
+            }
         }
     }
 }
 
-/* Rows i .. i + rows of A: a[k * rows + row]. A last vector that is not full overlaps the next k's place, whose own values
- * are written after it: k ascends, and later vectors go first. */
-static void pack_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc) {
-    const float *from = p->a + i * p->a_row + k0 * p->a_col;
-    for (size_t v = round_up(rows, VL); v > 0;) {
-        v -= VL;
-        size_t n = smaller(VL, rows - v);
-        if (p->a_col == 1)
-            pack_along_vector(kc, n, from + v * p->a_row, p->a_row, t->a + v, rows);
-        else
-            for (size_t k = 0; k < kc; k++) v_store(t->a + k * rows + v, v_load_n(from + k * p->a_col + v, n));
+/* Packs what row panel i needs, unless it is there; returns it. */
+static const float *panel_of_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t k0, size_t kc) {
+    if (p->a_col == 1) {
+        pack_a_along(p, i, smaller(MICRO_ROWS, t->i1 - i), k0, kc, t->a);
+        return t->a;
     }
+    size_t at = (i - t->i0) / MICRO_ROWS % A_PANELS;
+    if (at == 0) pack_a_across(p, i, smaller(A_PANELS * MICRO_ROWS, t->i1 - i), k0, kc, t->a);
+    return t->a + at * A_PANEL;
 }
 
-static void add_segment(struct tile *t, const struct lk_mm_part *p, size_t k0, size_t kc) {
+/* Asks for a share of the next panel of A while this one is multiplied: packing would wait for memory otherwise. */
+static void prefetch_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t k0, size_t kc, size_t j) {
+    if (i >= t->i1 || p->a_col != 1) return;
+    size_t rows = smaller(MICRO_ROWS, t->i1 - i), from = j * kc / t->columns, to = smaller(kc, (j + MICRO_COLUMNS) * kc / t->columns);
+    const float *a = p->a + i * p->a_row + k0;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t k = from / 16 * 16; k < to; k += 16) __builtin_prefetch(a + r * p->a_row + k, 0, 2);
+}
+
+/* The lines of C that this panel will be written to. */
+static void prefetch_c(const struct tile *t, size_t i, size_t rows, size_t j, size_t columns) {
+    float *c = t->mm->c + i * t->mm->ldc + t->j0 + j;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t v = 0; v < columns; v += 16) __builtin_prefetch(c + r * t->mm->ldc + v, 1, 3);
+}
+
+static void finish(const struct tile *t, size_t i, size_t rows);
+
+/* last: this segment completes C, each panel of rows is finished while its totals are in L1. */
+static void add_segment(struct tile *t, const struct lk_mm_part *p, size_t k0, size_t kc, bool last) {
     pack_b(t, p, k0, kc);
     for (size_t i = t->i0; i < t->i1; i += MICRO_ROWS) {
         size_t rows = smaller(MICRO_ROWS, t->i1 - i);
         float *totals = t->totals + (i - t->i0) * t->columns;
-        pack_a(t, p, i, rows, k0, kc);
+        const float *a = panel_of_a(t, p, i, k0, kc);
         for (size_t j = 0; j < t->columns; j += MICRO_COLUMNS) {
             size_t vectors = vectors_at(t, j);
-            lk__micro[rows - 1][vectors - 1](kc, t->a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL,
+            prefetch_a(t, p, i + MICRO_ROWS, k0, kc, j);
+            if (last) prefetch_c(t, i, rows, j, vectors * VL);
+            lk__micro[rows - 1][vectors - 1](kc, a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL,
                                              t->fresh ? MICRO_STORE : MICRO_ADD);
         }
+        if (last) finish(t, i, rows);
     }
     t->fresh = false;
 }
@@ -121,24 +183,22 @@ LK_INLINE void finish_vector(const struct lk_mm *mm, float *x, size_t row, size_
 
 typedef void vector_fn(const struct lk_mm *mm, float *x, size_t row, size_t column, size_t n);
 
-LK_INLINE void each_vector(const struct tile *t, vector_fn *fn) {
-    for (size_t i = t->i0; i < t->i1; i += MICRO_ROWS) {
-        size_t rows = smaller(MICRO_ROWS, t->i1 - i);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t j = 0; j < t->columns; j += VL) {
-                size_t panel = j / MICRO_COLUMNS * MICRO_COLUMNS, ld = vectors_at(t, panel) * VL, column = t->j0 + j;
-                float *x = t->totals + (i - t->i0) * t->columns + panel * rows + r * ld + (j - panel);
-                fn(t->mm, x, i + r, column, smaller(VL, t->j1 - column));
-            }
-    }
+/* Rows i .. i + rows: a panel. */
+LK_INLINE void each_vector(const struct tile *t, size_t i, size_t rows, vector_fn *fn) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < t->columns; j += VL) {
+            size_t panel = j / MICRO_COLUMNS * MICRO_COLUMNS, ld = vectors_at(t, panel) * VL, column = t->j0 + j;
+            float *x = t->totals + (i - t->i0) * t->columns + panel * rows + r * ld + (j - panel);
+            fn(t->mm, x, i + r, column, smaller(VL, t->j1 - column));
+        }
 }
 
 static void load_totals(struct tile *t) {
-    each_vector(t, load_vector);
+    for (size_t i = t->i0; i < t->i1; i += MICRO_ROWS) each_vector(t, i, smaller(MICRO_ROWS, t->i1 - i), load_vector);
     t->fresh = false;
 }
 
-static void finish(const struct tile *t) { each_vector(t, finish_vector); }
+static void finish(const struct tile *t, size_t i, size_t rows) { each_vector(t, i, rows, finish_vector); }
 
 static void add_totals(const struct tile *t, float *left, const float *right) {
     for (size_t e = 0; e < t->size; e += VL) v_store(left + e, v_add(v_load(left + e), v_load(right + e)));
@@ -152,8 +212,10 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
     size_t groups = 0; /* finished; below t.totals lies one total for each one bit of it */
     for (size_t q = 0; q < mm->part_count; q++) {
         const struct lk_mm_part *p = &mm->parts[q];
-        for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT) add_segment(&t, p, k0, smaller(SEGMENT, p->k - k0));
         bool last = q + 1 == mm->part_count;
+        for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT)
+            add_segment(&t, p, k0, smaller(SEGMENT, p->k - k0), last && !groups && k0 + SEGMENT >= p->k);
+        if (last && !groups && p->k) return;
         if (!p->ends_group && !last) continue;
         if (t.fresh) memset(t.totals, 0, t.size * sizeof *t.totals);
         for (size_t bits = groups++; bits & 1; bits >>= 1) {
@@ -164,7 +226,7 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
     }
     /* What is left has no right sibling: it passes up until it is one. */
     for (float *bottom = t.b + B_FLOATS; t.totals > bottom; t.totals -= t.size) add_totals(&t, t.totals - t.size, t.totals);
-    finish(&t);
+    for (size_t i = i0; i < i1; i += MICRO_ROWS) finish(&t, i, smaller(MICRO_ROWS, i1 - i));
 }
 
 void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *);

@@ -57,26 +57,47 @@ LK_INLINE void v_transpose(vf r[VL]) {
 #endif
 }
 
-/* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors, absent rows as
- * zeros, so the next panel's columns must be written after this one's. to needs VL - 1 floats of slack at its end. */
-LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto) {
+/* `rows` is a constant at each use, so that no lane is tested in the loop. */
+LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
     size_t e = 0;
     for (; e + VL <= k; e += VL) {
         vf r[VL];
-        if (rows == VL) {
-            for (size_t i = 0; i < VL; i++) r[i] = v_load(x + i * ldx + e);
-        } else {
-            for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load(x + i * ldx + e) : v_zero();
-        }
+        if (ahead && e % 16 == 0) /* a line is 16 floats */
+            for (size_t i = 0; i < rows; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load(x + i * ldx + e) : v_zero();
         v_transpose(r);
+#pragma GCC unroll 16
         for (size_t i = 0; i < VL; i++) v_store(to + (e + i) * ldto, r[i]);
     }
     if (e < k) {
         vf r[VL];
+#pragma GCC unroll 16
         for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load_n(x + i * ldx + e, k - e) : v_zero();
         v_transpose(r);
         for (size_t i = 0; i < k - e; i++) v_store(to + (e + i) * ldto, r[i]);
     }
+}
+
+/* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors (absent rows as
+ * zeros), so what comes after a row in `to` must be written later. to needs VL - 1 floats of slack at its end. ahead: rows of
+ * the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
+LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
+    if (rows == VL)
+        pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
+#if defined(LK_ISA_avx512)
+    else if (rows == 14) /* MICRO_ROWS */
+        pack_along_fixed(k, 14, x, ldx, to, ldto, ahead);
+#elif defined(LK_ISA_avx2)
+    else if (rows == 6)
+        pack_along_fixed(k, 6, x, ldx, to, ldto, ahead);
+#endif
+    else /* an edge: the rows come one by one */
+        for (size_t e = 0; e < k; e++) {
+            float r[VL] = {0};
+            for (size_t i = 0; i < rows; i++) r[i] = x[i * ldx + e];
+            v_store(to + e * ldto, v_load(r));
+        }
 }
 
 #endif
