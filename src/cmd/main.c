@@ -58,6 +58,7 @@ static int no_command(int argc, char **argv) {
 int main(int argc, char **argv) {
     int words = 0;
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error to report, not a death */
     if (argc == 1 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
         cmd_print_all(stdout);
         return argc == 1 ? CMD_USAGE : CMD_OK;
