@@ -69,6 +69,7 @@ static int mark_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct marks *m = arg;
     const char *k = key.data, *v = value.data;
     struct lk_root root;
+    if (key.size > 2 && k[0] == 'h' && k[1] == '/') return m->code; /* what a name once pointed at needs no content */
     if (key.size > 2 && k[0] == 'c' && k[1] == '/') { /* a checkpoint: its state root counts while it is kept */
         if (value.size == 65 && v[64] != 1) return m->code;
         if (value.size == 65) {
