@@ -55,22 +55,26 @@ float REF(tanh)(float x) {
     float r0 = REF(fma)(n, -0x1.62e43p-1f, a + a);
     float r = REF(fma)(n, 0x1.05c61p-29f, r0);
     float rl = REF(fma)(n, 0x1.05c61p-29f, r0 - r);
-    float q = 0x1.6a4d3ep-10f;
-    q = REF(fma)(q, r, 0x1.123984p-7f);
-    q = REF(fma)(q, r, 0x1.5558bp-5f);
-    q = REF(fma)(q, r, 0x1.555492p-3f);
-    q = REF(fma)(q, r, 0x1.fffffcp-2f);
+    float q = 0x1.9df74ep-13f; /* one degree more than exp's: expm1 cancels below 1 */
+    q = REF(fma)(q, r, 0x1.6d4cc0p-10f);
+    q = REF(fma)(q, r, 0x1.11131p-7f);
+    q = REF(fma)(q, r, 0x1.5554e8p-5f);
+    q = REF(fma)(q, r, 0x1.555554p-3f);
+    q = REF(fma)(q, r, 0.5f);
     float p = REF(fma)(r * r, q, rl);
     float s = power((int)n), below = s - 1.0f, above = s + 1.0f;
-    /* numerator e + el = expm1(2a), denominator d + dl = expm1(2a) + 2 */
+    /* numerator h + hl = expm1(2a), denominator d + dl = expm1(2a) + 2 */
     float e = REF(fma)(s, r, below);
     float el = REF(fma)(s, p, REF(fma)(s, r, below - e));
     float d0 = REF(fma)(s, r, above);
     float d1 = REF(fma)(s, p, REF(fma)(s, r, above - d0));
+    float h = e + el, hl = el - (h - e);
     float d = d0 + d1, dl = d1 - (d - d0);
-    float inverse = 1.0f / d, t = e * inverse;
-    float rest = REF(fma)(-t, dl, el + REF(fma)(-t, d, e));
+    float inverse = 1.0f / d, t = h * inverse;
+    float rest = REF(fma)(-t, dl, hl + REF(fma)(-t, d, h));
     float y = REF(fma)(rest, inverse, t);
+    /* From 4 on 1 - 2 / d is as exact; above 8 it must be this, since 2^n + 1 is rounded there. */
+    if (a > 4.0f) y = REF(fma)(-2.0f, inverse, 1.0f);
     return lk__float(lk__bits32(y) | (lk__bits32(x) & 0x80000000u));
 }
 

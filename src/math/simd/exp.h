@@ -8,20 +8,17 @@
 #define LK__LN2_H (-0x1.62e43p-1f) /* the negatives, as both fmas want them */
 #define LK__LN2_L 0x1.05c61p-29f
 
-LK_INLINE vf lk__vexp_q(vf r) {
-    vf s = v_set1(0x1.6a4d3ep-10f);
-    s = v_fma(s, r, v_set1(0x1.123984p-7f));
-    s = v_fma(s, r, v_set1(0x1.5558bp-5f));
-    s = v_fma(s, r, v_set1(0x1.555492p-3f));
-    return v_fma(s, r, v_set1(0x1.fffffcp-2f));
-}
-
 /* exp(x) = s 2^n: returns s, and the magic sum that holds n. */
 LK_INLINE vf lk__vexp_parts(vf x, vf *sum) {
     vf t = v_fma(x, v_set1(0x1.715476p+0f), v_set1(LK__MAGIC)), n = v_sub(t, v_set1(LK__MAGIC));
     vf r = v_fma(n, v_set1(LK__LN2_H), x);
     r = v_fma(n, v_set1(LK__LN2_L), r);
-    vf s = v_fma(lk__vexp_q(r), r, v_set1(1.0f));
+    vf s = v_set1(0x1.6a4d3ep-10f);
+    s = v_fma(s, r, v_set1(0x1.123984p-7f));
+    s = v_fma(s, r, v_set1(0x1.5558bp-5f));
+    s = v_fma(s, r, v_set1(0x1.555492p-3f));
+    s = v_fma(s, r, v_set1(0x1.fffffcp-2f));
+    s = v_fma(s, r, v_set1(1.0f));
     *sum = t;
     return v_fma(s, r, v_set1(1.0f));
 }
@@ -63,14 +60,23 @@ LK_INLINE vf lk__vtanh(vf x) {
     vf r0 = v_fma(n, v_set1(LK__LN2_H), v_add(a, a));
     vf r = v_fma(n, v_set1(LK__LN2_L), r0);
     vf rl = v_fma(n, v_set1(LK__LN2_L), v_sub(r0, r));
-    vf p = v_fma(v_mul(r, r), lk__vexp_q(r), rl);
+    vf q = v_set1(0x1.9df74ep-13f); /* one degree more than exp's: expm1 cancels below 1 */
+    q = v_fma(q, r, v_set1(0x1.6d4cc0p-10f));
+    q = v_fma(q, r, v_set1(0x1.11131p-7f));
+    q = v_fma(q, r, v_set1(0x1.5554e8p-5f));
+    q = v_fma(q, r, v_set1(0x1.555554p-3f));
+    q = v_fma(q, r, v_set1(0.5f));
+    vf p = v_fma(v_mul(r, r), q, rl);
     vf s = lk__vpower(t), below = v_sub(s, one), above = v_add(s, one);
     vf e = v_fma(s, r, below), el = v_fma(s, p, v_fma(s, r, v_sub(below, e)));
     vf d0 = v_fma(s, r, above), d1 = v_fma(s, p, v_fma(s, r, v_sub(above, d0)));
+    vf h = v_add(e, el), hl = v_sub(el, v_sub(h, e));
     vf d = v_add(d0, d1), dl = v_sub(d1, v_sub(d, d0));
-    vf inverse = v_div(one, d), y = v_mul(e, inverse), minus = v_neg(y);
-    vf rest = v_fma(minus, dl, v_add(el, v_fma(minus, d, e)));
+    vf inverse = v_div(one, d), y = v_mul(h, inverse), minus = v_neg(y);
+    vf rest = v_fma(minus, dl, v_add(hl, v_fma(minus, d, h)));
     y = v_fma(rest, inverse, y);
+    /* From 4 on 1 - 2 / d is as exact; above 8 it must be this, since 2^n + 1 is rounded there. */
+    y = v_select(v_lt(v_set1(4.0f), a), v_fma(v_set1(-2.0f), inverse, one), y);
     return vi_as_float(vi_or(v_as_int(y), vi_and(v_as_int(x), vi_set1(INT32_MIN))));
 }
 
