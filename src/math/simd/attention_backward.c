@@ -79,8 +79,10 @@ static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
 }
 
 /* P and dS of VL keys from position j (column c of the block) and `height` <= VL queries from i of the segment. */
-LK_INLINE void weigh(const struct work *w, size_t i, size_t height, size_t j, size_t c, bool masked) {
+LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t j, size_t c, const bool masked) {
     vf column[VL];
+    vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
+UNROLL
     for (size_t q = 0; q < VL; q++) {
         column[q] = v_zero();
         if (q >= height) continue;
@@ -89,7 +91,6 @@ LK_INLINE void weigh(const struct work *w, size_t i, size_t height, size_t j, si
         vf p = v_mul(lk__vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
         vf ds = v_mul(p, v_sub(v_load(dss), v_set1(w->row[i + q])));
         if (masked) {
-            vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
             mask hidden = m_or(vi_lt(key, vi_set1(w->start ? (int32_t)w->start[at] : 0)), vi_lt(vi_set1((int32_t)at), key));
             p = v_select(hidden, v_zero(), p), ds = v_select(hidden, v_zero(), ds);
         }
@@ -97,8 +98,11 @@ LK_INLINE void weigh(const struct work *w, size_t i, size_t height, size_t j, si
         column[q] = ds;
     }
     v_transpose(column);
+UNROLL
     for (size_t e = 0; e < VL; e++) v_store(w->dst + (c + e) * w->ld + i, column[e]);
 }
+
+static void weigh_edge(const struct work *w, size_t i, size_t height, size_t j, size_t c) { weigh(w, i, height, j, c, true); }
 
 static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t i = from; i < w->rows; i += VL) {
@@ -106,10 +110,12 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
         for (size_t q = 0; w->start && q < height; q++) last_start = larger(last_start, w->start[first + q]);
         for (size_t c = 0; c < n; c += VL) {
             size_t j = j0 + c;
-            if (j >= last_start && j + VL - 1 <= first)
-                weigh(w, i, height, j, c, false);
+            if (height == VL && j >= last_start && j + VL - 1 <= first)
+                weigh(w, i, VL, j, c, false);
+            else if (height == VL)
+                weigh(w, i, VL, j, c, true);
             else
-                weigh(w, i, height, j, c, true);
+                weigh_edge(w, i, height, j, c);
         }
     }
 }

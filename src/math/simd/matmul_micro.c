@@ -5,25 +5,25 @@
 LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
                        float *t, size_t ldt, enum lk__micro_mode mode) {
     vf s[MICRO_ROWS][MICRO_VECTORS];
-#pragma GCC unroll 16
+UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
     for (; k; k--) {
         vf row[MICRO_VECTORS];
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
-#pragma GCC unroll 16
+UNROLL
         for (int i = 0; i < rows; i++) {
             vf x = v_set1(a[i]);
-#pragma GCC unroll 4
+UNROLL
             for (int j = 0; j < vectors; j++) s[i][j] = v_fma(x, row[j], s[i][j]);
         }
         a += lda, b += ldb;
     }
-#pragma GCC unroll 16
+UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vectors; j++) {
             float *to = t + (size_t)i * ldt + j * VL;
             v_store(to, mode == MICRO_RESUME ? s[i][j] : v_add(mode == MICRO_ADD ? v_load(to) : v_zero(), s[i][j]));

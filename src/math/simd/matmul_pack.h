@@ -9,10 +9,12 @@
 LK_INLINE void v_transpose(vf r[VL]) {
 #if defined(LK_ISA_avx512)
     vf t[VL];
+UNROLL
     for (int i = 0; i < 8; i++) { /* pairs of rows */
         t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
+UNROLL
     for (int i = 0; i < 4; i++) { /* fours: r[4 i + c] holds column c of each 128-bit part of rows 4 i .. 4 i + 3 */
         __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
         __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
@@ -21,6 +23,7 @@ LK_INLINE void v_transpose(vf r[VL]) {
         r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
+UNROLL
     for (int c = 0; c < 4; c++) { /* the 128-bit parts */
         vf a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
         vf d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
@@ -29,13 +32,16 @@ LK_INLINE void v_transpose(vf r[VL]) {
         t[4 + c] = _mm512_shuffle_f32x4(d, e, 0x88);
         t[12 + c] = _mm512_shuffle_f32x4(d, e, 0xdd);
     }
+UNROLL
     for (int i = 0; i < VL; i++) r[i] = t[i];
 #elif defined(LK_ISA_avx2)
     vf t[VL];
+UNROLL
     for (int i = 0; i < 4; i++) {
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
+UNROLL
     for (int i = 0; i < 2; i++) {
         __m256d a = _mm256_castps_pd(t[4 * i]), b = _mm256_castps_pd(t[4 * i + 1]);
         __m256d c = _mm256_castps_pd(t[4 * i + 2]), d = _mm256_castps_pd(t[4 * i + 3]);
@@ -44,10 +50,12 @@ LK_INLINE void v_transpose(vf r[VL]) {
         r[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
     }
+UNROLL
     for (int c = 0; c < 4; c++) {
         t[c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x20);
         t[4 + c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x31);
     }
+UNROLL
     for (int i = 0; i < VL; i++) r[i] = t[i];
 #else
     float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
@@ -64,15 +72,15 @@ LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, siz
         vf r[VL];
         if (ahead && e % 16 == 0) /* a line is 16 floats */
             for (size_t i = 0; i < rows; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
-#pragma GCC unroll 16
+UNROLL
         for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load(x + i * ldx + e) : v_zero();
         v_transpose(r);
-#pragma GCC unroll 16
+UNROLL
         for (size_t i = 0; i < VL; i++) v_store(to + (e + i) * ldto, r[i]);
     }
     if (e < k) {
         vf r[VL];
-#pragma GCC unroll 16
+UNROLL
         for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load_n(x + i * ldx + e, k - e) : v_zero();
         v_transpose(r);
         for (size_t i = 0; i < k - e; i++) v_store(to + (e + i) * ldto, r[i]);

@@ -21,6 +21,13 @@
 #define LK_ISA_STRING LK__STRING(LK_ISA)
 #define LK_INLINE static inline __attribute__((always_inline, unused))
 
+/* Before a loop with a constant count whose arrays must become registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(LK_ISA_avx512)
 #include <immintrin.h>
 #define VL 16
