@@ -1,0 +1,83 @@
+#!/bin/bash
+# The main job on real text: tokenizer, dataset, training that is killed and goes on, verification, evaluation, a sample.
+# usage: tools/demo.sh LOCKSTEP [TEXT]      everything is kept in ./demo.d
+set -euo pipefail
+lockstep=$(realpath "$1")
+text=${2:-}
+here=$(dirname "$(realpath "$0")")
+config=$here/../examples/demo.ini
+readme=$here/../README.md
+bible_sha256=82fa5f3788c6a9a010fb128a0f0bf588984b5888a82058520620eded59b033ea
+began=$SECONDS
+kill_at=${DEMO_KILL_AT:-40} # percent of the steps
+prompt="In the beginning"
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+
+rm -rf demo.d
+mkdir demo.d
+export LOCKSTEP_STORE=demo.d/store
+
+say "The text"
+if [ -n "$text" ]; then
+    [ -r "$text" ] || die "cannot read $text"
+    cp "$text" demo.d/text.txt
+    prompt=""
+else
+    command -v bible >/dev/null || die "the program 'bible' (Debian package bible-kjv) is missing; or give a text of your own: make demo TEXT=file"
+    bible gen1:1-rev22:21 >demo.d/text.txt
+    echo "$bible_sha256  demo.d/text.txt" | sha256sum --quiet -c - || die "the King James Bible of this machine is another text than expected"
+fi
+echo "$(wc -c <demo.d/text.txt) bytes, SHA-256 $(sha256sum demo.d/text.txt | cut -c1-64)"
+
+say "A tokenizer learned from it, and a dataset"
+vocab=$(sed -n 's/^; *tokenizer: *\([0-9]*\).*/\1/p' "$config")
+"$lockstep" tokenizer train demo.d/text.txt --vocab "$vocab" --name demo
+"$lockstep" dataset build demo demo.d/text.txt --tokenizer demo
+
+say "Training; it will be killed in the middle"
+steps=$(sed -n 's/^steps *= *\([0-9]*\).*/\1/p' "$config")
+"$lockstep" train "$config" >/dev/null & # (its progress is on standard error)
+pid=$!
+trap 'kill -9 $pid 2>/dev/null || true' EXIT
+while kill -0 $pid 2>/dev/null; do
+    sleep 0.5
+    step=$("$lockstep" runs log demo --json 2>/dev/null | tail -n 1 | sed 's/.*"step":\([0-9]*\).*/\1/' || true)
+    [ "${step:-0}" -ge $((steps * kill_at / 100)) ] && break
+done
+kill -9 $pid 2>/dev/null || die "training ended before it could be killed"
+wait $pid 2>/dev/null || true
+trap - EXIT
+echo "killed with SIGKILL after step $step"
+
+say "Going on from the last checkpoint"
+"$lockstep" train --resume demo
+
+say "A random segment executed again"
+"$lockstep" verify demo --sample 1
+
+say "Held-out text: the last 1%"
+"$lockstep" eval demo
+xz=$(command -v xz >/dev/null && xz -9 -c demo.d/text.txt | wc -c || echo 0)
+[ "$xz" = 0 ] || awk -v a="$xz" -v b="$(wc -c <demo.d/text.txt)" 'BEGIN { printf "for comparison, xz -9 on the whole text: %.4f bits a byte\n", 8 * a / b }'
+
+say "A sample"
+"$lockstep" generate demo "$prompt" --tokens 160 --seed 1
+"$lockstep" runs plot demo --out demo.d/loss.svg >/dev/null
+echo "the loss curve: demo.d/loss.svg"
+
+say "The weights' root"
+root=$("$lockstep" runs show demo --json | sed -n 's/.*"weights_root": "\([0-9a-f]*\)".*/\1/p')
+expected=$(sed -n 's/.*`\([0-9a-f]\{64\}\)`.*demo root.*/\1/p' "$readme" 2>/dev/null | head -n 1 || true)
+echo "this machine  $root"
+status=0
+if [ -z "$text" ]; then
+    echo "README        ${expected:-none}"
+    if [ "$root" = "$expected" ]; then echo "equal"; else
+        echo "NOT EQUAL"
+        status=1
+    fi
+fi
+echo "the demo took $((SECONDS - began)) s"
+exit $status
