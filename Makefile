@@ -78,12 +78,39 @@ $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # --- tests ------------------------------------------------------------------------------------------------------------
-# Unit tests of the floors in FLOORS; `make unit ONLY=src/base/ini_test` runs one.
+## unit: the unit tests of FLOORS; ONLY=src/base/ini_test runs one
 unit: $(if $(ONLY),$(BUILD)/$(ONLY),$(TESTS))
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
 
+# --- what users type ----------------------------------------------------------------------------------------------------
+## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate
+demo:
+	@INSTALL=$(INSTALL) tools/packages.sh run
+	@$(MAKE) --no-print-directory all
+	@tools/demo.sh $(BUILD)/lockstep $(TEXT)
+
+## docs: write docs/commands.md anew from the commands' own tables
+docs: $(BIN)
+	$(BUILD)/lockstep help --markdown >docs/commands.md
+
+## install: program, library, headers, pkg-config file (PREFIX=/usr/local, DESTDIR=)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/lockstep
+	install $(BUILD)/lockstep $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/lockstep/*.h $(DESTDIR)$(PREFIX)/include/lockstep/
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: lockstep' 'Description: trains and serves language models, the same bits everywhere' \
+	  'Version: $(VERSION)' 'Requires.private: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep' 'Libs.private: -linih -lm -pthread' \
+	  'Cflags: -I$${prefix}/include' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lockstep.pc
+
+## help: this list
+help:
+	@echo "make                builds $(BUILD)/lockstep (installs nothing)"
+	@sed -n 's/^## \([a-z-]*\): \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
+
+## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all unit clean
+.PHONY: all unit clean demo docs install help
 .SECONDARY:
 .DELETE_ON_ERROR:
