@@ -1,0 +1,238 @@
+/* decode = prefill = training forward, by bits, and everything that must change no bit changes none. */
+#include "model/testing.h"
+
+static const struct lk_model_config configs[] = {
+    {LK_LLAMA, 2, 84, 12, 3, 6, 50, 130, 97, true, 1e-5, 10000, 0.02},
+    {LK_LLAMA, 3, 20, 2, 1, 10, 33, 65, 41, false, 1e-6, 500, 0.02},
+    {LK_GPT2, 2, 84, 12, 12, 7, 90, 130, 97, true, 1e-5, 0, 0.02},
+    {LK_GPT2, 1, 9, 3, 3, 3, 11, 65, 23, false, 1e-5, 0, 0.02},
+};
+#define CONFIGS (sizeof configs / sizeof *configs)
+
+struct setup {
+    struct lk_layout layout;
+    float *w;
+    uint32_t *tokens; /* context */
+};
+static void make(struct setup *s, struct test_random *r, const struct lk_model_config *c) {
+    OK(lk_layout_init(&s->layout, c, &test_err));
+    s->w = lk_alloc(s->layout.floats * 4);
+    s->tokens = lk_alloc(c->context * 4);
+    test_weights(r, &s->layout, 0.2, s->w);
+    for (uint32_t t = 0; t < c->context; t++) s->tokens[t] = test_random_below(r, c->vocab);
+}
+static void drop(struct setup *s) {
+    lk_free(s->w);
+    lk_free(s->tokens);
+    lk_layout_release(&s->layout);
+}
+
+/* Logits (context, vocab) of the training forward. */
+static float *training_logits(const struct setup *s, struct lk_math *math) {
+    const struct lk_model_config *c = &s->layout.config;
+    size_t size = (size_t)c->context * c->vocab * 4;
+    struct lk_decoder *d;
+    float *out = lk_alloc(size);
+    OK(lk_decoder_create(&s->layout, math, 1, c->context, LK_TRAINING, &d, &test_err));
+    memcpy(out, lk_decoder_forward(d, s->w, 1, c->context, s->tokens, NULL), size);
+    lk_decoder_free(d);
+    return out;
+}
+
+/* The context read in random chunks, 1 to `chunk` positions at a time; `wanted` of each chunk's rows are computed and compared. */
+static void read_in_chunks(struct test_random *r, const struct setup *s, struct lk_math *math, uint32_t chunk, const float *expected) {
+    const struct lk_model_config *c = &s->layout.config;
+    struct lk_decoder *d;
+    struct lk_kv_cache cache;
+    OK(lk_decoder_create(&s->layout, math, 1, chunk, LK_INFER, &d, &test_err));
+    OK(lk_kv_cache_init(&cache, &s->layout, c->context, &test_err));
+    while (cache.used < c->context) {
+        uint32_t left = c->context - cache.used, n = 1 + test_random_below(r, left < chunk ? left : chunk);
+        uint32_t wanted = test_random_below(r, 3) ? n : 1 + test_random_below(r, n), at = cache.used + n - wanted;
+        const float *logits = lk_decoder_extend(d, s->w, &cache, n, s->tokens + cache.used, wanted);
+        for (uint32_t i = 0; i < wanted; i++)
+            if (memcmp(logits + (size_t)i * c->vocab, expected + (size_t)(at + i) * c->vocab, c->vocab * 4))
+                fail_msg("%s, chunk of %u at %u: position %u differs", test_family(c->family), n, cache.used - n, at + i);
+    }
+    assert_int_equal(cache.used, c->context);
+    lk_decoder_free(d);
+    lk_kv_cache_release(&cache);
+}
+
+static void decode_equals_prefill_equals_training(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("chunks");
+    const char *isas[8];
+    int count = lk_math_isas(isas);
+    for (size_t n = 0; n < CONFIGS; n++) {
+        struct setup s;
+        make(&s, &r, &configs[n]);
+        uint32_t context = configs[n].context;
+        struct test_math first = test_math_open("ref", 1);
+        float *expected = training_logits(&s, first.math);
+        for (int k = 0; k < count; k++)
+            for (int threads = 1; threads <= 3; threads += 2) {
+                struct test_math m = test_math_open(isas[k], threads);
+                float *logits = training_logits(&s, m.math);
+                assert_memory_equal(logits, expected, (size_t)context * configs[n].vocab * 4);
+                lk_free(logits);
+                const uint32_t chunks[] = {1, 2, 7, 64, context};
+                for (size_t j = 0; j < 5; j++)
+                    if (j == 4 || isas[k][0] != 'r' || threads == 1) read_in_chunks(&r, &s, m.math, chunks[j], expected);
+                test_math_close(&m);
+            }
+        lk_free(expected);
+        test_math_close(&first);
+        drop(&s);
+    }
+}
+
+/* A batch's rows are those of its sequences alone; a decoder made for more gives the same. */
+static void batch_and_capacity_change_nothing(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("batch");
+    struct test_math m = test_math_open(NULL, 2);
+    for (size_t n = 0; n < CONFIGS; n++) {
+        const struct lk_model_config *c = &configs[n];
+        struct setup s;
+        struct lk_decoder *all, *one;
+        make(&s, &r, c);
+        struct test_batch b = test_batch_make(&r, 3, 37, c->vocab, true);
+        OK(lk_decoder_create(&s.layout, m.math, 5, c->context, LK_INFER, &all, &test_err));
+        OK(lk_decoder_create(&s.layout, m.math, 1, 37, LK_RECOMPUTE, &one, &test_err));
+        size_t size = (size_t)37 * c->vocab;
+        float *logits = lk_alloc(3 * size * 4);
+        memcpy(logits, lk_decoder_forward(all, s.w, 3, 37, b.tokens, b.start), 3 * size * 4);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_memory_equal(lk_decoder_forward(one, s.w, 1, 37, b.tokens + i * 37, b.start + i * 37), logits + i * size, size * 4);
+        lk_free(logits);
+        lk_decoder_free(all);
+        lk_decoder_free(one);
+        test_batch_free(&b);
+        drop(&s);
+    }
+    test_math_close(&m);
+}
+
+/* Gradients: kept or recomputed activations, every ISA, threads: the same bits. Another number of grains: others. */
+static void recompute_isa_and_threads_change_no_gradient(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("gradients");
+    const char *isas[8];
+    int count = lk_math_isas(isas);
+    for (size_t n = 0; n < CONFIGS; n++) {
+        struct setup s;
+        make(&s, &r, &configs[n]);
+        struct test_batch b = test_batch_make(&r, 6, 65, configs[n].vocab, n % 2);
+        size_t bytes = s.layout.floats * 4;
+        float *expected = lk_alloc(bytes), *g = lk_alloc(bytes);
+        struct test_math first = test_math_open("ref", 2);
+        double loss = test_gradient(first.math, &s.layout, LK_TRAINING, s.w, &b, 3, expected);
+        for (int k = 0; k < count; k++)
+            for (int mode = LK_TRAINING; mode <= LK_RECOMPUTE; mode++) {
+                struct test_math m = test_math_open(isas[k], 1 + (k + mode) % 3);
+                assert_true(test_gradient(m.math, &s.layout, (enum lk_decoder_mode)mode, s.w, &b, 3, g) == loss);
+                assert_memory_equal(g, expected, bytes);
+                test_math_close(&m);
+            }
+        test_gradient(first.math, &s.layout, LK_TRAINING, s.w, &b, 2, g);
+        assert_memory_not_equal(g, expected, bytes);
+        lk_free(expected);
+        lk_free(g);
+        test_math_close(&first);
+        test_batch_free(&b);
+        drop(&s);
+    }
+}
+
+/* One grain in pieces, accumulating, equals the grain at once. */
+static void accumulating_sequences_changes_no_gradient(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("pieces");
+    struct test_math m = test_math_open(NULL, 2);
+    for (size_t n = 0; n < CONFIGS; n++) {
+        const struct lk_model_config *c = &configs[n];
+        struct setup s;
+        make(&s, &r, c);
+        struct test_batch b = test_batch_make(&r, 5, c->context, c->vocab, true);
+        size_t vocab = c->vocab, tail = s.layout.floats - s.layout.tensors[1].offset; /* all but the embedding table */
+        float *whole = lk_alloc(s.layout.floats * 4), *g = lk_alloc(s.layout.floats * 4), losses[5 * 130];
+        test_gradient(m.math, &s.layout, LK_TRAINING, s.w, &b, 1, whole);
+        struct lk_decoder *d;
+        OK(lk_decoder_create(&s.layout, m.math, 2, c->context, LK_TRAINING, &d, &test_err));
+        memset(g, 0, s.layout.floats * 4);
+        for (uint32_t at = 0; at < 5; at += 2) {
+            uint32_t k = at + 2 <= 5 ? 2 : 1;
+            size_t first = (size_t)at * c->context, rows = (size_t)k * c->context;
+            struct lk_row_part parts[2] = {{0, c->context, k == 1}, {c->context, c->context, true}};
+            float *logits = lk_decoder_forward(d, s.w, k, c->context, b.tokens + first, b.start + first);
+            lk_cross_entropy(m.math, rows, vocab, logits, vocab, b.targets + first, (float)(1.0 / b.unmasked), true, losses);
+            lk_decoder_backward(d, s.w, parts, k, at > 0, g);
+        }
+        assert_memory_equal(g + s.layout.tensors[1].offset, whole + s.layout.tensors[1].offset, tail * 4);
+        lk_decoder_free(d);
+        lk_free(whole);
+        lk_free(g);
+        test_batch_free(&b);
+        drop(&s);
+    }
+    test_math_close(&m);
+}
+
+static int make_and_free(const struct lk_layout *l, struct lk_math *math, enum lk_decoder_mode mode) {
+    struct lk_decoder *d;
+    struct lk_kv_cache cache;
+    int code = lk_decoder_create(l, math, 2, 9, mode, &d, &test_err);
+    if (code) return code;
+    lk_decoder_free(d);
+    if ((code = lk_kv_cache_init(&cache, l, 9, &test_err))) return code;
+    lk_kv_cache_release(&cache);
+    return LK_OK;
+}
+/* With a fresh lk_math, so that its scratch has to grow. */
+static int open_and_make(const struct lk_layout *l, enum lk_decoder_mode mode) {
+    struct test_math m;
+    int code = lk_pool_open(1, &m.pool, &test_err);
+    if (code) return code;
+    if (!(code = lk_math_open(m.pool, NULL, &m.math, &test_err))) {
+        code = make_and_free(l, m.math, mode);
+        lk_math_close(m.math);
+    }
+    lk_pool_close(m.pool);
+    return code;
+}
+static void no_memory_is_said(void **state) {
+    (void)state;
+    struct lk_layout l;
+    OK(lk_layout_init(&l, &configs[1], &test_err));
+    for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++) FAIL_EACH_ALLOCATION(open_and_make(&l, (enum lk_decoder_mode)mode));
+    lk_layout_release(&l);
+}
+
+/* lk_decoder_bytes is what create takes, and recomputing takes less. */
+static void bytes_are_known_before(void **state) {
+    (void)state;
+    struct test_math m = test_math_open(NULL, 1);
+    for (size_t n = 0; n < CONFIGS; n++) {
+        struct lk_layout l;
+        size_t bytes[3];
+        OK(lk_layout_init(&l, &configs[n], &test_err));
+        for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++) bytes[mode] = lk_decoder_bytes(&l, 4, 65, (enum lk_decoder_mode)mode);
+        assert_true(bytes[LK_INFER] < bytes[LK_RECOMPUTE] && bytes[LK_RECOMPUTE] <= bytes[LK_TRAINING]);
+        if (configs[n].layers > 1) assert_true(bytes[LK_RECOMPUTE] < bytes[LK_TRAINING]);
+        lk_layout_release(&l);
+    }
+    test_math_close(&m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decode_equals_prefill_equals_training),
+        cmocka_unit_test(batch_and_capacity_change_nothing),
+        cmocka_unit_test(recompute_isa_and_threads_change_no_gradient),
+        cmocka_unit_test(accumulating_sequences_changes_no_gradient),
+        cmocka_unit_test(no_memory_is_said),
+        cmocka_unit_test(bytes_are_known_before),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
