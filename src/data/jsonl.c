@@ -238,6 +238,7 @@ struct fields {
 
 static int note_key(struct parser *p, struct fields *f) {
     uint32_t size = (uint32_t)f->key.size, other;
+    if (size && memchr(f->key.data, 0, size)) return fail(p, "a zero byte in a key");
     if (++f->key_count > KEYS_MAX) return lk_fail(p->err, LK_EINVAL, "more than %d keys", KEYS_MAX);
     for (size_t at = 0; at < f->keys.size; at += sizeof other + other) {
         memcpy(&other, f->keys.data + at, sizeof other);

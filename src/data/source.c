@@ -56,7 +56,7 @@ static int damaged(const struct unpacker *u, uint64_t at, const char *why, struc
                    u->packing == LK__GZIP ? "gzip" : "zstd", (unsigned long long)at, (unsigned long long)u->out, why);
 }
 
-/* zlib and zstd ask our allocator, so that tests reach their failures too. */
+/* zlib asks our allocator, so that tests reach its failures too. */
 static void *gzip_alloc(void *opaque, unsigned items, unsigned size) {
     (void)opaque;
     return lk_alloc((size_t)items * size);

@@ -41,6 +41,11 @@ static struct lk_err err;
         if (!strstr(err.message, part)) fail_msg("%s: \"%s\" does not say \"%s\"", #x, err.message, part);                 \
     } while (0)
 
+/* Memory if the machine has a directory of it: these tests sync hundreds of files. */
+static inline const char *temporary_root(void) {
+    return access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+}
+
 static uint64_t random_state;
 static inline void random_begin(const char *what) {
     const char *fixed = getenv("SEED");

@@ -82,7 +82,7 @@ static size_t previous_of(const struct line *l, size_t i) {
 static bool is_alive(const struct line *l, size_t i) {
     return l->alive[i >> 6] >> (i & 63) & 1;
 }
-static void kill(struct line *l, size_t i) {
+static void remove_at(struct line *l, size_t i) {
     l->alive[i >> 6] &= ~((uint64_t)1 << (i & 63));
 }
 
@@ -160,7 +160,7 @@ static int64_t merge_heap(const struct lk_tokenizer *t, struct lk__scratch *s, c
         const struct lk__merge *m = &t->merges[rank];
         if (ids[at] != m->left || ids[right] != m->right) continue; /* an old entry */
         ids[at] = m->id;
-        kill(&l, right);
+        remove_at(&l, right);
         size_t before = previous_of(&l, at), after = next_of(&l, at);
         if (before != NONE) heap_offer(&h, t, &l, before, at);
         if (after != NONE) heap_offer(&h, t, &l, at, after);
@@ -209,7 +209,7 @@ static void bucket_merge(struct buckets *b, struct line *l, size_t at, uint32_t 
     if (before != NONE) bucket_drop(b, l, before, at);
     if (after != NONE) bucket_drop(b, l, right, after);
     l->ids[at] = id;
-    kill(l, right);
+    remove_at(l, right);
     if (before != NONE) bucket_offer(b, l, before, at);
     if (after != NONE) bucket_offer(b, l, at, after);
 }

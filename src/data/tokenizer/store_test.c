@@ -13,7 +13,7 @@ static int setup(void **state) {
     char *json = read_golden("tokenizer/trained.json", &size);
     OK(lk_tokenizer_import(json, size, "trained.json", &golden, &err));
     lk_free(json);
-    strcpy(dir, "/tmp/lk-tokenizer-XXXXXX");
+    snprintf(dir, sizeof dir, "%s/lk-tokenizer-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
     OK(lk_store_open(dir, true, &store, &err));
     return 0;
