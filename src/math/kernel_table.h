@@ -48,6 +48,10 @@ struct lk__kernels {
     double (*block_squares)(size_t n, const float *x); /* n <= LK_BLOCK */
     void (*adamw)(const struct lk_adamw *, size_t n, float *w, const float *g, float *m, float *v);
     bool (*all_finite)(size_t n, const float *x);
+
+    /* For lk_math_measure: rounds of independent fma chains, returns their floating-point operations; reads all of x. */
+    double (*peak_fma)(size_t rounds, float seed);
+    void (*peak_read)(size_t n, const float *x);
 };
 
 /* ref_table.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per ISA). */
