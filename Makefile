@@ -81,6 +81,7 @@ $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
 ## unit: the unit tests of FLOORS; ONLY=src/base/ini_test runs one
 unit: $(if $(ONLY),$(BUILD)/$(ONLY),$(TESTS))
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+include tests/tests.mk
 
 # --- what users type ----------------------------------------------------------------------------------------------------
 ## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate

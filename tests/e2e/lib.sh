@@ -1,0 +1,92 @@
+# Sourced by every end-to-end script. The real binary is $LOCKSTEP; each script works in a directory of its own, which goes
+# away with it. A check prints "ok - NAME" or "not ok - NAME" (then what happened, indented); tests/run.sh counts those lines.
+set -u
+export LC_ALL=C
+: "${LOCKSTEP:?the path of the lockstep binary}"
+unset LOCKSTEP_ISA LOCKSTEP_MEMORY_BYTES
+HERE=$(cd "$(dirname "$0")" && pwd)
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-e2e.XXXXXX")
+export LOCKSTEP_STORE=$WORK/store
+trap 'kill $(jobs -p) 2>/dev/null; [ -z "${MOUNTED:-}" ] || umount "$MOUNTED"; chmod -R u+rwX "$WORK"; rm -rf "$WORK"' EXIT
+cd "$WORK" || exit 1
+FAILED=0
+
+ok() { echo "ok - $1"; }
+not_ok() {
+    echo "not ok - $1"
+    shift
+    [ $# -eq 0 ] || printf '%s\n' "$@" | head -c 4000 | sed 's/^/    /'
+    FAILED=1
+}
+finish() { exit $FAILED; }
+
+# check NAME COMMAND...: exits 0.
+check() {
+    local name=$1 status=0
+    shift
+    "$@" >"$WORK/.out" 2>"$WORK/.err" || status=$?
+    if [ $status -eq 0 ]; then ok "$name"; else not_ok "$name" "exit $status: $*" "$(tail -n 20 "$WORK/.err" "$WORK/.out")"; fi
+}
+# fails NAME STATUS PATTERN... -- COMMAND...: that exit status, and a message that matches every extended regular expression.
+fails() {
+    local name=$1 want=$2 status=0 missing="" patterns=()
+    shift 2
+    while [ "$1" != -- ]; do patterns+=("$1") && shift; done
+    shift
+    "$@" >"$WORK/.out" 2>"$WORK/.err" </dev/null || status=$?
+    for p in "${patterns[@]}"; do grep -Eq -- "$p" "$WORK/.err" || missing="$missing [$p]"; done
+    if [ $status -eq "$want" ] && [ -z "$missing" ]; then ok "$name"
+    else not_ok "$name" "exit $status (want $want): $*" "missing in the message:${missing:- nothing}" "$(tail -n 20 "$WORK/.err")"; fi
+}
+equal() { if [ "$2" = "$3" ] && [ -n "$2" ]; then ok "$1"; else not_ok "$1" "got:  $2" "want: $3"; fi; }
+differ() { if [ "$2" != "$3" ] && [ -n "$2" ] && [ -n "$3" ]; then ok "$1"; else not_ok "$1" "both: $2"; fi; }
+quiet() { "$@" >"$WORK/.out" 2>"$WORK/.err" || { echo "failed: $*" >&2; tail -n 20 "$WORK/.err" >&2; return 1; }; }
+
+# field KEY < the JSON of `runs show`: its first value, as text
+field() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" | head -n 1; }
+run_field() { "$LOCKSTEP" runs show "$1" --json 2>/dev/null | field "$2"; }
+# All that must agree between two runs of one identity.
+result() { "$LOCKSTEP" runs show "$1" --json | grep -E '^  "(identity|step|train_loss|eval_loss|weights_root|state_root|dataset_root)"'; }
+isas() { "$LOCKSTEP" doctor --json | sed -n '/"isas"/,/\]/s/^ *"\([a-z0-9]*\)",\{0,1\}$/\1/p'; }
+
+# text BYTES SEED: the same words on every machine (a linear congruential generator within doubles' integers)
+text() {
+    awk -v size="$1" -v seed="$2" 'BEGIN {
+        m = split("ab ed ing er tion ous ly ment al ic wa zu ko fra sti nd ove ight ple qua mi ton he re un", s, " ")
+        n = split("the of and to in that he shall unto for I his a they be is him not them it with all thou was which my me said but thy " \
+                  "as ye have will from this are when your had upon naïve straße élan 日本 1,024 42 don'"'"'t we'"'"'ll — …", w, " ")
+        while (length(out) < size) {
+            words = 0
+            do {
+                seed = (seed * 16807) % 2147483647
+                r = seed % (n * (n + 1) / 2)
+                for (i = n; r >= i; i--) r -= i
+                out = out (words ? " " : "") w[n + 1 - i]
+                for (seed = (seed * 16807) % 2147483647; seed % 3 == 0; seed = (seed * 16807) % 2147483647) out = out s[1 + int(seed / 3) % m]
+                seed = (seed * 16807) % 2147483647
+            } while (words++ < 3 || seed % 9)
+            out = out (seed % 5 ? ".\n" : "?\n\n")
+        }
+        printf "%s", out
+    }'
+}
+# What most scripts train on: tokenizer "t" of 700 tokens and dataset "d" from text.txt.
+standard_data() {
+    text 60000 1 >text.txt
+    quiet "$LOCKSTEP" tokenizer train text.txt --vocab 700 --name t || exit 1
+    quiet "$LOCKSTEP" dataset build d text.txt --tokenizer t --holdout 0.05 || exit 1
+}
+# config FILE [section.key=value]...: a small llama with odd shapes, as an INI file
+config() {
+    local file=$1
+    shift
+    {
+        printf '%s\n' run.steps=8 data.dataset=d model.layers=2 model.width=84 model.heads=7 model.ffn=100 model.context=65 \
+            batch.sequences=12 batch.grains=6 eval.every=4 eval.sequences=3 checkpoint.every=3
+        [ $# -eq 0 ] || printf '%s\n' "$@"
+    } | awk -F. '{ section = $1; sub(/^[^.]*\./, ""); split($0, kv, "="); key = section "." kv[1]
+                   if (!(section in seen)) { seen[section] = 1; sections[++n] = section }
+                   value[key] = $0 }
+        END { for (i = 1; i <= n; i++) { print "[" sections[i] "]"
+                  for (k in value) if (index(k, sections[i] ".") == 1) print value[k] } }' >"$file"
+}
