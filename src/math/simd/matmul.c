@@ -13,6 +13,7 @@
 #include "math/simd/matmul_pack.h"
 
 #define TILE_COLUMNS 256
+#define TILE_COLUMNS_MOST 512
 #define TILE_ROWS_MOST 560
 #define TOTALS_FLOATS (TILE_ROWS_MOST * TILE_COLUMNS * 2)
 #define AHEAD 8  /* rows asked for ahead */
@@ -20,7 +21,7 @@
 #define A_PANELS 8 /* of a transposed A, packed at once */
 #define A_PANEL (MICRO_ROWS * SEGMENT + SLACK)
 #define A_FLOATS (A_PANELS * A_PANEL)
-#define B_FLOATS ((TILE_COLUMNS + MICRO_COLUMNS) * SEGMENT + SLACK)
+#define B_FLOATS ((384 + MICRO_COLUMNS) * 384 + SLACK) /* more than (256 + ..) x 512 and (512 + ..) x 256 */
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -32,12 +33,21 @@ static size_t stack_depth(const struct lk_mm *mm) {
     return depth;
 }
 
+/* Columns of a tile: packing A costs 1/columns of the work, so as many as leave B half of a 1 MiB L2; a short k leaves room for
+ * more, but totals of many groups do not. */
+static size_t columns_most(const struct lk_mm *mm, size_t depth) {
+    size_t k = 0;
+    for (size_t p = 0; p < mm->part_count; p++) k = mm->parts[p].k > k ? mm->parts[p].k : k;
+    if (k > 384 || depth > 1) return TILE_COLUMNS;
+    return k > 256 ? 384 : TILE_COLUMNS_MOST;
+}
+
 static void mm_cut(const struct lk_mm *mm, size_t *tile_rows, size_t *tile_columns) {
-    size_t across = (mm->n + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    size_t depth = stack_depth(mm), columns = columns_most(mm, depth), across = (mm->n + columns - 1) / columns;
     *tile_columns = round_up((mm->n + across - 1) / across, MICRO_COLUMNS);
-    size_t most = TOTALS_FLOATS / (stack_depth(mm) * *tile_columns) / MICRO_ROWS * MICRO_ROWS;
+    size_t most = smaller(TOTALS_FLOATS / (depth * *tile_columns), TILE_ROWS_MOST) / MICRO_ROWS * MICRO_ROWS;
     if (most < MICRO_ROWS) most = MICRO_ROWS;
-    size_t down = (mm->m + smaller(most, TILE_ROWS_MOST) - 1) / smaller(most, TILE_ROWS_MOST);
+    size_t down = (mm->m + most - 1) / most;
     /* A few tiles a thread, unless they get so flat that packing B shows. */
     while (across * down < 6 && mm->m / (down + 1) >= 192) down++;
     *tile_rows = round_up((mm->m + down - 1) / down, MICRO_ROWS);
@@ -124,15 +134,6 @@ static const float *panel_of_a(const struct tile *t, const struct lk_mm_part *p,
     return t->a + at * A_PANEL;
 }
 
-/* Asks for a share of the next panel of A while this one is multiplied: packing would wait for memory otherwise. */
-static void prefetch_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t k0, size_t kc, size_t j) {
-    if (i >= t->i1 || p->a_col != 1) return;
-    size_t rows = smaller(MICRO_ROWS, t->i1 - i), from = j * kc / t->columns, to = smaller(kc, (j + MICRO_COLUMNS) * kc / t->columns);
-    const float *a = p->a + i * p->a_row + k0;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t k = from / 16 * 16; k < to; k += 16) __builtin_prefetch(a + r * p->a_row + k, 0, 2);
-}
-
 /* The lines of C that this panel will be written to. */
 static void prefetch_c(const struct tile *t, size_t i, size_t rows, size_t j, size_t columns) {
     float *c = t->mm->c + i * t->mm->ldc + t->j0 + j;
@@ -151,7 +152,6 @@ static void add_segment(struct tile *t, const struct lk_mm_part *p, size_t k0, s
         const float *a = panel_of_a(t, p, i, k0, kc);
         for (size_t j = 0; j < t->columns; j += MICRO_COLUMNS) {
             size_t vectors = vectors_at(t, j);
-            prefetch_a(t, p, i + MICRO_ROWS, k0, kc, j);
             if (last) prefetch_c(t, i, rows, j, vectors * VL);
             lk__micro[rows - 1][vectors - 1](kc, a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL,
                                              t->fresh ? MICRO_STORE : MICRO_ADD);
