@@ -14,7 +14,7 @@ ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 PKGS := lmdb jansson libzstd zlib libcrypto
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla
 # The numeric contract needs the first three; docs/numerics.md, "Environment".
-NUMERIC := -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-fast-math
+NUMERIC := -fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math # in this order: the first resets the others
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"'
 CFLAGS  += -std=c11 $(OPT) -g -pthread -fvisibility=hidden $(WARN) $(NUMERIC)
 LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -pthread
@@ -81,7 +81,7 @@ $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
 ## unit: the unit tests of FLOORS; ONLY=src/base/ini_test runs one
 unit: $(if $(ONLY),$(BUILD)/$(ONLY),$(TESTS))
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
-include tests/tests.mk
+include src/math/math.mk tests/tests.mk
 
 # --- what users type ----------------------------------------------------------------------------------------------------
 ## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate

@@ -5,7 +5,8 @@
 #include "math/exact.h"
 #include "math/kernel_table.h"
 
-/* Arrays are taken one after another from one arena, and all of it is hashed: inputs, results, and scratch in between. */
+/* Arrays are taken one after another from one arena, and all of it is hashed, inputs and results. Their order matters: never
+ * two in one argument list, which C evaluates in any order. */
 struct work {
     struct lk_math *math;
     struct lk_arena memory;
@@ -37,8 +38,9 @@ static void products(struct work *w) {
     float *a = fill(w, M * K), *b = fill(w, N * K), *at = fill(w, M * K), *bt = fill(w, N * K);
     const struct lk_mm_part parts[] = {{a, bt, K, 1, 1, K, K, false}, {at, b, 1, M, N, 1, 700, true}, {a + 5, b, K, 1, N, 1, 300, true},
                                        {at, bt, 1, M, 1, K, 77, true}};
-    struct lk_mm mm = {.m = M, .n = N, .parts = parts, .part_count = 4, .c = fill(w, M * N), .ldc = N, .bias = fill(w, N),
-                       .residual = fill(w, M * N), .ld_residual = N};
+    float *c = fill(w, M * N), *bias = fill(w, N), *residual = fill(w, M * N);
+    struct lk_mm mm = {.m = M, .n = N, .parts = parts, .part_count = 4, .c = c, .ldc = N, .bias = bias, .residual = residual,
+                       .ld_residual = N};
     lk_matmul(w->math, &mm);
     mm.part_count = 1, mm.accumulate = true, mm.bias = mm.residual = NULL;
     lk_matmul(w->math, &mm);
@@ -48,13 +50,14 @@ static void attention(struct work *w) {
     enum { S = 2, T = 71, H = 4, KV = 2, D = 18 };
     uint32_t start[S * T];
     for (uint32_t i = 0; i < S * T; i++) start[i] = i % T < 29 ? 0 : 29;
-    struct lk_attention a = {.sequences = S, .queries = T, .heads = H, .kv_heads = KV, .head_dim = D, .q = fill(w, S * T * H * D),
-                             .k = fill(w, S * T * KV * D), .v = fill(w, S * T * KV * D), .ldq = H * D, .ldk = KV * D, .ldv = KV * D,
-                             .kv_rows = T, .o = zeros(w, S * T * H * D), .ldo = H * D, .m = zeros(w, S * H * T), .r = zeros(w, S * H * T)};
-    float *dout = fill(w, S * T * H * D);
+    float *q = fill(w, S * T * H * D), *k = fill(w, S * T * KV * D), *v = fill(w, S * T * KV * D), *dout = fill(w, S * T * H * D);
+    struct lk_attention a = {.sequences = S, .queries = T, .heads = H, .kv_heads = KV, .head_dim = D, .q = q, .k = k, .v = v,
+                             .ldq = H * D, .ldk = KV * D, .ldv = KV * D, .kv_rows = T, .ldo = H * D};
     for (int masked = 0; masked < 2; masked++) {
         a.document_start = masked ? start : NULL;
         a.o = zeros(w, S * T * H * D);
+        a.m = zeros(w, S * H * T);
+        a.r = zeros(w, S * H * T);
         float *dq = zeros(w, S * T * H * D), *dk = zeros(w, S * T * KV * D), *dv = zeros(w, S * T * KV * D);
         lk_attention_forward(w->math, &a);
         lk_attention_backward(w->math, &a, dout, H * D, 0.25f, dq, dk, dv);
@@ -90,7 +93,8 @@ static void elements(struct work *w) {
     struct lk_math *m = w->math;
     const float *a = fill(w, N), *b = fill(w, N), *d = fill(w, N);
     lk_swiglu_forward(m, N, a, b, zeros(w, N));
-    lk_swiglu_backward(m, N, a, b, d, zeros(w, N), zeros(w, N));
+    float *dgate = zeros(w, N), *dup = zeros(w, N);
+    lk_swiglu_backward(m, N, a, b, d, dgate, dup);
     lk_gelu_forward(m, N, a, zeros(w, N));
     lk_gelu_backward(m, N, a, d, zeros(w, N));
     lk_add(m, N, a, b, zeros(w, N));

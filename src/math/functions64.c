@@ -134,5 +134,5 @@ static double sin_or_cos(double x, int quarter) {
 }
 
 float lk_log(float x) { return (float)lk_log64((double)x); }
-float lk_sin(float x) { return (float)sin_or_cos((double)x, 0); }
+float lk_sin(float x) { return x == 0 ? x : (float)sin_or_cos((double)x, 0); }
 float lk_cos(float x) { return (float)sin_or_cos((double)x, 1); }
