@@ -1,5 +1,5 @@
 # Tests. What each file of tests/ proves: tests/README.md.
-CHECKERS := $(BUILD)/tests/json_check
+CHECKERS := $(BUILD)/tests/json_check $(BUILD)/tests/tamper
 comma := ,
 
 ## test: install what is missing, build, run unit and end-to-end tests
@@ -12,7 +12,7 @@ test-programs: all $(TESTS) $(CHECKERS)
 e2e: all $(CHECKERS)
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) ONLY=$(ONLY) tests/run.sh
 
-$(BUILD)/tests/json_check: tests/json_check.c
+$(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -ljansson
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
 .PHONY: test test-programs e2e

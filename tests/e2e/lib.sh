@@ -3,6 +3,7 @@
 set -u
 export LC_ALL=C
 : "${LOCKSTEP:?the path of the lockstep binary}"
+TOOLS=${TOOLS:-$(dirname "$LOCKSTEP")/tests} # what make builds of tests/*.c
 unset LOCKSTEP_ISA LOCKSTEP_MEMORY_BYTES
 HERE=$(cd "$(dirname "$0")" && pwd)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-e2e.XXXXXX")
@@ -38,6 +39,8 @@ fails() {
     if [ $status -eq "$want" ] && [ -z "$missing" ]; then ok "$name"
     else not_ok "$name" "exit $status (want $want): $*" "missing in the message:${missing:- nothing}" "$(tail -n 20 "$WORK/.err")"; fi
 }
+# said NAME PATTERN: the last command of check or fails printed that.
+said() { if grep -Eq -- "$2" "$WORK/.out"; then ok "$1"; else not_ok "$1" "missing: $2" "$(head -n 20 "$WORK/.out")"; fi; }
 equal() { if [ "$2" = "$3" ] && [ -n "$2" ]; then ok "$1"; else not_ok "$1" "got:  $2" "want: $3"; fi; }
 differ() { if [ "$2" != "$3" ] && [ -n "$2" ] && [ -n "$3" ]; then ok "$1"; else not_ok "$1" "both: $2"; fi; }
 quiet() { "$@" >"$WORK/.out" 2>"$WORK/.err" || { echo "failed: $*" >&2; tail -n 20 "$WORK/.err" >&2; return 1; }; }

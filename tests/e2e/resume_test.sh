@@ -1,0 +1,118 @@
+#!/bin/bash
+# Killed, stopped, resumed with other threads and kernels: the same bits as straight through. LOCKSTEP_TEST_SEED repeats a run.
+. "$(dirname "$0")/lib.sh"
+
+RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
+echo "# LOCKSTEP_TEST_SEED=$LOCKSTEP_TEST_SEED"
+standard_data
+ISAS=($(isas))
+FAST=("${ISAS[@]}")
+[ ${#FAST[@]} -gt 1 ] && FAST=("${ISAS[@]::${#ISAS[@]}-1}") # the reference is the last, and slow
+config c.ini run.steps=60 eval.every=20 checkpoint.every=1
+quiet "$LOCKSTEP" train c.ini run.name=straight || finish
+want=$(result straight)
+"$LOCKSTEP" runs log straight --json | sed 's/,"seconds.*//' >straight.log
+
+# waits until a run has got to a step, or is over: wait_step RUN STEP PID
+wait_step() {
+    local s
+    while kill -0 "$3" 2>/dev/null; do
+        s=$(run_field "$1" step)
+        [ -n "$s" ] && [ "$s" -ge "$2" ] && return 0
+        sleep 0.05
+    done
+    return 1
+}
+resume() { LOCKSTEP_ISA=${FAST[RANDOM % ${#FAST[@]}]} "$LOCKSTEP" train --resume "$1" --threads $((RANDOM % 4 + 1)) 2>"$1.err" >/dev/null; }
+
+# 1. Random kills. A checkpoint is being written most of the time.
+kills=0
+for name in kill1 kill2 kill3; do
+    "$LOCKSTEP" train c.ini run.name=$name checkpoint.every=$((RANDOM % 2 * 6 + 1)) >/dev/null 2>&1 &
+    pid=$!
+    wait_step $name 0 $pid
+    for k in 1 2 3 4; do
+        sleep 0.$((RANDOM % 50 + 10))
+        kill -9 $pid 2>/dev/null && kills=$((kills + 1))
+        wait $pid 2>/dev/null
+        LOCKSTEP_ISA=${FAST[RANDOM % ${#FAST[@]}]} "$LOCKSTEP" train --resume $name --threads $((RANDOM % 4 + 1)) >/dev/null 2>$name.err &
+        pid=$!
+    done
+    wait $pid
+    status=$?
+    [ $status -eq 0 ] || grep -q "is finished" $name.err || not_ok "$name resumes" "exit $status" "$(cat $name.err)"
+    equal "$name: killed four times, the same result" "$(result $name)" "$want"
+    equal "$name: the same ledger" "$("$LOCKSTEP" runs log $name --json | sed 's/,"seconds.*//' | cksum)" "$(cksum <straight.log)"
+done
+echo "# $kills kills"
+check "verify after kills" "$LOCKSTEP" verify kill1
+check "verify from the seed" "$LOCKSTEP" verify kill2 --segment 0..9
+check "verify any part, with few threads and other kernels" env LOCKSTEP_ISA="${ISAS[-1]}" "$LOCKSTEP" verify kill3 --segment 58..60 --threads 1
+
+# 2. Signals save and leave.
+for signal in INT TERM; do
+    "$LOCKSTEP" train c.ini run.name=sig$signal checkpoint.every=0 run.steps=100000 >/dev/null 2>sig.err &
+    pid=$!
+    wait_step sig$signal 0 $pid
+    fails "$signal: a second resume of a living run is refused" 1 "run sig$signal is being trained by process $pid" -- "$LOCKSTEP" train --resume sig$signal
+    fails "$signal: so is removing it" 1 "process $pid" -- "$LOCKSTEP" runs rm sig$signal
+    equal "$signal: it is shown as running" "$(run_field sig$signal state)" running
+    sleep 0.3
+    kill -$signal $pid
+    wait $pid
+    equal "$signal: exit status 1" $? 1
+    check "$signal: says how to go on" grep -q "stopped after step [0-9]*; go on with .lockstep train --resume sig$signal" sig.err
+    step=$(sed -n 's/.*stopped after step \([0-9]*\).*/\1/p' sig.err)
+    equal "$signal: state" "$(run_field sig$signal state)" stopped
+    equal "$signal: step saved" "$(run_field sig$signal step)" "$step"
+    differ "$signal: something was done" "${step:-0}" 0
+    check "$signal: verify what was done" "$LOCKSTEP" verify sig$signal
+done
+"$LOCKSTEP" train c.ini run.name=stopped checkpoint.every=0 >/dev/null 2>&1 &
+pid=$!
+wait_step stopped 0 $pid
+sleep 0.2
+kill -TERM $pid 2>/dev/null
+wait $pid
+resume stopped
+equal "stopped by a signal and resumed, the same result" "$(result stopped)" "$want"
+
+# 3. A dead run is accepted at once, a finished one not.
+"$LOCKSTEP" train c.ini run.name=dead run.steps=2000 checkpoint.every=2 >/dev/null 2>&1 &
+pid=$!
+wait_step dead 4 $pid
+kill -9 $pid
+wait $pid 2>/dev/null
+equal "a killed run is shown as stopped" "$(run_field dead state)" stopped
+"$LOCKSTEP" train --resume dead >/dev/null 2>dead.err &
+pid=$!
+sleep 1.5
+check "a dead run is resumed at once, from its checkpoint" grep -Eq "resum.* [0-9]+" dead.err
+kill -INT $pid
+wait $pid
+fails "a finished run is not resumed" 1 "run straight is finished" "runs show straight" -- "$LOCKSTEP" train --resume straight
+fails "a name is used once" 1 "run straight exists already" "train --resume straight" "runs rm straight" -- "$LOCKSTEP" train c.ini run.name=straight
+equal "and nothing of it changed" "$(result straight)" "$want"
+
+# 4. verify names the first step that differs, and training stops at it. tamper changes one bit of a row.
+quiet "$LOCKSTEP" train c.ini run.name=honest run.steps=12 checkpoint.every=4 checkpoint.keep=0 || finish
+check "verify of random segments" "$LOCKSTEP" verify honest --sample 3 --seed 5
+check "verify of everything" "$LOCKSTEP" verify honest --segment 0..12
+quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" honest 7
+fails "verify names the first step that differs" 1 -- "$LOCKSTEP" verify honest --segment 0..12
+said "which is the one that was changed" "DIFFERENT: step 7 of honest: loss"
+check "segments before it are equal" "$LOCKSTEP" verify honest --segment 0..6
+check "segments after it are equal" "$LOCKSTEP" verify honest --segment 8..12
+
+"$LOCKSTEP" train c.ini run.name=wrong run.steps=2000 checkpoint.every=0 >/dev/null 2>&1 &
+pid=$!
+wait_step wrong 0 $pid
+until "$LOCKSTEP" runs log wrong --from 2 --json | grep -q '"step":2,' || ! kill -0 $pid; do sleep 0.1; done
+kill -9 $pid
+wait $pid 2>/dev/null
+quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" wrong 2
+fails "training stops at a step that differs from its row" 1 "run wrong is not deterministic: step 2 .*loss 0x.*, now 0x" "doctor" -- "$LOCKSTEP" train --resume wrong
+equal "and the run is failed" "$(run_field wrong state)" failed
+fails "verify beyond the end" 1 "segment 0..13 is not within" -- "$LOCKSTEP" verify honest --segment 0..13
+fails "verify of no segment" 2 "is not FROM..TO" -- "$LOCKSTEP" verify honest --segment 5
+finish
