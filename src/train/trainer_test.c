@@ -1,0 +1,296 @@
+/* Whole runs: one root however they are cut; failures name what failed and keep the state; locks; verification; evaluation. */
+#include "train/engine.h"
+#include "train/testing.h"
+#include <signal.h>
+
+static struct test_world world;
+
+static int setup(void **state) {
+    (void)state;
+    test_world_make(&world);
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    test_world_drop(&world);
+    return 0;
+}
+
+static void micro_batches_and_recomputing_change_no_root(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("straight", "");
+    char *root = test_root_of(&world, &c), more[200], name[40];
+    for (int i = 1; i <= 7; i++)
+        for (int recompute = 0; recompute < 2; recompute++) {
+            snprintf(more, sizeof more, "memory.micro_batch=%d memory.recompute=%s", i, recompute ? "true" : "false");
+            snprintf(name, sizeof name, "micro%d-%d", i, recompute);
+            c = test_config(name, more);
+            char *other = test_root_of(&world, &c);
+            assert_string_equal(other, root);
+            lk_free(other);
+        }
+    /* negative controls: what is identity does change it */
+    static const char *const others[] = {"run.seed=6", "batch.grains=2", "optimizer.clip=0.01", "model.rope_theta=100"};
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "control%d", i);
+        c = test_config(name, others[i]);
+        char *other = test_root_of(&world, &c);
+        assert_string_not_equal(other, root);
+        lk_free(other);
+    }
+    lk_free(root);
+}
+
+static bool stop_after(void *arg) { return (*(int *)arg)-- <= 0; }
+
+static void a_stopped_run_goes_on_to_the_same_root(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("whole", "model.family=gpt2");
+    char *root = test_root_of(&world, &c);
+    c = test_config("cut", "model.family=gpt2 memory.micro_batch=1");
+    int left = 1;
+    struct lk_train_hooks hooks = {.arg = &left, .stop = stop_after};
+    FAILS(test_create_and_run(&world, &c, &hooks), LK_ESTOPPED, "stopped after step 1");
+    assert_record(&world, "cut", "state", "stopped");
+    left = 2;
+    FAILS(test_resume_and_run(&world, "cut", &hooks), LK_ESTOPPED, "stopped after step 3");
+    left = 0;
+    FAILS(test_resume_and_run(&world, "cut", &hooks), LK_ESTOPPED, "stopped after step 3");
+    OK(test_resume_and_run(&world, "cut", NULL));
+    assert_record(&world, "cut", "state_root", root);
+    FAILS(test_resume_and_run(&world, "cut", NULL), LK_EEXISTS, "finished");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EEXISTS, "--resume cut");
+    FAILS(test_resume_and_run(&world, "nobody", NULL), LK_ENOTFOUND, "nobody");
+    lk_free(root);
+}
+
+/* --- Locks ---------------------------------------------------------------------------------------------------------------- */
+
+static void die_in_mid_run(void *arg) {
+    struct test_world w = {.dir = arg};
+    struct lk_run_config c = test_config("killed", "run.steps=50");
+    struct lk_trainer *t;
+    test_world_open(&w);
+    if (lk_trainer_create(w.store, w.math, &c, NULL, &t, &test_err)) _exit(1);
+    kill(getpid(), SIGKILL);
+}
+static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("busy", "");
+    struct lk_trainer *t, *second;
+    char pid[40];
+    OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+    snprintf(pid, sizeof pid, "by process %ld", (long)getpid());
+    FAILS(lk_trainer_resume(world.store, world.math, "busy", NULL, &second, &test_err), LK_EBUSY, pid);
+    FAILS(lk_trainer_create(world.store, world.math, &c, NULL, &second, &test_err), LK_EBUSY, "run busy is being trained");
+    FAILS(lk_run_remove(world.store, "busy", &test_err), LK_EBUSY, "busy");
+    assert_record(&world, "busy", "state", "running");
+    lk_trainer_free(t);
+    assert_record(&world, "busy", "state", "stopped"); /* its process left it without a word */
+    OK(lk_run_remove(world.store, "busy", &test_err));
+    FAILS(lk_trainer_resume(world.store, world.math, "busy", NULL, &second, &test_err), LK_ENOTFOUND, "busy");
+    test_world_close(&world);
+    int status = test_fork(die_in_mid_run, world.dir);
+    test_world_open(&world);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_record(&world, "killed", "state", "stopped");
+    OK(lk_trainer_resume(world.store, world.math, "killed", NULL, &t, &test_err));
+    assert_record(&world, "killed", "state", "running");
+    lk_trainer_free(t);
+}
+
+/* --- Numbers that are not ---------------------------------------------------------------------------------------------------- */
+
+struct poison {
+    struct lk_trainer *trainer;
+    uint32_t step;
+    float value;
+};
+static void poison_embedding(void *arg, const struct lk_ledger_row *row, uint32_t steps) {
+    struct poison *p = arg;
+    (void)steps;
+    if (row->step != p->step) return;
+    const struct lk_state *s = lk_trainer_state(p->trainer);
+    for (uint32_t i = 0; i < s->layout->config.width; i++) s->weights[s->layout->tensors[s->layout->embedding].offset + 'w' * 12 + i] = p->value;
+}
+
+static void infinite_weights_are_named(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("poisoned", "run.steps=9");
+    struct poison p = {.step = 4, .value = __builtin_inff()};
+    struct lk_train_hooks hooks = {.arg = &p, .step = poison_embedding};
+    OK(lk_trainer_create(world.store, world.math, &c, &hooks, &p.trainer, &test_err));
+    FAILS(lk_trainer_run(p.trainer, &test_err), LK_ENAN, "step 5: the loss is not finite");
+    assert_non_null(strstr(test_err.message, "model.embed_tokens.weight"));
+    assert_non_null(strstr(test_err.message, "document 0 (text.txt"));
+    assert_int_equal(lk_trainer_state(p.trainer)->updates, 4); /* the step was not taken */
+    lk_trainer_free(p.trainer);
+    assert_record(&world, "poisoned", "state", "failed");
+    char *message = test_record_text(&world, "poisoned", "error");
+    assert_non_null(strstr(message, "step 5: the loss is not finite"));
+    lk_free(message);
+}
+
+static void a_huge_rate_stops_the_run(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("exploded", "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 "
+                                                     "optimizer.schedule=constant optimizer.warmup=0 checkpoint.every=0 optimizer.weight_decay=1000");
+    struct lk_trainer *t;
+    OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+    FAILS(lk_trainer_run(t, &test_err), LK_ENAN, "is not finite (first bad gradient: ");
+    unsigned step = 0;
+    assert_int_equal(sscanf(test_err.message, "step %u", &step), 1);
+    assert_int_equal(lk_trainer_state(t)->updates, step - 1);
+    assert_non_null(strstr(test_err.message, "lower optimizer.learning_rate"));
+    struct lk_state kept;
+    struct lk_checkpoint *list;
+    size_t count;
+    OK(lk_run_checkpoints(world.store, "exploded", &list, &count, &test_err)); /* the state before the step is in the store */
+    assert_true(count == 1 && list[0].step == step - 1 && list[0].kept);
+    OK(lk_state_init(&kept, &lk_trainer_about(t)->layout, true, &test_err));
+    OK(lk_checkpoint_load(world.store, &list[0].state, &kept, &test_err));
+    assert_memory_equal(kept.weights, lk_trainer_state(t)->weights, kept.layout->floats * 4);
+    lk_state_release(&kept);
+    lk_free(list);
+    lk_trainer_free(t);
+    assert_record(&world, "exploded", "state", "failed");
+    FAILS(test_resume_and_run(&world, "exploded", NULL), LK_ENAN, "is not finite"); /* and again, as it is deterministic */
+}
+
+static void a_batch_without_targets_is_an_error(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("masked", "data.dataset=talk batch.sequences=1 batch.grains=1 model.context=4 run.steps=100");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "all targets of its batch are masked (prompts only)");
+    assert_record(&world, "masked", "state", "failed");
+    c = test_config("too-long", "model.context=100000");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "too few for one sequence of model.context = 100000");
+    c = test_config("no-data", "data.dataset=texd");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "text");
+}
+
+/* --- Verification -------------------------------------------------------------------------------------------------------------- */
+
+static void change_row(const char *run, char letter, uint32_t step, size_t byte) {
+    char key[LK_KV_KEY_MAX], copy[128];
+    struct lk_bytes value, k = lk_bytes(key, lk__step_key(key, letter, run, step));
+    struct lk_kv_txn *t;
+    OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
+    OK(lk_kv_get(t, k, &value, &test_err));
+    assert_true(value.size <= sizeof copy && byte < value.size);
+    memcpy(copy, value.data, value.size);
+    copy[byte] ^= 1;
+    OK(lk_kv_put(t, k, lk_bytes(copy, value.size), &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+}
+static struct lk_verify_result verify(const char *run, uint32_t from, uint32_t to) {
+    struct lk_verify_result v;
+    OK(lk_verify(world.store, world.math, run, from, to, NULL, NULL, &v, &test_err));
+    return v;
+}
+static void verification_finds_a_changed_bit(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("verified", "run.steps=8 checkpoint.keep=0");
+    lk_free(test_root_of(&world, &c));
+    struct lk_verify_result v = verify("verified", 0, 8);
+    assert_true(v.equal && v.from == 0 && v.steps == 8 && v.roots_compared);
+    v = verify("verified", 5, 7); /* begins at the checkpoint of step 4 */
+    assert_true(v.equal && v.from == 4 && v.steps == 3 && v.roots_compared);
+    v = verify("verified", 6, 7);
+    assert_true(v.equal && v.from == 6 && v.steps == 1 && !v.roots_compared);
+    FAILS(lk_verify(world.store, world.math, "verified", 3, 9, NULL, NULL, &v, &test_err), LK_EINVAL, "0..8");
+    FAILS(lk_verify(world.store, world.math, "verified", 3, 3, NULL, NULL, &v, &test_err), LK_EINVAL, "3..3");
+    static const struct { char letter; uint32_t step; size_t byte; const char *what; } changes[] = {
+        {'l', 5, 8, "loss"}, {'l', 3, 16, "gradient norm"}, {'l', 7, 24, "learning rate"}, {'l', 2, 32, "tokens"}, {'c', 6, 40, "weights root"},
+        {'c', 4, 3, "state root"}};
+    for (size_t i = 0; i < 6; i++) {
+        change_row("verified", changes[i].letter, changes[i].step, changes[i].byte);
+        v = verify("verified", 0, 8);
+        assert_false(v.equal);
+        assert_int_equal(v.first_difference, changes[i].step);
+        assert_int_equal(v.steps, changes[i].step - 1);
+        if (!strstr(v.what, changes[i].what)) fail_msg("\"%s\" does not say \"%s\"", v.what, changes[i].what);
+        change_row("verified", changes[i].letter, changes[i].step, changes[i].byte);
+    }
+    assert_true(verify("verified", 0, 8).equal);
+    c = test_config("short", "run.steps=8");
+    int left = 3;
+    struct lk_train_hooks hooks = {.arg = &left, .stop = stop_after};
+    FAILS(test_create_and_run(&world, &c, &hooks), LK_ESTOPPED, "");
+    FAILS(lk_verify(world.store, world.math, "short", 0, 5, NULL, NULL, &v, &test_err), LK_ENOTFOUND, "no ledger row of step 4");
+}
+
+/* A resumed run whose ledger disagrees stops and says so. */
+static void a_step_that_differs_stops_the_run(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("diverged", "run.steps=8 checkpoint.every=0");
+    int left = 5;
+    struct lk_train_hooks hooks = {.arg = &left, .stop = stop_after};
+    FAILS(test_create_and_run(&world, &c, &hooks), LK_ESTOPPED, "");
+    struct lk_kv_txn *t; /* the checkpoint goes: steps 1 to 5 have to be done again */
+    char key[LK_KV_KEY_MAX];
+    OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
+    OK(lk_kv_delete(t, lk_bytes(key, lk__step_key(key, 'c', "diverged", 5)), &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+    change_row("diverged", 'l', 3, 8);
+    FAILS(test_resume_and_run(&world, "diverged", NULL), LK_EDIVERGED, "step 3 executed again differs from its ledger: loss");
+    assert_record(&world, "diverged", "state", "failed");
+    change_row("diverged", 'l', 3, 8);
+    OK(test_resume_and_run(&world, "diverged", NULL));
+}
+
+/* --- Evaluation ------------------------------------------------------------------------------------------------------------------ */
+
+static void evaluation_does_not_see_its_batch(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("evaluated", "eval.every=3");
+    lk_free(test_root_of(&world, &c));
+    struct lk_run run;
+    struct lk_state s;
+    struct lk_dataset *d;
+    struct lk_checkpoint *list;
+    size_t count;
+    OK(lk_run_open(world.store, "evaluated", &run, &test_err));
+    OK(lk_dataset_open(world.store, &run.dataset, false, &d, &test_err));
+    OK(lk_state_init(&s, &run.layout, false, &test_err));
+    OK(lk_run_checkpoints(world.store, "evaluated", &list, &count, &test_err));
+    OK(lk_checkpoint_load(world.store, &list[count - 1].state, &s, &test_err));
+    struct lk_eval_row whole, row;
+    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 0, &whole, &test_err));
+    assert_int_equal(whole.targets, lk_dataset_tokens(d, LK_HELD_OUT) - 1); /* every token but the first, once */
+    assert_int_equal(whole.bytes, lk_dataset_bytes(d, LK_HELD_OUT));
+    for (uint32_t at_once = 1; at_once <= 9; at_once += 2) {
+        struct lk_decoder *decoder;
+        OK(lk_decoder_create(&run.layout, world.math, at_once, 11, LK_TRAINING, &decoder, &test_err));
+        OK(lk__evaluate(decoder, at_once, &run.layout, world.math, s.weights, d, 11, true, 0, &row, &test_err));
+        assert_true(row.loss == whole.loss && row.targets == whole.targets && row.bytes == whole.bytes);
+        lk_decoder_free(decoder);
+    }
+    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 2, &row, &test_err));
+    assert_true(row.targets == 22 && row.bytes > 0 && row.bytes < whole.bytes && row.loss != whole.loss);
+    char text[64];
+    char *recorded = test_record_text(&world, "evaluated", "eval_loss");
+    json_t *j = lk_json_float(whole.loss);
+    snprintf(text, sizeof text, "%s", json_string_value(j));
+    assert_string_equal(recorded, text);
+    json_decref(j);
+    lk_free(recorded);
+    lk_free(list);
+    lk_state_release(&s);
+    lk_dataset_close(d);
+    lk_run_close(&run);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(micro_batches_and_recomputing_change_no_root),
+        cmocka_unit_test(a_stopped_run_goes_on_to_the_same_root),
+        cmocka_unit_test(one_trainer_a_run_and_the_dead_do_not_count),
+        cmocka_unit_test(infinite_weights_are_named),
+        cmocka_unit_test(a_huge_rate_stops_the_run),
+        cmocka_unit_test(a_batch_without_targets_is_an_error),
+        cmocka_unit_test(verification_finds_a_changed_bit),
+        cmocka_unit_test(a_step_that_differs_stops_the_run),
+        cmocka_unit_test(evaluation_does_not_see_its_batch),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
