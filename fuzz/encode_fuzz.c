@@ -1,0 +1,40 @@
+/* clang -fsanitize=fuzzer,address: a tokenizer is learned from the first half of the input and encodes the second: all
+ * bytes come back, a cut that counts as safe changes nothing, and a stream's complete prefix is sane. */
+#include "data/tokenizer/pretoken.h"
+#include "lockstep/tokenizer.h"
+#include <stdlib.h>
+#include <string.h>
+
+static void append(const struct lk_tokenizer *t, const uint8_t *text, size_t size, struct lk_tokens *out) {
+    struct lk_err err;
+    if (lk_tokenizer_encode(t, text, size, NULL, out, &err)) abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct lk_err err = {0};
+    struct lk_bytes half = lk_bytes(data, size / 2);
+    struct lk_tokenizer *t = NULL;
+    for (uint32_t vocab = 300; !t && vocab >= 257; vocab--) lk_tokenizer_train(&half, 1, vocab, NULL, NULL, NULL, &t, &err);
+    if (!t) abort();
+    const uint8_t *text = data + size / 2;
+    size -= size / 2;
+    struct lk_tokens ids = {0}, parts = {0};
+    struct lk_buf back = LK_BUF_INIT;
+    append(t, text, size, &ids);
+    if (lk_tokenizer_decode(t, ids.ids, ids.count, &back, &err)) abort();
+    if (back.size != size || (size && memcmp(back.data, text, size) != 0)) abort();
+    for (size_t at = 1; at < size && at < 200; at++) {
+        if (lk_utf8_complete(text, at) > at || at - lk_utf8_complete(text, at) > 3) abort();
+        if (!lk__cut_is_safe(text, at, size)) continue;
+        parts.count = 0;
+        append(t, text, at, &parts);
+        append(t, text + at, size - at, &parts);
+        if (parts.count != ids.count || memcmp(parts.ids, ids.ids, ids.count * sizeof *ids.ids) != 0) abort();
+    }
+    lk_tokens_release(&ids);
+    lk_tokens_release(&parts);
+    lk_buf_release(&back);
+    lk_tokenizer_free(t);
+    return 0;
+}
