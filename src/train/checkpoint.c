@@ -103,6 +103,19 @@ static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_checkpo
     return lk_kv_put(t, lk_bytes(key, lk__step_key(key, 'c', run, c->step)), lk_bytes(value, sizeof value), err);
 }
 
+int lk__checkpoint_drop(struct lk_store *store, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
+    struct lk_checkpoint dropped = *c;
+    struct lk_kv_txn *t;
+    dropped.kept = false;
+    int code = lk_kv_begin(store->kv, true, &t, err);
+    if (code) return code;
+    if ((code = put_row(t, run, &dropped, err))) {
+        lk_kv_abort(t);
+        return code;
+    }
+    return lk_kv_commit(t, LK_DURABLE, NULL, err);
+}
+
 /* The transaction: the new row, older ones dropped beyond `keep`, the record, the ledger. */
 static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roots *dropped, struct lk_err *err) {
     struct lk_checkpoint *list = NULL;

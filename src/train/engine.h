@@ -73,6 +73,8 @@ int lk__saver_start(struct lk__saver *, const struct lk_state *, uint32_t step, 
 /* Waits; *saved (may be NULL) is true when a checkpoint was finished since the last wait, described in *out. */
 int lk__saver_wait(struct lk__saver *, bool *saved, struct lk_checkpoint *out, struct lk_err *);
 void lk__saver_close(struct lk__saver *);
+/* A checkpoint that can't be loaded no longer counts as kept: it must not push a good one out. Its roots stay for verification. */
+int lk__checkpoint_drop(struct lk_store *, const char *run, const struct lk_checkpoint *, struct lk_err *);
 
 /* --- Ledger ------------------------------------------------------------------------------------------------------------ */
 /* Rows are buffered and committed lazily a few times a second; the saver makes them durable. Thread-safe. */

@@ -166,7 +166,9 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         if (!list[i].kept) continue;
         code = lk_checkpoint_load(t->store, &list[i].state, &t->state, &why);
         if (code) warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, list[i].step);
-        if (code == LK_ENOMEM || code == LK_EIO) {
+        int drop = code == LK_ECORRUPT || code == LK_ENOTFOUND ? lk__checkpoint_drop(t->store, t->run.name, &list[i], &why) : LK_OK;
+        if (drop || code == LK_ENOMEM || code == LK_EIO) {
+            code = drop ? drop : code;
             if (err) *err = why;
             lk_free(list);
             return code;
