@@ -13,7 +13,7 @@ static int put_text(void *arg, const char *data, size_t size) {
     if (o->json) return lk_buf_append(&o->all, data, size);
     fwrite(data, 1, size, stdout);
     fflush(stdout);
-    return cmd_interrupted();
+    return cmd_interrupted() || ferror(stdout);
 }
 
 static int options(struct cmd_context *c, struct lk_generate_options *o) {

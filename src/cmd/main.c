@@ -3,7 +3,9 @@
 
 #include "lockstep/ini.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import, cmd_tokenizer_export,
@@ -55,9 +57,21 @@ static int no_command(int argc, char **argv) {
     return CMD_USAGE;
 }
 
-int main(int argc, char **argv) {
+/* Whoever starts us with a closed standard stream must not get its number for a file of the store: a message would be written
+ * into that. The stand-ins fail on use. */
+static void guard_streams(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) _Exit(CMD_FAILED);
+}
+
+static int close_output(int code) {
+    if (!fflush(stdout) && !ferror(stdout)) return code;
+    fprintf(stderr, "lockstep: cannot write to standard output: %s\n", strerror(errno));
+    return CMD_FAILED;
+}
+
+static int command(int argc, char **argv) {
     int words = 0;
-    signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error to report, not a death */
     if (argc == 1 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
         cmd_print_all(stdout);
@@ -91,9 +105,11 @@ int main(int argc, char **argv) {
     lk_math_close(c.math);
     lk_pool_close(c.pool);
     lk_store_close(c.store);
-    if (fflush(stdout) || ferror(stdout)) {
-        fprintf(stderr, "lockstep: cannot write to standard output: %s\n", strerror(errno));
-        return CMD_FAILED;
-    }
     return code;
+}
+
+int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_DFL);
+    guard_streams();
+    return close_output(command(argc, argv));
 }

@@ -45,7 +45,6 @@ static int train(struct cmd_context *c) {
     int code = check_name(c, name);
     if (!code) code = cmd_u64(c, "--vocab", 257, 4000000, &vocab);
     if (!code) code = cmd_open_pool(c);
-    if (!code) code = cmd_open_store(c, true);
     if (code) return code;
     size_t n = (size_t)c->argument_count;
     struct lk_buf *files = lk_calloc(n, sizeof *files);
@@ -57,9 +56,11 @@ static int train(struct cmd_context *c) {
     }
     lk_progress_init(&progress, stderr);
     cmd_catch_signals();
-    if (!code) code = lk_tokenizer_train(texts, n, (uint32_t)vocab, c->pool, show_progress, &progress, &t, &err);
+    if (code) code = cmd_fail(&err);
+    if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
+    if (!code && lk_tokenizer_train(texts, n, (uint32_t)vocab, c->pool, show_progress, &progress, &t, &err)) code = cmd_fail(&err);
     lk_progress_end(&progress);
-    code = code ? cmd_fail(&err) : keep(c, t, name);
+    if (!code) code = keep(c, t, name);
     for (size_t i = 0; files && i < n; i++) lk_buf_release(&files[i]);
     lk_free(files);
     lk_free(texts);

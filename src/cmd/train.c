@@ -103,12 +103,19 @@ static int read_config(struct cmd_context *c, struct lk_run_config *out, struct 
     return code;
 }
 
+/* What is impossible in the whole is no line's fault, but the file's. */
+static int fail_config(struct cmd_context *c, int code, struct lk_err *err) {
+    if (code == LK_EINVAL) lk_fail_prefix(err, code, "%s", c->arguments[0]);
+    return cmd_fail(err);
+}
+
 static int dry_run(struct cmd_context *c, struct lk_run_config *config) {
     struct lk_err err = {0};
     struct lk_plan p;
     double seconds = 0;
     char memory[32], have[32], time[32];
-    if (lk_train_dry_run(c->store, c->math, config, &p, &seconds, &err)) return cmd_fail(&err);
+    int code = lk_train_dry_run(c->store, c->math, config, &p, &seconds, &err);
+    if (code) return fail_config(c, code, &err);
     if (cmd_json(c))
         return cmd_print_json(json_pack("{s:I, s:I, s:i, s:i, s:f, s:f}", "memory_bytes", (json_int_t)p.total_bytes, "available_bytes",
                                         (json_int_t)p.available_bytes, "micro_batch", (int)p.micro_batch, "gradient_buffers", (int)p.gradient_buffers,
@@ -156,7 +163,7 @@ static int train(struct cmd_context *c) {
     code = resume ? lk_trainer_resume(c->store, c->math, resume, &hooks, &t, &err) : lk_trainer_create(c->store, c->math, &config, &hooks, &t, &err);
     if (code) {
         lk_progress_end(&v.progress);
-        return cmd_fail(&err);
+        return resume ? cmd_fail(&err) : fail_config(c, code, &err);
     }
     return finish(c, &v, t, &err);
 }

@@ -95,6 +95,7 @@ size_t lk__step_key(char *key, char letter, const char *run, uint32_t step);
 /* --- Runs -------------------------------------------------------------------------------------------------------------- */
 /* The lock file of a run: held (flock) by the process that trains it. */
 int lk__run_lock(struct lk_store *, const char *name, int *fd, struct lk_err *);
+void lk__run_lock_remove(struct lk_store *, const char *name); /* by its holder, when there is no run (any more) */
 void lk__run_unlock(int fd);
 bool lk__run_locked(struct lk_store *, const char *name);
 

@@ -51,6 +51,12 @@ int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_e
     return LK_OK;
 }
 
+void lk__run_lock_remove(struct lk_store *store, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
+    unlink(path);
+}
+
 void lk__run_unlock(int fd) {
     if (fd >= 0) close(fd);
 }
@@ -208,11 +214,7 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
         if (code) lk_kv_abort(t);
         else code = lk_kv_commit(t, LK_DURABLE, NULL, err);
     }
-    if (!code) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-        unlink(path);
-    }
+    if (!code) lk__run_lock_remove(store, name);
     lk__run_unlock(fd);
     return code;
 }

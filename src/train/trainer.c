@@ -132,17 +132,18 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, const struct
     struct lk_trainer *t = new_trainer(store, math, hooks, err);
     if (!t) return LK_ENOMEM;
     int code = resolve(t, config, err);
-    if (!code) code = lk__run_lock(store, t->run.name, &t->lock, err);
     json_t *old = NULL;
     if (!code && lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
         json_decref(old);
         code = lk_fail(err, LK_EEXISTS, "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
                        "this one another run.name", t->run.name, t->run.name, t->run.name);
     }
+    if (!code) code = lk__run_lock(store, t->run.name, &t->lock, err);
     if (!code) code = open_buffers(t, err);
     if (!code && !(t->record = new_record(&t->run))) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if (!code) lk_layout_initialise(&t->run.layout, math, t->run.config.seed, t->state.weights);
     if (!code) code = put_record(t, true, err);
+    if (code && t->lock >= 0 && code != LK_EEXISTS) lk__run_lock_remove(store, t->run.name);
     if (code) lk_trainer_free(t);
     else *out = t;
     return code;
@@ -279,6 +280,12 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     return code;
 }
 
+/* A run that failed after its last step, in its evaluation or save, was resumed: only that is left to do. */
+static int finish_again(struct lk_trainer *t, struct lk_err *err) {
+    int code = t->run.config.eval_every ? evaluate(t, err) : LK_OK;
+    return code ? code : start_checkpoint(t, "finished", err);
+}
+
 /* Leaves with the state saved as `state` ("stopped" or "failed"); a second failure here does not hide the first. */
 static void leave(struct lk_trainer *t, const char *state, const char *message) {
     struct lk_err ignored;
@@ -293,6 +300,7 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     struct lk_err mine = {0};
     int code = LK_OK;
     if (!err) err = &mine;
+    if (t->state.updates == t->run.config.steps) code = finish_again(t, err);
     while (!code && t->state.updates < t->run.config.steps) {
         if (t->hooks.stop && t->hooks.stop(t->hooks.arg)) {
             leave(t, "stopped", NULL);
