@@ -30,3 +30,11 @@ $(BUILD)/static/%: src/math/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(CC) -Itests/arm64 $(CPPFLAGS) $(CFLAGS) -static -o $@ $^ -lm
 .PHONY: test-exhaustive check-libm test-neon
+
+## bench-kernels: the row and element kernels beside the memory's speed
+bench-kernels: $(BUILD)/bench/kernels
+	$<
+$(BUILD)/bench/kernels: bench/kernels.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+.PHONY: bench-kernels
