@@ -27,7 +27,7 @@ struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t l
 
 /* --- Workspace ------------------------------------------------------------------------------------------------------- */
 
-/* Counts when the arena has no base, cuts when it has: one function gives the size and the places. */
+/* Counts without an arena (and then without layers), cuts with one: one function gives the size and the places. */
 struct cutter {
     struct lk_arena *arena;
     size_t bytes;
@@ -67,12 +67,12 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     bool train = d->mode != LK_INFER;
     for (uint32_t i = 0; i < m->layers; i++) {
-        struct lk__activations *a = &d->layers[i];
-        if (i > 0 && d->mode != LK_TRAINING) *a = d->layers[0];
-        else cut_layer(c, m, rows, train, a);
-        a->x = i > 0 && !train ? d->layers[0].x : cut(c, rows * m->width);
+        struct lk__activations counted, *a = d->layers ? &d->layers[i] : &counted;
+        if (i == 0 || d->mode == LK_TRAINING) cut_layer(c, m, rows, train, a);
+        else if (d->layers) *a = d->layers[0];
+        if (i == 0 || train) a->x = cut(c, rows * m->width);
     }
-    d->x_out = train ? cut(c, rows * m->width) : d->layers[0].x;
+    d->x_out = train ? cut(c, rows * m->width) : d->layers ? d->layers[0].x : NULL;
     d->h_out = cut(c, rows * m->width);
     d->mean_out = cut(c, rows);
     d->rstd_out = cut(c, rows);
@@ -90,21 +90,11 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     d->dv = cut(c, rows * kv);
 }
 
-static int count_bytes(struct lk_decoder *d, size_t *bytes) {
-    d->layers = lk_calloc(d->layout->config.layers, sizeof *d->layers);
-    if (!d->layers) return LK_ENOMEM;
-    struct cutter c = {0};
-    cut_all(&c, d);
-    *bytes = c.bytes;
-    return LK_OK;
-}
-
 size_t lk_decoder_bytes(const struct lk_layout *layout, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode) {
     struct lk_decoder d = {.layout = layout, .mode = mode, .max_sequences = sequences, .max_positions = positions};
-    size_t bytes = 0;
-    if (count_bytes(&d, &bytes)) return SIZE_MAX;
-    lk_free(d.layers);
-    return bytes;
+    struct cutter c = {0};
+    cut_all(&c, &d);
+    return c.bytes;
 }
 
 size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positions, enum lk_decoder_mode mode) {
@@ -114,7 +104,7 @@ size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positio
 int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode,
                       struct lk_decoder **out, struct lk_err *err) {
     LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
-    size_t bytes = 0;
+    size_t bytes = lk_decoder_bytes(layout, sequences, positions, mode);
     struct lk_decoder *d = lk_calloc(1, sizeof *d);
     if (!d) return lk_fail(err, LK_ENOMEM, "no memory for a decoder");
     d->layout = layout;
@@ -124,7 +114,8 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     d->max_positions = positions;
     d->parts = lk_alloc(sequences * sizeof *d->parts);
     d->sequence_parts = lk_alloc(sequences * sizeof *d->sequence_parts);
-    if (!d->parts || !d->sequence_parts || count_bytes(d, &bytes) || lk_arena_init(&d->arena, bytes)) {
+    d->layers = lk_calloc(layout->config.layers, sizeof *d->layers);
+    if (!d->parts || !d->sequence_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
         lk_decoder_free(d);
         return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences, positions,
                        bytes / 1000000);
