@@ -157,8 +157,9 @@ static int save(struct lk__saver *s, struct lk_err *err) {
     code = manifest ? lk_manifest_put(s->store, manifest, &c.state, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
     json_decref(manifest);
     if (code) return code;
-    json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex)));
-    json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex)));
+    if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex))) ||
+        json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex))))
+        return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     code = commit(s, &c, &dropped, err);
     if (!code) remove_states(s->store, &dropped);
     lk_free(dropped.list);

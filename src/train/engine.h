@@ -80,7 +80,9 @@ int lk__checkpoint_drop(struct lk_store *, const char *run, const struct lk_chec
 /* Rows are buffered and committed lazily a few times a second; the saver makes them durable. Thread-safe. */
 int lk__ledger_open(struct lk_store *, const char *run, struct lk__ledger **out, struct lk_err *);
 void lk__ledger_close(struct lk__ledger *); /* what is buffered is dropped: flush first */
-/* A step executed again must equal its old row: LK_EDIVERGED otherwise. */
+/* Room for one row, so that the next append keeps it whatever happens: called before the state changes. */
+int lk__ledger_reserve(struct lk__ledger *, struct lk_err *);
+/* A step executed again must equal its old row: LK_EDIVERGED otherwise. The row stays buffered when writing it fails. */
 int lk__ledger_append(struct lk__ledger *, const struct lk_ledger_row *, struct lk_err *);
 int lk__ledger_append_eval(struct lk__ledger *, const struct lk_eval_row *, struct lk_err *);
 int lk__ledger_flush(struct lk__ledger *, struct lk_err *);

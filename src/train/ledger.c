@@ -159,18 +159,25 @@ int lk__ledger_flush(struct lk__ledger *l, struct lk_err *err) {
     return LK_OK;
 }
 
-int lk__ledger_append(struct lk__ledger *l, const struct lk_ledger_row *row, struct lk_err *err) {
+int lk__ledger_reserve(struct lk__ledger *l, struct lk_err *err) {
+    int code = LK_OK;
     pthread_mutex_lock(&l->lock);
     if (l->count == l->capacity) {
         size_t more = l->capacity ? 2 * l->capacity : 64;
         struct lk_ledger_row *rows = lk_realloc(l->rows, more * sizeof *rows);
-        if (!rows) {
-            pthread_mutex_unlock(&l->lock);
-            return lk_fail(err, LK_ENOMEM, "no memory for the ledger");
-        }
-        l->rows = rows;
-        l->capacity = more;
+        if (rows) {
+            l->rows = rows;
+            l->capacity = more;
+        } else code = lk_fail(err, LK_ENOMEM, "no memory for the ledger");
     }
+    pthread_mutex_unlock(&l->lock);
+    return code;
+}
+
+int lk__ledger_append(struct lk__ledger *l, const struct lk_ledger_row *row, struct lk_err *err) {
+    int code = lk__ledger_reserve(l, err);
+    if (code) return code;
+    pthread_mutex_lock(&l->lock);
     l->rows[l->count++] = *row;
     bool due = lk_clock_ns() - l->flushed_ns > FLUSH_NS;
     pthread_mutex_unlock(&l->lock);

@@ -12,14 +12,15 @@
 
 /* --- The lock: the kernel releases it when its holder dies, however it dies --------------------------------------------- */
 
-static int lock_file(struct lk_store *store, const char *name, bool create, struct lk_err *err) {
+static int lock_file(struct lk_store *store, const char *name, bool create, int *fd, struct lk_err *err) {
     char path[4096];
+    *fd = -1;
     snprintf(path, sizeof path, "%s/locks", store->dir);
-    if (create && lk_dir_make(path, err)) return -1;
+    int code = create ? lk_dir_make(path, err) : LK_OK;
+    if (code) return code;
     snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-    int fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0666);
-    if (fd < 0 && create) lk_fail_errno(err, "cannot open the lock %s", path);
-    return fd;
+    *fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0666);
+    return *fd < 0 ? lk_fail_errno(err, "cannot open the lock %s", path) : LK_OK;
 }
 
 static bool stale(struct lk_store *store, const char *name, int fd) {
@@ -31,8 +32,8 @@ static bool stale(struct lk_store *store, const char *name, int fd) {
 
 int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_err *err) {
     char pid[32] = "";
-    int fd = lock_file(store, name, true, err);
-    if (fd < 0) return LK_EIO;
+    int fd, code = lock_file(store, name, true, &fd, err);
+    if (code) return code;
     if (flock(fd, LOCK_EX | LOCK_NB)) {
         ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
         if (n > 0) pid[strcspn(pid, "\n")] = 0;
@@ -62,8 +63,8 @@ void lk__run_unlock(int fd) {
 }
 
 bool lk__run_locked(struct lk_store *store, const char *name) {
-    int fd = lock_file(store, name, false, NULL);
-    if (fd < 0) return false;
+    int fd;
+    if (lock_file(store, name, false, &fd, NULL)) return false;
     bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
     close(fd);
     return locked;

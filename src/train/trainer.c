@@ -51,33 +51,26 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     return code;
 }
 
-static void set_string(json_t *record, const char *key, const char *value) { json_object_set_new(record, key, json_string(value)); }
-static void set_root(json_t *record, const char *key, const struct lk_root *root) {
+/* 0 or, without memory, -1. */
+static int set_string(json_t *record, const char *key, const char *value) { return json_object_set_new(record, key, json_string(value)); }
+static int set_root(json_t *record, const char *key, const struct lk_root *root) {
     char hex[LK_ROOT_HEX];
-    set_string(record, key, lk_root_hex(root, hex));
+    return set_string(record, key, lk_root_hex(root, hex));
 }
 
 static json_t *new_record(const struct lk_run *run) {
-    json_t *r = json_object(), *config = lk_run_config_json(&run->config);
-    if (!r || !config) {
-        json_decref(r);
-        json_decref(config);
-        return NULL;
-    }
-    set_string(r, "name", run->name);
-    set_root(r, "identity", &run->identity);
-    set_string(r, "state", "running");
-    json_object_set_new(r, "step", json_integer(0));
-    json_object_set_new(r, "steps", json_integer(run->config.steps));
-    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL}; *key; key++)
-        json_object_set_new(r, *key, json_null());
-    set_root(r, "dataset_root", &run->dataset);
-    set_root(r, "tokenizer_root", &run->tokenizer);
-    json_object_set_new(r, "config", config);
-    json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed));
-    set_string(r, "numerics", LK_NUMERICS);
-    json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
-    return r;
+    json_t *r = json_object();
+    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) || set_string(r, "state", "running") ||
+              json_object_set_new(r, "step", json_integer(0)) || json_object_set_new(r, "steps", json_integer(run->config.steps));
+    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL}; *key && !bad; key++)
+        bad = json_object_set_new(r, *key, json_null());
+    bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
+          json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
+          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) || set_string(r, "numerics", LK_NUMERICS) ||
+          json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
+    if (!bad) return r;
+    json_decref(r);
+    return NULL;
 }
 
 /* A record in a transaction of its own; creating: the name must be free. */
@@ -199,9 +192,9 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, const char *
     if (!code) code = open_buffers(t, err);
     if (!code) code = load_newest(t, err);
     if (!code) {
-        set_string(t->record, "state", "running");
         json_object_del(t->record, "error");
-        code = put_record(t, false, err);
+        if (set_string(t->record, "state", "running")) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+        else code = put_record(t, false, err);
     }
     if (code) {
         lk_trainer_free(t);
@@ -239,9 +232,8 @@ static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
 static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_err *err) {
     int code = wait_saver(t, err);
     if (code) return code;
-    set_string(t->record, "state", state);
-    json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
-    json_t *copy = json_deep_copy(t->record);
+    bool set = !set_string(t->record, "state", state) && !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
+    json_t *copy = set ? json_deep_copy(t->record) : NULL;
     if (!copy) return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     t->unsaved = false;
     return lk__saver_start(t->saver, &t->state, (uint32_t)t->state.updates, copy, err);
@@ -255,7 +247,7 @@ static int evaluate(struct lk_trainer *t, struct lk_err *err) {
     int code = lk__evaluate(t->engine.decoder, t->plan.micro_batch, &t->run.layout, t->math, t->state.weights, t->dataset, c->context,
                             c->cross_documents, c->eval_sequences, &row, err);
     if (code) return code;
-    json_object_set_new(t->record, "eval_loss", lk_json_float(row.loss));
+    if (json_object_set_new(t->record, "eval_loss", lk_json_float(row.loss))) return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if ((code = lk__ledger_append_eval(t->ledger, &row, err))) return code;
     if (t->hooks.evaluated) t->hooks.evaluated(t->hooks.arg, &row);
     return LK_OK;
@@ -267,11 +259,13 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     struct lk_ledger_row row;
     int code = lk__engine_gradient(&t->engine, &t->state, &row, err);
     if (!code) code = wait_saver(t, err); /* the state may not change while it is being written */
+    if (!code) code = lk__ledger_reserve(t->ledger, err); /* nor without its row */
+    if (!code && json_object_set_new(t->record, "train_loss", lk_json_float(row.loss)))
+        code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if (code) return code;
     lk__engine_update(&t->engine, &t->state, &row);
     t->unsaved = true;
     row.seconds = (double)(lk_clock_ns() - began) * 1e-9;
-    json_object_set_new(t->record, "train_loss", lk_json_float(row.loss));
     if ((code = lk__ledger_append(t->ledger, &row, err))) return code;
     if (t->hooks.step) t->hooks.step(t->hooks.arg, &row, c->steps);
     if (c->eval_every && due(c->eval_every, row.step, c->steps)) code = evaluate(t, err);
