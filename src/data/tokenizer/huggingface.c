@@ -97,9 +97,10 @@ static int check_model(const struct importing *in, const json_t *model, struct l
     char message[160];
     int code = check_keys(in, model, "the model", known, err);
     if (code) return code;
-    const char *type = json_string_value(json_object_get(model, "type"));
-    if (!type || strcmp(type, "BPE")) {
-        snprintf(message, sizeof message, "its model is %.60s, not BPE", type ? type : "without a type");
+    const json_t *type = get(model, "type"); /* older files, GPT-2's own among them, have none */
+    if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0)) {
+        const char *name = json_string_value(type);
+        snprintf(message, sizeof message, "its model is %.60s, not BPE", name ? name : "of a type without a name");
         return refuse(in, err, message);
     }
     const json_t *dropout = get(model, "dropout");

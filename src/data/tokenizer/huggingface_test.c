@@ -61,6 +61,7 @@ static void what_cannot_matter_is_read(void **state) {
     (void)state;
     edited("\"continuing_subword_prefix\":null", "\"continuing_subword_prefix\":\"\"", 0, "");
     edited("\"dropout\":null", "\"dropout\":0.0", 0, "");
+    edited("\"type\":\"BPE\",", "", 0, "");
     edited("\"unk_token\":null", "\"unk_token\":\"<|endoftext|>\"", 0, "");
     edited("\"fuse_unk\":false", "\"fuse_unk\":true", 0, "");
     edited("\"ignore_merges\":false", "\"ignore_merges\":true", 0, "");
