@@ -3,13 +3,17 @@
 #include "math/simd/matmul_micro.h"
 
 LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-                       float *t, size_t ldt, enum lk__micro_mode mode) {
+                       float *t, size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {
+    const float *next_p = ahead->p, *next_q = ahead->q;
+    const size_t step = ahead->step;
     vf s[MICRO_ROWS][MICRO_VECTORS];
 UNROLL
     for (int i = 0; i < rows; i++)
 UNROLL
         for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
     for (; k; k--) {
+        __builtin_prefetch(next_p, 0, 2), __builtin_prefetch(next_q, 0, 2);
+        next_p += step, next_q += step;
         vf row[MICRO_VECTORS];
 UNROLL
         for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
@@ -32,8 +36,8 @@ UNROLL
 
 #define INSTANCE(rows, vectors)                                                                                          \
     static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,     \
-                                         size_t ldt, enum lk__micro_mode mode) {                                         \
-        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode);                                                         \
+                                         size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {          \
+        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode, ahead);                                                  \
     }
 #if MICRO_VECTORS == 2
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)

@@ -26,10 +26,16 @@ enum lk__micro_mode {
     MICRO_ADD,    /* s starts at +0; t = t + s */
     MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
 };
+/* What the caller will read next: two streams that each step of k asks for, one line each, into L2. A micro-kernel leaves most
+ * load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
+struct lk__ahead {
+    const float *p, *q;
+    size_t step;
+};
 /* Element (i, k) of A is a[k * lda + i], row k of B starts at b[k * ldb] and has whole vectors, element (i, j) of t is
  * t[i * ldt + j]. */
 typedef void lk__micro_fn(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t, size_t ldt,
-                          enum lk__micro_mode mode);
+                          enum lk__micro_mode mode, const struct lk__ahead *ahead);
 #define lk__micro LK_ISA_NAME(lk__micro)
 extern lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS]; /* [rows - 1][vectors - 1] */
 
