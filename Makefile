@@ -90,6 +90,24 @@ demo:
 	@$(MAKE) --no-print-directory all
 	@tools/demo.sh $(BUILD)/lockstep $(TEXT)
 
+PEERS := build/peers
+$(PEERS)/ready: tests/peers/requirements.txt
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q -r $<
+	@touch $@
+## test-peers: install PyTorch, tokenizers, tiktoken into build/peers (5 GB) and compare live
+test-peers: all $(PEERS)/ready
+	@for t in tests/peers/*_peers.py; do echo "== $$t"; $(PEERS)/bin/python $$t $(BUILD)/lockstep || exit 1; done
+## bench: matrix products and attention beside the FMA peak, rows beside the memory, tokenizer, with what is built here
+bench: all
+	@bench/kernels.sh matmul $(shell nproc)
+	@bench/kernels.sh attention $(shell nproc)
+	@bench/tokenizer.sh
+## bench-peers: training steps and tokenizers beside PyTorch, tiktoken, tokenizers, gigatoken
+bench-peers: all $(PEERS)/ready
+	@$(PEERS)/bin/python bench/train_bench.py $(BUILD)/lockstep
+	@PEERS=$(PEERS)/bin/python bench/tokenizer.sh
+
 ## docs: write docs/commands.md anew from the commands' own tables
 docs: $(BIN)
 	$(BUILD)/lockstep help --markdown >docs/commands.md
@@ -112,6 +130,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all unit clean demo docs install help
+.PHONY: all unit clean demo docs install help test-peers bench bench-peers
 .SECONDARY:
 .DELETE_ON_ERROR:
