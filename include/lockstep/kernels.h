@@ -140,7 +140,8 @@ void lk_adamw_step(struct lk_math *, const struct lk_adamw *, size_t n, float *w
 /* True if every value is finite. */
 bool lk_all_finite(struct lk_math *, size_t n, const float *x);
 
-/* --- Scalars (docs/numerics.md, "Functions"); the float ones equal the vector ones bit for bit ------------------------ */
+/* --- Scalars (docs/numerics.md, "Functions"); the float ones equal the vector ones bit for bit ------------------------
+ * Unlike the functions above they do not touch the control word: callers outside lk_pool_run have set it (lk_fpenv_set). */
 float lk_exp(float), lk_log(float), lk_tanh(float), lk_sin(float), lk_cos(float);
 float lk_softmax_exp(float); /* exp for x >= -64, +0 below, NaN for NaN */
 double lk_exp64(double), lk_log64(double), lk_pow64(double base, double exponent), lk_cos_turns64(double turns); /* cos(2 pi t) */
