@@ -132,7 +132,7 @@ static void any_moment_may_be_the_last(void **state) {
         pid_t pid = fork();
         assert_true(pid >= 0);
         if (pid == 0) train_with(&(struct fault){.dir = world.dir});
-        usleep(1000 + test_random_below(&r, 60000));
+        usleep(1000 + test_random_below(&r, n % 3 ? 20000 : 60000));
         kill(pid, SIGKILL);
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);

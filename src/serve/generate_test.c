@@ -1,0 +1,210 @@
+/* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full contexts. */
+#include "lockstep/generate.h"
+#include "model/testing.h"
+
+/* A tokenizer of 256 bytes, some pairs, and the end token; a model over it whose draws are nearly free. */
+static struct lk_tokenizer *tokenizer;
+static struct lk_layout layout;
+static float *weights;
+static struct test_math math;
+
+static int setup(void **state) {
+    (void)state;
+    static const char text[] = "\xc3\xa9\xc3\xa9\xc3\xa9 \xe2\x82\xac\xe2\x82\xac\xe2\x82\xac abc abc abc the the the stop stop";
+    struct lk_bytes b = lk_bytes(text, sizeof text - 1);
+    struct test_random r = {99, 0};
+    OK(lk_tokenizer_train(&b, 1, 264, NULL, NULL, NULL, &tokenizer, &test_err));
+    struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 270, true, 1e-5, 10000, 0.02};
+    OK(lk_layout_init(&layout, &c, &test_err));
+    weights = lk_alloc(layout.floats * 4);
+    test_weights(&r, &layout, 0.3, weights);
+    math = test_math_open(NULL, 2);
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    test_math_close(&math);
+    lk_free(weights);
+    lk_layout_release(&layout);
+    lk_tokenizer_free(tokenizer);
+    return 0;
+}
+
+struct heard {
+    struct lk_buf text;
+    uint32_t pieces, most; /* most: end after so many pieces, 0: never */
+    bool pending, split;
+};
+static int hear(void *arg, const char *data, size_t size) {
+    struct heard *h = arg;
+    h->split |= h->pending; /* only the very last piece may end inside a character */
+    h->pending = lk_utf8_complete(data, size) != size;
+    OK(lk_buf_append(&h->text, data, size));
+    h->pieces++;
+    return h->most && h->pieces >= h->most;
+}
+static struct lk_generation generate(const char *prompt, struct lk_generate_options o, struct heard *h) {
+    struct lk_generation g;
+    *h = (struct heard){.most = h->most};
+    o.text = hear;
+    o.arg = h;
+    OK(lk_generate(math.math, &layout, weights, tokenizer, prompt, strlen(prompt), &o, &g, &test_err));
+    return g;
+}
+
+/* Drawn one by one from the training forward of all tokens so far: only while they fit the context. */
+static void tokens_are_those_of_the_training_forward(void **state) {
+    (void)state;
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        struct lk_sampling s = {.temperature = seed % 4 ? 1.3 : 0, .top_k = seed % 3 ? 0 : 50, .top_p = seed % 2 ? 1 : 0.9, .seed = seed};
+        struct heard h = {0};
+        struct lk_tokens all = {0};
+        struct lk_decoder *d;
+        uint64_t workspace[270];
+        uint32_t end = lk_tokenizer_end(tokenizer), tokens[24], n = 1, drawn = 0;
+        struct lk_generation g = generate("the abc", (struct lk_generate_options){.sampling = s, .max_tokens = 16}, &h);
+        OK(lk_decoder_create(&layout, math.math, 1, 24, LK_TRAINING, &d, &test_err));
+        OK(lk_tokenizer_encode(tokenizer, "the abc", 7, NULL, &all, &test_err));
+        tokens[0] = end; /* what a document begins with */
+        for (size_t i = 0; i < all.count; i++) tokens[n++] = all.ids[i];
+        uint32_t prompt = n;
+        while (n < 24 && drawn < 16) {
+            const float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL);
+            tokens[n] = lk_sample_token(logits + (size_t)(n - 1) * 270, lk_tokenizer_vocab(tokenizer), &s, n, workspace);
+            drawn++;
+            if (tokens[n] == end) break;
+            n++;
+        }
+        struct lk_buf text = LK_BUF_INIT;
+        OK(lk_tokenizer_decode(tokenizer, tokens + prompt, n - prompt, &text, &test_err));
+        assert_true(h.text.size >= text.size); /* the context may have been emptied and generation gone on */
+        if (text.size) assert_memory_equal(h.text.data, text.data, text.size);
+        assert_true(g.prompt_tokens == prompt && g.tokens >= drawn && !h.split);
+        lk_buf_release(&text);
+        lk_buf_release(&h.text);
+        lk_tokens_release(&all);
+        lk_decoder_free(d);
+    }
+}
+
+static void a_seed_gives_one_text(void **state) {
+    (void)state;
+    struct heard a = {0}, b = {0}, c = {0};
+    struct lk_generate_options o = {.sampling = {1.2, 0, 1, 7}, .max_tokens = 60};
+    generate("abc", o, &a);
+    generate("abc", o, &b);
+    o.sampling.seed = 8;
+    generate("abc", o, &c);
+    assert_true(a.text.size == b.text.size && a.text.size > 0);
+    assert_memory_equal(a.text.data, b.text.data, a.text.size);
+    assert_true(a.text.size != c.text.size || memcmp(a.text.data, c.text.data, a.text.size) != 0);
+    lk_buf_release(&a.text);
+    lk_buf_release(&b.text);
+    lk_buf_release(&c.text);
+}
+
+/* Longer than the context, and a prompt longer than it: nothing is written beyond the cache (sanitizers watch), the count is right. */
+static void a_full_context_goes_on(void **state) {
+    (void)state;
+    char prompt[400];
+    for (int length = 0; length < 399; length += 19) {
+        memset(prompt, 'q', (size_t)length);
+        prompt[length] = 0;
+        struct heard h = {0};
+        struct lk_generation g = generate(prompt, (struct lk_generate_options){.sampling = {1, 0, 1, (uint64_t)length}, .max_tokens = 80}, &h);
+        assert_true(g.finish == LK_FINISH_END || (g.finish == LK_FINISH_LENGTH && g.tokens == 80));
+        assert_int_equal(g.prompt_tokens, length + 1);
+        assert_false(h.split);
+        lk_buf_release(&h.text);
+    }
+    struct heard h = {0};
+    struct lk_generation g = generate("abc", (struct lk_generate_options){.sampling = {1, 0, 1, 1}}, &h);
+    assert_true(g.tokens == 0 && h.pieces == 0);
+    h.most = 3;
+    g = generate("abc", (struct lk_generate_options){.sampling = {1, 0, 1, 1}, .max_tokens = 50}, &h);
+    assert_true(g.finish == LK_FINISH_CALLER && h.pieces == 3);
+    lk_buf_release(&h.text);
+}
+
+/* The whole text of a generation is known from a run without stops; with a stop cut from its middle it must end just before that. */
+static void stop_texts_end_the_text_before_them(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("stops");
+    for (int n = 0; n < 150; n++) {
+        struct lk_generate_options o = {.sampling = {1.1, 0, 1, (uint64_t)n}, .max_tokens = 40};
+        struct heard whole = {0}, cut = {0};
+        generate("the", o, &whole);
+        if (whole.text.size < 12) {
+            lk_buf_release(&whole.text);
+            continue;
+        }
+        char stop[16];
+        const char *stops[3] = {"never in there, never", stop, "neither is this"};
+        size_t size = 1 + test_random_below(&r, 6), at = test_random_below(&r, (uint32_t)(whole.text.size - size));
+        memcpy(stop, whole.text.data + at, size);
+        stop[size] = 0;
+        size = strlen(stop);
+        if (size) {
+            const char *found = memmem(whole.text.data, whole.text.size, stop, size);
+            o.stops = stops;
+            o.stop_count = 3;
+            struct lk_generation g = generate("the", o, &cut);
+            assert_int_equal(g.finish, LK_FINISH_STOP);
+            assert_int_equal(cut.text.size, found - whole.text.data);
+            if (cut.text.size) assert_memory_equal(cut.text.data, whole.text.data, cut.text.size);
+            lk_buf_release(&cut.text);
+        }
+        lk_buf_release(&whole.text);
+    }
+}
+
+/* All pieces but the last end between characters, and together they are the text of the tokens. */
+static void characters_are_never_split(void **state) {
+    (void)state;
+    uint32_t pieces = 0;
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        struct heard h = {0};
+        const char *stops[] = {"\xc3\xa9\xc3\xa9\xc3", "zzzz"};
+        struct lk_generate_options o = {.sampling = {2, 0, 1, seed}, .max_tokens = 50, .stops = stops, .stop_count = seed % 3};
+        struct lk_generation g = generate("\xe2\x82\xac", o, &h);
+        assert_false(h.split);
+        assert_true(g.tokens <= 50);
+        pieces += h.pieces;
+        lk_buf_release(&h.text);
+    }
+    assert_true(pieces > 500);
+}
+
+static int generate_something(void) {
+    struct lk_generation g;
+    struct lk_generate_options o = {.sampling = {1, 0, 1, 3}, .max_tokens = 70};
+    return lk_generate(math.math, &layout, weights, tokenizer, "the stop", 8, &o, &g, &test_err);
+}
+static void no_memory_is_said(void **state) {
+    (void)state;
+    FAIL_EACH_ALLOCATION(generate_something());
+}
+
+static void a_tokenizer_too_large_is_refused(void **state) {
+    (void)state;
+    struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 260, true, 1e-5, 10000, 0.02};
+    struct lk_layout small;
+    struct lk_generation g;
+    OK(lk_layout_init(&small, &c, &test_err));
+    FAILS(lk_generate(math.math, &small, weights, tokenizer, "", 0, &(struct lk_generate_options){.max_tokens = 1}, &g, &test_err), LK_EINVAL,
+          "the tokenizer has 264 tokens, the model only 260");
+    lk_layout_release(&small);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_are_those_of_the_training_forward),
+        cmocka_unit_test(a_seed_gives_one_text),
+        cmocka_unit_test(a_full_context_goes_on),
+        cmocka_unit_test(stop_texts_end_the_text_before_them),
+        cmocka_unit_test(characters_are_never_split),
+        cmocka_unit_test(no_memory_is_said),
+        cmocka_unit_test(a_tokenizer_too_large_is_refused),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,133 @@
+/* Sampling against docs/numerics.md, section 10, written down with a plain sort. */
+#include "lockstep/generate.h"
+#include "model/testing.h"
+
+struct ranked {
+    float x;
+    uint32_t id;
+};
+static int by_rank(const void *a, const void *b) {
+    const struct ranked *p = a, *q = b;
+    if (p->x != q->x) return p->x > q->x ? -1 : 1;
+    return p->id < q->id ? -1 : 1;
+}
+
+static uint32_t expected(const float *logits, uint32_t n, const struct lk_sampling *s, uint32_t position) {
+    struct ranked *r = lk_alloc(n * sizeof *r);
+    uint32_t w[4], best = 0, token;
+    for (uint32_t i = 0; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    for (uint32_t i = 0; i < n; i++) r[i] = (struct ranked){logits[i] / (float)s->temperature, i};
+    if (s->temperature == 0) {
+        lk_free(r);
+        return best;
+    }
+    float *x = lk_alloc(n * sizeof *x);
+    for (uint32_t i = 0; i < n; i++) x[i] = r[i].x;
+    qsort(r, n, sizeof *r, by_rank);
+    float first = r[0].x;
+    uint32_t kept = s->top_k && s->top_k < n ? s->top_k : n;
+    double all = 0, sum, running = 0;
+    if (kept == n)
+        for (uint32_t i = 0; i < n; i++) all += lk_softmax_exp(x[i] - first);
+    else
+        for (uint32_t i = 0; i < kept; i++) all += lk_softmax_exp(r[i].x - first);
+    sum = all;
+    if (s->top_p < 1) {
+        uint32_t smallest = 0;
+        for (sum = 0; smallest < kept; ) {
+            sum += lk_softmax_exp(r[smallest++].x - first);
+            if (!(sum < s->top_p * all)) break;
+        }
+        kept = smallest;
+    }
+    lk_random(s->seed, LK_PURPOSE_SAMPLE, position, 0, 0, 0, w);
+    double u = (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
+    token = r[kept - 1].id;
+    for (uint32_t i = 0; i < kept; i++) {
+        running += lk_softmax_exp(r[i].x - first);
+        if (running > u * sum) {
+            token = r[i].id;
+            break;
+        }
+    }
+    lk_free(x);
+    lk_free(r);
+    return token;
+}
+
+/* Logits with ties, signed zeros, values so far down that their share is +0. */
+static void fill(struct test_random *r, float *x, uint32_t n) {
+    uint32_t kind = test_random_below(r, 5);
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] = (float)(test_uniform(r) * 12 - 6);
+        if (kind == 1) x[i] = (float)test_random_below(r, 4) - 2; /* many ties */
+        if (kind == 2) x[i] = test_random_below(r, 2) ? 0.0f : -0.0f;
+        if (kind == 3 && test_random_below(r, 3)) x[i] -= 300;
+        if (kind == 4) x[i] = x[i] * 40;
+    }
+}
+
+static void draws_are_those_of_a_plain_sort(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("sampling");
+    static const double temperatures[] = {0, 0.3, 0.7, 1, 1.7, 5}, top_ps[] = {1, 0.95, 0.5, 0.1, 1e-9, 0};
+    for (int n = 0; n < 6000; n++) {
+        uint32_t vocab = 1 + test_random_below(&r, n % 50 ? 40 : 3000), ks[] = {0, 1, 2, vocab / 2, vocab, vocab + 5};
+        float *x = lk_alloc(vocab * 4);
+        uint64_t *workspace = lk_alloc(vocab * 8);
+        struct lk_sampling s = {temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)], top_ps[test_random_below(&r, 6)],
+                                (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000)};
+        fill(&r, x, vocab);
+        for (uint32_t position = 0; position < 4; position++) {
+            uint32_t token = lk_sample_token(x, vocab, &s, position * 77, workspace), wanted = expected(x, vocab, &s, position * 77);
+            if (token != wanted)
+                fail_msg("%u tokens, temperature %g, top-k %u, top-p %g: token %u, not %u", vocab, s.temperature, s.top_k, s.top_p, token, wanted);
+        }
+        lk_free(x);
+        lk_free(workspace);
+    }
+}
+
+static void greedy_ties_go_to_the_lowest_id(void **state) {
+    (void)state;
+    const float x[] = {-1, 3, 2, 3, -5, 3}, zeros[] = {-0.0f, 0.0f, -0.0f};
+    uint64_t workspace[6];
+    struct lk_sampling s = {.top_p = 1};
+    assert_int_equal(lk_sample_token(x, 6, &s, 0, workspace), 1);
+    assert_int_equal(lk_sample_token(zeros, 3, &s, 0, workspace), 0);
+    s = (struct lk_sampling){.temperature = 1, .top_k = 1, .top_p = 1};
+    for (uint32_t p = 0; p < 50; p++) {
+        assert_int_equal(lk_sample_token(x, 6, &s, p, workspace), 1);
+        assert_int_equal(lk_sample_token(zeros, 3, &s, p, workspace), 0);
+    }
+}
+
+/* Frequencies are the softmax's; another seed or position draws another sequence. */
+static void frequencies_follow_the_logits(void **state) {
+    (void)state;
+    const float x[] = {0, 1, 2, -1};
+    const double share[] = {0.08714432, 0.23688282, 0.64391426, 0.03205860};
+    uint64_t workspace[4];
+    uint32_t count[4] = {0}, same = 0;
+    struct lk_sampling s = {.temperature = 1, .top_p = 1, .seed = 5}, other = {.temperature = 1, .top_p = 1, .seed = 6};
+    for (uint32_t p = 0; p < 20000; p++) {
+        uint32_t t = lk_sample_token(x, 4, &s, p, workspace);
+        count[t]++;
+        same += t == lk_sample_token(x, 4, &other, p, workspace);
+    }
+    for (int i = 0; i < 4; i++) { /* five standard deviations are below 0.018 */
+        double off = count[i] / 20000.0 - share[i];
+        assert_true(off < 0.018 && off > -0.018);
+    }
+    assert_true(same < 11000); /* 0.479 expected */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(draws_are_those_of_a_plain_sort),
+        cmocka_unit_test(greedy_ties_go_to_the_lowest_id),
+        cmocka_unit_test(frequencies_follow_the_logits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
