@@ -29,5 +29,8 @@ int lk_threads_default(void);
 unsigned long long lk_fpenv_set(void);
 void lk_fpenv_restore(unsigned long long old);
 int lk_fpenv_ok(void); /* 1 when this thread's control bits are as the numeric contract wants */
+/* First in a public function that computes: the numeric environment until it returns, whatever its caller had set. */
+static inline void lk_fpenv_leave(unsigned long long *old) { lk_fpenv_restore(*old); }
+#define LK_NUMERIC_SCOPE() unsigned long long lk_fpenv_before __attribute__((cleanup(lk_fpenv_leave))) = lk_fpenv_set()
 
 #endif

@@ -98,6 +98,7 @@ static void position_gradient(const struct gradients *g, float *out) {
 
 const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, const struct lk_row_part *parts, size_t part_count,
                                  bool accumulate, float *gradient) {
+    LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode != LK_INFER && part_count <= d->max_sequences);
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;

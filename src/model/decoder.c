@@ -103,6 +103,7 @@ size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positio
 
 int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode,
                       struct lk_decoder **out, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
     size_t bytes = lk_decoder_bytes(layout, sequences, positions, mode);
     struct lk_decoder *d = lk_calloc(1, sizeof *d);
@@ -216,6 +217,7 @@ static float *pass_forward(struct lk_decoder *d, const float *weights, const str
 
 float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t sequences, uint32_t positions, const uint32_t *tokens,
                           const uint32_t *document_start) {
+    LK_NUMERIC_SCOPE();
     LK_ASSERT(sequences > 0 && positions > 0 && positions <= d->layout->config.context);
     LK_ASSERT((size_t)sequences * positions <= (size_t)d->max_sequences * d->max_positions);
     d->sequences = sequences;
@@ -244,6 +246,7 @@ void lk_kv_cache_release(struct lk_kv_cache *cache) {
 
 float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_kv_cache *cache, uint32_t count, const uint32_t *tokens,
                          uint32_t wanted) {
+    LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
     LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
     struct lk__pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};

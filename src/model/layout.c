@@ -99,6 +99,7 @@ static void gpt2_tensors(struct lk_layout *l) {
 }
 
 int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     int code = lk_model_config_check(c, err);
     if (code) return code;
     *l = (struct lk_layout){.config = *c, .embedding = -1, .positions = -1, .norm = -1, .norm_bias = -1, .head = -1};
@@ -121,6 +122,7 @@ void lk_layout_release(struct lk_layout *l) {
 }
 
 void lk_layout_initialise(const struct lk_layout *l, struct lk_math *math, uint64_t seed, float *w) {
+    LK_NUMERIC_SCOPE();
     lk_zero(math, l->floats, w);
     for (size_t i = 0; i < l->tensor_count; i++) {
         const struct lk_tensor *t = &l->tensors[i];

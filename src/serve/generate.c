@@ -146,6 +146,7 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
 int lk_generate(struct lk_math *math, const struct lk_layout *layout, const float *weights, const struct lk_tokenizer *tokenizer,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *options, struct lk_generation *out,
                 struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     struct generator g = {.math = math, .layout = layout, .weights = weights, .tokenizer = tokenizer, .options = options};
     memset(out, 0, sizeof *out);
     int code = start(&g, prompt, prompt_size, err);

@@ -53,6 +53,7 @@ static double uniform(uint64_t seed, uint32_t position) {
 }
 
 uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *s, uint32_t position, uint64_t *heap) {
+    LK_NUMERIC_SCOPE();
     if (s->temperature == 0 || tokens == 1) return greatest(logits, tokens);
     float t = (float)s->temperature;
     uint32_t n = tokens;

@@ -164,6 +164,7 @@ static void name_from_file(const char *file, char *out) {
 }
 
 int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < COUNT; i++)
         if (*options[i].fallback) set_option(out, &options[i], options[i].fallback, "default", NULL);
@@ -276,6 +277,7 @@ static int option_from_json(struct lk_run_config *c, const struct lk_option *o, 
 }
 
 int lk_run_config_from_json(const json_t *all, struct lk_run_config *out, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < COUNT; i++) {
         const json_t *v = json_object_get(json_object_get(all, options[i].section), options[i].key);
@@ -286,6 +288,7 @@ int lk_run_config_from_json(const json_t *all, struct lk_run_config *out, struct
 }
 
 int lk_run_identity(const struct lk_run_config *c, const struct lk_root *dataset, struct lk_root *out, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     char hex[LK_ROOT_HEX];
     struct lk_buf text = LK_BUF_INIT;
     json_t *all = config_json(c, true), *run = json_object_get(all, "run");

@@ -8,6 +8,7 @@
 
 int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math,
                     const struct lk_dataset *dataset, uint32_t micro_batch, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     *e = (struct lk__engine){.config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
     e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, c->context);
     int code = lk__units_make(c->sequences, c->grains, micro_batch, &e->units, &e->unit_count, err);
@@ -110,6 +111,7 @@ static double gradient_norm(struct lk__engine *e) {
 }
 
 int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     const struct lk_layout *l = e->layout;
     row->step = (uint32_t)state->updates + 1;
     row->learning_rate = lk_learning_rate(e->config, (uint32_t)state->updates);
@@ -134,6 +136,7 @@ int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, stru
 }
 
 void lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_ledger_row *row) {
+    LK_NUMERIC_SCOPE();
     const struct lk_run_config *c = e->config;
     double t = (double)(state->updates + 1), correction = 1 - lk_pow64(c->beta2, t);
     struct lk_adamw a = {.beta1 = (float)c->beta1, .one_minus_beta1 = (float)(1 - c->beta1), .beta2 = (float)c->beta2,

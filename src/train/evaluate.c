@@ -39,6 +39,7 @@ static uint64_t add_losses(const struct buffers *b, uint32_t sequences, uint32_t
 int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struct lk_layout *layout, struct lk_math *math, const float *weights,
                  const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out,
                  struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
     uint64_t all = lk_dataset_sequences(dataset, LK_HELD_OUT, context), n = sequences && sequences < all ? sequences : all;
     size_t rows = (size_t)max_sequences * context, vocab = layout->config.vocab;
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");

@@ -2,6 +2,7 @@
 #include "lockstep/train.h"
 
 double lk_learning_rate(const struct lk_run_config *c, uint32_t step) {
+    LK_NUMERIC_SCOPE();
     double rate = c->learning_rate;
     if (step < c->warmup) return rate * ((step + 1.0) / c->warmup);
     if (c->schedule == LK_CONSTANT) return rate;
