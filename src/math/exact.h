@@ -30,14 +30,14 @@ static inline double lk__double(uint64_t u) {
     return x;
 }
 
-/* fma in software. The product of two floats is exact in double. The sum with c is rounded to odd (the last bit of an inexact
- * result is set), which keeps what the second rounding, to float, must know: 53 bits are more than 24 + 2, and float's
- * denormals are normal doubles (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums"). */
+/* fma in software. The product of two floats is exact in double. The sum with c is rounded to odd (the last bit of an
+ * inexact result is set), which keeps what the second rounding, to float, must know: 53 bits are more than 24 + 2, and
+ * float's denormals are normal doubles (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums"). */
 static inline float lk__soft_fma(float a, float b, float c) {
     double p = (double)a * (double)b, d = (double)c, s = p + d;
     uint64_t u = lk__bits64(s);
     if ((u >> 52 & 0x7ff) == 0x7ff || s == 0) return (float)s; /* a sum of 0 is exact: p is normal or 0 */
-    double dd = s - p, e = (p - (s - dd)) + (d - dd);            /* two-sum: s + e = p + d exactly */
+    double dd = s - p, e = (p - (s - dd)) + (d - dd);          /* two-sum: s + e = p + d exactly */
     if (e != 0 && !(u & 1)) u += ((e > 0) == (s > 0)) ? 1 : (uint64_t)-1;
     return (float)lk__double(u);
 }

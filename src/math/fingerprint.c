@@ -1,19 +1,20 @@
-/* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints another
- * one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
+/* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints
+ * another one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
 #include "lockstep/hash.h"
 #include "lockstep/random.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 
-/* Arrays are taken one after another from one arena, and all of it is hashed, inputs and results. Their order matters: never
- * two in one argument list, which C evaluates in any order. */
+/* Arrays are taken one after another from one arena, and all of it is hashed, inputs and results. Their order matters:
+ * never two in one argument list, which C evaluates in any order. */
 struct work {
     struct lk_math *math;
     struct lk_arena memory;
     uint32_t arrays;
 };
 
-/* n floats: mostly in [-2, 2), some tiny, denormal or zero. Element i of array a: words of random(3, verify, 0, 0, a, i). */
+/* n floats: mostly in [-2, 2), some tiny, denormal or zero. Element i of array a: words of random(3, verify, 0, 0, a, i).
+ */
 static float *fill(struct work *w, size_t n) {
     float *x = lk_arena_take(&w->memory, n * sizeof *x);
     LK_ASSERT(x);
@@ -36,10 +37,19 @@ static float *zeros(struct work *w, size_t n) {
 static void products(struct work *w) {
     enum { M = 37, N = 83, K = 1037 };
     float *a = fill(w, M * K), *b = fill(w, N * K), *at = fill(w, M * K), *bt = fill(w, N * K);
-    const struct lk_mm_part parts[] = {{a, bt, K, 1, 1, K, K, false}, {at, b, 1, M, N, 1, 700, true}, {a + 5, b, K, 1, N, 1, 300, true},
+    const struct lk_mm_part parts[] = {{a, bt, K, 1, 1, K, K, false},
+                                       {at, b, 1, M, N, 1, 700, true},
+                                       {a + 5, b, K, 1, N, 1, 300, true},
                                        {at, bt, 1, M, 1, K, 77, true}};
     float *c = fill(w, M * N), *bias = fill(w, N), *residual = fill(w, M * N);
-    struct lk_mm mm = {.m = M, .n = N, .parts = parts, .part_count = 4, .c = c, .ldc = N, .bias = bias, .residual = residual,
+    struct lk_mm mm = {.m = M,
+                       .n = N,
+                       .parts = parts,
+                       .part_count = 4,
+                       .c = c,
+                       .ldc = N,
+                       .bias = bias,
+                       .residual = residual,
                        .ld_residual = N};
     lk_matmul(w->math, &mm);
     mm.part_count = 1, mm.accumulate = true, mm.bias = mm.residual = NULL;
@@ -50,9 +60,21 @@ static void attention(struct work *w) {
     enum { S = 2, T = 71, H = 4, KV = 2, D = 18 };
     uint32_t start[S * T];
     for (uint32_t i = 0; i < S * T; i++) start[i] = i % T < 29 ? 0 : 29;
-    float *q = fill(w, S * T * H * D), *k = fill(w, S * T * KV * D), *v = fill(w, S * T * KV * D), *dout = fill(w, S * T * H * D);
-    struct lk_attention a = {.sequences = S, .queries = T, .heads = H, .kv_heads = KV, .head_dim = D, .q = q, .k = k, .v = v,
-                             .ldq = H * D, .ldk = KV * D, .ldv = KV * D, .kv_rows = T, .ldo = H * D};
+    float *q = fill(w, S * T * H * D), *k = fill(w, S * T * KV * D), *v = fill(w, S * T * KV * D),
+          *dout = fill(w, S * T * H * D);
+    struct lk_attention a = {.sequences = S,
+                             .queries = T,
+                             .heads = H,
+                             .kv_heads = KV,
+                             .head_dim = D,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .ldq = H * D,
+                             .ldk = KV * D,
+                             .ldv = KV * D,
+                             .kv_rows = T,
+                             .ldo = H * D};
     for (int masked = 0; masked < 2; masked++) {
         a.document_start = masked ? start : NULL;
         a.o = zeros(w, S * T * H * D);
@@ -70,7 +92,8 @@ static void rows(struct work *w) {
     const float *x = fill(w, R * N), *gain = fill(w, N), *bias = fill(w, N), *dy = fill(w, R * N);
     const struct lk_row_part parts[] = {{0, 13, true}, {13, 8, false}, {21, 11, true}, {32, 9, true}};
     for (int layer = 0; layer < 2; layer++) {
-        float *y = zeros(w, R * N), *mean = zeros(w, R), *rstd = zeros(w, R), *dx = zeros(w, R * N), *xhat = zeros(w, R * N);
+        float *y = zeros(w, R * N), *mean = zeros(w, R), *rstd = zeros(w, R), *dx = zeros(w, R * N),
+              *xhat = zeros(w, R * N);
         lk_norm_forward(m, R, N, x, gain, layer ? bias : NULL, 1e-5f, y, mean, rstd);
         lk_norm_backward(m, R, N, x, gain, mean, rstd, layer, dy, layer ? y : NULL, dx, xhat);
         lk_column_sum(m, N, dy, N, layer ? xhat : NULL, N, parts, 4, false, zeros(w, N));

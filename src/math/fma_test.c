@@ -1,17 +1,25 @@
-/* Our own fma against the machine's, on cases made to be hard: ties, cancellation, results among the denormals, double rounding. */
+/* Our own fma against the machine's, on cases made to be hard: ties, cancellation, results among the denormals, double
+ * rounding. */
 #include "math/exact.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #if defined(__x86_64__)
-__attribute__((target("fma"))) static float machine_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+__attribute__((target("fma"))) static float machine_fma(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+}
 #elif defined(__aarch64__)
-static float machine_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static float machine_fma(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+}
 #else
-static float machine_fma(float a, float b, float c) { return lk__soft_fma(a, b, c); }
+static float machine_fma(float a, float b, float c) {
+    return lk__soft_fma(a, b, c);
+}
 #endif
 
 static uint64_t state = 0x853c49e6748fea9bu;
@@ -28,7 +36,9 @@ static float number(int bits, int low, int high) {
 static void check(float a, float b, float c) {
     float soft = lk__soft_fma(a, b, c), machine = machine_fma(a, b, c);
     if (soft != soft && machine != machine) return;
-    if (lk__bits32(soft) != lk__bits32(machine)) fail_msg("fma(%a, %a, %a): ours %a, the machine's %a", (double)a, (double)b, (double)c, (double)soft, (double)machine);
+    if (lk__bits32(soft) != lk__bits32(machine))
+        fail_msg("fma(%a, %a, %a): ours %a, the machine's %a", (double)a, (double)b, (double)c, (double)soft,
+                 (double)machine);
 }
 
 static void our_fma_is_exact(void **unused) {
@@ -59,8 +69,9 @@ static void our_fma_is_exact(void **unused) {
 static void special_values_of_fma(void **unused) {
     (void)unused;
     if (!lk__cpu_has_fma()) skip();
-    static const uint32_t bits[] = {0, 0x80000000u, 1, 0x80000001u, 0x7fffff, 0x800000, 0x3f800000, 0xbf800000u, 0x3f800001,
-                                    0x7f7fffff, 0xff7fffffu, 0x7f800000, 0xff800000u, 0x7fc00000, 0x33800000, 0x4b800000};
+    static const uint32_t bits[] = {0,           0x80000000u, 1,          0x80000001u, 0x7fffff,    0x800000,
+                                    0x3f800000,  0xbf800000u, 0x3f800001, 0x7f7fffff,  0xff7fffffu, 0x7f800000,
+                                    0xff800000u, 0x7fc00000,  0x33800000, 0x4b800000};
     size_t n = sizeof bits / sizeof *bits;
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++)

@@ -28,7 +28,9 @@ static struct pair two_product(double a, double b) {
     return (struct pair){p, ((x.h * y.h - p) + x.h * y.l + x.l * y.h) + x.l * y.l};
 }
 
-static double power(int n) { return lk__double((uint64_t)(n + 1023) << 52); }
+static double power(int n) {
+    return lk__double((uint64_t)(n + 1023) << 52);
+}
 
 #define LOG2E 0x1.71547652b82fep+0
 #define LN2_H 0x1.62e42fefa2p-1 /* 41 bits: its product with an exponent is exact */
@@ -36,9 +38,19 @@ static double power(int n) { return lk__double((uint64_t)(n + 1023) << 52); }
 
 /* exp(h + l), |l| tiny; the sum of the series to r^14 / 14!, the smallest terms first */
 static double exp_pair(double h, double l) {
-    static const double c[] = {1.0 / 87178291200.0, 1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
-                               1.0 / 362880.0,      1.0 / 40320.0,      1.0 / 5040.0,      1.0 / 720.0,      1.0 / 120.0,
-                               1.0 / 24.0,          1.0 / 6.0,          0.5};
+    static const double c[] = {1.0 / 87178291200.0,
+                               1.0 / 6227020800.0,
+                               1.0 / 479001600.0,
+                               1.0 / 39916800.0,
+                               1.0 / 3628800.0,
+                               1.0 / 362880.0,
+                               1.0 / 40320.0,
+                               1.0 / 5040.0,
+                               1.0 / 720.0,
+                               1.0 / 120.0,
+                               1.0 / 24.0,
+                               1.0 / 6.0,
+                               0.5};
     if (h != h) return h;
     if (h > 710) h = 710, l = 0;
     if (h < -746) h = -746, l = 0;
@@ -51,7 +63,9 @@ static double exp_pair(double h, double l) {
     return s * power(half) * power(i - half);
 }
 
-double lk_exp64(double x) { return exp_pair(x, 0); }
+double lk_exp64(double x) {
+    return exp_pair(x, 0);
+}
 
 /* log x of a positive finite x as an unrounded sum, to about 2^-60 of it. */
 static struct pair log_pair(double x) {
@@ -94,7 +108,9 @@ double lk_pow64(double base, double exponent) {
     return exp_pair(p.h, p.l + exponent * y.l);
 }
 
-double lk_sqrt64(double x) { return __builtin_sqrt(x); }
+double lk_sqrt64(double x) {
+    return __builtin_sqrt(x);
+}
 
 /* The series of sin and cos on |r| <= pi/4 (and a little more). */
 static double sin_series(double r) {
@@ -133,6 +149,12 @@ static double sin_or_cos(double x, int quarter) {
     return q & 2 ? -y : y;
 }
 
-float lk_log(float x) { return (float)lk_log64((double)x); }
-float lk_sin(float x) { return x == 0 ? x : (float)sin_or_cos((double)x, 0); }
-float lk_cos(float x) { return (float)sin_or_cos((double)x, 1); }
+float lk_log(float x) {
+    return (float)lk_log64((double)x);
+}
+float lk_sin(float x) {
+    return x == 0 ? x : (float)sin_or_cos((double)x, 0);
+}
+float lk_cos(float x) {
+    return (float)sin_or_cos((double)x, 1);
+}

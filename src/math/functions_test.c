@@ -1,16 +1,17 @@
-/* Section 9 of docs/numerics.md: exp and tanh have the same bits in every instruction set and with our own fma; exp, tanh, log,
- * sin, cos are within one ulp. A stride through all 2^32 floats here; `functions_test all` (make test-exhaustive) takes every
- * one. The judge is libm's double function, whose own error of less than an ulp of double is 2^-28 of ours; where that could
- * matter, within 2^-20 ulp of the bound, MPFR decides. */
+/* Section 9 of docs/numerics.md: exp and tanh have the same bits in every instruction set and with our own fma; exp, tanh,
+ * log, sin, cos are within one ulp. A stride through all 2^32 floats here; `functions_test all` (make test-exhaustive)
+ * takes every one. The judge is libm's double function, whose own error of less than an ulp of double is 2^-28 of ours;
+ * where that could matter, within 2^-20 ulp of the bound, MPFR decides. */
+#include "lockstep/mem.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
-#include "lockstep/mem.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <cmocka.h>
 #ifdef LK_MPFR
 #include <mpfr.h>
@@ -27,14 +28,21 @@ static const char *const names[] = {"exp", "tanh", "log", "sin", "cos"};
 
 static double judge(enum function f, double x) {
     switch (f) {
-    case EXP: return exp(x);
-    case TANH: return tanh(x);
-    case LOG: return log(x);
-    case SIN: return sin(x);
-    default: return cos(x);
+    case EXP:
+        return exp(x);
+    case TANH:
+        return tanh(x);
+    case LOG:
+        return log(x);
+    case SIN:
+        return sin(x);
+    default:
+        return cos(x);
     }
 }
-static float ours(enum function f, float x) { return f == LOG ? lk_log(x) : f == SIN ? lk_sin(x) : lk_cos(x); }
+static float ours(enum function f, float x) {
+    return f == LOG ? lk_log(x) : f == SIN ? lk_sin(x) : lk_cos(x);
+}
 
 #ifdef LK_MPFR
 /* |y - f(x)| in ulps of the true value, to 200 bits. */
@@ -96,7 +104,8 @@ static void sweep_tile(void *arg, size_t tile, int thread) {
         float *to = t ? z : y;
         (s->f == EXP ? tables[t].exp_n : tables[t].tanh_n)(n, x, to);
         for (size_t i = 0; t && i < n; i++)
-            if (lk__bits32(y[i]) != lk__bits32(z[i]) && !(y[i] != y[i] && z[i] != z[i]) && !s->unequal[thread]++) s->first_unequal[thread] = x[i];
+            if (lk__bits32(y[i]) != lk__bits32(z[i]) && !(y[i] != y[i] && z[i] != z[i]) && !s->unequal[thread]++)
+                s->first_unequal[thread] = x[i];
     }
     for (size_t i = 0; i < n && s->f > TANH; i++) y[i] = ours(s->f, x[i]);
     for (size_t i = 0; i < n; i++) {
@@ -121,7 +130,8 @@ static void all_inputs(void **state) {
         s.doubtful[0] += s.doubtful[i];
         s.unequal[0] += s.unequal[i];
     }
-    print_message("%-4s max %.5f ulp at %a; %lu judged by MPFR; %lu unequal\n", names[f], s.worst[0], (double)s.at[0], s.doubtful[0], s.unequal[0]);
+    print_message("%-4s max %.5f ulp at %a; %lu judged by MPFR; %lu unequal\n", names[f], s.worst[0], (double)s.at[0],
+                  s.doubtful[0], s.unequal[0]);
     if (s.unequal[0]) fail_msg("%s: instruction sets differ, first at %a", names[f], (double)s.first_unequal[0]);
     assert_true(s.worst[0] <= 1);
 }
@@ -132,7 +142,9 @@ static double uniform(void) {
     random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
     return (double)(random_state >> 11) * 0x1p-53;
 }
-static double relative(double y, long double t) { return (double)fabsl((y - t) / t); }
+static double relative(double y, long double t) {
+    return (double)fabsl((y - t) / t);
+}
 static void keep(double *worst, double e) {
     if (!(e <= *worst)) *worst = e;
 }
@@ -142,7 +154,8 @@ static void doubles_are_accurate(void **unused) {
     if (sizeof(long double) == sizeof(double)) skip();
     double e = 0, l = 0, c = 0, p = 0, near_one = 0;
     for (int i = 0; i < 200000; i++) {
-        double u = uniform(), x = (u - 0.5) * 1400, y = (0.5 + u) * ldexp(1, (int)(uniform() * 200) - 100), b = 0.9 + 0.1 * u;
+        double u = uniform(), x = (u - 0.5) * 1400, y = (0.5 + u) * ldexp(1, (int)(uniform() * 200) - 100),
+               b = 0.9 + 0.1 * u;
         keep(&e, relative(lk_exp64(x), expl((long double)x)));
         keep(&l, relative(lk_log64(y), logl((long double)y)));
         double close = 1 + (u - 0.5) * 0x1p-10;
@@ -168,13 +181,18 @@ static void special_values(void **unused) {
     assert_true(lk_softmax_exp(-inf) == 0);
     assert_true(lk_tanh(inf) == 1 && lk_tanh(-inf) == -1 && lk_tanh(tiny) == tiny && isnan(lk_tanh(NAN)));
     assert_true(lk_tanh(-0.0f) == 0 && signbit(lk_tanh(-0.0f)));
-    assert_true(lk_log(0) == -inf && lk_log(-0.0f) == -inf && isnan(lk_log(-1)) && lk_log(inf) == inf && lk_log(1) == 0 && isnan(lk_log(NAN)));
-    assert_true(lk_sin(0) == 0 && lk_cos(0) == 1 && isnan(lk_sin(inf)) && isnan(lk_cos(NAN)) && isnan(lk_sin(0x1.000002p24f)));
+    assert_true(lk_log(0) == -inf && lk_log(-0.0f) == -inf && isnan(lk_log(-1)) && lk_log(inf) == inf && lk_log(1) == 0 &&
+                isnan(lk_log(NAN)));
+    assert_true(lk_sin(0) == 0 && lk_cos(0) == 1 && isnan(lk_sin(inf)) && isnan(lk_cos(NAN)) &&
+                isnan(lk_sin(0x1.000002p24f)));
     assert_true(signbit(lk_sin(-0.0f)));
-    assert_true(lk_pow64(0.9, 0) == 1 && lk_pow64(0, 3) == 0 && isnan(lk_pow64(-1, 2)) && lk_pow64(2, 10) == 1024 && lk_pow64(10, -400) == 0);
+    assert_true(lk_pow64(0.9, 0) == 1 && lk_pow64(0, 3) == 0 && isnan(lk_pow64(-1, 2)) && lk_pow64(2, 10) == 1024 &&
+                lk_pow64(10, -400) == 0);
     assert_true(lk_exp64(-800) == 0 && isinf(lk_exp64(800)) && isnan(lk_exp64(NAN)) && lk_exp64(0) == 1);
-    assert_true(isinf(lk_log64(0)) && isnan(lk_log64(-1)) && lk_log64(1) == 0 && relative(lk_log64(0x1p-1070), -1070 * 0.693147180559945309417232L) < 1e-15);
-    assert_true(lk_cos_turns64(0) == 1 && lk_cos_turns64(0.5) == -1 && lk_cos_turns64(0.25) == 0 && lk_cos_turns64(1e300) == 1);
+    assert_true(isinf(lk_log64(0)) && isnan(lk_log64(-1)) && lk_log64(1) == 0 &&
+                relative(lk_log64(0x1p-1070), -1070 * 0.693147180559945309417232L) < 1e-15);
+    assert_true(lk_cos_turns64(0) == 1 && lk_cos_turns64(0.5) == -1 && lk_cos_turns64(0.25) == 0 &&
+                lk_cos_turns64(1e300) == 1);
     assert_true(lk_sqrt64(2) == sqrt(2) && isnan(lk_cos_turns64(INFINITY)));
 }
 
@@ -192,12 +210,9 @@ int main(int argc, char **argv) {
     lk__fill_ref_soft(&tables[count++]);
     static enum function f[FUNCTIONS] = {EXP, TANH, LOG, SIN, COS};
     const struct CMUnitTest tests[] = {
-        {"exp", all_inputs, NULL, NULL, &f[EXP]},
-        {"tanh", all_inputs, NULL, NULL, &f[TANH]},
-        {"log", all_inputs, NULL, NULL, &f[LOG]},
-        {"sin", all_inputs, NULL, NULL, &f[SIN]},
-        {"cos", all_inputs, NULL, NULL, &f[COS]},
-        cmocka_unit_test(doubles_are_accurate),
+        {"exp", all_inputs, NULL, NULL, &f[EXP]}, {"tanh", all_inputs, NULL, NULL, &f[TANH]},
+        {"log", all_inputs, NULL, NULL, &f[LOG]}, {"sin", all_inputs, NULL, NULL, &f[SIN]},
+        {"cos", all_inputs, NULL, NULL, &f[COS]}, cmocka_unit_test(doubles_are_accurate),
         cmocka_unit_test(special_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

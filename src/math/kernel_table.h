@@ -1,6 +1,6 @@
-/* The kernel table: serial kernels on a range of rows, elements or a tile. `ref` fills every slot; an instruction set overrides
- * those it is faster at. The drivers (matmul.c, attention.c, rows.c) cut work into tiles by shape and call these from the
- * pool's threads with the numeric environment set. Private to src/math. */
+/* The kernel table: serial kernels on a range of rows, elements or a tile. `ref` fills every slot; an instruction set
+ * overrides those it is faster at. The drivers (matmul.c, attention.c, rows.c) cut work into tiles by shape and call these
+ * from the pool's threads with the numeric environment set. Private to src/math. */
 #ifndef LOCKSTEP_MATH_KERNEL_TABLE_H
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
 #include "lockstep/kernels.h"
@@ -10,31 +10,32 @@ struct lk__kernels {
     const char *isa;
     size_t vector; /* floats a vector */
 
-    /* Matrix product. mm_cut chooses the tile of C by the shape alone (both results >= 1, edges are cut short by the driver);
-     * mm_tile makes one tile, rows [i0, i1), columns [j0, j1), all parts and groups, epilogue included. scratch: at least
-     * mm_scratch_bytes, a constant, 64-byte aligned. ref: cut 64 x 64, no scratch. */
+    /* Matrix product. mm_cut chooses the tile of C by the shape alone (both results >= 1, edges are cut short by the
+     * driver); mm_tile makes one tile, rows [i0, i1), columns [j0, j1), all parts and groups, epilogue included. scratch:
+     * at least mm_scratch_bytes, a constant, 64-byte aligned. ref: cut 64 x 64, no scratch. */
     size_t mm_scratch_bytes;
     void (*mm_cut)(const struct lk_mm *, size_t *tile_rows, size_t *tile_columns);
     void (*mm_tile)(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;
-    void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1, void *scratch);
-    void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq, float *dk,
-                               float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+    void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
+                              void *scratch);
+    void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
+                               float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
 
     /* Rows [0, rows). */
     void (*norm_forward)(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
                          float *mean, float *rstd);
-    void (*norm_backward)(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd, bool layer,
-                          const float *dy, const float *dx_add, float *dx, float *normalised);
-    void (*cross_entropy)(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale, bool gradient,
-                          float *loss);
+    void (*norm_backward)(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd,
+                          bool layer, const float *dy, const float *dx_add, float *dx, float *normalised);
+    void (*cross_entropy)(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale,
+                          bool gradient, float *loss);
     void (*rope)(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
                  const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx);
     /* Columns [0, n) of all parts. */
-    void (*column_sum)(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor, const struct lk_row_part *parts,
-                       size_t part_count, bool accumulate, float *out);
+    void (*column_sum)(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
+                       const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
     /* Elements [0, n). */
     void (*swiglu_forward)(size_t n, const float *gate, const float *up, float *out);
     void (*swiglu_backward)(size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup);
@@ -69,6 +70,8 @@ struct lk_math {
     size_t scratch_bytes;
 };
 /* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
-static inline void *lk__scratch(struct lk_math *m, int thread) { return m->scratch + (size_t)thread * m->scratch_bytes; }
+static inline void *lk__scratch(struct lk_math *m, int thread) {
+    return m->scratch + (size_t)thread * m->scratch_bytes;
+}
 
 #endif

@@ -1,14 +1,15 @@
 /* Every kernel of every instruction set, and the reference with our own fma, gives the bits of the reference, on plain,
- * hostile and special values and on all lengths around a vector and around the 64 lanes. (Matrix products and attention have
- * tests of their own; here they are compared between the two builds of the reference.) */
+ * hostile and special values and on all lengths around a vector and around the 64 lanes. (Matrix products and attention
+ * have tests of their own; here they are compared between the two builds of the reference.) */
+#include "lockstep/mem.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
-#include "lockstep/mem.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <cmocka.h>
 
 static uint64_t state = 0x9e3779b97f4a7c15u;
@@ -84,18 +85,21 @@ static struct arrays copy(const struct arrays *from) {
 static void release(struct arrays *a) {
     for (size_t i = 0; i < ARRAYS; i++) free(a->x[i]);
 }
-static uint32_t bits(float x) { return x != x ? 0x7fc00000u : lk__bits32(x); }
+static uint32_t bits(float x) {
+    return x != x ? 0x7fc00000u : lk__bits32(x);
+}
 static void same(const struct arrays *a, const struct arrays *b, const char *kernel, const char *isa, size_t n) {
     for (size_t i = 0; i < ARRAYS; i++)
         for (size_t j = 0; j < a->n[i]; j++)
             if (bits(a->x[i][j]) != bits(b->x[i][j]))
-                fail_msg("%s, %s, n %zu: array %zu element %zu is %a, the reference's %a", kernel, isa, n, i, j, (double)b->x[i][j],
-                         (double)a->x[i][j]);
+                fail_msg("%s, %s, n %zu: array %zu element %zu is %a, the reference's %a", kernel, isa, n, i, j,
+                         (double)b->x[i][j], (double)a->x[i][j]);
 }
 
 /* Runs one kernel with every table on the same arrays; all of them may be written. */
 typedef void run_fn(const struct lk__kernels *, struct arrays *, size_t n, int variant);
-static void compare(const char *kernel, run_fn *run, size_t count_of, const size_t *sizes, size_t n, int variant, enum values kind) {
+static void compare(const char *kernel, run_fn *run, size_t count_of, const size_t *sizes, size_t n, int variant,
+                    enum values kind) {
     struct arrays start = make(count_of, sizes, kind), first = copy(&start);
     run(&tables[0], &first, n, variant);
     for (int t = 1; t < count; t++) {
@@ -109,13 +113,18 @@ static void compare(const char *kernel, run_fn *run, size_t count_of, const size
 
 /* --- Elements --------------------------------------------------------------------------------------------------------- */
 static void run_swiglu(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
-    if (v == 0) k->swiglu_forward(n, a->x[0], a->x[1], a->x[2]);
-    else if (v == 1) k->swiglu_backward(n, a->x[0], a->x[1], a->x[2], a->x[3], a->x[4]);
-    else k->swiglu_backward(n, a->x[0], a->x[1], a->x[2], a->x[0], a->x[1]); /* in place */
+    if (v == 0)
+        k->swiglu_forward(n, a->x[0], a->x[1], a->x[2]);
+    else if (v == 1)
+        k->swiglu_backward(n, a->x[0], a->x[1], a->x[2], a->x[3], a->x[4]);
+    else
+        k->swiglu_backward(n, a->x[0], a->x[1], a->x[2], a->x[0], a->x[1]); /* in place */
 }
 static void run_gelu(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
-    if (v == 0) k->gelu_forward(n, a->x[0], a->x[1]);
-    else k->gelu_backward(n, a->x[0], a->x[1], v == 1 ? a->x[2] : a->x[1]);
+    if (v == 0)
+        k->gelu_forward(n, a->x[0], a->x[1]);
+    else
+        k->gelu_backward(n, a->x[0], a->x[1], v == 1 ? a->x[2] : a->x[1]);
 }
 static void run_simple(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     if (v == 0) k->add(n, a->x[0], a->x[1], a->x[2]);
@@ -138,7 +147,9 @@ static void run_adamw(const struct lk__kernels *k, struct arrays *a, size_t n, i
     k->adamw(&s, n, a->x[0], a->x[1], a->x[2], a->x[3]);
 }
 
-static size_t length(size_t i) { return i < 200 ? i + 1 : i < 206 ? 500 + next() % 9000 : 4096; }
+static size_t length(size_t i) {
+    return i < 200 ? i + 1 : i < 206 ? 500 + next() % 9000 : 4096;
+}
 
 static void elements_are_equal(void **unused) {
     (void)unused;
@@ -159,8 +170,8 @@ static void run_norm(const struct lk__kernels *k, struct arrays *a, size_t n, in
     /* 0 x, 1 gain, 2 bias, 3 dy, 4 y and dx_add, 5 dx, 6 normalised, 7 mean and rstd */
     float *mean = a->x[7], *rstd = a->x[7] + row_count;
     k->norm_forward(row_count, n, a->x[0], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[4], mean, rstd);
-    k->norm_backward(row_count, n, a->x[0], a->x[1], mean, rstd, layer, a->x[3], v & 2 ? a->x[4] : NULL, v & 4 ? a->x[4] : a->x[5],
-                     v & 2 ? a->x[6] : NULL);
+    k->norm_backward(row_count, n, a->x[0], a->x[1], mean, rstd, layer, a->x[3], v & 2 ? a->x[4] : NULL,
+                     v & 4 ? a->x[4] : a->x[5], v & 2 ? a->x[6] : NULL);
 }
 static void run_loss(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     uint32_t targets[8];
@@ -192,7 +203,8 @@ static void rows_are_equal(void **unused) {
             size_t all = row_count * n;
             for (int v = 0; v < 8; v++)
                 compare("norm", run_norm, 8, (size_t[]){all, n, n, all, all, all, all, 2 * row_count}, n, v, kind);
-            for (int v = 0; v < 2; v++) compare("loss", run_loss, 2, (size_t[]){row_count * (n + 3), row_count}, n, v, kind);
+            for (int v = 0; v < 2; v++)
+                compare("loss", run_loss, 2, (size_t[]){row_count * (n + 3), row_count}, n, v, kind);
             if (n > 1000) continue;
             for (int v = 0; v < 4; v++)
                 compare("rope", run_rope, 3, (size_t[]){9 * n, 9 * n, row_count * (6 * n + 1)}, n, v, kind);
@@ -219,7 +231,8 @@ static void run_product(const struct lk__kernels *k, struct arrays *a, size_t n,
 static void run_attention(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     (void)v;
     uint32_t t = (uint32_t)n;
-    struct lk_attention at = {1, t, 0, 2, 1, 6, a->x[0], a->x[1], a->x[2], 12, 6, 6, n, NULL, a->x[3], 12, a->x[4], a->x[4] + 2 * n};
+    struct lk_attention at = {1,  t, 0, 2, 1,    6,       a->x[0], a->x[1], a->x[2],
+                              12, 6, 6, n, NULL, a->x[3], 12,      a->x[4], a->x[4] + 2 * n};
     for (uint32_t h = 0; h < 2; h++) k->attention_forward(&at, 0, h, 0, t, NULL);
     k->attention_backward(&at, a->x[5], 12, 0.4f, a->x[6], a->x[7], a->x[7] + 6 * n, 0, 0, NULL);
 }
@@ -230,7 +243,8 @@ static void reference_is_equal_with_our_fma(void **unused) {
     for (enum values kind = 0; kind < VALUES; kind++) {
         compare("product", run_product, 4, (size_t[]){1800, 4200, 21, 7}, 7, 0, kind);
         for (size_t t = 1; t < 30; t += 7)
-            compare("attention", run_attention, 8, (size_t[]){12 * t, 6 * t, 6 * t, 12 * t, 4 * t, 12 * t, 12 * t, 12 * t}, t, 0, kind);
+            compare("attention", run_attention, 8, (size_t[]){12 * t, 6 * t, 6 * t, 12 * t, 4 * t, 12 * t, 12 * t, 12 * t},
+                    t, 0, kind);
     }
     count = all;
 }

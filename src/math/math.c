@@ -9,8 +9,12 @@
 /* --- What this CPU has ------------------------------------------------------------------------------------------------ */
 #if defined(__x86_64__)
 /* The builtins ask the operating system too (XGETBV): a CPU feature whose registers are not saved does not count. */
-int lk__cpu_has_fma(void) { return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx"); }
-static bool has_avx2(void) { return lk__cpu_has_fma() && __builtin_cpu_supports("avx2"); }
+int lk__cpu_has_fma(void) {
+    return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx");
+}
+static bool has_avx2(void) {
+    return lk__cpu_has_fma() && __builtin_cpu_supports("avx2");
+}
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
@@ -23,8 +27,12 @@ static const struct {
 #define SETS (sizeof sets / sizeof *sets)
 
 #elif defined(__aarch64__)
-int lk__cpu_has_fma(void) { return 1; }
-static bool has_neon(void) { return true; }
+int lk__cpu_has_fma(void) {
+    return 1;
+}
+static bool has_neon(void) {
+    return true;
+}
 static const struct {
     const char *name;
     bool (*here)(void);
@@ -33,7 +41,9 @@ static const struct {
 #define SETS (sizeof sets / sizeof *sets)
 
 #else
-int lk__cpu_has_fma(void) { return 0; }
+int lk__cpu_has_fma(void) {
+    return 0;
+}
 static const struct {
     const char *name;
     bool (*here)(void);
@@ -76,7 +86,8 @@ static int choose(const char *isa, struct lk__kernels *k, struct lk_err *err) {
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
     }
-    return lk_fail(err, LK_EUNSUPPORTED, "instruction set \"%.40s\" is unknown or this CPU has it not; possible here: %s", isa, list);
+    return lk_fail(err, LK_EUNSUPPORTED, "instruction set \"%.40s\" is unknown or this CPU has it not; possible here: %s",
+                   isa, list);
 }
 
 /* --- The handle ------------------------------------------------------------------------------------------------------- */
@@ -106,8 +117,12 @@ void lk_math_close(struct lk_math *m) {
     lk_free(m);
 }
 
-const char *lk_math_isa(const struct lk_math *m) { return m->k.isa; }
-struct lk_pool *lk_math_pool(const struct lk_math *m) { return m->pool; }
+const char *lk_math_isa(const struct lk_math *m) {
+    return m->k.isa;
+}
+struct lk_pool *lk_math_pool(const struct lk_math *m) {
+    return m->pool;
+}
 
 int lk_math_reserve(struct lk_math *m, size_t bytes_per_thread, struct lk_err *err) {
     /* Whole pages and one line more: threads share no cache line, and their arrays do not meet in the same cache sets. */
@@ -116,7 +131,8 @@ int lk_math_reserve(struct lk_math *m, size_t bytes_per_thread, struct lk_err *e
     size_t threads = (size_t)lk_pool_threads(m->pool);
     struct lk_arena memory;
     if (bytes < bytes_per_thread || bytes > SIZE_MAX / threads / 2 || lk_arena_init(&memory, bytes * threads + 64))
-        return lk_fail(err, LK_ENOMEM, "out of memory for the kernels' scratch: %zu threads of %zu bytes", threads, bytes_per_thread);
+        return lk_fail(err, LK_ENOMEM, "out of memory for the kernels' scratch: %zu threads of %zu bytes", threads,
+                       bytes_per_thread);
     lk_arena_release(&m->memory);
     m->memory = memory;
     m->scratch_bytes = bytes;
@@ -125,7 +141,9 @@ int lk_math_reserve(struct lk_math *m, size_t bytes_per_thread, struct lk_err *e
     return 0;
 }
 
-size_t lk_math_scratch_bytes(const struct lk_math *m) { return m->memory.size_bytes; }
+size_t lk_math_scratch_bytes(const struct lk_math *m) {
+    return m->memory.size_bytes;
+}
 
 /* --- Float scalars ---------------------------------------------------------------------------------------------------- */
 #if defined(__x86_64__) || defined(__aarch64__)
@@ -133,6 +151,12 @@ size_t lk_math_scratch_bytes(const struct lk_math *m) { return m->memory.size_by
 #else
 #define SCALAR(name, x) lk__ref_soft_##name(x)
 #endif
-float lk_exp(float x) { return SCALAR(exp, x); }
-float lk_tanh(float x) { return SCALAR(tanh, x); }
-float lk_softmax_exp(float x) { return SCALAR(softmax_exp, x); }
+float lk_exp(float x) {
+    return SCALAR(exp, x);
+}
+float lk_tanh(float x) {
+    return SCALAR(tanh, x);
+}
+float lk_softmax_exp(float x) {
+    return SCALAR(softmax_exp, x);
+}

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <cmocka.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -63,8 +64,10 @@ static void isa_is_chosen_by_name(void **unused) {
     lk_math_close(m);
     setenv("LOCKSTEP_ISA", "mmx", 1);
     assert_int_equal(lk_math_open(NULL, NULL, &m, &err), LK_EUNSUPPORTED);
-    if (kept) setenv("LOCKSTEP_ISA", kept, 1);
-    else unsetenv("LOCKSTEP_ISA");
+    if (kept)
+        setenv("LOCKSTEP_ISA", kept, 1);
+    else
+        unsetenv("LOCKSTEP_ISA");
     free(kept);
 }
 
@@ -76,8 +79,10 @@ static void failing_memory_is_reported(void **unused) {
         lk_alloc_fail_at(nth);
         int rc = lk_math_open(NULL, NULL, &m, &err);
         lk_alloc_fail_at(0);
-        if (rc == 0) lk_math_close(m);
-        else assert_int_equal(rc, LK_ENOMEM);
+        if (rc == 0)
+            lk_math_close(m);
+        else
+            assert_int_equal(rc, LK_ENOMEM);
     }
     assert_int_equal(lk_math_open(NULL, NULL, &m, &err), 0);
     size_t before = lk_math_scratch_bytes(m);

@@ -6,10 +6,16 @@
 
 #define TILE ((size_t)16384)
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-static size_t tiles_of(size_t n, size_t tile) { return n / tile + (n % tile != 0); }
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static size_t tiles_of(size_t n, size_t tile) {
+    return n / tile + (n % tile != 0);
+}
 /* Rows of n floats that make a tile. */
-static size_t rows_of_tile(size_t n) { return n >= TILE ? 1 : n ? TILE / n : TILE; }
+static size_t rows_of_tile(size_t n) {
+    return n >= TILE ? 1 : n ? TILE / n : TILE;
+}
 
 /* --- Elements --------------------------------------------------------------------------------------------------------- */
 /* One job for all element kernels; a tile is a whole number of vectors, and of the optimizer's blocks. */
@@ -36,40 +42,60 @@ static void elements_run(struct lk_math *m, struct elements *e) {
     lk_pool_run(m->pool, tiles_of(e->n, TILE), elements_tile, e);
 }
 
-static void run_swiglu(const struct elements *e, size_t i, size_t n) { e->k->swiglu_forward(n, e->a + i, e->b + i, e->x + i); }
+static void run_swiglu(const struct elements *e, size_t i, size_t n) {
+    e->k->swiglu_forward(n, e->a + i, e->b + i, e->x + i);
+}
 void lk_swiglu_forward(struct lk_math *m, size_t n, const float *gate, const float *up, float *out) {
     elements_run(m, &(struct elements){.run = run_swiglu, .n = n, .a = gate, .b = up, .x = out});
 }
 static void run_swiglu_back(const struct elements *e, size_t i, size_t n) {
     e->k->swiglu_backward(n, e->a + i, e->b + i, e->c + i, e->x + i, e->y + i);
 }
-void lk_swiglu_backward(struct lk_math *m, size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup) {
-    elements_run(m, &(struct elements){.run = run_swiglu_back, .n = n, .a = gate, .b = up, .c = dout, .x = dgate, .y = dup});
+void lk_swiglu_backward(struct lk_math *m, size_t n, const float *gate, const float *up, const float *dout, float *dgate,
+                        float *dup) {
+    elements_run(m,
+                 &(struct elements){.run = run_swiglu_back, .n = n, .a = gate, .b = up, .c = dout, .x = dgate, .y = dup});
 }
-static void run_gelu(const struct elements *e, size_t i, size_t n) { e->k->gelu_forward(n, e->a + i, e->x + i); }
+static void run_gelu(const struct elements *e, size_t i, size_t n) {
+    e->k->gelu_forward(n, e->a + i, e->x + i);
+}
 void lk_gelu_forward(struct lk_math *m, size_t n, const float *x, float *out) {
     elements_run(m, &(struct elements){.run = run_gelu, .n = n, .a = x, .x = out});
 }
-static void run_gelu_back(const struct elements *e, size_t i, size_t n) { e->k->gelu_backward(n, e->a + i, e->b + i, e->x + i); }
+static void run_gelu_back(const struct elements *e, size_t i, size_t n) {
+    e->k->gelu_backward(n, e->a + i, e->b + i, e->x + i);
+}
 void lk_gelu_backward(struct lk_math *m, size_t n, const float *x, const float *dout, float *dx) {
     elements_run(m, &(struct elements){.run = run_gelu_back, .n = n, .a = x, .b = dout, .x = dx});
 }
-static void run_add(const struct elements *e, size_t i, size_t n) { e->k->add(n, e->a + i, e->b + i, e->x + i); }
+static void run_add(const struct elements *e, size_t i, size_t n) {
+    e->k->add(n, e->a + i, e->b + i, e->x + i);
+}
 void lk_add(struct lk_math *m, size_t n, const float *a, const float *b, float *out) {
     elements_run(m, &(struct elements){.run = run_add, .n = n, .a = a, .b = b, .x = out});
 }
-static void run_copy(const struct elements *e, size_t i, size_t n) { memcpy(e->x + i, e->a + i, n * sizeof *e->x); }
+static void run_copy(const struct elements *e, size_t i, size_t n) {
+    memcpy(e->x + i, e->a + i, n * sizeof *e->x);
+}
 void lk_copy(struct lk_math *m, size_t n, const float *from, float *to) {
     if (from != to) elements_run(m, &(struct elements){.run = run_copy, .n = n, .a = from, .x = to});
 }
-static void run_zero(const struct elements *e, size_t i, size_t n) { memset(e->x + i, 0, n * sizeof *e->x); }
-void lk_zero(struct lk_math *m, size_t n, float *x) { elements_run(m, &(struct elements){.run = run_zero, .n = n, .x = x}); }
+static void run_zero(const struct elements *e, size_t i, size_t n) {
+    memset(e->x + i, 0, n * sizeof *e->x);
+}
+void lk_zero(struct lk_math *m, size_t n, float *x) {
+    elements_run(m, &(struct elements){.run = run_zero, .n = n, .x = x});
+}
 
-static void run_exp(const struct elements *e, size_t i, size_t n) { e->k->exp_n(n, e->a + i, e->x + i); }
+static void run_exp(const struct elements *e, size_t i, size_t n) {
+    e->k->exp_n(n, e->a + i, e->x + i);
+}
 void lk_exp_n(struct lk_math *m, size_t n, const float *x, float *y) {
     elements_run(m, &(struct elements){.run = run_exp, .n = n, .a = x, .x = y});
 }
-static void run_tanh(const struct elements *e, size_t i, size_t n) { e->k->tanh_n(n, e->a + i, e->x + i); }
+static void run_tanh(const struct elements *e, size_t i, size_t n) {
+    e->k->tanh_n(n, e->a + i, e->x + i);
+}
 void lk_tanh_n(struct lk_math *m, size_t n, const float *x, float *y) {
     elements_run(m, &(struct elements){.run = run_tanh, .n = n, .a = x, .x = y});
 }
@@ -82,7 +108,8 @@ void lk_softmax_exp_n(struct lk_math *m, size_t n, const float *x, float subtrac
 static void run_adamw(const struct elements *e, size_t i, size_t n) {
     e->k->adamw(e->adamw, n, e->x + i, e->a + i, e->y + i, e->z + i);
 }
-void lk_adamw_step(struct lk_math *m, const struct lk_adamw *adamw, size_t n, float *w, const float *g, float *m1, float *v) {
+void lk_adamw_step(struct lk_math *m, const struct lk_adamw *adamw, size_t n, float *w, const float *g, float *m1,
+                   float *v) {
     elements_run(m, &(struct elements){.run = run_adamw, .n = n, .a = g, .x = w, .y = m1, .z = v, .adamw = adamw});
 }
 static void run_finite(const struct elements *e, size_t i, size_t n) {
@@ -96,7 +123,8 @@ bool lk_all_finite(struct lk_math *m, size_t n, const float *x) {
 
 _Static_assert(TILE % LK_BLOCK == 0, "a tile holds whole blocks");
 static void run_squares(const struct elements *e, size_t from, size_t n) {
-    for (size_t i = 0; i < n; i += LK_BLOCK) e->sums[(from + i) / LK_BLOCK] = e->k->block_squares(smaller(LK_BLOCK, n - i), e->a + from + i);
+    for (size_t i = 0; i < n; i += LK_BLOCK)
+        e->sums[(from + i) / LK_BLOCK] = e->k->block_squares(smaller(LK_BLOCK, n - i), e->a + from + i);
 }
 void lk_block_squares(struct lk_math *m, size_t n, const float *x, double *sums) {
     elements_run(m, &(struct elements){.run = run_squares, .n = n, .a = x, .sums = sums});
@@ -106,7 +134,8 @@ double lk_tree_sum(size_t n, double *values) {
     LK_ASSERT(n >= 1);
     unsigned long long old = lk_fpenv_set();
     for (; n > 1; n = n / 2 + n % 2)
-        for (size_t i = 0; i < n / 2 + n % 2; i++) values[i] = 2 * i + 1 < n ? values[2 * i] + values[2 * i + 1] : values[2 * i];
+        for (size_t i = 0; i < n / 2 + n % 2; i++)
+            values[i] = 2 * i + 1 < n ? values[2 * i] + values[2 * i + 1] : values[2 * i];
     lk_fpenv_restore(old);
     return values[0];
 }
@@ -165,14 +194,22 @@ static void rows_run(struct lk_math *m, struct rows *r) {
 
 static void run_norm(const struct rows *r, size_t row, size_t rows) {
     size_t at = row * r->n;
-    r->k->norm_forward(rows, r->n, r->x + at, r->gain, r->bias, r->scalar, r->y + at, r->mean_out ? r->mean_out + row : NULL,
-                       r->rstd_out + row);
+    r->k->norm_forward(rows, r->n, r->x + at, r->gain, r->bias, r->scalar, r->y + at,
+                       r->mean_out ? r->mean_out + row : NULL, r->rstd_out + row);
 }
-void lk_norm_forward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps,
-                     float *y, float *mean, float *rstd) {
+void lk_norm_forward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
+                     float eps, float *y, float *mean, float *rstd) {
     LK_ASSERT(!bias || mean);
-    rows_run(m, &(struct rows){.run = run_norm, .rows = rows, .n = n, .x = x, .gain = gain, .bias = bias, .scalar = eps, .y = y,
-                               .mean_out = mean, .rstd_out = rstd});
+    rows_run(m, &(struct rows){.run = run_norm,
+                               .rows = rows,
+                               .n = n,
+                               .x = x,
+                               .gain = gain,
+                               .bias = bias,
+                               .scalar = eps,
+                               .y = y,
+                               .mean_out = mean,
+                               .rstd_out = rstd});
 }
 static void run_norm_back(const struct rows *r, size_t row, size_t rows) {
     size_t at = row * r->n;
@@ -181,19 +218,40 @@ static void run_norm_back(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_norm_backward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
                       const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
-    rows_run(m, &(struct rows){.run = run_norm_back, .rows = rows, .n = n, .x = x, .gain = gain, .mean = mean, .rstd = rstd,
-                               .flag = layer, .dy = dy, .dx_add = dx_add, .y = dx, .normalised = normalised});
+    rows_run(m, &(struct rows){.run = run_norm_back,
+                               .rows = rows,
+                               .n = n,
+                               .x = x,
+                               .gain = gain,
+                               .mean = mean,
+                               .rstd = rstd,
+                               .flag = layer,
+                               .dy = dy,
+                               .dx_add = dx_add,
+                               .y = dx,
+                               .normalised = normalised});
 }
 
 static void run_rope(const struct rows *r, size_t row, size_t rows) {
-    r->k->rope(rows, row, r->heads, r->head_dim, r->positions, r->first, r->x, r->gain, r->scalar, r->flag, r->y + row * r->ld, r->ld);
+    r->k->rope(rows, row, r->heads, r->head_dim, r->positions, r->first, r->x, r->gain, r->scalar, r->flag,
+               r->y + row * r->ld, r->ld);
 }
 void lk_rope(struct lk_math *m, size_t rows, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
              const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx) {
     LK_ASSERT(head_dim % 2 == 0 && positions > 0);
-    rows_run(m, &(struct rows){.run = run_rope, .rows = rows, .n = (size_t)heads * head_dim, .x = cos_table, .gain = sin_table,
-                               .scalar = scale, .flag = inverse, .y = x, .ld = ldx, .heads = heads, .head_dim = head_dim,
-                               .positions = positions, .first = first});
+    rows_run(m, &(struct rows){.run = run_rope,
+                               .rows = rows,
+                               .n = (size_t)heads * head_dim,
+                               .x = cos_table,
+                               .gain = sin_table,
+                               .scalar = scale,
+                               .flag = inverse,
+                               .y = x,
+                               .ld = ldx,
+                               .heads = heads,
+                               .head_dim = head_dim,
+                               .positions = positions,
+                               .first = first});
 }
 static void run_scale(const struct rows *r, size_t row, size_t rows) {
     for (size_t i = row; i < row + rows; i++) r->k->scale(r->n, r->scalar, r->y + i * r->ld);
@@ -205,23 +263,39 @@ void lk_scale_rows(struct lk_math *m, size_t rows, size_t n, float scale, float 
 static void run_loss(const struct rows *r, size_t row, size_t rows) {
     r->k->cross_entropy(rows, r->n, r->y + row * r->ld, r->ld, r->ids + row, r->scalar, r->flag, r->rstd_out + row);
 }
-void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale,
-                      bool gradient, float *loss) {
-    rows_run(m, &(struct rows){.run = run_loss, .rows = rows, .n = vocab, .y = logits, .ld = ld, .ids = targets, .scalar = scale,
-                               .flag = gradient, .rstd_out = loss});
+void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
+                      float scale, bool gradient, float *loss) {
+    rows_run(m, &(struct rows){.run = run_loss,
+                               .rows = rows,
+                               .n = vocab,
+                               .y = logits,
+                               .ld = ld,
+                               .ids = targets,
+                               .scalar = scale,
+                               .flag = gradient,
+                               .rstd_out = loss});
 }
 
 static void run_embed(const struct rows *r, size_t row, size_t rows) {
     for (size_t i = row; i < row + rows; i++) {
         const float *from = r->x + r->ids[i] * r->n;
-        if (r->gain) r->k->add(r->n, from, r->gain + (r->first + i % r->positions) * r->n, r->y + i * r->n);
-        else memcpy(r->y + i * r->n, from, r->n * sizeof *from);
+        if (r->gain)
+            r->k->add(r->n, from, r->gain + (r->first + i % r->positions) * r->n, r->y + i * r->n);
+        else
+            memcpy(r->y + i * r->n, from, r->n * sizeof *from);
     }
 }
-void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, const float *table, const float *positions_table,
-              uint32_t positions, uint32_t first, float *out) {
-    rows_run(m, &(struct rows){.run = run_embed, .rows = rows, .n = n, .ids = ids, .x = table, .gain = positions_table,
-                               .positions = positions, .first = first, .y = out});
+void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, const float *table,
+              const float *positions_table, uint32_t positions, uint32_t first, float *out) {
+    rows_run(m, &(struct rows){.run = run_embed,
+                               .rows = rows,
+                               .n = n,
+                               .ids = ids,
+                               .x = table,
+                               .gain = positions_table,
+                               .positions = positions,
+                               .first = first,
+                               .y = out});
 }
 
 /* --- Columns ---------------------------------------------------------------------------------------------------------- */

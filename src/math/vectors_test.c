@@ -1,10 +1,12 @@
-/* The test vectors of docs/numerics.md, section 11, in every instruction set. `vectors_test print` writes that section's list. */
+/* The test vectors of docs/numerics.md, section 11, in every instruction set. `vectors_test print` writes that section's
+ * list. */
 #include "math/exact.h"
 #include "math/kernel_table.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
 #include <cmocka.h>
 
 static const struct {
@@ -24,11 +26,16 @@ static void result(const char *name, uint64_t bits) {
     }
     assert_true(at < KNOWN);
     assert_string_equal(known[at].name, name);
-    if (known[at].bits != bits) fail_msg("%s: %llx, known %llx", name, (unsigned long long)bits, (unsigned long long)known[at].bits);
+    if (known[at].bits != bits)
+        fail_msg("%s: %llx, known %llx", name, (unsigned long long)bits, (unsigned long long)known[at].bits);
     at++;
 }
-static void result32(const char *name, float x) { result(name, lk__bits32(x)); }
-static void result64(const char *name, double x) { result(name, lk__bits64(x)); }
+static void result32(const char *name, float x) {
+    result(name, lk__bits32(x));
+}
+static void result64(const char *name, double x) {
+    result(name, lk__bits64(x));
+}
 
 static void functions(struct lk_math *m) {
     result32("exp(1)", lk_exp(1)), result32("exp(-0.1)", lk_exp(-0.1f)), result32("exp(-100)", lk_exp(-100));
@@ -78,7 +85,8 @@ static void kernels(struct lk_math *m) {
     float loss;
     uint32_t target = 5;
     lk_cross_entropy(m, 1, 100, y, 100, &target, 0.125f, true, &loss);
-    result32("loss of logits a, 100 of them, target 5", loss), result32("gradient with w 1/8: element 4", y[4]), result32("element 5", y[5]);
+    result32("loss of logits a, 100 of them, target 5", loss), result32("gradient with w 1/8: element 4", y[4]),
+        result32("element 5", y[5]);
     double sum;
     lk_block_squares(m, 100, a, &sum);
     result64("squares of a, 100 of them", sum);

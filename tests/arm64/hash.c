@@ -10,7 +10,9 @@ void lk_sha256(const void *data, size_t size, struct lk_root *out) {
     lk__sha256_update(&c, data, size);
     lk__sha256_final(&c, out->bytes);
 }
-bool lk_root_equal(const struct lk_root *a, const struct lk_root *b) { return memcmp(a, b, sizeof *a) == 0; }
+bool lk_root_equal(const struct lk_root *a, const struct lk_root *b) {
+    return memcmp(a, b, sizeof *a) == 0;
+}
 char *lk_root_hex(const struct lk_root *root, char *out) {
     for (int i = 0; i < 32; i++) sprintf(out + 2 * i, "%02x", root->bytes[i]);
     return out;

@@ -6,24 +6,24 @@
  * are declared here for tests, with the same arguments where every float is a double. */
 #ifndef LOCKSTEP_MATH_REF_H
 #define LOCKSTEP_MATH_REF_H
-#include "math/kernel_table.h"
 #include "math/exact.h"
+#include "math/kernel_table.h"
 
 #define LK__JOIN2(a, b) a##b
-#define LK__JOIN(a, b) LK__JOIN2(a, b)
+#define LK__JOIN(a, b)  LK__JOIN2(a, b)
 
 #if !defined(LK_REF) || defined(LK_REF_real64)
 /* The double build, or a test that calls it. */
 #define LK_REAL_IS_DOUBLE 1
 typedef double real;
-#define REF(name) lk__ref64_##name
+#define REF(name)        lk__ref64_##name
 #define REF_STRUCT(name) lk__ref64_##name
-#define RC(x) (x) /* a constant of the contract: not rounded to float */
+#define RC(x)            (x) /* a constant of the contract: not rounded to float */
 #else
 typedef float real;
-#define REF(name) LK__JOIN(LK__JOIN(lk__ref_, LK_REF), LK__JOIN(_, name))
+#define REF(name)        LK__JOIN(LK__JOIN(lk__ref_, LK_REF), LK__JOIN(_, name))
 #define REF_STRUCT(name) lk_##name
-#define RC(x) ((float)(x))
+#define RC(x)            ((float)(x))
 #endif
 
 #if LK_REAL_IS_DOUBLE
@@ -55,9 +55,9 @@ struct lk__ref64_attention {
 
 /* Longest head that the reference's attention takes; the other kernels have the same limit. */
 #define LK__REF_HEAD_DIM_MAX 1024
-#define LK__SEGMENT 512
-#define LK__LANES 64
-#define LK__TREE_LEVELS 64 /* of the stack that combines groups: 2^64 of them */
+#define LK__SEGMENT          512
+#define LK__LANES            64
+#define LK__TREE_LEVELS      64 /* of the stack that combines groups: 2^64 of them */
 
 /* Scalars. */
 static inline real REF(fma)(real a, real b, real c) {
@@ -87,16 +87,16 @@ real REF(lanes_sum)(real lanes[LK__LANES]);
 /* Kernels: kernel_table.h says what each does. */
 void REF(mm_cut)(const struct REF_STRUCT(mm) *, size_t *tile_rows, size_t *tile_columns);
 void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
-void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
-                            void *scratch);
+void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0,
+                            uint32_t i1, void *scratch);
 void REF(attention_backward)(const struct REF_STRUCT(attention) *, const real *dout, size_t ld_dout, real q_scale, real *dq,
                              real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
-void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y, real *mean,
-                       real *rstd);
-void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd, bool layer,
-                        const real *dy, const real *dx_add, real *dx, real *normalised);
-void REF(cross_entropy)(size_t rows, size_t vocab, real *logits, size_t ld, const uint32_t *targets, real scale, bool gradient,
-                        real *loss);
+void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y,
+                       real *mean, real *rstd);
+void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd,
+                        bool layer, const real *dy, const real *dx_add, real *dx, real *normalised);
+void REF(cross_entropy)(size_t rows, size_t vocab, real *logits, size_t ld, const uint32_t *targets, real scale,
+                        bool gradient, real *loss);
 void REF(rope)(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
                const real *cos_table, const real *sin_table, real scale, bool inverse, real *x, size_t ldx);
 void REF(column_sum)(size_t n, const real *y, size_t ldy, const real *factor, size_t ld_factor,

@@ -1,7 +1,9 @@
 /* Sections 5 and 8: activations and the optimizer, one element at a time. */
 #include "math/ref/ref.h"
 
-static real sigmoid(real x) { return 1 / (1 + REF(exp)(-x)); }
+static real sigmoid(real x) {
+    return 1 / (1 + REF(exp)(-x));
+}
 
 void REF(swiglu_forward)(size_t n, const real *gate, const real *up, real *out) {
     for (size_t i = 0; i < n; i++) {

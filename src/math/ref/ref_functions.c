@@ -2,8 +2,12 @@
 #include "math/ref/ref.h"
 
 #if LK_REAL_IS_DOUBLE
-double REF(exp)(double x) { return lk_exp64(x); }
-double REF(log)(double x) { return lk_log64(x); }
+double REF(exp)(double x) {
+    return lk_exp64(x);
+}
+double REF(log)(double x) {
+    return lk_log64(x);
+}
 double REF(tanh)(double x) {
     double a = x < 0 ? -x : x, y;
     if (a < 0.25) { /* expm1(2a) by its series: 1 - 2 / (exp + 1) would cancel */
@@ -23,12 +27,14 @@ double REF(tanh)(double x) {
 
 #else
 /* 2^n for -126 <= n <= 127 */
-static float power(int n) { return lk__float((uint32_t)(n + 127) << 23); }
+static float power(int n) {
+    return lk__float((uint32_t)(n + 127) << 23);
+}
 
 float REF(exp)(float x) {
     if (x != x) return x;
-    if (x > 89.0f) x = 89.0f;     /* overflows to infinity below */
-    if (x < -104.0f) x = -104.0f; /* rounds to +0 below */
+    if (x > 89.0f) x = 89.0f;      /* overflows to infinity below */
+    if (x < -104.0f) x = -104.0f;  /* rounds to +0 below */
     const float magic = 0x1.8p23f; /* the sum's last bits are the nearest integer */
     float n = REF(fma)(x, 0x1.715476p+0f, magic) - magic;
     float r = REF(fma)(n, -0x1.62e43p-1f, x);
@@ -78,10 +84,14 @@ float REF(tanh)(float x) {
     return lk__float(lk__bits32(y) | (lk__bits32(x) & 0x80000000u));
 }
 
-float REF(log)(float x) { return lk_log(x); }
+float REF(log)(float x) {
+    return lk_log(x);
+}
 #endif
 
-real REF(softmax_exp)(real x) { return x < -64 ? 0 : REF(exp)(x); }
+real REF(softmax_exp)(real x) {
+    return x < -64 ? 0 : REF(exp)(x);
+}
 
 real REF(max)(real a, real b) {
     if (a != a) return a;

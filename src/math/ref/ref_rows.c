@@ -31,17 +31,19 @@ static void layer_forward(size_t n, const real *x, const real *gain, const real 
     *rstd = r;
 }
 
-void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y, real *mean,
-                       real *rstd) {
+void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y,
+                       real *mean, real *rstd) {
     for (size_t row = 0; row < rows; row++) {
         const real *from = x + row * n;
-        if (bias) layer_forward(n, from, gain, bias, eps, y + row * n, mean + row, rstd + row);
-        else rms_forward(n, from, gain, eps, y + row * n, rstd + row);
+        if (bias)
+            layer_forward(n, from, gain, bias, eps, y + row * n, mean + row, rstd + row);
+        else
+            rms_forward(n, from, gain, eps, y + row * n, rstd + row);
     }
 }
 
-void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd, bool layer,
-                        const real *dy, const real *dx_add, real *dx, real *normalised) {
+void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd,
+                        bool layer, const real *dy, const real *dx_add, real *dx, real *normalised) {
     for (size_t row = 0; row < rows; row++) {
         size_t at = row * n;
         real r = rstd[row], plain[LK__LANES] = {0}, product[LK__LANES] = {0};
@@ -101,8 +103,8 @@ static real loss_of_row(size_t n, real *x, uint32_t target, real scale, bool gra
     return loss;
 }
 
-void REF(cross_entropy)(size_t rows, size_t vocab, real *logits, size_t ld, const uint32_t *targets, real scale, bool gradient,
-                        real *loss) {
+void REF(cross_entropy)(size_t rows, size_t vocab, real *logits, size_t ld, const uint32_t *targets, real scale,
+                        bool gradient, real *loss) {
     for (size_t row = 0; row < rows; row++) {
         real *x = logits + row * ld;
         if (targets[row] != UINT32_MAX) {

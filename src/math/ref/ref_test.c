@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <cmocka.h>
 
 static uint64_t state = 0x2545f4914f6cdd1du;
@@ -36,7 +37,8 @@ static void check_gradient(const char *name, struct layer *l) {
         for (int turn = 0; turn < 4; turn++) {
             double side[2], h = 1e-5, analytic = 0, size = 0;
             memcpy(kept, l->x[in], sizeof kept);
-            for (size_t i = 0; i < l->n[in]; i++) u[i] = uniform(), analytic += l->dx[in][i] * u[i], size += fabs(l->dx[in][i] * u[i]);
+            for (size_t i = 0; i < l->n[in]; i++)
+                u[i] = uniform(), analytic += l->dx[in][i] * u[i], size += fabs(l->dx[in][i] * u[i]);
             for (int s = 0; s < 2; s++) {
                 for (size_t i = 0; i < l->n[in]; i++) l->x[in][i] = kept[i] + (s ? h : -h) * u[i];
                 l->forward(l);
@@ -45,33 +47,49 @@ static void check_gradient(const char *name, struct layer *l) {
             }
             memcpy(l->x[in], kept, sizeof kept);
             double numeric = (side[1] - side[0]) / (2 * h);
-            if (!(fabs(numeric - analytic) <= 1e-7 * (size + 1))) fail_msg("%s, input %d: %.12g, by differences %.12g", name, in, analytic, numeric);
+            if (!(fabs(numeric - analytic) <= 1e-7 * (size + 1)))
+                fail_msg("%s, input %d: %.12g, by differences %.12g", name, in, analytic, numeric);
         }
 }
 
-/* --- The layers --------------------------------------------------------------------------------------------------------- */
+/* --- The layers ---------------------------------------------------------------------------------------------------------
+ */
 enum { R = 5, N = 70 };
 static const struct lk_row_part all_rows[1] = {{0, R, true}};
 static double mean[R], rstd[R], xhat[R * N];
 
-static void rms_forward(struct layer *l) { lk__ref64_norm_forward(R, N, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd); }
+static void rms_forward(struct layer *l) {
+    lk__ref64_norm_forward(R, N, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd);
+}
 static void rms_backward(struct layer *l) {
     lk__ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, false, l->dy, NULL, l->dx[0], xhat);
     lk__ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
 }
-static void layer_forward(struct layer *l) { lk__ref64_norm_forward(R, N, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd); }
+static void layer_forward(struct layer *l) {
+    lk__ref64_norm_forward(R, N, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd);
+}
 static void layer_backward(struct layer *l) {
     lk__ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, true, l->dy, NULL, l->dx[0], xhat);
     lk__ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
     lk__ref64_column_sum(N, l->dy, N, NULL, 0, all_rows, 1, false, l->dx[2]);
 }
-static void swiglu_forward(struct layer *l) { lk__ref64_swiglu_forward(l->n_out, l->x[0], l->x[1], l->y); }
-static void swiglu_backward(struct layer *l) { lk__ref64_swiglu_backward(l->n_out, l->x[0], l->x[1], l->dy, l->dx[0], l->dx[1]); }
-static void gelu_forward(struct layer *l) { lk__ref64_gelu_forward(l->n_out, l->x[0], l->y); }
-static void gelu_backward(struct layer *l) { lk__ref64_gelu_backward(l->n_out, l->x[0], l->dy, l->dx[0]); }
+static void swiglu_forward(struct layer *l) {
+    lk__ref64_swiglu_forward(l->n_out, l->x[0], l->x[1], l->y);
+}
+static void swiglu_backward(struct layer *l) {
+    lk__ref64_swiglu_backward(l->n_out, l->x[0], l->x[1], l->dy, l->dx[0], l->dx[1]);
+}
+static void gelu_forward(struct layer *l) {
+    lk__ref64_gelu_forward(l->n_out, l->x[0], l->y);
+}
+static void gelu_backward(struct layer *l) {
+    lk__ref64_gelu_backward(l->n_out, l->x[0], l->dy, l->dx[0]);
+}
 
 static double cosines[8 * 5], sines[8 * 5];
-static void rope(double *x, bool inverse) { lk__ref64_rope(R, 0, 2, 10, 8, 1, cosines, sines, 0.7, inverse, x, 21); }
+static void rope(double *x, bool inverse) {
+    lk__ref64_rope(R, 0, 2, 10, 8, 1, cosines, sines, 0.7, inverse, x, 21);
+}
 static void rope_forward(struct layer *l) {
     memcpy(l->y, l->x[0], l->n_out * sizeof *l->y);
     rope(l->y, false);
@@ -104,9 +122,23 @@ static bool documents;
 static double row_max[2 * HEADS * T], row_r[2 * HEADS * T], q_scaled[2 * T * HEADS * D];
 static struct lk__ref64_attention attention_of(struct layer *l) {
     for (size_t i = 0; i < l->n[0]; i++) q_scaled[i] = l->x[0][i] * 0.4;
-    return (struct lk__ref64_attention){.sequences = 2, .queries = T, .heads = HEADS, .kv_heads = KV, .head_dim = D, .q = q_scaled,
-                                        .k = l->x[1], .v = l->x[2], .ldq = HEADS * D, .ldk = KV * D, .ldv = KV * D, .kv_rows = T,
-                                        .document_start = documents ? start : NULL, .o = l->y, .ldo = HEADS * D, .m = row_max, .r = row_r};
+    return (struct lk__ref64_attention){.sequences = 2,
+                                        .queries = T,
+                                        .heads = HEADS,
+                                        .kv_heads = KV,
+                                        .head_dim = D,
+                                        .q = q_scaled,
+                                        .k = l->x[1],
+                                        .v = l->x[2],
+                                        .ldq = HEADS * D,
+                                        .ldk = KV * D,
+                                        .ldv = KV * D,
+                                        .kv_rows = T,
+                                        .document_start = documents ? start : NULL,
+                                        .o = l->y,
+                                        .ldo = HEADS * D,
+                                        .m = row_max,
+                                        .r = row_r};
 }
 static void attention_forward(struct layer *l) {
     struct lk__ref64_attention a = attention_of(l);
@@ -136,8 +168,9 @@ static void loss_backward(struct layer *l) {
 static void gradients_agree_with_differences(void **unused) {
     (void)unused;
     static struct layer l;
-#define CHECK(name, forward_, backward_, inputs_, out, ...)                                                                             \
-    (l = (struct layer){.inputs = inputs_, .n = __VA_ARGS__, .n_out = out, .forward = forward_, .backward = backward_}, check_gradient(name, &l))
+#define CHECK(name, forward_, backward_, inputs_, out, ...)                                                                \
+    (l = (struct layer){.inputs = inputs_, .n = __VA_ARGS__, .n_out = out, .forward = forward_, .backward = backward_},    \
+     check_gradient(name, &l))
     CHECK("RMSNorm", rms_forward, rms_backward, 2, R * N, {R * N, N});
     CHECK("LayerNorm", layer_forward, layer_backward, 3, R * N, {R * N, N, N});
     CHECK("SwiGLU", swiglu_forward, swiglu_backward, 2, 200, {200, 200});
@@ -148,13 +181,15 @@ static void gradients_agree_with_differences(void **unused) {
     for (uint32_t i = 0; i < 2 * T; i++) start[i] = i % T < 5 ? 0 : 5;
     for (int d = 0; d < 2; d++) {
         documents = d;
-        CHECK("attention", attention_forward, attention_backward, 3, 2 * T * HEADS * D, {2 * T * HEADS * D, 2 * T * KV * D, 2 * T * KV * D});
+        CHECK("attention", attention_forward, attention_backward, 3, 2 * T * HEADS * D,
+              {2 * T * HEADS * D, 2 * T * KV * D, 2 * T * KV * D});
     }
     CHECK("loss", loss_forward, loss_backward, 1, R, {R * N});
 #undef CHECK
 }
 
-/* --- Float against double ----------------------------------------------------------------------------------------------- */
+/* --- Float against double -----------------------------------------------------------------------------------------------
+ */
 static struct lk__kernels f;
 
 /* Largest difference relative to the largest value. */
@@ -198,7 +233,8 @@ static void floats_agree_with_doubles(void **unused) {
     double S[R];
     for (int gradient = 0; gradient < 2; gradient++) {
         memcpy(e, a, sizeof e), memcpy(E, A, sizeof E);
-        f.cross_entropy(R, N, e, N, targets, 0.25f, gradient, s), lk__ref64_cross_entropy(R, N, E, N, targets, 0.25, gradient, S);
+        f.cross_entropy(R, N, e, N, targets, 0.25f, gradient, s),
+            lk__ref64_cross_entropy(R, N, E, N, targets, 0.25, gradient, S);
         close_to("loss", R, s, S, 3e-7);
     }
     close_to("loss gradient", R * N, e, E, 4e-7);
@@ -216,6 +252,7 @@ int main(void) {
     if (lk_math_open(NULL, "ref", &m, NULL)) return 1;
     f = m->k;
     lk_math_close(m);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_agree_with_differences), cmocka_unit_test(floats_agree_with_doubles)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_agree_with_differences),
+                                       cmocka_unit_test(floats_agree_with_doubles)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

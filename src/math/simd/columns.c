@@ -1,4 +1,5 @@
-/* Sums over tokens (docs/numerics.md, section 3): a block of columns in registers, all rows of all parts below one another. */
+/* Sums over tokens (docs/numerics.md, section 3): a block of columns in registers, all rows of all parts below one another.
+ */
 #include "math/kernel_table.h"
 #include "math/simd/vec.h"
 
@@ -6,7 +7,7 @@ void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *);
 
 #define SEGMENT 512
 #define VECTORS (32 / VL > 4 ? 32 / VL : 4) /* chains at once: enough to hide the latency of fma */
-#define LEVELS 64
+#define LEVELS  64
 
 struct block {
     const float *y, *factor;
@@ -18,7 +19,8 @@ LK_INLINE vf load(const float *p, size_t v, size_t vectors, size_t last) {
 }
 
 /* t += the segments of one part, vectors a constant. */
-LK_INLINE void add_part(const struct block *b, const struct lk_row_part *part, const size_t vectors, const bool with_factor, vf *t) {
+LK_INLINE void add_part(const struct block *b, const struct lk_row_part *part, const size_t vectors, const bool with_factor,
+                        vf *t) {
     const float *y = b->y + part->first * b->ldy, *f = with_factor ? b->factor + part->first * b->ld_factor : NULL;
     for (size_t r0 = 0; r0 < part->rows; r0 += SEGMENT) {
         size_t end = part->rows - r0 < SEGMENT ? part->rows : r0 + SEGMENT;
@@ -43,8 +45,10 @@ LK_INLINE void sum_block(const struct block *b, const struct lk_row_part *parts,
     size_t nodes = 0, groups = 0;
     for (size_t v = 0; v < vectors; v++) t[v] = accumulate ? load(out, v, vectors, b->last) : v_zero();
     for (size_t p = 0; p < part_count; p++) {
-        if (b->factor) add_part(b, &parts[p], vectors, true, t);
-        else add_part(b, &parts[p], vectors, false, t);
+        if (b->factor)
+            add_part(b, &parts[p], vectors, true, t);
+        else
+            add_part(b, &parts[p], vectors, false, t);
         bool last = p + 1 == part_count;
         if (!parts[p].ends_group && !last) continue;
         for (size_t g = groups++; g & 1; g >>= 1, nodes--)
@@ -59,13 +63,15 @@ LK_INLINE void sum_block(const struct block *b, const struct lk_row_part *parts,
     for (; nodes; nodes--)
         for (size_t v = 0; v < vectors; v++) t[v] = v_add(stack[nodes - 1][v], t[v]);
     for (size_t v = 0; v < vectors; v++) {
-        if (v + 1 < vectors || b->last == VL) v_store(out + v * VL, t[v]);
-        else v_store_n(out + v * VL, t[v], b->last);
+        if (v + 1 < vectors || b->last == VL)
+            v_store(out + v * VL, t[v]);
+        else
+            v_store_n(out + v * VL, t[v], b->last);
     }
 }
 
-static void column_sum(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor, const struct lk_row_part *parts,
-                       size_t part_count, bool accumulate, float *out) {
+static void column_sum(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
+                       const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out) {
     size_t j = 0;
     for (; j + VECTORS * VL <= n; j += VECTORS * VL) {
         struct block b = {y + j, factor ? factor + j : NULL, ldy, ld_factor, VL};
@@ -77,4 +83,6 @@ static void column_sum(size_t n, const float *y, size_t ldy, const float *factor
     }
 }
 
-void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *k) { k->column_sum = column_sum; }
+void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *k) {
+    k->column_sum = column_sum;
+}

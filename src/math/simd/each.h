@@ -4,43 +4,47 @@
 #define LOCKSTEP_MATH_SIMD_EACH_H
 #include "math/simd/vec.h"
 
-LK_INLINE vf load(const float *p, size_t n) { return n == VL ? v_load(p) : v_load_n(p, n); }
+LK_INLINE vf load(const float *p, size_t n) {
+    return n == VL ? v_load(p) : v_load_n(p, n);
+}
 LK_INLINE void store(float *p, vf x, size_t n) {
-    if (n == VL) v_store(p, x);
-    else v_store_n(p, x, n);
+    if (n == VL)
+        v_store(p, x);
+    else
+        v_store_n(p, x, n);
 }
 
 /* for (i, c): c elements from i on, all VL but the last time; c is a constant in the first copy of the body. */
-#define EACH_VECTOR(n, ...)                  \
-    do {                                     \
-        size_t i = 0;                        \
-        for (; i + VL <= (n); i += VL) {     \
-            const size_t c = VL;             \
-            __VA_ARGS__                      \
-        }                                    \
-        if (i < (n)) {                       \
-            const size_t c = (n)-i;          \
-            __VA_ARGS__                      \
-        }                                    \
+#define EACH_VECTOR(n, ...)                                                                                                \
+    do {                                                                                                                   \
+        size_t i = 0;                                                                                                      \
+        for (; i + VL <= (n); i += VL) {                                                                                   \
+            const size_t c = VL;                                                                                           \
+            __VA_ARGS__                                                                                                    \
+        }                                                                                                                  \
+        if (i < (n)) {                                                                                                     \
+            const size_t c = (n)-i;                                                                                        \
+            __VA_ARGS__                                                                                                    \
+        }                                                                                                                  \
     } while (0)
 
 /* for (i, e, c): c elements from i on belong to the 64 lanes' vector e. e and c are constants in the first copy of the body
  * once the inner loop is unrolled, so the lanes stay in registers. */
-#define EACH_LANE_VECTOR(n, ...)                                                 \
-    do {                                                                         \
-        size_t i0 = 0;                                                           \
-        for (; i0 + 64 <= (n); i0 += 64) {                                       \
-            _Pragma("GCC unroll 16") for (size_t e = 0; e < LANE_VECTORS; e++) { \
-                const size_t i = i0 + e * VL, c = VL;                            \
-                __VA_ARGS__                                                      \
-            }                                                                    \
-        }                                                                        \
-        _Pragma("GCC unroll 16") for (size_t e = 0; e < LANE_VECTORS; e++) {     \
-            const size_t i = i0 + e * VL;                                        \
-            if (i >= (n)) break;                                                 \
-            const size_t c = (n)-i < VL ? (n)-i : VL;                            \
-            __VA_ARGS__                                                          \
-        }                                                                        \
+#define EACH_LANE_VECTOR(n, ...)                                                                                           \
+    do {                                                                                                                   \
+        size_t i0 = 0;                                                                                                     \
+        for (; i0 + 64 <= (n); i0 += 64) {                                                                                 \
+            _Pragma("GCC unroll 16") for (size_t e = 0; e < LANE_VECTORS; e++) {                                           \
+                const size_t i = i0 + e * VL, c = VL;                                                                      \
+                __VA_ARGS__                                                                                                \
+            }                                                                                                              \
+        }                                                                                                                  \
+        _Pragma("GCC unroll 16") for (size_t e = 0; e < LANE_VECTORS; e++) {                                               \
+            const size_t i = i0 + e * VL;                                                                                  \
+            if (i >= (n)) break;                                                                                           \
+            const size_t c = (n)-i < VL ? (n)-i : VL;                                                                      \
+            __VA_ARGS__                                                                                                    \
+        }                                                                                                                  \
     } while (0)
 
 #endif

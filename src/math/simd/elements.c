@@ -6,7 +6,9 @@
 
 void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *);
 
-LK_INLINE vf sigmoid(vf x) { return v_div(v_set1(1), v_add(v_set1(1), lk__vexp(v_neg(x)))); }
+LK_INLINE vf sigmoid(vf x) {
+    return v_div(v_set1(1), v_add(v_set1(1), lk__vexp(v_neg(x))));
+}
 
 static void swiglu_forward(size_t n, const float *gate, const float *up, float *out) {
     EACH_VECTOR(n, {
@@ -81,8 +83,8 @@ static void adamw(const struct lk_adamw *a, size_t n, float *w, const float *g, 
 }
 
 /* 64 double lanes are kept in registers, or half of them at a time where there are too few of these. */
-#define DL (VL / 2)                          /* doubles a vector */
-#define HALVES (LANE_VECTORS > 8 ? 2 : 1)
+#define DL             (VL / 2) /* doubles a vector */
+#define HALVES         (LANE_VECTORS > 8 ? 2 : 1)
 #define DOUBLE_VECTORS (64 / DL / HALVES)
 
 static double block_squares(size_t n, const float *x) {

@@ -1,12 +1,13 @@
-/* exp, the softmax exponential and tanh on vectors: docs/numerics.md, section 9; ref/ref_functions.c is the same on scalars. */
+/* exp, the softmax exponential and tanh on vectors: docs/numerics.md, section 9; ref/ref_functions.c is the same on
+ * scalars. */
 #ifndef LOCKSTEP_MATH_SIMD_EXP_H
 #define LOCKSTEP_MATH_SIMD_EXP_H
 #include "math/simd/vec.h"
 
-#define LK__MAGIC 0x1.8p23f        /* adding it rounds to an integer, which the sum's last bits hold */
+#define LK__MAGIC      0x1.8p23f /* adding it rounds to an integer, which the sum's last bits hold */
 #define LK__MAGIC_BITS 0x4b400000
-#define LK__LN2_H (-0x1.62e43p-1f) /* the negatives, as both fmas want them */
-#define LK__LN2_L 0x1.05c61p-29f
+#define LK__LN2_H      (-0x1.62e43p-1f) /* the negatives, as both fmas want them */
+#define LK__LN2_L      0x1.05c61p-29f
 
 /* exp(x) = s 2^n: returns s, and the magic sum that holds n. */
 LK_INLINE vf lk__vexp_parts(vf x, vf *sum) {
@@ -24,7 +25,9 @@ LK_INLINE vf lk__vexp_parts(vf x, vf *sum) {
 }
 
 /* 2^n from the magic sum, -126 <= n <= 127; anything for other n. */
-LK_INLINE vf lk__vpower(vf sum) { return vi_as_float(vi_add(vi_shl(v_as_int(sum), 23), vi_set1(0x3f800000))); }
+LK_INLINE vf lk__vpower(vf sum) {
+    return vi_as_float(vi_add(vi_shl(v_as_int(sum), 23), vi_set1(0x3f800000)));
+}
 
 /* The whole range. NaN: both comparisons and every operation keep it. */
 LK_INLINE vf lk__vexp(vf x) {

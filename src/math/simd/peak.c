@@ -1,4 +1,5 @@
-/* The machine's peaks, measured with the instruction set's own vectors: long independent chains of fma, and plain reading. */
+/* The machine's peaks, measured with the instruction set's own vectors: long independent chains of fma, and plain reading.
+ */
 #include "math/kernel_table.h"
 #include "math/simd/vec.h"
 

@@ -49,12 +49,16 @@ static void layer_forward(size_t n, const float *x, const float *gain, const flo
 static void norm_forward(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
                          float *mean, float *rstd) {
     for (size_t row = 0; row < rows; row++) {
-        if (bias) layer_forward(n, x + row * n, gain, bias, eps, y + row * n, mean + row, rstd + row);
-        else rms_forward(n, x + row * n, gain, eps, y + row * n, rstd + row);
+        if (bias)
+            layer_forward(n, x + row * n, gain, bias, eps, y + row * n, mean + row, rstd + row);
+        else
+            rms_forward(n, x + row * n, gain, eps, y + row * n, rstd + row);
     }
 }
 
-LK_INLINE vf normalise(vf x, bool layer, vf mean, vf rstd) { return v_mul(layer ? v_sub(x, mean) : x, rstd); }
+LK_INLINE vf normalise(vf x, bool layer, vf mean, vf rstd) {
+    return v_mul(layer ? v_sub(x, mean) : x, rstd);
+}
 
 LK_INLINE void norm_row_backward(size_t n, const float *x, const float *gain, float mean, float rstd, const bool layer,
                                  const float *dy, const float *dx_add, float *dx, float *normalised) {
@@ -80,14 +84,16 @@ LK_INLINE void norm_row_backward(size_t n, const float *x, const float *gain, fl
     });
 }
 
-static void norm_backward(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd, bool layer,
-                          const float *dy, const float *dx_add, float *dx, float *normalised) {
+static void norm_backward(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd,
+                          bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
     for (size_t row = 0; row < rows; row++) {
         size_t at = row * n;
         const float *add = dx_add ? dx_add + at : NULL;
         float *keep = normalised ? normalised + at : NULL;
-        if (layer) norm_row_backward(n, x + at, gain, mean[row], rstd[row], true, dy + at, add, dx + at, keep);
-        else norm_row_backward(n, x + at, gain, 0, rstd[row], false, dy + at, add, dx + at, keep);
+        if (layer)
+            norm_row_backward(n, x + at, gain, mean[row], rstd[row], true, dy + at, add, dx + at, keep);
+        else
+            norm_row_backward(n, x + at, gain, 0, rstd[row], false, dy + at, add, dx + at, keep);
     }
 }
 
@@ -130,8 +136,8 @@ static float row_loss(size_t n, float *x, uint32_t target, float scale, bool gra
     return lk_log(l) - (at_target - m);
 }
 
-static void cross_entropy(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale, bool gradient,
-                          float *loss) {
+static void cross_entropy(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale,
+                          bool gradient, float *loss) {
     for (size_t row = 0; row < rows; row++) {
         float *x = logits + row * ld;
         bool masked = targets[row] == UINT32_MAX;
