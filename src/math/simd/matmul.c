@@ -28,9 +28,13 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t stack_depth(const struct lk_mm *mm) {
     size_t groups = 1, depth = 1;
-    for (size_t p = 0; p + 1 < mm->part_count; p++) groups += mm->parts[p].ends_group;
-    for (; groups > 1; groups = (groups + 1) / 2) depth++;
-    return depth;
+    bool single = true; /* every group one segment: see joins_sibling */
+    for (size_t p = 0; p < mm->part_count; p++) {
+        if (p + 1 < mm->part_count) groups += mm->parts[p].ends_group, single &= mm->parts[p].ends_group;
+        single &= mm->parts[p].k > 0 && mm->parts[p].k <= SEGMENT;
+    }
+    for (size_t g = groups; g > 1; g = (g + 1) / 2) depth++;
+    return depth - (groups > 1 && single);
 }
 
 /* Columns of a tile: packing A costs 1/columns of the work, so as many as leave B half of a 1 MiB L2; a short k leaves room for
@@ -61,6 +65,8 @@ struct tile {
     float *totals;    /* the group in work */
     size_t size;      /* floats of totals */
     bool fresh;       /* totals hold nothing yet: they stand for +0 */
+    const float *next_b; /* what will be packed next, or NULL */
+    size_t next_step;    /* its stride that is not 1 */
 };
 
 static size_t vectors_at(const struct tile *t, size_t j) { return smaller(MICRO_VECTORS, (t->columns - j) / VL); }
@@ -141,8 +147,10 @@ static const float *panel_of_a(const struct tile *t, const struct lk_mm_part *p,
     return t->a + at * A_PANEL;
 }
 
-/* What the n-th micro-kernel before row panel i asks for: two rows of A, or a line of each k where A is transposed. */
+/* What the n-th micro-kernel before row panel i asks for: two rows of A, or a line of each k where A is transposed; before the
+ * first panel of the next segment, two lines of each row of its B. */
 static struct lk__ahead ask_ahead(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t n, size_t k0, const float *hot) {
+    if (i >= t->i1 && t->next_b && 32 * n < SEGMENT) return (struct lk__ahead){t->next_b + 32 * n, t->next_b + 32 * n + 16, t->next_step};
     const float *from = p->a + i * p->a_row + k0 * p->a_col;
     if (p->a_col == 1) {
         if (i + 2 * n + 1 >= t->i1 || 2 * n >= MICRO_ROWS) return (struct lk__ahead){hot, hot, 0};
@@ -223,6 +231,13 @@ static void add_totals(const struct tile *t, float *left, const float *right) {
     for (size_t e = 0; e < t->size; e += VL) v_store(left + e, v_add(v_load(left + e), v_load(right + e)));
 }
 
+/* A group of one segment that is a right child adds it to its left sibling at once: t + (+0 + s) is t + s, since no total is
+ * ever -0. With grains of one short sequence that halves the traffic of totals. */
+static bool joins_sibling(const struct lk_mm *mm, size_t q, size_t groups) {
+    bool alone = (q == 0 || mm->parts[q - 1].ends_group) && (mm->parts[q].ends_group || q + 1 == mm->part_count);
+    return groups & 1 && alone && mm->parts[q].k > 0 && mm->parts[q].k <= SEGMENT;
+}
+
 static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
     struct tile t = {.mm = mm, .i0 = i0, .i1 = i1, .j0 = j0, .j1 = j1, .columns = round_up(j1 - j0, VL), .fresh = true};
     t.a = scratch, t.b = t.a + A_FLOATS, t.totals = t.b + B_FLOATS;
@@ -232,12 +247,19 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
     for (size_t q = 0; q < mm->part_count; q++) {
         const struct lk_mm_part *p = &mm->parts[q];
         bool last = q + 1 == mm->part_count;
-        for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT)
+        bool joins = joins_sibling(mm, q, groups);
+        if (joins) t.totals -= t.size, t.fresh = false;
+        for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT) {
+            const struct lk_mm_part *next = k0 + SEGMENT < p->k ? p : last ? NULL : p + 1;
+            t.next_b = next && next->b_col == 1 ? next->b + j0 + (next == p ? (k0 + SEGMENT) * p->b_row : 0) : NULL;
+            t.next_step = t.next_b ? next->b_row : 0;
             add_segment(&t, p, k0, smaller(SEGMENT, p->k - k0), last && !groups && k0 + SEGMENT >= p->k);
+        }
         if (last && !groups && p->k) return;
         if (!p->ends_group && !last) continue;
         if (t.fresh) memset(t.totals, 0, t.size * sizeof *t.totals);
-        for (size_t bits = groups++; bits & 1; bits >>= 1) {
+        for (size_t bits = groups++; bits & 1; bits >>= 1, joins = false) {
+            if (joins) continue;
             add_totals(&t, t.totals - t.size, t.totals);
             t.totals -= t.size;
         }
