@@ -14,17 +14,18 @@ struct lk_dataset_source {
     const char *path; /* as given; "-" is standard input */
 };
 struct lk_dataset_options {
-    double holdout;    /* share of the bytes at the end, 0 <= holdout <= 0.5; a plain text is cut after a newline (else
-                          between UTF-8 characters), jsonl between records */
+    double holdout; /* share of the bytes at the end, 0 <= holdout <= 0.5; a plain text is cut after a newline (else
+                       between UTF-8 characters), jsonl between records */
     const char *tokenizer_name; /* for messages */
     int (*progress)(void *arg, uint64_t bytes_done, uint64_t bytes_total /* 0: unknown */);
     void *progress_arg;
 };
-/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...}, one a
- * line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
+/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...}, one
+ * a line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
  * input gives an equal root for any number of threads. Errors name file, line and byte. */
-int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count, const struct lk_root *tokenizer,
-                     const struct lk_dataset_options *, struct lk_pool *, struct lk_root *out, struct lk_err *);
+int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count,
+                     const struct lk_root *tokenizer, const struct lk_dataset_options *, struct lk_pool *,
+                     struct lk_root *out, struct lk_err *);
 
 struct lk_dataset;
 /* verify: hash every blob first (LK_ECORRUPT names the part and the file). Opening without it checks sizes only. */
@@ -35,15 +36,15 @@ const struct lk_root *lk_dataset_tokenizer(const struct lk_dataset *);
 const json_t *lk_dataset_manifest(const struct lk_dataset *); /* borrowed */
 uint32_t lk_dataset_vocab(const struct lk_dataset *);
 
-uint64_t lk_dataset_tokens(const struct lk_dataset *, enum lk_split);    /* S above */
-uint64_t lk_dataset_bytes(const struct lk_dataset *, enum lk_split);     /* text bytes behind the split */
+uint64_t lk_dataset_tokens(const struct lk_dataset *, enum lk_split); /* S above */
+uint64_t lk_dataset_bytes(const struct lk_dataset *, enum lk_split);  /* text bytes behind the split */
 uint64_t lk_dataset_documents(const struct lk_dataset *, enum lk_split);
 uint64_t lk_dataset_sequences(const struct lk_dataset *, enum lk_split, uint32_t context);
 
 /* Sequence n in O(1): writes up to context inputs, targets (UINT32_MAX where the loss is masked: prompt tokens of jsonl
- * records), and document_start[t] = position in this sequence where t's document began (0 when it began before the sequence;
- * a document begins with the E before it). Any output may be NULL. Returns the number of positions (< context only in the
- * last held-out sequence). Thread-safe. */
+ * records), and document_start[t] = position in this sequence where t's document began (0 when it began before the
+ * sequence; a document begins with the E before it). Any output may be NULL. Returns the number of positions (< context
+ * only in the last held-out sequence). Thread-safe. */
 uint32_t lk_dataset_sequence(const struct lk_dataset *, enum lk_split, uint64_t n, uint32_t context, uint32_t *inputs,
                              uint32_t *targets, uint32_t *document_start);
 

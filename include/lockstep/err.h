@@ -2,18 +2,18 @@
 #ifndef LOCKSTEP_ERR_H
 #define LOCKSTEP_ERR_H
 
-#define LK_CODES(X)                                                                      \
-    X(LK_OK, 0, "ok")                                                                    \
-    X(LK_ENOMEM, -1, "out of memory")                                                    \
-    X(LK_EIO, -2, "input or output failed")                                              \
-    X(LK_EINVAL, -3, "invalid value")                                                    \
-    X(LK_ENOTFOUND, -4, "not found")                                                     \
-    X(LK_EEXISTS, -5, "already exists")                                                  \
-    X(LK_ECORRUPT, -6, "damaged data")                                                   \
-    X(LK_EBUSY, -7, "in use")                                                            \
-    X(LK_ESTOPPED, -8, "stopped on request")                                             \
-    X(LK_ENAN, -9, "not a number")                                                       \
-    X(LK_EDIVERGED, -10, "bits differ")                                                  \
+#define LK_CODES(X)                                                                                                        \
+    X(LK_OK, 0, "ok")                                                                                                      \
+    X(LK_ENOMEM, -1, "out of memory")                                                                                      \
+    X(LK_EIO, -2, "input or output failed")                                                                                \
+    X(LK_EINVAL, -3, "invalid value")                                                                                      \
+    X(LK_ENOTFOUND, -4, "not found")                                                                                       \
+    X(LK_EEXISTS, -5, "already exists")                                                                                    \
+    X(LK_ECORRUPT, -6, "damaged data")                                                                                     \
+    X(LK_EBUSY, -7, "in use")                                                                                              \
+    X(LK_ESTOPPED, -8, "stopped on request")                                                                               \
+    X(LK_ENAN, -9, "not a number")                                                                                         \
+    X(LK_EDIVERGED, -10, "bits differ")                                                                                    \
     X(LK_EUNSUPPORTED, -11, "not supported")
 
 enum lk_code {

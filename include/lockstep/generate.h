@@ -11,9 +11,10 @@ struct lk_sampling {
     double top_p;       /* 1: all */
     uint64_t seed;
 };
-/* One token from a row of logits (vocab), of which ids below `tokens` exist. position: of the token that is drawn. workspace: vocab
- * 64-bit words, overwritten. */
-uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *, uint32_t position, uint64_t *workspace);
+/* One token from a row of logits (vocab), of which ids below `tokens` exist. position: of the token that is drawn.
+ * workspace: vocab 64-bit words, overwritten. */
+uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *, uint32_t position,
+                         uint64_t *workspace);
 
 struct lk_generation {
     uint32_t prompt_tokens, tokens; /* read and drawn */
@@ -30,9 +31,10 @@ struct lk_generate_options {
     int (*text)(void *arg, const char *data, size_t size);
     void *arg;
 };
-/* Goes on from the end token and the prompt's tokens. When the context is full, its newer half is read again and generation goes
- * on. weights: layout->floats, borrowed. */
-int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *, const char *prompt,
-                size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out, struct lk_err *);
+/* Goes on from the end token and the prompt's tokens. When the context is full, its newer half is read again and generation
+ * goes on. weights: layout->floats, borrowed. */
+int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
+                const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
+                struct lk_err *);
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define LK_LEAF_BYTES ((size_t)1 << 20)
-#define LK_ROOT_HEX 65 /* 64 digits and the zero byte */
+#define LK_ROOT_HEX   65 /* 64 digits and the zero byte */
 
 struct lk_root {
     uint8_t bytes[32];

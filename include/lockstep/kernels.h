@@ -61,8 +61,8 @@ void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const
 /* --- Norms: rows (rows, n) ------------------------------------------------------------------------------------------- */
 /* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y and the two row statistics that backward needs: rstd (rows) and,
  * LayerNorm only, mean (rows). */
-void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps,
-                     float *y, float *mean, float *rstd);
+void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
+                     float eps, float *y, float *mean, float *rstd);
 /* dx (rows, n) = dx_add + norm's backward of dy (dx_add may be NULL: nothing is added; it may be dx). normalised (rows, n):
  * the normalised input, written for lk_column_sum's factor; may be NULL. layer: true for LayerNorm. */
 void lk_norm_backward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
@@ -71,7 +71,8 @@ void lk_norm_backward(struct lk_math *, size_t rows, size_t n, const float *x, c
 /* --- Activations: n elements ----------------------------------------------------------------------------------------- */
 void lk_swiglu_forward(struct lk_math *, size_t n, const float *gate, const float *up, float *out);
 /* dgate and dup may be gate and up. */
-void lk_swiglu_backward(struct lk_math *, size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup);
+void lk_swiglu_backward(struct lk_math *, size_t n, const float *gate, const float *up, const float *dout, float *dgate,
+                        float *dup);
 void lk_gelu_forward(struct lk_math *, size_t n, const float *x, float *out);
 void lk_gelu_backward(struct lk_math *, size_t n, const float *x, const float *dout, float *dx); /* dx may be dout */
 void lk_add(struct lk_math *, size_t n, const float *a, const float *b, float *out); /* out = a + b; may alias */
@@ -118,8 +119,8 @@ void lk_cross_entropy(struct lk_math *, size_t rows, size_t vocab, float *logits
 
 /* --- Embedding ------------------------------------------------------------------------------------------------------- */
 /* out (rows, n) = table[ids[row]] + positions_table[first + row mod positions] (positions_table NULL: no add). */
-void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, const float *table, const float *positions_table,
-              uint32_t positions, uint32_t first, float *out);
+void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, const float *table,
+              const float *positions_table, uint32_t positions, uint32_t first, float *out);
 
 /* --- Optimizer ------------------------------------------------------------------------------------------------------- */
 #define LK_BLOCK 4096
@@ -130,11 +131,11 @@ double lk_tree_sum(size_t n, double *values);
 /* The grains' tree rule for one step of a pair of buffers: left = left + right. */
 struct lk_adamw {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;
-    float step;         /* -lr / (1 - beta1^t) */
-    float v_scale;      /* 1 / sqrt(1 - beta2^t) */
+    float step;    /* -lr / (1 - beta1^t) */
+    float v_scale; /* 1 / sqrt(1 - beta2^t) */
     float epsilon;
-    float keep;         /* 1 - lr * decay, or 1 */
-    float clip;         /* c of clipping; 1: not applied */
+    float keep; /* 1 - lr * decay, or 1 */
+    float clip; /* c of clipping; 1: not applied */
 };
 void lk_adamw_step(struct lk_math *, const struct lk_adamw *, size_t n, float *w, const float *g, float *m, float *v);
 /* True if every value is finite. */
@@ -144,7 +145,8 @@ bool lk_all_finite(struct lk_math *, size_t n, const float *x);
  * Unlike the functions above they do not touch the control word: callers outside lk_pool_run have set it (lk_fpenv_set). */
 float lk_exp(float), lk_log(float), lk_tanh(float), lk_sin(float), lk_cos(float);
 float lk_softmax_exp(float); /* exp for x >= -64, +0 below, NaN for NaN */
-double lk_exp64(double), lk_log64(double), lk_pow64(double base, double exponent), lk_cos_turns64(double turns); /* cos(2 pi t) */
+double lk_exp64(double), lk_log64(double), lk_pow64(double base, double exponent),
+    lk_cos_turns64(double turns); /* cos(2 pi t) */
 double lk_sqrt64(double);
 /* Vector forms, for tests and sampling. */
 void lk_exp_n(struct lk_math *, size_t n, const float *x, float *y);

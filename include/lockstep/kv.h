@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LK_KV_KEY_MAX 511 /* bytes, at least 1; keys that begin with a zero byte are reserved */
+#define LK_KV_KEY_MAX   511 /* bytes, at least 1; keys that begin with a zero byte are reserved */
 #define LK_KV_VALUE_MAX ((size_t)1 << 20)
 
 struct lk_kv;
@@ -16,7 +16,9 @@ struct lk_bytes {
     const void *data;
     size_t size;
 };
-static inline struct lk_bytes lk_bytes(const void *data, size_t size) { return (struct lk_bytes){data, size}; }
+static inline struct lk_bytes lk_bytes(const void *data, size_t size) {
+    return (struct lk_bytes){data, size};
+}
 
 /* url: "file:DIR" (LMDB in DIR/kv, made if absent; a network file system is refused by name). A directory may be opened
  * several times in a process; the handles share one environment. Not usable in a forked child, which opens its own. */

@@ -10,8 +10,8 @@ struct lk_gc_result {
     uint64_t blobs, bytes;     /* removed, or that would be */
     uint64_t kept, kept_bytes; /* reachable, or younger than the grace period */
 };
-/* Removes blobs that no name, record or kept checkpoint reaches and that are older than grace_ms (writers name their blobs only at
- * the end). A manifest reaches every root that its text holds. */
+/* Removes blobs that no name, record or kept checkpoint reaches and that are older than grace_ms (writers name their blobs
+ * only at the end). A manifest reaches every root that its text holds. */
 int lk_gc(struct lk_store *, int64_t grace_ms, bool dry_run, struct lk_gc_result *out, struct lk_err *);
 
 #endif

@@ -37,7 +37,8 @@ struct lk_buf {
     char *data;
     size_t size, capacity;
 };
-#define LK_BUF_INIT {0}
+#define LK_BUF_INIT                                                                                                        \
+    { 0 }
 void lk_buf_release(struct lk_buf *);
 int lk_buf_append(struct lk_buf *, const void *data, size_t size); /* 0 or LK_ENOMEM */
 int lk_buf_printf(struct lk_buf *, const char *format, ...) __attribute__((format(printf, 2, 3)));

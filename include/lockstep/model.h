@@ -1,5 +1,5 @@
-/* The model floor: configuration, tensors in canonical order, and the decoder's forward and backward passes of the Llama and
- * GPT-2 families. Numbers: docs/numerics.md. Names of tensors: Hugging Face's; order and shapes: docs/formats.md. */
+/* The model floor: configuration, tensors in canonical order, and the decoder's forward and backward passes of the Llama
+ * and GPT-2 families. Numbers: docs/numerics.md. Names of tensors: Hugging Face's; order and shapes: docs/formats.md. */
 #ifndef LOCKSTEP_MODEL_H
 #define LOCKSTEP_MODEL_H
 #include "lockstep/kernels.h"
@@ -44,37 +44,38 @@ void lk_layout_release(struct lk_layout *);
 /* Fills w (layout->floats) as docs/numerics.md section 10 says. */
 void lk_layout_initialise(const struct lk_layout *, struct lk_math *, uint64_t seed, float *w);
 
-/* Floating-point operations of matrix products and attention: one forward pass of `sequences` x `positions`. A training step
- * is three times that. */
+/* Floating-point operations of matrix products and attention: one forward pass of `sequences` x `positions`. A training
+ * step is three times that. */
 double lk_model_flops(const struct lk_model_config *, uint64_t sequences, uint32_t positions);
 
 /* --- Decoder ---------------------------------------------------------------------------------------------------------
  * Workspace for passes of up to `sequences` x `positions` tokens. Not thread-safe (its lk_math's pool does the work). */
 struct lk_decoder;
 enum lk_decoder_mode {
-    LK_INFER,     /* forward only: one layer's activations */
-    LK_TRAINING,  /* all activations kept for backward */
-    LK_RECOMPUTE  /* only each layer's input is kept; backward computes the layer again: less memory, same bits */
+    LK_INFER,    /* forward only: one layer's activations */
+    LK_TRAINING, /* all activations kept for backward */
+    LK_RECOMPUTE /* only each layer's input is kept; backward computes the layer again: less memory, same bits */
 };
 /* The layout is borrowed. LK_ENOMEM. */
-int lk_decoder_create(const struct lk_layout *, struct lk_math *, uint32_t sequences, uint32_t positions, enum lk_decoder_mode,
-                      struct lk_decoder **out, struct lk_err *);
+int lk_decoder_create(const struct lk_layout *, struct lk_math *, uint32_t sequences, uint32_t positions,
+                      enum lk_decoder_mode, struct lk_decoder **out, struct lk_err *);
 void lk_decoder_free(struct lk_decoder *);
 /* What create would take, in bytes (per-thread scratch of attention excluded, see lk_decoder_scratch_bytes). */
 size_t lk_decoder_bytes(const struct lk_layout *, uint32_t sequences, uint32_t positions, enum lk_decoder_mode);
 size_t lk_decoder_scratch_bytes(const struct lk_layout *, uint32_t positions, enum lk_decoder_mode); /* per thread */
 
 /* Forward of tokens (sequences, positions), row-major; document_start as in lk_attention or NULL. Returns the logits
- * (sequences * positions, vocab), owned by the decoder, valid until the next pass; they may be overwritten by the caller. */
-float *lk_decoder_forward(struct lk_decoder *, const float *weights, uint32_t sequences, uint32_t positions, const uint32_t *tokens,
-                          const uint32_t *document_start);
+ * (sequences * positions, vocab), owned by the decoder, valid until the next pass; they may be overwritten by the caller.
+ */
+float *lk_decoder_forward(struct lk_decoder *, const float *weights, uint32_t sequences, uint32_t positions,
+                          const uint32_t *tokens, const uint32_t *document_start);
 
 /* Backward of the last forward, the logits now holding their gradient. parts: one a sequence (rows = positions), grouped by
  * grain. Writes (or accumulates into) every tensor's gradient except the embedding side of the embedding table:
- * that leaves as the gradient of its output, (rows, width), the return value, valid until the next pass. With tied weights the
- * table's gradient receives the output side. */
-const float *lk_decoder_backward(struct lk_decoder *, const float *weights, const struct lk_row_part *parts, size_t part_count,
-                                 bool accumulate, float *gradient);
+ * that leaves as the gradient of its output, (rows, width), the return value, valid until the next pass. With tied weights
+ * the table's gradient receives the output side. */
+const float *lk_decoder_backward(struct lk_decoder *, const float *weights, const struct lk_row_part *parts,
+                                 size_t part_count, bool accumulate, float *gradient);
 
 /* --- Keys and values for generation ---------------------------------------------------------------------------------- */
 struct lk_kv_cache {
@@ -85,13 +86,15 @@ int lk_kv_cache_init(struct lk_kv_cache *, const struct lk_layout *, uint32_t po
 void lk_kv_cache_release(struct lk_kv_cache *);
 /* Forward of `count` further tokens of one sequence; the cache grows. Only the last `wanted` rows' logits are computed
  * (wanted, vocab). Bits equal to lk_decoder_forward's rows. count <= the decoder's positions, used + count <= positions. */
-float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv_cache *, uint32_t count, const uint32_t *tokens,
-                         uint32_t wanted);
+float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv_cache *, uint32_t count,
+                         const uint32_t *tokens, uint32_t wanted);
 
-/* --- Gradient of the embedding table: touched rows only ---------------------------------------------------------------- */
+/* --- Gradient of the embedding table: touched rows only ----------------------------------------------------------------
+ */
 struct lk_embedding_gradient;
 /* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. */
-int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out, struct lk_err *);
+int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out,
+                                 struct lk_err *);
 void lk_embedding_gradient_free(struct lk_embedding_gradient *);
 size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens);
 void lk_embedding_gradient_begin(struct lk_embedding_gradient *);
@@ -99,7 +102,8 @@ void lk_embedding_gradient_begin(struct lk_embedding_gradient *);
  * a grain may come in several calls. */
 void lk_embedding_gradient_add(struct lk_embedding_gradient *, struct lk_math *, uint32_t grain, uint32_t sequences,
                                uint32_t positions, const uint32_t *tokens, const float *dx);
-/* Combines the grains' tree; then table = rows + table (add) or table = rows with zeros elsewhere. table: (vocab, width). */
+/* Combines the grains' tree; then table = rows + table (add) or table = rows with zeros elsewhere. table: (vocab, width).
+ */
 void lk_embedding_gradient_finish(struct lk_embedding_gradient *, struct lk_math *, bool add, float *table);
 
 #endif

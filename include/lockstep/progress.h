@@ -19,8 +19,8 @@ void lk_progress_line(struct lk_progress *, const char *format, ...) __attribute
 void lk_progress_end(struct lk_progress *); /* leaves the last state on its own line */
 
 /* Clock. */
-uint64_t lk_clock_ns(void);      /* monotonic */
-int64_t lk_clock_wall_ms(void);  /* Unix time in milliseconds */
+uint64_t lk_clock_ns(void);     /* monotonic */
+int64_t lk_clock_wall_ms(void); /* Unix time in milliseconds */
 
 /* Warnings from anywhere: one line on stderr, "lockstep: warning: ...". Silent after lk_log_quiet(true). */
 void lk_log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -22,7 +22,8 @@ void lk_pool_run(struct lk_pool *, size_t tiles, lk_tile_fn *fn, void *arg);
 /* Nanoseconds all threads together spent without a tile inside lk_pool_run, since the pool was opened. */
 unsigned long long lk_pool_idle_ns(const struct lk_pool *);
 
-/* Threads worth starting here: the least of the cgroup's CPU quota (rounded up), the affinity mask, physical cores; >= 1. */
+/* Threads worth starting here: the least of the cgroup's CPU quota (rounded up), the affinity mask, physical cores; >= 1.
+ */
 int lk_threads_default(void);
 
 /* The numeric environment: round to nearest, no flush to zero, no traps; returns the old control word for _restore. */
@@ -30,7 +31,9 @@ unsigned long long lk_fpenv_set(void);
 void lk_fpenv_restore(unsigned long long old);
 int lk_fpenv_ok(void); /* 1 when this thread's control bits are as the numeric contract wants */
 /* First in a public function that computes: the numeric environment until it returns, whatever its caller had set. */
-static inline void lk_fpenv_leave(unsigned long long *old) { lk_fpenv_restore(*old); }
+static inline void lk_fpenv_leave(unsigned long long *old) {
+    lk_fpenv_restore(*old);
+}
 #define LK_NUMERIC_SCOPE() unsigned long long lk_fpenv_before __attribute__((cleanup(lk_fpenv_leave))) = lk_fpenv_set()
 
 #endif

@@ -9,9 +9,10 @@
 
 struct lk_tokenizer;
 
-/* Learns vocab - 257 merges from texts (the 256 bytes and LK_TOKEN_END are given), merges equal to Hugging Face's BpeTrainer
- * with ByteLevel(add_prefix_space=False) on the same files. Fewer pairs than asked for: LK_EINVAL that says how many there
- * are. texts[i] = (data, size), whole files. progress may be NULL: called with merges done and to do; non-zero stops. */
+/* Learns vocab - 257 merges from texts (the 256 bytes and LK_TOKEN_END are given), merges equal to Hugging Face's
+ * BpeTrainer with ByteLevel(add_prefix_space=False) on the same files. Fewer pairs than asked for: LK_EINVAL that says how
+ * many there are. texts[i] = (data, size), whole files. progress may be NULL: called with merges done and to do; non-zero
+ * stops. */
 int lk_tokenizer_train(const struct lk_bytes *texts, size_t count, uint32_t vocab, struct lk_pool *,
                        int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg, struct lk_tokenizer **out,
                        struct lk_err *);
@@ -32,7 +33,8 @@ int lk_tokenizer_encode(const struct lk_tokenizer *, const void *text, size_t si
                         struct lk_err *);
 void lk_tokens_release(struct lk_tokens *);
 /* Appends the bytes of ids (special tokens by their text); an id out of range: LK_EINVAL that names its position. */
-int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t count, struct lk_buf *out, struct lk_err *);
+int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t count, struct lk_buf *out,
+                        struct lk_err *);
 
 /* Length of the longest prefix that does not end inside a so far well-formed UTF-8 sequence: what a stream may print before
  * its next bytes come. Invalid bytes are not waited for, so at most 3 bytes are held back. */

@@ -1,5 +1,5 @@
-/* The train floor: configuration and identity of runs, the deterministic step, checkpoints, ledger, evaluation, verification.
- * Algorithms and failure cases: src/train/README.md. */
+/* The train floor: configuration and identity of runs, the deterministic step, checkpoints, ledger, evaluation,
+ * verification. Algorithms and failure cases: src/train/README.md. */
 #ifndef LOCKSTEP_TRAIN_H
 #define LOCKSTEP_TRAIN_H
 #include "lockstep/dataset.h"
@@ -79,11 +79,14 @@ int lk_checkpoint_load(struct lk_store *, const struct lk_root *state_root, stru
 /* --- Memory plan ----------------------------------------------------------------------------------------------------- */
 struct lk_plan {
     uint32_t micro_batch, units, gradient_buffers;
-    uint64_t weights_bytes, moments_bytes, gradients_bytes, activations_bytes, embedding_bytes, batch_bytes, scratch_bytes, process_bytes;
+    uint64_t weights_bytes, moments_bytes, gradients_bytes, activations_bytes, embedding_bytes, batch_bytes, scratch_bytes,
+        process_bytes;
     uint64_t total_bytes, available_bytes;
 };
-/* Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the numbers and the keys to change. */
-int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, struct lk_plan *out, struct lk_err *);
+/* Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the numbers and the keys to
+ * change. */
+int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, struct lk_plan *out,
+                 struct lk_err *);
 
 /* --- Ledger ---------------------------------------------------------------------------------------------------------- */
 struct lk_ledger_row {
@@ -93,10 +96,11 @@ struct lk_ledger_row {
     double seconds;
 };
 typedef int lk_ledger_fn(void *arg, const struct lk_ledger_row *);
-int lk_ledger_list(struct lk_store *, const char *run, uint32_t from, uint32_t to, lk_ledger_fn *fn, void *arg, struct lk_err *);
+int lk_ledger_list(struct lk_store *, const char *run, uint32_t from, uint32_t to, lk_ledger_fn *fn, void *arg,
+                   struct lk_err *);
 struct lk_eval_row {
     uint32_t step;
-    double loss;          /* nats a token */
+    double loss; /* nats a token */
     uint64_t targets, bytes;
 };
 typedef int lk_eval_fn(void *arg, const struct lk_eval_row *);
@@ -135,12 +139,12 @@ struct lk_train_hooks {
     void (*warning)(void *arg, const char *message);
     bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */
 };
-/* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY), makes
- * the plan, loads the newest good checkpoint. The store and the math are borrowed. */
+/* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY),
+ * makes the plan, loads the newest good checkpoint. The store and the math are borrowed. */
 int lk_trainer_create(struct lk_store *, struct lk_math *, const struct lk_run_config *, const struct lk_train_hooks *,
                       struct lk_trainer **out, struct lk_err *);
-int lk_trainer_resume(struct lk_store *, struct lk_math *, const char *run, const struct lk_train_hooks *, struct lk_trainer **out,
-                      struct lk_err *);
+int lk_trainer_resume(struct lk_store *, struct lk_math *, const char *run, const struct lk_train_hooks *,
+                      struct lk_trainer **out, struct lk_err *);
 /* Trains to the end: LK_OK, LK_ESTOPPED (state saved), or an error (state "failed", the last good state saved). */
 int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
@@ -148,25 +152,26 @@ const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
 double lk_trainer_step_flops(const struct lk_trainer *);
 /* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. */
-int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan, double *seconds_a_step,
-                     struct lk_err *);
+int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan,
+                     double *seconds_a_step, struct lk_err *);
 
-/* --- Evaluation and verification --------------------------------------------------------------------------------------- */
+/* --- Evaluation and verification ---------------------------------------------------------------------------------------
+ */
 /* The held-out split in order, at most `sequences` sequences (0: all). */
-int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *, uint32_t context,
-                bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
+int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *,
+                uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
 
 struct lk_verify_result {
-    uint32_t from, to;       /* the segment */
-    uint32_t steps;          /* executed again and equal */
+    uint32_t from, to; /* the segment */
+    uint32_t steps;    /* executed again and equal */
     bool equal, roots_compared;
     uint32_t first_difference; /* step, when not equal */
     char what[256];            /* what differed */
 };
-/* Executes steps from+1 .. to again from the newest kept checkpoint at or before `from` (0: from the seed) and compares every ledger
- * row and every checkpoint's roots on the way. progress may be NULL. */
+/* Executes steps from+1 .. to again from the newest kept checkpoint at or before `from` (0: from the seed) and compares
+ * every ledger row and every checkpoint's roots on the way. progress may be NULL. */
 int lk_verify(struct lk_store *, struct lk_math *, const char *run, uint32_t from, uint32_t to,
-              void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg, struct lk_verify_result *out,
-              struct lk_err *);
+              void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg,
+              struct lk_verify_result *out, struct lk_err *);
 
 #endif

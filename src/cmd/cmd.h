@@ -66,7 +66,7 @@ int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-
 /* Fills the context from argv after the command's words; "--" ends the options, "-" is an argument. */
 int cmd_parse(struct cmd_context *, int argc, char **argv);
 void cmd_print_all(FILE *);
-int cmd_write_docs(void);                   /* lockstep help --markdown */
+int cmd_write_docs(void); /* lockstep help --markdown */
 void cmd_print_help(const struct cmd *, FILE *);
 /* Set by SIGINT and SIGTERM once cmd_catch_signals was called; a second signal ends the process. */
 void cmd_catch_signals(void);

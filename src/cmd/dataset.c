@@ -8,19 +8,22 @@ static int open_dataset(struct cmd_context *c, const char *name, bool verify, st
     struct lk_err err = {0};
     struct lk_root root;
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    if (lk_store_name_get(c->store, "dataset", name, &root, &err) || lk_dataset_open(c->store, &root, verify, out, &err)) return cmd_fail(&err);
+    if (lk_store_name_get(c->store, "dataset", name, &root, &err) || lk_dataset_open(c->store, &root, verify, out, &err))
+        return cmd_fail(&err);
     return CMD_OK;
 }
 
 static json_t *describe(const struct lk_dataset *d, const char *name) {
     char hex[LK_ROOT_HEX], tokenizer[LK_ROOT_HEX];
-    json_t *all = json_pack("{s:s, s:s, s:s, s:i}", "name", name, "root", lk_root_hex(lk_dataset_root(d), hex), "tokenizer_root",
-                            lk_root_hex(lk_dataset_tokenizer(d), tokenizer), "vocab", (int)lk_dataset_vocab(d));
+    json_t *all =
+        json_pack("{s:s, s:s, s:s, s:i}", "name", name, "root", lk_root_hex(lk_dataset_root(d), hex), "tokenizer_root",
+                  lk_root_hex(lk_dataset_tokenizer(d), tokenizer), "vocab", (int)lk_dataset_vocab(d));
     static const char *const splits[] = {"train", "held_out"};
     for (int s = 0; s < 2 && all; s++)
-        json_object_set_new(all, splits[s], json_pack("{s:I, s:I, s:I}", "tokens", (json_int_t)lk_dataset_tokens(d, (enum lk_split)s), "documents",
-                                                      (json_int_t)lk_dataset_documents(d, (enum lk_split)s), "bytes",
-                                                      (json_int_t)lk_dataset_bytes(d, (enum lk_split)s)));
+        json_object_set_new(all, splits[s],
+                            json_pack("{s:I, s:I, s:I}", "tokens", (json_int_t)lk_dataset_tokens(d, (enum lk_split)s),
+                                      "documents", (json_int_t)lk_dataset_documents(d, (enum lk_split)s), "bytes",
+                                      (json_int_t)lk_dataset_bytes(d, (enum lk_split)s)));
     return all;
 }
 
@@ -30,20 +33,23 @@ static void print(const struct lk_dataset *d, const char *name) {
     printf("dataset %s\n", name);
     for (int s = 0; s < 2; s++) {
         uint64_t tokens = lk_dataset_tokens(d, (enum lk_split)s), bytes = lk_dataset_bytes(d, (enum lk_split)s);
-        printf("  %-9s %12llu tokens  %10llu documents  %14llu bytes  %.2f bytes a token\n", splits[s], (unsigned long long)tokens,
-               (unsigned long long)lk_dataset_documents(d, (enum lk_split)s), (unsigned long long)bytes,
-               tokens ? (double)bytes / (double)tokens : 0);
+        printf("  %-9s %12llu tokens  %10llu documents  %14llu bytes  %.2f bytes a token\n", splits[s],
+               (unsigned long long)tokens, (unsigned long long)lk_dataset_documents(d, (enum lk_split)s),
+               (unsigned long long)bytes, tokens ? (double)bytes / (double)tokens : 0);
     }
     printf("  tokenizer %s\n", lk_root_hex(lk_dataset_tokenizer(d), hex));
     printf("  root      %s\n", lk_root_hex(lk_dataset_root(d), hex));
 }
 
-/* --- build ---------------------------------------------------------------------------------------------------------------------- */
+/* --- build
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 static int show_progress(void *arg, uint64_t done, uint64_t total) {
     char a[32], b[32];
-    if (total) lk_progress_show(arg, false, "dataset: %s of %s", lk_format_bytes(done, a), lk_format_bytes(total, b));
-    else lk_progress_show(arg, false, "dataset: %s", lk_format_bytes(done, a));
+    if (total)
+        lk_progress_show(arg, false, "dataset: %s of %s", lk_format_bytes(done, a), lk_format_bytes(total, b));
+    else
+        lk_progress_show(arg, false, "dataset: %s", lk_format_bytes(done, a));
     return cmd_interrupted();
 }
 
@@ -53,9 +59,11 @@ static int build(struct cmd_context *c) {
     struct lk_dataset *d = NULL;
     struct lk_root tokenizer, root;
     const char *name = c->arguments[0], *tokenizer_name = cmd_value(c, "--tokenizer");
-    struct lk_dataset_options options = {.holdout = 0.01, .tokenizer_name = tokenizer_name, .progress = show_progress, .progress_arg = &progress};
+    struct lk_dataset_options options = {
+        .holdout = 0.01, .tokenizer_name = tokenizer_name, .progress = show_progress, .progress_arg = &progress};
     if (!tokenizer_name) return cmd_usage_error(c, "--tokenizer is missing");
-    if (!lk_name_valid(name)) return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
+    if (!lk_name_valid(name))
+        return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
     int code = cmd_f64(c, "--holdout", 0, 0.5, &options.holdout);
     if (!code) code = cmd_open_pool(c);
     if (!code) code = cmd_open_store(c, false);
@@ -71,23 +79,37 @@ static int build(struct cmd_context *c) {
     if (!code) code = lk_store_name_put(c->store, "dataset", name, &root, &err);
     if (!code) code = lk_dataset_open(c->store, &root, false, &d, &err);
     lk_progress_end(&progress);
-    if (code) code = cmd_fail(&err);
-    else if (cmd_json(c)) code = cmd_print_json(describe(d, name));
-    else print(d, name);
+    if (code)
+        code = cmd_fail(&err);
+    else if (cmd_json(c))
+        code = cmd_print_json(describe(d, name));
+    else
+        print(d, name);
     lk_dataset_close(d);
     lk_free(sources);
     return code;
 }
 const struct cmd cmd_dataset_build = {
-    "dataset build", "NAME FILE...", 2, -1, "Make a dataset from .txt and .jsonl files, also .gz and .zst; \"-\" is plain text.",
-    (const struct cmd_option[]){{"--tokenizer", "T", "name of a tokenizer (required)"},
-                                {"--holdout", "SHARE", "share of the bytes at the end that is held out for evaluation; 0.01"}, {NULL, NULL, NULL}},
-    "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the loss on the\n"
-    "response only. Equal input gives an equal root for any number of threads.", build};
+    "dataset build",
+    "NAME FILE...",
+    2,
+    -1,
+    "Make a dataset from .txt and .jsonl files, also .gz and .zst; \"-\" is plain text.",
+    (const struct cmd_option[]){
+        {"--tokenizer", "T", "name of a tokenizer (required)"},
+        {"--holdout", "SHARE", "share of the bytes at the end that is held out for evaluation; 0.01"},
+        {NULL, NULL, NULL}},
+    "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the "
+    "loss on the\n"
+    "response only. Equal input gives an equal root for any number of threads.",
+    build};
 
-/* --- list, show, verify ------------------------------------------------------------------------------------------------------- */
+/* --- list, show, verify
+ * ------------------------------------------------------------------------------------------------------- */
 
-static int list(struct cmd_context *c) { return cmd_list_names(c, "dataset"); }
+static int list(struct cmd_context *c) {
+    return cmd_list_names(c, "dataset");
+}
 const struct cmd cmd_dataset_list = {"dataset list", "", 0, 0, "List datasets and their roots.", NULL, NULL, list};
 
 static int show(struct cmd_context *c) {
@@ -98,7 +120,8 @@ static int show(struct cmd_context *c) {
         json_t *all = describe(d, c->arguments[0]);
         json_object_set_new(all, "manifest", json_deep_copy(lk_dataset_manifest(d)));
         code = cmd_print_json(all);
-    } else print(d, c->arguments[0]);
+    } else
+        print(d, c->arguments[0]);
     lk_dataset_close(d);
     return code;
 }
@@ -109,17 +132,28 @@ static int verify(struct cmd_context *c) {
     struct lk_root root;
     char hex[LK_ROOT_HEX];
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    if (lk_store_name_get(c->store, "dataset", c->arguments[0], &root, &err) || lk_dataset_verify(c->store, &root, &err)) return cmd_fail(&err);
+    if (lk_store_name_get(c->store, "dataset", c->arguments[0], &root, &err) || lk_dataset_verify(c->store, &root, &err))
+        return cmd_fail(&err);
     lk_root_hex(&root, hex);
     if (cmd_json(c)) return cmd_print_json(json_pack("{s:s, s:s, s:b}", "name", c->arguments[0], "root", hex, "whole", 1));
     printf("dataset %s is whole: every byte hashes to root %s\n", c->arguments[0], hex);
     return CMD_OK;
 }
-const struct cmd cmd_dataset_verify = {"dataset verify", "NAME", 1, 1, "Hash every byte of a dataset and check its parts against each other.", NULL, NULL, verify};
+const struct cmd cmd_dataset_verify = {"dataset verify",
+                                       "NAME",
+                                       1,
+                                       1,
+                                       "Hash every byte of a dataset and check its parts against each other.",
+                                       NULL,
+                                       NULL,
+                                       verify};
 
-/* --- cat ------------------------------------------------------------------------------------------------------------------------ */
+/* --- cat
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
-static int print_document(struct cmd_context *c, const struct lk_dataset *d, const struct lk_tokenizer *t, enum lk_split split, uint64_t index) {
+static int print_document(struct cmd_context *c, const struct lk_dataset *d, const struct lk_tokenizer *t,
+                          enum lk_split split, uint64_t index) {
     struct lk_err err = {0};
     struct lk_document doc;
     struct lk_buf text = LK_BUF_INIT;
@@ -130,16 +164,19 @@ static int print_document(struct cmd_context *c, const struct lk_dataset *d, con
         struct lk_bytes b = lk_tokenizer_bytes(t, input);
         if (lk_buf_append(&text, b.data, b.size)) code = lk_fail(&err, LK_ENOMEM, "no memory for a document");
     }
-    if (code) code = cmd_fail(&err);
+    if (code)
+        code = cmd_fail(&err);
     else if (cmd_json(c)) {
-        json_t *line = json_pack("{s:I, s:s, s:I, s:I, s:I}", "document", (json_int_t)index, "source", doc.source_path, "offset",
-                                 (json_int_t)doc.source_offset, "line", (json_int_t)doc.line, "tokens", (json_int_t)(doc.token_end - doc.token_begin));
+        json_t *line = json_pack("{s:I, s:s, s:I, s:I, s:I}", "document", (json_int_t)index, "source", doc.source_path,
+                                 "offset", (json_int_t)doc.source_offset, "line", (json_int_t)doc.line, "tokens",
+                                 (json_int_t)(doc.token_end - doc.token_begin));
         json_t *s = json_stringn(text.data ? text.data : "", text.size);
         json_object_set_new(line, "text", s ? s : json_null());
         json_dumpf(line, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(line);
-    } else fwrite(text.data, 1, text.size, stdout);
+    } else
+        fwrite(text.data, 1, text.size, stdout);
     lk_buf_release(&text);
     return code;
 }
@@ -155,7 +192,10 @@ static int cat(struct cmd_context *c) {
     if (!code) code = cmd_u64(c, "--document", 0, UINT64_MAX - 1, &only);
     uint64_t count = code ? 0 : lk_dataset_documents(d, split);
     if (!code && only != UINT64_MAX) {
-        if (only >= count) code = cmd_fail((lk_fail(&err, LK_ENOTFOUND, "document %llu: there are %llu", (unsigned long long)only, (unsigned long long)count), &err));
+        if (only >= count)
+            code = cmd_fail((lk_fail(&err, LK_ENOTFOUND, "document %llu: there are %llu", (unsigned long long)only,
+                                     (unsigned long long)count),
+                             &err));
         first = only;
         count = only + 1;
     }
@@ -164,7 +204,13 @@ static int cat(struct cmd_context *c) {
     lk_dataset_close(d);
     return code;
 }
-const struct cmd cmd_dataset_cat = {
-    "dataset cat", "NAME", 1, 1, "Print the text behind the tokens, document after document.",
-    (const struct cmd_option[]){{"--document", "N", "only this document"}, {"--held-out", NULL, "the held-out split"}, {NULL, NULL, NULL}},
-    "With --json one object a line, with its source.", cat};
+const struct cmd cmd_dataset_cat = {"dataset cat",
+                                    "NAME",
+                                    1,
+                                    1,
+                                    "Print the text behind the tokens, document after document.",
+                                    (const struct cmd_option[]){{"--document", "N", "only this document"},
+                                                                {"--held-out", NULL, "the held-out split"},
+                                                                {NULL, NULL, NULL}},
+                                    "With --json one object a line, with its source.",
+                                    cat};

@@ -36,8 +36,10 @@ static int self_test(struct cmd_context *c, struct lk_root *out, struct lk_err *
         code = lk_math_fingerprint(other, &root, err);
         lk_math_close(other);
         if (!code && !lk_root_equal(&root, out))
-            code = lk_fail(err, LK_EDIVERGED, "self-test FAILED: the %s kernels give other bits than %s: this machine or this build must not be trusted", names[i],
-                           lk_math_isa(c->math));
+            code = lk_fail(
+                err, LK_EDIVERGED,
+                "self-test FAILED: the %s kernels give other bits than %s: this machine or this build must not be trusted",
+                names[i], lk_math_isa(c->math));
     }
     return code;
 }
@@ -56,17 +58,25 @@ static int doctor(struct cmd_context *c) {
     lk_root_hex(&root, hex);
     int threads = lk_pool_threads(c->pool);
     if (cmd_json(c))
-        return cmd_print_json(json_pack("{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", LK_VERSION, "cpu", cpu, "isa",
-                                        lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
-                                        (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
-                                        "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
-    printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", LK_VERSION, cpu, threads, lk_math_isa(c->math));
+        return cmd_print_json(json_pack(
+            "{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", LK_VERSION, "cpu", cpu, "isa",
+            lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
+            (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
+            "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
+    printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", LK_VERSION, cpu, threads,
+           lk_math_isa(c->math));
     for (int i = 0, n = lk_math_isas(names); i < n; i++) printf(" %s", names[i]);
     printf(")\nfma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);
-    printf("read         %.1f GB/s one thread, %.1f all\nmemory       %s free\n", p.read_bytes_one / 1e9, p.read_bytes_all / 1e9,
-           lk_format_bytes(lk_memory_available_bytes(), memory));
+    printf("read         %.1f GB/s one thread, %.1f all\nmemory       %s free\n", p.read_bytes_one / 1e9,
+           p.read_bytes_all / 1e9, lk_format_bytes(lk_memory_available_bytes(), memory));
     printf("self-test    equal bits from all kernels\nfingerprint  %s\n", hex);
     return CMD_OK;
 }
-const struct cmd cmd_doctor = {"doctor", "", 0, 0, "Look at this machine: CPU, kernels, peaks, memory, self-test.", NULL,
-                               "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.", doctor};
+const struct cmd cmd_doctor = {"doctor",
+                               "",
+                               0,
+                               0,
+                               "Look at this machine: CPU, kernels, peaks, memory, self-test.",
+                               NULL,
+                               "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.",
+                               doctor};

@@ -14,27 +14,39 @@ static int eval(struct cmd_context *c) {
     if (cmd_u64(c, "--sequences", 0, UINT32_MAX, &sequences)) return CMD_USAGE;
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
-    if (name) code = lk_store_name_get(c->store, "dataset", name, &root, &err);
-    else root = m.run.dataset;
+    if (name)
+        code = lk_store_name_get(c->store, "dataset", name, &root, &err);
+    else
+        root = m.run.dataset;
     if (!code) code = lk_dataset_open(c->store, &root, true, &d, &err);
     if (!code && !lk_root_equal(lk_dataset_tokenizer(d), &m.run.tokenizer))
-        code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that run %s learned with", name, m.run.name);
+        code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that run %s learned with",
+                       name, m.run.name);
     if (!code)
-        code = lk_evaluate(c->math, &m.run.layout, m.state.weights, d, m.run.config.context, m.run.config.cross_documents, (uint32_t)sequences, &row, &err);
+        code = lk_evaluate(c->math, &m.run.layout, m.state.weights, d, m.run.config.context, m.run.config.cross_documents,
+                           (uint32_t)sequences, &row, &err);
     row.step = m.step;
     lk_dataset_close(d);
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);
     if (cmd_json(c))
-        return cmd_print_json(json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step, "loss", row.loss, "targets",
-                                        (json_int_t)row.targets, "bytes", (json_int_t)row.bytes, "bits_per_byte",
+        return cmd_print_json(json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step,
+                                        "loss", row.loss, "targets", (json_int_t)row.targets, "bytes",
+                                        (json_int_t)row.bytes, "bits_per_byte",
                                         row.bytes ? json_real(lk_bits_per_byte(&row)) : json_null()));
-    printf("%s at step %u: held-out loss %.6f nats a token over %llu tokens", c->arguments[0], row.step, row.loss, (unsigned long long)row.targets);
+    printf("%s at step %u: held-out loss %.6f nats a token over %llu tokens", c->arguments[0], row.step, row.loss,
+           (unsigned long long)row.targets);
     if (row.bytes) printf(", %.4f bits a byte over %llu bytes", lk_bits_per_byte(&row), (unsigned long long)row.bytes);
     putchar('\n');
     return CMD_OK;
 }
-const struct cmd cmd_eval = {
-    "eval", "RUN", 1, 1, "Loss and bits per byte on a dataset's held-out split.",
-    (const struct cmd_option[]){{"--dataset", "NAME", "the run's own by default"}, {"--sequences", "N", "only the first N sequences"}, {NULL, NULL, NULL}},
-    NULL, eval};
+const struct cmd cmd_eval = {"eval",
+                             "RUN",
+                             1,
+                             1,
+                             "Loss and bits per byte on a dataset's held-out split.",
+                             (const struct cmd_option[]){{"--dataset", "NAME", "the run's own by default"},
+                                                         {"--sequences", "N", "only the first N sequences"},
+                                                         {NULL, NULL, NULL}},
+                             NULL,
+                             eval};

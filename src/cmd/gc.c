@@ -14,17 +14,24 @@ static int gc(struct cmd_context *c) {
     if (cmd_open_store(c, false)) return CMD_FAILED;
     if (lk_gc(c->store, (int64_t)grace * 1000, dry, &r, &err)) return cmd_fail(&err);
     if (cmd_json(c))
-        return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I, s:b}", "removed", (json_int_t)r.blobs, "removed_bytes", (json_int_t)r.bytes, "kept",
-                                        (json_int_t)r.kept, "kept_bytes", (json_int_t)r.kept_bytes, "dry_run", dry));
-    printf("%s %llu blobs, %s; kept %llu, %s\n", dry ? "would remove" : "removed", (unsigned long long)r.blobs, lk_format_bytes(r.bytes, freed),
-           (unsigned long long)r.kept, lk_format_bytes(r.kept_bytes, kept));
+        return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I, s:b}", "removed", (json_int_t)r.blobs, "removed_bytes",
+                                        (json_int_t)r.bytes, "kept", (json_int_t)r.kept, "kept_bytes",
+                                        (json_int_t)r.kept_bytes, "dry_run", dry));
+    printf("%s %llu blobs, %s; kept %llu, %s\n", dry ? "would remove" : "removed", (unsigned long long)r.blobs,
+           lk_format_bytes(r.bytes, freed), (unsigned long long)r.kept, lk_format_bytes(r.kept_bytes, kept));
     return CMD_OK;
 }
 const struct cmd cmd_gc = {
-    "gc", "", 0, 0, "Remove what no name, run or kept checkpoint needs any more.",
+    "gc",
+    "",
+    0,
+    0,
+    "Remove what no name, run or kept checkpoint needs any more.",
     (const struct cmd_option[]){{"--grace", "SECONDS", "keep anything younger, a writer may still need it; 3600"},
-                                {"--dry-run", NULL, "only say what would go"}, {NULL, NULL, NULL}},
-    NULL, gc};
+                                {"--dry-run", NULL, "only say what would go"},
+                                {NULL, NULL, NULL}},
+    NULL,
+    gc};
 
 static int version(struct cmd_context *c) {
     if (cmd_json(c)) return cmd_print_json(json_pack("{s:s, s:s}", "version", LK_VERSION, "numerics", "fp32-1"));
@@ -38,5 +45,12 @@ static int help(struct cmd_context *c) {
     cmd_print_all(stdout);
     return CMD_OK;
 }
-const struct cmd cmd_help = {"help", "[COMMAND]", 0, 2, "Explain a command, or list them all.",
-                             (const struct cmd_option[]){{"--markdown", NULL, "all of it, as docs/commands.md"}, {NULL, NULL, NULL}}, NULL, help};
+const struct cmd cmd_help = {
+    "help",
+    "[COMMAND]",
+    0,
+    2,
+    "Explain a command, or list them all.",
+    (const struct cmd_option[]){{"--markdown", NULL, "all of it, as docs/commands.md"}, {NULL, NULL, NULL}},
+    NULL,
+    help};

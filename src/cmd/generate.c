@@ -37,7 +37,8 @@ static int generate(struct cmd_context *c) {
     struct lk_tokenizer *t = NULL;
     struct output out = {.json = cmd_json(c)};
     struct lk_generation g;
-    struct lk_generate_options o = {.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .arg = &out};
+    struct lk_generate_options o = {
+        .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .arg = &out};
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     if (options(c, &o)) return CMD_USAGE;
@@ -49,26 +50,35 @@ static int generate(struct cmd_context *c) {
     if (!code) code = lk_generate(c->math, &m.run.layout, m.state.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
     cmd_model_close(&m);
-    if (code) code = cmd_fail(&err);
+    if (code)
+        code = cmd_fail(&err);
     else if (out.json) {
         json_t *text = json_stringn(out.all.data ? out.all.data : "", out.all.size); /* NULL when the bytes are not UTF-8 */
-        code = cmd_print_json(json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text", text ? text : json_null(), "prompt_tokens",
-                                        (int)g.prompt_tokens, "tokens", (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds", g.prompt_seconds,
+        code = cmd_print_json(json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text",
+                                        text ? text : json_null(), "prompt_tokens", (int)g.prompt_tokens, "tokens",
+                                        (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds", g.prompt_seconds,
                                         "seconds", g.seconds));
     } else {
         printf("\n");
         fflush(stdout);
-        fprintf(stderr, "%u tokens, %.0f tokens/s (%s)\n", g.tokens, g.seconds > 0 ? g.tokens / g.seconds : 0, reasons[g.finish]);
+        fprintf(stderr, "%u tokens, %.0f tokens/s (%s)\n", g.tokens, g.seconds > 0 ? g.tokens / g.seconds : 0,
+                reasons[g.finish]);
     }
     lk_buf_release(&out.all);
     return code;
 }
 const struct cmd cmd_generate = {
-    "generate", "RUN [PROMPT]", 1, 2, "Go on from a prompt.",
+    "generate",
+    "RUN [PROMPT]",
+    1,
+    2,
+    "Go on from a prompt.",
     (const struct cmd_option[]){{"--tokens", "N", "at most this many; 200"},
                                 {"--temperature", "X", "0: always the likeliest token; 0.8"},
                                 {"--top-k", "N", "only the N likeliest tokens; 0: all"},
                                 {"--top-p", "X", "only the likeliest tokens that together have this share; 0.95"},
                                 {"--seed", "N", "1"},
-                                {"--stop", "S", "end before this text; may be repeated"}, {NULL, NULL, NULL}},
-    "Equal weights, prompt, options and seed give equal text, on any machine.", generate};
+                                {"--stop", "S", "end before this text; may be repeated"},
+                                {NULL, NULL, NULL}},
+    "Equal weights, prompt, options and seed give equal text, on any machine.",
+    generate};

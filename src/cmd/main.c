@@ -8,20 +8,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import, cmd_tokenizer_export,
-    cmd_tokenizer_list, cmd_tokenizer_show, cmd_dataset_build, cmd_dataset_list, cmd_dataset_show, cmd_dataset_cat, cmd_dataset_verify, cmd_train,
-    cmd_runs_list, cmd_runs_show, cmd_runs_log, cmd_runs_plot, cmd_runs_rm, cmd_verify, cmd_eval, cmd_generate, cmd_doctor, cmd_gc, cmd_version,
-    cmd_help;
+extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import,
+    cmd_tokenizer_export, cmd_tokenizer_list, cmd_tokenizer_show, cmd_dataset_build, cmd_dataset_list, cmd_dataset_show,
+    cmd_dataset_cat, cmd_dataset_verify, cmd_train, cmd_runs_list, cmd_runs_show, cmd_runs_log, cmd_runs_plot, cmd_runs_rm,
+    cmd_verify, cmd_eval, cmd_generate, cmd_doctor, cmd_gc, cmd_version, cmd_help;
 
 const struct cmd *const cmd_table[] = {
-    &cmd_tokenizer_train, &cmd_tokenizer_encode, &cmd_tokenizer_decode, &cmd_tokenizer_import, &cmd_tokenizer_export, &cmd_tokenizer_list,
-    &cmd_tokenizer_show,  &cmd_dataset_build,    &cmd_dataset_list,     &cmd_dataset_show,     &cmd_dataset_cat,      &cmd_dataset_verify,
-    &cmd_train,           &cmd_runs_list,        &cmd_runs_show,        &cmd_runs_log,         &cmd_runs_plot,        &cmd_runs_rm,
-    &cmd_verify,          &cmd_eval,             &cmd_generate,         &cmd_doctor,           &cmd_gc,               &cmd_version,
-    &cmd_help,            NULL,
+    &cmd_tokenizer_train,
+    &cmd_tokenizer_encode,
+    &cmd_tokenizer_decode,
+    &cmd_tokenizer_import,
+    &cmd_tokenizer_export,
+    &cmd_tokenizer_list,
+    &cmd_tokenizer_show,
+    &cmd_dataset_build,
+    &cmd_dataset_list,
+    &cmd_dataset_show,
+    &cmd_dataset_cat,
+    &cmd_dataset_verify,
+    &cmd_train,
+    &cmd_runs_list,
+    &cmd_runs_show,
+    &cmd_runs_log,
+    &cmd_runs_plot,
+    &cmd_runs_rm,
+    &cmd_verify,
+    &cmd_eval,
+    &cmd_generate,
+    &cmd_doctor,
+    &cmd_gc,
+    &cmd_version,
+    &cmd_help,
+    NULL,
 };
 
-static bool word_is(const char *word, const char *name, size_t n) { return strlen(word) == n && strncmp(word, name, n) == 0; }
+static bool word_is(const char *word, const char *name, size_t n) {
+    return strlen(word) == n && strncmp(word, name, n) == 0;
+}
 
 /* The command that argv begins with; *words is how many words it took. */
 static const struct cmd *find_command(int argc, char **argv, int *words) {
@@ -40,7 +63,8 @@ static int no_command(int argc, char **argv) {
     size_t count = 0;
     char given[128];
     bool noun = false;
-    snprintf(given, sizeof given, "%s%s%s", argv[0], argc > 1 && argv[1][0] != '-' ? " " : "", argc > 1 && argv[1][0] != '-' ? argv[1] : "");
+    snprintf(given, sizeof given, "%s%s%s", argv[0], argc > 1 && argv[1][0] != '-' ? " " : "",
+             argc > 1 && argv[1][0] != '-' ? argv[1] : "");
     for (const struct cmd *const *c = cmd_table; *c; c++) {
         names[count++] = (*c)->name;
         size_t n = strlen(argv[0]);
@@ -49,16 +73,17 @@ static int no_command(int argc, char **argv) {
     const char *near = lk_nearest(given, names, count);
     if (noun && (argc == 1 || argv[1][0] == '-')) { /* `lockstep runs`: show its verbs */
         for (const struct cmd *const *c = cmd_table; *c; c++)
-            if (strncmp((*c)->name, argv[0], strlen(argv[0])) == 0) printf("  lockstep %s %s\n", (*c)->name, (*c)->arguments);
+            if (strncmp((*c)->name, argv[0], strlen(argv[0])) == 0)
+                printf("  lockstep %s %s\n", (*c)->name, (*c)->arguments);
         return argc > 1 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) ? CMD_OK : CMD_USAGE;
     }
-    fprintf(stderr, "lockstep: no command \"%s\"%s%s%s; `lockstep help` lists them\n", given, near ? "; did you mean \"" : "", near ? near : "",
-            near ? "\"?" : "");
+    fprintf(stderr, "lockstep: no command \"%s\"%s%s%s; `lockstep help` lists them\n", given,
+            near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
     return CMD_USAGE;
 }
 
-/* Whoever starts us with a closed standard stream must not get its number for a file of the store: a message would be written
- * into that. The stand-ins fail on use. */
+/* Whoever starts us with a closed standard stream must not get its number for a file of the store: a message would be
+ * written into that. The stand-ins fail on use. */
 static void guard_streams(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) _Exit(CMD_FAILED);
@@ -100,7 +125,8 @@ static int command(int argc, char **argv) {
         return CMD_OK;
     }
     if (c.argument_count < cmd->least) return cmd_usage_error(&c, "%s is missing", cmd->arguments);
-    if (cmd->most >= 0 && c.argument_count > cmd->most) return cmd_usage_error(&c, "unexpected argument \"%s\"", c.arguments[cmd->most]);
+    if (cmd->most >= 0 && c.argument_count > cmd->most)
+        return cmd_usage_error(&c, "unexpected argument \"%s\"", c.arguments[cmd->most]);
     code = cmd->run(&c);
     lk_math_close(c.math);
     lk_pool_close(c.pool);

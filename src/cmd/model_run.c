@@ -16,7 +16,8 @@ int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m)
         lk_free(list);
         return cmd_fail(&err);
     }
-    code = lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet: it is written every checkpoint.every steps and at the end", name);
+    code = lk_fail(&err, LK_ENOTFOUND,
+                   "run %s has no checkpoint yet: it is written every checkpoint.every steps and at the end", name);
     for (size_t i = count; i-- > 0 && code;) {
         if (!list[i].kept) continue;
         m->step = list[i].step;

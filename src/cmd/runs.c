@@ -9,7 +9,8 @@
 static void show_float(json_t *record, const char *key) {
     double v;
     json_t *old = json_object_get(record, key);
-    if (json_is_string(old) && lk_json_float_parse(old, &v) == LK_OK) json_object_set_new(record, key, v - v == 0 ? json_real(v) : json_null());
+    if (json_is_string(old) && lk_json_float_parse(old, &v) == LK_OK)
+        json_object_set_new(record, key, v - v == 0 ? json_real(v) : json_null());
 }
 static void readable(json_t *record) {
     size_t count;
@@ -21,7 +22,9 @@ static void readable(json_t *record) {
         if (o[i].type == LK_O_F64) show_float(json_object_get(config, o[i].section), o[i].key);
 }
 
-/* --- list ------------------------------------------------------------------------------------------------------------------------- */
+/* --- list
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 static const char *text(const json_t *record, const char *key) {
     const char *s = json_string_value(json_object_get(record, key));
@@ -29,8 +32,10 @@ static const char *text(const json_t *record, const char *key) {
 }
 static void number(const json_t *record, const char *key, char *out, size_t size) {
     json_t *v = json_object_get(record, key);
-    if (json_is_real(v)) snprintf(out, size, "%.4f", json_real_value(v));
-    else snprintf(out, size, "-");
+    if (json_is_real(v))
+        snprintf(out, size, "%.4f", json_real_value(v));
+    else
+        snprintf(out, size, "-");
 }
 
 static int list_one(void *arg, const char *name, json_t *record) {
@@ -40,7 +45,8 @@ static int list_one(void *arg, const char *name, json_t *record) {
     if (all) return json_array_append(all, record);
     number(record, "train_loss", train, sizeof train);
     number(record, "eval_loss", eval, sizeof eval);
-    printf("%-24s %-9s %8lld/%-8lld %10s %10s  %.16s\n", name, text(record, "state"), (long long)json_integer_value(json_object_get(record, "step")),
+    printf("%-24s %-9s %8lld/%-8lld %10s %10s  %.16s\n", name, text(record, "state"),
+           (long long)json_integer_value(json_object_get(record, "step")),
            (long long)json_integer_value(json_object_get(record, "steps")), train, eval, text(record, "weights_root"));
     return 0;
 }
@@ -48,27 +54,35 @@ static int list(struct cmd_context *c) {
     struct lk_err err = {0};
     json_t *all = cmd_json(c) ? json_array() : NULL;
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    if (!all) printf("%-24s %-9s %8s/%-8s %10s %10s  %s\n", "run", "state", "step", "steps", "loss", "held out", "weights root");
+    if (!all)
+        printf("%-24s %-9s %8s/%-8s %10s %10s  %s\n", "run", "state", "step", "steps", "loss", "held out", "weights root");
     if (lk_run_list(c->store, list_one, all, &err)) return cmd_fail(&err);
     return all ? cmd_print_json(all) : CMD_OK;
 }
 const struct cmd cmd_runs_list = {"runs list", "", 0, 0, "List runs.", NULL, NULL, list};
 
-/* --- show ------------------------------------------------------------------------------------------------------------------------- */
+/* --- show
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void print_value(const char *key, const json_t *value) {
-    if (json_is_string(value)) printf("%-14s %s\n", key, json_string_value(value));
-    else if (json_is_real(value)) printf("%-14s %.6g\n", key, json_real_value(value));
-    else if (json_is_boolean(value)) printf("%-14s %s\n", key, json_is_true(value) ? "true" : "false");
-    else if (json_is_null(value)) printf("%-14s -\n", key);
-    else printf("%-14s %lld\n", key, (long long)json_integer_value(value));
+    if (json_is_string(value))
+        printf("%-14s %s\n", key, json_string_value(value));
+    else if (json_is_real(value))
+        printf("%-14s %.6g\n", key, json_real_value(value));
+    else if (json_is_boolean(value))
+        printf("%-14s %s\n", key, json_is_true(value) ? "true" : "false");
+    else if (json_is_null(value))
+        printf("%-14s -\n", key);
+    else
+        printf("%-14s %lld\n", key, (long long)json_integer_value(value));
 }
 
 int cmd_show_run(struct cmd_context *c, const char *name) {
     struct lk_err err = {0};
     json_t *record;
-    static const char *const keys[] = {"name", "identity", "state", "step", "steps", "train_loss", "eval_loss", "weights_root", "state_root",
-                                       "dataset_root", "seed", "numerics"};
+    static const char *const keys[] = {"name",      "identity",     "state",      "step",         "steps", "train_loss",
+                                       "eval_loss", "weights_root", "state_root", "dataset_root", "seed",  "numerics"};
     if (lk_run_get(c->store, name, &record, &err)) return cmd_fail(&err);
     readable(record);
     if (cmd_json(c)) return cmd_print_json(record);
@@ -94,17 +108,21 @@ static int show(struct cmd_context *c) {
     json_decref(record);
     return CMD_OK;
 }
-const struct cmd cmd_runs_show = {"runs show", "RUN", 1, 1, "Show a run: state, losses, roots, configuration.", NULL, NULL, show};
+const struct cmd cmd_runs_show = {"runs show", "RUN", 1,   1, "Show a run: state, losses, roots, configuration.",
+                                  NULL,        NULL,  show};
 
-/* --- log -------------------------------------------------------------------------------------------------------------------------- */
+/* --- log
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int log_row(void *arg, const struct lk_ledger_row *r) {
     if (*(bool *)arg)
-        printf("{\"step\":%u,\"loss\":%.17g,\"gradient_norm\":%.17g,\"learning_rate\":%.17g,\"tokens\":%llu,\"seconds\":%.6f}\n", r->step, r->loss,
-               r->gradient_norm, r->learning_rate, (unsigned long long)r->tokens, r->seconds);
+        printf("{\"step\":%u,\"loss\":%.17g,\"gradient_norm\":%.17g,\"learning_rate\":%.17g,\"tokens\":%llu,\"seconds\":%."
+               "6f}\n",
+               r->step, r->loss, r->gradient_norm, r->learning_rate, (unsigned long long)r->tokens, r->seconds);
     else
-        printf("%8u  %10.6f  %10.6f  %12.6g  %8llu  %8.3f\n", r->step, r->loss, r->gradient_norm, r->learning_rate, (unsigned long long)r->tokens,
-               r->seconds);
+        printf("%8u  %10.6f  %10.6f  %12.6g  %8llu  %8.3f\n", r->step, r->loss, r->gradient_norm, r->learning_rate,
+               (unsigned long long)r->tokens, r->seconds);
     return 0;
 }
 static int log_run(struct cmd_context *c) {
@@ -117,14 +135,22 @@ static int log_run(struct cmd_context *c) {
     if (lk_run_get(c->store, c->arguments[0], &record, &err)) return cmd_fail(&err);
     json_decref(record);
     if (!json) printf("%8s  %10s  %10s  %12s  %8s  %8s\n", "step", "loss", "norm", "rate", "tokens", "seconds");
-    return lk_ledger_list(c->store, c->arguments[0], (uint32_t)from, (uint32_t)to, log_row, &json, &err) ? cmd_fail(&err) : CMD_OK;
+    return lk_ledger_list(c->store, c->arguments[0], (uint32_t)from, (uint32_t)to, log_row, &json, &err) ? cmd_fail(&err)
+                                                                                                         : CMD_OK;
 }
 const struct cmd cmd_runs_log = {
-    "runs log", "RUN", 1, 1, "Print the ledger: a line a step.",
+    "runs log",
+    "RUN",
+    1,
+    1,
+    "Print the ledger: a line a step.",
     (const struct cmd_option[]){{"--from", "STEP", "first step"}, {"--to", "STEP", "last step"}, {NULL, NULL, NULL}},
-    "With --json one object a step: step, loss, gradient_norm, learning_rate, tokens, seconds.", log_run};
+    "With --json one object a step: step, loss, gradient_norm, learning_rate, tokens, seconds.",
+    log_run};
 
-/* --- plot, rm ----------------------------------------------------------------------------------------------------------------------- */
+/* --- plot, rm
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 static int plot(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -135,17 +161,25 @@ static int plot(struct cmd_context *c) {
     if (!out) out = file;
     if (cmd_open_store(c, false)) return CMD_FAILED;
     int code = lk_plot_run(c->store, c->arguments[0], &svg, &err);
-    if (!code && strcmp(out, "-") == 0) fwrite(svg.data, 1, svg.size, stdout);
-    else if (!code) code = lk_file_write_atomic(out, svg.data, svg.size, &err);
+    if (!code && strcmp(out, "-") == 0)
+        fwrite(svg.data, 1, svg.size, stdout);
+    else if (!code)
+        code = lk_file_write_atomic(out, svg.data, svg.size, &err);
     lk_buf_release(&svg);
     if (code) return cmd_fail(&err);
     if (cmd_json(c)) return cmd_print_json(json_pack("{s:s}", "file", out));
     if (strcmp(out, "-")) printf("%s\n", out);
     return CMD_OK;
 }
-const struct cmd cmd_runs_plot = {"runs plot", "RUN", 1, 1, "Draw the loss curve as an SVG picture.",
-                                  (const struct cmd_option[]){{"--out", "FILE", "RUN.svg by default; \"-\" is standard output"}, {NULL, NULL, NULL}},
-                                  NULL, plot};
+const struct cmd cmd_runs_plot = {
+    "runs plot",
+    "RUN",
+    1,
+    1,
+    "Draw the loss curve as an SVG picture.",
+    (const struct cmd_option[]){{"--out", "FILE", "RUN.svg by default; \"-\" is standard output"}, {NULL, NULL, NULL}},
+    NULL,
+    plot};
 
 static int rm(struct cmd_context *c) {
     struct lk_err err = {0};

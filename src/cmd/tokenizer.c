@@ -8,7 +8,8 @@
 static int load(struct cmd_context *c, const char *name, struct lk_tokenizer **out, struct lk_root *root) {
     struct lk_err err = {0};
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    if (lk_store_name_get(c->store, "tokenizer", name, root, &err) || lk_tokenizer_load(c->store, root, out, &err)) return cmd_fail(&err);
+    if (lk_store_name_get(c->store, "tokenizer", name, root, &err) || lk_tokenizer_load(c->store, root, out, &err))
+        return cmd_fail(&err);
     return CMD_OK;
 }
 
@@ -17,19 +18,24 @@ static int keep(struct cmd_context *c, const struct lk_tokenizer *t, const char 
     struct lk_err err = {0};
     struct lk_root root;
     char hex[LK_ROOT_HEX];
-    if (lk_tokenizer_save(c->store, t, &root, &err) || lk_store_name_put(c->store, "tokenizer", name, &root, &err)) return cmd_fail(&err);
+    if (lk_tokenizer_save(c->store, t, &root, &err) || lk_store_name_put(c->store, "tokenizer", name, &root, &err))
+        return cmd_fail(&err);
     lk_root_hex(&root, hex);
-    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s, s:i, s:s}", "name", name, "vocab", (int)lk_tokenizer_vocab(t), "root", hex));
+    if (cmd_json(c))
+        return cmd_print_json(json_pack("{s:s, s:i, s:s}", "name", name, "vocab", (int)lk_tokenizer_vocab(t), "root", hex));
     printf("tokenizer %s: %u tokens, root %s\n", name, lk_tokenizer_vocab(t), hex);
     return CMD_OK;
 }
 
 static int check_name(const struct cmd_context *c, const char *name) {
     if (!name) return cmd_usage_error(c, "--name is missing");
-    return lk_name_valid(name) ? CMD_OK : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
+    return lk_name_valid(name)
+               ? CMD_OK
+               : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
 }
 
-/* --- train ------------------------------------------------------------------------------------------------------------------ */
+/* --- train
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static int show_progress(void *arg, uint32_t done, uint32_t total) {
     lk_progress_show(arg, false, "tokenizer: %u of %u merges", done, total);
@@ -58,7 +64,8 @@ static int train(struct cmd_context *c) {
     cmd_catch_signals();
     if (code) code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
-    if (!code && lk_tokenizer_train(texts, n, (uint32_t)vocab, c->pool, show_progress, &progress, &t, &err)) code = cmd_fail(&err);
+    if (!code && lk_tokenizer_train(texts, n, (uint32_t)vocab, c->pool, show_progress, &progress, &t, &err))
+        code = cmd_fail(&err);
     lk_progress_end(&progress);
     if (!code) code = keep(c, t, name);
     for (size_t i = 0; files && i < n; i++) lk_buf_release(&files[i]);
@@ -68,12 +75,19 @@ static int train(struct cmd_context *c) {
     return code;
 }
 const struct cmd cmd_tokenizer_train = {
-    "tokenizer train", "FILE...", 1, -1, "Learn a byte-level BPE from texts (\"-\": standard input).",
+    "tokenizer train",
+    "FILE...",
+    1,
+    -1,
+    "Learn a byte-level BPE from texts (\"-\": standard input).",
     (const struct cmd_option[]){{"--vocab", "N", "tokens: 256 bytes, merges, and the end of text; 32768 by default"},
-                                {"--name", "T", "name to keep it under"}, {NULL, NULL, NULL}},
-    "The merges are those of Hugging Face's BpeTrainer with the GPT-2 pattern on the same files.", train};
+                                {"--name", "T", "name to keep it under"},
+                                {NULL, NULL, NULL}},
+    "The merges are those of Hugging Face's BpeTrainer with the GPT-2 pattern on the same files.",
+    train};
 
-/* --- encode, decode ---------------------------------------------------------------------------------------------------------- */
+/* --- encode, decode
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
     bool json = cmd_json(c);
@@ -100,8 +114,14 @@ static int encode(struct cmd_context *c) {
     lk_tokenizer_free(t);
     return code;
 }
-const struct cmd cmd_tokenizer_encode = {"tokenizer encode", "T [FILE]", 1, 2, "Print the ids of a text (standard input without FILE), one line.",
-                                         NULL, NULL, encode};
+const struct cmd cmd_tokenizer_encode = {"tokenizer encode",
+                                         "T [FILE]",
+                                         1,
+                                         2,
+                                         "Print the ids of a text (standard input without FILE), one line.",
+                                         NULL,
+                                         NULL,
+                                         encode};
 
 /* Whole numbers between white space, commas or brackets. */
 static int parse_ids(const struct lk_buf *text, struct lk_tokens *out, struct lk_err *err) {
@@ -113,8 +133,10 @@ static int parse_ids(const struct lk_buf *text, struct lk_tokens *out, struct lk
         }
         uint64_t v = 0;
         size_t from = i;
-        for (; i < text->size && text->data[i] >= '0' && text->data[i] <= '9' && v <= UINT32_MAX; i++) v = v * 10 + (uint64_t)(text->data[i] - '0');
-        if (i == from || v > UINT32_MAX) return lk_fail(err, LK_EINVAL, "byte %zu of the input is no token id: give whole numbers", from);
+        for (; i < text->size && text->data[i] >= '0' && text->data[i] <= '9' && v <= UINT32_MAX; i++)
+            v = v * 10 + (uint64_t)(text->data[i] - '0');
+        if (i == from || v > UINT32_MAX)
+            return lk_fail(err, LK_EINVAL, "byte %zu of the input is no token id: give whole numbers", from);
         if (out->count == out->capacity) {
             size_t more = out->capacity ? out->capacity * 2 : 1024;
             uint32_t *ids = lk_realloc(out->ids, more * sizeof *ids);
@@ -134,22 +156,26 @@ static int decode(struct cmd_context *c) {
     struct lk_buf input = LK_BUF_INIT, text = LK_BUF_INIT;
     struct lk_tokens ids = {0};
     int code = load(c, c->arguments[0], &t, &root);
-    if (!code && (cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &input, &err) || parse_ids(&input, &ids, &err) ||
-                  lk_tokenizer_decode(t, ids.ids, ids.count, &text, &err)))
+    if (!code && (cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &input, &err) ||
+                  parse_ids(&input, &ids, &err) || lk_tokenizer_decode(t, ids.ids, ids.count, &text, &err)))
         code = cmd_fail(&err);
     if (!code && cmd_json(c)) { /* JSON holds text only: other bytes are an error with a way out */
         json_t *s = json_stringn(text.data ? text.data : "", text.size);
-        code = s ? cmd_print_json(s) : cmd_fail((lk_fail(&err, LK_EINVAL, "the text is not UTF-8; leave out --json to get its bytes"), &err));
-    } else if (!code) fwrite(text.data, 1, text.size, stdout);
+        code = s ? cmd_print_json(s)
+                 : cmd_fail((lk_fail(&err, LK_EINVAL, "the text is not UTF-8; leave out --json to get its bytes"), &err));
+    } else if (!code)
+        fwrite(text.data, 1, text.size, stdout);
     lk_tokens_release(&ids);
     lk_buf_release(&input);
     lk_buf_release(&text);
     lk_tokenizer_free(t);
     return code;
 }
-const struct cmd cmd_tokenizer_decode = {"tokenizer decode", "T [FILE]", 1, 2, "Print the text of ids (standard input without FILE).", NULL, NULL, decode};
+const struct cmd cmd_tokenizer_decode = {
+    "tokenizer decode", "T [FILE]", 1, 2, "Print the text of ids (standard input without FILE).", NULL, NULL, decode};
 
-/* --- import, export ---------------------------------------------------------------------------------------------------------- */
+/* --- import, export
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -158,7 +184,9 @@ static int import(struct cmd_context *c) {
     const char *name = cmd_value(c, "--name");
     int code = check_name(c, name);
     if (code) return code;
-    if (cmd_read_input(c->arguments[0], &json, &err) || lk_tokenizer_import(json.data, json.size, c->arguments[0], &t, &err)) code = cmd_fail(&err);
+    if (cmd_read_input(c->arguments[0], &json, &err) ||
+        lk_tokenizer_import(json.data, json.size, c->arguments[0], &t, &err))
+        code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true);
     if (!code) code = keep(c, t, name);
     lk_buf_release(&json);
@@ -166,8 +194,14 @@ static int import(struct cmd_context *c) {
     return code;
 }
 const struct cmd cmd_tokenizer_import = {
-    "tokenizer import", "FILE", 1, 1, "Bring in a Hugging Face tokenizer.json (byte-level BPE, GPT-2 pattern).",
-    (const struct cmd_option[]){{"--name", "T", "name to keep it under"}, {NULL, NULL, NULL}}, NULL, import};
+    "tokenizer import",
+    "FILE",
+    1,
+    1,
+    "Bring in a Hugging Face tokenizer.json (byte-level BPE, GPT-2 pattern).",
+    (const struct cmd_option[]){{"--name", "T", "name to keep it under"}, {NULL, NULL, NULL}},
+    NULL,
+    import};
 
 static int export(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -175,15 +209,19 @@ static int export(struct cmd_context *c) {
     struct lk_root root;
     struct lk_buf json = LK_BUF_INIT;
     int code = load(c, c->arguments[0], &t, &root);
-    if (!code && (lk_tokenizer_export(t, &json, &err) || lk_file_write_atomic(c->arguments[1], json.data, json.size, &err))) code = cmd_fail(&err);
-    if (!code && cmd_json(c)) code = cmd_print_json(json_pack("{s:s, s:I}", "file", c->arguments[1], "bytes", (json_int_t)json.size));
+    if (!code && (lk_tokenizer_export(t, &json, &err) || lk_file_write_atomic(c->arguments[1], json.data, json.size, &err)))
+        code = cmd_fail(&err);
+    if (!code && cmd_json(c))
+        code = cmd_print_json(json_pack("{s:s, s:I}", "file", c->arguments[1], "bytes", (json_int_t)json.size));
     lk_buf_release(&json);
     lk_tokenizer_free(t);
     return code;
 }
-const struct cmd cmd_tokenizer_export = {"tokenizer export", "T FILE", 2, 2, "Write a Hugging Face tokenizer.json.", NULL, NULL, export};
+const struct cmd cmd_tokenizer_export = {
+    "tokenizer export", "T FILE", 2, 2, "Write a Hugging Face tokenizer.json.", NULL, NULL, export};
 
-/* --- list, show ---------------------------------------------------------------------------------------------------------------- */
+/* --- list, show
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static int list_one(void *arg, const char *name, const struct lk_root *root) {
     char hex[LK_ROOT_HEX];
@@ -204,7 +242,9 @@ int cmd_list_names(struct cmd_context *c, const char *kind) {
     if (code) return cmd_fail(&err);
     return all ? cmd_print_json(all) : CMD_OK;
 }
-static int list(struct cmd_context *c) { return cmd_list_names(c, "tokenizer"); }
+static int list(struct cmd_context *c) {
+    return cmd_list_names(c, "tokenizer");
+}
 const struct cmd cmd_tokenizer_list = {"tokenizer list", "", 0, 0, "List tokenizers and their roots.", NULL, NULL, list};
 
 static int show(struct cmd_context *c) {
@@ -220,11 +260,12 @@ static int show(struct cmd_context *c) {
     }
     lk_root_hex(&root, hex);
     if (cmd_json(c))
-        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i}", "name", c->arguments[0], "root", hex, "vocab", (int)lk_tokenizer_vocab(t),
-                                        "end", (json_int_t)lk_tokenizer_end(t), "longest", (int)longest));
+        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i}", "name", c->arguments[0], "root", hex, "vocab",
+                                        (int)lk_tokenizer_vocab(t), "end", (json_int_t)lk_tokenizer_end(t), "longest",
+                                        (int)longest));
     else
-        printf("name     %s\nroot     %s\nvocab    %u\nend      %u\nlongest  %zu bytes\n", c->arguments[0], hex, lk_tokenizer_vocab(t),
-               lk_tokenizer_end(t), longest);
+        printf("name     %s\nroot     %s\nvocab    %u\nend      %u\nlongest  %zu bytes\n", c->arguments[0], hex,
+               lk_tokenizer_vocab(t), lk_tokenizer_end(t), longest);
     lk_tokenizer_free(t);
     return code;
 }

@@ -14,7 +14,8 @@ static void show_progress(void *arg, uint32_t step, uint32_t from, uint32_t to) 
 static int parse_segment(const struct cmd_context *c, const char *text, uint32_t *from, uint32_t *to) {
     char *end;
     unsigned long a = strtoul(text, &end, 10);
-    if (end == text || strncmp(end, "..", 2) || end[2] < '0' || end[2] > '9') return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
+    if (end == text || strncmp(end, "..", 2) || end[2] < '0' || end[2] > '9')
+        return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
     unsigned long b = strtoul(end + 2, &end, 10);
     if (*end || a >= b || b > UINT32_MAX) return cmd_usage_error(c, "--segment %s is not FROM..TO with FROM < TO", text);
     *from = (uint32_t)a;
@@ -24,13 +25,16 @@ static int parse_segment(const struct cmd_context *c, const char *text, uint32_t
 
 static int report(struct cmd_context *c, json_t *all, const char *run, const struct lk_verify_result *r) {
     if (all)
-        return json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:o, s:s}", "run", run, "from", (int)r->from, "to", (int)r->to, "steps",
-                                                    (int)r->steps, "equal", r->equal, "roots_compared", r->roots_compared, "first_difference",
-                                                    r->equal ? json_null() : json_integer(r->first_difference), "what", r->what));
+        return json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:o, s:s}", "run", run, "from",
+                                                    (int)r->from, "to", (int)r->to, "steps", (int)r->steps, "equal",
+                                                    r->equal, "roots_compared", r->roots_compared, "first_difference",
+                                                    r->equal ? json_null() : json_integer(r->first_difference), "what",
+                                                    r->what));
     if (r->equal)
-        printf("equal: steps %u..%u of %s executed again, %u ledger rows%s the same to the bit\n", r->from, r->to, run, r->steps,
-               r->roots_compared ? " and the checkpoints' roots" : "");
-    else printf("DIFFERENT: step %u of %s: %s\n", r->first_difference, run, r->what);
+        printf("equal: steps %u..%u of %s executed again, %u ledger rows%s the same to the bit\n", r->from, r->to, run,
+               r->steps, r->roots_compared ? " and the checkpoints' roots" : "");
+    else
+        printf("DIFFERENT: step %u of %s: %s\n", r->first_difference, run, r->what);
     (void)c;
     return 0;
 }
@@ -65,7 +69,9 @@ static int verify(struct cmd_context *c) {
     if (code) return code;
     if (!segment) {
         json_t *record;
-        if (lk_run_get(c->store, run, &record, &err) || (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err))) return cmd_fail(&err);
+        if (lk_run_get(c->store, run, &record, &err) ||
+            (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err)))
+            return cmd_fail(&err);
         struct choice *all = lk_alloc((count + 1) * sizeof *all);
         size_t possible = all ? segments(list, count, all) : 0;
         for (int i = 0; i < (sample ? (int)sample : 1) && possible; i++) { /* without --sample: the last segment */
@@ -76,7 +82,9 @@ static int verify(struct cmd_context *c) {
         }
         lk_free(all);
         lk_free(list);
-        if (!possible) return cmd_fail((lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
+        if (!possible)
+            return cmd_fail(
+                (lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
     }
     json_t *results = cmd_json(c) ? json_array() : NULL;
     bool equal = true;
@@ -95,8 +103,16 @@ static int verify(struct cmd_context *c) {
     return equal ? CMD_OK : CMD_FAILED;
 }
 const struct cmd cmd_verify = {
-    "verify", "RUN", 1, 1, "Execute a segment of a run again and compare every row and root.",
-    (const struct cmd_option[]){{"--segment", "FROM..TO", "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"},
-                                {"--sample", "N", "N random segments between checkpoints"},
-                                {"--seed", "N", "seed of --sample; the clock by default"}, {NULL, NULL, NULL}},
-    "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit status 1).", verify};
+    "verify",
+    "RUN",
+    1,
+    1,
+    "Execute a segment of a run again and compare every row and root.",
+    (const struct cmd_option[]){
+        {"--segment", "FROM..TO", "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"},
+        {"--sample", "N", "N random segments between checkpoints"},
+        {"--seed", "N", "seed of --sample; the clock by default"},
+        {NULL, NULL, NULL}},
+    "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit "
+    "status 1).",
+    verify};

@@ -1,6 +1,6 @@
-/* Mark and sweep. Marks start from every row of the store: 64 hexadecimal digits in a JSON row, or 32 raw bytes in the rows of
- * names and checkpoints. A marked blob that is a JSON manifest marks what it names. Anything young is kept: a writer may be about
- * to name it. */
+/* Mark and sweep. Marks start from every row of the store: 64 hexadecimal digits in a JSON row, or 32 raw bytes in the rows
+ * of names and checkpoints. A marked blob that is a JSON manifest marks what it names. Anything young is kept: a writer may
+ * be about to name it. */
 #include "lockstep/lab.h"
 
 #include "lockstep/progress.h"
@@ -53,7 +53,8 @@ static void mark(struct marks *m, const struct lk_root *root) {
 static void mark_text(struct marks *m, const char *text, size_t size) {
     for (size_t i = 0; i < size;) {
         size_t n = 0;
-        while (i + n < size && ((text[i + n] >= '0' && text[i + n] <= '9') || (text[i + n] >= 'a' && text[i + n] <= 'f'))) n++;
+        while (i + n < size && ((text[i + n] >= '0' && text[i + n] <= '9') || (text[i + n] >= 'a' && text[i + n] <= 'f')))
+            n++;
         if (n == 64) {
             char hex[LK_ROOT_HEX];
             struct lk_root root;
@@ -79,7 +80,8 @@ static int mark_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     } else if (value.size == sizeof root.bytes) {
         memcpy(root.bytes, v, 32);
         mark(m, &root);
-    } else mark_text(m, v, value.size);
+    } else
+        mark_text(m, v, value.size);
     return m->code;
 }
 

@@ -1,16 +1,16 @@
-/* The loss curve as SVG: no script, no font, no file beside it. A column of pixels shows the least and greatest loss of its steps,
- * so that no spike is lost however long the run. */
+/* The loss curve as SVG: no script, no font, no file beside it. A column of pixels shows the least and greatest loss of its
+ * steps, so that no spike is lost however long the run. */
 #include "lockstep/lab.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define WIDTH 960
-#define HEIGHT 480
-#define LEFT 64
-#define RIGHT 24
-#define TOP 48
-#define BOTTOM 44
+#define WIDTH   960
+#define HEIGHT  480
+#define LEFT    64
+#define RIGHT   24
+#define TOP     48
+#define BOTTOM  44
 #define COLUMNS (WIDTH - LEFT - RIGHT)
 
 struct plot {
@@ -45,7 +45,9 @@ static int add_eval(void *arg, const struct lk_eval_row *row) {
     return 0;
 }
 
-static double x_of(const struct plot *p, double step) { return LEFT + COLUMNS * (p->steps > 1 ? (step - 1) / (p->steps - 1) : 0.5); }
+static double x_of(const struct plot *p, double step) {
+    return LEFT + COLUMNS * (p->steps > 1 ? (step - 1) / (p->steps - 1) : 0.5);
+}
 static double y_of(const struct plot *p, double loss) {
     if (loss < p->low) loss = p->low;
     if (loss > p->high) loss = p->high;
@@ -84,14 +86,18 @@ static int axes(const struct plot *p, struct lk_buf *out) {
     for (long k = (long)(p->low / step) - 1; k * step <= p->high; k++) {
         if (k * step < p->low) continue;
         double y = y_of(p, (double)k * step);
-        bad |= lk_buf_printf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' class='g'/><text x='%d' y='%.1f' text-anchor='end'>%.4g</text>\n", LEFT,
-                             WIDTH - RIGHT, y, y, LEFT - 8, y + 4, (double)k * step);
+        bad |= lk_buf_printf(
+            out,
+            "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' class='g'/><text x='%d' y='%.1f' text-anchor='end'>%.4g</text>\n",
+            LEFT, WIDTH - RIGHT, y, y, LEFT - 8, y + 4, (double)k * step);
     }
     step = tick_step(p->steps, 8);
     if (step < 1) step = 1;
     for (double s = step; s <= p->steps; s += step)
-        bad |= lk_buf_printf(out, "<line x1='%.1f' x2='%.1f' y1='%d' y2='%d' class='g'/><text x='%.1f' y='%d' text-anchor='middle'>%.0f</text>\n",
-                             x_of(p, s), x_of(p, s), TOP, HEIGHT - BOTTOM, x_of(p, s), HEIGHT - BOTTOM + 18, s);
+        bad |= lk_buf_printf(
+            out,
+            "<line x1='%.1f' x2='%.1f' y1='%d' y2='%d' class='g'/><text x='%.1f' y='%d' text-anchor='middle'>%.0f</text>\n",
+            x_of(p, s), x_of(p, s), TOP, HEIGHT - BOTTOM, x_of(p, s), HEIGHT - BOTTOM + 18, s);
     return bad;
 }
 
@@ -106,7 +112,8 @@ static int raw_curve(const struct plot *p, struct lk_buf *out) {
             high = v > high ? v : high;
         }
         if (low > high) continue;
-        bad |= lk_buf_printf(out, "%c%.1f %.1fL%.1f %.1f", out->data[out->size - 1] == '\'' ? 'M' : 'L', x, y_of(p, high), x, y_of(p, low));
+        bad |= lk_buf_printf(out, "%c%.1f %.1fL%.1f %.1f", out->data[out->size - 1] == '\'' ? 'M' : 'L', x, y_of(p, high),
+                             x, y_of(p, low));
     }
     return bad | lk_buf_printf(out, "'/>\n");
 }
@@ -131,18 +138,24 @@ static int smooth_curve(const struct plot *p, struct lk_buf *out) {
 
 static int draw(const struct plot *p, const char *run, struct lk_buf *out) {
     const struct lk_ledger_row *end = &p->rows[p->count - 1];
-    int bad = lk_buf_printf(out,
-                            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' font-family='sans-serif' font-size='12'>\n"
-                            "<style>text{fill:#444}.g{stroke:#ddd}.r{stroke:#9bc;fill:none}.s{stroke:#06c;fill:none;stroke-width:2}.e{fill:#d40}</style>\n"
-                            "<rect width='100%%' height='100%%' fill='#fff'/>\n<text x='%d' y='24' font-size='15'>%s: step %u of %u, loss %.4f",
-                            WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT, run, end->step, p->steps, end->loss);
+    int bad = lk_buf_printf(
+        out,
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' font-family='sans-serif' "
+        "font-size='12'>\n"
+        "<style>text{fill:#444}.g{stroke:#ddd}.r{stroke:#9bc;fill:none}.s{stroke:#06c;fill:none;stroke-width:2}.e{fill:#"
+        "d40}</style>\n"
+        "<rect width='100%%' height='100%%' fill='#fff'/>\n<text x='%d' y='24' font-size='15'>%s: step %u of %u, loss %.4f",
+        WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT, run, end->step, p->steps, end->loss);
     if (p->eval_count) bad |= lk_buf_printf(out, ", held out %.4f", p->evals[p->eval_count - 1].loss);
-    bad |= lk_buf_printf(out, "</text>\n<text x='%d' y='24' text-anchor='end'><tspan style='fill:#06c'>training loss</tspan>%s</text>\n", WIDTH - RIGHT,
-                         p->eval_count ? " \xc2\xb7 <tspan style='fill:#d40'>held out</tspan>" : "");
+    bad |= lk_buf_printf(
+        out, "</text>\n<text x='%d' y='24' text-anchor='end'><tspan style='fill:#06c'>training loss</tspan>%s</text>\n",
+        WIDTH - RIGHT, p->eval_count ? " \xc2\xb7 <tspan style='fill:#d40'>held out</tspan>" : "");
     bad |= axes(p, out) | raw_curve(p, out) | smooth_curve(p, out);
     for (size_t i = 0; i < p->eval_count; i++)
-        bad |= lk_buf_printf(out, "<circle class='e' r='3.5' cx='%.1f' cy='%.1f'/>\n", x_of(p, p->evals[i].step), y_of(p, p->evals[i].loss));
-    return bad | lk_buf_printf(out, "<text x='%d' y='%d' text-anchor='middle'>step</text>\n</svg>\n", LEFT + COLUMNS / 2, HEIGHT - 8);
+        bad |= lk_buf_printf(out, "<circle class='e' r='3.5' cx='%.1f' cy='%.1f'/>\n", x_of(p, p->evals[i].step),
+                             y_of(p, p->evals[i].loss));
+    return bad | lk_buf_printf(out, "<text x='%d' y='%d' text-anchor='middle'>step</text>\n</svg>\n", LEFT + COLUMNS / 2,
+                               HEIGHT - 8);
 }
 
 int lk_plot_run(struct lk_store *store, const char *run, struct lk_buf *out, struct lk_err *err) {
@@ -152,7 +165,9 @@ int lk_plot_run(struct lk_store *store, const char *run, struct lk_buf *out, str
     int code = lk_run_get(store, run, &record, err);
     if (!code) p->steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
     if (!code) code = lk_ledger_list(store, run, 0, UINT32_MAX, add_row, p, err);
-    if (!code || p->out_of_memory) code = p->out_of_memory ? lk_fail(err, LK_ENOMEM, "no memory for a plot") : lk_eval_list(store, run, add_eval, p, err);
+    if (!code || p->out_of_memory)
+        code =
+            p->out_of_memory ? lk_fail(err, LK_ENOMEM, "no memory for a plot") : lk_eval_list(store, run, add_eval, p, err);
     if (!code && p->count == 0) code = lk_fail(err, LK_ENOTFOUND, "run %s has no steps to plot yet", run);
     if (!code) {
         scale(p);

@@ -9,14 +9,26 @@ struct gradients {
 };
 
 /* dW (out, in) = dy' x over the sequences of each grain; db (out) likewise, when there is a bias. */
-static void weight_gradient(const struct gradients *g, size_t in, size_t out, const float *dy, const float *x, float *dw, float *db) {
+static void weight_gradient(const struct gradients *g, size_t in, size_t out, const float *dy, const float *x, float *dw,
+                            float *db) {
     struct lk_decoder *d = g->d;
     for (size_t i = 0; i < g->part_count; i++) {
         const struct lk_row_part *p = &g->parts[i];
-        d->parts[i] = (struct lk_mm_part){.a = dy + p->first * out, .a_row = 1, .a_col = out, .b = x + p->first * in, .b_row = in, .b_col = 1,
-                                          .k = p->rows, .ends_group = p->ends_group};
+        d->parts[i] = (struct lk_mm_part){.a = dy + p->first * out,
+                                          .a_row = 1,
+                                          .a_col = out,
+                                          .b = x + p->first * in,
+                                          .b_row = in,
+                                          .b_col = 1,
+                                          .k = p->rows,
+                                          .ends_group = p->ends_group};
     }
-    lk_matmul(d->math, &(struct lk_mm){.m = out, .n = in, .parts = d->parts, .part_count = g->part_count, .c = dw, .ldc = in,
+    lk_matmul(d->math, &(struct lk_mm){.m = out,
+                                       .n = in,
+                                       .parts = d->parts,
+                                       .part_count = g->part_count,
+                                       .c = dw,
+                                       .ldc = in,
                                        .accumulate = g->accumulate});
     if (db) lk_column_sum(d->math, out, dy, out, NULL, 0, g->parts, g->part_count, g->accumulate, db);
 }
@@ -29,14 +41,20 @@ struct projection {
 static void input_gradient(struct lk_decoder *d, size_t in, const struct projection *p, size_t count, float *dx) {
     struct lk_mm_part parts[3];
     for (size_t i = 0; i < count; i++)
-        parts[i] = (struct lk_mm_part){.a = p[i].dy, .a_row = p[i].out, .a_col = 1, .b = p[i].w, .b_row = in, .b_col = 1, .k = p[i].out,
+        parts[i] = (struct lk_mm_part){.a = p[i].dy,
+                                       .a_row = p[i].out,
+                                       .a_col = 1,
+                                       .b = p[i].w,
+                                       .b_row = in,
+                                       .b_col = 1,
+                                       .k = p[i].out,
                                        .ends_group = i + 1 == count};
     lk_matmul(d->math, &(struct lk_mm){.m = d->rows, .n = in, .parts = parts, .part_count = count, .c = dx, .ldc = in});
 }
 
 /* d->dx = d->dx + norm backward of d->dh; xhat is a buffer that is free by now. first: nothing to add yet. */
-static void norm_gradient(const struct gradients *g, const float *x, const float *gain, const float *mean, const float *rstd, bool layer,
-                          bool first, float *xhat, float *dgain, float *dbias) {
+static void norm_gradient(const struct gradients *g, const float *x, const float *gain, const float *mean,
+                          const float *rstd, bool layer, bool first, float *xhat, float *dgain, float *dbias) {
     struct lk_decoder *d = g->d;
     size_t width = d->layout->config.width;
     lk_norm_backward(d->math, d->rows, width, x, gain, mean, rstd, layer, d->dh, first ? NULL : d->dx, d->dx, xhat);
@@ -60,7 +78,8 @@ static void ffn_backward(const struct gradients *g, struct lk__activations *a, c
         weight_gradient(g, m->width, m->ffn, a->act, a->h2, dw->up, dw->up_bias);
         input_gradient(d, m->width, &(struct projection){m->ffn, a->act, w->up}, 1, d->dh);
     }
-    norm_gradient(g, a->x_mid, w->norm2, a->mean2, a->rstd2, w->norm2_bias != NULL, false, a->h2, dw->norm2, dw->norm2_bias);
+    norm_gradient(g, a->x_mid, w->norm2, a->mean2, a->rstd2, w->norm2_bias != NULL, false, a->h2, dw->norm2,
+                  dw->norm2_bias);
 }
 
 static void attention_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
@@ -70,14 +89,28 @@ static void attention_backward(const struct gradients *g, struct lk__activations
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     weight_gradient(g, q, m->width, d->dx, a->o, dw->o, dw->o_bias);
     input_gradient(d, q, &(struct projection){m->width, d->dx, w->o}, 1, d->dout);
-    struct lk_attention attention = {.sequences = d->sequences, .queries = d->positions, .heads = m->heads, .kv_heads = m->kv_heads,
-                                     .head_dim = m->head_dim, .q = a->q, .k = a->k, .v = a->v, .ldq = q, .ldk = kv, .ldv = kv,
-                                     .kv_rows = d->positions, .document_start = d->document_start, .o = a->o, .ldo = q, .m = a->m,
+    struct lk_attention attention = {.sequences = d->sequences,
+                                     .queries = d->positions,
+                                     .heads = m->heads,
+                                     .kv_heads = m->kv_heads,
+                                     .head_dim = m->head_dim,
+                                     .q = a->q,
+                                     .k = a->k,
+                                     .v = a->v,
+                                     .ldq = q,
+                                     .ldk = kv,
+                                     .ldv = kv,
+                                     .kv_rows = d->positions,
+                                     .document_start = d->document_start,
+                                     .o = a->o,
+                                     .ldo = q,
+                                     .m = a->m,
                                      .r = a->r};
     lk_attention_backward(d->math, &attention, d->dout, q, (float)(1.0 / lk_sqrt64(m->head_dim)), d->dq, d->dk, d->dv);
     if (m->family == LK_LLAMA) {
         lk_rope(d->math, d->rows, m->heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dq, q);
-        lk_rope(d->math, d->rows, m->kv_heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dk, kv);
+        lk_rope(d->math, d->rows, m->kv_heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dk,
+                kv);
     }
     weight_gradient(g, m->width, q, d->dq, a->h1, dw->q, dw->q_bias);
     weight_gradient(g, m->width, kv, d->dk, a->h1, dw->k, dw->k_bias);
@@ -89,15 +122,17 @@ static void attention_backward(const struct gradients *g, struct lk__activations
 /* Learned positions: a sequence is one row of positions * width, so the gradient is a column sum over sequences. */
 static void position_gradient(const struct gradients *g, float *out) {
     struct lk_decoder *d = g->d;
-    size_t n = (size_t)d->positions * d->layout->config.width, all = (size_t)d->layout->config.context * d->layout->config.width;
+    size_t n = (size_t)d->positions * d->layout->config.width,
+           all = (size_t)d->layout->config.context * d->layout->config.width;
     for (size_t i = 0; i < g->part_count; i++)
-        d->sequence_parts[i] = (struct lk_row_part){.first = g->parts[i].first / d->positions, .rows = 1, .ends_group = g->parts[i].ends_group};
+        d->sequence_parts[i] = (struct lk_row_part){
+            .first = g->parts[i].first / d->positions, .rows = 1, .ends_group = g->parts[i].ends_group};
     lk_column_sum(d->math, n, d->dx, n, NULL, 0, d->sequence_parts, g->part_count, g->accumulate, out);
     if (!g->accumulate && n < all) lk_zero(d->math, all - n, out + n);
 }
 
-const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, const struct lk_row_part *parts, size_t part_count,
-                                 bool accumulate, float *gradient) {
+const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, const struct lk_row_part *parts,
+                                 size_t part_count, bool accumulate, float *gradient) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode != LK_INFER && part_count <= d->max_sequences);
     const struct lk_layout *l = d->layout;
@@ -106,13 +141,15 @@ const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, con
     int head = l->head >= 0 ? l->head : l->embedding;
     weight_gradient(&g, m->width, m->vocab, d->logits, d->h_out, lk__tensor(l, head, gradient), NULL);
     input_gradient(d, m->width, &(struct projection){m->vocab, d->logits, lk__tensor(l, head, weights)}, 1, d->dh);
-    norm_gradient(&g, d->x_out, lk__tensor(l, l->norm, weights), d->mean_out, d->rstd_out, l->norm_bias >= 0, true, d->h_out,
-                  lk__tensor(l, l->norm, gradient), lk__tensor(l, l->norm_bias, gradient));
+    norm_gradient(&g, d->x_out, lk__tensor(l, l->norm, weights), d->mean_out, d->rstd_out, l->norm_bias >= 0, true,
+                  d->h_out, lk__tensor(l, l->norm, gradient), lk__tensor(l, l->norm_bias, gradient));
     for (uint32_t i = m->layers; i-- > 0;) {
         struct lk__activations *a = &d->layers[i];
         struct lk__layer_weights w = lk__layer_weights(l, i, weights), dw = lk__layer_weights(l, i, gradient);
-        if (d->mode == LK_RECOMPUTE && i + 1 < m->layers) { /* the layer's output goes to a buffer that its backward overwrites anyway */
-            struct lk__pass pass = {.sequences = d->sequences, .queries = d->positions, .rows = d->rows, .document_start = d->document_start};
+        if (d->mode == LK_RECOMPUTE &&
+            i + 1 < m->layers) { /* the layer's output goes to a buffer that its backward overwrites anyway */
+            struct lk__pass pass = {
+                .sequences = d->sequences, .queries = d->positions, .rows = d->rows, .document_start = d->document_start};
             lk__layer_forward(d, weights, i, &pass, d->dh);
         }
         ffn_backward(&g, a, &w, &dw);

@@ -6,12 +6,20 @@
 struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t layer, const float *array) {
     const struct lk_layer_tensors *t = &l->layers[layer];
     struct lk__layer_weights w = {
-        .norm1 = lk__tensor(l, t->norm1, array), .norm1_bias = lk__tensor(l, t->norm1_bias, array),
-        .q = lk__tensor(l, t->q, array), .k = lk__tensor(l, t->k, array), .v = lk__tensor(l, t->v, array),
-        .o = lk__tensor(l, t->o, array), .o_bias = lk__tensor(l, t->o_bias, array),
-        .norm2 = lk__tensor(l, t->norm2, array), .norm2_bias = lk__tensor(l, t->norm2_bias, array),
-        .gate = lk__tensor(l, t->gate, array), .up = lk__tensor(l, t->up, array), .up_bias = lk__tensor(l, t->up_bias, array),
-        .down = lk__tensor(l, t->down, array), .down_bias = lk__tensor(l, t->down_bias, array),
+        .norm1 = lk__tensor(l, t->norm1, array),
+        .norm1_bias = lk__tensor(l, t->norm1_bias, array),
+        .q = lk__tensor(l, t->q, array),
+        .k = lk__tensor(l, t->k, array),
+        .v = lk__tensor(l, t->v, array),
+        .o = lk__tensor(l, t->o, array),
+        .o_bias = lk__tensor(l, t->o_bias, array),
+        .norm2 = lk__tensor(l, t->norm2, array),
+        .norm2_bias = lk__tensor(l, t->norm2_bias, array),
+        .gate = lk__tensor(l, t->gate, array),
+        .up = lk__tensor(l, t->up, array),
+        .up_bias = lk__tensor(l, t->up_bias, array),
+        .down = lk__tensor(l, t->down, array),
+        .down_bias = lk__tensor(l, t->down_bias, array),
     };
     if (t->qkv >= 0) { /* GPT-2 keeps the three projections in one tensor: rows Q, K, V */
         size_t width = l->config.width;
@@ -41,7 +49,8 @@ static float *cut(struct cutter *c, size_t floats) {
     return p;
 }
 
-static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t rows, bool keep, struct lk__activations *a) {
+static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t rows, bool keep,
+                      struct lk__activations *a) {
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     a->h1 = cut(c, rows * m->width);
     a->mean1 = cut(c, rows);
@@ -68,8 +77,10 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     bool train = d->mode != LK_INFER;
     for (uint32_t i = 0; i < m->layers; i++) {
         struct lk__activations counted, *a = d->layers ? &d->layers[i] : &counted;
-        if (i == 0 || d->mode == LK_TRAINING) cut_layer(c, m, rows, train, a);
-        else if (d->layers) *a = d->layers[0];
+        if (i == 0 || d->mode == LK_TRAINING)
+            cut_layer(c, m, rows, train, a);
+        else if (d->layers)
+            *a = d->layers[0];
         if (i == 0 || train) a->x = cut(c, rows * m->width);
     }
     d->x_out = train ? cut(c, rows * m->width) : d->layers ? d->layers[0].x : NULL;
@@ -101,8 +112,8 @@ size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positio
     return lk_attention_scratch_bytes(positions, layout->config.head_dim, mode != LK_INFER);
 }
 
-int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode,
-                      struct lk_decoder **out, struct lk_err *err) {
+int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions,
+                      enum lk_decoder_mode mode, struct lk_decoder **out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
     size_t bytes = lk_decoder_bytes(layout, sequences, positions, mode);
@@ -118,13 +129,14 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     d->layers = lk_calloc(layout->config.layers, sizeof *d->layers);
     if (!d->parts || !d->sequence_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
         lk_decoder_free(d);
-        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences, positions,
-                       bytes / 1000000);
+        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences,
+                       positions, bytes / 1000000);
     }
     struct cutter c = {.arena = &d->arena};
     cut_all(&c, d);
     if (d->cos_table)
-        lk_rope_tables(layout->config.context, layout->config.head_dim, layout->config.rope_theta, d->cos_table, d->sin_table);
+        lk_rope_tables(layout->config.context, layout->config.head_dim, layout->config.rope_theta, d->cos_table,
+                       d->sin_table);
     int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, layout->config.context, mode), err);
     if (code) {
         lk_decoder_free(d);
@@ -146,14 +158,23 @@ void lk_decoder_free(struct lk_decoder *d) {
 /* --- Forward --------------------------------------------------------------------------------------------------------- */
 
 /* y (rows, out) = x (rows, in) W' + bias + residual; W is (out, in). */
-static void linear(struct lk_math *math, size_t rows, size_t in, size_t out, const float *x, const float *w, const float *bias,
-                   const float *residual, float *y) {
-    struct lk_mm_part part = {.a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
-    lk_matmul(math, &(struct lk_mm){.m = rows, .n = out, .parts = &part, .part_count = 1, .c = y, .ldc = out, .bias = bias,
-                                    .residual = residual, .ld_residual = out});
+static void linear(struct lk_math *math, size_t rows, size_t in, size_t out, const float *x, const float *w,
+                   const float *bias, const float *residual, float *y) {
+    struct lk_mm_part part = {
+        .a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+    lk_matmul(math, &(struct lk_mm){.m = rows,
+                                    .n = out,
+                                    .parts = &part,
+                                    .part_count = 1,
+                                    .c = y,
+                                    .ldc = out,
+                                    .bias = bias,
+                                    .residual = residual,
+                                    .ld_residual = out});
 }
 
-static void attention_forward(struct lk_decoder *d, const struct lk__layer_weights *w, uint32_t layer, const struct lk__pass *p) {
+static void attention_forward(struct lk_decoder *d, const struct lk__layer_weights *w, uint32_t layer,
+                              const struct lk__pass *p) {
     const struct lk_model_config *m = &d->layout->config;
     struct lk__activations *a = &d->layers[layer];
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
@@ -171,16 +192,34 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
     linear(d->math, p->rows, m->width, kv, a->h1, w->v, w->v_bias, NULL, v);
     float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
     if (m->family == LK_LLAMA) {
-        lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false, a->q, q);
-        lk_rope(d->math, p->rows, m->kv_heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, 1, false, k, kv);
-    } else lk_scale_rows(d->math, p->rows, q, scale, a->q, q);
-    lk_attention_forward(d->math, &(struct lk_attention){.sequences = p->sequences, .queries = p->queries, .first = p->first,
-                                                         .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .q = a->q,
-                                                         .k = k_all, .v = v_all, .ldq = q, .ldk = kv, .ldv = kv, .kv_rows = kv_rows,
-                                                         .document_start = p->document_start, .o = a->o, .ldo = q, .m = a->m, .r = a->r});
+        lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false,
+                a->q, q);
+        lk_rope(d->math, p->rows, m->kv_heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, 1, false, k,
+                kv);
+    } else
+        lk_scale_rows(d->math, p->rows, q, scale, a->q, q);
+    lk_attention_forward(d->math, &(struct lk_attention){.sequences = p->sequences,
+                                                         .queries = p->queries,
+                                                         .first = p->first,
+                                                         .heads = m->heads,
+                                                         .kv_heads = m->kv_heads,
+                                                         .head_dim = m->head_dim,
+                                                         .q = a->q,
+                                                         .k = k_all,
+                                                         .v = v_all,
+                                                         .ldq = q,
+                                                         .ldk = kv,
+                                                         .ldv = kv,
+                                                         .kv_rows = kv_rows,
+                                                         .document_start = p->document_start,
+                                                         .o = a->o,
+                                                         .ldo = q,
+                                                         .m = a->m,
+                                                         .r = a->r});
 }
 
-void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__pass *p, float *x_next) {
+void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__pass *p,
+                       float *x_next) {
     const struct lk_model_config *m = &d->layout->config;
     struct lk__activations *a = &d->layers[layer];
     struct lk__layer_weights w = lk__layer_weights(d->layout, layer, weights);
@@ -201,22 +240,25 @@ void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t laye
     linear(d->math, rows, m->ffn, m->width, a->act, w.down, w.down_bias, a->x_mid, x_next);
 }
 
-static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens, uint32_t wanted) {
+static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens,
+                           uint32_t wanted) {
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;
     const float *table = lk__tensor(l, l->embedding, weights);
-    lk_embed(d->math, p->rows, m->width, tokens, table, lk__tensor(l, l->positions, weights), p->queries, p->first, d->layers[0].x);
+    lk_embed(d->math, p->rows, m->width, tokens, table, lk__tensor(l, l->positions, weights), p->queries, p->first,
+             d->layers[0].x);
     for (uint32_t i = 0; i < m->layers; i++)
         lk__layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
     size_t skip = p->rows - wanted;
     lk_norm_forward(d->math, wanted, m->width, d->x_out + skip * m->width, lk__tensor(l, l->norm, weights),
                     lk__tensor(l, l->norm_bias, weights), (float)m->norm_epsilon, d->h_out, d->mean_out, d->rstd_out);
-    linear(d->math, wanted, m->width, m->vocab, d->h_out, l->head >= 0 ? lk__tensor(l, l->head, weights) : table, NULL, NULL, d->logits);
+    linear(d->math, wanted, m->width, m->vocab, d->h_out, l->head >= 0 ? lk__tensor(l, l->head, weights) : table, NULL,
+           NULL, d->logits);
     return d->logits;
 }
 
-float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t sequences, uint32_t positions, const uint32_t *tokens,
-                          const uint32_t *document_start) {
+float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t sequences, uint32_t positions,
+                          const uint32_t *tokens, const uint32_t *document_start) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(sequences > 0 && positions > 0 && positions <= d->layout->config.context);
     LK_ASSERT((size_t)sequences * positions <= (size_t)d->max_sequences * d->max_positions);
@@ -225,7 +267,8 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
     d->tokens = tokens;
     d->document_start = document_start;
     d->rows = (size_t)sequences * positions;
-    struct lk__pass pass = {.sequences = sequences, .queries = positions, .rows = d->rows, .document_start = document_start};
+    struct lk__pass pass = {
+        .sequences = sequences, .queries = positions, .rows = d->rows, .document_start = document_start};
     return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
 }
 
@@ -244,8 +287,8 @@ void lk_kv_cache_release(struct lk_kv_cache *cache) {
     *cache = (struct lk_kv_cache){0};
 }
 
-float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_kv_cache *cache, uint32_t count, const uint32_t *tokens,
-                         uint32_t wanted) {
+float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_kv_cache *cache, uint32_t count,
+                         const uint32_t *tokens, uint32_t wanted) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
     LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);

@@ -5,14 +5,14 @@
 
 /* One layer's activations; rows = sequences * positions. */
 struct lk__activations {
-    float *x;            /* (rows, width) the layer's input */
+    float *x; /* (rows, width) the layer's input */
     float *h1, *mean1, *rstd1;
-    float *q, *k, *v;    /* (rows, heads * d), (rows, kv_heads * d) twice */
-    float *o, *m, *r;    /* (rows, heads * d); (sequences, heads, positions) twice */
-    float *x_mid;        /* (rows, width) after attention */
+    float *q, *k, *v; /* (rows, heads * d), (rows, kv_heads * d) twice */
+    float *o, *m, *r; /* (rows, heads * d); (sequences, heads, positions) twice */
+    float *x_mid;     /* (rows, width) after attention */
     float *h2, *mean2, *rstd2;
-    float *gate, *up;    /* (rows, ffn); gate only in the llama family */
-    float *act;          /* (rows, ffn) */
+    float *gate, *up; /* (rows, ffn); gate only in the llama family */
+    float *act;       /* (rows, ffn) */
 };
 
 struct lk_decoder {
@@ -37,8 +37,8 @@ struct lk_decoder {
 
 /* A layer's tensors in one parameter or gradient array; NULL where the family has none. */
 struct lk__layer_weights {
-    float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *o, *o_bias, *norm2, *norm2_bias, *gate, *up, *up_bias, *down,
-        *down_bias;
+    float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *o, *o_bias, *norm2, *norm2_bias, *gate, *up,
+        *up_bias, *down, *down_bias;
 };
 struct lk__layer_weights lk__layer_weights(const struct lk_layout *, uint32_t layer, const float *array);
 static inline float *lk__tensor(const struct lk_layout *l, int index, const float *array) {

@@ -39,8 +39,10 @@ static float *training_logits(const struct setup *s, struct lk_math *math) {
     return out;
 }
 
-/* The context read in random chunks, 1 to `chunk` positions at a time; `wanted` of each chunk's rows are computed and compared. */
-static void read_in_chunks(struct test_random *r, const struct setup *s, struct lk_math *math, uint32_t chunk, const float *expected) {
+/* The context read in random chunks, 1 to `chunk` positions at a time; `wanted` of each chunk's rows are computed and
+ * compared. */
+static void read_in_chunks(struct test_random *r, const struct setup *s, struct lk_math *math, uint32_t chunk,
+                           const float *expected) {
     const struct lk_model_config *c = &s->layout.config;
     struct lk_decoder *d;
     struct lk_kv_cache cache;
@@ -104,7 +106,8 @@ static void batch_and_capacity_change_nothing(void **state) {
         float *logits = lk_alloc(3 * size * 4);
         memcpy(logits, lk_decoder_forward(all, s.w, 3, 37, b.tokens, b.start), 3 * size * 4);
         for (uint32_t i = 0; i < 3; i++)
-            assert_memory_equal(lk_decoder_forward(one, s.w, 1, 37, b.tokens + i * 37, b.start + i * 37), logits + i * size, size * 4);
+            assert_memory_equal(lk_decoder_forward(one, s.w, 1, 37, b.tokens + i * 37, b.start + i * 37), logits + i * size,
+                                size * 4);
         lk_free(logits);
         lk_decoder_free(all);
         lk_decoder_free(one);
@@ -166,7 +169,8 @@ static void accumulating_sequences_changes_no_gradient(void **state) {
             size_t first = (size_t)at * c->context, rows = (size_t)k * c->context;
             struct lk_row_part parts[2] = {{0, c->context, k == 1}, {c->context, c->context, true}};
             float *logits = lk_decoder_forward(d, s.w, k, c->context, b.tokens + first, b.start + first);
-            lk_cross_entropy(m.math, rows, vocab, logits, vocab, b.targets + first, (float)(1.0 / b.unmasked), true, losses);
+            lk_cross_entropy(m.math, rows, vocab, logits, vocab, b.targets + first, (float)(1.0 / b.unmasked), true,
+                             losses);
             lk_decoder_backward(d, s.w, parts, k, at > 0, g);
         }
         assert_memory_equal(g + s.layout.tensors[1].offset, whole + s.layout.tensors[1].offset, tail * 4);
@@ -205,7 +209,8 @@ static void no_memory_is_said(void **state) {
     (void)state;
     struct lk_layout l;
     OK(lk_layout_init(&l, &configs[1], &test_err));
-    for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++) FAIL_EACH_ALLOCATION(open_and_make(&l, (enum lk_decoder_mode)mode));
+    for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++)
+        FAIL_EACH_ALLOCATION(open_and_make(&l, (enum lk_decoder_mode)mode));
     lk_layout_release(&l);
 }
 
@@ -217,7 +222,8 @@ static void bytes_are_known_before(void **state) {
         struct lk_layout l;
         size_t bytes[3];
         OK(lk_layout_init(&l, &configs[n], &test_err));
-        for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++) bytes[mode] = lk_decoder_bytes(&l, 4, 65, (enum lk_decoder_mode)mode);
+        for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++)
+            bytes[mode] = lk_decoder_bytes(&l, 4, 65, (enum lk_decoder_mode)mode);
         assert_true(bytes[LK_INFER] < bytes[LK_RECOMPUTE] && bytes[LK_RECOMPUTE] <= bytes[LK_TRAINING]);
         if (configs[n].layers > 1) assert_true(bytes[LK_RECOMPUTE] < bytes[LK_TRAINING]);
         lk_layout_release(&l);

@@ -1,12 +1,12 @@
-/* The embedding table's gradient, kept as touched rows: one row for each (grain, token) of a batch, at most as many as tokens.
- * docs/numerics.md sections 3 and 8: a row is the sum over the grain's sequences and their segments of chains of dx; absent rows
- * are +0, so the tree over grains may skip them (no row can be -0: every total starts at +0). */
+/* The embedding table's gradient, kept as touched rows: one row for each (grain, token) of a batch, at most as many as
+ * tokens. docs/numerics.md sections 3 and 8: a row is the sum over the grain's sequences and their segments of chains of
+ * dx; absent rows are +0, so the tree over grains may skip them (no row can be -0: every total starts at +0). */
 #include "lockstep/model.h"
 
 #include <string.h>
 
 #define SEGMENT 512
-#define NONE UINT32_MAX
+#define NONE    UINT32_MAX
 
 struct row {
     uint32_t grain, token;
@@ -20,9 +20,9 @@ struct lk_embedding_gradient {
     float *sums;     /* (capacity, width) */
     struct row *rows;
     uint32_t row_count;
-    uint32_t *newest; /* by token: its row of the highest grain, or NONE */
-    uint32_t *oldest; /* by token: its row of the lowest grain, or NONE */
-    uint32_t *next;   /* by position of the current call */
+    uint32_t *newest;                 /* by token: its row of the highest grain, or NONE */
+    uint32_t *oldest;                 /* by token: its row of the lowest grain, or NONE */
+    uint32_t *next;                   /* by position of the current call */
     uint32_t *touched, touched_count; /* rows of the current call */
     const float *dx;                  /* of the current call */
     uint32_t positions;
@@ -34,7 +34,8 @@ size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens
     return sizeof(struct lk_embedding_gradient) + tokens * ((size_t)width * 4 + sizeof(struct row) + 8) + (size_t)vocab * 8;
 }
 
-int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out, struct lk_err *err) {
+int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out,
+                                 struct lk_err *err) {
     struct lk_embedding_gradient *e = lk_calloc(1, sizeof *e);
     if (e) {
         e->vocab = vocab;
@@ -80,8 +81,10 @@ static uint32_t row_of(struct lk_embedding_gradient *e, uint32_t grain, uint32_t
     uint32_t fresh = e->row_count++;
     e->rows[fresh] = (struct row){.grain = grain, .token = token, .first = NONE, .last = NONE, .sibling = NONE};
     memset(e->sums + (size_t)fresh * e->width, 0, e->width * sizeof(float));
-    if (r == NONE) e->oldest[token] = fresh;
-    else e->rows[r].sibling = fresh;
+    if (r == NONE)
+        e->oldest[token] = fresh;
+    else
+        e->rows[r].sibling = fresh;
     e->newest[token] = fresh;
     return fresh;
 }
@@ -114,8 +117,8 @@ static void add_tile(void *arg, size_t tile, int thread) {
     for (size_t i = tile * 16; i < end; i++) add_row(e, e->touched[i]);
 }
 
-void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *math, uint32_t grain, uint32_t sequences, uint32_t positions,
-                               const uint32_t *tokens, const float *dx) {
+void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *math, uint32_t grain, uint32_t sequences,
+                               uint32_t positions, const uint32_t *tokens, const float *dx) {
     uint32_t n = sequences * positions;
     e->dx = dx;
     e->positions = positions;
@@ -128,7 +131,8 @@ void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *
         if (row->first == NONE) {
             row->first = p;
             e->touched[e->touched_count++] = r;
-        } else e->next[row->last] = p;
+        } else
+            e->next[row->last] = p;
         row->last = p;
     }
     lk_pool_run(lk_math_pool(math), (e->touched_count + 15) / 16, add_tile, e);

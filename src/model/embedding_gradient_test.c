@@ -36,7 +36,8 @@ static bool node(const struct batch *b, uint32_t level, uint32_t index, uint32_t
     return true;
 }
 
-static struct batch make(struct test_random *r, uint32_t vocab, uint32_t width, uint32_t grains, uint32_t per, uint32_t positions) {
+static struct batch make(struct test_random *r, uint32_t vocab, uint32_t width, uint32_t grains, uint32_t per,
+                         uint32_t positions) {
     size_t n = (size_t)grains * per * positions;
     struct batch b = {vocab, width, grains, per, positions, lk_alloc(n * 4), lk_alloc(n * width * 4)};
     for (size_t i = 0; i < n; i++) b.tokens[i] = test_random_below(r, test_random_below(r, 3) ? (vocab + 2) / 3 : vocab);
@@ -48,7 +49,8 @@ static struct batch make(struct test_random *r, uint32_t vocab, uint32_t width, 
 }
 
 /* The batch in random pieces: several calls a grain, as micro-batches make them. */
-static void add_in_pieces(struct test_random *r, struct lk_embedding_gradient *e, struct lk_math *math, const struct batch *b) {
+static void add_in_pieces(struct test_random *r, struct lk_embedding_gradient *e, struct lk_math *math,
+                          const struct batch *b) {
     for (uint32_t g = 0; g < b->grains; g++)
         for (uint32_t s = 0; s < b->per;) {
             uint32_t n = 1 + test_random_below(r, b->per - s);
@@ -60,7 +62,8 @@ static void add_in_pieces(struct test_random *r, struct lk_embedding_gradient *e
 
 static void rows_equal_the_dense_loop(void **state) {
     (void)state;
-    static const uint32_t cases[][5] = {{7, 3, 1, 1, 5}, {31, 84, 3, 2, 65}, {1021, 5, 8, 1, 33}, {3, 70, 5, 1, 600}, {2, 1, 2, 2, 1100}};
+    static const uint32_t cases[][5] = {
+        {7, 3, 1, 1, 5}, {31, 84, 3, 2, 65}, {1021, 5, 8, 1, 33}, {3, 70, 5, 1, 600}, {2, 1, 2, 2, 1100}};
     struct test_random r = test_random_open("embedding");
     struct test_math m = test_math_open(NULL, 3);
     for (uint32_t n = 0; n < 5 + 12; n++) {

@@ -1,11 +1,11 @@
-/* Loss, gradients and AdamW against PyTorch (tests/golden/model_golden.py), initial weights against another implementation of
- * docs/numerics.md in Python: those by bits. */
+/* Loss, gradients and AdamW against PyTorch (tests/golden/model_golden.py), initial weights against another implementation
+ * of docs/numerics.md in Python: those by bits. */
 #include "lockstep/hash.h"
 #include "model/testing.h"
 #include <math.h>
 
 #define SEQUENCES 3
-#define STEPS 3
+#define STEPS     3
 
 struct golden_tensor {
     const char *name;
@@ -61,7 +61,8 @@ static void initial_weights_have_python_s_bits(void **state) {
         OK(lk_layout_init(&l, &all[n]->config, &test_err));
         float *w = lk_alloc(l.floats * 4);
         lk_layout_initialise(&l, m.math, all[n]->seed, w);
-        for (size_t i = 0; i < l.tensor_count; i++) OK(lk_buf_append(&bytes, w + l.tensors[i].offset, l.tensors[i].count * 4));
+        for (size_t i = 0; i < l.tensor_count; i++)
+            OK(lk_buf_append(&bytes, w + l.tensors[i].offset, l.tensors[i].count * 4));
         lk_sha256(bytes.data, bytes.size, &digest);
         assert_string_equal(lk_root_hex(&digest, hex), all[n]->digest);
         lk_buf_release(&bytes);
@@ -71,12 +72,20 @@ static void initial_weights_have_python_s_bits(void **state) {
     test_math_close(&m);
 }
 
-static void update(const struct lk_layout *l, struct lk_math *math, int step, const float *g, float *w, float *m, float *v) {
+static void update(const struct lk_layout *l, struct lk_math *math, int step, const float *g, float *w, float *m,
+                   float *v) {
     const double b1 = 0.9, b2 = 0.95, rate = 3e-3;
     for (size_t i = 0; i < l->tensor_count; i++) {
         const struct lk_tensor *t = &l->tensors[i];
-        struct lk_adamw a = {(float)b1, (float)(1 - b1), (float)b2, (float)(1 - b2), (float)(-rate / (1 - lk_pow64(b1, step))),
-                             (float)(1 / lk_sqrt64(1 - lk_pow64(b2, step))), 1e-3f, t->decay ? (float)(1 - rate * 0.1) : 1, 1};
+        struct lk_adamw a = {(float)b1,
+                             (float)(1 - b1),
+                             (float)b2,
+                             (float)(1 - b2),
+                             (float)(-rate / (1 - lk_pow64(b1, step))),
+                             (float)(1 / lk_sqrt64(1 - lk_pow64(b2, step))),
+                             1e-3f,
+                             t->decay ? (float)(1 - rate * 0.1) : 1,
+                             1};
         lk_adamw_step(math, &a, t->count, w + t->offset, g + t->offset, m + t->offset, v + t->offset);
     }
 }
@@ -98,7 +107,8 @@ static void check_weights(const struct golden *golden, const struct lk_layout *l
         const struct lk_tensor *t = &l->tensors[i];
         near(norm(w + t->offset, first + t->offset, t->count), e->change, e->change, 1e-4, t->name, "norm of the change");
         const size_t at[3] = {0, t->count / 2, t->count - 1};
-        for (int k = 0; k < 3; k++) near(w[t->offset + at[k]], e->after[k], e->change, 1e-4, t->name, "weight after three updates");
+        for (int k = 0; k < 3; k++)
+            near(w[t->offset + at[k]], e->after[k], e->change, 1e-4, t->name, "weight after three updates");
     }
 }
 
@@ -113,13 +123,16 @@ static void loss_gradient_and_updates_are_pytorch_s(void **state) {
         OK(lk_layout_init(&l, &golden->config, &test_err));
         assert_int_equal(l.tensor_count, golden->tensor_count);
         struct test_batch b = batch_of(golden);
-        float *w = lk_calloc(l.floats, 4), *g = lk_calloc(l.floats, 4), *m1 = lk_calloc(l.floats, 4), *m2 = lk_calloc(l.floats, 4);
+        float *w = lk_calloc(l.floats, 4), *g = lk_calloc(l.floats, 4), *m1 = lk_calloc(l.floats, 4),
+              *m2 = lk_calloc(l.floats, 4);
         float *first = lk_calloc(l.floats, 4);
         lk_layout_initialise(&l, m.math, golden->seed, w);
         memcpy(first, w, l.floats * 4);
         for (int step = 1; step <= STEPS; step++) {
-            double loss = test_gradient(m.math, &l, step == 2 ? LK_RECOMPUTE : LK_TRAINING, w, &b, step == 1 ? 1 : SEQUENCES, g);
-            near(loss, golden->losses[step - 1], golden->losses[step - 1], 2e-6, test_family(golden->config.family), "loss");
+            double loss =
+                test_gradient(m.math, &l, step == 2 ? LK_RECOMPUTE : LK_TRAINING, w, &b, step == 1 ? 1 : SEQUENCES, g);
+            near(loss, golden->losses[step - 1], golden->losses[step - 1], 2e-6, test_family(golden->config.family),
+                 "loss");
             if (step == 1) check_gradient(golden, &l, g);
             update(&l, m.math, step, g, w, m1, m2);
         }

@@ -14,7 +14,7 @@ static const struct shape {
     {{LK_LLAMA, 2, 84, 12, 4, 10, 90, 65, 1021, true, 1e-5, 10000, 0.02}, 3, 65, 3, true},
     {{LK_GPT2, 2, 84, 12, 12, 7, 130, 65, 509, true, 1e-5, 0, 0.02}, 2, 65, 2, false},
 };
-#define SMALL 4
+#define SMALL  4
 #define SHAPES (sizeof shapes / sizeof *shapes)
 
 struct problem {
@@ -69,18 +69,20 @@ static void double_model_equals_finite_differences(void **state) {
                 p.w[j] = was - h;
                 double down = m64_loss(p.model, p.w, false), error = fabs((up - down) / (2 * h) - p.g[j]) / scale;
                 p.w[j] = was;
-                if (error > 1e-7) fail_msg("shape %zu, %s element %zu: difference %g, gradient %g", n, t->name, j - t->offset,
-                                           (up - down) / (2 * h), p.g[j]);
+                if (error > 1e-7)
+                    fail_msg("shape %zu, %s element %zu: difference %g, gradient %g", n, t->name, j - t->offset,
+                             (up - down) / (2 * h), p.g[j]);
                 worst = error > worst ? error : worst;
             }
         }
-        print_message("%s, %zu parameters: greatest error %.1e of a tensor's greatest gradient\n", test_family(shapes[n].config.family),
-                      p.layout.parameters, worst);
+        print_message("%s, %zu parameters: greatest error %.1e of a tensor's greatest gradient\n",
+                      test_family(shapes[n].config.family), p.layout.parameters, worst);
         drop(&p);
     }
 }
 
-/* The decoder in float, every ISA: each element within 1e-5 of its tensor's greatest gradient (seen: 1.3e-6), the loss within 1e-6. */
+/* The decoder in float, every ISA: each element within 1e-5 of its tensor's greatest gradient (seen: 1.3e-6), the loss
+ * within 1e-6. */
 static void decoder_is_near_the_double_model(void **state) {
     (void)state;
     struct test_random r = test_random_open("float against double");
@@ -91,7 +93,7 @@ static void decoder_is_near_the_double_model(void **state) {
         make(&p, &shapes[n], &r, n < SMALL ? 0.4 : 0.08);
         float *g = lk_alloc(p.layout.floats * sizeof *g);
         double worst = 0;
-        for (int k = 0; k < count; k += count - 1 > 0 ? count - 1 : 1) { /* the best, and ref */
+        for (int k = 0; k<count; k += count - 1> 0 ? count - 1 : 1) { /* the best, and ref */
             struct test_math m = test_math_open(isas[k], 2);
             double loss = test_gradient(m.math, &p.layout, LK_TRAINING, p.w32, &p.batch, shapes[n].grains, g);
             assert_true(fabs(loss - p.loss) < 1e-6 * fabs(p.loss));
@@ -100,14 +102,16 @@ static void decoder_is_near_the_double_model(void **state) {
                 double scale = greatest(p.g + t->offset, t->count) + 1e-6;
                 for (size_t j = t->offset; j < t->offset + t->count; j++) {
                     double error = fabs(g[j] - p.g[j]) / scale;
-                    if (!(error < 1e-5)) fail_msg("shape %zu, %s, %s element %zu: %g, not %g", n, isas[k], t->name, j - t->offset, g[j], p.g[j]);
+                    if (!(error < 1e-5))
+                        fail_msg("shape %zu, %s, %s element %zu: %g, not %g", n, isas[k], t->name, j - t->offset, g[j],
+                                 p.g[j]);
                     worst = error > worst ? error : worst;
                 }
             }
             test_math_close(&m);
         }
-        print_message("%s, %zu parameters: greatest error %.1e of a tensor's greatest gradient\n", test_family(shapes[n].config.family),
-                      p.layout.parameters, worst);
+        print_message("%s, %zu parameters: greatest error %.1e of a tensor's greatest gradient\n",
+                      test_family(shapes[n].config.family), p.layout.parameters, worst);
         lk_free(g);
         drop(&p);
     }

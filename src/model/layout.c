@@ -8,19 +8,25 @@
 
 int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)
-        return lk_fail(err, LK_EINVAL, "[model] layers, width, heads, ffn and context must be at least 1 and vocab at least 2");
+        return lk_fail(err, LK_EINVAL,
+                       "[model] layers, width, heads, ffn and context must be at least 1 and vocab at least 2");
     if (c->kv_heads == 0 || c->heads % c->kv_heads != 0)
         return lk_fail(err, LK_EINVAL, "[model] kv_heads = %u must divide heads = %u", c->kv_heads, c->heads);
     if (c->head_dim == 0)
         return lk_fail(err, LK_EINVAL, "[model] heads = %u must divide width = %u, or set head_dim", c->heads, c->width);
     if (c->family == LK_LLAMA && c->head_dim % 2 != 0)
-        return lk_fail(err, LK_EINVAL, "[model] the llama family rotates pairs, so the head size must be even; it is %u (width %u / heads %u)",
-                       c->head_dim, c->width, c->heads);
+        return lk_fail(
+            err, LK_EINVAL,
+            "[model] the llama family rotates pairs, so the head size must be even; it is %u (width %u / heads %u)",
+            c->head_dim, c->width, c->heads);
     if (c->family == LK_GPT2 && (c->kv_heads != c->heads || c->heads * c->head_dim != c->width))
-        return lk_fail(err, LK_EINVAL, "[model] the gpt2 family has kv_heads = heads and heads times the head size = width");
+        return lk_fail(err, LK_EINVAL,
+                       "[model] the gpt2 family has kv_heads = heads and heads times the head size = width");
     double parameters = (double)c->vocab * c->width * (c->tied ? 1 : 2) +
-                        (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) + 3.0 * c->width * c->ffn);
-    if (parameters > 1e11) return lk_fail(err, LK_EINVAL, "[model] about %.3g parameters: more than 1e11 are not supported", parameters);
+                        (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) +
+                                             3.0 * c->width * c->ffn);
+    if (parameters > 1e11)
+        return lk_fail(err, LK_EINVAL, "[model] about %.3g parameters: more than 1e11 are not supported", parameters);
     if (!(c->norm_epsilon > 0) || !(c->init_std > 0) || (c->family == LK_LLAMA && !(c->rope_theta > 1)))
         return lk_fail(err, LK_EINVAL, "[model] norm_epsilon and init_std must be positive, rope_theta greater than 1");
     return LK_OK;
@@ -43,8 +49,8 @@ static int add(struct lk_layout *l, const char *name, uint32_t rows, uint32_t co
     return (int)l->tensor_count++;
 }
 
-static int add_in(struct lk_layout *l, const char *prefix, uint32_t layer, const char *name, uint32_t rows, uint32_t columns, double deviation,
-                  float constant) {
+static int add_in(struct lk_layout *l, const char *prefix, uint32_t layer, const char *name, uint32_t rows,
+                  uint32_t columns, double deviation, float constant) {
     char full[64];
     snprintf(full, sizeof full, "%s.%u.%s", prefix, layer, name);
     return add(l, full, rows, columns, deviation, constant);
@@ -110,8 +116,10 @@ int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct 
         return lk_fail(err, LK_ENOMEM, "no memory for the table of tensors");
     }
     memset(l->layers, 0xff, c->layers * sizeof *l->layers); /* all -1 */
-    if (c->family == LK_LLAMA) llama_tensors(l);
-    else gpt2_tensors(l);
+    if (c->family == LK_LLAMA)
+        llama_tensors(l);
+    else
+        gpt2_tensors(l);
     return LK_OK;
 }
 
@@ -126,14 +134,16 @@ void lk_layout_initialise(const struct lk_layout *l, struct lk_math *math, uint6
     lk_zero(math, l->floats, w);
     for (size_t i = 0; i < l->tensor_count; i++) {
         const struct lk_tensor *t = &l->tensors[i];
-        if (t->deviation > 0) lk_init_normal(math, seed, (uint32_t)i, t->deviation, t->count, w + t->offset);
+        if (t->deviation > 0)
+            lk_init_normal(math, seed, (uint32_t)i, t->deviation, t->count, w + t->offset);
         else
             for (size_t j = 0; j < t->count; j++) w[t->offset + j] = t->constant;
     }
 }
 
 double lk_model_flops(const struct lk_model_config *c, uint64_t sequences, uint32_t positions) {
-    double tokens = (double)sequences * positions, q = (double)c->heads * c->head_dim, kv = (double)c->kv_heads * c->head_dim;
+    double tokens = (double)sequences * positions, q = (double)c->heads * c->head_dim,
+           kv = (double)c->kv_heads * c->head_dim;
     double matrices = (double)c->width * (2 * q + 2 * kv) + (c->family == LK_LLAMA ? 3.0 : 2.0) * c->width * c->ffn;
     double attention = 2.0 * q * (positions + 1) / 2.0; /* visible keys only: q.k and E v */
     return 2.0 * tokens * (c->layers * (matrices + attention) + (double)c->vocab * c->width);

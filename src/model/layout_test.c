@@ -39,19 +39,29 @@ static void check(const struct lk_model_config *c, const struct expected *e, siz
 static void llama_has_hugging_face_names_in_order(void **state) {
     (void)state;
     const double std = 0.02, out = 0.02 / 2; /* sqrt(2 * 2 layers) */
-    check(&llama, (struct expected[]){
-        {"model.embed_tokens.weight", 13, 12, 0, std},
-        {"model.layers.0.input_layernorm.weight", 12, 0, 1, 0}, {"model.layers.0.self_attn.q_proj.weight", 16, 12, 0, std},
-        {"model.layers.0.self_attn.k_proj.weight", 8, 12, 0, std}, {"model.layers.0.self_attn.v_proj.weight", 8, 12, 0, std},
-        {"model.layers.0.self_attn.o_proj.weight", 12, 16, 0, out}, {"model.layers.0.post_attention_layernorm.weight", 12, 0, 1, 0},
-        {"model.layers.0.mlp.gate_proj.weight", 10, 12, 0, std}, {"model.layers.0.mlp.up_proj.weight", 10, 12, 0, std},
-        {"model.layers.0.mlp.down_proj.weight", 12, 10, 0, out},
-        {"model.layers.1.input_layernorm.weight", 12, 0, 1, 0}, {"model.layers.1.self_attn.q_proj.weight", 16, 12, 0, std},
-        {"model.layers.1.self_attn.k_proj.weight", 8, 12, 0, std}, {"model.layers.1.self_attn.v_proj.weight", 8, 12, 0, std},
-        {"model.layers.1.self_attn.o_proj.weight", 12, 16, 0, out}, {"model.layers.1.post_attention_layernorm.weight", 12, 0, 1, 0},
-        {"model.layers.1.mlp.gate_proj.weight", 10, 12, 0, std}, {"model.layers.1.mlp.up_proj.weight", 10, 12, 0, std},
-        {"model.layers.1.mlp.down_proj.weight", 12, 10, 0, out},
-        {"model.norm.weight", 12, 0, 1, 0}, {"lm_head.weight", 13, 12, 0, std}}, 21);
+    check(&llama,
+          (struct expected[]){{"model.embed_tokens.weight", 13, 12, 0, std},
+                              {"model.layers.0.input_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.0.self_attn.q_proj.weight", 16, 12, 0, std},
+                              {"model.layers.0.self_attn.k_proj.weight", 8, 12, 0, std},
+                              {"model.layers.0.self_attn.v_proj.weight", 8, 12, 0, std},
+                              {"model.layers.0.self_attn.o_proj.weight", 12, 16, 0, out},
+                              {"model.layers.0.post_attention_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.0.mlp.gate_proj.weight", 10, 12, 0, std},
+                              {"model.layers.0.mlp.up_proj.weight", 10, 12, 0, std},
+                              {"model.layers.0.mlp.down_proj.weight", 12, 10, 0, out},
+                              {"model.layers.1.input_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.1.self_attn.q_proj.weight", 16, 12, 0, std},
+                              {"model.layers.1.self_attn.k_proj.weight", 8, 12, 0, std},
+                              {"model.layers.1.self_attn.v_proj.weight", 8, 12, 0, std},
+                              {"model.layers.1.self_attn.o_proj.weight", 12, 16, 0, out},
+                              {"model.layers.1.post_attention_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.1.mlp.gate_proj.weight", 10, 12, 0, std},
+                              {"model.layers.1.mlp.up_proj.weight", 10, 12, 0, std},
+                              {"model.layers.1.mlp.down_proj.weight", 12, 10, 0, out},
+                              {"model.norm.weight", 12, 0, 1, 0},
+                              {"lm_head.weight", 13, 12, 0, std}},
+          21);
 }
 
 static void gpt2_has_hugging_face_names_in_order(void **state) {
@@ -62,11 +72,12 @@ static void gpt2_has_hugging_face_names_in_order(void **state) {
     size_t n = 0;
     e[n++] = (struct expected){"wte.weight", 11, 14, 0, std};
     e[n++] = (struct expected){"wpe.weight", 6, 14, 0, std};
-    const struct expected layer[12] = {{"ln_1.weight", 14, 0, 1, 0}, {"ln_1.bias", 14, 0, 0, 0}, {"attn.c_attn.weight", 42, 14, 0, std},
-                                       {"attn.c_attn.bias", 42, 0, 0, 0}, {"attn.c_proj.weight", 14, 14, 0, out},
-                                       {"attn.c_proj.bias", 14, 0, 0, 0}, {"ln_2.weight", 14, 0, 1, 0}, {"ln_2.bias", 14, 0, 0, 0},
-                                       {"mlp.c_fc.weight", 10, 14, 0, std}, {"mlp.c_fc.bias", 10, 0, 0, 0},
-                                       {"mlp.c_proj.weight", 14, 10, 0, out}, {"mlp.c_proj.bias", 14, 0, 0, 0}};
+    const struct expected layer[12] = {{"ln_1.weight", 14, 0, 1, 0},           {"ln_1.bias", 14, 0, 0, 0},
+                                       {"attn.c_attn.weight", 42, 14, 0, std}, {"attn.c_attn.bias", 42, 0, 0, 0},
+                                       {"attn.c_proj.weight", 14, 14, 0, out}, {"attn.c_proj.bias", 14, 0, 0, 0},
+                                       {"ln_2.weight", 14, 0, 1, 0},           {"ln_2.bias", 14, 0, 0, 0},
+                                       {"mlp.c_fc.weight", 10, 14, 0, std},    {"mlp.c_fc.bias", 10, 0, 0, 0},
+                                       {"mlp.c_proj.weight", 14, 10, 0, out},  {"mlp.c_proj.bias", 14, 0, 0, 0}};
     for (int l = 0; l < 2; l++)
         for (int i = 0; i < 12; i++) {
             snprintf(names[12 * l + i], sizeof names[0], "h.%d.%s", l, layer[i].name);
@@ -95,8 +106,10 @@ static void initial_values_depend_on_seed_and_tensor_only(void **state) {
         const struct lk_tensor *t = &l.tensors[i];
         for (size_t j = 0; j < t->count; j++) {
             float x = a[t->offset + j];
-            if (t->deviation > 0) squares += x * x / (t->deviation * t->deviation), n++;
-            else assert_true(x == t->constant);
+            if (t->deviation > 0)
+                squares += x * x / (t->deviation * t->deviation), n++;
+            else
+                assert_true(x == t->constant);
         }
         for (size_t j = t->offset + t->count; j % 16; j++) assert_true(a[j] == 0);
     }
@@ -145,9 +158,11 @@ static void no_memory_is_said(void **state) {
 
 static void flops_are_those_of_the_products(void **state) {
     (void)state;
-    /* one layer: q, o (16 x 12), k, v (8 x 12), three of 10 x 12; attention: 2 * 16 * (visible keys: 1 + 2 + ... + 7 of 7) */
+    /* one layer: q, o (16 x 12), k, v (8 x 12), three of 10 x 12; attention: 2 * 16 * (visible keys: 1 + 2 + ... + 7 of 7)
+     */
     double expected = 0;
-    for (int t = 0; t < 7; t++) expected += 2 * (2.0 * (2 * 16 * 12 + 2 * 8 * 12 + 3 * 10 * 12) + 2.0 * 2 * 16 * (t + 1)) + 2.0 * 13 * 12;
+    for (int t = 0; t < 7; t++)
+        expected += 2 * (2.0 * (2 * 16 * 12 + 2 * 8 * 12 + 3 * 10 * 12) + 2.0 * 2 * 16 * (t + 1)) + 2.0 * 13 * 12;
     assert_true(lk_model_flops(&llama, 1, 7) == expected);
     assert_true(lk_model_flops(&llama, 3, 7) == 3 * expected);
 }

@@ -1,5 +1,5 @@
-/* Both families once more, in double precision, on the reference's double kernels: an independent model that tests compare the
- * decoder's gradients with, and finite differences with this. Readable, slow, for tests only. */
+/* Both families once more, in double precision, on the reference's double kernels: an independent model that tests compare
+ * the decoder's gradients with, and finite differences with this. Readable, slow, for tests only. */
 #ifndef LK_MODEL_MODEL64_H
 #define LK_MODEL_MODEL64_H
 #include "math/ref/ref.h"
@@ -32,16 +32,24 @@ static const double *m64_tensor(const struct m64 *m, int index, const double *w)
 }
 
 /* y = x W' + bias + residual */
-static void m64_linear(const struct m64 *m, size_t in, size_t out, const double *x, const double *w, const double *bias, const double *residual,
-                       double *y) {
-    struct lk__ref64_mm_part part = {.a = x, .b = w, .a_row = in, .a_col = 1, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
-    struct lk__ref64_mm mm = {.m = m->rows, .n = out, .parts = &part, .part_count = 1, .c = y, .ldc = out, .bias = bias, .residual = residual,
+static void m64_linear(const struct m64 *m, size_t in, size_t out, const double *x, const double *w, const double *bias,
+                       const double *residual, double *y) {
+    struct lk__ref64_mm_part part = {
+        .a = x, .b = w, .a_row = in, .a_col = 1, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+    struct lk__ref64_mm mm = {.m = m->rows,
+                              .n = out,
+                              .parts = &part,
+                              .part_count = 1,
+                              .c = y,
+                              .ldc = out,
+                              .bias = bias,
+                              .residual = residual,
                               .ld_residual = out};
     lk__ref64_mm_tile(&mm, 0, m->rows, 0, out, NULL);
 }
 /* dx += dy W, dW += dy' x, db += dy */
-static void m64_linear_backward(const struct m64 *m, size_t in, size_t out, const double *dy, const double *x, const double *w, double *dx,
-                                double *dw, double *db) {
+static void m64_linear_backward(const struct m64 *m, size_t in, size_t out, const double *dy, const double *x,
+                                const double *w, double *dx, double *dw, double *db) {
     for (size_t t = 0; t < m->rows; t++)
         for (size_t o = 0; o < out; o++) {
             double d = dy[t * out + o];
@@ -58,7 +66,9 @@ struct m64_qkv {
     const double *w[3], *b[3];
 };
 static struct m64_qkv m64_projections(const struct m64 *m, const struct lk_layer_tensors *t, const double *w) {
-    if (t->qkv < 0) return (struct m64_qkv){{m64_tensor(m, t->q, w), m64_tensor(m, t->k, w), m64_tensor(m, t->v, w)}, {NULL, NULL, NULL}};
+    if (t->qkv < 0)
+        return (struct m64_qkv){{m64_tensor(m, t->q, w), m64_tensor(m, t->k, w), m64_tensor(m, t->v, w)},
+                                {NULL, NULL, NULL}};
     const double *all = m64_tensor(m, t->qkv, w), *bias = m64_tensor(m, t->qkv_bias, w);
     size_t n = m->width;
     return (struct m64_qkv){{all, all + n * n, all + 2 * n * n}, {bias, bias + n, bias + 2 * n}};
@@ -66,16 +76,30 @@ static struct m64_qkv m64_projections(const struct m64 *m, const struct lk_layer
 
 static struct lk__ref64_attention m64_attention(const struct m64 *m, const struct m64_layer *a) {
     const struct lk_model_config *c = &m->l->config;
-    return (struct lk__ref64_attention){.sequences = m->b->sequences, .queries = m->b->positions, .heads = c->heads, .kv_heads = c->kv_heads,
-                                        .head_dim = c->head_dim, .q = a->q, .k = a->k, .v = a->v, .ldq = m->q, .ldk = m->kv, .ldv = m->kv,
-                                        .kv_rows = m->b->positions, .document_start = m->b->start, .o = a->o, .ldo = m->q, .m = a->m,
+    return (struct lk__ref64_attention){.sequences = m->b->sequences,
+                                        .queries = m->b->positions,
+                                        .heads = c->heads,
+                                        .kv_heads = c->kv_heads,
+                                        .head_dim = c->head_dim,
+                                        .q = a->q,
+                                        .k = a->k,
+                                        .v = a->v,
+                                        .ldq = m->q,
+                                        .ldk = m->kv,
+                                        .ldv = m->kv,
+                                        .kv_rows = m->b->positions,
+                                        .document_start = m->b->start,
+                                        .o = a->o,
+                                        .ldo = m->q,
+                                        .m = a->m,
                                         .r = a->r};
 }
 
 static void m64_rotate(const struct m64 *m, bool inverse, uint32_t heads, double *x) {
     const struct lk_model_config *c = &m->l->config;
     if (c->family == LK_LLAMA)
-        lk__ref64_rope(m->rows, 0, heads, c->head_dim, m->b->positions, 0, m->cosines, m->sines, 1, inverse, x, (size_t)heads * c->head_dim);
+        lk__ref64_rope(m->rows, 0, heads, c->head_dim, m->b->positions, 0, m->cosines, m->sines, 1, inverse, x,
+                       (size_t)heads * c->head_dim);
 }
 
 static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, double *x_next) {
@@ -83,8 +107,8 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     const struct lk_layer_tensors *t = &m->l->layers[layer];
     struct m64_layer *a = &m->layers[layer];
     struct m64_qkv p = m64_projections(m, t, w);
-    lk__ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w), c->norm_epsilon, a->h1, a->mean1,
-                           a->rstd1);
+    lk__ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
+                           c->norm_epsilon, a->h1, a->mean1, a->rstd1);
     m64_linear(m, m->width, m->q, a->h1, p.w[0], p.b[0], NULL, a->q);
     m64_linear(m, m->width, m->kv, a->h1, p.w[1], p.b[1], NULL, a->k);
     m64_linear(m, m->width, m->kv, a->h1, p.w[2], p.b[2], NULL, a->v);
@@ -95,17 +119,19 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     for (uint32_t s = 0; s < at.sequences; s++)
         for (uint32_t h = 0; h < c->heads; h++) lk__ref64_attention_forward(&at, s, h, 0, at.queries, NULL);
     m64_linear(m, m->q, m->width, a->o, m64_tensor(m, t->o, w), m64_tensor(m, t->o_bias, w), a->x, a->mid);
-    lk__ref64_norm_forward(m->rows, m->width, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w), c->norm_epsilon, a->h2,
-                           a->mean2, a->rstd2);
+    lk__ref64_norm_forward(m->rows, m->width, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
+                           c->norm_epsilon, a->h2, a->mean2, a->rstd2);
     m64_linear(m, m->width, m->ffn, a->h2, m64_tensor(m, t->up, w), m64_tensor(m, t->up_bias, w), NULL, a->up);
     if (c->family == LK_LLAMA) {
         m64_linear(m, m->width, m->ffn, a->h2, m64_tensor(m, t->gate, w), NULL, NULL, a->gate);
         lk__ref64_swiglu_forward(m->rows * m->ffn, a->gate, a->up, a->act);
-    } else lk__ref64_gelu_forward(m->rows * m->ffn, a->up, a->act);
+    } else
+        lk__ref64_gelu_forward(m->rows * m->ffn, a->up, a->act);
     m64_linear(m, m->ffn, m->width, a->act, m64_tensor(m, t->down, w), m64_tensor(m, t->down_bias, w), a->mid, x_next);
 }
 
-/* The mean loss of the batch at weights w; activations stay for m64_backward. gradient: the logits become their gradient. */
+/* The mean loss of the batch at weights w; activations stay for m64_backward. gradient: the logits become their gradient.
+ */
 static double m64_loss(struct m64 *m, const double *w, bool gradient) {
     const struct lk_model_config *c = &m->l->config;
     const double *table = m64_tensor(m, m->l->embedding, w), *positions = m64_tensor(m, m->l->positions, w);
@@ -115,18 +141,20 @@ static double m64_loss(struct m64 *m, const double *w, bool gradient) {
         if (positions) m->layers[0].x[i] += positions[row % m->b->positions * m->width + column];
     }
     for (uint32_t i = 0; i < c->layers; i++) m64_layer_forward(m, i, w, i + 1 < c->layers ? m->layers[i + 1].x : m->x_out);
-    lk__ref64_norm_forward(m->rows, m->width, m->x_out, m64_tensor(m, m->l->norm, w), m64_tensor(m, m->l->norm_bias, w), c->norm_epsilon, m->h_out,
-                           m->mean_out, m->rstd_out);
-    m64_linear(m, m->width, c->vocab, m->h_out, m->l->head < 0 ? table : m64_tensor(m, m->l->head, w), NULL, NULL, m->logits);
-    lk__ref64_cross_entropy(m->rows, c->vocab, m->logits, c->vocab, m->b->targets, 1.0 / m->b->unmasked, gradient, m->losses);
+    lk__ref64_norm_forward(m->rows, m->width, m->x_out, m64_tensor(m, m->l->norm, w), m64_tensor(m, m->l->norm_bias, w),
+                           c->norm_epsilon, m->h_out, m->mean_out, m->rstd_out);
+    m64_linear(m, m->width, c->vocab, m->h_out, m->l->head < 0 ? table : m64_tensor(m, m->l->head, w), NULL, NULL,
+               m->logits);
+    lk__ref64_cross_entropy(m->rows, c->vocab, m->logits, c->vocab, m->b->targets, 1.0 / m->b->unmasked, gradient,
+                            m->losses);
     double sum = 0;
     for (size_t i = 0; i < m->rows; i++) sum += m->losses[i];
     return sum / m->b->unmasked;
 }
 
 /* dx = dx + norm backward of dh; the gain's and bias's gradients. */
-static void m64_norm_backward(struct m64 *m, const double *x, int gain, int bias, const double *mean, const double *rstd, const double *dh,
-                              const double *w, double *dx, double *g) {
+static void m64_norm_backward(struct m64 *m, const double *x, int gain, int bias, const double *mean, const double *rstd,
+                              const double *dh, const double *w, double *dx, double *g) {
     double *xhat = m64_take(m, m->rows * m->width);
     struct lk_row_part all = {.first = 0, .rows = m->rows, .ends_group = true};
     lk__ref64_norm_backward(m->rows, m->width, x, m64_tensor(m, gain, w), mean, rstd, bias >= 0, dh, dx, dx, xhat);
@@ -139,22 +167,27 @@ static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, d
     const struct lk_layer_tensors *t = &m->l->layers[layer];
     struct m64_layer *a = &m->layers[layer];
     size_t mark = m->used, rows = m->rows, inner = rows * m->ffn;
-    double *dact = m64_take(m, inner), *dup = m64_take(m, inner), *dgate = m64_take(m, inner), *dh = m64_take(m, rows * m->width);
-    m64_linear_backward(m, m->ffn, m->width, dx, a->act, m64_tensor(m, t->down, w), dact, (double *)m64_tensor(m, t->down, g),
-                        (double *)m64_tensor(m, t->down_bias, g));
+    double *dact = m64_take(m, inner), *dup = m64_take(m, inner), *dgate = m64_take(m, inner),
+           *dh = m64_take(m, rows * m->width);
+    m64_linear_backward(m, m->ffn, m->width, dx, a->act, m64_tensor(m, t->down, w), dact,
+                        (double *)m64_tensor(m, t->down, g), (double *)m64_tensor(m, t->down_bias, g));
     if (c->family == LK_LLAMA) {
         lk__ref64_swiglu_backward(inner, a->gate, a->up, dact, dgate, dup);
-        m64_linear_backward(m, m->width, m->ffn, dgate, a->h2, m64_tensor(m, t->gate, w), dh, (double *)m64_tensor(m, t->gate, g), NULL);
-    } else lk__ref64_gelu_backward(inner, a->up, dact, dup);
+        m64_linear_backward(m, m->width, m->ffn, dgate, a->h2, m64_tensor(m, t->gate, w), dh,
+                            (double *)m64_tensor(m, t->gate, g), NULL);
+    } else
+        lk__ref64_gelu_backward(inner, a->up, dact, dup);
     m64_linear_backward(m, m->width, m->ffn, dup, a->h2, m64_tensor(m, t->up, w), dh, (double *)m64_tensor(m, t->up, g),
                         (double *)m64_tensor(m, t->up_bias, g));
     m64_norm_backward(m, a->mid, t->norm2, t->norm2_bias, a->mean2, a->rstd2, dh, w, dx, g);
-    double *dout = m64_take(m, rows * m->q), *dq = m64_take(m, rows * m->q), *dk = m64_take(m, rows * m->kv), *dv = m64_take(m, rows * m->kv);
+    double *dout = m64_take(m, rows * m->q), *dq = m64_take(m, rows * m->q), *dk = m64_take(m, rows * m->kv),
+           *dv = m64_take(m, rows * m->kv);
     m64_linear_backward(m, m->q, m->width, dx, a->o, m64_tensor(m, t->o, w), dout, (double *)m64_tensor(m, t->o, g),
                         (double *)m64_tensor(m, t->o_bias, g));
     struct lk__ref64_attention at = m64_attention(m, a);
     for (uint32_t s = 0; s < at.sequences; s++)
-        for (uint32_t h = 0; h < c->kv_heads; h++) lk__ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
+        for (uint32_t h = 0; h < c->kv_heads; h++)
+            lk__ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
     m64_rotate(m, true, c->heads, dq);
     m64_rotate(m, true, c->kv_heads, dk);
     struct m64_qkv p = m64_projections(m, t, w), dp = m64_projections(m, t, g);
@@ -172,13 +205,15 @@ static void m64_backward(struct m64 *m, const double *w, double *g) {
     size_t mark = m->used;
     int head = l->head < 0 ? l->embedding : l->head;
     double *dh = m64_take(m, m->rows * m->width), *dx = m64_take(m, m->rows * m->width);
-    m64_linear_backward(m, m->width, l->config.vocab, m->logits, m->h_out, m64_tensor(m, head, w), dh, (double *)m64_tensor(m, head, g), NULL);
+    m64_linear_backward(m, m->width, l->config.vocab, m->logits, m->h_out, m64_tensor(m, head, w), dh,
+                        (double *)m64_tensor(m, head, g), NULL);
     m64_norm_backward(m, m->x_out, l->norm, l->norm_bias, m->mean_out, m->rstd_out, dh, w, dx, g);
     for (uint32_t i = l->config.layers; i-- > 0;) m64_layer_backward(m, i, w, dx, g);
     for (size_t i = 0; i < m->rows * m->width; i++) {
         size_t row = i / m->width, column = i % m->width;
         ((double *)m64_tensor(m, l->embedding, g))[m->b->tokens[row] * m->width + column] += dx[i];
-        if (l->positions >= 0) ((double *)m64_tensor(m, l->positions, g))[row % m->b->positions * m->width + column] += dx[i];
+        if (l->positions >= 0)
+            ((double *)m64_tensor(m, l->positions, g))[row % m->b->positions * m->width + column] += dx[i];
     }
     m->used = mark;
 }
@@ -187,11 +222,23 @@ static void m64_cut(struct m64 *m) {
     const struct lk_model_config *c = &m->l->config;
     size_t rows = m->rows, heads = rows * c->heads;
     for (uint32_t i = 0; i < c->layers; i++)
-        m->layers[i] = (struct m64_layer){m64_take(m, rows * m->width), m64_take(m, rows * m->width), m64_take(m, rows), m64_take(m, rows),
-                                          m64_take(m, rows * m->q), m64_take(m, rows * m->kv), m64_take(m, rows * m->kv),
-                                          m64_take(m, rows * m->q), m64_take(m, heads), m64_take(m, heads), m64_take(m, rows * m->width),
-                                          m64_take(m, rows * m->width), m64_take(m, rows), m64_take(m, rows), m64_take(m, rows * m->ffn),
-                                          m64_take(m, rows * m->ffn), m64_take(m, rows * m->ffn)};
+        m->layers[i] = (struct m64_layer){m64_take(m, rows * m->width),
+                                          m64_take(m, rows * m->width),
+                                          m64_take(m, rows),
+                                          m64_take(m, rows),
+                                          m64_take(m, rows * m->q),
+                                          m64_take(m, rows * m->kv),
+                                          m64_take(m, rows * m->kv),
+                                          m64_take(m, rows * m->q),
+                                          m64_take(m, heads),
+                                          m64_take(m, heads),
+                                          m64_take(m, rows * m->width),
+                                          m64_take(m, rows * m->width),
+                                          m64_take(m, rows),
+                                          m64_take(m, rows),
+                                          m64_take(m, rows * m->ffn),
+                                          m64_take(m, rows * m->ffn),
+                                          m64_take(m, rows * m->ffn)};
     m->x_out = m64_take(m, rows * m->width);
     m->h_out = m64_take(m, rows * m->width);
     m->mean_out = m64_take(m, rows);
@@ -203,11 +250,17 @@ static void m64_cut(struct m64 *m) {
 static struct m64 *m64_create(const struct lk_layout *l, const struct test_batch *b) {
     const struct lk_model_config *c = &l->config;
     struct m64 *m = lk_calloc(1, sizeof *m);
-    *m = (struct m64){.l = l, .b = b, .rows = (size_t)b->sequences * b->positions, .width = c->width, .ffn = c->ffn,
-                      .q = (size_t)c->heads * c->head_dim, .kv = (size_t)c->kv_heads * c->head_dim};
+    *m = (struct m64){.l = l,
+                      .b = b,
+                      .rows = (size_t)b->sequences * b->positions,
+                      .width = c->width,
+                      .ffn = c->ffn,
+                      .q = (size_t)c->heads * c->head_dim,
+                      .kv = (size_t)c->kv_heads * c->head_dim};
     m->layers = lk_calloc(c->layers, sizeof *m->layers);
     size_t half = (size_t)b->positions * c->head_dim;
-    m->size = 2 * half + (c->layers + 1) * m->rows * (12 * m->width + 4 * (m->q + m->kv) + 6 * m->ffn + 2 * c->heads + 8) + m->rows * c->vocab;
+    m->size = 2 * half + (c->layers + 1) * m->rows * (12 * m->width + 4 * (m->q + m->kv) + 6 * m->ffn + 2 * c->heads + 8) +
+              m->rows * c->vocab;
     m->memory = lk_alloc(m->size * sizeof(double));
     m->cosines = m64_take(m, half);
     m->sines = m64_take(m, half);

@@ -19,7 +19,9 @@
     } while (0)
 static struct lk_err test_err;
 
-static inline double test_uniform(struct test_random *r) { return (test_random_below(r, 1u << 24) + 0.5) / (1u << 24); }
+static inline double test_uniform(struct test_random *r) {
+    return (test_random_below(r, 1u << 24) + 0.5) / (1u << 24);
+}
 
 /* About normal numbers for matrices, gains about 1, biases about 0: no term of a gradient is hidden by a special value. */
 static inline void test_weights(struct test_random *r, const struct lk_layout *l, double deviation, float *w) {
@@ -35,7 +37,8 @@ struct test_batch {
     uint32_t sequences, positions, unmasked;
     uint32_t *tokens, *targets, *start; /* (sequences, positions); start is NULL without documents */
 };
-static inline struct test_batch test_batch_make(struct test_random *r, uint32_t sequences, uint32_t positions, uint32_t vocab, bool documents) {
+static inline struct test_batch test_batch_make(struct test_random *r, uint32_t sequences, uint32_t positions,
+                                                uint32_t vocab, bool documents) {
     size_t n = (size_t)sequences * positions;
     struct test_batch b = {sequences, positions, 0, lk_alloc(n * 4), lk_alloc(n * 4), documents ? lk_alloc(n * 4) : NULL};
     for (size_t i = 0; i < n; i++) {
@@ -54,10 +57,10 @@ static inline void test_batch_free(struct test_batch *b) {
     lk_free(b->start);
 }
 
-/* The gradient of a batch of `grains` grains through the decoder, in passes of one (node of the tree or) whole batch. g: floats of
- * the layout. Returns the sum of the losses divided by their number. */
-static inline double test_gradient(struct lk_math *math, const struct lk_layout *l, enum lk_decoder_mode mode, const float *w,
-                                   const struct test_batch *b, uint32_t grains, float *g) {
+/* The gradient of a batch of `grains` grains through the decoder, in passes of one (node of the tree or) whole batch. g:
+ * floats of the layout. Returns the sum of the losses divided by their number. */
+static inline double test_gradient(struct lk_math *math, const struct lk_layout *l, enum lk_decoder_mode mode,
+                                   const float *w, const struct test_batch *b, uint32_t grains, float *g) {
     struct lk_decoder *d;
     struct lk_embedding_gradient *e;
     size_t rows = (size_t)b->sequences * b->positions, vocab = l->config.vocab, per = b->sequences / grains;
@@ -66,7 +69,8 @@ static inline double test_gradient(struct lk_math *math, const struct lk_layout 
     OK(lk_decoder_create(l, math, b->sequences, b->positions, mode, &d, &test_err));
     OK(lk_embedding_gradient_create(l->config.vocab, l->config.width, rows, &e, &test_err));
     for (uint32_t s = 0; s < b->sequences; s++)
-        parts[s] = (struct lk_row_part){.first = (size_t)s * b->positions, .rows = b->positions, .ends_group = (s + 1) % per == 0};
+        parts[s] =
+            (struct lk_row_part){.first = (size_t)s * b->positions, .rows = b->positions, .ends_group = (s + 1) % per == 0};
     float *logits = lk_decoder_forward(d, w, b->sequences, b->positions, b->tokens, b->start);
     lk_cross_entropy(math, rows, vocab, logits, vocab, b->targets, (float)(1.0 / b->unmasked), true, losses);
     memset(g, 0, l->floats * sizeof *g);
@@ -101,6 +105,8 @@ static inline void test_math_close(struct test_math *t) {
     lk_pool_close(t->pool);
 }
 
-static inline const char *test_family(uint32_t family) { return family == LK_LLAMA ? "llama" : "gpt2"; }
+static inline const char *test_family(uint32_t family) {
+    return family == LK_LLAMA ? "llama" : "gpt2";
+}
 
 #endif

@@ -53,7 +53,8 @@ static int push_token(struct generator *g, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
-/* --- Text out ----------------------------------------------------------------------------------------------------------------- */
+/* --- Text out
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static size_t find(const char *data, size_t size, const char *what, size_t n) {
     for (size_t i = 0; n && i + n <= size; i++)
@@ -103,18 +104,22 @@ static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, 
     return give(g, lk_utf8_complete(g->held.data, g->held.size - maybe_stop(g))) != 0;
 }
 
-/* --- The loop ------------------------------------------------------------------------------------------------------------------- */
+/* --- The loop
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
     uint32_t end = lk_tokenizer_end(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
-        return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer), vocab);
+        return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
+                       vocab);
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
-    if (!code && !(g->workspace = lk_alloc((size_t)vocab * sizeof(uint64_t)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && !(g->workspace = lk_alloc((size_t)vocab * sizeof(uint64_t))))
+        code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && end != UINT32_MAX) code = push_token(g, end, err);
     if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
-    if (!code && g->tokens.count == 0) code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
+    if (!code && g->tokens.count == 0)
+        code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
     return code;
 }
 
@@ -143,9 +148,9 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     return code;
 }
 
-int lk_generate(struct lk_math *math, const struct lk_layout *layout, const float *weights, const struct lk_tokenizer *tokenizer,
-                const char *prompt, size_t prompt_size, const struct lk_generate_options *options, struct lk_generation *out,
-                struct lk_err *err) {
+int lk_generate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
+                const struct lk_tokenizer *tokenizer, const char *prompt, size_t prompt_size,
+                const struct lk_generate_options *options, struct lk_generation *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     struct generator g = {.math = math, .layout = layout, .weights = weights, .tokenizer = tokenizer, .options = options};
     memset(out, 0, sizeof *out);

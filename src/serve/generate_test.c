@@ -1,4 +1,5 @@
-/* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full contexts. */
+/* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full
+ * contexts. */
 #include "lockstep/generate.h"
 #include "model/testing.h"
 
@@ -10,7 +11,8 @@ static struct test_math math;
 
 static int setup(void **state) {
     (void)state;
-    static const char text[] = "\xc3\xa9\xc3\xa9\xc3\xa9 \xe2\x82\xac\xe2\x82\xac\xe2\x82\xac abc abc abc the the the stop stop";
+    static const char text[] =
+        "\xc3\xa9\xc3\xa9\xc3\xa9 \xe2\x82\xac\xe2\x82\xac\xe2\x82\xac abc abc abc the the the stop stop";
     struct lk_bytes b = lk_bytes(text, sizeof text - 1);
     struct test_random r = {99, 0};
     OK(lk_tokenizer_train(&b, 1, 264, NULL, NULL, NULL, &tokenizer, &test_err));
@@ -41,7 +43,9 @@ static size_t well_formed(const unsigned char *p, size_t n) {
     if (size == 0 || size > n) return 0;
     for (size_t i = 1; i < size; i++)
         if (p[i] < 0x80 || p[i] > 0xBF) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F)) return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) ||
+        (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0;
     return size;
 }
 /* True if a piece ends inside a character that the next one goes on with. */
@@ -74,7 +78,8 @@ static struct lk_generation generate(const char *prompt, struct lk_generate_opti
 static void tokens_are_those_of_the_training_forward(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < 12; seed++) {
-        struct lk_sampling s = {.temperature = seed % 4 ? 1.3 : 0, .top_k = seed % 3 ? 0 : 50, .top_p = seed % 2 ? 1 : 0.9, .seed = seed};
+        struct lk_sampling s = {
+            .temperature = seed % 4 ? 1.3 : 0, .top_k = seed % 3 ? 0 : 50, .top_p = seed % 2 ? 1 : 0.9, .seed = seed};
         struct heard h = {0};
         struct lk_tokens all = {0};
         struct lk_decoder *d;
@@ -121,7 +126,8 @@ static void a_seed_gives_one_text(void **state) {
     lk_buf_release(&c.text);
 }
 
-/* Longer than the context, and a prompt longer than it: nothing is written beyond the cache (sanitizers watch), the count is right. */
+/* Longer than the context, and a prompt longer than it: nothing is written beyond the cache (sanitizers watch), the count
+ * is right. */
 static void a_full_context_goes_on(void **state) {
     (void)state;
     char prompt[400];
@@ -129,7 +135,8 @@ static void a_full_context_goes_on(void **state) {
         memset(prompt, 'q', (size_t)length);
         prompt[length] = 0;
         struct heard h = {0};
-        struct lk_generation g = generate(prompt, (struct lk_generate_options){.sampling = {1, 0, 1, (uint64_t)length}, .max_tokens = 80}, &h);
+        struct lk_generation g =
+            generate(prompt, (struct lk_generate_options){.sampling = {1, 0, 1, (uint64_t)length}, .max_tokens = 80}, &h);
         assert_true(g.finish == LK_FINISH_END || (g.finish == LK_FINISH_LENGTH && g.tokens == 80));
         assert_int_equal(g.prompt_tokens, length + 1);
         assert_false(split(&h));
@@ -144,7 +151,8 @@ static void a_full_context_goes_on(void **state) {
     lk_buf_release(&h.text);
 }
 
-/* The whole text of a generation is known from a run without stops; with a stop cut from its middle it must end just before that. */
+/* The whole text of a generation is known from a run without stops; with a stop cut from its middle it must end just before
+ * that. */
 static void stop_texts_end_the_text_before_them(void **state) {
     (void)state;
     struct test_random r = test_random_open("stops");
@@ -183,7 +191,8 @@ static void characters_are_never_split(void **state) {
     for (uint64_t seed = 0; seed < 60; seed++) {
         struct heard h = {0};
         const char *stops[] = {"\xc3\xa9\xc3\xa9\xc3", "zzzz"};
-        struct lk_generate_options o = {.sampling = {2, 0, 1, seed}, .max_tokens = 50, .stops = stops, .stop_count = seed % 3};
+        struct lk_generate_options o = {
+            .sampling = {2, 0, 1, seed}, .max_tokens = 50, .stops = stops, .stop_count = seed % 3};
         struct lk_generation g = generate("\xe2\x82\xac", o, &h);
         assert_false(split(&h));
         assert_true(g.tokens <= 50);
@@ -209,8 +218,9 @@ static void a_tokenizer_too_large_is_refused(void **state) {
     struct lk_layout small;
     struct lk_generation g;
     OK(lk_layout_init(&small, &c, &test_err));
-    FAILS(lk_generate(math.math, &small, weights, tokenizer, "", 0, &(struct lk_generate_options){.max_tokens = 1}, &g, &test_err), LK_EINVAL,
-          "the tokenizer has 264 tokens, the model only 260");
+    FAILS(lk_generate(math.math, &small, weights, tokenizer, "", 0, &(struct lk_generate_options){.max_tokens = 1}, &g,
+                      &test_err),
+          LK_EINVAL, "the tokenizer has 264 tokens, the model only 260");
     lk_layout_release(&small);
 }
 

@@ -1,12 +1,12 @@
-/* Drawing a token: docs/numerics.md, section 10. Ids are taken from a heap in the order (value descending, id ascending), so that
- * only as many are ordered as the draw needs. */
+/* Drawing a token: docs/numerics.md, section 10. Ids are taken from a heap in the order (value descending, id ascending),
+ * so that only as many are ordered as the draw needs. */
 #include "lockstep/generate.h"
 
 #include "lockstep/random.h"
 #include <string.h>
 
-/* A 64-bit word that orders like (value descending, id ascending) when compared descending: the value's bits made monotonic, then
- * the id's complement. */
+/* A 64-bit word that orders like (value descending, id ascending) when compared descending: the value's bits made
+ * monotonic, then the id's complement. */
 static uint64_t pack(float x, uint32_t id) {
     uint32_t bits;
     if (x == 0) x = 0; /* -0 and +0 are equal: the id decides */
@@ -14,7 +14,9 @@ static uint64_t pack(float x, uint32_t id) {
     bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return (uint64_t)bits << 32 | (uint32_t)~id;
 }
-static uint32_t packed_id(uint64_t w) { return ~(uint32_t)w; }
+static uint32_t packed_id(uint64_t w) {
+    return ~(uint32_t)w;
+}
 static float packed_value(uint64_t w) {
     uint32_t bits = (uint32_t)(w >> 32);
     float x;
@@ -52,7 +54,8 @@ static double uniform(uint64_t seed, uint32_t position) {
     return (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
 }
 
-uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *s, uint32_t position, uint64_t *heap) {
+uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *s, uint32_t position,
+                         uint64_t *heap) {
     LK_NUMERIC_SCOPE();
     if (s->temperature == 0 || tokens == 1) return greatest(logits, tokens);
     float t = (float)s->temperature;
@@ -85,7 +88,8 @@ uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_s
         total = all;
         if (s->top_p < 1) {
             uint32_t i = 0;
-            for (total = 0; i == 0 || (total < s->top_p * all && i < kept); i++) total += lk_softmax_exp(packed_value(heap[tokens - 1 - i]) - first);
+            for (total = 0; i == 0 || (total < s->top_p * all && i < kept); i++)
+                total += lk_softmax_exp(packed_value(heap[tokens - 1 - i]) - first);
             kept = i;
         }
     }

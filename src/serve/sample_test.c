@@ -35,7 +35,7 @@ static uint32_t expected(const float *logits, uint32_t n, const struct lk_sampli
     sum = all;
     if (s->top_p < 1) {
         uint32_t smallest = 0;
-        for (sum = 0; smallest < kept; ) {
+        for (sum = 0; smallest < kept;) {
             sum += lk_softmax_exp(r[smallest++].x - first);
             if (!(sum < s->top_p * all)) break;
         }
@@ -76,13 +76,16 @@ static void draws_are_those_of_a_plain_sort(void **state) {
         uint32_t vocab = 1 + test_random_below(&r, n % 50 ? 40 : 3000), ks[] = {0, 1, 2, vocab / 2, vocab, vocab + 5};
         float *x = lk_alloc(vocab * 4);
         uint64_t *workspace = lk_alloc(vocab * 8);
-        struct lk_sampling s = {temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)], top_ps[test_random_below(&r, 6)],
+        struct lk_sampling s = {temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)],
+                                top_ps[test_random_below(&r, 6)],
                                 (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000)};
         fill(&r, x, vocab);
         for (uint32_t position = 0; position < 4; position++) {
-            uint32_t token = lk_sample_token(x, vocab, &s, position * 77, workspace), wanted = expected(x, vocab, &s, position * 77);
+            uint32_t token = lk_sample_token(x, vocab, &s, position * 77, workspace),
+                     wanted = expected(x, vocab, &s, position * 77);
             if (token != wanted)
-                fail_msg("%u tokens, temperature %g, top-k %u, top-p %g: token %u, not %u", vocab, s.temperature, s.top_k, s.top_p, token, wanted);
+                fail_msg("%u tokens, temperature %g, top-k %u, top-p %g: token %u, not %u", vocab, s.temperature, s.top_k,
+                         s.top_p, token, wanted);
         }
         lk_free(x);
         lk_free(workspace);

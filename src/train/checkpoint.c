@@ -1,7 +1,7 @@
-/* Checkpoints are written by a thread of their own while the next forward and backward run: nothing changes the state until the
- * optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the checkpoint's
- * row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill between any two
- * leaves the checkpoint before as the newest. */
+/* Checkpoints are written by a thread of their own while the next forward and backward run: nothing changes the state until
+ * the optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the
+ * checkpoint's row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill
+ * between any two leaves the checkpoint before as the newest. */
 #include "engine.h"
 
 #include <pthread.h>
@@ -24,7 +24,8 @@ struct lk__saver {
     struct lk_err err;
 };
 
-static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out, struct lk_err *err) {
+static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out,
+                     struct lk_err *err) {
     struct lk_blob_writer *w;
     int code = lk_blob_create(blobs, &w, err);
     if (code) return code;
@@ -36,7 +37,8 @@ static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, con
     return lk_blob_finish(w, out, err);
 }
 
-/* --- Which blobs may go ------------------------------------------------------------------------------------------------ */
+/* --- Which blobs may go ------------------------------------------------------------------------------------------------
+ */
 
 struct roots {
     struct lk_root *list;
@@ -79,7 +81,8 @@ static void expand(struct lk_store *store, const struct lk_root *state, struct r
     }
     json_decref(manifest);
 }
-/* Removes the blobs of dropped states that no kept checkpoint of any run needs. A failure leaves garbage for gc, nothing worse. */
+/* Removes the blobs of dropped states that no kept checkpoint of any run needs. A failure leaves garbage for gc, nothing
+ * worse. */
 static void remove_states(struct lk_store *store, const struct roots *dropped) {
     struct roots states = {0}, needed = {0}, victims = {0};
     struct lk_kv_txn *t;
@@ -137,8 +140,10 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roo
     }
     if (!code) code = lk_record_put(t, "run", s->run, s->record, err);
     if (!code) code = lk__ledger_write(s->ledger, t, err);
-    if (code) lk_kv_abort(t);
-    else code = lk_kv_commit(t, LK_DURABLE, NULL, err);
+    if (code)
+        lk_kv_abort(t);
+    else
+        code = lk_kv_commit(t, LK_DURABLE, NULL, err);
     lk_free(list);
     return code;
 }
@@ -154,7 +159,8 @@ static int save(struct lk__saver *s, struct lk_err *err) {
     if (!code) code = put_array(s->store->blobs, state->layout, state->moments2, &m2, err);
     if (code) return code;
     json_t *manifest = lk__state_manifest(state, &c.weights, &m1, &m2);
-    code = manifest ? lk_manifest_put(s->store, manifest, &c.state, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
+    code =
+        manifest ? lk_manifest_put(s->store, manifest, &c.state, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
     json_decref(manifest);
     if (code) return code;
     if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex))) ||
@@ -187,7 +193,8 @@ static void *work(void *arg) {
     return NULL;
 }
 
-int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger, struct lk__saver **out, struct lk_err *err) {
+int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger,
+                   struct lk__saver **out, struct lk_err *err) {
     struct lk__saver *s = lk_calloc(1, sizeof *s);
     if (s) s->run = lk_strdup(run);
     if (!s || !s->run) {

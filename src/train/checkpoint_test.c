@@ -20,13 +20,16 @@ struct heard {
     uint32_t resumed, warnings;
     char warning[900];
 };
-static void on_resumed(void *arg, uint32_t step) { ((struct heard *)arg)->resumed = step; }
+static void on_resumed(void *arg, uint32_t step) {
+    ((struct heard *)arg)->resumed = step;
+}
 static void on_warning(void *arg, const char *message) {
     struct heard *h = arg;
     if (h->warnings++ == 0) snprintf(h->warning, sizeof h->warning, "%s", message);
 }
 
-/* --- There and back ------------------------------------------------------------------------------------------------------- */
+/* --- There and back
+ * ------------------------------------------------------------------------------------------------------- */
 
 static void a_loaded_state_is_the_saved_one(void **state) {
     (void)state;
@@ -90,7 +93,8 @@ static void only_as_many_are_kept(void **state) {
     for (size_t i = 0; i < 7; i++) {
         assert_int_equal(list[i].step, i + 1);
         assert_int_equal(list[i].kept, i >= 4);
-        if (i >= 4) OK(lk_checkpoint_load(world.store, &list[i].state, &s, &test_err));
+        if (i >= 4)
+            OK(lk_checkpoint_load(world.store, &list[i].state, &s, &test_err));
         else {
             assert_false(lk_blob_exists(world.store->blobs, &list[i].state));
             assert_false(lk_blob_exists(world.store->blobs, &list[i].weights));
@@ -109,9 +113,12 @@ static void only_as_many_are_kept(void **state) {
     lk_free(list);
 }
 
-/* --- Damage ---------------------------------------------------------------------------------------------------------------- */
+/* --- Damage
+ * ---------------------------------------------------------------------------------------------------------------- */
 
-static bool stop_after(void *arg) { return (*(int *)arg)-- <= 0; }
+static bool stop_after(void *arg) {
+    return (*(int *)arg)-- <= 0;
+}
 
 static void flip(const struct lk_root *root, bool truncated) {
     char path[4096];
@@ -151,18 +158,22 @@ static void a_damaged_checkpoint_gives_way_to_the_one_before(void **state) {
         OK(lk_run_checkpoints(world.store, name, &list, &count, &test_err));
         assert_true(count == 3 && list[2].step == 5 && list[1].kept);
         struct lk_root victim = i == 0 || i == 5 ? list[2].state : part_of(&list[2].state, i == 6 ? "weights" : parts[i]);
-        if (i == 5) OK(lk_blob_delete(world.store->blobs, &victim, &test_err));
-        else flip(&victim, i == 4);
+        if (i == 5)
+            OK(lk_blob_delete(world.store->blobs, &victim, &test_err));
+        else
+            flip(&victim, i == 4);
         if (i == 6) flip(&list[1].state, false);
         struct heard h = {0};
-        OK(test_resume_and_run(&world, name, &(struct lk_train_hooks){.arg = &h, .resumed = on_resumed, .warning = on_warning}));
+        OK(test_resume_and_run(&world, name,
+                               &(struct lk_train_hooks){.arg = &h, .resumed = on_resumed, .warning = on_warning}));
         assert_int_equal(h.resumed, i == 6 ? 0 : 4);
         assert_int_equal(h.warnings, i == 6 ? 2 : 1);
         if (!strstr(h.warning, "checkpoint of step 5 can't be used: ") || !strstr(h.warning, lk_root_hex(&victim, hex)))
             fail_msg("%s: the warning is \"%s\"", parts[i], h.warning);
         assert_record(&world, name, "state_root", root);
         lk_free(list);
-        OK(lk_run_checkpoints(world.store, name, &list, &count, &test_err)); /* the damaged one did not push the good one out */
+        OK(lk_run_checkpoints(world.store, name, &list, &count,
+                              &test_err)); /* the damaged one did not push the good one out */
         for (size_t j = 0; j < count; j++) assert_int_equal(list[j].kept, list[j].step == 6 || list[j].step == 4);
         struct lk_verify_result v;
         OK(lk_verify(world.store, world.math, name, 4, 6, NULL, NULL, &v, &test_err));
@@ -173,18 +184,21 @@ static void a_damaged_checkpoint_gives_way_to_the_one_before(void **state) {
     lk_free(root);
 }
 
-/* --- The plan -------------------------------------------------------------------------------------------------------------- */
+/* --- The plan
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void too_little_memory_is_refused_with_the_keys(void **state) {
     (void)state;
-    struct lk_run_config c = test_config("large", "model.width=256 model.layers=4 model.heads=4 model.ffn=512 model.context=64 batch.sequences=8 "
-                                                  "batch.grains=4");
+    struct lk_run_config c = test_config(
+        "large", "model.width=256 model.layers=4 model.heads=4 model.ffn=512 model.context=64 batch.sequences=8 "
+                 "batch.grains=4");
     struct lk_trainer *t;
     setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
     c.micro_batch = 2; /* with grains: two buffers at least */
     FAILS(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err), LK_ENOMEM, "this run needs ");
-    for (const char *const *part = (const char *const[]){"memory.micro_batch", "memory.recompute = true", "batch.grains", "model.width", "are free",
-                                                         NULL}; *part; part++)
+    for (const char *const *part = (const char *const[]){"memory.micro_batch", "memory.recompute = true", "batch.grains",
+                                                         "model.width", "are free", NULL};
+         *part; part++)
         if (!strstr(test_err.message, *part)) fail_msg("\"%s\" does not say %s", test_err.message, *part);
     c.micro_batch = 1;
     c.recompute = true;
@@ -198,8 +212,9 @@ static void too_little_memory_is_refused_with_the_keys(void **state) {
 
 static void less_memory_makes_smaller_pieces(void **state) {
     (void)state;
-    struct lk_run_config c = test_config("pieces", "model.width=128 model.layers=6 model.heads=4 model.ffn=512 model.context=64 "
-                                                   "batch.sequences=32 batch.grains=8");
+    struct lk_run_config c =
+        test_config("pieces", "model.width=128 model.layers=6 model.heads=4 model.ffn=512 model.context=64 "
+                              "batch.sequences=32 batch.grains=8");
     struct lk_plan whole, part;
     double seconds;
     OK(lk_train_dry_run(world.store, world.math, &c, &whole, &seconds, &test_err));
@@ -210,7 +225,8 @@ static void less_memory_makes_smaller_pieces(void **state) {
     OK(lk_layout_init(&l, &m, &test_err));
     for (int share = 9; share >= 5; share--) {
         char bytes[32];
-        snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)((whole.total_bytes - whole.process_bytes) / 10 * (uint64_t)share));
+        snprintf(bytes, sizeof bytes, "%llu",
+                 (unsigned long long)((whole.total_bytes - whole.process_bytes) / 10 * (uint64_t)share));
         setenv("LOCKSTEP_MEMORY_BYTES", bytes, 1);
         OK(lk_plan_make(&c, &l, world.math, &part, &test_err));
         assert_true(part.total_bytes <= part.available_bytes);
@@ -232,9 +248,10 @@ static void on_plan(void *arg, const struct lk_run_config *c, const struct lk_la
 static void train_and_measure(void *arg) {
     struct promise *p = arg;
     struct test_world w = {.dir = p->dir};
-    struct lk_run_config c = test_config("measured", "run.steps=2 checkpoint.every=1 eval.every=2 eval.sequences=4 model.width=256 model.layers=4 "
-                                                     "model.heads=4 model.ffn=704 model.context=128 batch.sequences=12 batch.grains=4 "
-                                                     "memory.micro_batch=3");
+    struct lk_run_config c = test_config(
+        "measured", "run.steps=2 checkpoint.every=1 eval.every=2 eval.sequences=4 model.width=256 model.layers=4 "
+                    "model.heads=4 model.ffn=704 model.context=128 batch.sequences=12 batch.grains=4 "
+                    "memory.micro_batch=3");
     test_world_open(&w);
     if (test_create_and_run(&w, &c, &(struct lk_train_hooks){.plan = on_plan})) _exit(1);
     uint64_t numbers[2] = {promised.total_bytes, lk_memory_peak_bytes()};

@@ -7,24 +7,32 @@
 #include <string.h>
 
 #define FIELD(f) offsetof(struct lk_run_config, f), sizeof(((struct lk_run_config *)0)->f)
-#define U32(s, k, f, fall, low, high, id, help) {s, k, LK_O_U32, FIELD(f), fall, low, high, NULL, id, help}
-#define F64(s, k, f, fall, low, high, id, help) {s, k, LK_O_F64, FIELD(f), fall, low, high, NULL, id, help}
-#define BOOL(s, k, f, fall, id, help) {s, k, LK_O_BOOL, FIELD(f), fall, 0, 1, NULL, id, help}
+#define U32(s, k, f, fall, low, high, id, help)                                                                            \
+    { s, k, LK_O_U32, FIELD(f), fall, low, high, NULL, id, help }
+#define F64(s, k, f, fall, low, high, id, help)                                                                            \
+    { s, k, LK_O_F64, FIELD(f), fall, low, high, NULL, id, help }
+#define BOOL(s, k, f, fall, id, help)                                                                                      \
+    { s, k, LK_O_BOOL, FIELD(f), fall, 0, 1, NULL, id, help }
 #define MANY 2147483647.0
 
 static const struct lk_option options[] = {
-    {"run", "name", LK_O_NAME, FIELD(name), "", 0, 0, NULL, false, "the run's name; the file's name without .ini by default"},
-    {"run", "seed", LK_O_U64, FIELD(seed), "1", 0, 9007199254740992.0, NULL, true, "seed of initial weights and of the order of samples"},
+    {"run", "name", LK_O_NAME, FIELD(name), "", 0, 0, NULL, false,
+     "the run's name; the file's name without .ini by default"},
+    {"run", "seed", LK_O_U64, FIELD(seed), "1", 0, 9007199254740992.0, NULL, true,
+     "seed of initial weights and of the order of samples"},
     U32("run", "steps", steps, "1000", 1, MANY, true, "optimizer steps"),
     {"data", "dataset", LK_O_NAME, FIELD(dataset), "", 0, 0, NULL, false, "name of the dataset (required)"},
-    BOOL("data", "cross_documents", cross_documents, "true", true, "attention may look into earlier documents of its sequence"),
-    {"model", "family", LK_O_ENUM, FIELD(family), "llama", 0, 0, "llama|gpt2", true, "RMSNorm, RoPE, SwiGLU; or LayerNorm, learned positions, GELU"},
+    BOOL("data", "cross_documents", cross_documents, "true", true,
+         "attention may look into earlier documents of its sequence"),
+    {"model", "family", LK_O_ENUM, FIELD(family), "llama", 0, 0, "llama|gpt2", true,
+     "RMSNorm, RoPE, SwiGLU; or LayerNorm, learned positions, GELU"},
     U32("model", "layers", layers, "6", 1, 10000, true, "decoder layers"),
     U32("model", "width", width, "384", 1, 1048576, true, "width of the residual stream"),
     U32("model", "heads", heads, "", 1, 65536, true, "query heads; width / 64 by default, at least 1"),
     U32("model", "kv_heads", kv_heads, "", 1, 65536, true, "key and value heads; equal to heads by default"),
     U32("model", "head_dim", head_dim, "", 1, 65536, true, "size of a head; width / heads by default"),
-    U32("model", "ffn", ffn, "", 1, 4194304, true, "inner width of the feed-forward; llama 8/3 width rounded up to 32, gpt2 4 width"),
+    U32("model", "ffn", ffn, "", 1, 4194304, true,
+        "inner width of the feed-forward; llama 8/3 width rounded up to 32, gpt2 4 width"),
     U32("model", "context", context, "256", 1, 4194304, true, "positions in a sequence"),
     U32("model", "vocab", vocab, "", 2, MANY, true, "rows of the embedding; the tokenizer's by default, may be larger"),
     BOOL("model", "tied", tied, "true", true, "output matrix = embedding"),
@@ -33,8 +41,10 @@ static const struct lk_option options[] = {
     F64("model", "init_std", init_std, "0.02", 0, 10, true, "standard deviation of initial matrices"),
     U32("batch", "sequences", sequences, "16", 1, 16777216, true, "sequences in a batch"),
     U32("batch", "grains", grains, "", 1, 16777216, true,
-        "parts whose gradients are summed in a fixed tree; the largest power of two up to 8 that divides sequences by default"),
-    U32("memory", "micro_batch", micro_batch, "0", 0, 16777216, false, "sequences processed at a time, changes no bit; 0: as memory allows"),
+        "parts whose gradients are summed in a fixed tree; the largest power of two up to 8 that divides sequences by "
+        "default"),
+    U32("memory", "micro_batch", micro_batch, "0", 0, 16777216, false,
+        "sequences processed at a time, changes no bit; 0: as memory allows"),
     BOOL("memory", "recompute", recompute, "false", false, "compute activations again in backward, changes no bit"),
     F64("optimizer", "learning_rate", learning_rate, "1e-3", 0, 1000, true, "peak rate"),
     F64("optimizer", "beta1", beta1, "0.9", 0, 0.999999999, true, "AdamW: decay of the first moment"),
@@ -42,13 +52,16 @@ static const struct lk_option options[] = {
     F64("optimizer", "epsilon", epsilon, "1e-8", 0, 1, true, "AdamW: added to the root of the second moment"),
     F64("optimizer", "weight_decay", weight_decay, "0.1", 0, 1000, true, "AdamW: decay of matrices and embeddings"),
     F64("optimizer", "clip", clip, "1", 0, 1e30, true, "greatest norm of the gradient; 0: no clipping"),
-    {"optimizer", "schedule", LK_O_ENUM, FIELD(schedule), "cosine", 0, 0, "cosine|linear|constant", true, "learning rate after warmup"},
+    {"optimizer", "schedule", LK_O_ENUM, FIELD(schedule), "cosine", 0, 0, "cosine|linear|constant", true,
+     "learning rate after warmup"},
     U32("optimizer", "warmup", warmup, "", 0, MANY, true, "steps to the peak rate; steps / 20 by default"),
     U32("optimizer", "decay", decay, "", 0, MANY, true, "step at which the rate has come down; steps by default"),
     F64("optimizer", "min_ratio", min_ratio, "0.1", 0, 1, true, "rate at the end of the decay, as a share of the peak"),
-    U32("eval", "every", eval_every, "", 0, MANY, false, "steps between evaluations; 0: never, not even at the end; steps / 10 by default"),
+    U32("eval", "every", eval_every, "", 0, MANY, false,
+        "steps between evaluations; 0: never, not even at the end; steps / 10 by default"),
     U32("eval", "sequences", eval_sequences, "0", 0, MANY, false, "held-out sequences evaluated; 0: all"),
-    U32("checkpoint", "every", checkpoint_every, "", 0, MANY, false, "steps between checkpoints; 0: only at the end; steps / 10 by default"),
+    U32("checkpoint", "every", checkpoint_every, "", 0, MANY, false,
+        "steps between checkpoints; 0: only at the end; steps / 10 by default"),
     U32("checkpoint", "keep", checkpoint_keep, "2", 0, MANY, false, "newest checkpoints kept; 0: all"),
     U32("sample", "every", sample_every, "0", 0, MANY, false, "steps between printed samples; 0: never"),
     {"sample", "prompt", LK_O_TEXT, FIELD(prompt), "", 0, 0, NULL, false, "text that samples go on from"},
@@ -64,8 +77,10 @@ const struct lk_option *lk_run_options(size_t *count) {
 static void list_words(const char *words, char *out, size_t size) {
     size_t n = 0;
     for (const char *p = words; *p && n + 3 < size; p++) {
-        if (*p == '|') n += (size_t)snprintf(out + n, size - n, strchr(p + 1, '|') ? ", " : " or ");
-        else out[n++] = *p;
+        if (*p == '|')
+            n += (size_t)snprintf(out + n, size - n, strchr(p + 1, '|') ? ", " : " or ");
+        else
+            out[n++] = *p;
     }
     out[n] = 0;
 }
@@ -77,8 +92,8 @@ static int parse_number(const struct lk_option *o, const char *value, const char
     if (end == value || *end || errno == ERANGE || v != v)
         return lk_fail(err, LK_EINVAL, "%s: %s.%s = \"%s\" is not a number", where, o->section, o->key, value);
     if (v < o->low || v > o->high)
-        return lk_fail(err, LK_EINVAL, "%s: %s.%s = %s is out of range: it must lie in %.15g .. %.15g", where, o->section, o->key, value, o->low,
-                       o->high);
+        return lk_fail(err, LK_EINVAL, "%s: %s.%s = %s is out of range: it must lie in %.15g .. %.15g", where, o->section,
+                       o->key, value, o->low, o->high);
     if (o->type != LK_O_F64 && (v != (double)(uint64_t)v || strpbrk(value, ".eExXpP")))
         return lk_fail(err, LK_EINVAL, "%s: %s.%s = %s must be a whole number", where, o->section, o->key, value);
     *out = v;
@@ -95,7 +110,8 @@ static int enum_value(const struct lk_option *o, const char *value) {
     }
 }
 
-static int set_option(struct lk_run_config *c, const struct lk_option *o, const char *value, const char *where, struct lk_err *err) {
+static int set_option(struct lk_run_config *c, const struct lk_option *o, const char *value, const char *where,
+                      struct lk_err *err) {
     char *field = (char *)c + o->offset, words[128];
     double number = 0;
     int code;
@@ -104,14 +120,20 @@ static int set_option(struct lk_run_config *c, const struct lk_option *o, const 
     case LK_O_U64:
     case LK_O_F64:
         if ((code = parse_number(o, value, where, &number, err))) return code;
-        if (o->type == LK_O_U32) *(uint32_t *)field = (uint32_t)number;
-        else if (o->type == LK_O_U64) *(uint64_t *)field = (uint64_t)number;
-        else *(double *)field = number;
+        if (o->type == LK_O_U32)
+            *(uint32_t *)field = (uint32_t)number;
+        else if (o->type == LK_O_U64)
+            *(uint64_t *)field = (uint64_t)number;
+        else
+            *(double *)field = number;
         return LK_OK;
     case LK_O_BOOL:
-        if (strcmp(value, "true") == 0 || strcmp(value, "yes") == 0 || strcmp(value, "1") == 0) *(bool *)field = true;
-        else if (strcmp(value, "false") == 0 || strcmp(value, "no") == 0 || strcmp(value, "0") == 0) *(bool *)field = false;
-        else return lk_fail(err, LK_EINVAL, "%s: %s.%s = \"%s\" must be true or false", where, o->section, o->key, value);
+        if (strcmp(value, "true") == 0 || strcmp(value, "yes") == 0 || strcmp(value, "1") == 0)
+            *(bool *)field = true;
+        else if (strcmp(value, "false") == 0 || strcmp(value, "no") == 0 || strcmp(value, "0") == 0)
+            *(bool *)field = false;
+        else
+            return lk_fail(err, LK_EINVAL, "%s: %s.%s = \"%s\" must be true or false", where, o->section, o->key, value);
         return LK_OK;
     case LK_O_ENUM:
         if ((code = enum_value(o, value)) < 0) {
@@ -122,8 +144,9 @@ static int set_option(struct lk_run_config *c, const struct lk_option *o, const 
         return LK_OK;
     case LK_O_NAME:
         if (!lk_name_valid(value))
-            return lk_fail(err, LK_EINVAL, "%s: %s.%s = \"%s\" is not a name: 1 to %d of A-Z a-z 0-9 . _ -, not starting with . or -", where,
-                           o->section, o->key, value, LK_NAME_MAX);
+            return lk_fail(err, LK_EINVAL,
+                           "%s: %s.%s = \"%s\" is not a name: 1 to %d of A-Z a-z 0-9 . _ -, not starting with . or -",
+                           where, o->section, o->key, value, LK_NAME_MAX);
         /* fall through */
     case LK_O_TEXT:
         if (strlen(value) >= o->size)
@@ -149,8 +172,9 @@ static int unknown_key(const struct lk_ini_entry *e, struct lk_err *err) {
     if (!near) /* the right key under another section */
         for (size_t i = 0; i < COUNT && !near; i++)
             if (strcmp(options[i].key, e->key) == 0) near = full[i];
-    return lk_fail(err, LK_EINVAL, "%s: unknown %s \"%s\"%s%s%s; `lockstep train --keys` lists all", e->where, section_known ? "key" : "section or key",
-                   asked, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+    return lk_fail(err, LK_EINVAL, "%s: unknown %s \"%s\"%s%s%s; `lockstep train --keys` lists all", e->where,
+                   section_known ? "key" : "section or key", asked, near ? "; did you mean \"" : "", near ? near : "",
+                   near ? "\"?" : "");
 }
 
 static void name_from_file(const char *file, char *out) {
@@ -178,12 +202,16 @@ int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, stru
         int code = set_option(out, &options[j], e->value, e->where, err);
         if (code) return code;
     }
-    if (!out->dataset[0]) return lk_fail(err, LK_EINVAL, "%s: data.dataset is missing: name a dataset (`lockstep dataset list` shows them)", ini->name);
+    if (!out->dataset[0])
+        return lk_fail(err, LK_EINVAL, "%s: data.dataset is missing: name a dataset (`lockstep dataset list` shows them)",
+                       ini->name);
     if (!out->name[0]) return lk_fail(err, LK_EINVAL, "%s: run.name is missing", ini->name);
     return LK_OK;
 }
 
-static uint32_t or_else(uint32_t value, uint32_t fallback) { return value == UINT32_MAX ? fallback : value; }
+static uint32_t or_else(uint32_t value, uint32_t fallback) {
+    return value == UINT32_MAX ? fallback : value;
+}
 
 int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, struct lk_err *err) {
     if (!c->heads) c->heads = c->width >= 128 ? c->width / 64 : 1;
@@ -192,8 +220,9 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
     if (!c->ffn) c->ffn = c->family == LK_GPT2 ? 4 * c->width : (uint32_t)(((uint64_t)c->width * 8 + 2) / 3 + 31) / 32 * 32;
     if (!c->vocab) c->vocab = tokenizer_vocab;
     if (c->vocab < tokenizer_vocab)
-        return lk_fail(err, LK_EINVAL, "model.vocab = %u is smaller than the tokenizer's %u tokens; leave it out or give at least %u", c->vocab,
-                       tokenizer_vocab, tokenizer_vocab);
+        return lk_fail(err, LK_EINVAL,
+                       "model.vocab = %u is smaller than the tokenizer's %u tokens; leave it out or give at least %u",
+                       c->vocab, tokenizer_vocab, tokenizer_vocab);
     if (!c->grains)
         for (c->grains = 8; c->sequences % c->grains; c->grains /= 2) {}
     if (c->sequences % c->grains)
@@ -209,27 +238,42 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
 }
 
 struct lk_model_config lk_run_config_model(const struct lk_run_config *c) {
-    return (struct lk_model_config){.family = (enum lk_family)c->family, .layers = c->layers, .width = c->width, .heads = c->heads,
-                                    .kv_heads = c->kv_heads, .head_dim = c->head_dim, .ffn = c->ffn, .context = c->context,
-                                    .vocab = c->vocab, .tied = c->tied, .norm_epsilon = c->norm_epsilon, .rope_theta = c->rope_theta,
+    return (struct lk_model_config){.family = (enum lk_family)c->family,
+                                    .layers = c->layers,
+                                    .width = c->width,
+                                    .heads = c->heads,
+                                    .kv_heads = c->kv_heads,
+                                    .head_dim = c->head_dim,
+                                    .ffn = c->ffn,
+                                    .context = c->context,
+                                    .vocab = c->vocab,
+                                    .tied = c->tied,
+                                    .norm_epsilon = c->norm_epsilon,
+                                    .rope_theta = c->rope_theta,
                                     .init_std = c->init_std};
 }
 
-/* --- JSON and identity ------------------------------------------------------------------------------------------------- */
+/* --- JSON and identity -------------------------------------------------------------------------------------------------
+ */
 
 static json_t *option_json(const struct lk_run_config *c, const struct lk_option *o) {
     const char *field = (const char *)c + o->offset;
     switch (o->type) {
-    case LK_O_U32: return json_integer(*(const uint32_t *)field);
-    case LK_O_U64: return json_integer((json_int_t) * (const uint64_t *)field);
-    case LK_O_F64: return lk_json_float(*(const double *)field);
-    case LK_O_BOOL: return json_boolean(*(const bool *)field);
+    case LK_O_U32:
+        return json_integer(*(const uint32_t *)field);
+    case LK_O_U64:
+        return json_integer((json_int_t) * (const uint64_t *)field);
+    case LK_O_F64:
+        return lk_json_float(*(const double *)field);
+    case LK_O_BOOL:
+        return json_boolean(*(const bool *)field);
     case LK_O_ENUM: {
         const char *p = o->words;
         for (uint32_t i = *(const uint32_t *)field; i > 0; i--) p = strchr(p, '|') + 1;
         return json_stringn(p, strcspn(p, "|"));
     }
-    default: return json_string(field);
+    default:
+        return json_string(field);
     }
 }
 
@@ -251,7 +295,9 @@ failed:
     return NULL;
 }
 
-json_t *lk_run_config_json(const struct lk_run_config *c) { return config_json(c, false); }
+json_t *lk_run_config_json(const struct lk_run_config *c) {
+    return config_json(c, false);
+}
 
 static int option_from_json(struct lk_run_config *c, const struct lk_option *o, const json_t *v, struct lk_err *err) {
     char *field = (char *)c + o->offset;
@@ -271,7 +317,8 @@ static int option_from_json(struct lk_run_config *c, const struct lk_option *o, 
         return LK_OK;
     default:
         if (!json_is_string(v)) break;
-        return o->type == LK_O_TEXT && !*json_string_value(v) ? LK_OK : set_option(c, o, json_string_value(v), "record", err);
+        return o->type == LK_O_TEXT && !*json_string_value(v) ? LK_OK
+                                                              : set_option(c, o, json_string_value(v), "record", err);
     }
     return lk_fail(err, LK_ECORRUPT, "the run's record has no good value for %s.%s", o->section, o->key);
 }
@@ -294,12 +341,15 @@ int lk_run_identity(const struct lk_run_config *c, const struct lk_root *dataset
     json_t *all = config_json(c, true), *run = json_object_get(all, "run");
     int code = LK_ENOMEM;
     if (all && !json_object_set_new(all, "dataset", json_string(lk_root_hex(dataset, hex))) &&
-        !json_object_set_new(all, "initial", json_null()) && !json_object_set_new(all, "numerics", json_string(LK_NUMERICS)) &&
+        !json_object_set_new(all, "initial", json_null()) &&
+        !json_object_set_new(all, "numerics", json_string(LK_NUMERICS)) &&
         !json_object_set_new(all, "seed", json_incref(json_object_get(run, "seed"))) &&
         !json_object_set_new(all, "steps", json_incref(json_object_get(run, "steps"))) && !json_object_del(all, "run"))
         code = lk_json_canonical(all, &text, err);
-    if (code == LK_OK) lk_sha256(text.data, text.size, out);
-    else if (code == LK_ENOMEM) lk_fail(err, code, "no memory for the run's identity");
+    if (code == LK_OK)
+        lk_sha256(text.data, text.size, out);
+    else if (code == LK_ENOMEM)
+        lk_fail(err, code, "no memory for the run's identity");
     json_decref(all);
     lk_buf_release(&text);
     return code;

@@ -19,8 +19,8 @@ static struct lk_run_config good(void) {
 static int read_one(const char *section, const char *key, const char *value, struct lk_run_config *out) {
     char text[2048];
     bool data = strcmp(section, "data") == 0;
-    snprintf(text, sizeof text, "[data]\n%s%s = %s\n[%s]\n%s", data ? key : "dataset", "", data ? value : "d", data ? "run" : section,
-             data ? "" : key);
+    snprintf(text, sizeof text, "[data]\n%s%s = %s\n[%s]\n%s", data ? key : "dataset", "", data ? value : "d",
+             data ? "run" : section, data ? "" : key);
     if (!data) snprintf(text + strlen(text), sizeof text - strlen(text), " = %s\n", value);
     return read_text(text, out);
 }
@@ -34,12 +34,23 @@ static void each_default_is_what_the_table_says(void **state) {
         const char *field = (const char *)&c + o[i].offset;
         if (!*o[i].fallback) continue;
         switch (o[i].type) {
-        case LK_O_U32: assert_true(*(const uint32_t *)field == strtod(o[i].fallback, NULL)); break;
-        case LK_O_U64: assert_true(*(const uint64_t *)field == strtod(o[i].fallback, NULL)); break;
-        case LK_O_F64: assert_true(*(const double *)field == strtod(o[i].fallback, NULL)); break;
-        case LK_O_BOOL: assert_true(*(const bool *)field == (strcmp(o[i].fallback, "true") == 0)); break;
-        case LK_O_ENUM: assert_int_equal(*(const uint32_t *)field, 0); break;
-        default: assert_string_equal(field, o[i].fallback);
+        case LK_O_U32:
+            assert_true(*(const uint32_t *)field == strtod(o[i].fallback, NULL));
+            break;
+        case LK_O_U64:
+            assert_true(*(const uint64_t *)field == strtod(o[i].fallback, NULL));
+            break;
+        case LK_O_F64:
+            assert_true(*(const double *)field == strtod(o[i].fallback, NULL));
+            break;
+        case LK_O_BOOL:
+            assert_true(*(const bool *)field == (strcmp(o[i].fallback, "true") == 0));
+            break;
+        case LK_O_ENUM:
+            assert_int_equal(*(const uint32_t *)field, 0);
+            break;
+        default:
+            assert_string_equal(field, o[i].fallback);
         }
         assert_true(strlen(o[i].help) > 5);
     }
@@ -55,7 +66,8 @@ static void derived_defaults_are_filled_in(void **state) {
     c = good();
     c.family = LK_GPT2, c.width = 96, c.sequences = 12, c.steps = 7;
     OK(lk_run_config_resolve(&c, 300, &test_err));
-    assert_true(c.heads == 1 && c.ffn == 384 && c.grains == 4 && c.warmup == 0 && c.eval_every == 7 && c.checkpoint_every == 7);
+    assert_true(c.heads == 1 && c.ffn == 384 && c.grains == 4 && c.warmup == 0 && c.eval_every == 7 &&
+                c.checkpoint_every == 7);
     c = good();
     c.grains = 5;
     FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "batch.grains = 5 must divide batch.sequences = 16");
@@ -90,9 +102,12 @@ static void values_out_of_range_name_the_key(void **state) {
             if (o[i].type != LK_O_F64) FAILS(read_one(o[i].section, o[i].key, "2.5", &c), LK_EINVAL, "whole number");
             snprintf(value, sizeof value, o[i].type == LK_O_F64 ? "%.17g" : "%.0f", o[i].high);
             OK(read_one(o[i].section, o[i].key, value, &c));
-        } else if (o[i].type == LK_O_BOOL) FAILS(read_one(o[i].section, o[i].key, "maybe", &c), LK_EINVAL, "must be true or false");
-        else if (o[i].type == LK_O_ENUM) FAILS(read_one(o[i].section, o[i].key, "sideways", &c), LK_EINVAL, " or ");
-        else if (o[i].type == LK_O_NAME) FAILS(read_one(o[i].section, o[i].key, "../up", &c), LK_EINVAL, "is not a name");
+        } else if (o[i].type == LK_O_BOOL)
+            FAILS(read_one(o[i].section, o[i].key, "maybe", &c), LK_EINVAL, "must be true or false");
+        else if (o[i].type == LK_O_ENUM)
+            FAILS(read_one(o[i].section, o[i].key, "sideways", &c), LK_EINVAL, " or ");
+        else if (o[i].type == LK_O_NAME)
+            FAILS(read_one(o[i].section, o[i].key, "../up", &c), LK_EINVAL, "is not a name");
         assert_non_null(strstr(test_err.message, "examples/some.ini:"));
     }
     FAILS(read_text("[model]\nlayers=2\n", &c), LK_EINVAL, "data.dataset is missing");
@@ -114,12 +129,23 @@ static void unknown_keys_get_the_nearest(void **state) {
 static void change(struct lk_run_config *c, const struct lk_option *o) {
     char *field = (char *)c + o->offset;
     switch (o->type) {
-    case LK_O_U32: *(uint32_t *)field += 1; break;
-    case LK_O_U64: *(uint64_t *)field += 1; break;
-    case LK_O_F64: *(double *)field = *(double *)field * 0.75 + 0.001; break;
-    case LK_O_BOOL: *(bool *)field = !*(bool *)field; break;
-    case LK_O_ENUM: *(uint32_t *)field = 1; break;
-    default: strcpy(field, "another");
+    case LK_O_U32:
+        *(uint32_t *)field += 1;
+        break;
+    case LK_O_U64:
+        *(uint64_t *)field += 1;
+        break;
+    case LK_O_F64:
+        *(double *)field = *(double *)field * 0.75 + 0.001;
+        break;
+    case LK_O_BOOL:
+        *(bool *)field = !*(bool *)field;
+        break;
+    case LK_O_ENUM:
+        *(uint32_t *)field = 1;
+        break;
+    default:
+        strcpy(field, "another");
     }
 }
 
@@ -157,8 +183,9 @@ static void the_identity_holds_what_decides_the_bits(void **state) {
     OK(lk_run_identity(&c, &dataset, &a, &test_err));
     OK(lk_run_identity(&c, &other, &b, &test_err));
     assert_false(lk_root_equal(&a, &b));
-    static const char *const outside[] = {"run.name", "data.dataset", "memory.micro_batch", "memory.recompute", "eval.every", "eval.sequences",
-                                          "checkpoint.every", "checkpoint.keep", "sample.every", "sample.prompt"};
+    static const char *const outside[] = {"run.name",     "data.dataset",   "memory.micro_batch", "memory.recompute",
+                                          "eval.every",   "eval.sequences", "checkpoint.every",   "checkpoint.keep",
+                                          "sample.every", "sample.prompt"};
     for (size_t i = 0; i < count; i++) {
         struct lk_run_config d = c;
         char name[64];
@@ -192,7 +219,8 @@ static void schedules_go_up_and_down(void **state) {
                 assert_true(fabs(rate - expected_rate(&c, s)) <= 4e-16 * c.learning_rate);
             }
     c.schedule = LK_COSINE, c.warmup = 50, c.decay = 1000;
-    assert_true(lk_learning_rate(&c, 0) == 1e-3 * (1.0 / 50) && lk_learning_rate(&c, 49) == 1e-3 && lk_learning_rate(&c, 50) == 1e-3);
+    assert_true(lk_learning_rate(&c, 0) == 1e-3 * (1.0 / 50) && lk_learning_rate(&c, 49) == 1e-3 &&
+                lk_learning_rate(&c, 50) == 1e-3);
     assert_true(fabs(lk_learning_rate(&c, 1000) - 1e-4) < 1e-19 && fabs(lk_learning_rate(&c, 525) - 0.55e-3) < 1e-18);
 }
 

@@ -10,7 +10,8 @@ struct lk__unit {
     bool begins, ends;         /* first and last unit of its node (always both for whole grains) */
 };
 /* Cuts a batch into units of at most micro_batch sequences. *units with lk_free. */
-int lk__units_make(uint32_t sequences, uint32_t grains, uint32_t micro_batch, struct lk__unit **units, uint32_t *count, struct lk_err *);
+int lk__units_make(uint32_t sequences, uint32_t grains, uint32_t micro_batch, struct lk__unit **units, uint32_t *count,
+                   struct lk_err *);
 /* Gradient buffers that a walk over the units needs at once (the depth of the stack of tree nodes). */
 uint32_t lk__units_buffers(const struct lk__unit *units, uint32_t count);
 
@@ -45,8 +46,8 @@ struct lk__engine {
     struct lk_tensor *tensors;
 };
 /* micro_batch as the plan chose it. All but weights and moments is allocated here. */
-int lk__engine_open(struct lk__engine *, const struct lk_run_config *, const struct lk_layout *, struct lk_math *, const struct lk_dataset *,
-                    uint32_t micro_batch, struct lk_err *);
+int lk__engine_open(struct lk__engine *, const struct lk_run_config *, const struct lk_layout *, struct lk_math *,
+                    const struct lk_dataset *, uint32_t micro_batch, struct lk_err *);
 void lk__engine_close(struct lk__engine *);
 /* Loss and gradient (in tree.buffers[0]) of the batch that starts at state->samples; changes nothing in the state. */
 int lk__engine_gradient(struct lk__engine *, const struct lk_state *, struct lk_ledger_row *row, struct lk_err *);
@@ -56,27 +57,34 @@ void lk__engine_update(struct lk__engine *, struct lk_state *, struct lk_ledger_
 int lk__engine_blame(struct lk__engine *, const struct lk_state *, uint32_t step, struct lk_err *);
 
 /* The manifest that names a state (new reference, NULL: no memory) and the state root it has. */
-json_t *lk__state_manifest(const struct lk_state *, const struct lk_root *weights, const struct lk_root *moments1, const struct lk_root *moments2);
+json_t *lk__state_manifest(const struct lk_state *, const struct lk_root *weights, const struct lk_root *moments1,
+                           const struct lk_root *moments2);
 int lk__state_roots(const struct lk_state *, struct lk_root *weights, struct lk_root *state, struct lk_err *);
 
 /* lk_evaluate with a decoder that is there already. */
-int lk__evaluate(struct lk_decoder *, uint32_t max_sequences, const struct lk_layout *, struct lk_math *, const float *weights,
-                 const struct lk_dataset *, uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
+int lk__evaluate(struct lk_decoder *, uint32_t max_sequences, const struct lk_layout *, struct lk_math *,
+                 const float *weights, const struct lk_dataset *, uint32_t context, bool cross_documents,
+                 uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
 
-/* --- Checkpoints: written while the next forward and backward run ------------------------------------------------------ */
+/* --- Checkpoints: written while the next forward and backward run ------------------------------------------------------
+ */
 struct lk__ledger;
 struct lk__saver;
 /* A thread that writes one checkpoint at a time and then commits it with the ledger rows that are due. */
-int lk__saver_open(struct lk_store *, const char *run, uint32_t keep, struct lk__ledger *, struct lk__saver **out, struct lk_err *);
-/* Starts; the state must not change until lk__saver_wait returns. record: the run's record, updated in the same transaction (stolen). */
+int lk__saver_open(struct lk_store *, const char *run, uint32_t keep, struct lk__ledger *, struct lk__saver **out,
+                   struct lk_err *);
+/* Starts; the state must not change until lk__saver_wait returns. record: the run's record, updated in the same transaction
+ * (stolen). */
 int lk__saver_start(struct lk__saver *, const struct lk_state *, uint32_t step, json_t *record, struct lk_err *);
 /* Waits; *saved (may be NULL) is true when a checkpoint was finished since the last wait, described in *out. */
 int lk__saver_wait(struct lk__saver *, bool *saved, struct lk_checkpoint *out, struct lk_err *);
 void lk__saver_close(struct lk__saver *);
-/* A checkpoint that can't be loaded no longer counts as kept: it must not push a good one out. Its roots stay for verification. */
+/* A checkpoint that can't be loaded no longer counts as kept: it must not push a good one out. Its roots stay for
+ * verification. */
 int lk__checkpoint_drop(struct lk_store *, const char *run, const struct lk_checkpoint *, struct lk_err *);
 
-/* --- Ledger ------------------------------------------------------------------------------------------------------------ */
+/* --- Ledger ------------------------------------------------------------------------------------------------------------
+ */
 /* Rows are buffered and committed lazily a few times a second; the saver makes them durable. Thread-safe. */
 int lk__ledger_open(struct lk_store *, const char *run, struct lk__ledger **out, struct lk_err *);
 void lk__ledger_close(struct lk__ledger *); /* what is buffered is dropped: flush first */
@@ -94,7 +102,8 @@ void lk__ledger_compare(const struct lk_ledger_row *old, const struct lk_ledger_
 /* Keys of per-run rows: "<letter>/NAME/" and the step as 4 bytes big-endian. */
 size_t lk__step_key(char *key, char letter, const char *run, uint32_t step);
 
-/* --- Runs -------------------------------------------------------------------------------------------------------------- */
+/* --- Runs --------------------------------------------------------------------------------------------------------------
+ */
 /* The lock file of a run: held (flock) by the process that trains it. */
 int lk__run_lock(struct lk_store *, const char *name, int *fd, struct lk_err *);
 void lk__run_lock_remove(struct lk_store *, const char *name); /* by its holder, when there is no run (any more) */

@@ -10,9 +10,12 @@ static uint64_t covered_bytes(const struct lk_dataset *dataset, uint64_t targets
         uint64_t from, to;
         if (lk_dataset_document(dataset, LK_HELD_OUT, i, &doc, NULL)) return 0;
         if (doc.token_begin > targets) break;
-        if (doc.token_end <= targets + 1) bytes += doc.size_bytes;
-        else if (lk_dataset_byte_range(dataset, LK_HELD_OUT, i, doc.token_begin, targets + 1, &from, &to, NULL)) return 0;
-        else bytes += to - from;
+        if (doc.token_end <= targets + 1)
+            bytes += doc.size_bytes;
+        else if (lk_dataset_byte_range(dataset, LK_HELD_OUT, i, doc.token_begin, targets + 1, &from, &to, NULL))
+            return 0;
+        else
+            bytes += to - from;
     }
     return bytes;
 }
@@ -36,22 +39,27 @@ static uint64_t add_losses(const struct buffers *b, uint32_t sequences, uint32_t
     return targets;
 }
 
-int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struct lk_layout *layout, struct lk_math *math, const float *weights,
-                 const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out,
-                 struct lk_err *err) {
+int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struct lk_layout *layout, struct lk_math *math,
+                 const float *weights, const struct lk_dataset *dataset, uint32_t context, bool cross_documents,
+                 uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     uint64_t all = lk_dataset_sequences(dataset, LK_HELD_OUT, context), n = sequences && sequences < all ? sequences : all;
     size_t rows = (size_t)max_sequences * context, vocab = layout->config.vocab;
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");
-    struct buffers b = {.inputs = lk_alloc(rows * 4), .targets = lk_alloc(rows * 4), .start = lk_alloc(rows * 4), .losses = lk_alloc(rows * 4),
+    struct buffers b = {.inputs = lk_alloc(rows * 4),
+                        .targets = lk_alloc(rows * 4),
+                        .start = lk_alloc(rows * 4),
+                        .losses = lk_alloc(rows * 4),
                         .sums = lk_alloc(n * sizeof(double))};
-    int code = b.inputs && b.targets && b.start && b.losses && b.sums ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to evaluate");
+    int code =
+        b.inputs && b.targets && b.start && b.losses && b.sums ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to evaluate");
     uint64_t targets = 0, covered = 0;
     for (uint64_t i = 0; i < n && !code;) {
         uint32_t count = 0, positions = context;
         while (count < max_sequences && i + count < n) { /* as many whole sequences as fit; a short one alone */
             size_t at = (size_t)count * context;
-            uint32_t got = lk_dataset_sequence(dataset, LK_HELD_OUT, i + count, context, b.inputs + at, b.targets + at, b.start + at);
+            uint32_t got =
+                lk_dataset_sequence(dataset, LK_HELD_OUT, i + count, context, b.inputs + at, b.targets + at, b.start + at);
             if (got < context && count > 0) break;
             count++;
             if (got < context) {
@@ -79,8 +87,9 @@ int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struc
     return code;
 }
 
-int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights, const struct lk_dataset *dataset, uint32_t context,
-                bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
+int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
+                const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences,
+                struct lk_eval_row *out, struct lk_err *err) {
     struct lk_decoder *decoder;
     uint32_t at_once = context >= 2048 ? 1 : 2048 / context;
     int code = lk_decoder_create(layout, math, at_once, context, LK_INFER, &decoder, err);

@@ -1,5 +1,5 @@
-/* A save may fail or be killed at every point, memory may be out at every call, the disk may be full: afterwards the run goes on
- * to the same root. */
+/* A save may fail or be killed at every point, memory may be out at every call, the disk may be full: afterwards the run
+ * goes on to the same root. */
 #include "lockstep/lab.h"
 #include "train/engine.h"
 #include "train/testing.h"
@@ -12,7 +12,9 @@
 static struct test_world world;
 static char *root; /* of the run below without faults */
 
-static struct lk_run_config victim(void) { return test_config("victim", "run.steps=2 checkpoint.every=1 checkpoint.keep=1"); }
+static struct lk_run_config victim(void) {
+    return test_config("victim", "run.steps=2 checkpoint.every=1 checkpoint.keep=1");
+}
 
 /* Removes the run and its blobs, so that the next save writes everything again. */
 static void forget(void) {
@@ -36,8 +38,10 @@ static void finish_and_compare(void) {
         assert_string_not_equal(run_state, "running");
         json_decref(record);
     }
-    if (!there) OK(test_create_and_run(&world, &c, NULL));
-    else if (!finished) OK(test_resume_and_run(&world, "victim", NULL));
+    if (!there)
+        OK(test_create_and_run(&world, &c, NULL));
+    else if (!finished)
+        OK(test_resume_and_run(&world, "victim", NULL));
     assert_record(&world, "victim", "state", "finished");
     assert_record(&world, "victim", "state_root", root);
     struct lk_verify_result v;
@@ -81,7 +85,8 @@ static void every_call_of_a_save_may_fail(void **state) {
         finish_and_compare();
         if (calls < nth) break;
     }
-    print_message("%llu calls in two saves, %llu of their failures end the run\n", (unsigned long long)calls, (unsigned long long)failed);
+    print_message("%llu calls in two saves, %llu of their failures end the run\n", (unsigned long long)calls,
+                  (unsigned long long)failed);
     assert_true(failed > 20);
 }
 
@@ -113,8 +118,10 @@ static void every_call_of_a_save_may_be_the_last(void **state) {
         int status = test_fork(train_with, &(struct fault){.dir = world.dir, .kill_at = nth});
         test_world_open(&world);
         killed = WIFSIGNALED(status);
-        if (killed) assert_int_equal(WTERMSIG(status), SIGKILL);
-        else assert_int_equal(WEXITSTATUS(status), 0);
+        if (killed)
+            assert_int_equal(WTERMSIG(status), SIGKILL);
+        else
+            assert_int_equal(WEXITSTATUS(status), 0);
         finish_and_compare();
     }
     print_message("killed before %llu calls\n", (unsigned long long)nth - 2);
@@ -175,7 +182,8 @@ static void train_on_a_small_disk(void *arg) {
         lk_buf_reserve(&zeros, 1024);
         memset(zeros.data, 1, 1024);
         while (f && fwrite(zeros.data, 1, 1024, f) == 1024 && fflush(f) == 0) {}
-        if (f && ftruncate(fileno(f), ftell(f) > kilobytes * 1024 ? ftell(f) / 4096 * 4096 - kilobytes * 1024 : 0)) _exit(1);
+        if (f && ftruncate(fileno(f), ftell(f) > kilobytes * 1024 ? ftell(f) / 4096 * 4096 - kilobytes * 1024 : 0))
+            _exit(1);
         fclose(f);
         int code = test_create_and_run(&world, &c, NULL);
         if (code && code != LK_EIO) {
@@ -208,12 +216,14 @@ static void a_full_disk_loses_nothing(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* --- Memory ------------------------------------------------------------------------------------------------------------------ */
+/* --- Memory
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* Canonical JSON has to come whole or not at all: jansson passes over a failing callback while it writes a key. */
 static bool canonical_text_is_whole(void) {
-    json_t *value = json_pack("{s:{s:i, s:i, s:i}, s:{s:i, s:i}}", "a-long-section-name", "a-long-key-of-it", 1, "another-long-key", 2,
-                              "yet-another-long-key", 3, "the-second-long-section", "with-one-long-key", 4, "and-another-long-key", 5);
+    json_t *value =
+        json_pack("{s:{s:i, s:i, s:i}, s:{s:i, s:i}}", "a-long-section-name", "a-long-key-of-it", 1, "another-long-key", 2,
+                  "yet-another-long-key", 3, "the-second-long-section", "with-one-long-key", 4, "and-another-long-key", 5);
     bool whole = true;
     for (uint64_t nth = 1; nth < 8; nth++) {
         struct lk_buf text = LK_BUF_INIT;
@@ -229,7 +239,8 @@ static bool canonical_text_is_whole(void) {
     return whole;
 }
 
-/* Creates with the nth allocation failing until none does. json: jansson's own count too; it may call a failure a syntax error. */
+/* Creates with the nth allocation failing until none does. json: jansson's own count too; it may call a failure a syntax
+ * error. */
 static void create_without_memory(bool json) {
     struct lk_run_config c = victim();
     int tolerated = 0;
@@ -243,19 +254,23 @@ static void create_without_memory(bool json) {
         uint64_t made = lk_alloc_count();
         lk_alloc_fail_at(0);
         if (code) {
-            if (code != LK_ENOMEM && !json) fail_msg("allocation %llu: %d, %s", (unsigned long long)nth, code, test_err.message);
+            if (code != LK_ENOMEM && !json)
+                fail_msg("allocation %llu: %d, %s", (unsigned long long)nth, code, test_err.message);
             assert_true(*test_err.message);
-            FAILS(lk_run_get(world.store, "victim", &record, &test_err), LK_ENOTFOUND, "victim"); /* the store is as it was */
+            FAILS(lk_run_get(world.store, "victim", &record, &test_err), LK_ENOTFOUND,
+                  "victim"); /* the store is as it was */
             continue;
         }
-        tolerated += made >= nth; /* some are for words in messages only */
+        tolerated += made >= nth;                                  /* some are for words in messages only */
         OK(lk_run_get(world.store, "victim", &record, &test_err)); /* a success is a whole one */
-        if (json_object_size(record) != 15) fail_msg("allocation %llu: the record has %zu keys", (unsigned long long)nth, json_object_size(record));
+        if (json_object_size(record) != 15)
+            fail_msg("allocation %llu: the record has %zu keys", (unsigned long long)nth, json_object_size(record));
         json_decref(record);
         lk_trainer_free(t);
         forget();
         if (made >= nth) continue;
-        print_message("%llu allocations%s, %d could fail without harm\n", (unsigned long long)made, json ? " with JSON's" : "", tolerated);
+        print_message("%llu allocations%s, %d could fail without harm\n", (unsigned long long)made,
+                      json ? " with JSON's" : "", tolerated);
         break;
     }
 }
@@ -294,12 +309,9 @@ static void no_memory_at_some_calls_of_a_run(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_call_of_a_save_may_fail),
-        cmocka_unit_test(every_call_of_a_save_may_be_the_last),
-        cmocka_unit_test(any_moment_may_be_the_last),
-        cmocka_unit_test(a_file_size_limit_is_an_error_like_others),
-        cmocka_unit_test(a_full_disk_loses_nothing),
-        cmocka_unit_test(no_memory_at_any_call_of_create),
+        cmocka_unit_test(every_call_of_a_save_may_fail),    cmocka_unit_test(every_call_of_a_save_may_be_the_last),
+        cmocka_unit_test(any_moment_may_be_the_last),       cmocka_unit_test(a_file_size_limit_is_an_error_like_others),
+        cmocka_unit_test(a_full_disk_loses_nothing),        cmocka_unit_test(no_memory_at_any_call_of_create),
         cmocka_unit_test(no_memory_at_some_calls_of_a_run),
     };
     if (getenv("LOCKSTEP_TEST_ONLY")) cmocka_set_test_filter(getenv("LOCKSTEP_TEST_ONLY"));

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ROW_BYTES 48
+#define ROW_BYTES  48
 #define EVAL_BYTES 24
-#define FLUSH_NS 250000000ull
+#define FLUSH_NS   250000000ull
 
 struct lk__ledger {
     struct lk_store *store;
@@ -59,8 +59,12 @@ static void encode_row(const struct lk_ledger_row *r, unsigned char *p) {
 static bool decode_row(struct lk_bytes v, struct lk_ledger_row *r) {
     const unsigned char *p = v.data;
     if (v.size != ROW_BYTES) return false;
-    *r = (struct lk_ledger_row){.step = (uint32_t)get64(p), .loss = get_double(p + 8), .gradient_norm = get_double(p + 16),
-                                .learning_rate = get_double(p + 24), .tokens = get64(p + 32), .seconds = get_double(p + 40)};
+    *r = (struct lk_ledger_row){.step = (uint32_t)get64(p),
+                                .loss = get_double(p + 8),
+                                .gradient_norm = get_double(p + 16),
+                                .learning_rate = get_double(p + 24),
+                                .tokens = get64(p + 32),
+                                .seconds = get_double(p + 40)};
     return true;
 }
 
@@ -87,10 +91,14 @@ void lk__ledger_close(struct lk__ledger *l) {
 
 void lk__ledger_compare(const struct lk_ledger_row *a, const struct lk_ledger_row *b, char *what, size_t size) {
     what[0] = 0;
-    if (a->tokens != b->tokens) snprintf(what, size, "tokens %llu, now %llu", (unsigned long long)a->tokens, (unsigned long long)b->tokens);
-    else if (memcmp(&a->learning_rate, &b->learning_rate, 8)) snprintf(what, size, "learning rate %a, now %a", a->learning_rate, b->learning_rate);
-    else if (memcmp(&a->loss, &b->loss, 8)) snprintf(what, size, "loss %a, now %a", a->loss, b->loss);
-    else if (memcmp(&a->gradient_norm, &b->gradient_norm, 8)) snprintf(what, size, "gradient norm %a, now %a", a->gradient_norm, b->gradient_norm);
+    if (a->tokens != b->tokens)
+        snprintf(what, size, "tokens %llu, now %llu", (unsigned long long)a->tokens, (unsigned long long)b->tokens);
+    else if (memcmp(&a->learning_rate, &b->learning_rate, 8))
+        snprintf(what, size, "learning rate %a, now %a", a->learning_rate, b->learning_rate);
+    else if (memcmp(&a->loss, &b->loss, 8))
+        snprintf(what, size, "loss %a, now %a", a->loss, b->loss);
+    else if (memcmp(&a->gradient_norm, &b->gradient_norm, 8))
+        snprintf(what, size, "gradient norm %a, now %a", a->gradient_norm, b->gradient_norm);
 }
 
 /* A row that is there already must agree; its old timing stays. */
@@ -101,11 +109,15 @@ static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_ledger_
     struct lk_ledger_row before;
     int code = lk_kv_get(t, k, &old, err);
     if (code == LK_OK) {
-        if (!decode_row(old, &before)) return lk_fail(err, LK_ECORRUPT, "run %s: the ledger's row of step %u is damaged", run, row->step);
+        if (!decode_row(old, &before))
+            return lk_fail(err, LK_ECORRUPT, "run %s: the ledger's row of step %u is damaged", run, row->step);
         lk__ledger_compare(&before, row, what, sizeof what);
         if (*what)
-            return lk_fail(err, LK_EDIVERGED, "run %s is not deterministic: step %u executed again differs from its ledger: %s; run `lockstep doctor` "
-                           "on this machine and on the one that ran it before", run, row->step, what);
+            return lk_fail(
+                err, LK_EDIVERGED,
+                "run %s is not deterministic: step %u executed again differs from its ledger: %s; run `lockstep doctor` "
+                "on this machine and on the one that ran it before",
+                run, row->step, what);
         return LK_OK;
     }
     if (code != LK_ENOTFOUND) return code;
@@ -168,7 +180,8 @@ int lk__ledger_reserve(struct lk__ledger *l, struct lk_err *err) {
         if (rows) {
             l->rows = rows;
             l->capacity = more;
-        } else code = lk_fail(err, LK_ENOMEM, "no memory for the ledger");
+        } else
+            code = lk_fail(err, LK_ENOMEM, "no memory for the ledger");
     }
     pthread_mutex_unlock(&l->lock);
     return code;
@@ -193,7 +206,8 @@ int lk__ledger_append_eval(struct lk__ledger *l, const struct lk_eval_row *row, 
     return LK_OK;
 }
 
-/* --- Reading ----------------------------------------------------------------------------------------------------------- */
+/* --- Reading -----------------------------------------------------------------------------------------------------------
+ */
 
 struct listing {
     const char *run;
@@ -211,7 +225,8 @@ static int list_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     return g->row(g->arg, &row);
 }
 
-int lk_ledger_list(struct lk_store *store, const char *run, uint32_t from, uint32_t to, lk_ledger_fn *fn, void *arg, struct lk_err *err) {
+int lk_ledger_list(struct lk_store *store, const char *run, uint32_t from, uint32_t to, lk_ledger_fn *fn, void *arg,
+                   struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
     struct listing g = {.run = run, .row = fn, .arg = arg, .err = err};
     struct lk_kv_txn *t;
@@ -227,8 +242,10 @@ static int list_eval(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
     const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
     if (value.size != EVAL_BYTES) return lk_fail(g->err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", g->run);
-    struct lk_eval_row row = {.step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3], .loss = get_double(v),
-                              .targets = get64(v + 8), .bytes = get64(v + 16)};
+    struct lk_eval_row row = {.step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3],
+                              .loss = get_double(v),
+                              .targets = get64(v + 8),
+                              .bytes = get64(v + 16)};
     return g->eval(g->arg, &row);
 }
 
@@ -238,7 +255,8 @@ int lk_eval_list(struct lk_store *store, const char *run, lk_eval_fn *fn, void *
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'e', run, 0)), lk_bytes(b, lk__step_key(b, 'e', run, UINT32_MAX)), list_eval, &g, err);
+    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'e', run, 0)), lk_bytes(b, lk__step_key(b, 'e', run, UINT32_MAX)),
+                      list_eval, &g, err);
     lk_kv_abort(t);
     return code;
 }

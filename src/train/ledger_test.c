@@ -19,7 +19,11 @@ static int teardown(void **state) {
 }
 
 static struct lk_ledger_row row_of(uint32_t step) {
-    return (struct lk_ledger_row){.step = step, .loss = 5.0 / step, .gradient_norm = 0.1 * step, .learning_rate = 1e-3, .tokens = 1000 + step,
+    return (struct lk_ledger_row){.step = step,
+                                  .loss = 5.0 / step,
+                                  .gradient_norm = 0.1 * step,
+                                  .learning_rate = 1e-3,
+                                  .tokens = 1000 + step,
                                   .seconds = 0.5};
 }
 static struct lk__ledger *filled(const char *run, uint32_t steps) {
@@ -39,10 +43,13 @@ struct seen {
 static int see(void *arg, const struct lk_ledger_row *row) {
     struct seen *s = arg;
     struct lk_ledger_row expected = row_of(row->step);
-    assert_true(row->loss == expected.loss && row->gradient_norm == expected.gradient_norm && row->learning_rate == expected.learning_rate);
+    assert_true(row->loss == expected.loss && row->gradient_norm == expected.gradient_norm &&
+                row->learning_rate == expected.learning_rate);
     assert_true(row->tokens == expected.tokens && row->seconds == expected.seconds);
-    if (!s->count++) s->first = row->step;
-    else assert_int_equal(row->step, s->last + 1);
+    if (!s->count++)
+        s->first = row->step;
+    else
+        assert_int_equal(row->step, s->last + 1);
     s->last = row->step;
     return 0;
 }
@@ -81,7 +88,8 @@ static void a_step_again_must_agree(void **state) {
     OK(lk_ledger_list(store, "again", 0, UINT32_MAX, see, &s, &test_err));
     row = row_of(3);
     row.loss *= 1 + 0x1p-52;
-    FAILS(again("again", &row), LK_EDIVERGED, "run again is not deterministic: step 3 executed again differs from its ledger: loss 0x");
+    FAILS(again("again", &row), LK_EDIVERGED,
+          "run again is not deterministic: step 3 executed again differs from its ledger: loss 0x");
     row = row_of(3), row.gradient_norm *= 2;
     FAILS(again("again", &row), LK_EDIVERGED, "gradient norm");
     row = row_of(3), row.learning_rate *= 2;
@@ -97,7 +105,8 @@ static void a_step_again_must_agree(void **state) {
 static int see_eval(void *arg, const struct lk_eval_row *row) {
     uint32_t *count = arg;
     ++*count;
-    assert_true(row->step == *count * 10 && row->loss == 1.0 / row->step && row->targets == row->step && row->bytes == 3 * row->step);
+    assert_true(row->step == *count * 10 && row->loss == 1.0 / row->step && row->targets == row->step &&
+                row->bytes == 3 * row->step);
     return 0;
 }
 static void evaluations_come_back(void **state) {
@@ -112,7 +121,8 @@ static void evaluations_come_back(void **state) {
     uint32_t count = 0;
     OK(lk_eval_list(store, "evals", see_eval, &count, &test_err));
     assert_int_equal(count, 30);
-    assert_true(lk_bits_per_byte(&(struct lk_eval_row){.loss = 0.69314718055994530942, .targets = 10, .bytes = 40}) == 0.25);
+    assert_true(lk_bits_per_byte(&(struct lk_eval_row){.loss = 0.69314718055994530942, .targets = 10, .bytes = 40}) ==
+                0.25);
     assert_true(lk_bits_per_byte(&(struct lk_eval_row){.loss = 1, .targets = 10}) == 0);
 }
 
@@ -146,10 +156,8 @@ static void no_memory_is_said(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_come_back_in_order),
-        cmocka_unit_test(a_step_again_must_agree),
-        cmocka_unit_test(evaluations_come_back),
-        cmocka_unit_test(damaged_rows_are_named),
+        cmocka_unit_test(rows_come_back_in_order), cmocka_unit_test(a_step_again_must_agree),
+        cmocka_unit_test(evaluations_come_back),   cmocka_unit_test(damaged_rows_are_named),
         cmocka_unit_test(no_memory_is_said),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -14,8 +14,8 @@ static uint64_t resident_bytes(void) {
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static int fill(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, uint32_t micro_batch, struct lk_plan *p,
-                struct lk_err *err) {
+static int fill(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, uint32_t micro_batch,
+                struct lk_plan *p, struct lk_err *err) {
     struct lk__unit *units;
     uint32_t count, most = 0;
     int code = lk__units_make(c->sequences, c->grains, micro_batch, &units, &count, err);
@@ -33,29 +33,34 @@ static int fill(const struct lk_run_config *c, const struct lk_layout *layout, s
     p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, positions);
     p->batch_bytes = positions * 16 + layout->parameters / LK_BLOCK * 8;
     size_t threads = (size_t)lk_pool_threads(lk_math_pool(math));
-    size_t attention = lk_decoder_scratch_bytes(layout, c->context, LK_TRAINING) * threads, now = lk_math_scratch_bytes(math);
+    size_t attention = lk_decoder_scratch_bytes(layout, c->context, LK_TRAINING) * threads,
+           now = lk_math_scratch_bytes(math);
     p->scratch_bytes = attention > now ? attention - now : 0; /* what is there already counts as the process */
     p->process_bytes = resident_bytes() + ((uint64_t)4 << 20);
-    p->total_bytes = p->weights_bytes + p->moments_bytes + p->gradients_bytes + p->activations_bytes + p->embedding_bytes + p->batch_bytes +
-                     p->scratch_bytes + p->process_bytes;
+    p->total_bytes = p->weights_bytes + p->moments_bytes + p->gradients_bytes + p->activations_bytes + p->embedding_bytes +
+                     p->batch_bytes + p->scratch_bytes + p->process_bytes;
     return LK_OK;
 }
 
 static int refuse(const struct lk_run_config *c, const struct lk_plan *p, struct lk_err *err) {
     char need[32], have[32], fixed[32], activations[32], gradients[32];
     bool smaller = p->micro_batch > 1;
-    return lk_fail(err, LK_ENOMEM, "this run needs %s of memory and %s are free: %s for weights and moments, %s for %u gradient buffers, %s for activations "
+    return lk_fail(err, LK_ENOMEM,
+                   "this run needs %s of memory and %s are free: %s for weights and moments, %s for %u gradient buffers, "
+                   "%s for activations "
                    "of %u sequences; %s%s%sor a smaller model (model.layers, model.width, model.vocab, model.context)",
                    lk_format_bytes(p->total_bytes, need), lk_format_bytes(p->available_bytes, have),
-                   lk_format_bytes(p->weights_bytes + p->moments_bytes, fixed), lk_format_bytes(p->gradients_bytes, gradients), p->gradient_buffers,
+                   lk_format_bytes(p->weights_bytes + p->moments_bytes, fixed),
+                   lk_format_bytes(p->gradients_bytes, gradients), p->gradient_buffers,
                    lk_format_bytes(p->activations_bytes, activations), p->micro_batch,
                    smaller ? "set a smaller memory.micro_batch, " : "", c->recompute ? "" : "set memory.recompute = true, ",
                    p->gradient_buffers > 1 ? "fewer batch.grains, " : "");
 }
 
-/* Without a wish the whole batch at once is best: no stack of gradients, the largest products. It is given up only for memory: then
- * the largest piece that leaves a fifth of it free. */
-int lk_plan_make(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, struct lk_plan *p, struct lk_err *err) {
+/* Without a wish the whole batch at once is best: no stack of gradients, the largest products. It is given up only for
+ * memory: then the largest piece that leaves a fifth of it free. */
+int lk_plan_make(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, struct lk_plan *p,
+                 struct lk_err *err) {
     uint64_t available = lk_memory_available_bytes();
     uint32_t micro_batch = c->micro_batch ? c->micro_batch : c->sequences;
     for (;;) {

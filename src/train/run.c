@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- The lock: the kernel releases it when its holder dies, however it dies --------------------------------------------- */
+/* --- The lock: the kernel releases it when its holder dies, however it dies ---------------------------------------------
+ */
 
 static int lock_file(struct lk_store *store, const char *name, bool create, int *fd, struct lk_err *err) {
     char path[4096];
@@ -38,7 +39,8 @@ int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_e
         ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
         if (n > 0) pid[strcspn(pid, "\n")] = 0;
         close(fd);
-        return lk_fail(err, LK_EBUSY, "run %s is being trained by process %s: stop that one first, or train under another run.name", name,
+        return lk_fail(err, LK_EBUSY,
+                       "run %s is being trained by process %s: stop that one first, or train under another run.name", name,
                        n > 0 ? pid : "(unknown)");
     }
     if (stale(store, name, fd)) { /* removed with its run between our open and our lock */
@@ -70,11 +72,13 @@ bool lk__run_locked(struct lk_store *store, const char *name) {
     return locked;
 }
 
-/* --- Records ------------------------------------------------------------------------------------------------------------ */
+/* --- Records ------------------------------------------------------------------------------------------------------------
+ */
 
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
-    if (state && strcmp(state, "running") == 0 && !lk__run_locked(store, name)) json_object_set_new(record, "state", json_string("stopped"));
+    if (state && strcmp(state, "running") == 0 && !lk__run_locked(store, name))
+        json_object_set_new(record, "state", json_string("stopped"));
 }
 
 int lk_run_get(struct lk_store *store, const char *name, json_t **out, struct lk_err *err) {
@@ -130,9 +134,12 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     return code;
 }
 
-void lk_run_close(struct lk_run *r) { lk_layout_release(&r->layout); }
+void lk_run_close(struct lk_run *r) {
+    lk_layout_release(&r->layout);
+}
 
-/* --- Checkpoints' rows ----------------------------------------------------------------------------------------------------- */
+/* --- Checkpoints' rows
+ * ----------------------------------------------------------------------------------------------------- */
 
 struct checkpoints {
     struct lk_checkpoint *list;
@@ -158,15 +165,18 @@ static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value
     return 0;
 }
 
-int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *err) {
+int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_checkpoint **out, size_t *count,
+                       struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
     struct checkpoints c = {.err = err};
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'c', name, 0)), lk_bytes(b, lk__step_key(b, 'c', name, UINT32_MAX)), list_checkpoint, &c, err);
+    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'c', name, 0)), lk_bytes(b, lk__step_key(b, 'c', name, UINT32_MAX)),
+                      list_checkpoint, &c, err);
     lk_kv_abort(t);
-    if (code) lk_free(c.list);
+    if (code)
+        lk_free(c.list);
     else {
         *out = c.list;
         *count = c.count;
@@ -212,8 +222,10 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
     if (!(code = lk_kv_begin(store->kv, true, &t, err))) {
         for (const char *letter = "lec"; *letter && !code; letter++) code = delete_rows(t, *letter, name, err);
         if (!code) code = lk_record_delete(t, "run", name, err);
-        if (code) lk_kv_abort(t);
-        else code = lk_kv_commit(t, LK_DURABLE, NULL, err);
+        if (code)
+            lk_kv_abort(t);
+        else
+            code = lk_kv_commit(t, LK_DURABLE, NULL, err);
     }
     if (!code) lk__run_lock_remove(store, name);
     lk__run_unlock(fd);

@@ -33,18 +33,20 @@ int lk_array_root(const struct lk_layout *layout, const float *array, struct lk_
     return LK_OK;
 }
 
-static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_layout *layout, float *array,
-                      struct lk_err *err) {
+static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_layout *layout,
+                      float *array, struct lk_err *err) {
     const char *hex;
     struct lk_root root;
     struct lk_blob blob;
     int code = lk_json_get_string(manifest, key, "the checkpoint's manifest", &hex, err);
     if (code) return code;
     if (!lk_root_parse(hex, &root)) return lk_fail(err, LK_ECORRUPT, "the checkpoint's manifest: %s is not a root", key);
-    if ((code = lk_blob_open(store->blobs, &root, true, &blob, err))) return lk_fail_prefix(err, code, "the checkpoint's %s", key);
+    if ((code = lk_blob_open(store->blobs, &root, true, &blob, err)))
+        return lk_fail_prefix(err, code, "the checkpoint's %s", key);
     if (blob.size != layout->parameters * sizeof(float)) {
         lk_blob_close(&blob);
-        return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, blob.size, layout->parameters * sizeof(float));
+        return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, blob.size,
+                       layout->parameters * sizeof(float));
     }
     size_t at = 0;
     for (size_t i = 0; i < layout->tensor_count; at += layout->tensors[i++].count * sizeof(float))
@@ -65,11 +67,12 @@ int lk_checkpoint_load(struct lk_store *store, const struct lk_root *root, struc
     return code;
 }
 
-json_t *lk__state_manifest(const struct lk_state *s, const struct lk_root *weights, const struct lk_root *moments1, const struct lk_root *moments2) {
+json_t *lk__state_manifest(const struct lk_state *s, const struct lk_root *weights, const struct lk_root *moments1,
+                           const struct lk_root *moments2) {
     char w[LK_ROOT_HEX], m1[LK_ROOT_HEX], m2[LK_ROOT_HEX];
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "format", "checkpoint-0", "weights", lk_root_hex(weights, w), "moments1",
-                     lk_root_hex(moments1, m1), "moments2", lk_root_hex(moments2, m2), "updates", (json_int_t)s->updates, "samples",
-                     (json_int_t)s->samples);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "format", "checkpoint-0", "weights", lk_root_hex(weights, w),
+                     "moments1", lk_root_hex(moments1, m1), "moments2", lk_root_hex(moments2, m2), "updates",
+                     (json_int_t)s->updates, "samples", (json_int_t)s->samples);
 }
 
 int lk__state_roots(const struct lk_state *s, struct lk_root *weights, struct lk_root *state, struct lk_err *err) {

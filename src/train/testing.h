@@ -1,4 +1,5 @@
-/* A store with a tokenizer and two datasets in a temporary directory, and small runs in it. For tests of train, serve and lab. */
+/* A store with a tokenizer and two datasets in a temporary directory, and small runs in it. For tests of train, serve and
+ * lab. */
 #ifndef LK_TRAIN_TESTING_H
 #define LK_TRAIN_TESTING_H
 #include "lockstep/train.h"
@@ -37,18 +38,21 @@ static inline void test_dataset(struct test_world *w, const char *name, const ch
 
 /* Dataset "text": lines of words. Dataset "talk": prompts, most long, with short responses. */
 static inline void test_world_make(struct test_world *w) {
-    static const char *const words[] = {"the", "beginning", "light", "was", "and", "upon", "waters", "darkness", "day", "earth", "said", "let"};
+    static const char *const words[] = {"the",    "beginning", "light", "was",   "and",  "upon",
+                                        "waters", "darkness",  "day",   "earth", "said", "let"};
     struct test_random r = {20240229, 0};
     struct lk_buf text = LK_BUF_INIT, talk = LK_BUF_INIT;
     struct lk_tokenizer *tokenizer;
     struct lk_root root;
     for (int line = 0; line < 400; line++) {
-        for (uint32_t i = 0, n = 3 + test_random_below(&r, 8); i < n; i++) OK(lk_buf_printf(&text, i ? " %s" : "%s", words[test_random_below(&r, 12)]));
+        for (uint32_t i = 0, n = 3 + test_random_below(&r, 8); i < n; i++)
+            OK(lk_buf_printf(&text, i ? " %s" : "%s", words[test_random_below(&r, 12)]));
         OK(lk_buf_printf(&text, ".\n"));
     }
     for (int line = 0; line < 60; line++) {
         OK(lk_buf_printf(&talk, "{\"prompt\": \""));
-        for (uint32_t i = 0, n = line < 3 ? 2 : 30; i < n; i++) OK(lk_buf_printf(&talk, "%s ", words[test_random_below(&r, 12)]));
+        for (uint32_t i = 0, n = line < 3 ? 2 : 30; i < n; i++)
+            OK(lk_buf_printf(&talk, "%s ", words[test_random_below(&r, 12)]));
         OK(lk_buf_printf(&talk, "\", \"response\": \"%s\"}\n", words[test_random_below(&r, 12)]));
     }
     *w = (struct test_world){.dir = test_dir_make()};
@@ -70,14 +74,17 @@ static inline void test_world_drop(struct test_world *w) {
 
 /* A tiny run; `more`: assignments "section.key=value" in one string, separated by spaces. */
 static inline struct lk_run_config test_config(const char *name, const char *more) {
-    static const char base[] = "[run]\nsteps=6\nseed=5\n[data]\ndataset=text\n[model]\nlayers=2\nwidth=12\nheads=2\nffn=17\ncontext=11\nvocab=283\n"
-                               "init_std=0.1\n[batch]\nsequences=6\ngrains=3\n[optimizer]\nlearning_rate=0.01\n[eval]\nevery=0\n"
-                               "[checkpoint]\nevery=2\n";
+    static const char base[] =
+        "[run]\nsteps=6\nseed=5\n[data]\ndataset=text\n[model]\nlayers=2\nwidth=12\nheads=2\nffn=17\ncontext=11\nvocab="
+        "283\n"
+        "init_std=0.1\n[batch]\nsequences=6\ngrains=3\n[optimizer]\nlearning_rate=0.01\n[eval]\nevery=0\n"
+        "[checkpoint]\nevery=2\n";
     struct lk_run_config c;
     struct lk_ini ini;
     char *copy = lk_strdup(more), *rest = NULL;
     OK(lk_ini_parse(base, sizeof base - 1, "test.ini", &ini, &test_err));
-    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) OK(lk_ini_override(&ini, word, &test_err));
+    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        OK(lk_ini_override(&ini, word, &test_err));
     OK(lk_run_config_read(&ini, &c, &test_err));
     snprintf(c.name, sizeof c.name, "%s", name);
     lk_ini_release(&ini);
@@ -100,7 +107,8 @@ static inline void assert_record(struct test_world *w, const char *run, const ch
     lk_free(text);
 }
 
-static inline int test_create_and_run(struct test_world *w, const struct lk_run_config *c, const struct lk_train_hooks *hooks) {
+static inline int test_create_and_run(struct test_world *w, const struct lk_run_config *c,
+                                      const struct lk_train_hooks *hooks) {
     struct lk_trainer *t;
     int code = lk_trainer_create(w->store, w->math, c, hooks, &t, &test_err);
     if (code) return code;

@@ -21,7 +21,8 @@ struct lk_trainer {
     bool unsaved; /* the state has changed since the last checkpoint was started */
 };
 
-/* --- Opening -------------------------------------------------------------------------------------------------------------- */
+/* --- Opening
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
     int code = lk_dataset_open(t->store, &t->run.dataset, true, &t->dataset, err);
@@ -33,7 +34,8 @@ static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
 static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
     if (lk_dataset_sequences(t->dataset, LK_TRAIN, c->context) == 0)
-        return lk_fail(err, LK_EINVAL, "dataset %s has %llu training tokens, too few for one sequence of model.context = %u", c->dataset,
+        return lk_fail(err, LK_EINVAL,
+                       "dataset %s has %llu training tokens, too few for one sequence of model.context = %u", c->dataset,
                        (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), c->context);
     if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
     return LK_OK;
@@ -45,14 +47,17 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     if (code) return code;
     if (t->hooks.plan) t->hooks.plan(t->hooks.arg, &t->run.config, &t->run.layout, &t->plan);
     code = lk_state_init(&t->state, &t->run.layout, true, err);
-    if (!code) code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->dataset, t->plan.micro_batch, err);
+    if (!code)
+        code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->dataset, t->plan.micro_batch, err);
     if (!code) code = lk__ledger_open(t->store, t->run.name, &t->ledger, err);
     if (!code) code = lk__saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, &t->saver, err);
     return code;
 }
 
 /* 0 or, without memory, -1. */
-static int set_string(json_t *record, const char *key, const char *value) { return json_object_set_new(record, key, json_string(value)); }
+static int set_string(json_t *record, const char *key, const char *value) {
+    return json_object_set_new(record, key, json_string(value));
+}
 static int set_root(json_t *record, const char *key, const struct lk_root *root) {
     char hex[LK_ROOT_HEX];
     return set_string(record, key, lk_root_hex(root, hex));
@@ -60,14 +65,16 @@ static int set_root(json_t *record, const char *key, const struct lk_root *root)
 
 static json_t *new_record(const struct lk_run *run) {
     json_t *r = json_object();
-    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) || set_string(r, "state", "running") ||
-              json_object_set_new(r, "step", json_integer(0)) || json_object_set_new(r, "steps", json_integer(run->config.steps));
-    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL}; *key && !bad; key++)
+    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) ||
+              set_string(r, "state", "running") || json_object_set_new(r, "step", json_integer(0)) ||
+              json_object_set_new(r, "steps", json_integer(run->config.steps));
+    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL};
+         *key && !bad; key++)
         bad = json_object_set_new(r, *key, json_null());
     bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
           json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
-          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) || set_string(r, "numerics", LK_NUMERICS) ||
-          json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
+          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||
+          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
     if (!bad) return r;
     json_decref(r);
     return NULL;
@@ -81,8 +88,11 @@ static int put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
     if (code) return code;
     if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK) {
         json_decref(old);
-        code = lk_fail(err, LK_EEXISTS, "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
-                       "this one another run.name", t->run.name, t->run.name, t->run.name);
+        code = lk_fail(
+            err, LK_EEXISTS,
+            "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
+            "this one another run.name",
+            t->run.name, t->run.name, t->run.name);
     }
     if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
     if (code) {
@@ -92,7 +102,8 @@ static int put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
     return lk_kv_commit(txn, LK_DURABLE, NULL, err);
 }
 
-static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, const struct lk_train_hooks *hooks, struct lk_err *err) {
+static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, const struct lk_train_hooks *hooks,
+                                      struct lk_err *err) {
     struct lk_trainer *t = lk_calloc(1, sizeof *t);
     if (!t) {
         lk_fail(err, LK_ENOMEM, "no memory for a trainer");
@@ -120,16 +131,20 @@ static int resolve(struct lk_trainer *t, const struct lk_run_config *config, str
     return code;
 }
 
-int lk_trainer_create(struct lk_store *store, struct lk_math *math, const struct lk_run_config *config, const struct lk_train_hooks *hooks,
-                      struct lk_trainer **out, struct lk_err *err) {
+int lk_trainer_create(struct lk_store *store, struct lk_math *math, const struct lk_run_config *config,
+                      const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
     struct lk_trainer *t = new_trainer(store, math, hooks, err);
     if (!t) return LK_ENOMEM;
     int code = resolve(t, config, err);
     json_t *old = NULL;
-    if (!code && lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
+    if (!code &&
+        lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
         json_decref(old);
-        code = lk_fail(err, LK_EEXISTS, "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
-                       "this one another run.name", t->run.name, t->run.name, t->run.name);
+        code = lk_fail(
+            err, LK_EEXISTS,
+            "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
+            "this one another run.name",
+            t->run.name, t->run.name, t->run.name);
     }
     if (!code) code = lk__run_lock(store, t->run.name, &t->lock, err);
     if (!code) code = open_buffers(t, err);
@@ -137,8 +152,10 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, const struct
     if (!code) lk_layout_initialise(&t->run.layout, math, t->run.config.seed, t->state.weights);
     if (!code) code = put_record(t, true, err);
     if (code && t->lock >= 0 && code != LK_EEXISTS) lk__run_lock_remove(store, t->run.name);
-    if (code) lk_trainer_free(t);
-    else *out = t;
+    if (code)
+        lk_trainer_free(t);
+    else
+        *out = t;
     return code;
 }
 
@@ -159,8 +176,10 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         struct lk_err why = {0};
         if (!list[i].kept) continue;
         code = lk_checkpoint_load(t->store, &list[i].state, &t->state, &why);
-        if (code) warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, list[i].step);
-        int drop = code == LK_ECORRUPT || code == LK_ENOTFOUND ? lk__checkpoint_drop(t->store, t->run.name, &list[i], &why) : LK_OK;
+        if (code)
+            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, list[i].step);
+        int drop = code == LK_ECORRUPT || code == LK_ENOTFOUND ? lk__checkpoint_drop(t->store, t->run.name, &list[i], &why)
+                                                               : LK_OK;
         if (drop || code == LK_ENOMEM || code == LK_EIO) {
             code = drop ? drop : code;
             if (err) *err = why;
@@ -193,8 +212,10 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, const char *
     if (!code) code = load_newest(t, err);
     if (!code) {
         json_object_del(t->record, "error");
-        if (set_string(t->record, "state", "running")) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-        else code = put_record(t, false, err);
+        if (set_string(t->record, "state", "running"))
+            code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+        else
+            code = put_record(t, false, err);
     }
     if (code) {
         lk_trainer_free(t);
@@ -218,7 +239,8 @@ void lk_trainer_free(struct lk_trainer *t) {
     lk_free(t);
 }
 
-/* --- The loop ------------------------------------------------------------------------------------------------------------- */
+/* --- The loop
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
     struct lk_checkpoint c;
@@ -232,22 +254,26 @@ static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
 static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_err *err) {
     int code = wait_saver(t, err);
     if (code) return code;
-    bool set = !set_string(t->record, "state", state) && !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
+    bool set = !set_string(t->record, "state", state) &&
+               !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
     json_t *copy = set ? json_deep_copy(t->record) : NULL;
     if (!copy) return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     t->unsaved = false;
     return lk__saver_start(t->saver, &t->state, (uint32_t)t->state.updates, copy, err);
 }
 
-static bool due(uint32_t every, uint32_t step, uint32_t steps) { return step == steps || (every && step % every == 0); }
+static bool due(uint32_t every, uint32_t step, uint32_t steps) {
+    return step == steps || (every && step % every == 0);
+}
 
 static int evaluate(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
     struct lk_eval_row row = {.step = (uint32_t)t->state.updates};
-    int code = lk__evaluate(t->engine.decoder, t->plan.micro_batch, &t->run.layout, t->math, t->state.weights, t->dataset, c->context,
-                            c->cross_documents, c->eval_sequences, &row, err);
+    int code = lk__evaluate(t->engine.decoder, t->plan.micro_batch, &t->run.layout, t->math, t->state.weights, t->dataset,
+                            c->context, c->cross_documents, c->eval_sequences, &row, err);
     if (code) return code;
-    if (json_object_set_new(t->record, "eval_loss", lk_json_float(row.loss))) return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+    if (json_object_set_new(t->record, "eval_loss", lk_json_float(row.loss)))
+        return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if ((code = lk__ledger_append_eval(t->ledger, &row, err))) return code;
     if (t->hooks.evaluated) t->hooks.evaluated(t->hooks.arg, &row);
     return LK_OK;
@@ -258,7 +284,7 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     uint64_t began = lk_clock_ns();
     struct lk_ledger_row row;
     int code = lk__engine_gradient(&t->engine, &t->state, &row, err);
-    if (!code) code = wait_saver(t, err); /* the state may not change while it is being written */
+    if (!code) code = wait_saver(t, err);                 /* the state may not change while it is being written */
     if (!code) code = lk__ledger_reserve(t->ledger, err); /* nor without its row */
     if (!code && json_object_set_new(t->record, "train_loss", lk_json_float(row.loss)))
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
@@ -269,8 +295,10 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     if ((code = lk__ledger_append(t->ledger, &row, err))) return code;
     if (t->hooks.step) t->hooks.step(t->hooks.arg, &row, c->steps);
     if (c->eval_every && due(c->eval_every, row.step, c->steps)) code = evaluate(t, err);
-    if (!code && c->sample_every && row.step % c->sample_every == 0 && t->hooks.sample) t->hooks.sample(t->hooks.arg, t, row.step);
-    if (!code && due(c->checkpoint_every, row.step, c->steps)) code = start_checkpoint(t, row.step == c->steps ? "finished" : "running", err);
+    if (!code && c->sample_every && row.step % c->sample_every == 0 && t->hooks.sample)
+        t->hooks.sample(t->hooks.arg, t, row.step);
+    if (!code && due(c->checkpoint_every, row.step, c->steps))
+        code = start_checkpoint(t, row.step == c->steps ? "finished" : "running", err);
     return code;
 }
 
@@ -298,8 +326,8 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     while (!code && t->state.updates < t->run.config.steps) {
         if (t->hooks.stop && t->hooks.stop(t->hooks.arg)) {
             leave(t, "stopped", NULL);
-            return lk_fail(err, LK_ESTOPPED, "stopped after step %llu; go on with `lockstep train --resume %s`", (unsigned long long)t->state.updates,
-                           t->run.name);
+            return lk_fail(err, LK_ESTOPPED, "stopped after step %llu; go on with `lockstep train --resume %s`",
+                           (unsigned long long)t->state.updates, t->run.name);
         }
         code = one_step(t, err);
     }
@@ -308,18 +336,23 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
         set_string(t->record, "state", "failed");
         set_string(t->record, "error", err->message);
         put_record(t, false, NULL);
-    } else if (code) leave(t, "failed", err->message);
+    } else if (code)
+        leave(t, "failed", err->message);
     return code;
 }
 
-const struct lk_run *lk_trainer_about(const struct lk_trainer *t) { return &t->run; }
-const struct lk_state *lk_trainer_state(const struct lk_trainer *t) { return &t->state; }
+const struct lk_run *lk_trainer_about(const struct lk_trainer *t) {
+    return &t->run;
+}
+const struct lk_state *lk_trainer_state(const struct lk_trainer *t) {
+    return &t->state;
+}
 double lk_trainer_step_flops(const struct lk_trainer *t) {
     return 3 * lk_model_flops(&t->run.layout.config, t->run.config.sequences, t->run.config.context);
 }
 
-int lk_train_dry_run(struct lk_store *store, struct lk_math *math, const struct lk_run_config *config, struct lk_plan *plan, double *seconds,
-                     struct lk_err *err) {
+int lk_train_dry_run(struct lk_store *store, struct lk_math *math, const struct lk_run_config *config, struct lk_plan *plan,
+                     double *seconds, struct lk_err *err) {
     struct lk_trainer *t = new_trainer(store, math, NULL, err);
     if (!t) return LK_ENOMEM;
     int code = resolve(t, config, err);

@@ -1,4 +1,5 @@
-/* Whole runs: one root however they are cut; failures name what failed and keep the state; locks; verification; evaluation. */
+/* Whole runs: one root however they are cut; failures name what failed and keep the state; locks; verification; evaluation.
+ */
 #include "train/engine.h"
 #include "train/testing.h"
 #include <signal.h>
@@ -41,7 +42,9 @@ static void micro_batches_and_recomputing_change_no_root(void **state) {
     lk_free(root);
 }
 
-static bool stop_after(void *arg) { return (*(int *)arg)-- <= 0; }
+static bool stop_after(void *arg) {
+    return (*(int *)arg)-- <= 0;
+}
 
 static void a_stopped_run_goes_on_to_the_same_root(void **state) {
     (void)state;
@@ -64,7 +67,8 @@ static void a_stopped_run_goes_on_to_the_same_root(void **state) {
     lk_free(root);
 }
 
-/* --- Locks ---------------------------------------------------------------------------------------------------------------- */
+/* --- Locks
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void die_in_mid_run(void *arg) {
     struct test_world w = {.dir = arg};
@@ -99,7 +103,8 @@ static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
     lk_trainer_free(t);
 }
 
-/* --- Numbers that are not ---------------------------------------------------------------------------------------------------- */
+/* --- Numbers that are not
+ * ---------------------------------------------------------------------------------------------------- */
 
 struct poison {
     struct lk_trainer *trainer;
@@ -111,7 +116,8 @@ static void poison_embedding(void *arg, const struct lk_ledger_row *row, uint32_
     (void)steps;
     if (row->step != p->step) return;
     const struct lk_state *s = lk_trainer_state(p->trainer);
-    for (uint32_t i = 0; i < s->layout->config.width; i++) s->weights[s->layout->tensors[s->layout->embedding].offset + 'w' * 12 + i] = p->value;
+    for (uint32_t i = 0; i < s->layout->config.width; i++)
+        s->weights[s->layout->tensors[s->layout->embedding].offset + 'w' * 12 + i] = p->value;
 }
 
 static void infinite_weights_are_named(void **state) {
@@ -133,8 +139,9 @@ static void infinite_weights_are_named(void **state) {
 
 static void a_huge_rate_stops_the_run(void **state) {
     (void)state;
-    struct lk_run_config c = test_config("exploded", "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 "
-                                                     "optimizer.schedule=constant optimizer.warmup=0 checkpoint.every=0 optimizer.weight_decay=1000");
+    struct lk_run_config c = test_config(
+        "exploded", "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 "
+                    "optimizer.schedule=constant optimizer.warmup=0 checkpoint.every=0 optimizer.weight_decay=1000");
     struct lk_trainer *t;
     OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
     FAILS(lk_trainer_run(t, &test_err), LK_ENAN, "is not finite (first bad gradient: ");
@@ -145,7 +152,8 @@ static void a_huge_rate_stops_the_run(void **state) {
     struct lk_state kept;
     struct lk_checkpoint *list;
     size_t count;
-    OK(lk_run_checkpoints(world.store, "exploded", &list, &count, &test_err)); /* the state before the step is in the store */
+    OK(lk_run_checkpoints(world.store, "exploded", &list, &count,
+                          &test_err)); /* the state before the step is in the store */
     assert_true(count == 1 && list[0].step == step - 1 && list[0].kept);
     OK(lk_state_init(&kept, &lk_trainer_about(t)->layout, true, &test_err));
     OK(lk_checkpoint_load(world.store, &list[0].state, &kept, &test_err));
@@ -159,7 +167,8 @@ static void a_huge_rate_stops_the_run(void **state) {
 
 static void a_batch_without_targets_is_an_error(void **state) {
     (void)state;
-    struct lk_run_config c = test_config("masked", "data.dataset=talk batch.sequences=1 batch.grains=1 model.context=4 run.steps=100");
+    struct lk_run_config c =
+        test_config("masked", "data.dataset=talk batch.sequences=1 batch.grains=1 model.context=4 run.steps=100");
     FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "all targets of its batch are masked (prompts only)");
     assert_record(&world, "masked", "state", "failed");
     c = test_config("too-long", "model.context=100000");
@@ -168,7 +177,8 @@ static void a_batch_without_targets_is_an_error(void **state) {
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "text");
 }
 
-/* --- Verification -------------------------------------------------------------------------------------------------------------- */
+/* --- Verification
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void change_row(const char *run, char letter, uint32_t step, size_t byte) {
     char key[LK_KV_KEY_MAX], copy[128];
@@ -199,9 +209,13 @@ static void verification_finds_a_changed_bit(void **state) {
     assert_true(v.equal && v.from == 6 && v.steps == 1 && !v.roots_compared);
     FAILS(lk_verify(world.store, world.math, "verified", 3, 9, NULL, NULL, &v, &test_err), LK_EINVAL, "0..8");
     FAILS(lk_verify(world.store, world.math, "verified", 3, 3, NULL, NULL, &v, &test_err), LK_EINVAL, "3..3");
-    static const struct { char letter; uint32_t step; size_t byte; const char *what; } changes[] = {
-        {'l', 5, 8, "loss"}, {'l', 3, 16, "gradient norm"}, {'l', 7, 24, "learning rate"}, {'l', 2, 32, "tokens"}, {'c', 6, 40, "weights root"},
-        {'c', 4, 3, "state root"}};
+    static const struct {
+        char letter;
+        uint32_t step;
+        size_t byte;
+        const char *what;
+    } changes[] = {{'l', 5, 8, "loss"},    {'l', 3, 16, "gradient norm"}, {'l', 7, 24, "learning rate"},
+                   {'l', 2, 32, "tokens"}, {'c', 6, 40, "weights root"},  {'c', 4, 3, "state root"}};
     for (size_t i = 0; i < 6; i++) {
         change_row("verified", changes[i].letter, changes[i].step, changes[i].byte);
         v = verify("verified", 0, 8);
@@ -216,7 +230,8 @@ static void verification_finds_a_changed_bit(void **state) {
     int left = 3;
     struct lk_train_hooks hooks = {.arg = &left, .stop = stop_after};
     FAILS(test_create_and_run(&world, &c, &hooks), LK_ESTOPPED, "");
-    FAILS(lk_verify(world.store, world.math, "short", 0, 5, NULL, NULL, &v, &test_err), LK_ENOTFOUND, "no ledger row of step 4");
+    FAILS(lk_verify(world.store, world.math, "short", 0, 5, NULL, NULL, &v, &test_err), LK_ENOTFOUND,
+          "no ledger row of step 4");
 }
 
 /* A resumed run whose ledger disagrees stops and says so. */
@@ -232,13 +247,15 @@ static void a_step_that_differs_stops_the_run(void **state) {
     OK(lk_kv_delete(t, lk_bytes(key, lk__step_key(key, 'c', "diverged", 5)), &test_err));
     OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
     change_row("diverged", 'l', 3, 8);
-    FAILS(test_resume_and_run(&world, "diverged", NULL), LK_EDIVERGED, "step 3 executed again differs from its ledger: loss");
+    FAILS(test_resume_and_run(&world, "diverged", NULL), LK_EDIVERGED,
+          "step 3 executed again differs from its ledger: loss");
     assert_record(&world, "diverged", "state", "failed");
     change_row("diverged", 'l', 3, 8);
     OK(test_resume_and_run(&world, "diverged", NULL));
 }
 
-/* --- Evaluation ------------------------------------------------------------------------------------------------------------------ */
+/* --- Evaluation
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void evaluation_does_not_see_its_batch(void **state) {
     (void)state;

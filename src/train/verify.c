@@ -41,7 +41,8 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
     int code = lk_run_open(v->store, name, &v->run, err);
     if (code) return code;
     if (v->from >= v->to || v->to > v->run.config.steps)
-        return lk_fail(err, LK_EINVAL, "the segment %u..%u is not within the run's steps 0..%u", v->from, v->to, v->run.config.steps);
+        return lk_fail(err, LK_EINVAL, "the segment %u..%u is not within the run's steps 0..%u", v->from, v->to,
+                       v->run.config.steps);
     code = lk_dataset_open(v->store, &v->run.dataset, true, &v->dataset, err);
     if (!code) code = lk_run_checkpoints(v->store, name, &v->checkpoints, &v->checkpoint_count, err);
     if (!code) code = lk_plan_make(&v->run.config, &v->run.layout, math, &plan, err);
@@ -54,7 +55,8 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
     code = lk_ledger_list(v->store, name, v->from + 1, v->to, keep_row, v, err);
     for (uint32_t i = 0; i < v->to - v->from && !code; i++)
         if (v->rows[i].step == 0)
-            code = lk_fail(err, LK_ENOTFOUND, "run %s has no ledger row of step %u: it has not got that far", name, v->from + i + 1);
+            code = lk_fail(err, LK_ENOTFOUND, "run %s has no ledger row of step %u: it has not got that far", name,
+                           v->from + i + 1);
     return code;
 }
 
@@ -70,15 +72,15 @@ static int check_roots(struct verifier *v, struct lk_verify_result *out, struct 
         if (lk_root_equal(&state, &c->state) && lk_root_equal(&weights, &c->weights)) continue;
         out->equal = false;
         bool w = !lk_root_equal(&weights, &c->weights);
-        snprintf(out->what, sizeof out->what, "%s root %.16s..., now %.16s...", w ? "weights" : "state", lk_root_hex(w ? &c->weights : &c->state, old),
-                 lk_root_hex(w ? &weights : &state, new));
+        snprintf(out->what, sizeof out->what, "%s root %.16s..., now %.16s...", w ? "weights" : "state",
+                 lk_root_hex(w ? &c->weights : &c->state, old), lk_root_hex(w ? &weights : &state, new));
     }
     return LK_OK;
 }
 
 int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uint32_t from, uint32_t to,
-              void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg, struct lk_verify_result *out,
-              struct lk_err *err) {
+              void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg,
+              struct lk_verify_result *out, struct lk_err *err) {
     struct verifier v = {.store = store, .from = from, .to = to};
     int code = open_all(&v, math, run, err);
     *out = (struct lk_verify_result){.from = v.from, .to = to, .equal = true};
@@ -87,10 +89,14 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
         if ((code = lk__engine_gradient(&v.engine, &v.state, &row, err))) break;
         lk__engine_update(&v.engine, &v.state, &row);
         lk__ledger_compare(&v.rows[row.step - v.from - 1], &row, out->what, sizeof out->what);
-        if (*out->what) out->equal = false;
-        else code = check_roots(&v, out, err);
-        if (out->equal) out->steps++;
-        else out->first_difference = row.step;
+        if (*out->what)
+            out->equal = false;
+        else
+            code = check_roots(&v, out, err);
+        if (out->equal)
+            out->steps++;
+        else
+            out->first_difference = row.step;
         if (progress) progress(arg, row.step, v.from, to);
     }
     lk_free(v.rows);
