@@ -35,6 +35,7 @@ static void begin_queries(struct work *w) {
     for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
         vf lanes[LANE_VECTORS];
         for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
+        for (size_t c = 0; c < w->d && i + AHEAD < w->rows; c += 16) __builtin_prefetch(o + AHEAD * w->a->ldo + c, 0, 3);
         for (size_t c = 0; c < w->d; c += VL) {
             size_t n = smaller(VL, w->d - c), e = c / VL % LANE_VECTORS;
             lanes[e] = v_fma(v_load_n(dout + c, n), v_load_n(o + c, n), lanes[e]);

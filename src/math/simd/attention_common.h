@@ -7,6 +7,8 @@
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
+#define AHEAD 16 /* rows asked for ahead: a head's part of a row is too short for the hardware to follow */
+
 LK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 LK_INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 LK_INLINE size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -26,7 +28,10 @@ LK_INLINE void pack_rows(size_t rows, size_t d, const float *x, size_t ldx, floa
         for (size_t v = 0; v < width; v += VL) {
             size_t n = smaller(VL, d - c - v);
             if (n == VL)
-                for (size_t r = 0; r < rows; r++) v_store(panel + r * width + v, v_load(x + r * ldx + c + v));
+                for (size_t r = 0; r < rows; r++) {
+                    if ((c + v) % 16 == 0 && r + AHEAD < rows) __builtin_prefetch(x + (r + AHEAD) * ldx + c + v, 0, 3);
+                    v_store(panel + r * width + v, v_load(x + r * ldx + c + v));
+                }
             else
                 for (size_t r = 0; r < rows; r++) v_store(panel + r * width + v, v_load_n(x + r * ldx + c + v, n));
         }
@@ -40,7 +45,8 @@ LK_INLINE void pack_row_panels(size_t rows, size_t d, const float *x, size_t ldx
         size_t n = smaller(MICRO_ROWS, rows - i);
         for (size_t v = round_up(n, VL); v > 0;) {
             v -= VL;
-            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n, NULL);
+            const float *ahead = i + 2 * MICRO_ROWS <= rows ? x + (i + MICRO_ROWS + v) * ldx : NULL;
+            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n, ahead);
         }
     }
 }
