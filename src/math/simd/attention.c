@@ -132,7 +132,8 @@ static void output(const struct work *w, const struct tile *t) {
     for (size_t q = 0; q < t->n; q++) {
         vf r = v_set1(w->r[q]);
         float *o = w->o_out + (w->i + q) * w->a->ldo;
-        for (size_t c = 0; c < w->d; c += VL) v_store_n(o + c, v_mul(v_load(w->o + q * ldo + c), r), smaller(VL, w->d - c));
+        for (size_t c = 0; c < w->d; c += 16) __builtin_prefetch(o + w->a->ldo + c, 1, 3);
+        for (size_t c = 0; c < w->d; c += VL) store_up_to(o + c, v_mul(v_load(w->o + q * ldo + c), r), smaller(VL, w->d - c));
     }
     if (w->m_out) memcpy(w->m_out + w->i, w->m, t->n * sizeof *w->m);
     if (w->r_out) memcpy(w->r_out + w->i, w->r, t->n * sizeof *w->r);

@@ -149,7 +149,7 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
     end_chains(w);
     for (size_t i = 0; i < w->rows; i++)
         for (size_t c = 0; c < w->d; c += VL)
-            v_store_n(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)), smaller(VL, w->d - c));
+            store_up_to(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)), smaller(VL, w->d - c));
 }
 
 static void cut_scratch(struct work *w, float *from) {
@@ -186,7 +186,7 @@ void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const flo
     }
     for (size_t j = 0; j < a->queries; j++)
         for (size_t c = 0; c < d; c += VL) {
-            v_store_n(dk + (key_row + j) * a->ldk + kv + c, v_load(w.dk + j * w.dp + c), smaller(VL, d - c));
-            v_store_n(dv + (key_row + j) * a->ldv + kv + c, v_load(w.dv + j * w.dp + c), smaller(VL, d - c));
+            store_up_to(dk + (key_row + j) * a->ldk + kv + c, v_load(w.dk + j * w.dp + c), smaller(VL, d - c));
+            store_up_to(dv + (key_row + j) * a->ldv + kv + c, v_load(w.dv + j * w.dp + c), smaller(VL, d - c));
         }
 }

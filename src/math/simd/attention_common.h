@@ -22,18 +22,15 @@ LK_INLINE float *take(float **scratch, size_t floats) {
 /* B's order: columns in panels of MICRO_COLUMNS (the last as wide as it needs), each panel `rows` rows of whole vectors.
  * Copies rows x d from x, absent columns as zeros. */
 LK_INLINE void pack_rows(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
-    for (size_t c = 0; c < d; c += MICRO_COLUMNS) {
-        size_t width = smaller(MICRO_COLUMNS, round_up(d - c, VL));
-        float *panel = to + c * rows;
-        for (size_t v = 0; v < width; v += VL) {
-            size_t n = smaller(VL, d - c - v);
-            if (n == VL)
-                for (size_t r = 0; r < rows; r++) {
-                    if ((c + v) % 16 == 0 && r + AHEAD < rows) __builtin_prefetch(x + (r + AHEAD) * ldx + c + v, 0, 3);
-                    v_store(panel + r * width + v, v_load(x + r * ldx + c + v));
-                }
-            else
-                for (size_t r = 0; r < rows; r++) v_store(panel + r * width + v, v_load_n(x + r * ldx + c + v, n));
+    for (size_t r = 0; r < rows; r++, x += ldx) {
+        for (size_t c = 0; c < d && r + AHEAD < rows; c += 16) __builtin_prefetch(x + AHEAD * ldx + c, 0, 3);
+        for (size_t c = 0; c < d; c += MICRO_COLUMNS) {
+            size_t width = smaller(MICRO_COLUMNS, round_up(d - c, VL));
+            float *panel = to + c * rows + r * width;
+            for (size_t v = 0; v < width; v += VL) {
+                size_t n = smaller(VL, d - c - v);
+                v_store(panel + v, n == VL ? v_load(x + c + v) : v_load_n(x + c + v, n));
+            }
         }
     }
 }
@@ -65,6 +62,14 @@ LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, 
     for (size_t e = 0; e < d; e += SEGMENT)
         lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, lda, b + e * width, width, t, ldt,
                                             e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0});
+}
+
+/* n <= VL floats; whole vectors are the common case. */
+LK_INLINE void store_up_to(float *p, vf x, size_t n) {
+    if (n == VL)
+        v_store(p, x);
+    else
+        v_store_n(p, x, n);
 }
 
 LK_INLINE vi lane_numbers(void) {
