@@ -1,6 +1,6 @@
 # Tests. What each file of tests/ proves: tests/README.md.
-CHECKERS := $(BUILD)/tests/json_check $(BUILD)/tests/tamper
-comma := ,
+CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare)
+CHECKERS += $(if $(shell command -v $(NEON_CC)),$(BUILD)/tests/bare-arm64)
 
 ## test: install what is missing, build, run unit and end-to-end tests
 test:
@@ -15,4 +15,44 @@ e2e: all $(CHECKERS)
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
+# The engine for aarch64, without any library; only where the cross compiler is.
+ARM64_C := $(filter src/math/% src/model/% src/train/engine.c src/train/units.c src/train/schedule.c,$(LIB_C)) $(NEON_BASE)
+$(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
+	@mkdir -p $(BUILD)/arm64-train/include
+	@for h in jansson.h jansson_config.h; do ln -sf $$(find /usr/include -name $$h | head -n 1) $(BUILD)/arm64-train/include/; done
+	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
+	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
+	@cp $(BUILD)/arm64-train/tests/bare $@
 .PHONY: test test-programs e2e
+
+## check: floors, docs/commands.md, long files, formatting (CHECK_FORMAT=no leaves that out)
+CHECK_FORMAT ?= yes
+check: $(BIN)
+	@tools/layers.sh
+	@[ ! -e docs/commands.md ] || $(BUILD)/lockstep help --markdown | cmp -s - docs/commands.md || { echo "docs/commands.md is old: run make docs"; exit 1; }
+	@! wc -l $$(git ls-files 'src/*.c' 'src/*.h' 'include/*.h') | awk '$$2 != "total" && $$1 > 1000 { print $$2 ": " $$1 " lines, more than 1000"; bad = 1 } END { exit !bad }'
+	@[ $(CHECK_FORMAT) = no ] || ! command -v clang-format >/dev/null || [ ! -e .clang-format ] || \
+	  clang-format --dry-run $$(git ls-files 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'fuzz/*.c') 2>&1 | grep -c warning: | awk '$$1 { print "format: clang-format would change " $$1 " places" }'
+	@echo "check: ok"
+
+## test-sanitize: unit tests under address and undefined, then base, math and train under thread
+test-sanitize:
+	@time -p $(MAKE) --no-print-directory -s -j$$(nproc) SAN=address,undefined unit-all
+	@time -p $(MAKE) --no-print-directory -s -j$$(nproc) SAN=thread FLOORS="base math store data model train" ONLY_FLOORS="base math train" unit-all
+# every unit test, the failing ones in full
+unit-all: $(if $(ONLY_FLOORS),$(filter $(foreach f,$(ONLY_FLOORS),$(BUILD)/src/$f/%),$(TESTS)),$(TESTS))
+	@E2E=no TEST_SECONDS=$(or $(TEST_SECONDS),1800) tests/run.sh $^
+
+## fuzz: every parser's fuzzer for FUZZ_SECONDS (10) under address
+FUZZ_SECONDS ?= 10
+FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*_fuzz.c))
+fuzz:
+	@$(MAKE) --no-print-directory -s -j$$(nproc) CC=clang SAN=fuzzer-no-link,address $(FUZZERS:%=build/san-fuzzer-no-link-address/fuzz/%)
+	@for f in $(FUZZERS); do mkdir -p build/corpus/$$f && echo "== $$f" && \
+	  build/san-fuzzer-no-link-address/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 -artifact_prefix=build/corpus/$$f- build/corpus/$$f || exit 1; done
+	@echo "fuzz: ok"
+$(BUILD)/fuzz/%: fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address -o $@ $< $(LIB) $(LDLIBS)
+.PHONY: check test-sanitize unit-all fuzz
