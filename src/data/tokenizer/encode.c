@@ -3,37 +3,46 @@
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
 
-/* A direct-mapped cache of words of up to 15 bytes and 3 ids; README.md, "The cache". */
+/* A cache of words of up to 15 bytes: sets of two neighbours, the newer one first; README.md, "The cache". */
 #define CACHED_BYTES 15
-#define CACHED_IDS   3
+#define CACHED_IDS   3 /* more stand in `more` */
+#define CACHE_MOST   ((size_t)1 << 16)
 struct cached {
     uint64_t low, high; /* the bytes, zero-padded; the length in the last byte. high 0: empty */
     uint32_t ids[CACHED_IDS];
     uint32_t count;
 };
+#define BATCH 32
+struct found { /* a word whose end is known and whose set is on its way from memory */
+    uint64_t low, high;
+    size_t at, size, slot;
+};
 struct lk__encoder {
     const struct lk_tokenizer *t;
     struct lk__scratch scratch;
     struct cached *cache;
-    uint64_t mask;
+    uint32_t (*more)[16]; /* ids of words with more than 3, by slot */
+    uint64_t mask;        /* of the first slot of a set */
 };
 
 struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *t, size_t text_bytes) {
     struct lk__encoder *e = lk_calloc(1, sizeof *e);
     if (!e) return NULL;
     size_t slots = 64;
-    while (slots < text_bytes / 32 && slots < 65536) slots *= 2;
+    while (slots < text_bytes / 16 && slots < CACHE_MOST) slots *= 2;
     e->t = t;
-    e->mask = slots - 1;
+    e->mask = (slots - 1) & ~(uint64_t)1;
     e->cache = lk_calloc(slots, sizeof *e->cache);
-    if (e->cache) return e;
-    lk_free(e);
+    e->more = lk_alloc(slots * sizeof *e->more); /* written before it is read; pages that no word needs are never touched */
+    if (e->cache && e->more) return e;
+    lk__encoder_free(e);
     return NULL;
 }
 
 void lk__encoder_free(struct lk__encoder *e) {
     if (!e) return;
     lk_free(e->cache);
+    lk_free(e->more);
     lk_free(e->scratch.memory);
     lk_free(e);
 }
@@ -80,52 +89,95 @@ static inline uint64_t word_hash(uint64_t low, uint64_t high) {
     return h ^ h >> 32;
 }
 
-/* A word past the cache; *ids has room for its bytes. */
+/* A word past the cache; leaves room for the rest of a batch. */
 static int encode_word(struct lk__encoder *e, const uint8_t *word, size_t size, struct lk_tokens *out, struct lk_err *err) {
     if (size > LK__WORD_MAX)
         return lk_fail(err, LK_EINVAL, "one word of %zu bytes (a run of one kind of character); at most %zu", size,
                        LK__WORD_MAX);
-    if (lk__tokens_reserve(out, size)) return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
+    if (lk__tokens_reserve(out, size + BATCH * CACHED_BYTES))
+        return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
     int64_t n = lk__bpe(e->t, &e->scratch, word, size, out->ids + out->count);
     if (n < 0) return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
     out->count += (size_t)n;
     return 0;
 }
 
+/* A word of up to 15 bytes through the cache; out has room for 15 ids. */
+static inline size_t encode_cached(struct lk__encoder *e, const uint8_t *text, const struct found *w, uint32_t *out) {
+    struct cached *c = &e->cache[w->slot];
+    size_t which = c[0].low == w->low && c[0].high == w->high ? 0 : c[1].low == w->low && c[1].high == w->high ? 1 : 2;
+    if (which < 2) {
+        size_t n = c[which].count;
+        if (n <= CACHED_IDS)
+            memcpy(out, c[which].ids, sizeof c->ids);
+        else
+            memcpy(out, e->more[w->slot + which], n * sizeof *out);
+        return n;
+    }
+    size_t n = (size_t)lk__bpe(e->t, &e->scratch, text + w->at, w->size, out);
+    if (c[0].count > CACHED_IDS) memcpy(e->more[w->slot + 1], e->more[w->slot], c[0].count * sizeof *out);
+    c[1] = c[0];
+    c[0] = (struct cached){w->low, w->high, {0}, (uint32_t)n};
+    memcpy(n <= CACHED_IDS ? c[0].ids : e->more[w->slot], out, n * sizeof *out);
+    return n;
+}
+
+/* How many of the next 8 bytes are ASCII letters, from the first on. */
+static inline size_t letters_of_8(const uint8_t *p) {
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t x, y;
+    memcpy(&x, p, 8);
+    y = (x | 0x20 * ones) & ~high;
+    uint64_t others = ~((y + (0x80 - 'a') * ones) & ~(y + (0x80 - 'z' - 1) * ones) & ~x) & high;
+    return others ? (size_t)__builtin_ctzll(others) >> 3 : 8;
+}
+
+/* The end of a word, quickly if it is one of ASCII letters, as most are. */
+static inline size_t word_end(const uint8_t *text, size_t at, size_t size) {
+    if (size - at < 24) return lk__word_end(text, at, size);
+    size_t from = at + (text[at] == ' '), n = letters_of_8(text + from);
+    if (n == 8) n += letters_of_8(text + from + 8);
+    return n == 0 || n == 16 || text[from + n] >= 0x80 ? lk__word_end(text, at, size) : from + n;
+}
+
+/* Finds the next words, at most BATCH, and asks memory for their sets. */
+static size_t find_words(const struct lk__encoder *e, const uint8_t *text, size_t *at, size_t size, struct found *words) {
+    size_t n = 0;
+    for (; n < BATCH && *at < size; n++) {
+        struct found *w = &words[n];
+        size_t end = word_end(text, *at, size);
+        w->at = *at;
+        w->size = end - *at;
+        *at = end;
+        if (w->size == 1 || w->size > CACHED_BYTES) continue;
+        word_key(text + w->at, w->size, size - w->at, &w->low, &w->high);
+        w->slot = word_hash(w->low, w->high) & e->mask;
+        __builtin_prefetch(&e->cache[w->slot]);
+    }
+    return n;
+}
+
 int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
     const uint8_t *bytes = text;
-    size_t at = 0;
-    while (at < size) {
-        size_t end = lk__word_end(bytes, at, size), length = end - at;
-        if (length == 1) {
-            if (out->count == out->capacity && lk__tokens_reserve(out, (size - at) / 4 + 16)) goto no_memory;
-            out->ids[out->count++] = e->t->byte_id[bytes[at]];
-        } else if (length <= CACHED_BYTES) {
-            uint64_t low, high;
-            word_key(bytes + at, length, size - at, &low, &high);
-            struct cached *c = &e->cache[word_hash(low, high) & e->mask];
-            if (out->capacity - out->count < CACHED_BYTES && lk__tokens_reserve(out, (size - at) / 4 + 16)) goto no_memory;
-            uint32_t *ids = out->ids + out->count;
-            if (c->low == low && c->high == high) {
-                memcpy(ids, c->ids, sizeof c->ids);
-                out->count += c->count;
+    struct found words[BATCH];
+    for (size_t at = 0; at < size;) {
+        size_t n = find_words(e, bytes, &at, size, words);
+        if (out->capacity - out->count < BATCH * CACHED_BYTES &&
+            lk__tokens_reserve(out, BATCH * CACHED_BYTES + (size - at) / 4))
+            return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+        for (size_t i = 0; i < n; i++) {
+            const struct found *w = &words[i];
+            if (w->size == 1) {
+                out->ids[out->count++] = e->t->byte_id[bytes[w->at]];
+            } else if (w->size <= CACHED_BYTES) {
+                out->count += encode_cached(e, bytes, w, out->ids + out->count);
             } else {
-                size_t n = (size_t)lk__bpe(e->t, &e->scratch, bytes + at, length, ids);
-                out->count += n;
-                if (n <= CACHED_IDS) {
-                    *c = (struct cached){low, high, {0}, (uint32_t)n};
-                    memcpy(c->ids, ids, n * sizeof *ids);
-                }
+                int code = encode_word(e, bytes + w->at, w->size, out, err);
+                if (code) return code;
             }
-        } else {
-            int code = encode_word(e, bytes + at, length, out, err);
-            if (code) return code;
         }
-        at = end;
     }
     return 0;
-no_memory:
-    return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
 }
 
 /* --- pieces on a pool ---------------------------------------------------------------------------------------------------
