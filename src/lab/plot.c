@@ -118,19 +118,25 @@ static int raw_curve(const struct plot *p, struct lk_buf *out) {
     return bad | lk_buf_printf(out, "'/>\n");
 }
 
+/* The mean of the steps around each, an eightieth of the run to either side (fewer near the ends), so that it does not lag.
+ */
 static int smooth_curve(const struct plot *p, struct lk_buf *out) {
-    double mean = 0, weight = 0, keep = p->count > 40 ? 1 - 40.0 / (double)p->count : 0;
+    size_t reach = p->count / 80, low = 0, high = 0; /* [low, high): the rows in `sum` */
+    double sum = 0;
+    size_t finite = 0;
     long last = -1;
     bool first = true;
     int bad = lk_buf_printf(out, "<path class='s' d='");
     for (size_t i = 0; i < p->count; i++) {
-        double v = p->rows[i].loss, x = x_of(p, p->rows[i].step);
-        if (v - v != 0) continue;
-        mean = keep * mean + (1 - keep) * v;
-        weight = keep * weight + (1 - keep);
-        if ((long)x == last) continue;
+        size_t near = i < p->count - 1 - i ? i : p->count - 1 - i, half = near < reach ? near : reach;
+        for (; high <= i + half; high++)
+            if (p->rows[high].loss - p->rows[high].loss == 0) sum += p->rows[high].loss, finite++;
+        for (; low < i - half; low++)
+            if (p->rows[low].loss - p->rows[low].loss == 0) sum -= p->rows[low].loss, finite--;
+        double x = x_of(p, p->rows[i].step);
+        if ((long)x == last || !finite) continue;
         last = (long)x;
-        bad |= lk_buf_printf(out, "%c%.1f %.1f", first ? 'M' : 'L', x, y_of(p, mean / weight));
+        bad |= lk_buf_printf(out, "%c%.1f %.1f", first ? 'M' : 'L', x, y_of(p, sum / (double)finite));
         first = false;
     }
     return bad | lk_buf_printf(out, "'/>\n");
