@@ -116,29 +116,54 @@ static int put_mask(struct lk__splitter *s, bool masked, struct lk_err *err) {
     return 0;
 }
 
-static int put_token(struct lk__splitter *s, uint32_t id, bool masked, struct lk_err *err) {
+/* Writes count tokens that fit in one buffer and between two entries of the index. */
+static int put_run(struct lk__splitter *s, const uint32_t *ids, size_t count, struct lk_err *err) {
     uint8_t *p;
-    int code = room(s, LK__TOKENS, s->token_bytes, &p, err);
-    if (code) return code;
-    for (uint32_t i = 0; i < s->token_bytes; i++) p[i] = (uint8_t)(id >> (8 * i));
+    uint64_t bytes = 0;
     if (s->tokens % LK__INDEX_EVERY == 0) {
-        if ((code = room(s, LK__INDEX, 8, &p, err))) return code;
+        int code = room(s, LK__INDEX, 8, &p, err);
+        if (code) return code;
         lk__put_u64(p, s->bytes + s->document_bytes);
     }
-    if ((masked || s->masked) && (code = put_mask(s, masked, err))) return code;
-    s->document_bytes += s->lengths[id];
-    s->tokens++;
+    int code = room(s, LK__TOKENS, count * s->token_bytes, &p, err);
+    if (code) return code;
+    for (size_t i = 0; i < count; i++, p += s->token_bytes) {
+        bytes += s->lengths[ids[i]];
+        p[0] = (uint8_t)ids[i];
+        p[1] = (uint8_t)(ids[i] >> 8);
+        if (s->token_bytes == 2) continue;
+        p[2] = (uint8_t)(ids[i] >> 16);
+        p[3] = (uint8_t)(ids[i] >> 24);
+    }
+    s->document_bytes += bytes;
+    s->tokens += count;
     return 0;
+}
+
+static int put_tokens(struct lk__splitter *s, const uint32_t *ids, size_t count, size_t masked, struct lk_err *err) {
+    int code = 0;
+    while (!code && count) {
+        size_t run = LK__INDEX_EVERY - (size_t)(s->tokens % LK__INDEX_EVERY);
+        if (run > count) run = count;
+        if (masked || s->masked) { /* the mask is written token by token */
+            run = 1;
+            if ((code = put_mask(s, masked > 0, err))) return code;
+            masked -= masked > 0;
+        }
+        code = put_run(s, ids, run, err);
+        ids += run;
+        count -= run;
+    }
+    return code;
 }
 
 int lk__splitter_tokens(struct lk__splitter *s, const uint32_t *ids, size_t count, size_t masked, struct lk_err *err) {
     int code = 0;
     if (!s->begun) {
         s->begun = true;
-        code = put_token(s, s->end, false, err);
+        code = put_tokens(s, &s->end, 1, 0, err);
     }
-    for (size_t i = 0; !code && i < count; i++) code = put_token(s, ids[i], i < masked, err);
-    return code;
+    return code ? code : put_tokens(s, ids, count, masked, err);
 }
 
 int lk__splitter_document(struct lk__splitter *s, struct lk__row *row, struct lk_err *err) {
@@ -147,7 +172,7 @@ int lk__splitter_document(struct lk__splitter *s, struct lk__row *row, struct lk
     int code = room(s, LK__ENDS, 8, &p, err);
     if (code) return code;
     lk__put_u64(p, s->tokens);
-    if ((code = put_token(s, s->end, false, err))) return code;
+    if ((code = put_tokens(s, &s->end, 1, 0, err))) return code;
     if ((code = room(s, LK__DOCUMENTS, LK__DOCUMENT_BYTES, &p, err))) return code;
     row->byte_begin = s->bytes;
     lk__row_put(row, p);
