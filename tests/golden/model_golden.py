@@ -32,6 +32,16 @@ def random_words(seed, purpose, step, sample, layer, element):
     return philox([np.broadcast_to(x, shape) for x in (element, layer, sample, step)], key)
 
 
+def random_word(seed, purpose, step, sample, layer, element):
+    """Word 0 for one counter, on Python's integers."""
+    c0, c1, c2, c3, k0, k1 = element, layer, sample, step, seed & 0xFFFFFFFF, (seed >> 32) ^ (purpose << 24)
+    for _ in range(10):
+        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & 0xFFFFFFFF, (a >> 32) ^ c3 ^ k1, a & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0
+
+
 def permute(seed, epoch, n, index):
     """Sample order: a Feistel network of four rounds, cycles walked until they are in range (src/base/README.md)."""
     bits = 2
@@ -42,8 +52,7 @@ def permute(seed, epoch, n, index):
     while True:
         left, right = x >> half, x & mask
         for r in range(4):
-            word = int(random_words(seed, 2, epoch, r, 0, right)[0])
-            left, right = right, left ^ (word & mask)
+            left, right = right, left ^ (random_word(seed, 2, epoch, r, 0, right) & mask)
         x = left << half | right
         if x < n:
             return x
