@@ -81,8 +81,10 @@ static struct pair log_pair(double x) {
     double sh = f / g.h;
     struct pair p = two_product(sh, g.h);
     double sl = (((f - p.h) - p.l) - sh * g.l) / g.h;
-    double z = sh * sh, t = 1.0 / 23.0;
-    for (int i = 21; i >= 3; i -= 2) t = t * z + 1.0 / i;
+    static const double c[] = {1.0 / 23.0, 1.0 / 21.0, 1.0 / 19.0, 1.0 / 17.0, 1.0 / 15.0, 1.0 / 13.0,
+                               1.0 / 11.0, 1.0 / 9.0,  1.0 / 7.0,  1.0 / 5.0,  1.0 / 3.0};
+    double z = sh * sh, t = c[0];
+    for (unsigned i = 1; i < sizeof c / sizeof *c; i++) t = t * z + c[i];
     double tail = 2 * sl + (2 * sh) * (z * t);
     struct pair a = two_sum(n * LN2_H, 2 * sh);
     double l = a.l + (n * LN2_L + tail);
