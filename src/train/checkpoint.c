@@ -65,16 +65,20 @@ static bool has_root(const struct roots *r, const struct lk_root *root) {
 }
 static int kept_state(void *arg, struct lk_bytes key, struct lk_bytes value) {
     (void)key;
-    if (value.size == 65 && ((const char *)value.data)[64] == 1) add_root(arg, value.data);
-    return 0;
+    struct roots *r = arg;
+    if (value.size == 65 && ((const char *)value.data)[64] == 1) add_root(r, value.data);
+    return r->code;
 }
-/* A state's manifest and its three arrays. */
+/* A state's manifest and its three arrays. Of a manifest that is lost or damaged nothing can be loaded, so nothing is
+ * needed; any other failure to read it leaves open what is. */
 static void expand(struct lk_store *store, const struct lk_root *state, struct roots *out) {
     static const char *keys[] = {"weights", "moments1", "moments2"};
     json_t *manifest;
     struct lk_root root;
     add_root(out, state);
-    if (lk_manifest_get(store, state, "checkpoint", &manifest, NULL)) return;
+    int code = lk_manifest_get(store, state, "checkpoint", &manifest, NULL);
+    if (code && code != LK_ENOTFOUND && code != LK_ECORRUPT) out->code = code;
+    if (code) return;
     for (int i = 0; i < 3; i++) {
         const char *hex = json_string_value(json_object_get(manifest, keys[i]));
         if (hex && lk_root_parse(hex, &root)) add_root(out, &root);
@@ -82,17 +86,18 @@ static void expand(struct lk_store *store, const struct lk_root *state, struct r
     json_decref(manifest);
 }
 /* Removes the blobs of dropped states that no kept checkpoint of any run needs. A failure leaves garbage for gc, nothing
- * worse. */
+ * worse. The write lock keeps other runs from committing a checkpoint meanwhile; what was removed before one of them got
+ * that lock, its commit misses. */
 static void remove_states(struct lk_store *store, const struct roots *dropped) {
     struct roots states = {0}, needed = {0}, victims = {0};
     struct lk_kv_txn *t;
-    if (!dropped->count || lk_kv_begin(store->kv, false, &t, NULL)) return;
+    if (!dropped->count || lk_kv_begin(store->kv, true, &t, NULL)) return;
     states.code = lk_kv_scan(t, lk_bytes("c/", 2), lk_bytes("c0", 2), kept_state, &states, NULL);
-    lk_kv_abort(t);
     for (size_t i = 0; i < states.count; i++) expand(store, &states.list[i], &needed);
     for (size_t i = 0; i < dropped->count; i++) expand(store, &dropped->list[i], &victims);
     for (size_t i = 0; i < victims.count && !states.code && !needed.code; i++)
         if (!has_root(&needed, &victims.list[i])) lk_blob_delete(store->blobs, &victims.list[i], NULL);
+    lk_kv_abort(t);
     lk_free(states.list);
     lk_free(needed.list);
     lk_free(victims.list);
@@ -119,8 +124,10 @@ int lk__checkpoint_drop(struct lk_store *store, const char *run, const struct lk
     return lk_kv_commit(t, LK_DURABLE, NULL, err);
 }
 
-/* The transaction: the new row, older ones dropped beyond `keep`, the record, the ledger. */
-static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roots *dropped, struct lk_err *err) {
+/* The transaction: the new row, older ones dropped beyond `keep`, the record, the ledger. LK_ENOTFOUND: one of the blobs
+ * was there when it was put, so nothing was written, and another run that no longer needed it has removed it since. */
+static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4], struct roots *dropped,
+                  struct lk_err *err) {
     struct lk_checkpoint *list = NULL;
     size_t count = 0;
     struct lk_kv_txn *t;
@@ -130,7 +137,10 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roo
         lk_free(list);
         return code;
     }
-    code = put_row(t, s->run, c, err);
+    for (int i = 0; i < 4 && !code; i++)
+        if (!lk_blob_exists(s->store->blobs, &blobs[i]))
+            code = lk_fail(err, LK_ENOTFOUND, "a blob of the checkpoint was removed while it was saved");
+    if (!code) code = put_row(t, s->run, c, err);
     uint32_t kept = 1;
     for (size_t i = count; i-- > 0 && !code;) {
         if (list[i].step == c->step || !list[i].kept || (s->keep == 0 || kept++ < s->keep)) continue;
@@ -148,25 +158,35 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, struct roo
     return code;
 }
 
-static int save(struct lk__saver *s, struct lk_err *err) {
+/* The three arrays and the manifest that names them. */
+static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err *err) {
     const struct lk_state *state = s->state;
+    const float *arrays[] = {state->weights, state->moments1, state->moments2};
+    int code = LK_OK;
+    for (int i = 0; i < 3 && !code; i++) code = put_array(s->store->blobs, state->layout, arrays[i], &blobs[i], err);
+    if (code) return code;
+    json_t *manifest = lk__state_manifest(state, &blobs[0], &blobs[1], &blobs[2]);
+    code = manifest ? lk_manifest_put(s->store, manifest, &blobs[3], err)
+                    : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
+    json_decref(manifest);
+    return code;
+}
+
+static int save(struct lk__saver *s, struct lk_err *err) {
     struct lk_checkpoint c = {.step = s->result.step, .kept = true};
-    struct lk_root m1, m2;
+    struct lk_root blobs[4];
     struct roots dropped = {0};
     char hex[LK_ROOT_HEX];
-    int code = put_array(s->store->blobs, state->layout, state->weights, &c.weights, err);
-    if (!code) code = put_array(s->store->blobs, state->layout, state->moments1, &m1, err);
-    if (!code) code = put_array(s->store->blobs, state->layout, state->moments2, &m2, err);
-    if (code) return code;
-    json_t *manifest = lk__state_manifest(state, &c.weights, &m1, &m2);
-    code =
-        manifest ? lk_manifest_put(s->store, manifest, &c.state, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
-    json_decref(manifest);
-    if (code) return code;
-    if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex))) ||
-        json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex))))
-        return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-    code = commit(s, &c, &dropped, err);
+    int code = LK_ENOTFOUND;
+    for (int attempt = 0; attempt < 3 && code == LK_ENOTFOUND; attempt++) {
+        if ((code = put_state(s, blobs, err))) return code;
+        c.weights = blobs[0];
+        c.state = blobs[3];
+        if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex))) ||
+            json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex))))
+            return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+        code = commit(s, &c, blobs, &dropped, err);
+    }
     if (!code) remove_states(s->store, &dropped);
     lk_free(dropped.list);
     s->result = c;
