@@ -85,14 +85,18 @@ static int mark_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     return m->code;
 }
 
-static void mark_children(struct marks *m) {
+/* A blob that is not there names nothing; one that can't be read now may name what must stay. */
+static int mark_children(struct marks *m, struct lk_err *err) {
     for (; m->done < m->count && !m->code; m->done++) {
         struct lk_blob blob;
         struct lk_root root = m->list[m->done];
-        if (lk_blob_open(m->store->blobs, &root, false, &blob, NULL)) continue;
+        int code = lk_blob_open(m->store->blobs, &root, false, &blob, err);
+        if (code == LK_ENOTFOUND) continue;
+        if (code) return lk_fail_prefix(err, code, "nothing was removed, for what is needed can't be told");
         if (blob.size && blob.data[0] == '{') mark_text(m, (const char *)blob.data, blob.size);
         lk_blob_close(&blob);
     }
+    return LK_OK;
 }
 
 struct sweep {
@@ -109,9 +113,12 @@ static int sweep_one(void *arg, const struct lk_root *root, uint64_t size, int64
         s->result->kept_bytes += size;
         return 0;
     }
+    int code = s->dry_run ? LK_OK : lk_blob_delete(s->marks->store->blobs, root, s->err);
+    if (code == LK_ENOTFOUND) return 0; /* another gc or a run's own pruning was faster */
+    if (code) return code;
     s->result->blobs++;
     s->result->bytes += size;
-    return s->dry_run ? 0 : lk_blob_delete(s->marks->store->blobs, root, s->err);
+    return 0;
 }
 
 int lk_gc(struct lk_store *store, int64_t grace_ms, bool dry_run, struct lk_gc_result *out, struct lk_err *err) {
@@ -123,7 +130,7 @@ int lk_gc(struct lk_store *store, int64_t grace_ms, bool dry_run, struct lk_gc_r
     if (code) return code;
     code = lk_kv_scan(t, lk_bytes("", 0), lk_bytes("", 0), mark_row, &m, err);
     lk_kv_abort(t);
-    if (!code) mark_children(&m);
+    if (!code) code = mark_children(&m, err);
     if (m.code) code = lk_fail(err, m.code, "no memory to collect garbage");
     struct sweep s = {&m, before, dry_run, out, err};
     if (!code) code = lk_blobs_list(store->blobs, dry_run ? -1 : grace_ms, sweep_one, &s, err);

@@ -153,11 +153,13 @@ static int publish(struct writer *w, const struct lk_root *root, struct lk_err *
     int rc = lk_dir_make(parent, err);
     if (rc != 0) return rc;
     if (lk_file_exists(path)) {
-        if (same_content(w, path)) {
+        bool same = same_content(w, path);
+        /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
+        if (same && utimensat(AT_FDCWD, path, NULL, 0) == 0) {
             unlink(w->path);
             return lk_dir_sync(parent, err); /* its own writer may not have come this far */
         }
-        lk_log_warn("%s was damaged; it is replaced by a good copy", path);
+        if (!same) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
     }
     if (lk__rename(w->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", w->path, path);
     return lk_dir_sync(parent, err);
