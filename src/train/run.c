@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- The lock: the kernel releases it when its holder dies, however it dies ---------------------------------------------
@@ -35,7 +36,9 @@ int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_e
     char pid[32] = "";
     int fd, code = lock_file(store, name, true, &fd, err);
     if (code) return code;
-    if (flock(fd, LOCK_EX | LOCK_NB)) {
+    int tries = 10; /* whoever asks whether the run is being trained holds the lock for a moment */
+    while (flock(fd, LOCK_EX | LOCK_NB) && --tries > 0) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    if (!tries) {
         ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
         if (n > 0) pid[strcspn(pid, "\n")] = 0;
         close(fd);
@@ -125,6 +128,10 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     if (code) return code;
     snprintf(out->name, sizeof out->name, "%s", name);
     code = lk_run_config_from_json(json_object_get(record, "config"), &out->config, err);
+    const struct lk_run_config *c = &out->config;
+    if (!code && (c->sequences % c->grains || (uint64_t)c->sequences * c->context > UINT32_MAX))
+        code = lk_fail(err, LK_ECORRUPT, "the run's record: %u sequences of %u in %u grains are no possible batch",
+                       c->sequences, c->context, c->grains);
     if (!code) code = record_root(record, "identity", &out->identity, err);
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);

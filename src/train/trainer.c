@@ -18,7 +18,6 @@ struct lk_trainer {
     struct lk_plan plan;
     json_t *record; /* as it is to be written with the next checkpoint */
     int lock;
-    bool unsaved; /* the state has changed since the last checkpoint was started */
 };
 
 /* --- Opening
@@ -176,6 +175,8 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         struct lk_err why = {0};
         if (!list[i].kept) continue;
         code = lk_checkpoint_load(t->store, &list[i].state, &t->state, &why);
+        if (!code && t->state.updates != list[i].step)
+            code = lk_fail(&why, LK_ECORRUPT, "its state is that of step %llu", (unsigned long long)t->state.updates);
         if (code)
             warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, list[i].step);
         int drop = code == LK_ECORRUPT || code == LK_ENOTFOUND ? lk__checkpoint_drop(t->store, t->run.name, &list[i], &why)
@@ -247,7 +248,10 @@ static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
     bool saved;
     int code = lk__saver_wait(t->saver, &saved, &c, err);
     if (code) return lk_fail_prefix(err, code, "the checkpoint could not be written");
-    if (saved && t->hooks.checkpoint) t->hooks.checkpoint(t->hooks.arg, &c);
+    if (!saved) return LK_OK;
+    if (set_root(t->record, "weights_root", &c.weights) || set_root(t->record, "state_root", &c.state))
+        return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+    if (t->hooks.checkpoint) t->hooks.checkpoint(t->hooks.arg, &c);
     return LK_OK;
 }
 
@@ -258,7 +262,6 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
                !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
     json_t *copy = set ? json_deep_copy(t->record) : NULL;
     if (!copy) return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-    t->unsaved = false;
     return lk__saver_start(t->saver, &t->state, (uint32_t)t->state.updates, copy, err);
 }
 
@@ -290,7 +293,6 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if (code) return code;
     lk__engine_update(&t->engine, &t->state, &row);
-    t->unsaved = true;
     row.seconds = (double)(lk_clock_ns() - began) * 1e-9;
     if ((code = lk__ledger_append(t->ledger, &row, err))) return code;
     if (t->hooks.step) t->hooks.step(t->hooks.arg, &row, c->steps);
@@ -333,6 +335,8 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     }
     if (!code) code = wait_saver(t, err);
     if (code == LK_EDIVERGED) { /* this machine's state is suspect: keep the checkpoint that is there */
+        struct lk_err ignored;
+        wait_saver(t, &ignored); /* its record must not come after ours */
         set_string(t->record, "state", "failed");
         set_string(t->record, "error", err->message);
         put_record(t, false, NULL);
