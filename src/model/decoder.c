@@ -40,9 +40,10 @@ struct cutter {
     struct lk_arena *arena;
     size_t bytes;
 };
+#define TOO_MUCH (SIZE_MAX / 4) /* what can't be had in any case: no sum of such sizes may come round to a small one */
 static float *cut(struct cutter *c, size_t floats) {
-    size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-    c->bytes += bytes;
+    size_t bytes = floats < TOO_MUCH / 8 ? (floats * sizeof(float) + 63) / 64 * 64 : TOO_MUCH;
+    c->bytes = bytes < TOO_MUCH - c->bytes ? c->bytes + bytes : TOO_MUCH;
     if (!c->arena) return NULL;
     float *p = lk_arena_take(c->arena, bytes);
     LK_ASSERT(p);

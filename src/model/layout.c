@@ -4,7 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ALIGN_FLOATS 16
+#define ALIGN_FLOATS  16
+#define HEADS_MOST    65536
+#define HEAD_DIM_MOST 1024         /* the reference keeps a head on the stack */
+#define TENSOR_MOST   4294967296.0 /* elements: their random numbers are counted in 32 bits (docs/numerics.md, section 10) \
+                                    */
 
 int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)
@@ -22,12 +26,23 @@ int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->family == LK_GPT2 && (c->kv_heads != c->heads || c->heads * c->head_dim != c->width))
         return lk_fail(err, LK_EINVAL,
                        "[model] the gpt2 family has kv_heads = heads and heads times the head size = width");
+    if (c->head_dim > HEAD_DIM_MOST || c->heads > HEADS_MOST)
+        return lk_fail(err, LK_EINVAL, "[model] heads = %u of size %u: at most %d of at most %d", c->heads, c->head_dim,
+                       HEADS_MOST, HEAD_DIM_MOST);
     double parameters = (double)c->vocab * c->width * (c->tied ? 1 : 2) +
                         (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) +
                                              3.0 * c->width * c->ffn);
     if (parameters > 1e11)
         return lk_fail(err, LK_EINVAL, "[model] about %.3g parameters: more than 1e11 are not supported", parameters);
-    if (!(c->norm_epsilon > 0) || !(c->init_std > 0) || (c->family == LK_LLAMA && !(c->rope_theta > 1)))
+    double rows = c->vocab, q = (double)c->heads * c->head_dim;
+    rows = rows > c->ffn ? rows : c->ffn;
+    rows = rows > q ? rows : q;
+    if (c->family == LK_GPT2) rows = rows > c->context ? rows : c->context;
+    if (c->family == LK_GPT2) rows = rows > 3.0 * c->width ? rows : 3.0 * c->width;
+    if (rows * c->width > TENSOR_MOST)
+        return lk_fail(err, LK_EINVAL, "[model] width = %u makes a matrix of %.0f elements: at most %.0f", c->width,
+                       rows * c->width, TENSOR_MOST);
+    if (!((float)c->norm_epsilon > 0) || !(c->init_std > 0) || (c->family == LK_LLAMA && !(c->rope_theta > 1)))
         return lk_fail(err, LK_EINVAL, "[model] norm_epsilon and init_std must be positive, rope_theta greater than 1");
     return LK_OK;
 }

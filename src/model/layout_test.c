@@ -141,6 +141,9 @@ static void impossible_configurations_name_their_keys(void **state) {
     WITH(c.init_std = -1, "init_std");
     WITH(c.rope_theta = 1, "rope_theta");
     WITH((c.vocab = 2000000000, c.width = 1048576), "parameters");
+    WITH((c.vocab = 60000000, c.width = 84), "5040000000 elements");
+    WITH((c.width = 2, c.heads = c.kv_heads = 65536, c.head_dim = 65536), "at most 1024");
+    WITH(c.norm_epsilon = 1e-60, "norm_epsilon");
     WITH((c = gpt2, c.kv_heads = 1), "gpt2");
     WITH((c = gpt2, c.head_dim = 6), "gpt2");
 }

@@ -36,7 +36,7 @@ static const struct lk_option options[] = {
     U32("model", "context", context, "256", 1, 4194304, true, "positions in a sequence"),
     U32("model", "vocab", vocab, "", 2, MANY, true, "rows of the embedding; the tokenizer's by default, may be larger"),
     BOOL("model", "tied", tied, "true", true, "output matrix = embedding"),
-    F64("model", "norm_epsilon", norm_epsilon, "1e-5", 0, 1, true, "added to the mean square in the norms"),
+    F64("model", "norm_epsilon", norm_epsilon, "1e-5", 1e-30, 1, true, "added to the mean square in the norms"),
     F64("model", "rope_theta", rope_theta, "10000", 1, 1e12, true, "base of the rotary angles (llama)"),
     F64("model", "init_std", init_std, "0.02", 0, 10, true, "standard deviation of initial matrices"),
     U32("batch", "sequences", sequences, "16", 1, 16777216, true, "sequences in a batch"),
@@ -49,7 +49,7 @@ static const struct lk_option options[] = {
     F64("optimizer", "learning_rate", learning_rate, "1e-3", 0, 1000, true, "peak rate"),
     F64("optimizer", "beta1", beta1, "0.9", 0, 0.999999999, true, "AdamW: decay of the first moment"),
     F64("optimizer", "beta2", beta2, "0.95", 0, 0.999999999, true, "AdamW: decay of the second moment"),
-    F64("optimizer", "epsilon", epsilon, "1e-8", 0, 1, true, "AdamW: added to the root of the second moment"),
+    F64("optimizer", "epsilon", epsilon, "1e-8", 1e-30, 1, true, "AdamW: added to the root of the second moment"),
     F64("optimizer", "weight_decay", weight_decay, "0.1", 0, 1000, true, "AdamW: decay of matrices and embeddings"),
     F64("optimizer", "clip", clip, "1", 0, 1e30, true, "greatest norm of the gradient; 0: no clipping"),
     {"optimizer", "schedule", LK_O_ENUM, FIELD(schedule), "cosine", 0, 0, "cosine|linear|constant", true,
@@ -227,6 +227,9 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
         for (c->grains = 8; c->sequences % c->grains; c->grains /= 2) {}
     if (c->sequences % c->grains)
         return lk_fail(err, LK_EINVAL, "batch.grains = %u must divide batch.sequences = %u", c->grains, c->sequences);
+    if ((uint64_t)c->sequences * c->context > UINT32_MAX)
+        return lk_fail(err, LK_EINVAL, "batch.sequences = %u times model.context = %u is more than %u tokens a batch",
+                       c->sequences, c->context, UINT32_MAX);
     c->warmup = or_else(c->warmup, c->steps / 20);
     c->decay = or_else(c->decay, c->steps);
     if (!c->decay) c->decay = c->steps;

@@ -72,6 +72,9 @@ static void derived_defaults_are_filled_in(void **state) {
     c.grains = 5;
     FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "batch.grains = 5 must divide batch.sequences = 16");
     c = good();
+    c.sequences = 16777216, c.context = 256;
+    FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "more than 4294967295 tokens");
+    c = good();
     c.vocab = 299;
     FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "model.vocab = 299 is smaller than the tokenizer's 300");
     c = good();
