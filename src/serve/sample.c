@@ -57,12 +57,13 @@ static double uniform(uint64_t seed, uint32_t position) {
 uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *s, uint32_t position,
                          uint64_t *heap) {
     LK_NUMERIC_SCOPE();
-    if (s->temperature == 0 || tokens == 1) return greatest(logits, tokens);
     float t = (float)s->temperature;
+    if (t == 0 || tokens == 1) return greatest(logits, tokens);
     uint32_t n = tokens;
     for (uint32_t i = 0; i < n; i++) heap[i] = pack(logits[i] / t, i);
     for (uint32_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
     float first = packed_value(heap[0]);
+    if (first - first != 0) return greatest(logits, tokens); /* divided by so little that they are infinite */
     double total = 0, u = uniform(s->seed, position);
     uint32_t kept = s->top_k && s->top_k < n ? s->top_k : n;
     /* The total, in order of ids when everything is kept, in order of rank when only a few are. */

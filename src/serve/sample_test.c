@@ -104,6 +104,14 @@ static void greedy_ties_go_to_the_lowest_id(void **state) {
         assert_int_equal(lk_sample_token(x, 6, &s, p, workspace), 1);
         assert_int_equal(lk_sample_token(zeros, 3, &s, p, workspace), 0);
     }
+    /* so near to 0 that a logit divided by it is infinite */
+    const float low[] = {-7, -3, -5};
+    static const double near[] = {1e-300, 1e-50, 1e-44, 1e-39};
+    for (size_t i = 0; i < sizeof near / sizeof *near; i++) {
+        s = (struct lk_sampling){.temperature = near[i], .top_p = 0.95};
+        assert_int_equal(lk_sample_token(x, 6, &s, 9, workspace), 1);
+        assert_int_equal(lk_sample_token(low, 3, &s, 9, workspace), 1);
+    }
 }
 
 /* Frequencies are the softmax's; another seed or position draws another sequence. */
