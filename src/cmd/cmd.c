@@ -206,7 +206,13 @@ int cmd_open_math(struct cmd_context *c) {
 }
 
 int cmd_print_json(json_t *value) {
-    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY) || putchar('\n') == EOF;
+    if (!value) {
+        fprintf(stderr,
+                "lockstep: cannot print the result as JSON: it holds text that is not UTF-8, or memory is out; leave "
+                "out --json\n");
+        return CMD_FAILED;
+    }
+    int failed = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY) || putchar('\n') == EOF;
     json_decref(value);
     return failed ? CMD_FAILED : CMD_OK;
 }
