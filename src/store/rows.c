@@ -94,9 +94,9 @@ static int not_found(struct lk_kv_txn *txn, char table, const char *kind, const 
         snprintf(rest, room, "; there is none at all");
     else {
         int n = snprintf(rest, room, "; there %s", c->count == 1 ? "is" : "are");
-        for (size_t i = 0; i < c->count && i < 3; i++)
+        for (size_t i = 0; i < c->count && i < 3 && n >= 0 && (size_t)n < room; i++)
             n += snprintf(rest + n, room - (size_t)n, "%s %s", i ? "," : "", c->names[i]);
-        if (c->count > 3) snprintf(rest + n, room - (size_t)n, " and more");
+        if (c->count > 3 && n >= 0 && (size_t)n < room) snprintf(rest + n, room - (size_t)n, " and more");
     }
     for (size_t i = 0; i < c->count; i++) lk_free(c->names[i]);
     lk_free(c);
