@@ -50,7 +50,8 @@ FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*_fuzz.c))
 fuzz:
 	@$(MAKE) --no-print-directory -s -j$$(nproc) CC=clang SAN=fuzzer-no-link,address $(FUZZERS:%=build/san-fuzzer-no-link-address/fuzz/%)
 	@for f in $(FUZZERS); do mkdir -p build/corpus/$$f && echo "== $$f" && \
-	  build/san-fuzzer-no-link-address/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 -artifact_prefix=build/corpus/$$f- build/corpus/$$f || exit 1; done
+	  build/san-fuzzer-no-link-address/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/corpus/$$f- build/corpus/$$f \
+	    >build/corpus/$$f.log 2>&1 || { tail -n 60 build/corpus/$$f.log; exit 1; }; tail -n 1 build/corpus/$$f.log; done
 	@echo "fuzz: ok"
 $(BUILD)/fuzz/%: fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
