@@ -7,6 +7,8 @@ SAN     ?=
 INSTALL ?= yes
 PREFIX  ?= /usr/local
 TEXT    ?=
+# V=1 shows the commands
+Q := $(if $(V),,@)
 # Floors in order; a floor may use itself and those before it. A shorter list builds a part: make FLOORS="base math" unit
 FLOORS  ?= base math store data model train serve lab cmd
 
@@ -57,22 +59,23 @@ all: $(LIB) $(BIN)
 $(LIB): $(OBJ)
 	@rm -f $@; $(AR) rcs $@ $^
 $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@echo "  $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
 $(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@mkdir -p $(@D); echo "  $@"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 define ISA_RULE
 $(BUILD)/$1/%.o: %.c
-	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$1) -O3 -DLK_ISA=$1 -DLK_ISA_$1=1 -MMD -MP -c -o $$@ $$<
+	@mkdir -p $$(@D); echo "  $$@"
+	$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$1) -O3 -DLK_ISA=$1 -DLK_ISA_$1=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call ISA_RULE,$i)))
 define REF_RULE
 $(BUILD)/ref-$1/%.o: %.c
-	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $(if $(filter fma,$1),$$(FLAGS_fma)) -DLK_REF=$1 -DLK_REF_$1=1 -MMD -MP -c -o $$@ $$<
+	@mkdir -p $$(@D); echo "  $$@"
+	$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $(if $(filter fma,$1),$$(FLAGS_fma)) -DLK_REF=$1 -DLK_REF_$1=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
@@ -87,7 +90,7 @@ include src/math/math.mk tests/tests.mk
 ## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate
 demo:
 	@INSTALL=$(INSTALL) tools/packages.sh run
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all
 	@tools/demo.sh $(BUILD)/lockstep $(TEXT)
 
 PEERS := build/peers
