@@ -1,5 +1,5 @@
-/* Attention against the FMA peak measured beside it; only visible pairs count: 4 d operations a pair forward, 10 d backward.
- * attention_bench [threads] [isa] [index of one shape] [rounds] */
+/* Attention against the FMA peak measured beside it; only visible pairs count: 4 d operations a pair forward, 10 d
+ * backward. attention_bench [threads] [isa] [index of one shape] [rounds] */
 #include "bench_peak.h"
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
@@ -9,10 +9,10 @@
 static const struct {
     uint32_t sequences, queries, first, heads, kv_heads, d;
 } shapes[] = {
-    {1, 1024, 0, 12, 12, 64}, {4, 256, 0, 12, 12, 64}, {4, 64, 0, 12, 12, 64}, {16, 256, 0, 4, 4, 64}, {16, 256, 0, 6, 2, 64},
-    {1, 2048, 0, 12, 4, 64},  {1, 4096, 0, 4, 4, 64},  {1, 8192, 0, 2, 2, 64}, {1, 1024, 0, 6, 6, 128}, {1, 2048, 0, 4, 4, 128},
-    {1, 1000, 0, 6, 6, 80},   {8, 65, 0, 12, 12, 7},   {1, 1, 1023, 12, 12, 64}, {1, 1, 4095, 12, 12, 64}, {8, 1, 1023, 12, 4, 64},
-    {1, 64, 960, 12, 12, 64},
+    {1, 1024, 0, 12, 12, 64}, {4, 256, 0, 12, 12, 64},  {4, 64, 0, 12, 12, 64},  {16, 256, 0, 4, 4, 64},
+    {16, 256, 0, 6, 2, 64},   {1, 2048, 0, 12, 4, 64},  {1, 4096, 0, 4, 4, 64},  {1, 8192, 0, 2, 2, 64},
+    {1, 1024, 0, 6, 6, 128},  {1, 2048, 0, 4, 4, 128},  {1, 1000, 0, 6, 6, 80},  {8, 65, 0, 12, 12, 7},
+    {1, 1, 1023, 12, 12, 64}, {1, 1, 4095, 12, 12, 64}, {8, 1, 1023, 12, 4, 64}, {1, 64, 960, 12, 12, 64},
 };
 
 static float *filled(struct lk_arena *arena, size_t n, unsigned seed) {
@@ -35,15 +35,31 @@ static double time_one(struct lk_math *math, const struct lk_attention *a, const
 }
 
 static void one(struct lk_math *math, size_t s, int rounds) {
-    uint32_t n = shapes[s].queries, all = n + shapes[s].first, heads = shapes[s].heads, kv_heads = shapes[s].kv_heads, d = shapes[s].d;
+    uint32_t n = shapes[s].queries, all = n + shapes[s].first, heads = shapes[s].heads, kv_heads = shapes[s].kv_heads,
+             d = shapes[s].d;
     size_t row = (size_t)(heads + 2 * kv_heads) * d, rows = (size_t)shapes[s].sequences * all, width = (size_t)heads * d;
     struct lk_arena arena;
     if (lk_arena_init(&arena, (2 * rows * row + 2 * rows * width + 2 * rows * heads) * sizeof(float) + 4096)) exit(1);
     float *qkv = filled(&arena, rows * row, 1), *dqkv = filled(&arena, rows * row, 2), *o = filled(&arena, rows * width, 3);
-    float *dout = filled(&arena, rows * width, 4), *m = filled(&arena, rows * heads, 5), *r = filled(&arena, rows * heads, 6);
-    struct lk_attention a = {.sequences = shapes[s].sequences, .queries = n, .first = shapes[s].first, .heads = heads, .kv_heads = kv_heads,
-                             .head_dim = d, .q = qkv, .k = qkv + width, .v = qkv + width + (size_t)kv_heads * d, .ldq = row, .ldk = row,
-                             .ldv = row, .kv_rows = all, .o = o, .ldo = width, .m = m, .r = r};
+    float *dout = filled(&arena, rows * width, 4), *m = filled(&arena, rows * heads, 5),
+          *r = filled(&arena, rows * heads, 6);
+    struct lk_attention a = {.sequences = shapes[s].sequences,
+                             .queries = n,
+                             .first = shapes[s].first,
+                             .heads = heads,
+                             .kv_heads = kv_heads,
+                             .head_dim = d,
+                             .q = qkv,
+                             .k = qkv + width,
+                             .v = qkv + width + (size_t)kv_heads * d,
+                             .ldq = row,
+                             .ldk = row,
+                             .ldv = row,
+                             .kv_rows = all,
+                             .o = o,
+                             .ldo = width,
+                             .m = m,
+                             .r = r};
     double pairs = (double)a.sequences * heads * ((double)n * a.first + (double)n * (n + 1) / 2);
     for (int backward = 0; backward <= (a.first == 0); backward++) {
         double work = pairs * d * (backward ? 10 : 4), best = 0, peak = 0, spent = 0;
@@ -54,8 +70,8 @@ static void one(struct lk_math *math, size_t s, int rounds) {
             if (work / t > best) best = work / t;
             if (now > peak) peak = now;
         }
-        printf("%3u x %5u at %5u heads %2u/%2u d %3u %-8s %8.1f GF/s %6.1f%%  %.3f ms\n", a.sequences, n, a.first, heads, kv_heads, d,
-               backward ? "backward" : "forward", best * 1e-9, 100 * best / peak, 1e3 * work / best);
+        printf("%3u x %5u at %5u heads %2u/%2u d %3u %-8s %8.1f GF/s %6.1f%%  %.3f ms\n", a.sequences, n, a.first, heads,
+               kv_heads, d, backward ? "backward" : "forward", best * 1e-9, 100 * best / peak, 1e3 * work / best);
         fflush(stdout);
     }
     lk_arena_release(&arena);

@@ -1,4 +1,5 @@
-/* The FMA peak of an instruction set, by a loop that touches no memory; run beside what is measured, since clocks wander. */
+/* The FMA peak of an instruction set, by a loop that touches no memory; run beside what is measured, since clocks wander.
+ */
 #ifndef LOCKSTEP_BENCH_PEAK_H
 #define LOCKSTEP_BENCH_PEAK_H
 #include "lockstep/thread.h"
@@ -15,17 +16,17 @@ static double seconds_now(void) {
 
 #define PEAK_ROUNDS 30000
 #define PEAK_CHAINS 12 /* latency 4, two pipes: 8 would do */
-#define PEAK_LOOP(V, FMA, ONE, OUT)                                                                                     \
-    V s[PEAK_CHAINS], x = ONE(0.999f), y = ONE(0.001f);                                                                 \
-    _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++) s[i] = y;                                            \
-    for (int r = 0; r < PEAK_ROUNDS; r++) {                                                                             \
-        _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++) {                                                \
-            s[i] = FMA;                                                                                                 \
-            __asm__ volatile("" : OUT(s[i]));                                                                           \
-        }                                                                                                               \
-    }                                                                                                                   \
-    _Pragma("GCC unroll 12") for (int i = 1; i < PEAK_CHAINS; i++) s[0] += s[i];                                        \
-    volatile float sink = ((float *)s)[0];                                                                              \
+#define PEAK_LOOP(V, FMA, ONE, OUT)                                                                                        \
+    V s[PEAK_CHAINS], x = ONE(0.999f), y = ONE(0.001f);                                                                    \
+    _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++) s[i] = y;                                               \
+    for (int r = 0; r < PEAK_ROUNDS; r++) {                                                                                \
+        _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_CHAINS; i++) {                                                   \
+            s[i] = FMA;                                                                                                    \
+            __asm__ volatile("" : OUT(s[i]));                                                                              \
+        }                                                                                                                  \
+    }                                                                                                                      \
+    _Pragma("GCC unroll 12") for (int i = 1; i < PEAK_CHAINS; i++) s[0] += s[i];                                           \
+    volatile float sink = ((float *)s)[0];                                                                                 \
     (void)sink;
 
 #if defined(__x86_64__)

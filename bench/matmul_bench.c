@@ -12,17 +12,21 @@ static const struct {
     enum kind kind;
     size_t parts; /* of k each; every part is a group where there are several */
 } shapes[] = {
-    {1024, 2304, 768, FORWARD, 1}, {1024, 768, 768, FORWARD, 1},  {1024, 3072, 768, FORWARD, 1}, {1024, 768, 3072, FORWARD, 1},
-    {1024, 50304, 768, FORWARD, 1}, {256, 2304, 768, FORWARD, 1}, {256, 768, 768, FORWARD, 1},   {256, 3072, 768, FORWARD, 1},
-    {256, 768, 3072, FORWARD, 1},  {256, 50304, 768, FORWARD, 1}, {1024, 768, 2304, INPUT, 1},   {1024, 768, 3072, INPUT, 1},
-    {1024, 3072, 768, INPUT, 1},   {1024, 768, 50304, INPUT, 1},  {256, 768, 3072, INPUT, 1},    {2304, 768, 1024, WEIGHT, 1},
-    {3072, 768, 1024, WEIGHT, 1},  {768, 3072, 1024, WEIGHT, 1},  {768, 768, 1024, WEIGHT, 1},   {50304, 768, 1024, WEIGHT, 1},
-    {3072, 768, 64, WEIGHT, 4},    {768, 768, 64, WEIGHT, 4},     {3072, 768, 256, WEIGHT, 8},   {4096, 256, 256, FORWARD, 1},
-    {4096, 768, 256, FORWARD, 1},  {4096, 256, 768, INPUT, 1},    {768, 256, 256, WEIGHT, 8},    {4096, 384, 384, FORWARD, 1},
-    {4096, 1152, 384, FORWARD, 1}, {1024, 384, 256, WEIGHT, 8},   {4096, 4096, 256, FORWARD, 1}, {256, 256, 256, FORWARD, 1},
-    {512, 512, 512, FORWARD, 1},   {2048, 2048, 2048, FORWARD, 1}, {1021, 1021, 1021, FORWARD, 1}, {1000, 65, 1000, FORWARD, 1},
-    {65, 1000, 1000, FORWARD, 1},  {64, 3072, 768, FORWARD, 1},   {16, 3072, 768, FORWARD, 1},   {8, 3072, 768, FORWARD, 1},
-    {1, 3072, 768, FORWARD, 1},    {1, 50304, 768, FORWARD, 1},   {4, 50304, 768, FORWARD, 1},
+    {1024, 2304, 768, FORWARD, 1},  {1024, 768, 768, FORWARD, 1},   {1024, 3072, 768, FORWARD, 1},
+    {1024, 768, 3072, FORWARD, 1},  {1024, 50304, 768, FORWARD, 1}, {256, 2304, 768, FORWARD, 1},
+    {256, 768, 768, FORWARD, 1},    {256, 3072, 768, FORWARD, 1},   {256, 768, 3072, FORWARD, 1},
+    {256, 50304, 768, FORWARD, 1},  {1024, 768, 2304, INPUT, 1},    {1024, 768, 3072, INPUT, 1},
+    {1024, 3072, 768, INPUT, 1},    {1024, 768, 50304, INPUT, 1},   {256, 768, 3072, INPUT, 1},
+    {2304, 768, 1024, WEIGHT, 1},   {3072, 768, 1024, WEIGHT, 1},   {768, 3072, 1024, WEIGHT, 1},
+    {768, 768, 1024, WEIGHT, 1},    {50304, 768, 1024, WEIGHT, 1},  {3072, 768, 64, WEIGHT, 4},
+    {768, 768, 64, WEIGHT, 4},      {3072, 768, 256, WEIGHT, 8},    {4096, 256, 256, FORWARD, 1},
+    {4096, 768, 256, FORWARD, 1},   {4096, 256, 768, INPUT, 1},     {768, 256, 256, WEIGHT, 8},
+    {4096, 384, 384, FORWARD, 1},   {4096, 1152, 384, FORWARD, 1},  {1024, 384, 256, WEIGHT, 8},
+    {4096, 4096, 256, FORWARD, 1},  {256, 256, 256, FORWARD, 1},    {512, 512, 512, FORWARD, 1},
+    {2048, 2048, 2048, FORWARD, 1}, {1021, 1021, 1021, FORWARD, 1}, {1000, 65, 1000, FORWARD, 1},
+    {65, 1000, 1000, FORWARD, 1},   {64, 3072, 768, FORWARD, 1},    {16, 3072, 768, FORWARD, 1},
+    {8, 3072, 768, FORWARD, 1},     {1, 3072, 768, FORWARD, 1},     {1, 50304, 768, FORWARD, 1},
+    {4, 50304, 768, FORWARD, 1},
 };
 
 static float *filled(struct lk_arena *arena, size_t n, unsigned seed) {
@@ -41,8 +45,8 @@ static void one(struct lk_math *math, size_t s, int rounds) {
     float *a = filled(&arena, m * all, 1), *b = filled(&arena, n * all, 2), *c = filled(&arena, m * n, 3);
     struct lk_mm_part part[16];
     for (size_t p = 0; p < parts; p++) {
-        part[p] = (struct lk_mm_part){.a = a + p * k, .b = b + p * k, .a_row = all, .a_col = 1, .b_row = 1, .b_col = all, .k = k,
-                                      .ends_group = true};
+        part[p] = (struct lk_mm_part){
+            .a = a + p * k, .b = b + p * k, .a_row = all, .a_col = 1, .b_row = 1, .b_col = all, .k = k, .ends_group = true};
         if (shapes[s].kind != FORWARD) part[p].b = b + p * k * n, part[p].b_row = n, part[p].b_col = 1;
         if (shapes[s].kind == WEIGHT) part[p].a = a + p * k * m, part[p].a_row = 1, part[p].a_col = m;
     }

@@ -1,5 +1,5 @@
-/* Attention: gives (sequence, head, range of queries) or, backward, (sequence, kv head) to the pool. Every result is made by
- * one task alone, so threads change no bit. */
+/* Attention: gives (sequence, head, range of queries) or, backward, (sequence, kv head) to the pool. Every result is made
+ * by one task alone, so threads change no bit. */
 #include "lockstep/err.h"
 #include "math/kernel_table.h"
 #include "math/simd/attention_scratch.h"
@@ -45,14 +45,16 @@ void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
 
 static void backward_task(void *arg, size_t task, int thread) {
     const struct job *j = arg;
-    j->math->k.attention_backward(j->a, j->dout, j->ld_dout, j->q_scale, j->dq, j->dk, j->dv, (uint32_t)(task / j->a->kv_heads),
-                                  (uint32_t)(task % j->a->kv_heads), lk__scratch(j->math, thread));
+    j->math->k.attention_backward(j->a, j->dout, j->ld_dout, j->q_scale, j->dq, j->dk, j->dv,
+                                  (uint32_t)(task / j->a->kv_heads), (uint32_t)(task % j->a->kv_heads),
+                                  lk__scratch(j->math, thread));
 }
 
-void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale,
-                           float *dq, float *dk, float *dv) {
+void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const float *dout, size_t ld_dout,
+                           float q_scale, float *dq, float *dk, float *dv) {
     LK_ASSERT(a->first == 0 && "lk_attention_backward: the whole sequence at once");
     check(math, a, true);
-    struct job job = {.math = math, .a = a, .dout = dout, .ld_dout = ld_dout, .q_scale = q_scale, .dq = dq, .dk = dk, .dv = dv};
+    struct job job = {
+        .math = math, .a = a, .dout = dout, .ld_dout = ld_dout, .q_scale = q_scale, .dq = dq, .dk = dk, .dv = dv};
     lk_pool_run(math->pool, (size_t)a->sequences * a->kv_heads, backward_task, &job);
 }

@@ -1,20 +1,24 @@
 /* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
 #include "lockstep/kernels.h"
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return (uint32_t)(state >> 16);
 }
-static uint32_t between(uint32_t low, uint32_t high) { return low + next() % (high - low + 1); }
+static uint32_t between(uint32_t low, uint32_t high) {
+    return low + next() % (high - low + 1);
+}
 
-static float plain(void) { return (float)(next() & 0xffff) / 32768.0f - 1.0f; }
+static float plain(void) {
+    return (float)(next() & 0xffff) / 32768.0f - 1.0f;
+}
 static float *filled(size_t n, float size, bool hostile) {
     float *x = malloc(n * sizeof *x + 1);
     for (size_t i = 0; i < n; i++) {
@@ -48,22 +52,36 @@ struct attention_case {
     uint32_t *start;
 };
 
-static void make(struct attention_case *c, uint32_t sequences, uint32_t positions, uint32_t heads, uint32_t kv_heads, uint32_t d,
-                 bool documents, float size, bool hostile) {
+static void make(struct attention_case *c, uint32_t sequences, uint32_t positions, uint32_t heads, uint32_t kv_heads,
+                 uint32_t d, bool documents, float size, bool hostile) {
     size_t row = (size_t)(heads + 2 * kv_heads) * d + next() % 3;
     memset(c, 0, sizeof *c);
     c->q_size = sequences * positions * row, c->o_size = (size_t)sequences * positions * heads * d;
     c->state_size = (size_t)sequences * heads * positions;
     c->qkv = filled(c->q_size, size, hostile), c->dout = filled(c->o_size, 1, hostile);
-    c->o = calloc(c->o_size, 4), c->m = calloc(c->state_size, 4), c->r = calloc(c->state_size, 4), c->dqkv = calloc(c->q_size, 4);
+    c->o = calloc(c->o_size, 4), c->m = calloc(c->state_size, 4), c->r = calloc(c->state_size, 4),
+    c->dqkv = calloc(c->q_size, 4);
     c->start = documents ? malloc((size_t)sequences * positions * 4) : NULL;
     for (uint32_t s = 0; documents && s < sequences; s++)
         for (uint32_t i = 0; i < positions; i++)
             c->start[s * positions + i] = i && next() % 40 ? c->start[s * positions + i - 1] : i;
-    c->a = (struct lk_attention){.sequences = sequences, .queries = positions, .heads = heads, .kv_heads = kv_heads, .head_dim = d,
-                                 .q = c->qkv, .k = c->qkv + (size_t)heads * d, .v = c->qkv + (size_t)(heads + kv_heads) * d,
-                                 .ldq = row, .ldk = row, .ldv = row, .kv_rows = positions, .document_start = c->start,
-                                 .o = c->o, .ldo = (size_t)heads * d, .m = c->m, .r = c->r};
+    c->a = (struct lk_attention){.sequences = sequences,
+                                 .queries = positions,
+                                 .heads = heads,
+                                 .kv_heads = kv_heads,
+                                 .head_dim = d,
+                                 .q = c->qkv,
+                                 .k = c->qkv + (size_t)heads * d,
+                                 .v = c->qkv + (size_t)(heads + kv_heads) * d,
+                                 .ldq = row,
+                                 .ldk = row,
+                                 .ldv = row,
+                                 .kv_rows = positions,
+                                 .document_start = c->start,
+                                 .o = c->o,
+                                 .ldo = (size_t)heads * d,
+                                 .m = c->m,
+                                 .r = c->r};
 }
 
 static void drop(struct attention_case *c) {
@@ -72,7 +90,11 @@ static void drop(struct attention_case *c) {
 
 #define MOST 64
 static struct lk_pool *pools[9];
-static struct { const char *isa; int threads; struct lk_math *math; } maths[MOST];
+static struct {
+    const char *isa;
+    int threads;
+    struct lk_math *math;
+} maths[MOST];
 static int math_count;
 static struct lk_math *ref;
 
@@ -111,15 +133,17 @@ static void backward(struct lk_math *math, const struct attention_case *c, float
 static void same(const struct attention_case *c, int i, const char *what, const float *want, const float *got, size_t n) {
     size_t d = differing(want, got, n);
     if (d)
-        fail_msg("%s, %d threads, %s: %zu of %zu differ: sequences %u positions %u heads %u/%u d %u documents %d", maths[i].isa,
-                 maths[i].threads, what, d, n, c->a.sequences, c->a.queries, c->a.heads, c->a.kv_heads, c->a.head_dim, c->start != NULL);
+        fail_msg("%s, %d threads, %s: %zu of %zu differ: sequences %u positions %u heads %u/%u d %u documents %d",
+                 maths[i].isa, maths[i].threads, what, d, n, c->a.sequences, c->a.queries, c->a.heads, c->a.kv_heads,
+                 c->a.head_dim, c->start != NULL);
 }
 
 /* Forward and backward by every ISA and some thread counts against ref. */
 static void check(struct attention_case *c, bool with_backward, int most) {
     lk_attention_forward(ref, &c->a);
     if (with_backward) backward(ref, c, c->dqkv);
-    float *o = calloc(c->o_size, 4), *m = calloc(c->state_size, 4), *r = calloc(c->state_size, 4), *dqkv = calloc(c->q_size, 4);
+    float *o = calloc(c->o_size, 4), *m = calloc(c->state_size, 4), *r = calloc(c->state_size, 4),
+          *dqkv = calloc(c->q_size, 4);
     struct lk_attention a = c->a;
     a.o = o, a.m = m, a.r = r;
     for (int i = 0; i < math_count && i < most; i++) {
@@ -173,16 +197,19 @@ static void wide_heads(void **unused) {
     drop(&c);
 }
 
-/* Infinities and NaN in key 0 and value 0, which all queries see, and in the last query, which sees all keys: elsewhere they
- * would meet the weight +0 of a hidden pair, and the contract lets such products be made or left out only against finite
- * factors. All-zero scores, whose maximum has a sign; scores far below the maximum. */
+/* Infinities and NaN in key 0 and value 0, which all queries see, and in the last query, which sees all keys: elsewhere
+ * they would meet the weight +0 of a hidden pair, and the contract lets such products be made or left out only against
+ * finite factors. All-zero scores, whose maximum has a sign; scores far below the maximum. */
 static void special_values(void **unused) {
     (void)unused;
     struct attention_case c;
     const float inf = __builtin_inff(), nan = __builtin_nanf("");
     enum { Q = 0, K = 16, V = 24 };
-    const struct { int row, column; float value; } place[] = {
-        {0, K, inf}, {0, K + 1, -inf}, {0, K + 7, nan}, {0, V, inf}, {0, V + 1, nan}, {49, Q, inf}, {49, Q + 9, nan}, {49, Q + 3, -inf}};
+    const struct {
+        int row, column;
+        float value;
+    } place[] = {{0, K, inf},     {0, K + 1, -inf}, {0, K + 7, nan},  {0, V, inf},
+                 {0, V + 1, nan}, {49, Q, inf},     {49, Q + 9, nan}, {49, Q + 3, -inf}};
     for (int round = 0; round < 12; round++) {
         make(&c, 1, 50, 2, 1, 8, false, round == 8 ? 40.0f : 1.0f, true);
         if (round < 8) c.qkv[(size_t)place[round].row * c.a.ldq + (size_t)place[round].column] = place[round].value;
@@ -199,13 +226,16 @@ static void chunks(void **unused) {
     (void)unused;
     struct attention_case c;
     for (int round = 0; round < 6; round++) {
-        uint32_t positions = round == 5 ? 560 : between(20, 150), d = round & 1 ? 7 : 16, heads = 4, kv_heads = 2, spare = 9;
+        uint32_t positions = round == 5 ? 560 : between(20, 150), d = round & 1 ? 7 : 16, heads = 4, kv_heads = 2,
+                 spare = 9;
         make(&c, 2, positions, heads, kv_heads, d, round % 3 == 2, 1, false);
         lk_attention_forward(ref, &c.a);
         size_t row = c.a.ldq, width = (size_t)heads * d;
-        float *cache = calloc(2 * (positions + spare) * row, 4), *q = calloc(2 * positions * row, 4), *o = calloc(2 * positions * width, 4);
+        float *cache = calloc(2 * (positions + spare) * row, 4), *q = calloc(2 * positions * row, 4),
+              *o = calloc(2 * positions * width, 4);
         uint32_t *start = calloc(2 * positions, 4);
-        for (uint32_t s = 0; s < 2; s++) memcpy(cache + s * (positions + spare) * row, c.qkv + s * positions * row, positions * row * 4);
+        for (uint32_t s = 0; s < 2; s++)
+            memcpy(cache + s * (positions + spare) * row, c.qkv + s * positions * row, positions * row * 4);
         for (int i = 0; i < math_count; i++)
             for (uint32_t first = 0, n; first < positions; first += n) {
                 n = round < 2 ? 1 : between(1, 60);
@@ -246,8 +276,8 @@ static void negative_control(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_shapes), cmocka_unit_test(long_contexts), cmocka_unit_test(wide_heads),
-        cmocka_unit_test(special_values), cmocka_unit_test(chunks), cmocka_unit_test(negative_control),
+        cmocka_unit_test(random_shapes),  cmocka_unit_test(long_contexts), cmocka_unit_test(wide_heads),
+        cmocka_unit_test(special_values), cmocka_unit_test(chunks),        cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("attention", tests, open_all, close_all);
 }

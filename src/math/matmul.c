@@ -1,7 +1,7 @@
 /* Matrix products: cuts C into tiles by its shape and gives them to the pool. A tile does all of k, so threads never share
  * a sum and their number changes no bit. */
-#include "math/kernel_table.h"
 #include "lockstep/err.h"
+#include "math/kernel_table.h"
 
 struct job {
     struct lk_math *math;
@@ -9,7 +9,9 @@ struct job {
     size_t tile_rows, tile_columns, down;
 };
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
 
 static void run_tile(void *arg, size_t tile, int thread) {
     const struct job *job = arg;
@@ -25,7 +27,8 @@ void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
     for (size_t p = 0; p < mm->part_count; p++) {
         const struct lk_mm_part *part = &mm->parts[p];
         LK_ASSERT((part->a_row == 1 || part->a_col == 1) && (part->b_row == 1 || part->b_col == 1) && "lk_matmul: strides");
-        LK_ASSERT((!mm->accumulate || p + 1 == mm->part_count || !part->ends_group) && "lk_matmul: accumulate needs one group");
+        LK_ASSERT((!mm->accumulate || p + 1 == mm->part_count || !part->ends_group) &&
+                  "lk_matmul: accumulate needs one group");
     }
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};

@@ -1,22 +1,25 @@
 /* Matrix products: every ISA and thread count gives the bits of the contract, written down here once more, naively. */
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return (uint32_t)(state >> 16);
 }
-static size_t between(size_t low, size_t high) { return low + next() % (high - low + 1); }
+static size_t between(size_t low, size_t high) {
+    return low + next() % (high - low + 1);
+}
 
 enum values { PLAIN, HOSTILE, SPECIAL };
-/* HOSTILE: wild exponents, denormals, both zeros, so that every other order of adding shows. SPECIAL: infinities and NaN too. */
+/* HOSTILE: wild exponents, denormals, both zeros, so that every other order of adding shows. SPECIAL: infinities and NaN
+ * too. */
 static float value(enum values kind) {
     float plain = (float)(next() & 0xffff) / 32768.0f - 1.0f;
     if (kind == PLAIN) return plain;
@@ -41,7 +44,8 @@ static uint32_t bits_of(float x) {
     return x != x ? 0x7fc00000u : b;
 }
 
-/* A product with all that belongs to it; the operands end where their memory ends, so that a sanitizer sees what reads on. */
+/* A product with all that belongs to it; the operands end where their memory ends, so that a sanitizer sees what reads on.
+ */
 struct product {
     struct lk_mm mm;
     struct lk_mm_part parts[16];
@@ -55,9 +59,10 @@ static float *filled(size_t n, enum values kind) {
     return x;
 }
 
-/* layout bit 0: A transposed, bit 1: B transposed. epilogue bit 0 bias, bit 1 residual, bit 2 residual is C, bit 3 accumulate */
-static void make(struct product *p, size_t m, size_t n, size_t parts, size_t k_most, size_t groups, int layout, int epilogue,
-                 enum values kind) {
+/* layout bit 0: A transposed, bit 1: B transposed. epilogue bit 0 bias, bit 1 residual, bit 2 residual is C, bit 3
+ * accumulate */
+static void make(struct product *p, size_t m, size_t n, size_t parts, size_t k_most, size_t groups, int layout,
+                 int epilogue, enum values kind) {
     memset(p, 0, sizeof *p);
     p->mm = (struct lk_mm){.m = m, .n = n, .parts = p->parts, .part_count = parts, .ldc = n + next() % 5};
     for (size_t q = 0; q < parts; q++) {
@@ -65,8 +70,13 @@ static void make(struct product *p, size_t m, size_t n, size_t parts, size_t k_m
         bool at = layout & 1, bt = layout & 2;
         size_t lda = (at ? m : k) + pad_a, ldb = (bt ? k : n) + pad_b;
         p->a[q] = filled((at ? k : m) * lda, kind), p->b[q] = filled((bt ? n : k) * ldb, kind);
-        p->parts[q] = (struct lk_mm_part){.a = p->a[q], .b = p->b[q], .a_row = at ? 1 : lda, .a_col = at ? lda : 1,
-                                          .b_row = bt ? 1 : ldb, .b_col = bt ? ldb : 1, .k = k,
+        p->parts[q] = (struct lk_mm_part){.a = p->a[q],
+                                          .b = p->b[q],
+                                          .a_row = at ? 1 : lda,
+                                          .a_col = at ? lda : 1,
+                                          .b_row = bt ? 1 : ldb,
+                                          .b_col = bt ? ldb : 1,
+                                          .k = k,
                                           .ends_group = (q + 1) * groups / parts != q * groups / parts};
     }
     if (groups == 1) p->parts[parts - 1].ends_group = next() & 1; /* the last part always does */
@@ -124,7 +134,11 @@ static size_t differing(const float *x, const float *y, size_t n) {
 }
 
 static struct lk_pool *pools[9];
-static struct { const char *isa; int threads; struct lk_math *math; } maths[64];
+static struct {
+    const char *isa;
+    int threads;
+    struct lk_math *math;
+} maths[64];
 static int math_count;
 
 static int open_all(void **unused) {
@@ -157,7 +171,8 @@ static void check(struct product *p, int most) {
         lk_matmul(maths[i].math, &p->mm);
         size_t d = differing(want, p->c, p->c_size);
         if (d)
-            fail_msg("%s, %d threads: %zu of %zu values differ: m %zu n %zu parts %zu k %zu a_row %zu b_row %zu bias %d residual %d "
+            fail_msg("%s, %d threads: %zu of %zu values differ: m %zu n %zu parts %zu k %zu a_row %zu b_row %zu bias %d "
+                     "residual %d "
                      "accumulate %d",
                      maths[i].isa, maths[i].threads, d, p->c_size, p->mm.m, p->mm.n, p->mm.part_count, p->parts[0].k,
                      p->parts[0].a_row, p->parts[0].b_row, p->mm.bias != NULL, p->mm.residual != NULL, p->mm.accumulate);
@@ -171,8 +186,8 @@ static void random_shapes(void **unused) {
     struct product p;
     for (int round = 0; round < 400; round++) {
         size_t parts = round % 3 ? 1 : between(1, 12), groups = round % 2 ? 1 : between(1, parts);
-        make(&p, between(1, round % 5 ? 60 : 200), between(1, round % 7 ? 80 : 200), parts, between(1, parts > 1 ? 70 : 130), groups,
-             round & 3, (int)(next() & 15), round % 4 ? HOSTILE : SPECIAL);
+        make(&p, between(1, round % 5 ? 60 : 200), between(1, round % 7 ? 80 : 200), parts,
+             between(1, parts > 1 ? 70 : 130), groups, round & 3, (int)(next() & 15), round % 4 ? HOSTILE : SPECIAL);
         check(&p, math_count);
         drop(&p);
     }
@@ -243,8 +258,8 @@ static void negative_control(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_shapes), cmocka_unit_test(several_segments), cmocka_unit_test(groups_tree),
-        cmocka_unit_test(few_rows),      cmocka_unit_test(more_than_one_tile), cmocka_unit_test(empty),
+        cmocka_unit_test(random_shapes),    cmocka_unit_test(several_segments),   cmocka_unit_test(groups_tree),
+        cmocka_unit_test(few_rows),         cmocka_unit_test(more_than_one_tile), cmocka_unit_test(empty),
         cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("matmul", tests, open_all, close_all);

@@ -1,20 +1,20 @@
 /* Attention forward on vectors. A task is one head and a range of queries: it packs the keys and values that the range sees
  * once, then goes through tiles of MICRO_COLUMNS queries:
  *
- *   S' (keys x queries) = K q'         micro-kernels; all visible keys, since the maximum must be exact before the first exp
- *   m, E = sexp(S' - m), l, r = 1 / l  queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows of vectors
- *   O (queries x d) = E V              E' lies as the micro-kernel's A already; segments of 512 absolute positions
+ *   S' (keys x queries) = K q'         micro-kernels; all visible keys, since the maximum must be exact before the first
+ * exp m, E = sexp(S' - m), l, r = 1 / l  queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows of
+ * vectors O (queries x d) = E V              E' lies as the micro-kernel's A already; segments of 512 absolute positions
  *
  * Scratch: K and V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
 #define QUERIES MICRO_COLUMNS
 #define VECTORS MICRO_VECTORS
-#define RANGE (8 * ATTENTION_QUERIES) /* queries a task: packing K and V is 1/RANGE of the work on them */
+#define RANGE   (8 * ATTENTION_QUERIES) /* queries a task: packing K and V is 1/RANGE of the work on them */
 
 struct work {
     const struct lk_attention *a;
-    uint32_t head, i; /* first query of the tile */
+    uint32_t head, i;    /* first query of the tile */
     size_t d, low, keys; /* packed keys [low, low + keys) */
     const float *q;
     const uint32_t *start; /* of query 0, or NULL */
@@ -22,7 +22,8 @@ struct work {
     float *m_out, *r_out, *o_out; /* of query 0 */
 };
 
-/* A tile: n queries at positions first .. first + n - 1; keys [low, first + n) matter, [all_from, first] are visible to all. */
+/* A tile: n queries at positions first .. first + n - 1; keys [low, first + n) matter, [all_from, first] are visible to
+ * all. */
 struct tile {
     size_t n, vectors, ld, first, low, all_from;
     vi position[VECTORS], start[VECTORS];
@@ -47,7 +48,9 @@ LK_INLINE mask hidden(const struct tile *t, size_t v, size_t key) {
     vi j = vi_set1((int32_t)key);
     return m_or(vi_lt(j, t->start[v]), vi_lt(t->position[v], j));
 }
-LK_INLINE bool all_see(const struct tile *t, size_t key) { return key >= t->all_from && key <= t->first; }
+LK_INLINE bool all_see(const struct tile *t, size_t key) {
+    return key >= t->all_from && key <= t->first;
+}
 
 static void scores(const struct work *w, const struct tile *t) {
     for (size_t v = 0; v < t->n; v += VL)
@@ -115,7 +118,8 @@ static void weights(const struct work *w, const struct tile *t) {
         }
     }
     for (size_t h = 32; h; h /= 2)
-        for (size_t e = 0; e < h * t->ld; e += VL) v_store(w->lanes + e, v_add(v_load(w->lanes + e), v_load(w->lanes + h * t->ld + e)));
+        for (size_t e = 0; e < h * t->ld; e += VL)
+            v_store(w->lanes + e, v_add(v_load(w->lanes + e), v_load(w->lanes + h * t->ld + e)));
     for (size_t v = 0; v < t->ld; v += VL) v_store(w->r + v, v_div(v_set1(1), v_add(v_load(w->lanes + v), v_zero())));
 }
 
@@ -125,21 +129,23 @@ static void output(const struct work *w, const struct tile *t) {
         size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
         for (size_t j = t->low, next; j < end; j = next) {
             next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
-            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, t->ld, w->vp, w->keys, j - w->low, w->o + q * ldo, ldo,
-                    j == t->low ? MICRO_STORE : MICRO_ADD);
+            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, t->ld, w->vp, w->keys, j - w->low,
+                    w->o + q * ldo, ldo, j == t->low ? MICRO_STORE : MICRO_ADD);
         }
     }
     for (size_t q = 0; q < t->n; q++) {
         vf r = v_set1(w->r[q]);
         float *o = w->o_out + (w->i + q) * w->a->ldo;
         for (size_t c = 0; c < w->d; c += 16) __builtin_prefetch(o + w->a->ldo + c, 1, 3);
-        for (size_t c = 0; c < w->d; c += VL) store_up_to(o + c, v_mul(v_load(w->o + q * ldo + c), r), smaller(VL, w->d - c));
+        for (size_t c = 0; c < w->d; c += VL)
+            store_up_to(o + c, v_mul(v_load(w->o + q * ldo + c), r), smaller(VL, w->d - c));
     }
     if (w->m_out) memcpy(w->m_out + w->i, w->m, t->n * sizeof *w->m);
     if (w->r_out) memcpy(w->r_out + w->i, w->r, t->n * sizeof *w->r);
 }
 
-static void attention_forward(const struct lk_attention *a, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1, void *scratch) {
+static void attention_forward(const struct lk_attention *a, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
+                              void *scratch) {
     size_t d = a->head_dim, kv = (size_t)(head / (a->heads / a->kv_heads)) * d, queries = (size_t)sequence * a->queries;
     size_t state = ((size_t)sequence * a->heads + head) * a->queries;
     struct work w = {.a = a, .head = head, .d = d};
@@ -170,8 +176,9 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
 }
 
 void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
-                                         float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                         void *scratch);
 void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *k) {
     k->attention_query_tile = RANGE;
     k->attention_forward = attention_forward;

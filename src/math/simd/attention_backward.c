@@ -13,7 +13,7 @@
 
 struct work {
     const struct lk_attention *a;
-    size_t d, dp, positions; /* dp: d in whole vectors */
+    size_t d, dp, positions;                   /* dp: d in whole vectors */
     const float *q, *k, *v, *o, *dout, *m, *r; /* of this head, position 0 */
     const uint32_t *start;
     size_t ld_dout;
@@ -83,7 +83,7 @@ static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
 LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t j, size_t c, const bool masked) {
     vf column[VL];
     vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
-UNROLL
+    UNROLL
     for (size_t q = 0; q < VL; q++) {
         column[q] = v_zero();
         if (q >= height) continue;
@@ -99,11 +99,13 @@ UNROLL
         column[q] = ds;
     }
     v_transpose(column);
-UNROLL
+    UNROLL
     for (size_t e = 0; e < VL; e++) v_store(w->dst + (c + e) * w->ld + i, column[e]);
 }
 
-static void weigh_edge(const struct work *w, size_t i, size_t height, size_t j, size_t c) { weigh(w, i, height, j, c, true); }
+static void weigh_edge(const struct work *w, size_t i, size_t height, size_t j, size_t c) {
+    weigh(w, i, height, j, c, true);
+}
 
 static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t i = from; i < w->rows; i += VL) {
@@ -124,13 +126,15 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
 static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t c = 0; c < n; c += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
-        product(height, w->d, w->rows - i, w->p + i * KEYS + c, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp, MICRO_ADD);
-        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp, w->dp, MICRO_ADD);
+        product(height, w->d, w->rows - i, w->p + i * KEYS + c, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
+                MICRO_ADD);
+        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp, w->dp,
+                MICRO_ADD);
     }
     for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, w->rows - i);
-        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->dst + i, w->ld, w->kb, n, 0, w->chain + i * w->dp, w->dp,
-                MICRO_RESUME);
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->dst + i, w->ld, w->kb, n, 0, w->chain + i * w->dp,
+                w->dp, MICRO_RESUME);
     }
 }
 
@@ -149,7 +153,8 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
     end_chains(w);
     for (size_t i = 0; i < w->rows; i++)
         for (size_t c = 0; c < w->d; c += VL)
-            store_up_to(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)), smaller(VL, w->d - c));
+            store_up_to(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)),
+                        smaller(VL, w->d - c));
 }
 
 static void cut_scratch(struct work *w, float *from) {
@@ -158,17 +163,20 @@ static void cut_scratch(struct work *w, float *from) {
     w->qa = take(&from, rows * d + ATTENTION_SLACK), w->da = take(&from, rows * d + ATTENTION_SLACK);
     w->qb = take(&from, rows * dp), w->db = take(&from, rows * dp), w->row = take(&from, rows);
     w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
-    w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK), w->kb = take(&from, KEYS * dp);
+    w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK),
+    w->kb = take(&from, KEYS * dp);
     w->ld = round_up(rows, 16) + 16; /* no multiple of the cache's 4 KiB stride */
     w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
     w->dst = take(&from, KEYS * w->ld + ATTENTION_SLACK);
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
 
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
-                                         float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale, float *dq,
-                                         float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch) {
+void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                         void *scratch);
+void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale,
+                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                         void *scratch) {
     size_t d = a->head_dim, group = a->heads / a->kv_heads, first = (size_t)sequence * a->queries, kv = kv_head * d;
     size_t key_row = sequence * a->kv_rows;
     struct work w = {.a = a, .d = d, .dp = round_up(d, VL), .positions = a->queries, .ld_dout = ld_dout};
@@ -177,7 +185,8 @@ void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const flo
     cut_scratch(&w, scratch);
     for (size_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
         size_t state = ((size_t)sequence * a->heads + head) * a->queries;
-        w.q = a->q + first * a->ldq + head * d, w.o = a->o + first * a->ldo + head * d, w.dout = dout + first * ld_dout + head * d;
+        w.q = a->q + first * a->ldq + head * d, w.o = a->o + first * a->ldo + head * d,
+        w.dout = dout + first * ld_dout + head * d;
         w.m = a->m + state, w.r = a->r + state;
         for (w.q0 = 0; w.q0 < a->queries; w.q0 += SEGMENT) {
             w.rows = smaller(SEGMENT, a->queries - w.q0);

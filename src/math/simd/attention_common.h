@@ -9,9 +9,15 @@
 
 #define AHEAD 16 /* rows asked for ahead: a head's part of a row is too short for the hardware to follow */
 
-LK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-LK_INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-LK_INLINE size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+LK_INLINE size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+LK_INLINE size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+LK_INLINE size_t round_up(size_t x, size_t to) {
+    return (x + to - 1) / to * to;
+}
 
 LK_INLINE float *take(float **scratch, size_t floats) {
     float *p = *scratch;
@@ -49,16 +55,18 @@ LK_INLINE void pack_row_panels(size_t rows, size_t d, const float *x, size_t ldx
 }
 
 /* t (rows, columns) with A at a, and B in panels of `b_rows` rows of which k, from row `first`, are used. */
-LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t lda, const float *b, size_t b_rows, size_t first,
-                       float *t, size_t ldt, enum lk__micro_mode mode) {
+LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t lda, const float *b, size_t b_rows,
+                       size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
     for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
         size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
-        lk__micro[rows - 1][width / VL - 1](k, a, lda, b + c * b_rows + first * width, width, t + c, ldt, mode, &(struct lk__ahead){a, b, 0});
+        lk__micro[rows - 1][width / VL - 1](k, a, lda, b + c * b_rows + first * width, width, t + c, ldt, mode,
+                                            &(struct lk__ahead){a, b, 0});
     }
 }
 
 /* The same for products over the head's d elements: more than 512 are several segments. One panel of columns. */
-LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t, size_t ldt) {
+LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t,
+                           size_t ldt) {
     for (size_t e = 0; e < d; e += SEGMENT)
         lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, lda, b + e * width, width, t, ldt,
                                             e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0});

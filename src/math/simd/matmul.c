@@ -1,5 +1,5 @@
-/* Matrix products on vectors: tiles of C, cut so that a tile's packed B (one segment of k) stays in the L2 cache and a packed
- * panel of A in L1. Order of loops inside a tile:
+/* Matrix products on vectors: tiles of C, cut so that a tile's packed B (one segment of k) stays in the L2 cache and a
+ * packed panel of A in L1. Order of loops inside a tile:
  *
  *   for each group, part, segment of k (512):        one chain of fma each, as the contract says
  *     pack B: 512 x tile columns
@@ -12,19 +12,23 @@
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
-#define TILE_COLUMNS 256
+#define TILE_COLUMNS      256
 #define TILE_COLUMNS_MOST 512
-#define TILE_ROWS_MOST 560
-#define TOTALS_FLOATS (TILE_ROWS_MOST * (TILE_COLUMNS_MOST + MICRO_COLUMNS))
-#define AHEAD 8  /* rows asked for ahead */
-#define SLACK 64 /* whole vectors may be written past a panel's end */
-#define A_PANELS 8 /* of a transposed A, packed at once */
-#define A_PANEL (MICRO_ROWS * SEGMENT + SLACK)
-#define A_FLOATS (A_PANELS * A_PANEL)
-#define B_FLOATS ((384 + MICRO_COLUMNS) * 384 + SLACK) /* more than (256 + ..) x 512 and (512 + ..) x 256 */
+#define TILE_ROWS_MOST    560
+#define TOTALS_FLOATS     (TILE_ROWS_MOST * (TILE_COLUMNS_MOST + MICRO_COLUMNS))
+#define AHEAD             8  /* rows asked for ahead */
+#define SLACK             64 /* whole vectors may be written past a panel's end */
+#define A_PANELS          8  /* of a transposed A, packed at once */
+#define A_PANEL           (MICRO_ROWS * SEGMENT + SLACK)
+#define A_FLOATS          (A_PANELS * A_PANEL)
+#define B_FLOATS          ((384 + MICRO_COLUMNS) * 384 + SLACK) /* more than (256 + ..) x 512 and (512 + ..) x 256 */
 
-static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t round_up(size_t x, size_t to) {
+    return (x + to - 1) / to * to;
+}
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
 
 static size_t stack_depth(const struct lk_mm *mm) {
     size_t groups = 1, depth = 1;
@@ -37,8 +41,8 @@ static size_t stack_depth(const struct lk_mm *mm) {
     return depth - (groups > 1 && single);
 }
 
-/* Columns of a tile: packing A costs 1/columns of the work, so as many as leave B half of a 1 MiB L2; a short k leaves room for
- * more, but totals of many groups do not. */
+/* Columns of a tile: packing A costs 1/columns of the work, so as many as leave B half of a 1 MiB L2; a short k leaves room
+ * for more, but totals of many groups do not. */
 static size_t columns_most(const struct lk_mm *mm, size_t depth) {
     size_t k = 0;
     for (size_t p = 0; p < mm->part_count; p++) k = mm->parts[p].k > k ? mm->parts[p].k : k;
@@ -47,10 +51,13 @@ static size_t columns_most(const struct lk_mm *mm, size_t depth) {
 }
 
 /* Part of the time that `threads` lose when that many equal tiles are shared out. */
-static float unfair(size_t tiles, size_t threads) { return (float)((tiles + threads - 1) / threads * threads) / (float)tiles - 1; }
+static float unfair(size_t tiles, size_t threads) {
+    return (float)((tiles + threads - 1) / threads * threads) / (float)tiles - 1;
+}
 
-/* A guess of a cut's time, 1 for multiplying alone. 10 and 18: packing A took 4% with 256 columns, packing B 3.5% with 512 rows,
- * where they come from the third level cache. The number of threads is not asked for; two matter most, then four, then eight. */
+/* A guess of a cut's time, 1 for multiplying alone. 10 and 18: packing A took 4% with 256 columns, packing B 3.5% with 512
+ * rows, where they come from the third level cache. The number of threads is not asked for; two matter most, then four,
+ * then eight. */
 static float cost(const struct lk_mm *mm, size_t across, size_t down) {
     float packing = 10.0f * (float)across / (float)mm->n + 18.0f * (float)down / (float)mm->m;
     size_t tiles = across * down;
@@ -74,14 +81,16 @@ struct tile {
     const struct lk_mm *mm;
     size_t i0, i1, j0, j1, columns; /* columns: rounded up to whole vectors */
     float *a, *b;
-    float *totals;    /* the group in work */
-    size_t size;      /* floats of totals */
-    bool fresh;       /* totals hold nothing yet: they stand for +0 */
+    float *totals;       /* the group in work */
+    size_t size;         /* floats of totals */
+    bool fresh;          /* totals hold nothing yet: they stand for +0 */
     const float *next_b; /* what will be packed next, or NULL */
     size_t next_step;    /* its stride that is not 1 */
 };
 
-static size_t vectors_at(const struct tile *t, size_t j) { return smaller(MICRO_VECTORS, (t->columns - j) / VL); }
+static size_t vectors_at(const struct tile *t, size_t j) {
+    return smaller(MICRO_VECTORS, (t->columns - j) / VL);
+}
 
 /* k rows of B, k-th row at from + k * ld: a page each, so a row's lines are asked for some rows ahead. */
 static void pack_b_across(const struct tile *t, const float *from, size_t ld, size_t kc) {
@@ -113,8 +122,8 @@ static void pack_b(const struct tile *t, const struct lk_mm_part *p, size_t k0, 
     }
 }
 
-/* A panel: rows i .. i + rows of A: to[k * rows + row]. A last vector that is not full overlaps the next k's place, whose own
- * values are written after it: k ascends, and later vectors go first. */
+/* A panel: rows i .. i + rows of A: to[k * rows + row]. A last vector that is not full overlaps the next k's place, whose
+ * own values are written after it: k ascends, and later vectors go first. */
 static void pack_a_along(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
     const float *from = p->a + i * p->a_row + k0;
     for (size_t v = round_up(rows, VL); v > 0;) {
@@ -123,8 +132,9 @@ static void pack_a_along(const struct lk_mm_part *p, size_t i, size_t rows, size
     }
 }
 
-/* Several panels at once: the rows of k are far apart (often pages of their own, in few sets of the caches), so a visit should
- * take all it can. Both what is read and what is written is asked for ahead: eight streams are more than the hardware follows. */
+/* Several panels at once: the rows of k are far apart (often pages of their own, in few sets of the caches), so a visit
+ * should take all it can. Both what is read and what is written is asked for ahead: eight streams are more than the
+ * hardware follows. */
 static void pack_a_across(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
     const float *from = p->a + i + k0 * p->a_col;
     size_t whole = rows / MICRO_ROWS * MICRO_ROWS, rest = rows - whole;
@@ -159,10 +169,12 @@ static const float *panel_of_a(const struct tile *t, const struct lk_mm_part *p,
     return t->a + at * A_PANEL;
 }
 
-/* What the n-th micro-kernel before row panel i asks for: two rows of A, or a line of each k where A is transposed; before the
- * first panel of the next segment, two lines of each row of its B. */
-static struct lk__ahead ask_ahead(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t n, size_t k0, const float *hot) {
-    if (i >= t->i1 && t->next_b && 32 * n < SEGMENT) return (struct lk__ahead){t->next_b + 32 * n, t->next_b + 32 * n + 16, t->next_step};
+/* What the n-th micro-kernel before row panel i asks for: two rows of A, or a line of each k where A is transposed; before
+ * the first panel of the next segment, two lines of each row of its B. */
+static struct lk__ahead ask_ahead(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t n, size_t k0,
+                                  const float *hot) {
+    if (i >= t->i1 && t->next_b && 32 * n < SEGMENT)
+        return (struct lk__ahead){t->next_b + 32 * n, t->next_b + 32 * n + 16, t->next_step};
     const float *from = p->a + i * p->a_row + k0 * p->a_col;
     if (p->a_col == 1) {
         if (i + 2 * n + 1 >= t->i1 || 2 * n >= MICRO_ROWS) return (struct lk__ahead){hot, hot, 0};
@@ -237,14 +249,16 @@ static void load_totals(struct tile *t) {
     t->fresh = false;
 }
 
-static void finish(const struct tile *t, size_t i, size_t rows) { each_vector(t, i, rows, finish_vector); }
+static void finish(const struct tile *t, size_t i, size_t rows) {
+    each_vector(t, i, rows, finish_vector);
+}
 
 static void add_totals(const struct tile *t, float *left, const float *right) {
     for (size_t e = 0; e < t->size; e += VL) v_store(left + e, v_add(v_load(left + e), v_load(right + e)));
 }
 
-/* A group of one segment that is a right child adds it to its left sibling at once: t + (+0 + s) is t + s, since no total is
- * ever -0. With grains of one short sequence that halves the traffic of totals. */
+/* A group of one segment that is a right child adds it to its left sibling at once: t + (+0 + s) is t + s, since no total
+ * is ever -0. With grains of one short sequence that halves the traffic of totals. */
 static bool joins_sibling(const struct lk_mm *mm, size_t q, size_t groups) {
     bool alone = (q == 0 || mm->parts[q - 1].ends_group) && (mm->parts[q].ends_group || q + 1 == mm->part_count);
     return groups & 1 && alone && mm->parts[q].k > 0 && mm->parts[q].k <= SEGMENT;

@@ -1,5 +1,5 @@
-/* The micro-kernels: one template, one instance for each number of rows and vectors, so that edges of a matrix cost what they
- * compute and no more. */
+/* The micro-kernels: one template, one instance for each number of rows and vectors, so that edges of a matrix cost what
+ * they compute and no more. */
 #include "math/simd/matmul_micro.h"
 
 LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
@@ -7,46 +7,51 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
     const float *next_p = ahead->p, *next_q = ahead->q;
     const size_t step = ahead->step;
     vf s[MICRO_ROWS][MICRO_VECTORS];
-UNROLL
-    for (int i = 0; i < rows; i++)
-UNROLL
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        UNROLL
         for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
+    }
     for (; k; k--) {
         __builtin_prefetch(next_p, 0, 2), __builtin_prefetch(next_q, 0, 2);
         next_p += step, next_q += step;
         vf row[MICRO_VECTORS];
-UNROLL
+        UNROLL
         for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
-UNROLL
+        UNROLL
         for (int i = 0; i < rows; i++) {
             vf x = v_set1(a[i]);
-UNROLL
+            UNROLL
             for (int j = 0; j < vectors; j++) s[i][j] = v_fma(x, row[j], s[i][j]);
         }
         a += lda, b += ldb;
     }
-UNROLL
-    for (int i = 0; i < rows; i++)
-UNROLL
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        UNROLL
         for (int j = 0; j < vectors; j++) {
             float *to = t + (size_t)i * ldt + j * VL;
             v_store(to, mode == MICRO_RESUME ? s[i][j] : v_add(mode == MICRO_ADD ? v_load(to) : v_zero(), s[i][j]));
         }
+    }
 }
 
-#define INSTANCE(rows, vectors)                                                                                          \
-    static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,     \
-                                         size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {          \
-        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode, ahead);                                                  \
+#define INSTANCE(rows, vectors)                                                                                            \
+    static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,       \
+                                         size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {            \
+        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode, ahead);                                                    \
     }
 #if MICRO_VECTORS == 2
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)
-#define NAMES(rows) {micro_##rows##_1, micro_##rows##_2}
+#define NAMES(rows)                                                                                                        \
+    { micro_##rows##_1, micro_##rows##_2 }
 #else
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2) INSTANCE(rows, 3)
-#define NAMES(rows) {micro_##rows##_1, micro_##rows##_2, micro_##rows##_3}
+#define NAMES(rows)                                                                                                        \
+    { micro_##rows##_1, micro_##rows##_2, micro_##rows##_3 }
 #endif
 
+/* clang-format off */
 INSTANCES(1) INSTANCES(2) INSTANCES(3) INSTANCES(4) INSTANCES(5) INSTANCES(6)
 #if MICRO_ROWS > 6
 INSTANCES(7) INSTANCES(8)
@@ -56,7 +61,7 @@ INSTANCES(9) INSTANCES(10) INSTANCES(11) INSTANCES(12) INSTANCES(13) INSTANCES(1
 #endif
 
 lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS] = {
-    NAMES(1), NAMES(2), NAMES(3), NAMES(4),  NAMES(5),  NAMES(6),
+    NAMES(1), NAMES(2), NAMES(3), NAMES(4), NAMES(5), NAMES(6),
 #if MICRO_ROWS > 6
     NAMES(7), NAMES(8),
 #endif
@@ -64,3 +69,4 @@ lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS] = {
     NAMES(9), NAMES(10), NAMES(11), NAMES(12), NAMES(13), NAMES(14),
 #endif
 };
+/* clang-format on */

@@ -1,24 +1,24 @@
 /* The micro-kernels of matrix products, shared by matmul.c and attention.c of one instruction set.
  *
- * A micro-kernel makes one segment (docs/numerics.md, section 2) of a block of C that lives in registers: `rows` x `vectors`
- * accumulators, each a chain of fma over k ascending from +0. Then the block is added to totals in memory. */
+ * A micro-kernel makes one segment (docs/numerics.md, section 2) of a block of C that lives in registers: `rows` x
+ * `vectors` accumulators, each a chain of fma over k ascending from +0. Then the block is added to totals in memory. */
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #include "math/simd/vec.h"
 
 /* Register blocks: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
 #if defined(LK_ISA_avx512)
-#define MICRO_ROWS 14
+#define MICRO_ROWS    14
 #define MICRO_VECTORS 2
 #elif defined(LK_ISA_avx2)
-#define MICRO_ROWS 6
+#define MICRO_ROWS    6
 #define MICRO_VECTORS 2
 #else
-#define MICRO_ROWS 8
+#define MICRO_ROWS    8
 #define MICRO_VECTORS 3
 #endif
 #define MICRO_COLUMNS (MICRO_VECTORS * VL)
-#define SEGMENT 512 /* the contract's */
+#define SEGMENT       512 /* the contract's */
 
 /* What becomes of t, a block in memory, and the chain s. */
 enum lk__micro_mode {
@@ -26,8 +26,8 @@ enum lk__micro_mode {
     MICRO_ADD,    /* s starts at +0; t = t + s */
     MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
 };
-/* What the caller will read next: two streams that each step of k asks for, one line each, into L2. A micro-kernel leaves most
- * load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
+/* What the caller will read next: two streams that each step of k asks for, one line each, into L2. A micro-kernel leaves
+ * most load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
 struct lk__ahead {
     const float *p, *q;
     size_t step;

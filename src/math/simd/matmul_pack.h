@@ -1,6 +1,6 @@
 /* Packing: operands are copied into the order in which the micro-kernels read them, k ascending, a row of vectors each.
- * Both layouts of an operand occur (see lk_mm): along k (the k of one row lie together, so blocks of VL x VL are transposed in
- * registers) and across k (plain copies). */
+ * Both layouts of an operand occur (see lk_mm): along k (the k of one row lie together, so blocks of VL x VL are transposed
+ * in registers) and across k (plain copies). */
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_PACK_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_PACK_H
 #include "math/simd/vec.h"
@@ -9,12 +9,12 @@
 LK_INLINE void v_transpose(vf r[VL]) {
 #if defined(LK_ISA_avx512)
     vf t[VL];
-UNROLL
+    UNROLL
     for (int i = 0; i < 8; i++) { /* pairs of rows */
         t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-UNROLL
+    UNROLL
     for (int i = 0; i < 4; i++) { /* fours: r[4 i + c] holds column c of each 128-bit part of rows 4 i .. 4 i + 3 */
         __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
         __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
@@ -23,7 +23,7 @@ UNROLL
         r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
-UNROLL
+    UNROLL
     for (int c = 0; c < 4; c++) { /* the 128-bit parts */
         vf a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
         vf d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
@@ -32,16 +32,16 @@ UNROLL
         t[4 + c] = _mm512_shuffle_f32x4(d, e, 0x88);
         t[12 + c] = _mm512_shuffle_f32x4(d, e, 0xdd);
     }
-UNROLL
+    UNROLL
     for (int i = 0; i < VL; i++) r[i] = t[i];
 #elif defined(LK_ISA_avx2)
     vf t[VL];
-UNROLL
+    UNROLL
     for (int i = 0; i < 4; i++) {
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-UNROLL
+    UNROLL
     for (int i = 0; i < 2; i++) {
         __m256d a = _mm256_castps_pd(t[4 * i]), b = _mm256_castps_pd(t[4 * i + 1]);
         __m256d c = _mm256_castps_pd(t[4 * i + 2]), d = _mm256_castps_pd(t[4 * i + 3]);
@@ -50,12 +50,12 @@ UNROLL
         r[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
     }
-UNROLL
+    UNROLL
     for (int c = 0; c < 4; c++) {
         t[c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x20);
         t[4 + c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x31);
     }
-UNROLL
+    UNROLL
     for (int i = 0; i < VL; i++) r[i] = t[i];
 #else
     float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
@@ -66,21 +66,22 @@ UNROLL
 }
 
 /* `rows` is a constant at each use, so that no lane is tested in the loop. */
-LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
+LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
+                                const float *ahead) {
     size_t e = 0;
     for (; e + VL <= k; e += VL) {
         vf r[VL];
         if (ahead && e % 16 == 0) /* a line is 16 floats */
             for (size_t i = 0; i < rows; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
-UNROLL
+        UNROLL
         for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load(x + i * ldx + e) : v_zero();
         v_transpose(r);
-UNROLL
+        UNROLL
         for (size_t i = 0; i < VL; i++) v_store(to + (e + i) * ldto, r[i]);
     }
     if (e < k) {
         vf r[VL];
-UNROLL
+        UNROLL
         for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load_n(x + i * ldx + e, k - e) : v_zero();
         v_transpose(r);
         for (size_t i = 0; i < k - e; i++) v_store(to + (e + i) * ldto, r[i]);
@@ -88,11 +89,11 @@ UNROLL
 }
 
 /* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors (absent rows as
- * zeros), so what comes after a row in `to` must be written later. to needs VL - 1 floats of slack at its end. ahead: rows of
- * the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
-LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
-    if (rows == VL)
-        pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
+ * zeros), so what comes after a row in `to` must be written later. to needs VL - 1 floats of slack at its end. ahead: rows
+ * of the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
+LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
+                                 const float *ahead) {
+    if (rows == VL) pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
 #if defined(LK_ISA_avx512)
     else if (rows == 14) /* MICRO_ROWS */
         pack_along_fixed(k, 14, x, ldx, to, ldto, ahead);

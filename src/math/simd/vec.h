@@ -14,12 +14,12 @@
 #include <string.h>
 
 #define LK__PASTE2(a, b) a##_##b
-#define LK__PASTE(a, b) LK__PASTE2(a, b)
-#define LK_ISA_NAME(x) LK__PASTE(x, LK_ISA) /* LK_ISA_NAME(lk__fill_matmul) is lk__fill_matmul_avx512 */
-#define LK__STRING2(a) #a
-#define LK__STRING(a) LK__STRING2(a)
-#define LK_ISA_STRING LK__STRING(LK_ISA)
-#define LK_INLINE static inline __attribute__((always_inline, unused))
+#define LK__PASTE(a, b)  LK__PASTE2(a, b)
+#define LK_ISA_NAME(x)   LK__PASTE(x, LK_ISA) /* LK_ISA_NAME(lk__fill_matmul) is lk__fill_matmul_avx512 */
+#define LK__STRING2(a)   #a
+#define LK__STRING(a)    LK__STRING2(a)
+#define LK_ISA_STRING    LK__STRING(LK_ISA)
+#define LK_INLINE        static inline __attribute__((always_inline, unused))
 
 /* Before a loop with a constant count whose arrays must become registers. */
 #if defined(__clang__)
@@ -28,6 +28,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* A table: one operation a line. */
+/* clang-format off */
 #if defined(LK_ISA_avx512)
 #include <immintrin.h>
 #define VL 16
@@ -217,11 +219,16 @@ LK_INLINE float v_sum_lanes(vf x) {
 #else
 #error "vec.h: compile with -DLK_ISA=name -DLK_ISA_name=1, name one of avx512, avx2, neon"
 #endif
+/* clang-format on */
 
 #define LANE_VECTORS (64 / VL) /* vectors that hold the contract's 64 virtual lanes; vector e holds lanes e VL .. */
 
-LK_INLINE vf v_neg(vf a) { return vi_as_float(vi_xor(v_as_int(a), vi_set1(INT32_MIN))); }
-LK_INLINE vf v_abs(vf a) { return vi_as_float(vi_and(v_as_int(a), vi_set1(INT32_MAX))); }
+LK_INLINE vf v_neg(vf a) {
+    return vi_as_float(vi_xor(v_as_int(a), vi_set1(INT32_MIN)));
+}
+LK_INLINE vf v_abs(vf a) {
+    return vi_as_float(vi_and(v_as_int(a), vi_set1(INT32_MAX)));
+}
 LK_INLINE vf v_copysign(vf magnitude, vf sign) {
     vi s = vi_set1(INT32_MIN);
     return vi_as_float(vi_or(vi_and(v_as_int(sign), s), v_as_int(v_abs(magnitude))));
