@@ -1,11 +1,12 @@
 /* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
 #include "lockstep/kernels.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {

@@ -1,12 +1,13 @@
 /* Matrix products: every ISA and thread count gives the bits of the contract, written down here once more, naively. */
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
