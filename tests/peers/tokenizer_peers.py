@@ -6,10 +6,11 @@
 
 1. merges and ids learned from each text and from random corpora; 2. ids of every code point in every class of neighbourhood,
 of random texts and of the given texts, after export and after import. Prints one line a check; exits 1 at a difference.
-Texts must be UTF-8; `bible gen1:1-rev22:21` makes a good one."""
+Texts must be UTF-8. Without one, the King James Bible of Debian's bible-kjv is taken if it is there."""
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,8 @@ def compare(ours, name, texts, rng):
         ids = ours.encode(name, text)
         return ids == theirs.encode(text).ids and ids == other.encode_ordinary(text)
 
-    check(f"{name}: ids of all code points in all neighbourhoods", all(same(text) for text in neighbourhoods()))
+    if name == "t0":
+        check(f"{name}: ids of all code points in all neighbourhoods", all(same(text) for text in neighbourhoods()))
     check(f"{name}: ids of random texts", all(same(random_text(rng, 20_000)) for _ in range(20)))
     runs = "".join(c * n + rng.choice(["", " ", "\n", "x"]) for c in "a -=\n\u4e2d'1" for n in (1, 2, 3, 50, 1000, 5000))
     check(f"{name}: ids of long runs", same(runs))
@@ -107,6 +109,10 @@ def main():
     texts, rng = sys.argv[2:], random.Random(7)
     with tempfile.TemporaryDirectory() as work:
         ours = Ours(os.path.abspath(sys.argv[1]), work)
+        if not texts and shutil.which("bible"):
+            texts = [os.path.join(work, "kjv.txt")]
+            with open(texts[0], "wb") as f:
+                f.write(subprocess.run(["bible", "gen1:1-rev22:21"], capture_output=True, check=True).stdout)
         generated = os.path.join(work, "generated.txt")
         with open(generated, "w", encoding="utf-8", newline="") as f:
             f.write("".join(random_text(rng, 400) * rng.randint(1, 4) for _ in range(300)))
