@@ -58,7 +58,7 @@ struct lk_row_part {
 void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
                    const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
 
-/* --- Norms: rows (rows, n) ------------------------------------------------------------------------------------------- */
+/* --- Norms: rows (rows, n) ------------------------------------------------------------------------------- */
 /* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y and the two row statistics that backward needs: rstd (rows) and,
  * LayerNorm only, mean (rows). */
 void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
@@ -79,7 +79,7 @@ void lk_add(struct lk_math *, size_t n, const float *a, const float *b, float *o
 void lk_copy(struct lk_math *, size_t n, const float *from, float *to);
 void lk_zero(struct lk_math *, size_t n, float *x);
 
-/* --- Rotary positions ------------------------------------------------------------------------------------------------ */
+/* --- Rotary positions ------------------------------------------------------------------------------------ */
 /* Tables cos, sin (positions, head_dim / 2), Hugging Face's formats. */
 void lk_rope_tables(uint32_t positions, uint32_t head_dim, double theta, float *cos_out, float *sin_out);
 /* In place on x: rows of `heads` heads of head_dim at stride ldx; row r is at position first + r mod positions. After the
@@ -117,12 +117,12 @@ void lk_attention_backward(struct lk_math *, const struct lk_attention *, const 
 void lk_cross_entropy(struct lk_math *, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
                       float scale, bool gradient, float *loss);
 
-/* --- Embedding ------------------------------------------------------------------------------------------------------- */
+/* --- Embedding ------------------------------------------------------------------------------------------- */
 /* out (rows, n) = table[ids[row]] + positions_table[first + row mod positions] (positions_table NULL: no add). */
 void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, const float *table,
               const float *positions_table, uint32_t positions, uint32_t first, float *out);
 
-/* --- Optimizer ------------------------------------------------------------------------------------------------------- */
+/* --- Optimizer ------------------------------------------------------------------------------------------- */
 #define LK_BLOCK 4096
 /* sums[b] = sum of squares of block b of x, 64 lanes in double; (n + LK_BLOCK - 1) / LK_BLOCK blocks. */
 void lk_block_squares(struct lk_math *, size_t n, const float *x, double *sums);
@@ -156,7 +156,7 @@ void lk_softmax_exp_n(struct lk_math *, size_t n, const float *x, float subtract
 /* Element i of a tensor filled with normal random numbers: (float)(z * deviation). tensor: its index in canonical order. */
 void lk_init_normal(struct lk_math *, uint64_t seed, uint32_t tensor, double deviation, size_t n, float *x);
 
-/* --- The machine ----------------------------------------------------------------------------------------------------- */
+/* --- The machine ----------------------------------------------------------------------------------------- */
 struct lk_peaks {
     double fma_flops_one, fma_flops_all; /* per second, one thread and the pool, by the chosen ISA */
     double read_bytes_one, read_bytes_all;

@@ -89,8 +89,7 @@ void lk_kv_cache_release(struct lk_kv_cache *);
 float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv_cache *, uint32_t count,
                          const uint32_t *tokens, uint32_t wanted);
 
-/* --- Gradient of the embedding table: touched rows only ----------------------------------------------------------------
- */
+/* --- Gradient of the embedding table: touched rows only -------------------------------------------------- */
 struct lk_embedding_gradient;
 /* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. */
 int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out,

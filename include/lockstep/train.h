@@ -9,7 +9,7 @@
 #define LK_NUMERICS "fp32-1"
 #define LK_NAME_MAX 128
 
-/* --- Configuration --------------------------------------------------------------------------------------------------- */
+/* --- Configuration --------------------------------------------------------------------------------------- */
 enum lk_schedule { LK_COSINE, LK_LINEAR, LK_CONSTANT };
 
 struct lk_run_config {
@@ -57,7 +57,7 @@ int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset,
 
 double lk_learning_rate(const struct lk_run_config *, uint32_t step);
 
-/* --- State ----------------------------------------------------------------------------------------------------------- */
+/* --- State ----------------------------------------------------------------------------------------------- */
 struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
@@ -76,7 +76,7 @@ struct lk_checkpoint {
 /* Loads and verifies; weights only when state->moments1 is NULL. Damage: LK_ECORRUPT that names the file. */
 int lk_checkpoint_load(struct lk_store *, const struct lk_root *state_root, struct lk_state *, struct lk_err *);
 
-/* --- Memory plan ----------------------------------------------------------------------------------------------------- */
+/* --- Memory plan ----------------------------------------------------------------------------------------- */
 struct lk_plan {
     uint32_t micro_batch, units, gradient_buffers;
     uint64_t weights_bytes, moments_bytes, gradients_bytes, activations_bytes, embedding_bytes, batch_bytes, scratch_bytes,
@@ -88,7 +88,7 @@ struct lk_plan {
 int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, struct lk_plan *out,
                  struct lk_err *);
 
-/* --- Ledger ---------------------------------------------------------------------------------------------------------- */
+/* --- Ledger ---------------------------------------------------------------------------------------------- */
 struct lk_ledger_row {
     uint32_t step; /* 1 = after the first update */
     double loss, gradient_norm, learning_rate;
@@ -107,7 +107,7 @@ typedef int lk_eval_fn(void *arg, const struct lk_eval_row *);
 int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, struct lk_err *);
 double lk_bits_per_byte(const struct lk_eval_row *);
 
-/* --- Runs ------------------------------------------------------------------------------------------------------------ */
+/* --- Runs ------------------------------------------------------------------------------------------------ */
 /* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "stopped". New reference. */
 int lk_run_get(struct lk_store *, const char *name, json_t **out, struct lk_err *);
 typedef int lk_run_fn(void *arg, const char *name, json_t *record);
@@ -126,7 +126,7 @@ struct lk_run {
 int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct lk_err *);
 void lk_run_close(struct lk_run *);
 
-/* --- Training -------------------------------------------------------------------------------------------------------- */
+/* --- Training -------------------------------------------------------------------------------------------- */
 struct lk_trainer;
 struct lk_train_hooks {
     void *arg;
@@ -155,8 +155,7 @@ double lk_trainer_step_flops(const struct lk_trainer *);
 int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan,
                      double *seconds_a_step, struct lk_err *);
 
-/* --- Evaluation and verification ---------------------------------------------------------------------------------------
- */
+/* --- Evaluation and verification ------------------------------------------------------------------------- */
 /* The held-out split in order, at most `sequences` sequences (0: all). */
 int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *,
                 uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- fault points --------------------------------------------------------------------------------------------------- */
+/* --- fault points ---------------------------------------------------------------------------------------- */
 
 static atomic_uint_fast64_t calls, failing_call, killing_call;
 static atomic_int failing_errno;
@@ -97,7 +97,7 @@ int lk__write_all(int fd, const void *data, size_t size) {
     return 0;
 }
 
-/* --- whole files ---------------------------------------------------------------------------------------------------- */
+/* --- whole files ----------------------------------------------------------------------------------------- */
 
 static int open_to_read(const char *path, struct stat *st, struct lk_err *err) {
     int fd;
@@ -198,7 +198,7 @@ bool lk_file_exists(const char *path) {
     return stat(path, &st) == 0;
 }
 
-/* --- directories ---------------------------------------------------------------------------------------------------- */
+/* --- directories ----------------------------------------------------------------------------------------- */
 
 int lk_dir_sync(const char *path, struct lk_err *err) {
     int fd = lk__open(path, O_RDONLY | O_DIRECTORY, 0);
@@ -262,7 +262,7 @@ int lk_dir_remove(const char *path, struct lk_err *err) {
     return lk_fail_errno(err, "cannot remove %s", path);
 }
 
-/* --- maps ----------------------------------------------------------------------------------------------------------- */
+/* --- maps ------------------------------------------------------------------------------------------------ */
 
 int lk_map_open(const char *path, struct lk_map *out, struct lk_err *err) {
     static const unsigned char nothing[1];

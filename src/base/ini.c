@@ -87,7 +87,7 @@ static char *next_line(char *buffer, int size, void *stream) {
     return buffer;
 }
 
-/* --- entries -------------------------------------------------------------------------------------------------------- */
+/* --- entries --------------------------------------------------------------------------------------------- */
 
 static struct lk_ini_entry *find(const struct lk_ini *ini, const char *section, const char *key) {
     for (size_t i = 0; i < ini->count; i++) {

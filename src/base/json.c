@@ -13,7 +13,7 @@ json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk
     return NULL;
 }
 
-/* --- canonical text ------------------------------------------------------------------------------------------------- */
+/* --- canonical text -------------------------------------------------------------------------------------- */
 
 #define DEPTH_MAX 2048
 
@@ -50,7 +50,7 @@ int lk_json_canonical(const json_t *value, struct lk_buf *out, struct lk_err *er
     return lk_fail(err, LK_ENOMEM, "out of memory writing JSON");
 }
 
-/* --- floats --------------------------------------------------------------------------------------------------------- */
+/* --- floats ---------------------------------------------------------------------------------------------- */
 
 #define FLOAT_TEXT 40
 
@@ -140,7 +140,7 @@ int lk_json_float_parse(const json_t *value, double *out) {
     return 0;
 }
 
-/* --- getters -------------------------------------------------------------------------------------------------------- */
+/* --- getters --------------------------------------------------------------------------------------------- */
 
 static const char *type_name(const json_t *value) {
     switch (json_typeof(value)) {

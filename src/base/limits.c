@@ -25,7 +25,7 @@ static bool read_small(char *out, size_t size, const char *format, const char *a
     return n > 0;
 }
 
-/* --- where our cgroup is -------------------------------------------------------------------------------------------- */
+/* --- where our cgroup is --------------------------------------------------------------------------------- */
 
 /* True when the comma-separated list holds word. */
 static bool listed(const char *list, const char *word) {
@@ -91,7 +91,7 @@ static void visit(const char *root, const char *controller, visit_fn *fn, void *
     }
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------------------------------------- */
 
 static uint64_t number(const char *text) {
     errno = 0;
@@ -172,7 +172,7 @@ uint64_t lk_memory_peak_bytes(void) {
     return read_small(text, sizeof text, "%s%s%s", "", "/proc/self/status", "") ? field(text, "VmHWM") * 1024 : 0;
 }
 
-/* --- processors ----------------------------------------------------------------------------------------------------- */
+/* --- processors ------------------------------------------------------------------------------------------ */
 
 static void add_quota(int *cpus, long long quota, long long period) {
     if (quota <= 0 || period <= 0) return;

@@ -95,7 +95,7 @@ char *lk_asprintf(const char *format, ...) {
     return s;
 }
 
-/* --- arena ---------------------------------------------------------------------------------------------------------- */
+/* --- arena ----------------------------------------------------------------------------------------------- */
 
 /* Mapped one huge page larger than asked for, then trimmed so that base lies on a huge page. */
 int lk_arena_init(struct lk_arena *a, size_t size_bytes) {
@@ -139,7 +139,7 @@ void lk_arena_reset_to(struct lk_arena *a, size_t mark) {
     a->used_bytes = mark;
 }
 
-/* --- buffer --------------------------------------------------------------------------------------------------------- */
+/* --- buffer ---------------------------------------------------------------------------------------------- */
 
 void lk_buf_release(struct lk_buf *b) {
     lk_free(b->data);

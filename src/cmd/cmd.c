@@ -18,8 +18,7 @@ static const struct cmd_option common[] = {
     {NULL, NULL, NULL},
 };
 
-/* --- Options -------------------------------------------------------------------------------------------------------------
- */
+/* --- Options --------------------------------------------------------------------------------------------- */
 
 static const struct cmd_option *find_option(const struct cmd *cmd, const char *name, size_t n, int *index) {
     int i = 0;
@@ -132,8 +131,7 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     return CMD_OK;
 }
 
-/* --- Help ---------------------------------------------------------------------------------------------------------------
- */
+/* --- Help ------------------------------------------------------------------------------------------------ */
 
 static void print_options(const struct cmd_option *options, FILE *out) {
     for (const struct cmd_option *o = options; o && o->name; o++) {
@@ -172,8 +170,7 @@ int cmd_write_docs(void) {
     return CMD_OK;
 }
 
-/* --- Shared -------------------------------------------------------------------------------------------------------------
- */
+/* --- Shared ---------------------------------------------------------------------------------------------- */
 
 int cmd_fail(const struct lk_err *err) {
     fprintf(stderr, "lockstep: %s\n", err->message);

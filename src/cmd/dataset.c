@@ -41,8 +41,7 @@ static void print(const struct lk_dataset *d, const char *name) {
     printf("  root      %s\n", lk_root_hex(lk_dataset_root(d), hex));
 }
 
-/* --- build
- * ---------------------------------------------------------------------------------------------------------------------- */
+/* --- build ----------------------------------------------------------------------------------------------- */
 
 static int show_progress(void *arg, uint64_t done, uint64_t total) {
     char a[32], b[32];
@@ -104,8 +103,7 @@ const struct cmd cmd_dataset_build = {
     "response only. Equal input gives an equal root for any number of threads.",
     build};
 
-/* --- list, show, verify
- * ------------------------------------------------------------------------------------------------------- */
+/* --- list, show, verify ---------------------------------------------------------------------------------- */
 
 static int list(struct cmd_context *c) {
     return cmd_list_names(c, "dataset");
@@ -187,7 +185,7 @@ static int cat(struct cmd_context *c) {
     struct lk_tokenizer *t = NULL;
     enum lk_split split = cmd_flag(c, "--held-out") ? LK_HELD_OUT : LK_TRAIN;
     uint64_t first = 0, only = UINT64_MAX;
-    int code = open_dataset(c, c->arguments[0], false, &d);
+    int code = open_dataset(c, c->arguments[0], true, &d);
     if (!code && lk_tokenizer_load(c->store, lk_dataset_tokenizer(d), &t, &err)) code = cmd_fail(&err);
     if (!code) code = cmd_u64(c, "--document", 0, UINT64_MAX - 1, &only);
     uint64_t count = code ? 0 : lk_dataset_documents(d, split);

@@ -21,7 +21,7 @@ static int eval(struct cmd_context *c) {
     if (!code) code = lk_dataset_open(c->store, &root, true, &d, &err);
     if (!code && !lk_root_equal(lk_dataset_tokenizer(d), &m.run.tokenizer))
         code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that run %s learned with",
-                       name, m.run.name);
+                       name ? name : m.run.config.dataset, m.run.name);
     if (!code)
         code = lk_evaluate(c->math, &m.run.layout, m.state.weights, d, m.run.config.context, m.run.config.cross_documents,
                            (uint32_t)sequences, &row, &err);

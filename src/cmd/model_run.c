@@ -2,29 +2,35 @@
 
 #include <string.h>
 
-int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m) {
-    struct lk_err err = {0};
+/* The weights of the newest checkpoint that is whole. A run in training may prune a checkpoint while it is read. */
+static int load_newest(struct cmd_context *c, const char *name, struct cmd_model *m, struct lk_err *err) {
     struct lk_checkpoint *list = NULL;
     size_t count = 0;
-    memset(m, 0, sizeof *m);
-    int code = cmd_open_math(c);
-    if (!code) code = cmd_open_store(c, false);
+    int code = lk_run_checkpoints(c->store, name, &list, &count, err);
     if (code) return code;
-    if (lk_run_open(c->store, name, &m->run, &err) || lk_run_checkpoints(c->store, name, &list, &count, &err) ||
-        lk_state_init(&m->state, &m->run.layout, false, &err)) {
-        cmd_model_close(m);
-        lk_free(list);
-        return cmd_fail(&err);
-    }
-    code = lk_fail(&err, LK_ENOTFOUND,
+    code = lk_fail(err, LK_ENOTFOUND,
                    "run %s has no checkpoint yet: it is written every checkpoint.every steps and at the end", name);
     for (size_t i = count; i-- > 0 && code;) {
         if (!list[i].kept) continue;
         m->step = list[i].step;
-        code = lk_checkpoint_load(c->store, &list[i].state, &m->state, &err);
-        if (code == LK_ECORRUPT) lk_log_warn("checkpoint of step %u: %s; trying the one before", list[i].step, err.message);
+        code = lk_checkpoint_load(c->store, &list[i].state, &m->state, err);
+        if (code == LK_ECORRUPT)
+            lk_log_warn("checkpoint of step %u: %s; trying the one before", list[i].step, err->message);
     }
     lk_free(list);
+    return code;
+}
+
+int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m) {
+    struct lk_err err = {0};
+    memset(m, 0, sizeof *m);
+    int code = cmd_open_math(c);
+    if (!code) code = cmd_open_store(c, false);
+    if (code) return code;
+    code = lk_run_open(c->store, name, &m->run, &err);
+    if (!code) code = lk_state_init(&m->state, &m->run.layout, false, &err);
+    if (!code) code = load_newest(c, name, m, &err);
+    if (code == LK_ENOTFOUND && m->step) code = load_newest(c, name, m, &err); /* pruned meanwhile: there is a newer one */
     if (!code) return CMD_OK;
     cmd_model_close(m);
     return cmd_fail(&err);

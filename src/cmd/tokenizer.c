@@ -34,8 +34,7 @@ static int check_name(const struct cmd_context *c, const char *name) {
                : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
 }
 
-/* --- train
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- train ----------------------------------------------------------------------------------------------- */
 
 static int show_progress(void *arg, uint32_t done, uint32_t total) {
     lk_progress_show(arg, false, "tokenizer: %u of %u merges", done, total);
@@ -86,8 +85,7 @@ const struct cmd cmd_tokenizer_train = {
     "The merges are those of Hugging Face's BpeTrainer with the GPT-2 pattern on the same files.",
     train};
 
-/* --- encode, decode
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- encode, decode -------------------------------------------------------------------------------------- */
 
 static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
     bool json = cmd_json(c);
@@ -174,8 +172,7 @@ static int decode(struct cmd_context *c) {
 const struct cmd cmd_tokenizer_decode = {
     "tokenizer decode", "T [FILE]", 1, 2, "Print the text of ids (standard input without FILE).", NULL, NULL, decode};
 
-/* --- import, export
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- import, export -------------------------------------------------------------------------------------- */
 
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -220,8 +217,7 @@ static int export(struct cmd_context *c) {
 const struct cmd cmd_tokenizer_export = {
     "tokenizer export", "T FILE", 2, 2, "Write a Hugging Face tokenizer.json.", NULL, NULL, export};
 
-/* --- list, show
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- list, show ------------------------------------------------------------------------------------------ */
 
 static int list_one(void *arg, const char *name, const struct lk_root *root) {
     char hex[LK_ROOT_HEX];

@@ -18,8 +18,7 @@ struct view {
     const struct lk_run_config *config;
 };
 
-/* --- What is shown while it runs
- * ------------------------------------------------------------------------------------------------ */
+/* --- What is shown while it runs ------------------------------------------------------------------------- */
 
 static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_layout *layout, const struct lk_plan *p) {
     struct view *v = arg;
@@ -90,9 +89,14 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
                                     .max_tokens = 64,
                                     .text = keep_text,
                                     .arg = &s};
-    if (lk_tokenizer_load(v->c->store, &run->tokenizer, &tokenizer, NULL)) return;
-    if (lk_generate(v->c->math, &run->layout, lk_trainer_state(t)->weights, tokenizer, run->config.prompt,
-                    strlen(run->config.prompt), &o, &g, NULL) == 0) {
+    struct lk_err err = {0};
+    int code = lk_tokenizer_load(v->c->store, &run->tokenizer, &tokenizer, &err);
+    if (!code)
+        code = lk_generate(v->c->math, &run->layout, lk_trainer_state(t)->weights, tokenizer, run->config.prompt,
+                           strlen(run->config.prompt), &o, &g, &err);
+    if (code)
+        lk_progress_line(&v->progress, "warning: no sample at step %u: %s", step, err.message);
+    else {
         for (size_t i = 0; i < s.text.size; i++)
             if (s.text.data[i] == '\n') s.text.data[i] = ' ';
         lk_progress_line(&v->progress, "step %u: %s%s", step, run->config.prompt, s.text.data ? s.text.data : "");
@@ -101,8 +105,7 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
     lk_tokenizer_free(tokenizer);
 }
 
-/* --- The command
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- The command ----------------------------------------------------------------------------------------- */
 
 static int finish(struct cmd_context *c, struct view *v, struct lk_trainer *t, struct lk_err *err) {
     char name[LK_NAME_MAX + 1];

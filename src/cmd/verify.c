@@ -13,6 +13,7 @@ static void show_progress(void *arg, uint32_t step, uint32_t from, uint32_t to) 
 /* "FROM..TO" */
 static int parse_segment(const struct cmd_context *c, const char *text, uint32_t *from, uint32_t *to) {
     char *end;
+    if (*text < '0' || *text > '9') return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
     unsigned long a = strtoul(text, &end, 10);
     if (end == text || strncmp(end, "..", 2) || end[2] < '0' || end[2] > '9')
         return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
@@ -23,7 +24,7 @@ static int parse_segment(const struct cmd_context *c, const char *text, uint32_t
     return CMD_OK;
 }
 
-static int report(struct cmd_context *c, json_t *all, const char *run, const struct lk_verify_result *r) {
+static int report(json_t *all, const char *run, const struct lk_verify_result *r) {
     if (all)
         return json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:o, s:s}", "run", run, "from",
                                                     (int)r->from, "to", (int)r->to, "steps", (int)r->steps, "equal",
@@ -35,7 +36,6 @@ static int report(struct cmd_context *c, json_t *all, const char *run, const str
                r->steps, r->roots_compared ? " and the checkpoints' roots" : "");
     else
         printf("DIFFERENT: step %u of %s: %s\n", r->first_difference, run, r->what);
-    (void)c;
     return 0;
 }
 
@@ -97,7 +97,7 @@ static int verify(struct cmd_context *c) {
         }
         lk_progress_end(&progress);
         equal &= r.equal;
-        report(c, results, run, &r);
+        report(results, run, &r);
     }
     if (results) cmd_print_json(results);
     return equal ? CMD_OK : CMD_FAILED;

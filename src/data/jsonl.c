@@ -23,8 +23,7 @@ static int append(struct parser *p, struct lk_buf *out, const char *data, size_t
     return lk_fail(p->err, LK_ENOMEM, "out of memory");
 }
 
-/* --- strings -------------------------------------------------------------------------------------------------------------
- */
+/* --- strings --------------------------------------------------------------------------------------------- */
 
 static int hex4(struct parser *p, uint32_t *out) {
     if (p->end - p->at < 4) return fail(p, "the line ends in a \\u escape");
@@ -126,8 +125,7 @@ static int string(struct parser *p, struct lk_buf *out) {
     return 0;
 }
 
-/* --- other values
- * --------------------------------------------------------------------------------------------------------- */
+/* --- other values ---------------------------------------------------------------------------------------- */
 
 static bool digits(struct parser *p) {
     const char *from = p->at;
@@ -223,8 +221,7 @@ static int skip_value(struct parser *p) {
     }
 }
 
-/* --- records
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------------------- */
 
 enum { TEXT, PROMPT, RESPONSE, FIELDS };
 static const char *const field_names[FIELDS] = {"text", "prompt", "response"};

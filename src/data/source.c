@@ -35,8 +35,7 @@ static const char *shown(const char *path) {
     return strcmp(path, "-") ? path : "standard input";
 }
 
-/* --- unpacking: bytes in, bytes out --------------------------------------------------------------------------------------
- */
+/* --- unpacking: bytes in, bytes out ---------------------------------------------------------------------- */
 
 struct unpacker {
     enum lk__packing packing;
@@ -158,8 +157,7 @@ int lk__unpack(enum lk__packing packing, const void *data, size_t size, size_t c
     return code;
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- files ----------------------------------------------------------------------------------------------- */
 
 static int open_source(const char *path, int *fd, struct lk_err *err) {
     *fd = strcmp(path, "-") ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;

@@ -93,7 +93,13 @@ static int mark_children(struct marks *m, struct lk_err *err) {
         int code = lk_blob_open(m->store->blobs, &root, false, &blob, err);
         if (code == LK_ENOTFOUND) continue;
         if (code) return lk_fail_prefix(err, code, "nothing was removed, for what is needed can't be told");
-        if (blob.size && blob.data[0] == '{') mark_text(m, (const char *)blob.data, blob.size);
+        bool manifest = blob.size && blob.data[0] == '{';
+        lk_blob_close(&blob);
+        if (!manifest) continue;
+        /* a flipped digit would name another blob and give the right one away: only whole manifests are believed */
+        if ((code = lk_blob_open(m->store->blobs, &root, true, &blob, err)))
+            return lk_fail_prefix(err, code, "nothing was removed, for what is needed can't be told");
+        mark_text(m, (const char *)blob.data, blob.size);
         lk_blob_close(&blob);
     }
     return LK_OK;

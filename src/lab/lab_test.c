@@ -17,7 +17,8 @@ static int teardown(void **state) {
 
 static void only_unreachable_blobs_go(void **state) {
     (void)state;
-    struct lk_run_config c = test_config("kept", "run.steps=4 checkpoint.keep=0"), gone = test_config("gone", "run.steps=4 run.seed=8");
+    struct lk_run_config c = test_config("kept", "run.steps=4 checkpoint.keep=0"),
+                         gone = test_config("gone", "run.steps=4 run.seed=8");
     struct lk_gc_result first, dry, swept, again;
     char *root = test_root_of(&world, &c);
     OK(lk_gc(world.store, 0, false, &first, &test_err));
@@ -30,7 +31,8 @@ static void only_unreachable_blobs_go(void **state) {
     OK(lk_gc(world.store, 0, true, &dry, &test_err));
     assert_true(dry.blobs == 2 * 4 + 1 && lk_blob_exists(world.store->blobs, &orphan)); /* two checkpoints and the orphan */
     OK(lk_gc(world.store, 0, false, &swept, &test_err));
-    assert_true(swept.blobs == dry.blobs && swept.bytes == dry.bytes && swept.kept == first.kept && swept.kept_bytes == first.kept_bytes);
+    assert_true(swept.blobs == dry.blobs && swept.bytes == dry.bytes && swept.kept == first.kept &&
+                swept.kept_bytes == first.kept_bytes);
     assert_false(lk_blob_exists(world.store->blobs, &orphan));
     OK(lk_gc(world.store, 0, false, &again, &test_err));
     assert_int_equal(again.blobs, 0);

@@ -111,7 +111,7 @@ static void compare(const char *kernel, run_fn *run, size_t count_of, const size
     release(&start), release(&first);
 }
 
-/* --- Elements --------------------------------------------------------------------------------------------------------- */
+/* --- Elements -------------------------------------------------------------------------------------------- */
 static void run_swiglu(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     if (v == 0)
         k->swiglu_forward(n, a->x[0], a->x[1], a->x[2]);
@@ -163,7 +163,7 @@ static void elements_are_equal(void **unused) {
         }
 }
 
-/* --- Rows ------------------------------------------------------------------------------------------------------------- */
+/* --- Rows ------------------------------------------------------------------------------------------------ */
 static size_t row_count;
 static void run_norm(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     bool layer = v & 1;

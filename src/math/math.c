@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* --- What this CPU has ------------------------------------------------------------------------------------------------ */
+/* --- What this CPU has ----------------------------------------------------------------------------------- */
 #if defined(__x86_64__)
 /* The builtins ask the operating system too (XGETBV): a CPU feature whose registers are not saved does not count. */
 int lk__cpu_has_fma(void) {
@@ -90,7 +90,7 @@ static int choose(const char *isa, struct lk__kernels *k, struct lk_err *err) {
                    isa, list);
 }
 
-/* --- The handle ------------------------------------------------------------------------------------------------------- */
+/* --- The handle ------------------------------------------------------------------------------------------ */
 int lk_math_open(struct lk_pool *pool, const char *isa, struct lk_math **out, struct lk_err *err) {
     *out = NULL;
     if (!isa) isa = getenv("LOCKSTEP_ISA");
@@ -145,7 +145,7 @@ size_t lk_math_scratch_bytes(const struct lk_math *m) {
     return m->memory.size_bytes;
 }
 
-/* --- Float scalars ---------------------------------------------------------------------------------------------------- */
+/* --- Float scalars --------------------------------------------------------------------------------------- */
 #if defined(__x86_64__) || defined(__aarch64__)
 #define SCALAR(name, x) (lk__cpu_has_fma() ? lk__ref_fma_##name(x) : lk__ref_soft_##name(x))
 #else

@@ -17,7 +17,7 @@ static size_t rows_of_tile(size_t n) {
     return n >= TILE ? 1 : n ? TILE / n : TILE;
 }
 
-/* --- Elements --------------------------------------------------------------------------------------------------------- */
+/* --- Elements -------------------------------------------------------------------------------------------- */
 /* One job for all element kernels; a tile is a whole number of vectors, and of the optimizer's blocks. */
 struct elements {
     const struct lk__kernels *k;
@@ -140,7 +140,7 @@ double lk_tree_sum(size_t n, double *values) {
     return values[0];
 }
 
-/* --- Initialisation --------------------------------------------------------------------------------------------------- */
+/* --- Initialisation -------------------------------------------------------------------------------------- */
 struct init {
     uint64_t seed;
     uint32_t tensor;
@@ -167,7 +167,7 @@ void lk_init_normal(struct lk_math *m, uint64_t seed, uint32_t tensor, double de
     lk_pool_run(m->pool, tiles_of(n, 1024), init_tile, &t);
 }
 
-/* --- Rows ------------------------------------------------------------------------------------------------------------- */
+/* --- Rows ------------------------------------------------------------------------------------------------ */
 struct rows {
     const struct lk__kernels *k;
     void (*run)(const struct rows *, size_t row, size_t rows);
@@ -298,7 +298,7 @@ void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, con
                                .y = out});
 }
 
-/* --- Columns ---------------------------------------------------------------------------------------------------------- */
+/* --- Columns --------------------------------------------------------------------------------------------- */
 #define COLUMNS ((size_t)64) /* a tile: four cache lines of every row */
 struct columns {
     const struct lk__kernels *k;
@@ -321,7 +321,7 @@ void lk_column_sum(struct lk_math *m, size_t n, const float *y, size_t ldy, cons
     lk_pool_run(m->pool, tiles_of(n, COLUMNS), columns_tile, &c);
 }
 
-/* --- Rotary tables ---------------------------------------------------------------------------------------------------- */
+/* --- Rotary tables --------------------------------------------------------------------------------------- */
 void lk_rope_tables(uint32_t positions, uint32_t head_dim, double theta, float *cos_out, float *sin_out) {
     LK_ASSERT(head_dim % 2 == 0);
     unsigned long long old = lk_fpenv_set();

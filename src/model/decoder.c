@@ -33,7 +33,7 @@ struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t l
     return w;
 }
 
-/* --- Workspace ------------------------------------------------------------------------------------------------------- */
+/* --- Workspace ------------------------------------------------------------------------------------------- */
 
 /* Counts without an arena (and then without layers), cuts with one: one function gives the size and the places. */
 struct cutter {
@@ -156,7 +156,7 @@ void lk_decoder_free(struct lk_decoder *d) {
     lk_free(d);
 }
 
-/* --- Forward --------------------------------------------------------------------------------------------------------- */
+/* --- Forward --------------------------------------------------------------------------------------------- */
 
 /* y (rows, out) = x (rows, in) W' + bias + residual; W is (out, in). */
 static void linear(struct lk_math *math, size_t rows, size_t in, size_t out, const float *x, const float *w,
@@ -273,7 +273,7 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
     return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
 }
 
-/* --- Generation ------------------------------------------------------------------------------------------------------ */
+/* --- Generation ------------------------------------------------------------------------------------------ */
 
 int lk_kv_cache_init(struct lk_kv_cache *cache, const struct lk_layout *layout, uint32_t positions, struct lk_err *err) {
     const struct lk_model_config *m = &layout->config;

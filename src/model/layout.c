@@ -6,9 +6,10 @@
 
 #define ALIGN_FLOATS  16
 #define HEADS_MOST    65536
-#define HEAD_DIM_MOST 1024         /* the reference keeps a head on the stack */
-#define TENSOR_MOST   4294967296.0 /* elements: their random numbers are counted in 32 bits (docs/numerics.md, section 10) \
-                                    */
+#define HEAD_DIM_MOST 1024 /* the reference keeps a head on the stack */
+#define TENSOR_MOST                                                                                                        \
+    4294967296.0 /* elements: their random numbers are counted in 32 bits (docs/numerics.md, section 10)                   \
+                  */
 
 int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)

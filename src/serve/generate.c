@@ -53,8 +53,7 @@ static int push_token(struct generator *g, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
-/* --- Text out
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- Text out -------------------------------------------------------------------------------------------- */
 
 static size_t find(const char *data, size_t size, const char *what, size_t n) {
     for (size_t i = 0; n && i + n <= size; i++)
@@ -104,8 +103,7 @@ static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, 
     return give(g, lk_utf8_complete(g->held.data, g->held.size - maybe_stop(g))) != 0;
 }
 
-/* --- The loop
- * ------------------------------------------------------------------------------------------------------------------- */
+/* --- The loop -------------------------------------------------------------------------------------------- */
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
     uint32_t end = lk_tokenizer_end(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;

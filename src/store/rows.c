@@ -60,7 +60,7 @@ static int scan_kind(struct lk_kv_txn *txn, char table, const char *kind, lk_kv_
     return lk_kv_scan(txn, key_bytes(&from), key_bytes(&to), fn, arg, err);
 }
 
-/* --- "did you mean" ------------------------------------------------------------------------------------------------- */
+/* --- "did you mean" -------------------------------------------------------------------------------------- */
 
 #define CANDIDATES_MAX 1000
 struct candidates {
@@ -103,7 +103,7 @@ static int not_found(struct lk_kv_txn *txn, char table, const char *kind, const 
     return LK_ENOTFOUND;
 }
 
-/* --- names ---------------------------------------------------------------------------------------------------------- */
+/* --- names ----------------------------------------------------------------------------------------------- */
 
 static int damaged(const struct key *key, size_t size, struct lk_err *err) {
     return lk_fail(err, LK_ECORRUPT, "the row %s has %zu bytes, a name's row has 32", key->data, size);
@@ -200,7 +200,7 @@ int lk_store_name_get(struct lk_store *s, const char *kind, const char *name, st
     return rc;
 }
 
-/* --- records -------------------------------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------------------- */
 
 int lk_record_put(struct lk_kv_txn *txn, const char *kind, const char *name, const json_t *record, struct lk_err *err) {
     struct key key;

@@ -102,7 +102,7 @@ void lk_store_close(struct lk_store *s) {
     lk_free(s);
 }
 
-/* --- manifests ------------------------------------------------------------------------------------------------------ */
+/* --- manifests ------------------------------------------------------------------------------------------- */
 
 int lk_manifest_put(struct lk_store *s, const json_t *manifest, struct lk_root *out, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;

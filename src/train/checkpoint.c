@@ -37,8 +37,7 @@ static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, con
     return lk_blob_finish(w, out, err);
 }
 
-/* --- Which blobs may go ------------------------------------------------------------------------------------------------
- */
+/* --- Which blobs may go ---------------------------------------------------------------------------------- */
 
 struct roots {
     struct lk_root *list;

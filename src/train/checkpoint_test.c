@@ -28,8 +28,7 @@ static void on_warning(void *arg, const char *message) {
     if (h->warnings++ == 0) snprintf(h->warning, sizeof h->warning, "%s", message);
 }
 
-/* --- There and back
- * ------------------------------------------------------------------------------------------------------- */
+/* --- There and back -------------------------------------------------------------------------------------- */
 
 static void a_loaded_state_is_the_saved_one(void **state) {
     (void)state;
@@ -113,8 +112,7 @@ static void only_as_many_are_kept(void **state) {
     lk_free(list);
 }
 
-/* --- Damage
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- Damage ---------------------------------------------------------------------------------------------- */
 
 static bool stop_after(void *arg) {
     return (*(int *)arg)-- <= 0;
@@ -184,8 +182,7 @@ static void a_damaged_checkpoint_gives_way_to_the_one_before(void **state) {
     lk_free(root);
 }
 
-/* --- The plan
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- The plan -------------------------------------------------------------------------------------------- */
 
 static void too_little_memory_is_refused_with_the_keys(void **state) {
     (void)state;

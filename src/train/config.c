@@ -18,7 +18,7 @@
 static const struct lk_option options[] = {
     {"run", "name", LK_O_NAME, FIELD(name), "", 0, 0, NULL, false,
      "the run's name; the file's name without .ini by default"},
-    {"run", "seed", LK_O_U64, FIELD(seed), "1", 0, 9007199254740992.0, NULL, true,
+    {"run", "seed", LK_O_U64, FIELD(seed), "1", 0, 999999999999999.0, NULL, true,
      "seed of initial weights and of the order of samples"},
     U32("run", "steps", steps, "1000", 1, MANY, true, "optimizer steps"),
     {"data", "dataset", LK_O_NAME, FIELD(dataset), "", 0, 0, NULL, false, "name of the dataset (required)"},
@@ -94,7 +94,7 @@ static int parse_number(const struct lk_option *o, const char *value, const char
     if (v < o->low || v > o->high)
         return lk_fail(err, LK_EINVAL, "%s: %s.%s = %s is out of range: it must lie in %.15g .. %.15g", where, o->section,
                        o->key, value, o->low, o->high);
-    if (o->type != LK_O_F64 && (v != (double)(uint64_t)v || strpbrk(value, ".eExXpP")))
+    if (o->type != LK_O_F64 && (strspn(value, "0123456789") != strlen(value) || strlen(value) > 15))
         return lk_fail(err, LK_EINVAL, "%s: %s.%s = %s must be a whole number", where, o->section, o->key, value);
     *out = v;
     return LK_OK;
@@ -256,8 +256,7 @@ struct lk_model_config lk_run_config_model(const struct lk_run_config *c) {
                                     .init_std = c->init_std};
 }
 
-/* --- JSON and identity -------------------------------------------------------------------------------------------------
- */
+/* --- JSON and identity ----------------------------------------------------------------------------------- */
 
 static json_t *option_json(const struct lk_run_config *c, const struct lk_option *o) {
     const char *field = (const char *)c + o->offset;

@@ -174,8 +174,7 @@ void lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_l
     state->samples += c->sequences;
 }
 
-/* --- Blame: which tensor, which document
- * ----------------------------------------------------------------------------------- */
+/* --- Blame: which tensor, which document ----------------------------------------------------------------- */
 
 static void describe_document(const struct lk__engine *e, uint32_t sequence, uint32_t position, char *out, size_t size) {
     struct lk_document doc;

@@ -66,8 +66,7 @@ int lk__evaluate(struct lk_decoder *, uint32_t max_sequences, const struct lk_la
                  const float *weights, const struct lk_dataset *, uint32_t context, bool cross_documents,
                  uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
 
-/* --- Checkpoints: written while the next forward and backward run ------------------------------------------------------
- */
+/* --- Checkpoints: written while the next forward and backward run ---------------------------------------- */
 struct lk__ledger;
 struct lk__saver;
 /* A thread that writes one checkpoint at a time and then commits it with the ledger rows that are due. */
@@ -83,8 +82,7 @@ void lk__saver_close(struct lk__saver *);
  * verification. */
 int lk__checkpoint_drop(struct lk_store *, const char *run, const struct lk_checkpoint *, struct lk_err *);
 
-/* --- Ledger ------------------------------------------------------------------------------------------------------------
- */
+/* --- Ledger ---------------------------------------------------------------------------------------------- */
 /* Rows are buffered and committed lazily a few times a second; the saver makes them durable. Thread-safe. */
 int lk__ledger_open(struct lk_store *, const char *run, struct lk__ledger **out, struct lk_err *);
 void lk__ledger_close(struct lk__ledger *); /* what is buffered is dropped: flush first */
@@ -102,8 +100,7 @@ void lk__ledger_compare(const struct lk_ledger_row *old, const struct lk_ledger_
 /* Keys of per-run rows: "<letter>/NAME/" and the step as 4 bytes big-endian. */
 size_t lk__step_key(char *key, char letter, const char *run, uint32_t step);
 
-/* --- Runs --------------------------------------------------------------------------------------------------------------
- */
+/* --- Runs ------------------------------------------------------------------------------------------------ */
 /* The lock file of a run: held (flock) by the process that trains it. */
 int lk__run_lock(struct lk_store *, const char *name, int *fd, struct lk_err *);
 void lk__run_lock_remove(struct lk_store *, const char *name); /* by its holder, when there is no run (any more) */

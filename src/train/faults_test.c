@@ -216,8 +216,7 @@ static void a_full_disk_loses_nothing(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* --- Memory
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Canonical JSON has to come whole or not at all: jansson passes over a failing callback while it writes a key. */
 static bool canonical_text_is_whole(void) {

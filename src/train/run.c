@@ -11,8 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* --- The lock: the kernel releases it when its holder dies, however it dies ---------------------------------------------
- */
+/* --- The lock: the kernel releases it when its holder dies, however it dies ------------------------------ */
 
 static int lock_file(struct lk_store *store, const char *name, bool create, int *fd, struct lk_err *err) {
     char path[4096];
@@ -75,8 +74,7 @@ bool lk__run_locked(struct lk_store *store, const char *name) {
     return locked;
 }
 
-/* --- Records ------------------------------------------------------------------------------------------------------------
- */
+/* --- Records --------------------------------------------------------------------------------------------- */
 
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
@@ -145,8 +143,7 @@ void lk_run_close(struct lk_run *r) {
     lk_layout_release(&r->layout);
 }
 
-/* --- Checkpoints' rows
- * ----------------------------------------------------------------------------------------------------- */
+/* --- Checkpoints' rows ----------------------------------------------------------------------------------- */
 
 struct checkpoints {
     struct lk_checkpoint *list;

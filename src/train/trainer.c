@@ -20,8 +20,7 @@ struct lk_trainer {
     int lock;
 };
 
-/* --- Opening
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- Opening --------------------------------------------------------------------------------------------- */
 
 static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
     int code = lk_dataset_open(t->store, &t->run.dataset, true, &t->dataset, err);
@@ -240,8 +239,7 @@ void lk_trainer_free(struct lk_trainer *t) {
     lk_free(t);
 }
 
-/* --- The loop
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- The loop -------------------------------------------------------------------------------------------- */
 
 static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
     struct lk_checkpoint c;

@@ -67,8 +67,7 @@ static void a_stopped_run_goes_on_to_the_same_root(void **state) {
     lk_free(root);
 }
 
-/* --- Locks
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- Locks ----------------------------------------------------------------------------------------------- */
 
 static void die_in_mid_run(void *arg) {
     struct test_world w = {.dir = arg};
@@ -103,8 +102,7 @@ static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
     lk_trainer_free(t);
 }
 
-/* --- Numbers that are not
- * ---------------------------------------------------------------------------------------------------- */
+/* --- Numbers that are not -------------------------------------------------------------------------------- */
 
 struct poison {
     struct lk_trainer *trainer;
@@ -177,8 +175,7 @@ static void a_batch_without_targets_is_an_error(void **state) {
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "text");
 }
 
-/* --- Verification
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- Verification ---------------------------------------------------------------------------------------- */
 
 static void change_row(const char *run, char letter, uint32_t step, size_t byte) {
     char key[LK_KV_KEY_MAX], copy[128];
@@ -254,8 +251,7 @@ static void a_step_that_differs_stops_the_run(void **state) {
     OK(test_resume_and_run(&world, "diverged", NULL));
 }
 
-/* --- Evaluation
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- Evaluation ------------------------------------------------------------------------------------------ */
 
 static void evaluation_does_not_see_its_batch(void **state) {
     (void)state;

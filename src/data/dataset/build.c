@@ -42,8 +42,7 @@ static const char *shown(const struct input *in) {
     return strcmp(in->path, "-") ? in->path : "standard input";
 }
 
-/* --- sizes
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- sizes ----------------------------------------------------------------------------------------------- */
 
 static int count_bytes(void *arg, const void *data, size_t size, struct lk_err *err) {
     (void)data;
@@ -91,8 +90,7 @@ static size_t cut_text(const uint8_t *text, size_t at, size_t size) {
     return at;
 }
 
-/* --- jobs
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- jobs ------------------------------------------------------------------------------------------------ */
 
 static void run_tile(void *arg, size_t tile, int thread) {
     struct builder *b = arg;
@@ -232,8 +230,7 @@ static int add_input(struct builder *b, size_t input, uint64_t begin, struct lk_
     return code;
 }
 
-/* --- manifest
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- manifest -------------------------------------------------------------------------------------------- */
 
 static int check_splits(const struct builder *b, struct lk_err *err) {
     uint64_t train = lk__splitter_documents(b->splits[LK_TRAIN]), held_out = lk__splitter_documents(b->splits[LK_HELD_OUT]);
@@ -290,8 +287,7 @@ static int write_manifest(struct builder *b, const struct lk_root *tokenizer, st
     return code;
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the whole ------------------------------------------------------------------------------------------- */
 
 static int check_arguments(const struct builder *b, struct lk_err *err) {
     double h = b->options->holdout;

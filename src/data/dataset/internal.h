@@ -29,8 +29,7 @@ static inline uint64_t lk__get_u64(const uint8_t *p) {
     return v;
 }
 
-/* --- writing
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------------------- */
 
 /* The five parts of one split, written as the documents come. */
 struct lk__splitter;
@@ -44,8 +43,7 @@ int lk__splitter_finish(struct lk__splitter *, json_t **out, struct lk_err *);
 void lk__splitter_free(struct lk__splitter *); /* NULL is fine; blobs not finished are dropped */
 uint64_t lk__splitter_documents(const struct lk__splitter *);
 
-/* --- reading
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------------------- */
 
 struct lk__split {
     uint64_t tokens, bytes, documents;

@@ -90,6 +90,26 @@ static int read_manifest(struct lk_store *store, struct lk_dataset *d, const cha
     return 0;
 }
 
+/* What readers rely on without looking: ids below the vocabulary, ends ascending within the stream. (verify.c checks all.)
+ */
+static int check_bounds(const struct lk_dataset *d, int index, const char *what, struct lk_err *err) {
+    const struct lk__split *s = &d->splits[index];
+    uint32_t greatest = 0;
+    uint64_t last = 0;
+    for (uint64_t i = 0; i < s->tokens; i++) {
+        uint32_t id = lk__token_at(d, s, i);
+        greatest = id > greatest ? id : greatest;
+    }
+    if (greatest >= d->vocab) return damaged(err, what, lk__split_names[index], "it holds an id beyond its vocabulary");
+    for (uint64_t i = 0; i < s->documents; i++) {
+        uint64_t end = lk__end_of(s, i);
+        if (end <= last || end >= s->tokens)
+            return damaged(err, what, lk__split_names[index], "the end of a document is out of place");
+        last = end;
+    }
+    return 0;
+}
+
 int lk_dataset_open(struct lk_store *store, const struct lk_root *root, bool verify, struct lk_dataset **out,
                     struct lk_err *err) {
     char hex[LK_ROOT_HEX], what[32] = "dataset ";
@@ -100,6 +120,7 @@ int lk_dataset_open(struct lk_store *store, const struct lk_root *root, bool ver
     d->root = *root;
     int code = read_manifest(store, d, what, err);
     for (int i = 0; !code && i < 2; i++) code = open_split(store, d, i, what, verify, err);
+    for (int i = 0; !code && verify && i < 2; i++) code = check_bounds(d, i, what, err);
     if (code)
         lk_dataset_close(d);
     else
@@ -162,8 +183,7 @@ uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, ui
     return count;
 }
 
-/* --- documents
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- documents ------------------------------------------------------------------------------------------- */
 
 void lk__split_row(const struct lk__split *s, uint64_t index, struct lk__row *out) {
     lk__row_get(s->parts[LK__DOCUMENTS].data + LK__DOCUMENT_BYTES * index, out);

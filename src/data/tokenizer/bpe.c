@@ -14,8 +14,7 @@ static void *scratch_take(struct lk__scratch *s, size_t size_bytes) {
     return s->memory;
 }
 
-/* --- short words: look for the lowest rank each time ---------------------------------------------------------------------
- */
+/* --- short words: look for the lowest rank each time ----------------------------------------------------- */
 
 static size_t merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     uint32_t rank[LK__SHORT_WORD], made[LK__SHORT_WORD];
@@ -49,8 +48,7 @@ static size_t merge_short(const struct lk_tokenizer *t, const uint8_t *word, siz
     return n;
 }
 
-/* --- positions of a longer word: ids[i] is alive while its bit is set ---------------------------------------------------
- */
+/* --- positions of a longer word: ids[i] is alive while its bit is set ------------------------------------ */
 
 struct line {
     uint32_t *ids;
@@ -100,8 +98,7 @@ static size_t line_end(struct line *l) {
     return n;
 }
 
-/* --- any order of merges: a heap of (rank, position) ---------------------------------------------------------------------
- */
+/* --- any order of merges: a heap of (rank, position) ----------------------------------------------------- */
 
 struct heap {
     uint64_t *entries; /* rank << 32 | position */
@@ -168,8 +165,7 @@ static int64_t merge_heap(const struct lk_tokenizer *t, struct lk__scratch *s, c
     return (int64_t)line_end(&l);
 }
 
-/* --- ordered merges: one list of positions a rank, linear in the word
- * ------------------------------------------------------ */
+/* --- ordered merges: one list of positions a rank, linear in the word ------------------------------------ */
 
 struct buckets {
     const struct lk_tokenizer *t;

@@ -180,8 +180,7 @@ int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct
     return 0;
 }
 
-/* --- pieces on a pool ---------------------------------------------------------------------------------------------------
- */
+/* --- pieces on a pool ------------------------------------------------------------------------------------ */
 
 #define PIECE_BYTES ((size_t)512 << 10)
 

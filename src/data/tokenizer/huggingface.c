@@ -118,8 +118,7 @@ static int check_model(const struct importing *in, const json_t *model, struct l
     return 0;
 }
 
-/* --- tokens
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- tokens ---------------------------------------------------------------------------------------------- */
 
 static int note_id(struct importing *in, const char *text, const json_t *value, struct lk_err *err) {
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= LK__VOCAB_MAX)
@@ -214,8 +213,7 @@ static int make_bytes(struct importing *in, struct lk_err *err) {
     return 0;
 }
 
-/* --- merges
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- merges ---------------------------------------------------------------------------------------------- */
 
 static int id_of(const struct importing *in, const char *text, size_t size, size_t index, uint32_t *id,
                  struct lk_err *err) {
@@ -334,8 +332,7 @@ int lk_tokenizer_import(const void *json, size_t size, const char *name, struct 
     return code;
 }
 
-/* --- export
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- export ---------------------------------------------------------------------------------------------- */
 
 /* Appends a token as a JSON string: its bytes as byte-level characters, or a special token's text as it is. */
 static int put_text(const struct lk_tokenizer *t, uint32_t id, struct lk_buf *out, bool quotes) {

@@ -2,8 +2,7 @@
 #include "data/tokenizer/pretoken.h"
 #include "lockstep/hash.h"
 
-/* --- the pattern, alternative by alternative, as it is written
- * -------------------------------------------------------------- */
+/* --- the pattern, alternative by alternative, as it is written ------------------------------------------- */
 
 struct unit {
     enum lk__class class;
@@ -88,8 +87,7 @@ static void check_text(const uint8_t *text, size_t size) {
     assert_int_equal(at, size);
 }
 
-/* --- tests
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- tests ----------------------------------------------------------------------------------------------- */
 
 /* The golden digest is of the classes that tokenizers and tiktoken show (tests/golden/tokenizer/make.py). */
 static void classes_are_those_of_the_libraries(void **state) {

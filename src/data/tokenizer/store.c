@@ -77,8 +77,7 @@ int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct l
     return code;
 }
 
-/* --- loading
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- loading --------------------------------------------------------------------------------------------- */
 
 static int check_word(const json_t *m, const char *key, const char *want, const char *what, struct lk_err *err) {
     const char *have;

@@ -42,7 +42,7 @@ static struct lk_bytes bytes_of(const struct lk_tokenizer *t, uint32_t id) {
     return lk_bytes(t->bytes + t->offset[id], (size_t)(t->offset[id + 1] - t->offset[id]));
 }
 
-/* --- building --------------------------------------------------------------------------------------------------------- */
+/* --- building -------------------------------------------------------------------------------------------- */
 
 static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
     if (p->vocab < 256 || p->vocab > LK__VOCAB_MAX)
@@ -166,8 +166,7 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     return code;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------------
- */
+/* --- reading --------------------------------------------------------------------------------------------- */
 
 uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
     return t->vocab;

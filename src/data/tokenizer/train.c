@@ -91,8 +91,7 @@ static void trainer_release(struct trainer *t) {
     lk_free(t->merges);
 }
 
-/* --- pairs --------------------------------------------------------------------------------------------------------------
- */
+/* --- pairs ----------------------------------------------------------------------------------------------- */
 
 static int grow_pair_slots(struct trainer *t) {
     size_t slots = t->slot_count ? t->slot_count * 2 : 4096;
@@ -141,8 +140,7 @@ static int change_pair(struct trainer *t, uint32_t left, uint32_t right, uint32_
     return 0;
 }
 
-/* --- heap: highest count, then smallest pair
- * ------------------------------------------------------------------------------ */
+/* --- heap: highest count, then smallest pair ------------------------------------------------------------- */
 
 static bool before(const struct entry *a, const struct entry *b) {
     if (a->count != b->count) return a->count > b->count;
@@ -199,8 +197,7 @@ static int push_touched(struct trainer *t) {
     return 0;
 }
 
-/* --- words --------------------------------------------------------------------------------------------------------------
- */
+/* --- words ----------------------------------------------------------------------------------------------- */
 
 static int split_words(struct trainer *t, const uint32_t byte_id[256], struct lk_err *err) {
     size_t n = t->words.count;
@@ -248,8 +245,7 @@ static int merge_word(struct trainer *t, uint32_t word, uint32_t left, uint32_t 
     return 0;
 }
 
-/* --- tokens
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- tokens ---------------------------------------------------------------------------------------------- */
 
 static uint64_t token_hash(const char *p, size_t size) {
     uint64_t h = 0xCBF29CE484222325u;

@@ -81,8 +81,7 @@ static int count_piece(struct lk__words *w, const uint8_t *text, size_t size) {
     return 0;
 }
 
-/* --- pieces on a pool
- * ------------------------------------------------------------------------------------------------------ */
+/* --- pieces on a pool ------------------------------------------------------------------------------------ */
 
 #define PIECE_BYTES  ((size_t)4 << 20)
 #define ROUND_PIECES 32 /* counted before they are added up, so that memory does not grow with the text */

@@ -52,8 +52,7 @@ static void check_gradient(const char *name, struct layer *l) {
         }
 }
 
-/* --- The layers ---------------------------------------------------------------------------------------------------------
- */
+/* --- The layers ------------------------------------------------------------------------------------------ */
 enum { R = 5, N = 70 };
 static const struct lk_row_part all_rows[1] = {{0, R, true}};
 static double mean[R], rstd[R], xhat[R * N];
@@ -188,8 +187,7 @@ static void gradients_agree_with_differences(void **unused) {
 #undef CHECK
 }
 
-/* --- Float against double -----------------------------------------------------------------------------------------------
- */
+/* --- Float against double -------------------------------------------------------------------------------- */
 static struct lk__kernels f;
 
 /* Largest difference relative to the largest value. */

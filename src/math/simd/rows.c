@@ -9,7 +9,7 @@ void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *);
 LK_INLINE void lanes_clear(vf lanes[LANE_VECTORS]) {
     for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
 }
-/* --- Norms ------------------------------------------------------------------------------------------------------------ */
+/* --- Norms ----------------------------------------------------------------------------------------------- */
 static void rms_forward(size_t n, const float *x, const float *gain, float eps, float *y, float *rstd) {
     vf lanes[LANE_VECTORS];
     lanes_clear(lanes);
@@ -97,7 +97,7 @@ static void norm_backward(size_t rows, size_t n, const float *x, const float *ga
     }
 }
 
-/* --- Loss ------------------------------------------------------------------------------------------------------------- */
+/* --- Loss ------------------------------------------------------------------------------------------------ */
 /* A maximum good enough for softmax: of two zeros either, and anything when there is a NaN. Neither can be seen in the end:
  * exp(+-0) = 1 and log(l) - (+-0) is the same number; a NaN makes l and with it everything NaN. */
 static float row_max(size_t n, const float *x) {
@@ -146,7 +146,7 @@ static void cross_entropy(size_t rows, size_t vocab, float *logits, size_t ld, c
     }
 }
 
-/* --- Rotary positions ------------------------------------------------------------------------------------------------- */
+/* --- Rotary positions ------------------------------------------------------------------------------------ */
 static void rope(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
                  const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx) {
     size_t half = head_dim / 2;

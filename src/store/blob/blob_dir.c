@@ -61,7 +61,7 @@ static void dir_close(struct lk_blobs *b) {
     lk_free(b);
 }
 
-/* --- writing -------------------------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------------------- */
 
 /* A writer holds a lock on its temporary for as long as it lives, so that the cleaner knows the dead ones, whatever
  * process or container they were in. */
@@ -191,7 +191,7 @@ static void dir_abort(struct lk_blob_writer *base) {
     writer_free((struct writer *)base, true);
 }
 
-/* --- reading -------------------------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------------------- */
 
 static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify, struct lk_blob *out, struct lk_err *err) {
     char path[PATH_MAX_BYTES], hex[LK_ROOT_HEX], found_hex[LK_ROOT_HEX];
@@ -228,7 +228,7 @@ static int dir_remove(struct lk_blobs *b, const struct lk_root *root, struct lk_
     return lk_fail_errno(err, "cannot delete the blob %s", path);
 }
 
-/* --- listing -------------------------------------------------------------------------------------------------------- */
+/* --- listing --------------------------------------------------------------------------------------------- */
 
 static void clean_temporaries(struct dir *d, int64_t keep_tmp_ms) {
     char path[PATH_MAX_BYTES + 512];

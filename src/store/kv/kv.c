@@ -35,7 +35,7 @@ void lk_kv_abort(struct lk_kv_txn *txn) {
     if (txn) txn->kv->ops->abort(txn);
 }
 
-/* --- arguments ------------------------------------------------------------------------------------------------------ */
+/* --- arguments ------------------------------------------------------------------------------------------- */
 
 static int check_key(struct lk_bytes key, struct lk_err *err) {
     if (key.size < 1 || key.size > LK_KV_KEY_MAX)
@@ -89,7 +89,7 @@ int lk_kv_scan(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_bytes to, 
     return txn->kv->ops->scan(txn, from, to, fn, arg, err);
 }
 
-/* --- time ----------------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------------------ */
 
 static int last_timestamp(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
     struct lk_bytes value;

@@ -89,7 +89,7 @@ static int fail(struct lk_err *err, int rc, const struct environment *env, const
     }
 }
 
-/* --- open ----------------------------------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------------------ */
 
 static int refuse_network(const char *dir, struct lk_err *err) {
     struct statfs fs;
@@ -221,7 +221,7 @@ static int lmdb_open(const char *where, struct lk_kv **out, struct lk_err *err) 
     return 0;
 }
 
-/* --- transactions --------------------------------------------------------------------------------------------------- */
+/* --- transactions ---------------------------------------------------------------------------------------- */
 
 static int begin_mdb(struct environment *env, bool write, MDB_txn **out) {
     int rc = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
@@ -290,7 +290,7 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, st
     return fail(err, rc, env, "commit to");
 }
 
-/* --- rows ----------------------------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------------------ */
 
 static MDB_val val(struct lk_bytes b) {
     return (MDB_val){b.size, (void *)(uintptr_t)b.data};
