@@ -437,7 +437,7 @@ static void parts_that_do_not_fit_are_found(void **state) {
     changed("train", "bytes_count", json_integer(1), 0, LK_ECORRUPT, "goes on behind");
     changed("train", "tokens", edited_part(LK__TOKENS, 0, 1), 0, LK_ECORRUPT, "does not begin with an end token");
     changed("train", "tokens", edited_part(LK__TOKENS, 2, 1), 0, LK_ECORRUPT, "do not give the text of its digest");
-    changed("train", "tokens", edited_part(LK__TOKENS, 3, 0xFF), 0, LK_ECORRUPT, "a token that no text gives");
+    changed("train", "tokens", edited_part(LK__TOKENS, 3, 0xFF), 0, LK_ECORRUPT, "an id beyond its vocabulary");
     changed("train", "ends", edited_part(LK__ENDS, 0, 1), 0, LK_ECORRUPT, "no end token");
     changed("train", "ends", edited_part(LK__ENDS, 7, 1), 0, LK_ECORRUPT, "out of place");
     changed("train", "documents", edited_part(LK__DOCUMENTS, 8, 9), 0, LK_ECORRUPT, "digest");
