@@ -73,7 +73,7 @@ static void check(int code, const struct lk_err *err, const char *what) {
     if (code || settings() != before) exit(1);
 }
 
-/* --- training -------------------------------------------------------------------------------------------------------------- */
+/* --- training -------------------------------------------------------------------------------------------- */
 
 static struct lk_run_config config_of(uint32_t family, uint32_t steps) {
     struct lk_run_config c = {.seed = 7, .steps = steps, .family = family, .layers = 2, .width = 84, .heads = 7, .kv_heads = 7, .head_dim = 12, .ffn = 101,

@@ -36,15 +36,24 @@ static int check(const json_t *value, int depth, struct lk_err *err) {
     return rc;
 }
 
-static int append(const char *data, size_t size, void *out) {
-    return lk_buf_append(out, data, size) == 0 ? 0 : -1;
+/* jansson forgets a callback's failure inside an object's key, so the failure is kept here. */
+struct sink {
+    struct lk_buf *out;
+    bool failed;
+};
+static int append(const char *data, size_t size, void *arg) {
+    struct sink *s = arg;
+    s->failed |= lk_buf_append(s->out, data, size) != 0;
+    return s->failed ? -1 : 0;
 }
 
 int lk_json_canonical(const json_t *value, struct lk_buf *out, struct lk_err *err) {
     int rc = check(value, 0, err);
     if (rc != 0) return rc;
     size_t start = out->size;
-    if (json_dump_callback(value, append, out, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) == 0) return 0;
+    struct sink sink = {.out = out};
+    int dumped = json_dump_callback(value, append, &sink, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    if (dumped == 0 && !sink.failed) return 0;
     out->size = start;
     if (out->data) out->data[start] = 0;
     return lk_fail(err, LK_ENOMEM, "out of memory writing JSON");

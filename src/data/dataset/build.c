@@ -1,7 +1,6 @@
 /* Files to a dataset: sources are cut into jobs by their bytes alone, windows of jobs run on the pool, results are written
  * in order. README.md says how memory stays bounded. */
 #include "data/dataset/job.h"
-#include "data/manifest.h"
 #include "data/source.h"
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
@@ -282,7 +281,7 @@ static int write_manifest(struct builder *b, const struct lk_root *tokenizer, st
         code = lk__splitter_finish(b->splits[i], &part, err);
         if (!code && json_object_set_new(splits, lk__split_names[i], part)) code = no_memory(err);
     }
-    if (!code) code = lk__manifest_put(b->store, m, "dataset", out, err);
+    if (!code) code = lk_manifest_put(b->store, m, out, err);
     json_decref(m);
     return code;
 }

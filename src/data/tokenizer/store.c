@@ -1,5 +1,4 @@
 /* A tokenizer in a store: a manifest and two blobs. Byte tables: README.md, "Formats". */
-#include "data/manifest.h"
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
@@ -71,8 +70,7 @@ int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct l
     set(m, "special", special, &failed);
     set(m, "tokens", json_string(lk_root_hex(&tokens, hex)), &failed);
     set(m, "merges", json_string(lk_root_hex(&merges, hex)), &failed);
-    code = failed ? lk_fail(err, LK_ENOMEM, "saving a tokenizer: out of memory")
-                  : lk__manifest_put(s, m, "tokenizer", out, err);
+    code = failed ? lk_fail(err, LK_ENOMEM, "saving a tokenizer: out of memory") : lk_manifest_put(s, m, out, err);
     json_decref(m);
     return code;
 }
