@@ -176,6 +176,7 @@ static int heap_push(struct trainer *t, struct entry e) {
 
 /* Ends a step: every pair that came up becomes a heap entry with its words, if its count is positive. */
 static int push_touched(struct trainer *t) {
+    if (t->change_count > UINT32_MAX) return LK_ENOMEM; /* places are 32 bits; so many changes take over 50 GB */
     struct block *b = lk_alloc(sizeof *b + t->change_count * sizeof(uint32_t) + 1);
     if (!b) return LK_ENOMEM;
     b->next = t->blocks;
