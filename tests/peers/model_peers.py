@@ -9,8 +9,10 @@ element (the first moment after one step holds it), and the loss; 2. the losses 
 the same sequences in the same order. Weights, order and models come from tests/golden/model_golden.py, an implementation of
 docs/numerics.md that shares no code with ours. Prints the differences; exits 1 when one is over its bound.
 
-Rounding errors of two correct float32 programs grow apart over the steps; a wrong gradient, optimizer, schedule or order would
-show in the first few. So the bounds: losses within 1e-5 in the first ten steps, within 1e-2 over all, 1e-3 on average."""
+Rounding errors of two correct float32 programs grow apart: from about step 100 on, the llama run's differences grow as fast
+between PyTorch in float32 and PyTorch in double (seen: 7e-4 at most in 300 steps) as between either and ours (2e-3). Before
+that ours stays within 2e-7 of PyTorch in double. A wrong gradient, optimizer, schedule or order would show in the first steps.
+So the bounds: losses within 1e-4 in the first hundred steps (seen 6e-6), within 1e-2 over all, 1e-3 on average."""
 import json
 import math
 import os
@@ -33,7 +35,7 @@ MODELS = {
     "llama": dict(layers=3, width=96, heads=6, kv_heads=2, ffn=256, tied="true"),
     "gpt2": dict(layers=3, width=84, heads=12, kv_heads=12, ffn=336, tied="true"),  # heads of 7
 }
-FIRST_TEN, WORST, MEAN, GRADIENT = 1e-5, 1e-2, 1e-3, 1e-5
+FIRST, WORST, MEAN, GRADIENT = 1e-4, 1e-2, 1e-3, 1e-5  # FIRST: of the first hundred steps
 
 
 class Ours:
@@ -152,10 +154,10 @@ def compare_losses(ours, family, config, stream):
         theirs.append(loss.item())
     difference = np.abs(np.array(mine) - np.array(theirs))
     assert len(mine) == STEPS
-    print(f"{family}: {STEPS} steps, loss {mine[0]:.4f} to {mine[-1]:.4f} (PyTorch {theirs[-1]:.4f}); differences: first ten steps at most "
-          f"{difference[:10].max():.1e} (bound {FIRST_TEN:.0e}), all at most {difference.max():.1e} (bound {WORST:.0e}), mean "
+    print(f"{family}: {STEPS} steps, loss {mine[0]:.4f} to {mine[-1]:.4f} (PyTorch {theirs[-1]:.4f}); differences: first hundred steps at most "
+          f"{difference[:100].max():.1e} (bound {FIRST:.0e}), all at most {difference.max():.1e} (bound {WORST:.0e}), mean "
           f"{difference.mean():.1e} (bound {MEAN:.0e})")
-    return difference[:10].max() < FIRST_TEN and difference.max() < WORST and difference.mean() < MEAN
+    return difference[:100].max() < FIRST and difference.max() < WORST and difference.mean() < MEAN
 
 
 def main():
