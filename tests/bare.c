@@ -1,9 +1,9 @@
-/* bare OUT STEPS [host]: trains some steps of both families, odd shapes, on made-up tokens with the real engine and without a store,
- * and writes losses, weights and moments to OUT: equal files are equal bits. The test of NEON builds it for aarch64, where no
- * other library is at hand.
+/* bare OUT STEPS [host]: trains some steps of both families, odd shapes, on made-up tokens with the real engine and without
+ * a store, and writes losses, weights and moments to OUT: equal files are equal bits. The test of NEON builds it for
+ * aarch64, where no other library is at hand.
  *
- * host: this thread has flush-to-zero, denormals-are-zero and another rounding set beforehand, as a host program may; OUT must
- * be the same, and the settings are checked to be back after every call. */
+ * host: this thread has flush-to-zero, denormals-are-zero and another rounding set beforehand, as a host program may; OUT
+ * must be the same, and the settings are checked to be back after every call. */
 #include "../src/train/engine.h"
 #include "lockstep/hash.h"
 #include <stdio.h>
@@ -13,7 +13,7 @@
 #define CONTEXT 65
 #define VOCAB   1021
 
-/* --- a dataset that is a formula --------------------------------------------------------------------------------------- */
+/* --- a dataset that is a formula ------------------------------------------------------------------------- */
 
 struct lk_dataset {
     int unused;
@@ -27,8 +27,8 @@ static uint32_t token(uint64_t i) {
     x ^= x >> 29;
     return (uint32_t)((x * x >> 40) % (i % 3 ? 40 : VOCAB));
 }
-uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, uint64_t n, uint32_t context, uint32_t *inputs, uint32_t *targets,
-                             uint32_t *document_start) {
+uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, uint64_t n, uint32_t context,
+                             uint32_t *inputs, uint32_t *targets, uint32_t *document_start) {
     uint32_t start = 0;
     (void)d, (void)split;
     for (uint32_t i = 0; i < context; i++) {
@@ -40,13 +40,16 @@ uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, ui
     }
     return context;
 }
-uint64_t lk_dataset_document_at(const struct lk_dataset *d, enum lk_split split, uint64_t at) { return (void)d, (void)split, at; }
-int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_t index, struct lk_document *out, struct lk_err *err) {
+uint64_t lk_dataset_document_at(const struct lk_dataset *d, enum lk_split split, uint64_t at) {
+    return (void)d, (void)split, at;
+}
+int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_t index, struct lk_document *out,
+                        struct lk_err *err) {
     (void)d, (void)split, (void)index, (void)out;
     return lk_fail(err, LK_ENOTFOUND, "no documents here");
 }
 
-/* --- the thread's floating-point settings -------------------------------------------------------------------------------- */
+/* --- the thread's floating-point settings ---------------------------------------------------------------- */
 
 static unsigned long settings(void) {
 #if defined(__x86_64__)
@@ -69,17 +72,43 @@ static void spoil(void) {
 static unsigned long before;
 static void check(int code, const struct lk_err *err, const char *what) {
     if (code) fprintf(stderr, "bare: %s: %s\n", what, err->message);
-    if (settings() != before) fprintf(stderr, "bare: %s changed the caller's floating-point settings from %lx to %lx\n", what, before, settings());
+    if (settings() != before)
+        fprintf(stderr, "bare: %s changed the caller's floating-point settings from %lx to %lx\n", what, before,
+                settings());
     if (code || settings() != before) exit(1);
 }
 
 /* --- training -------------------------------------------------------------------------------------------- */
 
 static struct lk_run_config config_of(uint32_t family, uint32_t steps) {
-    struct lk_run_config c = {.seed = 7, .steps = steps, .family = family, .layers = 2, .width = 84, .heads = 7, .kv_heads = 7, .head_dim = 12, .ffn = 101,
-                              .context = CONTEXT, .vocab = VOCAB, .tied = false, .norm_epsilon = 1e-5, .rope_theta = 10000, .init_std = 0.02,
-                              .sequences = 6, .grains = 3, .micro_batch = 2, .learning_rate = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8,
-                              .weight_decay = 0.1, .clip = 1, .min_ratio = 0.1, .schedule = LK_COSINE, .warmup = 3, .decay = 20};
+    struct lk_run_config c = {.seed = 7,
+                              .steps = steps,
+                              .family = family,
+                              .layers = 2,
+                              .width = 84,
+                              .heads = 7,
+                              .kv_heads = 7,
+                              .head_dim = 12,
+                              .ffn = 101,
+                              .context = CONTEXT,
+                              .vocab = VOCAB,
+                              .tied = false,
+                              .norm_epsilon = 1e-5,
+                              .rope_theta = 10000,
+                              .init_std = 0.02,
+                              .sequences = 6,
+                              .grains = 3,
+                              .micro_batch = 2,
+                              .learning_rate = 3e-3,
+                              .beta1 = 0.9,
+                              .beta2 = 0.95,
+                              .epsilon = 1e-8,
+                              .weight_decay = 0.1,
+                              .clip = 1,
+                              .min_ratio = 0.1,
+                              .schedule = LK_COSINE,
+                              .warmup = 3,
+                              .decay = 20};
     if (family == LK_GPT2) c.heads = c.kv_heads = 12, c.head_dim = 7, c.tied = true, c.cross_documents = true;
     return c;
 }
@@ -87,14 +116,25 @@ static struct lk_run_config config_of(uint32_t family, uint32_t steps) {
 static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
     struct lk_err err = {0};
     struct lk_layout layout;
-    struct lk_model_config m = {.family = (enum lk_family)c.family, .layers = c.layers, .width = c.width, .heads = c.heads, .kv_heads = c.kv_heads,
-                                .head_dim = c.head_dim, .ffn = c.ffn, .context = c.context, .vocab = c.vocab, .tied = c.tied,
-                                .norm_epsilon = c.norm_epsilon, .rope_theta = c.rope_theta, .init_std = c.init_std};
+    struct lk_model_config m = {.family = (enum lk_family)c.family,
+                                .layers = c.layers,
+                                .width = c.width,
+                                .heads = c.heads,
+                                .kv_heads = c.kv_heads,
+                                .head_dim = c.head_dim,
+                                .ffn = c.ffn,
+                                .context = c.context,
+                                .vocab = c.vocab,
+                                .tied = c.tied,
+                                .norm_epsilon = c.norm_epsilon,
+                                .rope_theta = c.rope_theta,
+                                .init_std = c.init_std};
     struct lk_dataset dataset = {0};
     struct lk__engine engine;
     check(lk_layout_init(&layout, &m, &err), &err, "layout");
     float *memory = calloc(3 * layout.floats, sizeof *memory);
-    struct lk_state state = {.layout = &layout, .weights = memory, .moments1 = memory + layout.floats, .moments2 = memory + 2 * layout.floats};
+    struct lk_state state = {
+        .layout = &layout, .weights = memory, .moments1 = memory + layout.floats, .moments2 = memory + 2 * layout.floats};
     lk_layout_initialise(&layout, math, c.seed, state.weights);
     check(0, &err, "initial weights");
     check(lk__engine_open(&engine, &c, &layout, math, &dataset, c.micro_batch, &err), &err, "engine");
@@ -105,7 +145,8 @@ static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
         check(0, &err, "update");
         double values[3] = {row.loss, row.gradient_norm, row.learning_rate};
         fwrite(values, sizeof values, 1, out);
-        if (step == 0 || step + 1 == c.steps) fprintf(stderr, "%s: step %u loss %.6f\n", c.family == LK_LLAMA ? "llama" : "gpt2", step + 1, row.loss);
+        if (step == 0 || step + 1 == c.steps)
+            fprintf(stderr, "%s: step %u loss %.6f\n", c.family == LK_LLAMA ? "llama" : "gpt2", step + 1, row.loss);
     }
     fwrite(memory, sizeof *memory, 3 * layout.floats, out);
     lk__engine_close(&engine);
@@ -126,14 +167,24 @@ static void small_numbers(struct lk_math *math, FILE *out) {
     lk_add(math, N, x, g, y);
     check(0, NULL, "add");
     fwrite(y, sizeof y, 1, out);
-    struct lk_adamw a = {.beta1 = 0.9f, .one_minus_beta1 = 0.1f, .beta2 = 0.95f, .one_minus_beta2 = 0.05f, .step = -1e-3f, .v_scale = 1, .epsilon = 1e-30f,
-                         .keep = 0.5f, .clip = 1};
+    struct lk_adamw a = {.beta1 = 0.9f,
+                         .one_minus_beta1 = 0.1f,
+                         .beta2 = 0.95f,
+                         .one_minus_beta2 = 0.05f,
+                         .step = -1e-3f,
+                         .v_scale = 1,
+                         .epsilon = 1e-30f,
+                         .keep = 0.5f,
+                         .clip = 1};
     lk_adamw_step(math, &a, N, x, g, m, v);
     check(0, NULL, "adamw");
     fwrite(x, sizeof x, 1, out);
     fwrite(m, sizeof m, 1, out);
-    struct lk_mm_part part = {.a = g, .b = y, .a_row = 40, .a_col = 1, .b_row = 1, .b_col = 40, .k = 40, .ends_group = true};
-    lk_matmul(math, &(struct lk_mm){.m = 20, .n = 20, .parts = &part, .part_count = 1, .c = m, .ldc = 20, .residual = g, .ld_residual = 20});
+    struct lk_mm_part part = {
+        .a = g, .b = y, .a_row = 40, .a_col = 1, .b_row = 1, .b_col = 40, .k = 40, .ends_group = true};
+    lk_matmul(math,
+              &(struct lk_mm){
+                  .m = 20, .n = 20, .parts = &part, .part_count = 1, .c = m, .ldc = 20, .residual = g, .ld_residual = 20});
     check(0, NULL, "matmul");
     fwrite(m, sizeof m, 1, out);
     lk_exp_n(math, N, g, y);
@@ -160,7 +211,8 @@ int main(int argc, char **argv) {
     train(math, config_of(LK_LLAMA, steps), out);
     train(math, config_of(LK_GPT2, steps), out);
     struct lk_run_config other = config_of(LK_LLAMA, steps);
-    other.kv_heads = 1, other.tied = true, other.recompute = true, other.micro_batch = 6, other.steps = steps > 3 ? 3 : steps;
+    other.kv_heads = 1, other.tied = true, other.recompute = true, other.micro_batch = 6,
+    other.steps = steps > 3 ? 3 : steps;
     train(math, other, out);
     small_numbers(math, out);
     check(lk_math_fingerprint(math, &fingerprint, &err), &err, "fingerprint");

@@ -9,7 +9,9 @@ static int check(const char *text, size_t size, bool object, size_t line) {
     json_error_t e;
     json_t *v = json_loadb(text, size, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &e);
     int bad = !v || (object && !json_is_object(v));
-    if (bad) fprintf(stderr, "line %zu: %s\n", line + (v ? 0 : (size_t)(e.line > 0 ? e.line - 1 : 0)), v ? "not an object" : e.text);
+    if (bad)
+        fprintf(stderr, "line %zu: %s\n", line + (v ? 0 : (size_t)(e.line > 0 ? e.line - 1 : 0)),
+                v ? "not an object" : e.text);
     json_decref(v);
     return bad;
 }

@@ -8,7 +8,7 @@ struct view { /* one sequence and query head */
     uint32_t first, d;
 };
 
-static struct view view_of(const struct REF_STRUCT(attention) *a, uint32_t sequence, uint32_t head) {
+static struct view view_of(const struct REF_STRUCT(attention) * a, uint32_t sequence, uint32_t head) {
     LK_ASSERT(a->head_dim <= LK__REF_HEAD_DIM_MAX);
     size_t kv = (size_t)(head / (a->heads / a->kv_heads)) * a->head_dim;
     return (struct view){
@@ -50,8 +50,8 @@ static void accumulate(real *total, real *chain, uint32_t d, real f, const real 
     }
 }
 
-void REF(attention_forward)(const struct REF_STRUCT(attention) *a, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
-                            void *scratch) {
+void REF(attention_forward)(const struct REF_STRUCT(attention) * a, uint32_t sequence, uint32_t head, uint32_t i0,
+                            uint32_t i1, void *scratch) {
     (void)scratch;
     struct view w = view_of(a, sequence, head);
     for (uint32_t i = i0; i < i1; i++) {
@@ -79,12 +79,17 @@ struct backward { /* what of query i the backward pass needs again and again */
     size_t ld_dout, ldo;
 };
 
-static struct backward backward_of(const struct REF_STRUCT(attention) *a, const real *dout, size_t ld_dout, uint32_t sequence,
-                                   uint32_t head) {
+static struct backward backward_of(const struct REF_STRUCT(attention) * a, const real *dout, size_t ld_dout,
+                                   uint32_t sequence, uint32_t head) {
     size_t row = (size_t)sequence * a->queries, column = (size_t)head * a->head_dim;
     size_t state = ((size_t)sequence * a->heads + head) * a->queries;
-    return (struct backward){view_of(a, sequence, head), dout + row * ld_dout + column, a->o + row * a->ldo + column,
-                             a->m + state, a->r + state, ld_dout, a->ldo};
+    return (struct backward){view_of(a, sequence, head),
+                             dout + row * ld_dout + column,
+                             a->o + row * a->ldo + column,
+                             a->m + state,
+                             a->r + state,
+                             ld_dout,
+                             a->ldo};
 }
 
 /* P(i, j) and dS(i, j) */
@@ -97,7 +102,7 @@ static void weights(const struct backward *b, uint32_t i, uint32_t j, real *p, r
     *ds = *p * (dp - row);
 }
 
-static void gradient_q(const struct REF_STRUCT(attention) *a, const struct backward *b, real q_scale, real *dq) {
+static void gradient_q(const struct REF_STRUCT(attention) * a, const struct backward *b, real q_scale, real *dq) {
     for (uint32_t i = 0; i < a->queries; i++) {
         real total[LK__REF_HEAD_DIM_MAX] = {0}, chain[LK__REF_HEAD_DIM_MAX] = {0};
         for (uint32_t j = b->w.start ? b->w.start[i] : 0; j <= i; j++) {
@@ -109,8 +114,8 @@ static void gradient_q(const struct REF_STRUCT(attention) *a, const struct backw
     }
 }
 
-void REF(attention_backward)(const struct REF_STRUCT(attention) *a, const real *dout, size_t ld_dout, real q_scale, real *dq,
-                             real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch) {
+void REF(attention_backward)(const struct REF_STRUCT(attention) * a, const real *dout, size_t ld_dout, real q_scale,
+                             real *dq, real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch) {
     (void)scratch;
     LK_ASSERT(a->first == 0);
     uint32_t group = a->heads / a->kv_heads, d = a->head_dim;

@@ -1,13 +1,13 @@
 /* Sections 2 and 8: the matrix product, element by element. */
 #include "math/ref/ref.h"
 
-void REF(mm_cut)(const struct REF_STRUCT(mm) *mm, size_t *tile_rows, size_t *tile_columns) {
+void REF(mm_cut)(const struct REF_STRUCT(mm) * mm, size_t *tile_rows, size_t *tile_columns) {
     (void)mm;
     *tile_rows = *tile_columns = 64;
 }
 
 /* One part's segments added to the total t. */
-static real add_part(const struct REF_STRUCT(mm_part) *p, size_t i, size_t j, real t) {
+static real add_part(const struct REF_STRUCT(mm_part) * p, size_t i, size_t j, real t) {
     for (size_t k0 = 0; k0 < p->k; k0 += LK__SEGMENT) {
         size_t k1 = k0 + LK__SEGMENT < p->k ? k0 + LK__SEGMENT : p->k;
         real s = 0;
@@ -18,7 +18,7 @@ static real add_part(const struct REF_STRUCT(mm_part) *p, size_t i, size_t j, re
     return t;
 }
 
-static real element(const struct REF_STRUCT(mm) *mm, size_t i, size_t j) {
+static real element(const struct REF_STRUCT(mm) * mm, size_t i, size_t j) {
     /* The tree over groups: a stack of finished nodes, one for each bit that is set in the number of groups so far. */
     real stack[LK__TREE_LEVELS];
     size_t nodes = 0, groups = 0;
@@ -36,7 +36,7 @@ static real element(const struct REF_STRUCT(mm) *mm, size_t i, size_t j) {
     return t;
 }
 
-void REF(mm_tile)(const struct REF_STRUCT(mm) *mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
+void REF(mm_tile)(const struct REF_STRUCT(mm) * mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
     (void)scratch;
     for (size_t i = i0; i < i1; i++)
         for (size_t j = j0; j < j1; j++) {
