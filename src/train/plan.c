@@ -46,13 +46,13 @@ static int refuse(const struct lk_run_config *c, const struct lk_plan *p, struct
     char need[32], have[32], fixed[32], activations[32], gradients[32];
     bool smaller = p->micro_batch > 1;
     return lk_fail(err, LK_ENOMEM,
-                   "this run needs %s of memory and %s are free: %s for weights and moments, %s for %u gradient buffers, "
-                   "%s for activations "
-                   "of %u sequences; %s%s%sor a smaller model (model.layers, model.width, model.vocab, model.context)",
+                   "this run needs %s of memory and %s are free: %s for weights and moments, %s for %u gradient buffer%s, "
+                   "%s for activations of %u sequence%s; %s%s%sor a smaller model (model.layers, model.width, model.vocab, "
+                   "model.context)",
                    lk_format_bytes(p->total_bytes, need), lk_format_bytes(p->available_bytes, have),
                    lk_format_bytes(p->weights_bytes + p->moments_bytes, fixed),
-                   lk_format_bytes(p->gradients_bytes, gradients), p->gradient_buffers,
-                   lk_format_bytes(p->activations_bytes, activations), p->micro_batch,
+                   lk_format_bytes(p->gradients_bytes, gradients), p->gradient_buffers, p->gradient_buffers > 1 ? "s" : "",
+                   lk_format_bytes(p->activations_bytes, activations), p->micro_batch, smaller ? "s" : "",
                    smaller ? "set a smaller memory.micro_batch, " : "", c->recompute ? "" : "set memory.recompute = true, ",
                    p->gradient_buffers > 1 ? "fewer batch.grains, " : "");
 }
