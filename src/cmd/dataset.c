@@ -33,8 +33,9 @@ static void print(const struct lk_dataset *d, const char *name) {
     printf("dataset %s\n", name);
     for (int s = 0; s < 2; s++) {
         uint64_t tokens = lk_dataset_tokens(d, (enum lk_split)s), bytes = lk_dataset_bytes(d, (enum lk_split)s);
-        printf("  %-9s %12llu tokens  %10llu documents  %14llu bytes  %.2f bytes a token\n", splits[s],
-               (unsigned long long)tokens, (unsigned long long)lk_dataset_documents(d, (enum lk_split)s),
+        uint64_t documents = lk_dataset_documents(d, (enum lk_split)s);
+        printf("  %-9s %12llu tokens  %10llu document%s %15llu bytes  %.2f bytes a token\n", splits[s],
+               (unsigned long long)tokens, (unsigned long long)documents, documents == 1 ? " " : "s",
                (unsigned long long)bytes, tokens ? (double)bytes / (double)tokens : 0);
     }
     printf("  tokenizer %s\n", lk_root_hex(lk_dataset_tokenizer(d), hex));

@@ -74,11 +74,11 @@ static int no_command(int argc, char **argv) {
     if (noun && (argc == 1 || argv[1][0] == '-')) { /* `lockstep runs`: show its verbs */
         for (const struct cmd *const *c = cmd_table; *c; c++)
             if (strncmp((*c)->name, argv[0], strlen(argv[0])) == 0)
-                printf("  lockstep %s %s\n", (*c)->name, (*c)->arguments);
+                printf("  lockstep %s%s%s\n", (*c)->name, *(*c)->arguments ? " " : "", (*c)->arguments);
         return argc > 1 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) ? CMD_OK : CMD_USAGE;
     }
-    fprintf(stderr, "lockstep: no command \"%s\"%s%s%s; `lockstep help` lists them\n", given,
-            near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+    fprintf(stderr, "lockstep: no command \"%s\"%s%s%s `lockstep help` lists them\n", given,
+            near ? "; did you mean \"" : ";", near ? near : "", near ? "\"?" : "");
     return CMD_USAGE;
 }
 

@@ -60,6 +60,7 @@ static int train(struct cmd_context *c) {
         texts[i] = lk_bytes(files[i].data, files[i].size);
     }
     lk_progress_init(&progress, stderr);
+    if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
     cmd_catch_signals();
     if (code) code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
@@ -80,7 +81,7 @@ const struct cmd cmd_tokenizer_train = {
     -1,
     "Learn a byte-level BPE from texts (\"-\": standard input).",
     (const struct cmd_option[]){{"--vocab", "N", "tokens: 256 bytes, merges, and the end of text; 32768 by default"},
-                                {"--name", "T", "name to keep it under"},
+                                {"--name", "T", "name to keep it under (required)"},
                                 {NULL, NULL, NULL}},
     "The merges are those of Hugging Face's BpeTrainer with the GPT-2 pattern on the same files.",
     train};
@@ -196,7 +197,7 @@ const struct cmd cmd_tokenizer_import = {
     1,
     1,
     "Bring in a Hugging Face tokenizer.json (byte-level BPE, GPT-2 pattern).",
-    (const struct cmd_option[]){{"--name", "T", "name to keep it under"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){{"--name", "T", "name to keep it under (required)"}, {NULL, NULL, NULL}},
     NULL,
     import};
 
@@ -206,16 +207,26 @@ static int export(struct cmd_context *c) {
     struct lk_root root;
     struct lk_buf json = LK_BUF_INIT;
     int code = load(c, c->arguments[0], &t, &root);
-    if (!code && (lk_tokenizer_export(t, &json, &err) || lk_file_write_atomic(c->arguments[1], json.data, json.size, &err)))
+    bool print = strcmp(c->arguments[1], "-") == 0;
+    if (!code && lk_tokenizer_export(t, &json, &err)) code = cmd_fail(&err);
+    if (!code && print)
+        fwrite(json.data, 1, json.size, stdout);
+    else if (!code && lk_file_write_atomic(c->arguments[1], json.data, json.size, &err))
         code = cmd_fail(&err);
-    if (!code && cmd_json(c))
+    if (!code && !print && cmd_json(c))
         code = cmd_print_json(json_pack("{s:s, s:I}", "file", c->arguments[1], "bytes", (json_int_t)json.size));
     lk_buf_release(&json);
     lk_tokenizer_free(t);
     return code;
 }
-const struct cmd cmd_tokenizer_export = {
-    "tokenizer export", "T FILE", 2, 2, "Write a Hugging Face tokenizer.json.", NULL, NULL, export};
+const struct cmd cmd_tokenizer_export = {"tokenizer export",
+                                         "T FILE",
+                                         2,
+                                         2,
+                                         "Write a Hugging Face tokenizer.json (\"-\": standard output).",
+                                         NULL,
+                                         NULL,
+                                         export};
 
 /* --- list, show ------------------------------------------------------------------------------------------ */
 

@@ -50,10 +50,11 @@ static void show_step(void *arg, const struct lk_ledger_row *row, uint32_t steps
     struct view *v = arg;
     char left[32];
     v->recent_seconds = v->recent_seconds ? 0.9 * v->recent_seconds + 0.1 * row->seconds : row->seconds;
-    lk_progress_show(&v->progress, row->step == steps, "step %u/%u  loss %.4f  %.0f tokens/s  %.0f%% of peak  %s left",
-                     row->step, steps, row->loss, (double)v->batch_tokens / v->recent_seconds,
-                     v->peak_flops > 0 ? 100 * v->step_flops / v->recent_seconds / v->peak_flops : 0,
-                     lk_format_duration((steps - row->step) * v->recent_seconds, left));
+    bool last = row->step == steps;
+    lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  %.0f tokens/s  %.0f%% of peak%s%s%s", row->step, steps,
+                     row->loss, (double)v->batch_tokens / v->recent_seconds,
+                     v->peak_flops > 0 ? 100 * v->step_flops / v->recent_seconds / v->peak_flops : 0, last ? "" : "  ",
+                     last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left), last ? "" : " left");
 }
 
 static void show_eval(void *arg, const struct lk_eval_row *row) {
@@ -136,7 +137,7 @@ static int dry_run(struct cmd_context *c, struct lk_run_config *config) {
     struct lk_err err = {0};
     struct lk_plan p;
     double seconds = 0;
-    char memory[32], have[32], time[32];
+    char memory[32], have[32], time[32], step[32];
     int code = lk_train_dry_run(c->store, c->math, config, &p, &seconds, &err);
     if (code) return fail_config(c, code, &err);
     if (cmd_json(c))
@@ -144,10 +145,11 @@ static int dry_run(struct cmd_context *c, struct lk_run_config *config) {
                                         "available_bytes", (json_int_t)p.available_bytes, "micro_batch", (int)p.micro_batch,
                                         "gradient_buffers", (int)p.gradient_buffers, "seconds_a_step", seconds, "seconds",
                                         seconds * config->steps));
-    printf("memory  %s of %s: %u sequences at a time, %u gradient buffers\n", lk_format_bytes(p.total_bytes, memory),
-           lk_format_bytes(p.available_bytes, have), p.micro_batch, p.gradient_buffers);
-    printf("time    %s for %u steps of %.3f s, evaluations and checkpoints not counted\n",
-           lk_format_duration(seconds * config->steps, time), config->steps, seconds);
+    printf("memory  %s of %s: %u sequence%s at a time, %u gradient buffer%s\n", lk_format_bytes(p.total_bytes, memory),
+           lk_format_bytes(p.available_bytes, have), p.micro_batch, p.micro_batch == 1 ? "" : "s", p.gradient_buffers,
+           p.gradient_buffers == 1 ? "" : "s");
+    printf("time    %s for %u steps of %s, evaluations and checkpoints not counted\n",
+           lk_format_duration(seconds * config->steps, time), config->steps, lk_format_duration(seconds, step));
     return CMD_OK;
 }
 
