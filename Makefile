@@ -101,7 +101,7 @@ $(PEERS)/ready: tests/peers/requirements.txt
 ## test-peers: install PyTorch, tokenizers, tiktoken into build/peers (5 GB) and compare live
 test-peers: all $(PEERS)/ready
 	@for t in tests/peers/*_peers.py; do echo "== $$t"; $(PEERS)/bin/python $$t $(BUILD)/lockstep || exit 1; done
-## bench: matrix products and attention beside the FMA peak, rows beside the memory, tokenizer, with what is built here
+## bench: matrix products and attention beside the FMA peak, and the tokenizer
 bench: all
 	@bench/kernels.sh matmul $(shell nproc)
 	@bench/kernels.sh attention $(shell nproc)
@@ -122,13 +122,13 @@ install: all
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 include/lockstep/*.h $(DESTDIR)$(PREFIX)/include/lockstep/
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: lockstep' 'Description: trains and serves language models, the same bits everywhere' \
-	  'Version: $(VERSION)' 'Requires.private: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep' 'Libs.private: -linih -lm -pthread' \
+	  'Version: $(VERSION)' 'Requires: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep -linih -lm -pthread' \
 	  'Cflags: -I$${prefix}/include' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lockstep.pc
 
 ## help: this list
 help:
-	@echo "make                builds $(BUILD)/lockstep (installs nothing)"
-	@sed -n 's/^## \([a-z-]*\): \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
+	@echo "make                 builds $(BUILD)/lockstep (installs nothing)"
+	@sed -n 's/^## \([a-z0-9-]*\): \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 ## clean: remove build/
 clean:
