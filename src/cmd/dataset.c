@@ -211,5 +211,5 @@ const struct cmd cmd_dataset_cat = {"dataset cat",
                                     (const struct cmd_option[]){{"--document", "N", "only this document"},
                                                                 {"--held-out", NULL, "the held-out split"},
                                                                 {NULL, NULL, NULL}},
-                                    "With --json one object a line, with its source.",
+                                    "Nothing is put between documents. With --json one object a line, with its source.",
                                     cat};

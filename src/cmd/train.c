@@ -26,9 +26,9 @@ static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_
     double flops = 3 * lk_model_flops(&layout->config, c->sequences, c->context);
     v->step_flops = flops;
     v->batch_tokens = (uint64_t)c->sequences * c->context;
-    lk_progress_line(&v->progress, "model: %zu parameters, %s, %u layers of width %u, context %u, vocabulary %u",
-                     layout->parameters, c->family == LK_LLAMA ? "llama" : "gpt2", c->layers, c->width, c->context,
-                     c->vocab);
+    lk_progress_line(&v->progress, "model: %zu parameters, %s, %u layer%s of width %u, context %u, vocabulary %u",
+                     layout->parameters, c->family == LK_LLAMA ? "llama" : "gpt2", c->layers, c->layers == 1 ? "" : "s",
+                     c->width, c->context, c->vocab);
     lk_progress_line(
         &v->progress,
         "batch: %u sequences = %llu tokens in %u grains, %u at a time; %.2f GFLOP a step; %s kernels, %d threads",
@@ -99,7 +99,7 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
         lk_progress_line(&v->progress, "warning: no sample at step %u: %s", step, err.message);
     else {
         for (size_t i = 0; i < s.text.size; i++)
-            if (s.text.data[i] == '\n') s.text.data[i] = ' ';
+            if ((unsigned char)s.text.data[i] < 0x20 || s.text.data[i] == 0x7f) s.text.data[i] = ' ';
         lk_progress_line(&v->progress, "step %u: %s%s", step, run->config.prompt, s.text.data ? s.text.data : "");
     }
     lk_buf_release(&s.text);
