@@ -202,6 +202,16 @@ int cmd_open_math(struct cmd_context *c) {
     return lk_math_open(c->pool, NULL, &c->math, &err) ? cmd_fail(&err) : CMD_OK;
 }
 
+int cmd_name_put(struct cmd_context *c, const char *kind, const char *name, const struct lk_root *root,
+                 struct lk_err *err) {
+    struct lk_root old;
+    char hex[LK_ROOT_HEX];
+    bool moves = lk_store_name_get(c->store, kind, name, &old, NULL) == LK_OK && !lk_root_equal(&old, root);
+    int code = lk_store_name_put(c->store, kind, name, root, err);
+    if (!code && moves) fprintf(stderr, "%s %s was root %s before\n", kind, name, lk_root_hex(&old, hex));
+    return code;
+}
+
 int cmd_print_json(json_t *value) {
     if (!value) {
         fprintf(stderr,

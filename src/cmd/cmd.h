@@ -58,7 +58,8 @@ int cmd_fail(const struct lk_err *);
 int cmd_usage_error(const struct cmd_context *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints a value as pretty JSON on stdout; takes the reference. */
 int cmd_print_json(json_t *);
-/* Two pieces that several commands share. */
+/* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
+int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);
 int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-" or NULL: standard input */

@@ -76,7 +76,7 @@ static int build(struct cmd_context *c) {
     cmd_catch_signals();
     code = lk_store_name_get(c->store, "tokenizer", tokenizer_name, &tokenizer, &err);
     if (!code) code = lk_dataset_build(c->store, sources, n, &tokenizer, &options, c->pool, &root, &err);
-    if (!code) code = lk_store_name_put(c->store, "dataset", name, &root, &err);
+    if (!code) code = cmd_name_put(c, "dataset", name, &root, &err);
     if (!code) code = lk_dataset_open(c->store, &root, false, &d, &err);
     lk_progress_end(&progress);
     if (code)

@@ -41,7 +41,12 @@ static int generate(struct cmd_context *c) {
         .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .arg = &out};
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
+    struct lk_buf input = LK_BUF_INIT;
     if (options(c, &o)) return CMD_USAGE;
+    if (strcmp(prompt, "-") == 0) {
+        if (cmd_read_input(NULL, &input, &err)) return cmd_fail(&err);
+        prompt = input.data ? input.data : "";
+    }
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
     cmd_catch_signals();
@@ -65,6 +70,7 @@ static int generate(struct cmd_context *c) {
                 reasons[g.finish]);
     }
     lk_buf_release(&out.all);
+    lk_buf_release(&input);
     return code;
 }
 const struct cmd cmd_generate = {
@@ -72,7 +78,7 @@ const struct cmd cmd_generate = {
     "RUN [PROMPT]",
     1,
     2,
-    "Go on from a prompt.",
+    "Go on from a prompt (\"-\": standard input).",
     (const struct cmd_option[]){{"--tokens", "N", "at most this many; 200"},
                                 {"--temperature", "X", "0: always the likeliest token; 0.8"},
                                 {"--top-k", "N", "only the N likeliest tokens; 0: all"},

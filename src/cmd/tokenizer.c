@@ -18,7 +18,7 @@ static int keep(struct cmd_context *c, const struct lk_tokenizer *t, const char 
     struct lk_err err = {0};
     struct lk_root root;
     char hex[LK_ROOT_HEX];
-    if (lk_tokenizer_save(c->store, t, &root, &err) || lk_store_name_put(c->store, "tokenizer", name, &root, &err))
+    if (lk_tokenizer_save(c->store, t, &root, &err) || cmd_name_put(c, "tokenizer", name, &root, &err))
         return cmd_fail(&err);
     lk_root_hex(&root, hex);
     if (cmd_json(c))

@@ -192,7 +192,7 @@ static int train(struct cmd_context *c) {
         return resume ? cmd_usage_error(c, "--dry-run goes with CONFIG.ini") : dry_run(c, &config);
     lk_progress_init(&v.progress, stderr);
     cmd_catch_signals();
-    lk_math_measure(c->math, 0.05, &peaks);
+    lk_math_measure(c->math, 0.2, &peaks);
     v.peak_flops = peaks.fma_flops_all;
     code = resume ? lk_trainer_resume(c->store, c->math, resume, &hooks, &t, &err)
                   : lk_trainer_create(c->store, c->math, &config, &hooks, &t, &err);
@@ -213,5 +213,6 @@ const struct cmd cmd_train = {
                                 {"--keys", NULL, "list all keys of CONFIG.ini with their defaults"},
                                 {NULL, NULL, NULL}},
     "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads, any instruction set\n"
-    "(LOCKSTEP_ISA=ref|avx2|avx512|neon), any kill and resume give the same bits.",
+    "(LOCKSTEP_ISA=ref|avx2|avx512|neon), any kill and resume give the same bits. LOCKSTEP_MEMORY_BYTES=N makes the\n"
+    "memory plan use no more than that.",
     train};

@@ -60,7 +60,7 @@ static int verify(struct cmd_context *c) {
     const char *run = c->arguments[0], *segment = cmd_value(c, "--segment");
     uint64_t sample = 0, seed = (uint64_t)lk_clock_wall_ms();
     struct choice chosen[256];
-    int n = 1, code = cmd_u64(c, "--sample", 1, 256, &sample);
+    int n = segment ? 1 : 0, code = cmd_u64(c, "--sample", 1, 256, &sample);
     if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &seed);
     if (!code && segment) code = parse_segment(c, segment, &chosen[0].from, &chosen[0].to);
     if (!code && segment && sample) code = cmd_usage_error(c, "--segment and --sample exclude each other");
@@ -77,12 +77,14 @@ static int verify(struct cmd_context *c) {
         for (int i = 0; i < (sample ? (int)sample : 1) && possible; i++) { /* without --sample: the last segment */
             uint32_t w[4];
             lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)i, 0, 0, 0, w);
-            chosen[i] = sample ? all[w[0] % possible] : all[possible - 1];
+            size_t pick = sample ? w[0] % possible : possible - 1;
+            chosen[i] = all[pick];
+            all[pick] = all[--possible]; /* each at most once */
             n = i + 1;
         }
         lk_free(all);
         lk_free(list);
-        if (!possible)
+        if (n == 0)
             return cmd_fail(
                 (lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
     }
@@ -110,7 +112,7 @@ const struct cmd cmd_verify = {
     "Execute a segment of a run again and compare every row and root.",
     (const struct cmd_option[]){
         {"--segment", "FROM..TO", "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"},
-        {"--sample", "N", "N random segments between checkpoints"},
+        {"--sample", "N", "N random segments between checkpoints, each at most once"},
         {"--seed", "N", "seed of --sample; the clock by default"},
         {NULL, NULL, NULL}},
     "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit "
