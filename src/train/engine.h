@@ -65,6 +65,8 @@ int lk__state_roots(const struct lk_state *, struct lk_root *weights, struct lk_
 int lk__evaluate(struct lk_decoder *, uint32_t max_sequences, const struct lk_layout *, struct lk_math *,
                  const float *weights, const struct lk_dataset *, uint32_t context, bool cross_documents,
                  uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
+/* Fails when all targets it would look at are masked: better known before the first step than after the last. */
+int lk__evaluate_check(const struct lk_dataset *, uint32_t context, uint32_t sequences, struct lk_err *);
 
 /* --- Checkpoints: written while the next forward and backward run ---------------------------------------- */
 struct lk__ledger;

@@ -39,11 +39,37 @@ static uint64_t add_losses(const struct buffers *b, uint32_t sequences, uint32_t
     return targets;
 }
 
+static uint64_t sequences_to_do(const struct lk_dataset *dataset, uint32_t context, uint32_t sequences) {
+    uint64_t all = lk_dataset_sequences(dataset, LK_HELD_OUT, context);
+    return sequences && sequences < all ? sequences : all;
+}
+
+static int all_masked(struct lk_err *err) {
+    return lk_fail(
+        err, LK_EINVAL,
+        "all targets of the held-out sequences to evaluate are masked (prompts only); evaluate more of them, hold "
+        "more out, or train with eval.every = 0");
+}
+
+int lk__evaluate_check(const struct lk_dataset *dataset, uint32_t context, uint32_t sequences, struct lk_err *err) {
+    uint64_t n = sequences_to_do(dataset, context, sequences);
+    uint32_t *tokens = lk_alloc((size_t)context * 3 * 4);
+    if (!tokens) return lk_fail(err, LK_ENOMEM, "no memory to evaluate");
+    uint32_t *targets = tokens + context, *start = targets + context;
+    bool found = false;
+    for (uint64_t i = 0; i < n && !found; i++) {
+        uint32_t got = lk_dataset_sequence(dataset, LK_HELD_OUT, i, context, tokens, targets, start);
+        for (uint32_t k = 0; k < got && !found; k++) found = targets[k] != UINT32_MAX;
+    }
+    lk_free(tokens);
+    return found ? LK_OK : all_masked(err);
+}
+
 int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struct lk_layout *layout, struct lk_math *math,
                  const float *weights, const struct lk_dataset *dataset, uint32_t context, bool cross_documents,
                  uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    uint64_t all = lk_dataset_sequences(dataset, LK_HELD_OUT, context), n = sequences && sequences < all ? sequences : all;
+    uint64_t n = sequences_to_do(dataset, context, sequences);
     size_t rows = (size_t)max_sequences * context, vocab = layout->config.vocab;
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");
     struct buffers b = {.inputs = lk_alloc(rows * 4),
@@ -73,7 +99,7 @@ int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struc
         covered += (uint64_t)count * positions;
         i += count;
     }
-    if (!code && targets == 0) code = lk_fail(err, LK_EINVAL, "all held-out targets are masked");
+    if (!code && targets == 0) code = all_masked(err);
     if (!code) {
         out->loss = lk_tree_sum(n, b.sums) / (double)targets;
         out->targets = targets;

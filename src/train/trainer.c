@@ -36,7 +36,7 @@ static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
                        "dataset %s has %llu training tokens, too few for one sequence of model.context = %u", c->dataset,
                        (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), c->context);
     if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
-    return LK_OK;
+    return t->run.config.eval_every ? lk__evaluate_check(t->dataset, c->context, c->eval_sequences, err) : LK_OK;
 }
 
 /* Everything that needs memory, after the plan has said yes. */
