@@ -99,9 +99,9 @@ int lk__write_all(int fd, const void *data, size_t size) {
 
 /* --- whole files ----------------------------------------------------------------------------------------- */
 
-static int open_to_read(const char *path, struct stat *st, struct lk_err *err) {
+static int open_to_read(const char *path, int flags, struct stat *st, struct lk_err *err) {
     int fd;
-    do fd = open(path, O_RDONLY | O_CLOEXEC);
+    do fd = open(path, O_RDONLY | O_CLOEXEC | flags);
     while (fd < 0 && errno == EINTR);
     if (fd < 0) {
         lk_fail_errno(err, "cannot open %s", path);
@@ -140,7 +140,7 @@ int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struc
     struct stat st = {0};
     struct lk_err local;
     if (!err) err = &local;
-    int fd = open_to_read(path, &st, err);
+    int fd = open_to_read(path, 0, &st, err);
     if (fd < 0) return err->code;
     size_t start = out->size;
     size_t expected = S_ISREG(st.st_mode) ? (size_t)st.st_size : 65536;
@@ -270,7 +270,7 @@ int lk_map_open(const char *path, struct lk_map *out, struct lk_err *err) {
     struct lk_err local;
     if (!err) err = &local;
     *out = (struct lk_map){0};
-    int fd = open_to_read(path, &st, err);
+    int fd = open_to_read(path, O_NONBLOCK, &st, err); /* a pipe in a file's place has nobody to wait for */
     if (fd < 0) return err->code;
     int rc = 0;
     if (!S_ISREG(st.st_mode)) {

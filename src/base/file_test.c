@@ -201,6 +201,9 @@ static void maps(void **state) {
     assert_int_equal(lk_map_open(path, &m, &e), LK_ENOTFOUND);
     assert_int_equal(lk_map_open(*state, &m, &e), LK_EIO);
     assert_int_equal(lk_map_open("/dev/null", &m, &e), LK_EINVAL);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(lk_map_open(path, &m, &e), LK_EINVAL); /* and does not wait for a writer */
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(lk_file_write_atomic(path, "", 0, &e), 0);
     assert_int_equal(lk_map_open(path, &m, &e), 0);
     assert_non_null(m.data);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import,
     cmd_tokenizer_export, cmd_tokenizer_list, cmd_tokenizer_show, cmd_dataset_build, cmd_dataset_list, cmd_dataset_show,
@@ -89,6 +90,17 @@ static void guard_streams(void) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) _Exit(CMD_FAILED);
 }
 
+/* Files of the store are mapped; one that somebody cut short, or a disk that cannot be read, shows only on touch. */
+static void cut_short(int signal_number) {
+    static const char message[] =
+        "\nlockstep: a file of the store is shorter than it was written, or its disk cannot be read: "
+        "`lockstep dataset verify` finds such a dataset; take the rest from a copy\n";
+    (void)signal_number;
+    ssize_t ignored = write(2, message, sizeof message - 1);
+    (void)ignored;
+    _exit(CMD_FAILED);
+}
+
 static int close_output(int code) {
     if (!fflush(stdout) && !ferror(stdout)) return code;
     fprintf(stderr, "lockstep: cannot write to standard output: %s\n", strerror(errno));
@@ -136,6 +148,7 @@ static int command(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGBUS, cut_short);
     guard_streams();
     return close_output(command(argc, argv));
 }

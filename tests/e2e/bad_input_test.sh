@@ -151,6 +151,15 @@ mv "$(blob "$root")" kept
 bad "a missing blob" 1 "${root:2:8}" -- "$LOCKSTEP" tokenizer encode t text.txt
 mv kept "$(blob "$root")"
 
+cp -r store cut
+truncate -s 8192 cut/kv/data.mdb
+fails "a database cut short" 1 "lockstep: .*shorter than it was written" -- "$LOCKSTEP" runs list --store cut
+rm -r cut
+for i in 1 2 3 4 5 6 7 8; do printf '{"prompt": "%s", "response": "the"}\n' "$(head -c 900 text.txt | tr -d '\\"\n')"; done >prompts.jsonl
+quiet "$LOCKSTEP" dataset build prompts prompts.jsonl --tokenizer t --holdout 0.5
+bad "an evaluation of nothing but prompts, before the first step" 1 "held-out .*are masked" "eval.every = 0" -- \
+    "$LOCKSTEP" train c.ini data.dataset=prompts eval.sequences=1 run.name=x
+
 weights=$(run_field c weights_root)
 flip "$(blob "$weights")"
 for command in generate eval; do
