@@ -9,6 +9,8 @@ trap 'rm -rf "$LOGS"' EXIT
 PASSED=0 FAILED=0 FAILURES=()
 declare -A NAMES
 export LOCKSTEP=$(realpath -m "${LOCKSTEP:-build/lockstep}")
+# The same random cases every time; a fresh seed by hand: LOCKSTEP_TEST_SEED=$RANDOM make test
+export LOCKSTEP_TEST_SEED=${LOCKSTEP_TEST_SEED:-1}
 
 start() { # name, command...
     local name=$1 log=$LOGS/$((++COUNT))
