@@ -29,6 +29,7 @@ struct lk_generate_options {
     /* Gets text as it comes, never a part of a character (an incomplete one at the very end is given as it is); returning
      * non-zero ends the generation. */
     int (*text)(void *arg, const char *data, size_t size);
+    void (*token)(void *arg, uint32_t id); /* every id drawn, the end token included; may be NULL */
     void *arg;
 };
 /* Goes on from the end token and the prompt's tokens. When the context is full, its newer half is read again and generation

@@ -5,6 +5,7 @@
 #include <string.h>
 
 struct output {
+    json_t *ids;       /* with --json: what was drawn, also when its bytes are no UTF-8 */
     struct lk_buf all; /* with --json */
     bool json;
 };
@@ -14,6 +15,11 @@ static int put_text(void *arg, const char *data, size_t size) {
     fwrite(data, 1, size, stdout);
     fflush(stdout);
     return cmd_interrupted() || ferror(stdout);
+}
+
+static void put_id(void *arg, uint32_t id) {
+    struct output *o = arg;
+    if (o->ids) json_array_append_new(o->ids, json_integer(id));
 }
 
 static int options(struct cmd_context *c, struct lk_generate_options *o) {
@@ -38,7 +44,7 @@ static int generate(struct cmd_context *c) {
     struct output out = {.json = cmd_json(c)};
     struct lk_generation g;
     struct lk_generate_options o = {
-        .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .arg = &out};
+        .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .token = put_id, .arg = &out};
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     struct lk_buf input = LK_BUF_INIT;
@@ -50,6 +56,7 @@ static int generate(struct cmd_context *c) {
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
     cmd_catch_signals();
+    if (out.json) out.ids = json_array();
     code = lk_tokenizer_load(c->store, &m.run.tokenizer, &t, &err);
     if (!code && !out.json) put_text(&out, prompt, strlen(prompt));
     if (!code) code = lk_generate(c->math, &m.run.layout, m.state.weights, t, prompt, strlen(prompt), &o, &g, &err);
@@ -59,16 +66,17 @@ static int generate(struct cmd_context *c) {
         code = cmd_fail(&err);
     else if (out.json) {
         json_t *text = json_stringn(out.all.data ? out.all.data : "", out.all.size); /* NULL when the bytes are not UTF-8 */
-        code = cmd_print_json(json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text",
-                                        text ? text : json_null(), "prompt_tokens", (int)g.prompt_tokens, "tokens",
-                                        (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds", g.prompt_seconds,
-                                        "seconds", g.seconds));
+        code = cmd_print_json(json_pack("{s:s, s:o, s:O, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text",
+                                        text ? text : json_null(), "ids", out.ids, "prompt_tokens", (int)g.prompt_tokens,
+                                        "tokens", (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds",
+                                        g.prompt_seconds, "seconds", g.seconds));
     } else {
         printf("\n");
         fflush(stdout);
         fprintf(stderr, "%u tokens, %.0f tokens/s (%s)\n", g.tokens, g.seconds > 0 ? g.tokens / g.seconds : 0,
                 reasons[g.finish]);
     }
+    json_decref(out.ids);
     lk_buf_release(&out.all);
     lk_buf_release(&input);
     return code;

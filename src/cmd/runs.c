@@ -184,6 +184,11 @@ const struct cmd cmd_runs_plot = {
 static int rm(struct cmd_context *c) {
     struct lk_err err = {0};
     if (cmd_open_store(c, false)) return CMD_FAILED;
+    for (int i = 0; i < c->argument_count; i++) { /* a misspelt name removes nothing */
+        json_t *record;
+        if (lk_run_get(c->store, c->arguments[i], &record, &err)) return cmd_fail(&err);
+        json_decref(record);
+    }
     for (int i = 0; i < c->argument_count; i++) {
         if (lk_run_remove(c->store, c->arguments[i], &err)) return cmd_fail(&err);
         if (!cmd_json(c)) printf("removed %s; `lockstep gc` frees its space\n", c->arguments[i]);

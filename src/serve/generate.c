@@ -133,6 +133,7 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     while (out->tokens < g->options->max_tokens) {
         uint32_t id = lk_sample_token(logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
         out->tokens++;
+        if (g->options->token) g->options->token(g->options->arg, id);
         if (id == end) {
             out->finish = LK_FINISH_END;
             break;
