@@ -21,6 +21,5 @@ int lk_json_float_parse(const json_t *, double *out); /* 0, or LK_EINVAL */
 /* Checked getters for objects: missing or wrong type is LK_EINVAL that names `what` and the key. Strings are borrowed. */
 int lk_json_get_string(const json_t *object, const char *key, const char *what, const char **out, struct lk_err *);
 int lk_json_get_u64(const json_t *object, const char *key, const char *what, uint64_t *out, struct lk_err *);
-int lk_json_get_bool(const json_t *object, const char *key, const char *what, bool *out, struct lk_err *);
 
 #endif

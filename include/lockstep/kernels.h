@@ -76,7 +76,6 @@ void lk_swiglu_backward(struct lk_math *, size_t n, const float *gate, const flo
 void lk_gelu_forward(struct lk_math *, size_t n, const float *x, float *out);
 void lk_gelu_backward(struct lk_math *, size_t n, const float *x, const float *dout, float *dx); /* dx may be dout */
 void lk_add(struct lk_math *, size_t n, const float *a, const float *b, float *out); /* out = a + b; may alias */
-void lk_copy(struct lk_math *, size_t n, const float *from, float *to);
 void lk_zero(struct lk_math *, size_t n, float *x);
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */

@@ -27,10 +27,8 @@ struct lk_arena {
 };
 int lk_arena_init(struct lk_arena *, size_t size_bytes); /* 0 or LK_ENOMEM */
 void lk_arena_release(struct lk_arena *);
-/* NULL when the arena is too small. Contents: zero on first use, else what the last user left (after lk_arena_reset_to). */
+/* NULL when the arena is too small. Contents: zero. */
 void *lk_arena_take(struct lk_arena *, size_t size_bytes);
-size_t lk_arena_mark(const struct lk_arena *);
-void lk_arena_reset_to(struct lk_arena *, size_t mark);
 
 /* A growing buffer of bytes; data is always followed by a zero byte once anything was appended. */
 struct lk_buf {

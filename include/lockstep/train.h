@@ -150,7 +150,6 @@ int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
-double lk_trainer_step_flops(const struct lk_trainer *);
 /* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. */
 int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan,
                      double *seconds_a_step, struct lk_err *);

@@ -194,10 +194,3 @@ int lk_json_get_u64(const json_t *object, const char *key, const char *what, uin
     *out = (uint64_t)json_integer_value(value);
     return 0;
 }
-
-int lk_json_get_bool(const json_t *object, const char *key, const char *what, bool *out, struct lk_err *err) {
-    const json_t *value = json_object_get(object, key);
-    if (!json_is_boolean(value)) return wrong(object, key, what, "true or false", err);
-    *out = json_is_true(value);
-    return 0;
-}

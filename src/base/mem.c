@@ -132,13 +132,6 @@ void *lk_arena_take(struct lk_arena *a, size_t size_bytes) {
     return p;
 }
 
-size_t lk_arena_mark(const struct lk_arena *a) {
-    return a->used_bytes;
-}
-void lk_arena_reset_to(struct lk_arena *a, size_t mark) {
-    a->used_bytes = mark;
-}
-
 /* --- buffer ---------------------------------------------------------------------------------------------- */
 
 void lk_buf_release(struct lk_buf *b) {

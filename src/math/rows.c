@@ -74,12 +74,6 @@ static void run_add(const struct elements *e, size_t i, size_t n) {
 void lk_add(struct lk_math *m, size_t n, const float *a, const float *b, float *out) {
     elements_run(m, &(struct elements){.run = run_add, .n = n, .a = a, .b = b, .x = out});
 }
-static void run_copy(const struct elements *e, size_t i, size_t n) {
-    memcpy(e->x + i, e->a + i, n * sizeof *e->x);
-}
-void lk_copy(struct lk_math *m, size_t n, const float *from, float *to) {
-    if (from != to) elements_run(m, &(struct elements){.run = run_copy, .n = n, .a = from, .x = to});
-}
 static void run_zero(const struct elements *e, size_t i, size_t n) {
     memset(e->x + i, 0, n * sizeof *e->x);
 }

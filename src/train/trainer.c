@@ -349,9 +349,6 @@ const struct lk_run *lk_trainer_about(const struct lk_trainer *t) {
 const struct lk_state *lk_trainer_state(const struct lk_trainer *t) {
     return &t->state;
 }
-double lk_trainer_step_flops(const struct lk_trainer *t) {
-    return 3 * lk_model_flops(&t->run.layout.config, t->run.config.sequences, t->run.config.context);
-}
 
 int lk_train_dry_run(struct lk_store *store, struct lk_math *math, const struct lk_run_config *config, struct lk_plan *plan,
                      double *seconds, struct lk_err *err) {

@@ -10,7 +10,7 @@ LIBM='^(a?(sin|cos|tan)h?|sincos|exp2?|expm1|exp10|log(2|10|1p|b)?|l?gamma|pow|s
 for floor in math model train serve; do
     list=$(objects "/src/$floor/")
     [ -n "$list" ] || { not_ok "objects of src/$floor"; continue; }
-    equal "src/$floor calls nothing of libm" "none$(nm -u $list 2>/dev/null | awk '{ print $2 }' | grep -E "$LIBM" | sort -u)" none
+    equal "src/$floor calls nothing of libm" "none$({ nm -u $list || echo "x exp"; } 2>&1 | awk '{ print $2 }' | grep -E "$LIBM" | sort -u)" none
 done
 check "floors use only those below them" "$ROOT/tools/layers.sh"
 
