@@ -20,12 +20,44 @@ int lk_blobs_open(const char *dir, struct lk_blobs **out, struct lk_err *);
 void lk_blobs_close(struct lk_blobs *);
 
 /* Streaming write; finish syncs, renames and gives the root; an existing equal blob is kept, a damaged one replaced. The
- * writer is freed by finish (also a failed one) and by abort. Several writers may run at once, one thread each. */
+ * writer is freed by finish (also a failed one) and by abort, which removes the temporary (a joiner's only closes it).
+ * Several writers may run at once, one thread each. */
 int lk_blob_create(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
 int lk_blob_write(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
 int lk_blob_finish(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);
 void lk_blob_abort(struct lk_blob_writer *);
 int lk_blob_put(struct lk_blobs *, const void *data, size_t size, struct lk_root *out, struct lk_err *);
+
+/* One blob of known size written by several processes that see the same store; bytes and root are those of lk_blob_put.
+ *   1. One process, the creator, creates it and tells the others its name; they join.
+ *   2. Each writes its ranges, in any order and from any threads, and syncs. Bytes nobody writes are zeros; where ranges
+ *      overlap, the later write counts.
+ *   3. When all have synced, any of them hashes leaves (1 MiB each, lk_leaf_count(size) of them) and gives them to the
+ *      creator.
+ *   4. The creator finishes: root, rename, sync. It trusts the leaves: wrong ones, or a write after step 2, show when the
+ *      blob is opened with verify.
+ * Joiners abort when the creator has finished, or earlier when they are done. A failed write or sync fails every later call
+ * on that writer, as a sync tried again could lie. When the creator dies its temporary is an orphan: joiners' calls fail at
+ * the latest when they hash, and lk_blobs_list removes the file. These writers do not take lk_blob_write and
+ * lk_blob_finish, the streaming ones nothing of what follows (assertions). */
+#define LK_BLOB_NAME_MAX 128
+/* Takes the disk space now, so that a full disk is an LK_EIO here and not in the middle of a write (where the file system
+ * can reserve). LK_EUNSUPPORTED: the engine has no such blobs. */
+int lk_blob_create_sized(struct lk_blobs *, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
+/* What lk_blob_join wants; text without '/' or space. */
+void lk_blob_writer_name(const struct lk_blob_writer *, char name[LK_BLOB_NAME_MAX]);
+/* LK_EINVAL: not such a name, or the blob has another size. LK_ENOTFOUND: not in this store (any more). */
+int lk_blob_join(struct lk_blobs *, const char *name, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
+/* A range beyond the blob's size is LK_EINVAL, nothing of it is written. Threads: several may write with one writer. */
+int lk_blob_write_at(struct lk_blob_writer *, uint64_t offset, const void *data, size_t size, struct lk_err *);
+/* Makes durable what this writer wrote; after its last lk_blob_write_at returned. */
+int lk_blob_sync(struct lk_blob_writer *, struct lk_err *);
+/* Reads leaves first .. first + count - 1 back from the store and hashes them; leaves: (count). Beyond the last leaf:
+ * LK_EINVAL. Threads: several may hash with one writer. */
+int lk_blob_leaves(struct lk_blob_writer *, size_t first, size_t count, struct lk_root *leaves, struct lk_err *);
+/* The creator only. leaves: (lk_leaf_count(size)), may be NULL when size is 0. Frees the writer as lk_blob_finish does; an
+ * existing equal blob is kept, a damaged one replaced. */
+int lk_blob_finish_leaves(struct lk_blob_writer *, const struct lk_root *leaves, struct lk_root *out, struct lk_err *);
 
 /* Maps a blob read-only. verify: hash all of it first; damage is LK_ECORRUPT that names the root, the file and the
  * directory. Absent: LK_ENOTFOUND. */

@@ -32,8 +32,15 @@ ssize_t lk__write(int fd, const void *data, size_t size);
 int lk__fsync(int fd);
 int lk__rename(const char *from, const char *to);
 int lk__close(int fd);
-/* Loops lk__write until all is written; 0 or -1 with errno. */
+ssize_t lk__pwrite(int fd, const void *data, size_t size, off_t offset);
+ssize_t lk__pread(int fd, void *data, size_t size, off_t offset);
+int lk__fallocate(int fd, off_t size); /* the bytes [0, size) get their disk space; they read as zeros */
+int lk__ftruncate(int fd, off_t size);
+int lk__fchmod(int fd, mode_t mode);
+/* Loop lk__write, lk__pwrite, lk__pread until all is done; 0 or -1 with errno. A file that ends early is EIO. */
 int lk__write_all(int fd, const void *data, size_t size);
+int lk__pwrite_all(int fd, const void *data, size_t size, off_t offset);
+int lk__pread_all(int fd, void *data, size_t size, off_t offset);
 
 /* Tests: the nth of these calls from now fails with error_number (once); nth = 0 switches it off. */
 void lk_file_fail_at(uint64_t nth, int error_number);

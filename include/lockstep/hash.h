@@ -25,6 +25,16 @@ void lk_sha256(const void *data, size_t size, struct lk_root *out);
 /* The root of one piece of memory. */
 void lk_root_of(const void *data, size_t size, struct lk_root *out);
 
+/* The same root from parts that were hashed apart: leaf i of a whole of `size` bytes is its bytes [i MiB, (i + 1) MiB), the
+ * last one shorter. Threads: any. */
+static inline uint64_t lk_leaf_count(uint64_t size) {
+    return size / LK_LEAF_BYTES + (size % LK_LEAF_BYTES != 0);
+}
+/* One leaf; size at most LK_LEAF_BYTES. */
+void lk_leaf_hash(const void *data, size_t size, struct lk_root *out);
+/* leaves: (count), in order; count is lk_leaf_count(size), anything else is an assertion. */
+void lk_root_of_leaves(const struct lk_root *leaves, size_t count, uint64_t size, struct lk_root *out);
+
 /* Streaming; about 2 KiB of state, no other allocation. Hashing itself never fails. */
 struct lk_hasher;
 struct lk_hasher *lk_hasher_create(void); /* NULL: out of memory */

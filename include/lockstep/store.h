@@ -7,13 +7,17 @@
 #include "lockstep/kv.h"
 
 struct lk_store {
-    struct lk_kv *kv;
+    struct lk_kv *kv; /* NULL: opened for its blobs only */
     struct lk_blobs *blobs;
     char *url, *dir;
 };
 /* url: "file:DIR" or just DIR. create=false: an absent store is LK_ENOTFOUND with the way to make one. A store of an
  * unknown format is refused (row "format"). */
 int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *);
+/* The store with its blobs only, for processes that must not open the database (ranks of a training job): blobs and
+ * manifests work; kv is NULL, so names and records are an assertion. The database is not looked at, so its format is not
+ * checked, and it may be on another machine: a store is there when DIR/blobs is, else LK_ENOTFOUND; nothing is made. */
+int lk_store_open_blobs(const char *url, struct lk_store **out, struct lk_err *);
 void lk_store_close(struct lk_store *);
 
 /* Names: 1 to 128 characters of [A-Za-z0-9._-], not starting with '.' or '-'; kind is such a word too. */

@@ -79,12 +79,40 @@ int lk__close(int fd) {
     return -1;
 }
 
-int lk__write_all(int fd, const void *data, size_t size) {
-    const char *p = data;
+ssize_t lk__pwrite(int fd, const void *data, size_t size, off_t offset) {
+    return fault() ? -1 : pwrite(fd, data, size, offset);
+}
+
+ssize_t lk__pread(int fd, void *data, size_t size, off_t offset) {
+    return fault() ? -1 : pread(fd, data, size, offset);
+}
+
+int lk__fallocate(int fd, off_t size) {
+    if (fault()) return -1;
+    int rc;
+    do rc = fallocate(fd, 0, 0, size);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+int lk__ftruncate(int fd, off_t size) {
+    if (fault()) return -1;
+    int rc;
+    do rc = ftruncate(fd, size);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+int lk__fchmod(int fd, mode_t mode) {
+    return fault() ? -1 : fchmod(fd, mode);
+}
+
+/* offset < 0: at the file's own position. */
+static int write_pieces(int fd, const char *p, size_t size, off_t offset) {
     while (size) {
         /* Linux writes at most 2 GiB at once; smaller pieces keep a kill or a full disk early. */
         size_t piece = size < ((size_t)64 << 20) ? size : (size_t)64 << 20;
-        ssize_t n = lk__write(fd, p, piece);
+        ssize_t n = offset < 0 ? lk__write(fd, p, piece) : lk__pwrite(fd, p, piece, offset);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return -1;
         if (n == 0) {
@@ -93,6 +121,29 @@ int lk__write_all(int fd, const void *data, size_t size) {
         }
         p += n;
         size -= (size_t)n;
+        if (offset >= 0) offset += n;
+    }
+    return 0;
+}
+
+int lk__write_all(int fd, const void *data, size_t size) {
+    return write_pieces(fd, data, size, -1);
+}
+int lk__pwrite_all(int fd, const void *data, size_t size, off_t offset) {
+    return write_pieces(fd, data, size, offset);
+}
+
+int lk__pread_all(int fd, void *data, size_t size, off_t offset) {
+    char *p = data;
+    while (size) {
+        ssize_t n = lk__pread(fd, p, size, offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        if (n == 0) {
+            errno = EIO;
+            return -1;
+        }
+        p += n, size -= (size_t)n, offset += n;
     }
     return 0;
 }

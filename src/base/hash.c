@@ -59,21 +59,35 @@ static void node(struct tree *t, struct lk_root *left, const struct lk_root *rig
     sha_end(&t->sha, left->bytes);
 }
 
-static void end_leaf(struct tree *t) {
-    sha_end(&t->sha, t->peaks[t->peak_count++].bytes);
+static void begin_leaf(struct sha *s) {
+    static const uint8_t tag = 0;
+    sha_begin(s);
+    sha_add(s, &tag, 1);
+}
+
+/* The leaf has been put on top of the peaks; equal neighbours become one. */
+static void add_leaf(struct tree *t) {
+    t->peak_count++;
     for (uint64_t n = t->leaves++; n & 1; n >>= 1, t->peak_count--)
         node(t, &t->peaks[t->peak_count - 2], &t->peaks[t->peak_count - 1]);
+}
+
+static void end_leaf(struct tree *t) {
+    sha_end(&t->sha, t->peaks[t->peak_count].bytes);
+    add_leaf(t);
     t->leaf_bytes = 0;
 }
 
+static void tree_init(struct tree *t) {
+    t->sha.evp = EVP_MD_CTX_new();
+    t->size = t->leaves = t->leaf_bytes = 0;
+    t->peak_count = 0;
+}
+
 static void tree_update(struct tree *t, const void *data, size_t size) {
-    static const uint8_t tag = 0;
     const uint8_t *p = data;
     while (size) {
-        if (t->leaf_bytes == 0) {
-            sha_begin(&t->sha);
-            sha_add(&t->sha, &tag, 1);
-        }
+        if (t->leaf_bytes == 0) begin_leaf(&t->sha);
         size_t n = LK_LEAF_BYTES - t->leaf_bytes;
         if (n > size) n = size;
         sha_add(&t->sha, p, n);
@@ -102,10 +116,30 @@ static void tree_final(struct tree *t, struct lk_root *out) {
 
 void lk_root_of(const void *data, size_t size, struct lk_root *out) {
     struct tree t;
-    t.sha.evp = EVP_MD_CTX_new();
-    t.size = t.leaves = t.leaf_bytes = 0;
-    t.peak_count = 0;
+    tree_init(&t);
     tree_update(&t, data, size);
+    tree_final(&t, out);
+    EVP_MD_CTX_free(t.sha.evp);
+}
+
+void lk_leaf_hash(const void *data, size_t size, struct lk_root *out) {
+    LK_ASSERT(size <= LK_LEAF_BYTES);
+    struct sha s = {.evp = EVP_MD_CTX_new()};
+    begin_leaf(&s);
+    sha_add(&s, data, size);
+    sha_end(&s, out->bytes);
+    EVP_MD_CTX_free(s.evp);
+}
+
+void lk_root_of_leaves(const struct lk_root *leaves, size_t count, uint64_t size, struct lk_root *out) {
+    LK_ASSERT(count == lk_leaf_count(size));
+    struct tree t;
+    tree_init(&t);
+    for (size_t i = 0; i < count; i++) {
+        t.peaks[t.peak_count] = leaves[i];
+        add_leaf(&t);
+    }
+    t.size = size;
     tree_final(&t, out);
     EVP_MD_CTX_free(t.sha.evp);
 }

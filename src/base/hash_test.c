@@ -1,6 +1,8 @@
 #include "base/sha256.h"
 #include "base/testing.h"
 #include "lockstep/hash.h"
+#include <signal.h>
+#include <sys/resource.h>
 
 static void expect_hex(const struct lk_root *root, const char *hex) {
     char text[LK_ROOT_HEX];
@@ -104,6 +106,46 @@ static void equals_the_definition_at_leaf_edges(void **state) {
     lk_free(data);
 }
 
+static void leaves_give_the_root_of_the_whole(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("leaves");
+    const size_t leaf = LK_LEAF_BYTES, most = 5 * leaf + 3;
+    size_t sizes[] = {0, 1, leaf - 1, leaf, leaf + 1, 2 * leaf, 3 * leaf, 4 * leaf + 1, most, 0, 0, 0};
+    unsigned char *data = lk_alloc(most);
+    for (size_t i = 0; i < most; i++) data[i] = (unsigned char)(i * 2654435761u >> 13);
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        size_t size = k < 9 ? sizes[k] : test_random_below(&r, (uint32_t)most);
+        size_t count = (size_t)lk_leaf_count(size);
+        assert_int_equal(count, (size + leaf - 1) / leaf);
+        struct lk_root leaves[6], whole, joined;
+        for (size_t i = count; i-- > 0;)
+            lk_leaf_hash(data + i * leaf, size - i * leaf < leaf ? size - i * leaf : leaf, &leaves[i]);
+        lk_root_of(data, size, &whole);
+        lk_root_of_leaves(count ? leaves : NULL, count, size, &joined);
+        assert_true(lk_root_equal(&whole, &joined));
+    }
+    /* RFC 6962's leaf of nothing, which no root has. */
+    struct lk_root empty;
+    lk_leaf_hash("", 0, &empty);
+    expect_hex(&empty, "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
+    assert_true(lk_leaf_count(UINT64_MAX) == (uint64_t)1 << 44);
+    lk_free(data);
+}
+
+static void make_wrong_count(void *unused) {
+    (void)unused;
+    struct lk_root leaves[2] = {{{0}}}, root;
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    fclose(stderr);
+    lk_root_of_leaves(leaves, 2, LK_LEAF_BYTES, &root);
+}
+static void a_wrong_number_of_leaves_is_an_assertion(void **state) {
+    (void)state;
+    if (LK_TSAN) skip(); /* fork */
+    int status = test_fork(make_wrong_count, NULL);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 /* Frozen; printed in docs/formats.md. */
 static void golden_roots(void **state) {
     (void)state;
@@ -155,6 +197,8 @@ int main(void) {
         cmocka_unit_test(sha256),
         cmocka_unit_test(the_stand_in_equals_libcrypto),
         cmocka_unit_test(equals_the_definition_at_leaf_edges),
+        cmocka_unit_test(leaves_give_the_root_of_the_whole),
+        cmocka_unit_test(a_wrong_number_of_leaves_is_an_assertion),
         cmocka_unit_test(golden_roots),
         cmocka_unit_test(a_zero_more_is_another_root),
         cmocka_unit_test(hexadecimal),

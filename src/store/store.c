@@ -54,15 +54,18 @@ static int check_format(struct lk_store *s, bool create, struct lk_err *err) {
     return rc;
 }
 
+static int absent(const struct lk_store *s, struct lk_err *err) {
+    return lk_fail(err, LK_ENOTFOUND,
+                   "there is no store at %s; `lockstep tokenizer train` and `lockstep dataset build` make "
+                   "one, --store or LOCKSTEP_STORE names another place",
+                   s->dir);
+}
+
 static int open_parts(struct lk_store *s, bool create, struct lk_err *err) {
     char *url = lk_asprintf("file:%s", s->dir), *blobs = lk_asprintf("%s/blobs", s->dir);
     char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
     int rc = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    if (rc == 0 && !create && !lk_file_exists(data))
-        rc = lk_fail(err, LK_ENOTFOUND,
-                     "there is no store at %s; `lockstep tokenizer train` and `lockstep dataset build` make "
-                     "one, --store or LOCKSTEP_STORE names another place",
-                     s->dir);
+    if (rc == 0 && !create && !lk_file_exists(data)) rc = absent(s, err);
     if (rc == 0) rc = lk_kv_open(url, &s->kv, err);
     if (rc == 0) {
         /* A store that is there is only read, so that opening it never waits for a writer. */
@@ -76,7 +79,15 @@ static int open_parts(struct lk_store *s, bool create, struct lk_err *err) {
     return rc;
 }
 
-int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *err) {
+static int open_blobs(struct lk_store *s, struct lk_err *err) {
+    char *blobs = lk_asprintf("%s/blobs", s->dir);
+    if (!blobs) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
+    int rc = lk_file_exists(blobs) ? lk_blobs_open(blobs, &s->blobs, err) : absent(s, err);
+    lk_free(blobs);
+    return rc;
+}
+
+static int open_store(const char *url, bool rows, bool create, struct lk_store **out, struct lk_err *err) {
     const char *dir;
     *out = NULL;
     int rc = directory_of(url, &dir, err);
@@ -85,12 +96,22 @@ int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk
     if (!s) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
     s->url = lk_strdup(url);
     s->dir = lk_strdup(dir);
-    rc = s->url && s->dir ? open_parts(s, create, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
+    if (!s->url || !s->dir)
+        rc = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
+    else
+        rc = rows ? open_parts(s, create, err) : open_blobs(s, err);
     if (rc == 0)
         *out = s;
     else
         lk_store_close(s);
     return rc;
+}
+
+int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, true, create, out, err);
+}
+int lk_store_open_blobs(const char *url, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, false, false, out, err);
 }
 
 void lk_store_close(struct lk_store *s) {

@@ -46,6 +46,38 @@ static void opening(void **state) {
     lk_free(url);
 }
 
+static void only_the_blobs(void **state) {
+    struct lk_store *s;
+    struct lk_err e;
+    char *dir = test_join(*state, "lockstep.d"), *url = lk_asprintf("file:%s", dir), *kv = test_join(dir, "kv");
+    assert_int_equal(lk_store_open_blobs(url, &s, &e), LK_ENOTFOUND);
+    assert_null(s);
+    assert_non_null(strstr(e.message, "there is no store at"));
+    assert_false(lk_file_exists(dir)); /* looking makes nothing */
+    assert_int_equal(lk_store_open_blobs("postgresql://h/db", &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open_blobs("file:", &s, &e), LK_EINVAL);
+    lk_store_close(open_at(dir));
+    assert_int_equal(lk_dir_remove(kv, &e), 0); /* it is on another machine */
+    assert_int_equal(lk_store_open_blobs(url, &s, &e), 0);
+    assert_null(s->kv);
+    assert_string_equal(s->dir, dir);
+    json_t *j = json_pack("{s:i}", "a", 1), *again;
+    struct lk_root root;
+    assert_int_equal(lk_manifest_put(s, j, &root, &e), 0);
+    assert_int_equal(lk_manifest_get(s, &root, "x", &again, &e), 0);
+    assert_true(json_equal(j, again));
+    json_decref(j);
+    json_decref(again);
+    lk_store_close(s);
+    s = NULL;
+    FAIL_EACH_ALLOCATION((lk_store_close(s), s = NULL, lk_store_open_blobs(url, &s, &e)));
+    lk_store_close(s);
+    assert_false(lk_file_exists(kv));
+    lk_free(dir);
+    lk_free(url);
+    lk_free(kv);
+}
+
 static void unknown_formats_are_refused(void **state) {
     struct lk_store *s = open_at(*state);
     struct lk_kv_txn *w = begin(s, true);
@@ -296,10 +328,15 @@ static int teardown(void **state) {
 int main(void) {
     lk_log_quiet(true);
     const struct CMUnitTest tests[] = {
-        TEST(opening),       TEST(unknown_formats_are_refused),
-        TEST(valid_names),   TEST(names_keep_their_history),
-        TEST(suggestions),   TEST(lists),
-        TEST(records),       TEST(manifests),
+        TEST(opening),
+        TEST(only_the_blobs),
+        TEST(unknown_formats_are_refused),
+        TEST(valid_names),
+        TEST(names_keep_their_history),
+        TEST(suggestions),
+        TEST(lists),
+        TEST(records),
+        TEST(manifests),
         TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

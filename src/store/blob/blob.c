@@ -19,13 +19,17 @@ int lk_blob_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk_er
     return b->ops->create(b, out, err);
 }
 int lk_blob_write(struct lk_blob_writer *w, const void *data, size_t size, struct lk_err *err) {
+    LK_ASSERT(!w->sized);
     return w->blobs->ops->write(w, data, size, err);
 }
 int lk_blob_finish(struct lk_blob_writer *w, struct lk_root *out, struct lk_err *err) {
+    LK_ASSERT(!w->sized);
     return w->blobs->ops->finish(w, out, err);
 }
 void lk_blob_abort(struct lk_blob_writer *w) {
-    if (w) w->blobs->ops->abort(w);
+    if (!w) return;
+    const struct lk_blobs_ops *ops = w->blobs->ops;
+    (w->sized ? ops->sized->abort : ops->abort)(w);
 }
 
 int lk_blob_put(struct lk_blobs *b, const void *data, size_t size, struct lk_root *out, struct lk_err *err) {
@@ -37,6 +41,77 @@ int lk_blob_put(struct lk_blobs *b, const void *data, size_t size, struct lk_roo
     lk_blob_abort(w);
     return rc;
 }
+
+/* --- one blob by several processes ------------------------------------------------------------------------ */
+
+static int check_sized(struct lk_blobs *b, uint64_t size, struct lk_err *err) {
+    if (!b->ops->sized)
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: several processes cannot write one blob there", b->ops->name);
+    if (size <= INT64_MAX) return 0;
+    return lk_fail(err, LK_EINVAL, "a blob of %llu bytes; at most %lld are possible", (unsigned long long)size,
+                   (long long)INT64_MAX);
+}
+
+int lk_blob_create_sized(struct lk_blobs *b, uint64_t size, struct lk_blob_writer **out, struct lk_err *err) {
+    *out = NULL;
+    int rc = check_sized(b, size, err);
+    return rc == 0 ? b->ops->sized->create(b, size, out, err) : rc;
+}
+
+void lk_blob_writer_name(const struct lk_blob_writer *w, char name[LK_BLOB_NAME_MAX]) {
+    LK_ASSERT(w->sized);
+    const char *from = w->blobs->ops->sized->name(w);
+    size_t length = strlen(from);
+    LK_ASSERT(length < LK_BLOB_NAME_MAX);
+    memcpy(name, from, length + 1);
+}
+
+/* The name comes from another process: it must not lead out of the store, nor to what is no temporary. */
+static bool name_is_plain(const char *name) {
+    size_t n = strnlen(name, LK_BLOB_NAME_MAX);
+    if (n == 0 || n == LK_BLOB_NAME_MAX || *name == '.') return false;
+    for (size_t i = 0; i < n; i++)
+        if (name[i] <= ' ' || name[i] > '~' || name[i] == '/') return false;
+    return true;
+}
+
+int lk_blob_join(struct lk_blobs *b, const char *name, uint64_t size, struct lk_blob_writer **out, struct lk_err *err) {
+    *out = NULL;
+    int rc = check_sized(b, size, err);
+    if (rc != 0) return rc;
+    if (!name_is_plain(name))
+        return lk_fail(err, LK_EINVAL, "\"%.160s\" is not the name of a blob that is being written", name);
+    return b->ops->sized->join(b, name, size, out, err);
+}
+
+int lk_blob_write_at(struct lk_blob_writer *w, uint64_t offset, const void *data, size_t size, struct lk_err *err) {
+    LK_ASSERT(w->sized);
+    if (offset > w->size || size > w->size - offset)
+        return lk_fail(err, LK_EINVAL, "%zu bytes at %llu do not fit in the blob %s of %llu bytes", size,
+                       (unsigned long long)offset, w->blobs->ops->sized->name(w), (unsigned long long)w->size);
+    return size ? w->blobs->ops->sized->write_at(w, offset, data, size, err) : 0;
+}
+
+int lk_blob_sync(struct lk_blob_writer *w, struct lk_err *err) {
+    LK_ASSERT(w->sized);
+    return w->blobs->ops->sized->sync(w, err);
+}
+
+int lk_blob_leaves(struct lk_blob_writer *w, size_t first, size_t count, struct lk_root *leaves, struct lk_err *err) {
+    LK_ASSERT(w->sized);
+    uint64_t all = lk_leaf_count(w->size);
+    if (first > all || count > all - first)
+        return lk_fail(err, LK_EINVAL, "%zu leaves from leaf %zu; the blob %s has %llu", count, first,
+                       w->blobs->ops->sized->name(w), (unsigned long long)all);
+    return count ? w->blobs->ops->sized->leaves(w, first, count, leaves, err) : 0;
+}
+
+int lk_blob_finish_leaves(struct lk_blob_writer *w, const struct lk_root *leaves, struct lk_root *out, struct lk_err *err) {
+    LK_ASSERT(w->sized && w->creator);
+    return w->blobs->ops->sized->finish(w, leaves, out, err);
+}
+
+/* --- reading ---------------------------------------------------------------------------------------------- */
 
 int lk_blob_open(struct lk_blobs *b, const struct lk_root *root, bool verify, struct lk_blob *out, struct lk_err *err) {
     *out = (struct lk_blob){0};

@@ -1,7 +1,7 @@
+#include "store/blob/blob_dir.h"
 #include "lockstep/file.h"
 #include "lockstep/mem.h"
 #include "lockstep/progress.h"
-#include "store/blob/blob_engine.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,19 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATH_MAX_BYTES 4096
+#define PATH_MAX_BYTES LK__BLOB_PATH_BYTES
 #define BUFFER_BYTES   ((size_t)256 << 10)
 
-struct dir {
-    struct lk_blobs base;
-    char *path; /* short enough for a blob's path to fit in PATH_MAX_BYTES */
-};
 struct writer {
-    struct lk_blob_writer base;
-    struct dir *dir;
+    struct lk__blob_file file;
     struct lk_hasher *hasher;
-    char *path; /* DIR/tmp/... */
-    int fd;
     bool failed;
     struct lk_err first; /* why */
     size_t used;
@@ -35,13 +28,13 @@ struct writer {
 static char *dir_path(struct lk_blobs *b, const struct lk_root *root, char *out) {
     char hex[LK_ROOT_HEX];
     lk_root_hex(root, hex);
-    snprintf(out, PATH_MAX_BYTES, "%s/%.2s/%s", ((struct dir *)b)->path, hex, hex + 2);
+    snprintf(out, PATH_MAX_BYTES, "%s/%.2s/%s", ((struct lk__blob_dir *)b)->path, hex, hex + 2);
     return out;
 }
 
 int lk__blobs_dir_open(const char *path, struct lk_blobs **out, struct lk_err *err) {
     if (strlen(path) > PATH_MAX_BYTES - 128) return lk_fail(err, LK_EINVAL, "the path of the blobs' directory is too long");
-    struct dir *d = lk_calloc(1, sizeof *d);
+    struct lk__blob_dir *d = lk_calloc(1, sizeof *d);
     char *tmp = lk_asprintf("%s/tmp", path);
     if (d) d->path = lk_strdup(path);
     int rc = d && d->path && tmp ? lk_dir_make(tmp, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
@@ -57,60 +50,112 @@ int lk__blobs_dir_open(const char *path, struct lk_blobs **out, struct lk_err *e
 }
 
 static void dir_close(struct lk_blobs *b) {
-    lk_free(((struct dir *)b)->path);
+    lk_free(((struct lk__blob_dir *)b)->path);
     lk_free(b);
 }
 
-/* --- writing --------------------------------------------------------------------------------------------- */
+/* --- temporaries ------------------------------------------------------------------------------------------ */
 
 /* A writer holds a lock on its temporary for as long as it lives, so that the cleaner knows the dead ones, whatever
  * process or container they were in. */
-static int open_temporary(struct writer *w, struct lk_err *err) {
+int lk__blob_file_create(struct lk__blob_file *f, mode_t mode, struct lk_err *err) {
     static atomic_uint counter;
     for (int attempt = 0; attempt < 1000; attempt++) {
-        lk_free(w->path);
-        w->path = lk_asprintf("%s/tmp/%ld.%u.%llx", w->dir->path, (long)getpid(), atomic_fetch_add(&counter, 1),
+        lk_free(f->path);
+        f->path = lk_asprintf("%s/tmp/%ld.%u.%llx", f->dir->path, (long)getpid(), atomic_fetch_add(&counter, 1),
                               (unsigned long long)lk_clock_wall_ms());
-        if (!w->path) return lk_fail(err, LK_ENOMEM, "out of memory writing to %s", w->dir->path);
-        w->fd = lk__open(w->path, O_RDWR | O_CREAT | O_EXCL, 0444);
-        if (w->fd < 0 && errno == EEXIST) continue;
-        if (w->fd < 0) return lk_fail_errno(err, "cannot create %s", w->path);
+        if (!f->path) return lk_fail(err, LK_ENOMEM, "out of memory writing to %s", f->dir->path);
+        f->fd = lk__open(f->path, O_RDWR | O_CREAT | O_EXCL, mode);
+        if (f->fd < 0 && errno == EEXIST) continue;
+        if (f->fd < 0) return lk_fail_errno(err, "cannot create %s", f->path);
         struct stat st;
         /* A file system without flock() has no cleaner's race to lose either. */
-        if (flock(w->fd, LOCK_EX) != 0 || (fstat(w->fd, &st) == 0 && st.st_nlink > 0)) return 0;
-        close(w->fd); /* the cleaner was between our two calls */
-        w->fd = -1;
+        if (flock(f->fd, LOCK_EX) != 0 || (fstat(f->fd, &st) == 0 && st.st_nlink > 0)) return 0;
+        close(f->fd); /* the cleaner was between our two calls */
+        f->fd = -1;
     }
-    return lk_fail(err, LK_EIO, "cannot create a new file in %s/tmp", w->dir->path);
+    return lk_fail(err, LK_EIO, "cannot create a new file in %s/tmp", f->dir->path);
 }
 
-static void writer_free(struct writer *w, bool remove_file) {
-    if (w->fd >= 0) {
-        if (remove_file) unlink(w->path);
-        close(w->fd);
+void lk__blob_file_release(struct lk__blob_file *f, bool remove_file) {
+    if (f->fd >= 0) {
+        if (remove_file) unlink(f->path);
+        close(f->fd);
     }
+    lk_free(f->path);
+}
+
+/* Whether the file at path already holds exactly what f does. A damaged one does not, and is replaced. */
+static bool same_content(struct lk__blob_file *f, const char *path) {
+    struct lk_map old, new;
+    if (lk_map_open(path, &old, NULL) != 0) return false;
+    bool same = lk_map_open(f->path, &new, NULL) == 0;
+    if (same) {
+        same = old.size == new.size &&memcmp(old.data, new.data, old.size) == 0;
+        lk_map_close(&new);
+    }
+    lk_map_close(&old);
+    return same;
+}
+
+static int publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
+    char path[PATH_MAX_BYTES], parent[PATH_MAX_BYTES];
+    dir_path(&f->dir->base, root, path);
+    strcpy(parent, path);
+    *strrchr(parent, '/') = 0;
+    int rc = lk_dir_make(parent, err);
+    if (rc != 0) return rc;
+    if (lk_file_exists(path)) {
+        bool same = same_content(f, path);
+        /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
+        if (same && utimensat(AT_FDCWD, path, NULL, 0) == 0) {
+            unlink(f->path);
+            return lk_dir_sync(parent, err); /* its own writer may not have come this far */
+        }
+        if (!same) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
+    }
+    if (lk__rename(f->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", f->path, path);
+    return lk_dir_sync(parent, err);
+}
+
+int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
+    if (lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
+    int rc = publish(f, root, err);
+    if (rc != 0) return rc;
+    /* Closed after the rename: the lock has to outlive the temporary name. */
+    int fd = f->fd;
+    f->fd = -1;
+    return lk__close(fd) == 0 ? 0 : lk_fail_errno(err, "cannot close the blob %s", f->path);
+}
+
+/* --- streaming -------------------------------------------------------------------------------------------- */
+
+static void writer_free(struct writer *w) {
+    lk__blob_file_release(&w->file, true);
     lk_hasher_free(w->hasher);
-    lk_free(w->path);
     lk_free(w);
 }
 
 static int dir_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk_err *err) {
     struct writer *w = lk_alloc(sizeof *w + BUFFER_BYTES);
-    if (w) *w = (struct writer){.base.blobs = b, .dir = (struct dir *)b, .fd = -1, .hasher = lk_hasher_create()};
-    int rc = w && w->hasher ? open_temporary(w, err) : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
+    if (w)
+        *w = (struct writer){.file = {.base.blobs = b, .dir = (struct lk__blob_dir *)b, .fd = -1},
+                             .hasher = lk_hasher_create()};
+    int rc = w && w->hasher ? lk__blob_file_create(&w->file, 0444, err)
+                            : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
     if (rc != 0) {
-        if (w) writer_free(w, true);
+        if (w) writer_free(w);
         return rc;
     }
-    *out = &w->base;
+    *out = &w->file.base;
     return 0;
 }
 
 /* Hashes and writes; the first failure is kept, so that finish gives it again. */
 static int flush(struct writer *w, const void *data, size_t size, struct lk_err *err) {
     lk_hasher_update(w->hasher, data, size);
-    if (lk__write_all(w->fd, data, size) == 0) return 0;
-    lk_fail_errno(&w->first, "cannot write the blob %s", w->path);
+    if (lk__write_all(w->file.fd, data, size) == 0) return 0;
+    lk_fail_errno(&w->first, "cannot write the blob %s", w->file.path);
     w->failed = true;
     return lk_fail(err, w->first.code, "%s", w->first.message);
 }
@@ -132,63 +177,23 @@ static int dir_write(struct lk_blob_writer *base, const void *data, size_t size,
     return 0;
 }
 
-/* Whether the file at path already holds exactly what w wrote. A damaged one does not, and is replaced. */
-static bool same_content(struct writer *w, const char *path) {
-    struct lk_map old, new;
-    if (lk_map_open(path, &old, NULL) != 0) return false;
-    bool same = lk_map_open(w->path, &new, NULL) == 0;
-    if (same) {
-        same = old.size == new.size &&memcmp(old.data, new.data, old.size) == 0;
-        lk_map_close(&new);
-    }
-    lk_map_close(&old);
-    return same;
-}
-
-static int publish(struct writer *w, const struct lk_root *root, struct lk_err *err) {
-    char path[PATH_MAX_BYTES], parent[PATH_MAX_BYTES];
-    dir_path(&w->dir->base, root, path);
-    strcpy(parent, path);
-    *strrchr(parent, '/') = 0;
-    int rc = lk_dir_make(parent, err);
-    if (rc != 0) return rc;
-    if (lk_file_exists(path)) {
-        bool same = same_content(w, path);
-        /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
-        if (same && utimensat(AT_FDCWD, path, NULL, 0) == 0) {
-            unlink(w->path);
-            return lk_dir_sync(parent, err); /* its own writer may not have come this far */
-        }
-        if (!same) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
-    }
-    if (lk__rename(w->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", w->path, path);
-    return lk_dir_sync(parent, err);
-}
-
 static int dir_finish(struct lk_blob_writer *base, struct lk_root *out, struct lk_err *err) {
     struct writer *w = (struct writer *)base;
     struct lk_root root;
     int rc = 0;
     if (!w->failed && w->used) flush(w, w->buffer, w->used, NULL);
     if (w->failed) rc = lk_fail(err, w->first.code, "%s", w->first.message);
-    if (rc == 0 && lk__fsync(w->fd) != 0) rc = lk_fail_errno(err, "cannot sync the blob %s", w->path);
     if (rc == 0) {
         lk_hasher_final(w->hasher, &root);
-        rc = publish(w, &root, err);
-    }
-    if (rc == 0) {
-        /* Closed after the rename: the lock has to outlive the temporary name. */
-        int fd = w->fd;
-        w->fd = -1;
-        if (lk__close(fd) != 0) rc = lk_fail_errno(err, "cannot close the blob %s", w->path);
+        rc = lk__blob_file_publish(&w->file, &root, err);
     }
     if (rc == 0) *out = root;
-    writer_free(w, true);
+    writer_free(w);
     return rc;
 }
 
 static void dir_abort(struct lk_blob_writer *base) {
-    writer_free((struct writer *)base, true);
+    writer_free((struct writer *)base);
 }
 
 /* --- reading --------------------------------------------------------------------------------------------- */
@@ -200,7 +205,8 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
     dir_path(b, root, path);
     int rc = lk_map_open(path, &map, err);
     if (rc == LK_ENOTFOUND)
-        return lk_fail(err, rc, "the blob %s is not in %s (there is no file %s)", hex, ((struct dir *)b)->path, path);
+        return lk_fail(err, rc, "the blob %s is not in %s (there is no file %s)", hex, ((struct lk__blob_dir *)b)->path,
+                       path);
     if (rc != 0) return lk_fail_prefix(err, rc, "blob %s", hex);
     *out = (struct lk_blob){map.data, map.size, *root};
     if (!verify) return 0;
@@ -212,7 +218,7 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
     return lk_fail(err, LK_ECORRUPT,
                    "the blob %s in %s is damaged: the %zu bytes of %s have the root %s; restore that file or "
                    "make the blob again",
-                   hex, ((struct dir *)b)->path, size, path, lk_root_hex(&found, found_hex));
+                   hex, ((struct lk__blob_dir *)b)->path, size, path, lk_root_hex(&found, found_hex));
 }
 
 static bool dir_exists(struct lk_blobs *b, const struct lk_root *root) {
@@ -230,7 +236,7 @@ static int dir_remove(struct lk_blobs *b, const struct lk_root *root, struct lk_
 
 /* --- listing --------------------------------------------------------------------------------------------- */
 
-static void clean_temporaries(struct dir *d, int64_t keep_tmp_ms) {
+static void clean_temporaries(struct lk__blob_dir *d, int64_t keep_tmp_ms) {
     char path[PATH_MAX_BYTES + 512];
     snprintf(path, sizeof path, "%s/tmp", d->path);
     DIR *dir = opendir(path);
@@ -273,7 +279,7 @@ static int collect(const char *path, const char *prefix, struct lk_buf *roots, s
 }
 
 static int dir_list(struct lk_blobs *b, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *err) {
-    struct dir *d = (struct dir *)b;
+    struct lk__blob_dir *d = (struct lk__blob_dir *)b;
     struct lk_buf roots = LK_BUF_INIT;
     int rc = 0;
     if (keep_tmp_ms >= 0) clean_temporaries(d, keep_tmp_ms);
@@ -308,4 +314,5 @@ const struct lk_blobs_ops lk__blobs_dir = {
     .remove = dir_remove,
     .path = dir_path,
     .list = dir_list,
+    .sized = &lk__blobs_dir_sized,
 };

@@ -1,7 +1,20 @@
-/* The blob seam: what an engine does. blob.c hashes nothing and keeps no state; an engine gives roots. */
+/* The blob seam: what an engine does. blob.c checks arguments, hashes nothing and keeps no state; an engine gives
+ * roots. */
 #ifndef LK_BLOB_ENGINE_H
 #define LK_BLOB_ENGINE_H
 #include "lockstep/blob.h"
+
+/* Blobs of known size that several processes write. blob.c has checked kinds and ranges. */
+struct lk_sized_ops {
+    int (*create)(struct lk_blobs *, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
+    int (*join)(struct lk_blobs *, const char *name, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
+    const char *(*name)(const struct lk_blob_writer *); /* shorter than LK_BLOB_NAME_MAX */
+    int (*write_at)(struct lk_blob_writer *, uint64_t offset, const void *data, size_t size, struct lk_err *);
+    int (*sync)(struct lk_blob_writer *, struct lk_err *);
+    int (*leaves)(struct lk_blob_writer *, size_t first, size_t count, struct lk_root *leaves, struct lk_err *);
+    int (*finish)(struct lk_blob_writer *, const struct lk_root *leaves, struct lk_root *out, struct lk_err *);
+    void (*abort)(struct lk_blob_writer *);
+};
 
 struct lk_blobs_ops {
     const char *name;
@@ -15,6 +28,7 @@ struct lk_blobs_ops {
     int (*remove)(struct lk_blobs *, const struct lk_root *, struct lk_err *);
     char *(*path)(struct lk_blobs *, const struct lk_root *, char *out);
     int (*list)(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);
+    const struct lk_sized_ops *sized; /* NULL: the engine has none */
 };
 
 /* The first member of an engine's own structs. */
@@ -23,6 +37,8 @@ struct lk_blobs {
 };
 struct lk_blob_writer {
     struct lk_blobs *blobs;
+    bool sized, creator; /* creator: of a sized one */
+    uint64_t size;       /* of a sized one */
 };
 
 extern const struct lk_blobs_ops lk__blobs_dir;

@@ -25,6 +25,7 @@ void lk_kv_close(struct lk_kv *kv) {
 }
 
 int lk_kv_begin(struct lk_kv *kv, bool write, struct lk_kv_txn **out, struct lk_err *err) {
+    LK_ASSERT(kv); /* NULL: a store opened for its blobs only */
     *out = NULL;
     int rc = kv->ops->begin(kv, write, out, err);
     if (rc == 0) (*out)->kv = kv, (*out)->write = write;
