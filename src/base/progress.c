@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -11,8 +12,14 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lk_progress *live; /* the progress whose line is open on a terminal */
 static atomic_bool quiet_now;
 
+/* A rank's stderr is a pipe to its launcher, who may write to a terminal and then says so. */
+static bool behind_terminal(const FILE *out) {
+    const char *said = getenv("LOCKSTEP_PROGRESS");
+    return out == stderr && said && strcmp(said, "bar") == 0;
+}
+
 void lk_progress_init(struct lk_progress *p, FILE *out) {
-    bool terminal = isatty(fileno(out)) == 1;
+    bool terminal = isatty(fileno(out)) == 1 || behind_terminal(out);
     *p = (struct lk_progress){.out = out, .terminal = terminal, .interval_ns = terminal ? 100000000u : 5000000000u};
 }
 

@@ -22,6 +22,23 @@ static void plain_lines_elsewhere(void **state) {
     fclose(out);
 }
 
+/* As a rank finds it: its launcher writes to a terminal. Other files stay plain. */
+static void a_live_line_when_the_launcher_says_so(void **state) {
+    (void)state;
+    FILE *out = tmpfile();
+    struct lk_progress p;
+    setenv("LOCKSTEP_PROGRESS", "bar", 1);
+    lk_progress_init(&p, stderr);
+    assert_true(p.terminal);
+    lk_progress_init(&p, out);
+    assert_false(p.terminal);
+    setenv("LOCKSTEP_PROGRESS", "plain", 1);
+    lk_progress_init(&p, stderr);
+    assert_int_equal(p.terminal, isatty(fileno(stderr)) == 1);
+    unsetenv("LOCKSTEP_PROGRESS");
+    fclose(out);
+}
+
 static void a_live_line_on_a_terminal(void **state) {
     (void)state;
     FILE *out = tmpfile();
@@ -81,6 +98,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_lines_elsewhere),
         cmocka_unit_test(a_live_line_on_a_terminal),
+        cmocka_unit_test(a_live_line_when_the_launcher_says_so),
         cmocka_unit_test(formats),
         cmocka_unit_test(clocks),
     };
