@@ -10,7 +10,7 @@ TEXT    ?=
 # V=1 shows the commands
 Q := $(if $(V),,@)
 # Floors in order; a floor may use itself and those before it. A shorter list builds a part: make FLOORS="base math" unit
-FLOORS  ?= base math store data model train serve lab cmd
+FLOORS  ?= base math store cluster data model train serve lab cmd
 
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 PKGS := lmdb jansson libzstd zlib libcrypto
@@ -19,12 +19,14 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointe
 NUMERIC := -fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math # in this order: the first resets the others
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"'
 CFLAGS  += -std=c11 $(OPT) -g -pthread -fvisibility=hidden $(WARN) $(NUMERIC)
-LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -pthread
+LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
 ifneq ($(SAN),)
 CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=$(SAN)
 BUILD   := build/san-$(subst $(eval ) ,-,$(subst $(shell printf ','),-,$(SAN)))
 endif
+# MPI=no builds without; Open MPI's own leaks would fail the sanitizers.
+MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
 ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/null)))
@@ -32,7 +34,8 @@ TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
 REF_C  := $(filter src/math/ref/%,$(filter-out %_test.c,$(ALL_C)))
 CMD_C  := $(filter src/cmd/%,$(filter-out %_test.c,$(ALL_C)))
-LIB_C  := $(filter-out $(TEST_C) $(SIMD_C) $(REF_C) $(CMD_C),$(ALL_C))
+MPI_C  := $(filter src/cluster/comm_mpi.c,$(ALL_C))
+LIB_C  := $(filter-out $(TEST_C) $(SIMD_C) $(REF_C) $(CMD_C) $(MPI_C),$(ALL_C))
 
 # The vector source is compiled once per instruction set, the reference with the machine's FMA and with ours.
 ifeq ($(ARCH),x86_64)
@@ -52,15 +55,21 @@ OBJ := $(LIB_C:%.c=$(BUILD)/%.o) \
        $(foreach r,$(REFS),$(REF_C:%.c=$(BUILD)/ref-$r/%.o))
 LIB   := $(BUILD)/liblockstep.a
 BIN   := $(if $(CMD_C),$(BUILD)/lockstep)
+MPI_SO := $(if $(filter yes,$(MPI)),$(if $(MPI_C),$(BUILD)/lockstep-mpi.so))
 TESTS := $(TEST_C:%.c=$(BUILD)/%)
 
-all: $(LIB) $(BIN)
+all: $(LIB) $(BIN) $(MPI_SO)
 
 $(LIB): $(OBJ)
 	@rm -f $@; $(AR) rcs $@ $^
 $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
 	@echo "  $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+# Only ranks load it, so that nothing else needs MPI; it brings what it uses of base.
+$(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/comm.h include/lockstep/comm.h
+	@mkdir -p $(@D); echo "  $@"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
+$(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
 $(BUILD)/%.o: %.c
@@ -120,9 +129,10 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/lockstep
 	install $(BUILD)/lockstep $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
+	$(if $(MPI_SO),install -m 644 -D -t $(DESTDIR)$(PREFIX)/lib/lockstep $(MPI_SO))
 	install -m 644 include/lockstep/*.h $(DESTDIR)$(PREFIX)/include/lockstep/
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: lockstep' 'Description: trains and serves language models, the same bits everywhere' \
-	  'Version: $(VERSION)' 'Requires: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep -linih -lm -pthread' \
+	  'Version: $(VERSION)' 'Requires: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep -linih -lm -ldl -pthread' \
 	  'Cflags: -I$${prefix}/include' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lockstep.pc
 
 ## help: this list

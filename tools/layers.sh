@@ -3,12 +3,13 @@
 # A public header belongs to the floor that implements it.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-order="base math store data model train serve lab cmd"
+order="base math store cluster data model train serve lab cmd"
 owner() {
     case $1 in
     err | file | hash | ini | json | mem | progress | random | thread) echo base ;;
     kernels) echo math ;;
     blob | kv | store) echo store ;;
+    comm) echo cluster ;;
     dataset | tokenizer) echo data ;;
     model) echo model ;;
     train) echo train ;;
