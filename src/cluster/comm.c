@@ -42,6 +42,9 @@ int lk_comm_ranks(const struct lk_comm *c) {
 const char *lk_comm_engine(const struct lk_comm *c) {
     return c->ops->name;
 }
+bool lk_comm_shares(const struct lk_comm *c) {
+    return c->ops->share != NULL;
+}
 
 /* One rank alone needs no number to be found. */
 static int named(const struct lk_comm *c, const char *name, int code, struct lk_err *err) {

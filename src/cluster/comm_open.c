@@ -5,8 +5,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 /* --- started as a rank? ---------------------------------------------------------------------------------- */
@@ -114,6 +116,8 @@ int lk_comm_open(struct lk_comm **out, struct lk_err *err) {
     int code = launched ? lk__launch_announce(rank, err) : LK_OK;
     if (code) return code;
     if (ranks == 1) return lk_comm_open_self(out, err);
+    /* Our parent (mpirun, Slurm's step) is who would end us when another rank dies; without it we would wait for ever. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     code = open_mpi(&inner, err);
     if (!code) code = lk__comm_ready(&inner, err);
     if (code) return code;

@@ -284,6 +284,17 @@ static int scene_dup(void) {
     return part();
 }
 
+/* One rank finds no memory for what is to be shared: all of them use messages then. */
+static int scene_fallback(void) {
+    lk_comm_launched(&rank, NULL);
+    if (rank == 1) setenv("LOCKSTEP_MEMORY_BYTES", "1000", 1);
+    CHECK(lk_comm_open(&comm, NULL) == 0);
+    ranks = lk_comm_ranks(comm);
+    CHECK(strcmp(lk_comm_engine(comm), "MPI") == 0);
+    gather(comm, "unequal", size_unequal);
+    return part();
+}
+
 /* Not a test: `comm_test scene bench` under mpirun prints what a barrier costs. */
 static int scene_bench(void) {
     join();
@@ -308,11 +319,17 @@ static int scene_bench(void) {
     return part();
 }
 
-static const struct scene scenes[] = {{"gather", scene_gather},       {"agree", scene_agree},
-                                      {"transfers", scene_transfers}, {"help", scene_help},
-                                      {"share", scene_share},         {"mismatch", scene_mismatch},
-                                      {"marks", scene_marks},         {"dup", scene_dup},
-                                      {"bench", scene_bench},         {NULL, NULL}};
+static const struct scene scenes[] = {{"gather", scene_gather},
+                                      {"agree", scene_agree},
+                                      {"transfers", scene_transfers},
+                                      {"help", scene_help},
+                                      {"share", scene_share},
+                                      {"mismatch", scene_mismatch},
+                                      {"marks", scene_marks},
+                                      {"dup", scene_dup},
+                                      {"fallback", scene_fallback},
+                                      {"bench", scene_bench},
+                                      {NULL, NULL}};
 
 /* --- tests ----------------------------------------------------------------------------------------------- */
 
@@ -427,6 +444,7 @@ static void ranks_with_shared_memory(void **state) {
     (void)state;
     if (!mpi_is_there()) skip();
     play_all();
+    play("fallback", 2, 3);
 }
 static void ranks_with_messages(void **state) {
     (void)state;

@@ -3,11 +3,9 @@
 #include "cluster/launch.h"
 #include "lockstep/file.h"
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 static struct {
@@ -45,8 +43,6 @@ int lk__launch_announce(int rank, struct lk_err *err) {
     if (!dir || !*dir || announced.process == getpid()) return LK_OK;
     if (snprintf(path, sizeof path, "%s/%d", dir, rank) >= (int)sizeof path - 8)
         return lk_fail(err, LK_EINVAL, "LOCKSTEP_LAUNCH is too long");
-    /* Without mpirun nobody would end us when another rank dies. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     snprintf(announced.left, sizeof announced.left, "%s/%d.left", dir, rank);
     announced.process = getpid();
     if (on_exit(leave, NULL)) return lk_fail(err, LK_ENOMEM, "out of memory");
