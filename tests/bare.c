@@ -132,26 +132,26 @@ static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
     struct lk_dataset dataset = {0};
     struct lk__engine engine;
     check(lk_layout_init(&layout, &m, &err), &err, "layout");
-    float *memory = calloc(3 * layout.floats, sizeof *memory);
-    struct lk_state state = {
-        .layout = &layout, .weights = memory, .moments1 = memory + layout.floats, .moments2 = memory + 2 * layout.floats};
+    struct lk_state state;
+    check(lk__engine_open(&engine, &c, &layout, math, NULL, &dataset, c.micro_batch, &err), &err, "engine");
+    check(lk__engine_state(&engine, &state, &err), &err, "state");
     lk_layout_initialise(&layout, math, c.seed, state.weights);
     check(0, &err, "initial weights");
-    check(lk__engine_open(&engine, &c, &layout, math, &dataset, c.micro_batch, &err), &err, "engine");
     for (uint32_t step = 0; step < c.steps; step++) {
         struct lk_ledger_row row;
         check(lk__engine_gradient(&engine, &state, &row, &err), &err, "gradient");
-        lk__engine_update(&engine, &state, &row);
-        check(0, &err, "update");
+        check(lk__engine_update(&engine, &state, &row, &err), &err, "update");
         double values[3] = {row.loss, row.gradient_norm, row.learning_rate};
         fwrite(values, sizeof values, 1, out);
         if (step == 0 || step + 1 == c.steps)
             fprintf(stderr, "%s: step %u loss %.6f\n", c.family == LK_LLAMA ? "llama" : "gpt2", step + 1, row.loss);
     }
-    fwrite(memory, sizeof *memory, 3 * layout.floats, out);
+    fwrite(state.weights, sizeof(float), layout.floats, out);
+    fwrite(state.moments1, sizeof(float), layout.floats, out);
+    fwrite(state.moments2, sizeof(float), layout.floats, out);
+    lk_state_release(&state);
     lk__engine_close(&engine);
     lk_layout_release(&layout);
-    free(memory);
 }
 
 /* Numbers of the range that flushing to zero would lose. */

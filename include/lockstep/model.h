@@ -73,9 +73,12 @@ float *lk_decoder_forward(struct lk_decoder *, const float *weights, uint32_t se
 /* Backward of the last forward, the logits now holding their gradient. parts: one a sequence (rows = positions), grouped by
  * grain. Writes (or accumulates into) every tensor's gradient except the embedding side of the embedding table:
  * that leaves as the gradient of its output, (rows, width), the return value, valid until the next pass. With tied weights
- * the table's gradient receives the output side. */
+ * the table's gradient receives the output side.
+ * Gradients are finished in stages: 0 the head (the table, when tied) and the last norm; 1 .. layers the layers, last one first;
+ * layers + 1 learned positions. stage (may be NULL) is told each one as soon as it is done. */
+typedef void lk_stage_fn(void *arg, uint32_t stage);
 const float *lk_decoder_backward(struct lk_decoder *, const float *weights, const struct lk_row_part *parts,
-                                 size_t part_count, bool accumulate, float *gradient);
+                                 size_t part_count, bool accumulate, float *gradient, lk_stage_fn *stage, void *arg);
 
 /* --- Keys and values for generation ---------------------------------------------------------------------------------- */
 struct lk_kv_cache {
@@ -91,18 +94,37 @@ float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv
 
 /* --- Gradient of the embedding table: touched rows only -------------------------------------------------- */
 struct lk_embedding_gradient;
-/* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. */
-int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, struct lk_embedding_gradient **out,
-                                 struct lk_err *);
+/* Rows of one rank: by token, then by grain, ascending. The gradient of tokens[i] in the tree's node of grains[i] is
+ * sums + index[i] * width. */
+struct lk_embedding_rows {
+    uint32_t count;
+    const uint32_t *tokens, *grains, *index;
+    float *sums; /* lk_embedding_rows_finish changes them */
+};
+/* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. memory: lk_embedding_rows_bytes, where the list
+ * of rows will lie so that other ranks can read it; NULL: its own. */
+int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, void *memory,
+                                 struct lk_embedding_gradient **out, struct lk_err *);
 void lk_embedding_gradient_free(struct lk_embedding_gradient *);
-size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens);
+size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens); /* its own memory included */
+size_t lk_embedding_rows_bytes(uint32_t width, size_t tokens);
 void lk_embedding_gradient_begin(struct lk_embedding_gradient *);
 /* Adds consecutive sequences of one grain: tokens (sequences, positions), dx (sequences * positions, width). Grains ascend;
  * a grain may come in several calls. */
 void lk_embedding_gradient_add(struct lk_embedding_gradient *, struct lk_math *, uint32_t grain, uint32_t sequences,
                                uint32_t positions, const uint32_t *tokens, const float *dx);
-/* Combines the grains' tree; then table = rows + table (add) or table = rows with zeros elsewhere. table: (vocab, width).
- */
-void lk_embedding_gradient_finish(struct lk_embedding_gradient *, struct lk_math *, bool add, float *table);
+/* Combines what of the tree over `grains` grains lies within [first_grain, end_grain), which are all that were added, and lists the
+ * rows that are left; valid until begin. */
+struct lk_embedding_rows lk_embedding_gradient_list(struct lk_embedding_gradient *, struct lk_math *, uint32_t first_grain,
+                                                    uint32_t end_grain, uint32_t grains);
+/* The same list where another rank made it, with its `tokens`. */
+struct lk_embedding_rows lk_embedding_rows_at(void *memory, uint32_t width, size_t tokens);
+uint32_t lk_embedding_rows_find(const struct lk_embedding_rows *, uint32_t token); /* the first row of that token or a later one */
+/* Combines the rows of all ranks, grains ascending from rank to rank; then, for the table's (vocab, width) elements [first, first +
+ * count): table = rows + table (add) or table = rows with zeros elsewhere. Several callers may work on one list at elements that
+ * are not the same. */
+#define LK_EMBEDDING_RANKS 1024
+void lk_embedding_rows_finish(struct lk_math *, uint32_t width, const struct lk_embedding_rows *, size_t ranks, size_t first,
+                              size_t count, bool add, float *table);
 
 #endif

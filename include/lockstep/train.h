@@ -2,6 +2,7 @@
  * verification. Algorithms and failure cases: src/train/README.md. */
 #ifndef LOCKSTEP_TRAIN_H
 #define LOCKSTEP_TRAIN_H
+#include "lockstep/comm.h"
 #include "lockstep/dataset.h"
 #include "lockstep/ini.h"
 #include "lockstep/model.h"
@@ -58,10 +59,14 @@ int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset,
 double lk_learning_rate(const struct lk_run_config *, uint32_t step);
 
 /* --- State ----------------------------------------------------------------------------------------------- */
+struct lk__shards;
 struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
     uint64_t updates, samples;
+    /* In training: moments hold this rank's slices only; weights are the engine's, and may be all ranks' together. */
+    const struct lk__shards *shards;
+    bool weights_shared;
 };
 int lk_state_init(struct lk_state *, const struct lk_layout *, bool moments, struct lk_err *);
 void lk_state_release(struct lk_state *);
@@ -83,10 +88,10 @@ struct lk_plan {
         process_bytes;
     uint64_t total_bytes, available_bytes;
 };
-/* Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the numbers and the keys to
- * change. */
-int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, struct lk_plan *out,
-                 struct lk_err *);
+/* Of one rank (comm: NULL: alone). Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the
+ * numbers and the keys to change. */
+int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, const struct lk_comm *,
+                 struct lk_plan *out, struct lk_err *);
 
 /* --- Ledger ---------------------------------------------------------------------------------------------- */
 struct lk_ledger_row {
@@ -140,19 +145,25 @@ struct lk_train_hooks {
     bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */
 };
 /* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY),
- * makes the plan, loads the newest good checkpoint. The store and the math are borrowed. */
-int lk_trainer_create(struct lk_store *, struct lk_math *, const struct lk_run_config *, const struct lk_train_hooks *,
+ * makes the plan, loads the newest good checkpoint. The store, the math and the comm (NULL: this process alone) are borrowed.
+ * With several ranks, rank 0 calls one of these, and all others lk_trainer_join with a store that may be lk_store_open_blobs's; every
+ * function of a trainer is then called by all of them, and returns the same code on all. Hooks are called on rank 0 only, but `stop`,
+ * which is asked on all: any of them stops all. */
+int lk_trainer_create(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
+                      const struct lk_train_hooks *, struct lk_trainer **out, struct lk_err *);
+int lk_trainer_resume(struct lk_store *, struct lk_math *, struct lk_comm *, const char *run, const struct lk_train_hooks *,
                       struct lk_trainer **out, struct lk_err *);
-int lk_trainer_resume(struct lk_store *, struct lk_math *, const char *run, const struct lk_train_hooks *,
-                      struct lk_trainer **out, struct lk_err *);
+int lk_trainer_join(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_train_hooks *,
+                    struct lk_trainer **out, struct lk_err *);
 /* Trains to the end: LK_OK, LK_ESTOPPED (state saved), or an error (state "failed", the last good state saved). */
 int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
-/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. */
-int lk_train_dry_run(struct lk_store *, struct lk_math *, const struct lk_run_config *, struct lk_plan *plan,
-                     double *seconds_a_step, struct lk_err *);
+/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this rank's.
+ * config: NULL on other ranks than 0. */
+int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
+                     struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
 
 /* --- Evaluation and verification ------------------------------------------------------------------------- */
 /* The held-out split in order, at most `sequences` sequences (0: all). */

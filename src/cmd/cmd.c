@@ -177,13 +177,16 @@ int cmd_fail(const struct lk_err *err) {
     return CMD_FAILED;
 }
 
-int cmd_open_store(struct cmd_context *c, bool create) {
-    struct lk_err err = {0};
+const char *cmd_store_url(const struct cmd_context *c) {
     const char *url = cmd_value(c, "--store");
     if (!url) url = getenv("LOCKSTEP_STORE");
-    if (!url || !*url) url = "./lockstep.d";
+    return url && *url ? url : "./lockstep.d";
+}
+
+int cmd_open_store(struct cmd_context *c, bool create) {
+    struct lk_err err = {0};
     if (c->store) return CMD_OK;
-    return lk_store_open(url, create, &c->store, &err) ? cmd_fail(&err) : CMD_OK;
+    return lk_store_open(cmd_store_url(c), create, &c->store, &err) ? cmd_fail(&err) : CMD_OK;
 }
 
 int cmd_open_pool(struct cmd_context *c) {
@@ -237,6 +240,7 @@ void cmd_catch_signals(void) {
     struct sigaction a = {.sa_handler = on_signal};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGUSR1, &a, NULL); /* from whoever started several ranks: the one that mpirun passes on to them */
 }
 bool cmd_interrupted(void) {
     return interrupted;

@@ -48,6 +48,7 @@ int cmd_u64(const struct cmd_context *, const char *name, uint64_t low, uint64_t
 int cmd_f64(const struct cmd_context *, const char *name, double low, double high, double *out);
 bool cmd_json(const struct cmd_context *);
 
+const char *cmd_store_url(const struct cmd_context *);
 /* Open what the command needs; on failure the message is printed and CMD_FAILED returned. */
 int cmd_open_store(struct cmd_context *, bool create);
 int cmd_open_pool(struct cmd_context *);
@@ -69,7 +70,7 @@ int cmd_parse(struct cmd_context *, int argc, char **argv);
 void cmd_print_all(FILE *);
 int cmd_write_docs(void); /* lockstep help --markdown */
 void cmd_print_help(const struct cmd *, FILE *);
-/* Set by SIGINT and SIGTERM once cmd_catch_signals was called; a second signal ends the process. */
+/* Set by SIGINT, SIGTERM and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. */
 void cmd_catch_signals(void);
 bool cmd_interrupted(void);
 

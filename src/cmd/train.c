@@ -1,13 +1,16 @@
 /* lockstep train */
 #include "cmd.h"
 
+#include "lockstep/comm.h"
 #include "lockstep/generate.h"
 #include "lockstep/train.h"
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct view {
     struct cmd_context *c;
+    struct lk_comm *comm;
     struct lk_progress progress;
     double step_flops, peak_flops;
     uint64_t batch_tokens;
@@ -15,7 +18,7 @@ struct view {
     uint32_t first;
     double eval_loss;
     bool has_eval;
-    const struct lk_run_config *config;
+    char name[LK_NAME_MAX + 1];
 };
 
 /* --- What is shown while it runs ------------------------------------------------------------------------- */
@@ -29,15 +32,20 @@ static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_
     lk_progress_line(&v->progress, "model: %zu parameters, %s, %u layer%s of width %u, context %u, vocabulary %u",
                      layout->parameters, c->family == LK_LLAMA ? "llama" : "gpt2", c->layers, c->layers == 1 ? "" : "s",
                      c->width, c->context, c->vocab);
-    lk_progress_line(
-        &v->progress,
-        "batch: %u sequences = %llu tokens in %u grains, %u at a time; %.2f GFLOP a step; %s kernels, %d threads",
-        c->sequences, (unsigned long long)v->batch_tokens, c->grains, p->micro_batch, flops / 1e9, lk_math_isa(v->c->math),
-        lk_pool_threads(v->c->pool));
-    lk_progress_line(&v->progress, "memory: %s of %s: weights %s, moments %s, gradients %s, activations %s, rest %s",
-                     lk_format_bytes(p->total_bytes, total), lk_format_bytes(p->available_bytes, have),
-                     lk_format_bytes(p->weights_bytes, weights), lk_format_bytes(p->moments_bytes, moments),
-                     lk_format_bytes(p->gradients_bytes, gradients), lk_format_bytes(p->activations_bytes, activations),
+    char where[96];
+    int ranks = lk_comm_ranks(v->comm), threads = lk_pool_threads(v->c->pool);
+    snprintf(where, sizeof where, "%d thread%s", threads, threads == 1 ? "" : "s");
+    if (ranks > 1)
+        snprintf(where, sizeof where, "%d ranks of %d thread%s over %s", ranks, threads, threads == 1 ? "" : "s",
+                 lk_comm_engine(v->comm));
+    lk_progress_line(&v->progress,
+                     "batch: %u sequences = %llu tokens in %u grains, %u at a time; %.2f GFLOP a step; %s kernels, %s",
+                     c->sequences, (unsigned long long)v->batch_tokens, c->grains, p->micro_batch, flops / 1e9,
+                     lk_math_isa(v->c->math), where);
+    lk_progress_line(&v->progress, "memory%s: %s of %s: weights %s, moments %s, gradients %s, activations %s, rest %s",
+                     ranks > 1 ? " of rank 0" : "", lk_format_bytes(p->total_bytes, total),
+                     lk_format_bytes(p->available_bytes, have), lk_format_bytes(p->weights_bytes, weights),
+                     lk_format_bytes(p->moments_bytes, moments), lk_format_bytes(p->gradients_bytes, gradients), lk_format_bytes(p->activations_bytes, activations),
                      lk_format_bytes(p->embedding_bytes + p->batch_bytes + p->scratch_bytes + p->process_bytes, rest));
 }
 
@@ -106,17 +114,67 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
     lk_tokenizer_free(tokenizer);
 }
 
-/* --- The command ----------------------------------------------------------------------------------------- */
+/* --- Ranks on this machine ------------------------------------------------------------------------------- */
 
-static int finish(struct cmd_context *c, struct view *v, struct lk_trainer *t, struct lk_err *err) {
-    char name[LK_NAME_MAX + 1];
-    snprintf(name, sizeof name, "%s", lk_trainer_about(t)->name);
-    int code = lk_trainer_run(t, err);
-    lk_progress_end(&v->progress);
-    lk_trainer_free(t);
-    if (code) return cmd_fail(err);
-    return cmd_show_run(c, name);
+/* "local:N" */
+static int parse_on(struct cmd_context *c, const char *on, int *ranks) {
+    char *end;
+    long n = strncmp(on, "local:", 6) == 0 ? strtol(on + 6, &end, 10) : 0;
+    if (n < 1 || n > 1024 || on[6] < '0' || on[6] > '9' || *end)
+        return cmd_usage_error(c, "--on %s: what is supported is local:N, N ranks on this machine, 1 to 1024", on);
+    *ranks = (int)n;
+    return CMD_OK;
 }
+
+/* The command of every rank: this one without --on. strings: what is freed afterwards. */
+struct rank_command {
+    char *argv[64 + CMD_MANY], threads[16], path[4096];
+    int count;
+};
+static void add(struct rank_command *r, const char *word) {
+    if (r->count + 1 < (int)(sizeof r->argv / sizeof *r->argv)) r->argv[r->count++] = (char *)word;
+}
+static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r) {
+    uint64_t threads = 0;
+    ssize_t n = readlink("/proc/self/exe", r->path, sizeof r->path - 1);
+    if (cmd_u64(c, "--threads", 1, 256, &threads)) return CMD_USAGE;
+    if (!threads) threads = (uint64_t)lk_threads_default() / (uint64_t)ranks;
+    if (!threads) threads = 1;
+    if (n <= 0 || c->argument_count > CMD_MANY) return cmd_usage_error(c, "--on takes at most %d arguments", CMD_MANY);
+    r->path[n] = 0;
+    snprintf(r->threads, sizeof r->threads, "%d", (int)threads);
+    add(r, r->path);
+    add(r, "train");
+    add(r, "--threads");
+    add(r, r->threads);
+    for (const char *const *o = (const char *const[]){"--store", "--resume", NULL}; *o; o++)
+        if (cmd_value(c, *o)) {
+            add(r, *o);
+            add(r, cmd_value(c, *o));
+        }
+    if (cmd_json(c)) add(r, "--json");
+    if (cmd_flag(c, "--dry-run")) add(r, "--dry-run");
+    add(r, "--");
+    for (int i = 0; i < c->argument_count; i++) add(r, c->arguments[i]);
+    r->argv[r->count] = NULL;
+    return CMD_OK;
+}
+
+/* Starts the ranks and waits; the run's name is for what to do when one dies. */
+static int launch(struct cmd_context *c, int ranks, const char *name) {
+    struct rank_command r = {.count = 0};
+    struct lk_err err = {0};
+    int status = 0, code = rank_command(c, ranks, &r);
+    if (code) return code;
+    cmd_catch_signals();
+    struct lk_launch l = {.ranks = ranks, .argv = r.argv, .stop = stop};
+    if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) return status ? CMD_FAILED : CMD_OK;
+    if (code == LK_EIO)
+        fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
+    return code == LK_EIO ? CMD_FAILED : cmd_fail(&err);
+}
+
+/* --- The command ----------------------------------------------------------------------------------------- */
 
 static int read_config(struct cmd_context *c, struct lk_run_config *out, struct lk_err *err) {
     struct lk_ini ini = {0};
@@ -125,32 +183,6 @@ static int read_config(struct cmd_context *c, struct lk_run_config *out, struct 
     if (!code) code = lk_run_config_read(&ini, out, err);
     lk_ini_release(&ini);
     return code;
-}
-
-/* What is impossible in the whole is no line's fault, but the file's. */
-static int fail_config(struct cmd_context *c, int code, struct lk_err *err) {
-    if (code == LK_EINVAL) lk_fail_prefix(err, code, "%s", c->arguments[0]);
-    return cmd_fail(err);
-}
-
-static int dry_run(struct cmd_context *c, struct lk_run_config *config) {
-    struct lk_err err = {0};
-    struct lk_plan p;
-    double seconds = 0;
-    char memory[32], have[32], time[32], step[32];
-    int code = lk_train_dry_run(c->store, c->math, config, &p, &seconds, &err);
-    if (code) return fail_config(c, code, &err);
-    if (cmd_json(c))
-        return cmd_print_json(json_pack("{s:I, s:I, s:i, s:i, s:f, s:f}", "memory_bytes", (json_int_t)p.total_bytes,
-                                        "available_bytes", (json_int_t)p.available_bytes, "micro_batch", (int)p.micro_batch,
-                                        "gradient_buffers", (int)p.gradient_buffers, "seconds_a_step", seconds, "seconds",
-                                        seconds * config->steps));
-    printf("memory  %s of %s: %u sequence%s at a time, %u gradient buffer%s\n", lk_format_bytes(p.total_bytes, memory),
-           lk_format_bytes(p.available_bytes, have), p.micro_batch, p.micro_batch == 1 ? "" : "s", p.gradient_buffers,
-           p.gradient_buffers == 1 ? "" : "s");
-    printf("time    %s for %u steps of %s, evaluations and checkpoints not counted\n",
-           lk_format_duration(seconds * config->steps, time), config->steps, lk_format_duration(seconds, step));
-    return CMD_OK;
 }
 
 static int print_keys(void) {
@@ -165,14 +197,63 @@ static int print_keys(void) {
     return CMD_OK;
 }
 
-static int train(struct cmd_context *c) {
-    struct lk_err err = {0};
-    struct lk_run_config config;
-    struct lk_trainer *t = NULL;
+static int print_dry_run(struct cmd_context *c, struct lk_comm *comm, const struct lk_run_config *config,
+                         const struct lk_plan *p, double seconds) {
+    char memory[32], have[32], time[32], step[32];
+    int ranks = lk_comm_ranks(comm);
+    if (cmd_json(c))
+        return cmd_print_json(json_pack("{s:I, s:I, s:I, s:i, s:i, s:i, s:f, s:f}", "memory_bytes",
+                                        (json_int_t)p->total_bytes, "available_bytes", (json_int_t)p->available_bytes,
+                                        "moments_bytes", (json_int_t)p->moments_bytes, "ranks", ranks, "micro_batch",
+                                        (int)p->micro_batch, "gradient_buffers", (int)p->gradient_buffers, "seconds_a_step",
+                                        seconds, "seconds", seconds * config->steps));
+    printf("memory  %s of %s%s: %u sequence%s at a time, %u gradient buffer%s\n", lk_format_bytes(p->total_bytes, memory),
+           lk_format_bytes(p->available_bytes, have), ranks > 1 ? " in rank 0" : "", p->micro_batch,
+           p->micro_batch == 1 ? "" : "s", p->gradient_buffers, p->gradient_buffers == 1 ? "" : "s");
+    printf("time    %s for %u steps of %s, evaluations and checkpoints not counted\n",
+           lk_format_duration(seconds * config->steps, time), config->steps, lk_format_duration(seconds, step));
+    return CMD_OK;
+}
+
+/* What is impossible in the whole is no line's fault, but the file's. */
+static void name_config(struct cmd_context *c, int code, struct lk_err *err) {
+    if (code == LK_EINVAL && c->argument_count) lk_fail_prefix(err, code, "%s", c->arguments[0]);
+}
+
+/* What every rank opens. Others than rank 0 leave the database alone. */
+static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err *err) {
+    uint64_t threads = 0;
+    if (cmd_u64(c, "--threads", 1, 256, &threads)) return lk_fail(err, LK_EINVAL, "--threads is wrong");
+    int code = lk_pool_open(threads ? (int)threads : lk_threads_default(), &c->pool, err);
+    if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
+    if (code) return code;
+    return lk_comm_rank(comm) == 0 ? lk_store_open(cmd_store_url(c), false, &c->store, err)
+                                   : lk_store_open_blobs(cmd_store_url(c), &c->store, err);
+}
+
+/* The peak of all ranks at once. */
+static int measure_peak(struct view *v, struct lk_err *err) {
     struct lk_peaks peaks = {0};
-    struct view v = {.c = c};
-    const char *resume = cmd_value(c, "--resume");
-    struct lk_train_hooks hooks = {.arg = &v,
+    int ranks = lk_comm_ranks(v->comm);
+    double *all = lk_calloc((size_t)ranks, sizeof *all);
+    size_t *offsets = lk_calloc((size_t)ranks + 1, sizeof *offsets);
+    int code = all && offsets ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to start");
+    if ((code = lk_comm_agree(v->comm, "measuring", code, err)) == LK_OK) {
+        lk_math_measure(v->c->math, 0.2, &peaks);
+        all[lk_comm_rank(v->comm)] = peaks.fma_flops_all;
+        for (int k = 0; k <= ranks; k++) offsets[k] = (size_t)k * sizeof *all;
+        code = lk_comm_gather_all(v->comm, "measuring", all, offsets, err);
+    }
+    for (int k = 0; k < ranks && !code; k++) v->peak_flops += all[k];
+    lk_free(all);
+    lk_free(offsets);
+    return code;
+}
+
+static int train_rank(struct view *v, const char *resume, const struct lk_run_config *config, struct lk_err *err) {
+    struct cmd_context *c = v->c;
+    struct lk_trainer *t = NULL;
+    struct lk_train_hooks hooks = {.arg = v,
                                    .plan = show_plan,
                                    .resumed = show_resumed,
                                    .step = show_step,
@@ -180,27 +261,70 @@ static int train(struct cmd_context *c) {
                                    .sample = show_sample,
                                    .warning = show_warning,
                                    .stop = stop};
+    lk_progress_init(&v->progress, stderr);
+    cmd_catch_signals();
+    int code = measure_peak(v, err);
+    if (code) return code;
+    if (lk_comm_rank(v->comm) > 0)
+        code = lk_trainer_join(c->store, c->math, v->comm, &hooks, &t, err);
+    else if (resume)
+        code = lk_trainer_resume(c->store, c->math, v->comm, resume, &hooks, &t, err);
+    else
+        code = lk_trainer_create(c->store, c->math, v->comm, config, &hooks, &t, err);
+    if (code) {
+        name_config(c, code, err);
+        return code;
+    }
+    snprintf(v->name, sizeof v->name, "%s", lk_trainer_about(t)->name);
+    code = lk_trainer_run(t, err);
+    lk_progress_end(&v->progress);
+    lk_trainer_free(t);
+    return code;
+}
+
+/* This process's part, alone or as one of several ranks: rank 0 speaks for all. */
+static int run_rank(struct cmd_context *c, const char *resume) {
+    struct lk_err err = {0};
+    struct lk_run_config config;
+    struct lk_plan p;
+    struct view v = {.c = c};
+    double seconds = 0;
+    int code = lk_comm_open(&v.comm, &err);
+    if (code) return cmd_fail(&err);
+    int rank = lk_comm_rank(v.comm);
+    bool dry = cmd_flag(c, "--dry-run");
+    if (rank == 0 && !resume) code = read_config(c, &config, &err);
+    if (!code) code = open_rank(c, v.comm, &err);
+    code = lk_comm_agree(v.comm, "starting", code, &err);
+    if (!code && dry) {
+        code = lk_train_dry_run(c->store, c->math, v.comm, rank == 0 ? &config : NULL, &p, &seconds, &err);
+        name_config(c, code, &err);
+    } else if (!code)
+        code = train_rank(&v, resume, &config, &err);
+    if (code && rank == 0) cmd_fail(&err);
+    int result = code ? CMD_FAILED : CMD_OK;
+    if (!code && rank == 0) result = dry ? print_dry_run(c, v.comm, &config, &p, seconds) : cmd_show_run(c, v.name);
+    fflush(NULL);
+    lk_comm_close(v.comm);
+    return result;
+}
+
+static int train(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_run_config config;
+    const char *resume = cmd_value(c, "--resume"), *on = cmd_value(c, "--on");
+    int ranks = 0;
     if (cmd_flag(c, "--keys")) return print_keys();
     if (resume && c->argument_count)
         return cmd_usage_error(c, "--resume takes the run's configuration as it is; give no CONFIG.ini and no keys");
     if (!resume && !c->argument_count) return cmd_usage_error(c, "CONFIG.ini or --resume RUN is missing");
-    if (!resume && read_config(c, &config, &err)) return cmd_fail(&err);
-    int code = cmd_open_math(c);
-    if (!code) code = cmd_open_store(c, false);
-    if (code) return code;
-    if (cmd_flag(c, "--dry-run"))
-        return resume ? cmd_usage_error(c, "--dry-run goes with CONFIG.ini") : dry_run(c, &config);
-    lk_progress_init(&v.progress, stderr);
-    cmd_catch_signals();
-    lk_math_measure(c->math, 0.2, &peaks);
-    v.peak_flops = peaks.fma_flops_all;
-    code = resume ? lk_trainer_resume(c->store, c->math, resume, &hooks, &t, &err)
-                  : lk_trainer_create(c->store, c->math, &config, &hooks, &t, &err);
-    if (code) {
-        lk_progress_end(&v.progress);
-        return resume ? cmd_fail(&err) : fail_config(c, code, &err);
-    }
-    return finish(c, &v, t, &err);
+    if (resume && cmd_flag(c, "--dry-run")) return cmd_usage_error(c, "--dry-run goes with CONFIG.ini");
+    if (on && parse_on(c, on, &ranks)) return CMD_USAGE;
+    if (on && lk_comm_launched(NULL, NULL))
+        return cmd_usage_error(c, "--on starts ranks by itself: give it without mpirun, or mpirun without it");
+    if (!on) return run_rank(c, resume);
+    if (!resume && read_config(c, &config, &err)) return cmd_fail(&err); /* before anything is started */
+    return launch(c, ranks, resume ? resume : config.name);
 }
 const struct cmd cmd_train = {
     "train",
@@ -209,10 +333,14 @@ const struct cmd cmd_train = {
     -1,
     "Train a model; the result depends on configuration, data and seed only.",
     (const struct cmd_option[]){{"--resume", "RUN", "go on with a stopped or killed run"},
+                                {"--on", "local:N", "as N ranks (processes) on this machine; --threads is a rank's"},
                                 {"--dry-run", NULL, "print memory and time, store nothing"},
                                 {"--keys", NULL, "list all keys of CONFIG.ini with their defaults"},
                                 {NULL, NULL, NULL}},
-    "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads, any instruction set\n"
+    "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads and ranks, any instruction set\n"
     "(LOCKSTEP_ISA=ref|avx2|avx512|neon), any kill and resume give the same bits. LOCKSTEP_MEMORY_BYTES=N makes the\n"
-    "memory plan use no more than that.",
+    "memory plan use no more than that.\n"
+    "\n"
+    "`mpirun -n N lockstep train ...` works as well, on several machines too if they see the same store; with\n"
+    "LOCKSTEP_SHARED_MEMORY=no ranks of one machine exchange messages as if they were on several.",
     train};

@@ -124,16 +124,6 @@ void lk_block_squares(struct lk_math *m, size_t n, const float *x, double *sums)
     elements_run(m, &(struct elements){.run = run_squares, .n = n, .a = x, .sums = sums});
 }
 
-double lk_tree_sum(size_t n, double *values) {
-    LK_ASSERT(n >= 1);
-    unsigned long long old = lk_fpenv_set();
-    for (; n > 1; n = n / 2 + n % 2)
-        for (size_t i = 0; i < n / 2 + n % 2; i++)
-            values[i] = 2 * i + 1 < n ? values[2 * i] + values[2 * i + 1] : values[2 * i];
-    lk_fpenv_restore(old);
-    return values[0];
-}
-
 /* --- Initialisation -------------------------------------------------------------------------------------- */
 struct init {
     uint64_t seed;

@@ -132,7 +132,7 @@ static void position_gradient(const struct gradients *g, float *out) {
 }
 
 const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, const struct lk_row_part *parts,
-                                 size_t part_count, bool accumulate, float *gradient) {
+                                 size_t part_count, bool accumulate, float *gradient, lk_stage_fn *stage, void *arg) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode != LK_INFER && part_count <= d->max_sequences);
     const struct lk_layout *l = d->layout;
@@ -143,6 +143,7 @@ const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, con
     input_gradient(d, m->width, &(struct projection){m->vocab, d->logits, lk__tensor(l, head, weights)}, 1, d->dh);
     norm_gradient(&g, d->x_out, lk__tensor(l, l->norm, weights), d->mean_out, d->rstd_out, l->norm_bias >= 0, true,
                   d->h_out, lk__tensor(l, l->norm, gradient), lk__tensor(l, l->norm_bias, gradient));
+    if (stage) stage(arg, 0);
     for (uint32_t i = m->layers; i-- > 0;) {
         struct lk__activations *a = &d->layers[i];
         struct lk__layer_weights w = lk__layer_weights(l, i, weights), dw = lk__layer_weights(l, i, gradient);
@@ -154,7 +155,9 @@ const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, con
         }
         ffn_backward(&g, a, &w, &dw);
         attention_backward(&g, a, &w, &dw);
+        if (stage) stage(arg, m->layers - i);
     }
     if (l->positions >= 0) position_gradient(&g, lk__tensor(l, l->positions, gradient));
+    if (stage) stage(arg, m->layers + 1);
     return d->dx;
 }

@@ -72,12 +72,13 @@ static void rows_equal_the_dense_loop(void **state) {
         size_t size = (size_t)b.vocab * b.width;
         float *table = lk_alloc(size * 4), *other = lk_alloc(size * 4);
         struct lk_embedding_gradient *e;
-        OK(lk_embedding_gradient_create(b.vocab, b.width, (size_t)b.grains * b.per * b.positions, &e, &test_err));
+        OK(lk_embedding_gradient_create(b.vocab, b.width, (size_t)b.grains * b.per * b.positions, NULL, &e, &test_err));
         for (int add = 0; add < 2; add++) { /* the second time in the same object: begin has to forget */
             for (size_t i = 0; i < size; i++) table[i] = other[i] = (float)test_uniform(&r);
             lk_embedding_gradient_begin(e);
             add_in_pieces(&r, e, m.math, &b);
-            lk_embedding_gradient_finish(e, m.math, add, table);
+            struct lk_embedding_rows rows = lk_embedding_gradient_list(e, m.math, 0, b.grains, b.grains);
+            lk_embedding_rows_finish(m.math, b.width, &rows, 1, 0, size, add, table);
             for (uint32_t t = 0; t < b.vocab; t++)
                 for (uint32_t c = 0; c < b.width; c++) {
                     float sum = 0, *x = &other[(size_t)t * b.width + c];
@@ -97,7 +98,7 @@ static void rows_equal_the_dense_loop(void **state) {
 
 static int make_and_free(void) {
     struct lk_embedding_gradient *e;
-    int code = lk_embedding_gradient_create(100, 8, 50, &e, &test_err);
+    int code = lk_embedding_gradient_create(100, 8, 50, NULL, &e, &test_err);
     if (!code) lk_embedding_gradient_free(e);
     return code;
 }

@@ -67,19 +67,21 @@ static inline double test_gradient(struct lk_math *math, const struct lk_layout 
     struct lk_row_part *parts = lk_alloc(b->sequences * sizeof *parts);
     float *losses = lk_alloc(rows * sizeof *losses);
     OK(lk_decoder_create(l, math, b->sequences, b->positions, mode, &d, &test_err));
-    OK(lk_embedding_gradient_create(l->config.vocab, l->config.width, rows, &e, &test_err));
+    OK(lk_embedding_gradient_create(l->config.vocab, l->config.width, rows, NULL, &e, &test_err));
     for (uint32_t s = 0; s < b->sequences; s++)
         parts[s] =
             (struct lk_row_part){.first = (size_t)s * b->positions, .rows = b->positions, .ends_group = (s + 1) % per == 0};
     float *logits = lk_decoder_forward(d, w, b->sequences, b->positions, b->tokens, b->start);
     lk_cross_entropy(math, rows, vocab, logits, vocab, b->targets, (float)(1.0 / b->unmasked), true, losses);
     memset(g, 0, l->floats * sizeof *g);
-    const float *dx = lk_decoder_backward(d, w, parts, b->sequences, false, g);
+    const float *dx = lk_decoder_backward(d, w, parts, b->sequences, false, g, NULL, NULL);
     for (uint32_t i = 0; i < grains; i++) {
         size_t at = i * per * b->positions;
         lk_embedding_gradient_add(e, math, i, (uint32_t)per, b->positions, b->tokens + at, dx + at * l->config.width);
     }
-    lk_embedding_gradient_finish(e, math, l->head < 0, g + l->tensors[l->embedding].offset);
+    struct lk_embedding_rows touched = lk_embedding_gradient_list(e, math, 0, grains, grains);
+    lk_embedding_rows_finish(math, l->config.width, &touched, 1, 0, vocab * l->config.width, l->head < 0,
+                             g + l->tensors[l->embedding].offset);
     double sum = 0;
     for (size_t i = 0; i < rows; i++) sum += losses[i];
     lk_free(parts);

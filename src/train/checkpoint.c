@@ -1,7 +1,8 @@
 /* Checkpoints are written by a thread of their own while the next forward and backward run: nothing changes the state until
  * the optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the
  * checkpoint's row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill
- * between any two leaves the checkpoint before as the newest. */
+ * between any two leaves the checkpoint before as the newest. With several ranks each has such a thread; they write the blobs together
+ * (checkpoint_ranks.c), and rank 0 does the rest. */
 #include "engine.h"
 
 #include <pthread.h>
@@ -11,6 +12,8 @@
 struct lk__saver {
     struct lk_store *store;
     struct lk__ledger *ledger;
+    struct lk_comm *comm; /* the thread's own */
+    int rank, ranks;
     char *run;
     uint32_t keep;
     pthread_t thread;
@@ -157,13 +160,15 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const stru
     return code;
 }
 
-/* The three arrays and the manifest that names them. */
+/* The three arrays and the manifest that names them (blobs[3], on rank 0). */
 static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err *err) {
     const struct lk_state *state = s->state;
     const float *arrays[] = {state->weights, state->moments1, state->moments2};
     int code = LK_OK;
-    for (int i = 0; i < 3 && !code; i++) code = put_array(s->store->blobs, state->layout, arrays[i], &blobs[i], err);
-    if (code) return code;
+    for (int i = 0; i < 3 && !code; i++)
+        code = s->ranks == 1 ? put_array(s->store->blobs, state->layout, arrays[i], &blobs[i], err)
+                             : lk__put_array_together(s->store, s->comm, state, arrays[i], i > 0, &blobs[i], err);
+    if (code || s->rank > 0) return code;
     json_t *manifest = lk__state_manifest(state, &blobs[0], &blobs[1], &blobs[2]);
     code = manifest ? lk_manifest_put(s->store, manifest, &blobs[3], err)
                     : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
@@ -171,23 +176,31 @@ static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err
     return code;
 }
 
+/* What rank 0 alone does: record and transaction. */
+static int commit_state(struct lk__saver *s, struct lk_checkpoint *c, const struct lk_root blobs[4], struct roots *dropped,
+                        struct lk_err *err) {
+    char hex[LK_ROOT_HEX];
+    c->weights = blobs[0];
+    c->state = blobs[3];
+    if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c->weights, hex))) ||
+        json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c->state, hex))))
+        return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+    return commit(s, c, blobs, dropped, err);
+}
+
 static int save(struct lk__saver *s, struct lk_err *err) {
     struct lk_checkpoint c = {.step = s->result.step, .kept = true};
     struct lk_root blobs[4];
     struct roots dropped = {0};
-    char hex[LK_ROOT_HEX];
     int code = LK_ENOTFOUND;
     for (int attempt = 0; attempt < 3 && code == LK_ENOTFOUND; attempt++) {
-        if ((code = put_state(s, blobs, err))) return code;
-        c.weights = blobs[0];
-        c.state = blobs[3];
-        if (json_object_set_new(s->record, "weights_root", json_string(lk_root_hex(&c.weights, hex))) ||
-            json_object_set_new(s->record, "state_root", json_string(lk_root_hex(&c.state, hex))))
-            return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-        code = commit(s, &c, blobs, &dropped, err);
+        code = put_state(s, blobs, err);
+        if (!code && s->rank == 0) code = commit_state(s, &c, blobs, &dropped, err);
+        code = lk_comm_agree(s->comm, "checkpoint", code, err);
     }
-    if (!code) remove_states(s->store, &dropped);
+    if (!code && s->rank == 0) remove_states(s->store, &dropped);
     lk_free(dropped.list);
+    if (!code) code = lk_comm_broadcast(s->comm, "checkpoint", &c, sizeof c, err);
     s->result = c;
     return code;
 }
@@ -212,14 +225,21 @@ static void *work(void *arg) {
     return NULL;
 }
 
-int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger,
+int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger, struct lk_comm *comm,
                    struct lk__saver **out, struct lk_err *err) {
     struct lk__saver *s = lk_calloc(1, sizeof *s);
+    struct lk_err why = {0};
     if (s) s->run = lk_strdup(run);
-    if (!s || !s->run) {
+    int code = s && s->run ? LK_OK : lk_fail(&why, LK_ENOMEM, "no memory for checkpoints");
+    code = lk_comm_agree(comm, "opening checkpoints", code, &why);
+    if (!code) code = lk_comm_dup(comm, &s->comm, &why);
+    if (code) {
+        if (s) lk_free(s->run);
         lk_free(s);
-        return lk_fail(err, LK_ENOMEM, "no memory for checkpoints");
+        return lk_fail(err, code, "%s", why.message);
     }
+    s->rank = lk_comm_rank(comm);
+    s->ranks = lk_comm_ranks(comm);
     s->store = store;
     s->keep = keep;
     s->ledger = ledger;
@@ -228,6 +248,7 @@ int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struc
     if (pthread_create(&s->thread, NULL, work, s)) {
         pthread_cond_destroy(&s->changed);
         pthread_mutex_destroy(&s->lock);
+        lk_comm_close(s->comm);
         lk_free(s->run);
         lk_free(s);
         return lk_fail(err, LK_ENOMEM, "cannot start the thread that writes checkpoints");
@@ -276,6 +297,7 @@ void lk__saver_close(struct lk__saver *s) {
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     json_decref(s->record);
+    lk_comm_close(s->comm);
     lk_free(s->run);
     lk_free(s);
 }

@@ -34,7 +34,7 @@ static void a_loaded_state_is_the_saved_one(void **state) {
     (void)state;
     struct lk_run_config c = test_config("saved", "run.steps=4");
     struct lk_trainer *t;
-    OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+    OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
     OK(lk_trainer_run(t, &test_err));
     const struct lk_state *s = lk_trainer_state(t);
     struct lk_state back, weights_only;
@@ -192,14 +192,14 @@ static void too_little_memory_is_refused_with_the_keys(void **state) {
     struct lk_trainer *t;
     setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
     c.micro_batch = 2; /* with grains: two buffers at least */
-    FAILS(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err), LK_ENOMEM, "this run needs ");
+    FAILS(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err), LK_ENOMEM, "this run needs ");
     for (const char *const *part = (const char *const[]){"memory.micro_batch", "memory.recompute = true", "batch.grains",
                                                          "model.width", "are free", NULL};
          *part; part++)
         if (!strstr(test_err.message, *part)) fail_msg("\"%s\" does not say %s", test_err.message, *part);
     c.micro_batch = 1;
     c.recompute = true;
-    FAILS(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err), LK_ENOMEM, "this run needs ");
+    FAILS(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err), LK_ENOMEM, "this run needs ");
     assert_null(strstr(test_err.message, "memory.recompute"));
     assert_null(strstr(test_err.message, "micro_batch"));
     unsetenv("LOCKSTEP_MEMORY_BYTES");
@@ -214,7 +214,7 @@ static void less_memory_makes_smaller_pieces(void **state) {
                               "batch.sequences=32 batch.grains=8");
     struct lk_plan whole, part;
     double seconds;
-    OK(lk_train_dry_run(world.store, world.math, &c, &whole, &seconds, &test_err));
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, &whole, &seconds, &test_err));
     assert_true(whole.micro_batch == 32 && whole.units == 1 && whole.gradient_buffers == 1 && seconds > 0);
     struct lk_layout l;
     OK(lk_run_config_resolve(&c, 280, &test_err));
@@ -225,7 +225,7 @@ static void less_memory_makes_smaller_pieces(void **state) {
         snprintf(bytes, sizeof bytes, "%llu",
                  (unsigned long long)((whole.total_bytes - whole.process_bytes) / 10 * (uint64_t)share));
         setenv("LOCKSTEP_MEMORY_BYTES", bytes, 1);
-        OK(lk_plan_make(&c, &l, world.math, &part, &test_err));
+        OK(lk_plan_make(&c, &l, world.math, NULL, &part, &test_err));
         assert_true(part.total_bytes <= part.available_bytes);
         assert_true(part.micro_batch < 32 || part.total_bytes <= part.available_bytes / 10 * 8);
     }

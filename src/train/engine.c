@@ -7,49 +7,96 @@
 #include <stdio.h>
 #include <string.h>
 
-int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const struct lk_layout *layout,
-                    struct lk_math *math, const struct lk_dataset *dataset, uint32_t micro_batch, struct lk_err *err) {
-    LK_NUMERIC_SCOPE();
-    *e = (struct lk__engine){.config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
-    e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, c->context);
-    int code = lk__units_make(c->sequences, c->grains, micro_batch, &e->units, &e->unit_count, err);
+/* A core's rate in computing grains, and in moving and adding partial sums: only their ratio matters, and only for which rank gets
+ * which grains, so that figures of an ordinary machine will do. */
+#define GRAIN_FLOPS   50e9
+#define SUM_BYTES     5e9
+
+int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, int ranks, uint32_t *bounds,
+                      struct lk_err *err) {
+    if ((uint32_t)ranks > c->grains)
+        return lk_fail(err, LK_EINVAL,
+                       "%d ranks cannot share %u grain%s: each needs at least one; start at most %u (batch.grains is part of "
+                       "the run's identity)",
+                       ranks, c->grains, c->grains == 1 ? "" : "s", c->grains);
+    if (ranks > LK_EMBEDDING_RANKS)
+        return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_EMBEDDING_RANKS);
+    double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, c->context) / GRAIN_FLOPS;
+    return lk__share_grains(c->grains, (uint32_t)ranks, grain, (double)l->floats * sizeof(float) / SUM_BYTES, bounds, err);
+}
+
+/* What this rank has to do: its grains, its slices, its passes. */
+static int open_share(struct lk__engine *e, uint32_t micro_batch, struct lk_err *err) {
+    const struct lk_run_config *c = e->config;
+    int rank = lk_comm_rank(e->comm), ranks = lk_comm_ranks(e->comm);
+    e->bounds = lk_alloc(((size_t)ranks + 1) * sizeof *e->bounds);
+    if (!e->bounds) return lk_fail(err, LK_ENOMEM, "no memory to share grains");
+    int code = lk__engine_bounds(c, e->layout, ranks, e->bounds, err);
     if (code) return code;
+    e->grains = (struct lk__range){e->bounds[rank], e->bounds[rank + 1]};
+    if ((code = lk__shards_init(&e->shards, e->layout, rank, ranks, err))) return code;
+    code = lk__units_make(c->sequences, c->grains, e->grains, micro_batch, &e->units, &e->unit_count, err);
+    if (!code) e->buffer_count = lk__units_buffers(e->units, e->unit_count, c->grains);
+    return code;
+}
+
+static int open_batch(struct lk__engine *e, struct lk_err *err) {
+    const struct lk_run_config *c = e->config;
+    size_t positions = (size_t)c->sequences * c->context;
     uint32_t most = 0;
     for (uint32_t i = 0; i < e->unit_count; i++) most = e->units[i].sequences > most ? e->units[i].sequences : most;
-    e->buffer_count = lk__units_buffers(e->units, e->unit_count);
-    for (size_t i = 0; i < layout->tensor_count; i++)
-        e->block_count += (layout->tensors[i].count + LK_BLOCK - 1) / LK_BLOCK;
-    size_t positions = (size_t)c->sequences * c->context;
     e->inputs = lk_alloc(positions * 4);
     e->targets = lk_alloc(positions * 4);
     e->document_start = lk_alloc(positions * 4);
     e->losses = lk_alloc(positions * 4);
     e->sample_index = lk_alloc(c->sequences * sizeof(uint64_t));
     e->grain_loss = lk_alloc(c->grains * sizeof(double));
-    e->block_sums = lk_alloc(e->block_count * sizeof(double));
+    e->loss_offsets = lk_alloc(((size_t)e->shards.ranks + 1) * sizeof *e->loss_offsets);
+    e->block_sums = lk_alloc(e->shards.blocks * sizeof(double));
     e->parts = lk_alloc(most * sizeof *e->parts);
-    e->tree.buffers = lk_calloc(e->buffer_count, sizeof *e->tree.buffers);
-    bool ok = e->inputs && e->targets && e->document_start && e->losses && e->sample_index && e->grain_loss &&
-              e->block_sums && e->parts && e->tree.buffers;
-    for (uint32_t i = 0; ok && i < e->buffer_count; i++)
-        if ((ok = (e->tree.buffers[i] = lk_alloc(layout->floats * sizeof(float))) != NULL))
-            memset(e->tree.buffers[i], 0, layout->floats * sizeof(float));
-    if (!ok)
-        code = lk_fail(err, LK_ENOMEM, "no memory for gradients (%u buffers of %zu MB)", e->buffer_count,
-                       layout->floats * 4 / 1000000);
-    if (!code) code = lk_embedding_gradient_create(c->vocab, c->width, positions, &e->embedding, err);
+    if (!e->inputs || !e->targets || !e->document_start || !e->losses || !e->sample_index || !e->grain_loss ||
+        !e->loss_offsets || !e->block_sums || !e->parts)
+        return lk_fail(err, LK_ENOMEM, "no memory for a batch of %zu tokens", positions);
+    for (int k = 0; k <= e->shards.ranks; k++) e->loss_offsets[k] = e->bounds[k] * sizeof(double);
+    return lk_decoder_create(e->layout, e->math, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING, &e->decoder,
+                             err);
+}
+
+int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const struct lk_layout *layout,
+                    struct lk_math *math, struct lk_comm *comm, const struct lk_dataset *dataset, uint32_t micro_batch,
+                    struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
+    struct lk_err why = {0};
+    *e = (struct lk__engine){.config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
+    e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, c->context);
+    int code = comm ? LK_OK : lk_comm_open_self(&e->own_comm, err);
+    if (code) return code;
+    e->comm = comm ? comm : e->own_comm;
+    code = open_share(e, micro_batch, &why);
+    if (!code) code = open_batch(e, &why);
+    code = lk_comm_agree(e->comm, "opening the engine", code, &why);
+    size_t tokens = (size_t)(e->grains.end - e->grains.first) * (c->sequences / c->grains) * c->context;
     if (!code)
-        code =
-            lk_decoder_create(layout, math, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING, &e->decoder, err);
-    if (code) lk__engine_close(e);
+        code = lk__reduce_open(e->comm, math, &e->shards, c->grains, e->bounds, e->buffer_count, tokens, &e->reduce, &why);
+    if (!code) {
+        e->buffers = lk__reduce_buffers(e->reduce);
+        code = lk_embedding_gradient_create(c->vocab, c->width, tokens, lk__reduce_embedding_rows(e->reduce), &e->embedding,
+                                            &why);
+        code = lk_comm_agree(e->comm, "opening the engine", code, &why);
+    }
+    if (!code) return LK_OK;
+    if (err) *err = why;
+    lk__engine_close(e);
     return code;
 }
 
 void lk__engine_close(struct lk__engine *e) {
     lk_decoder_free(e->decoder);
     lk_embedding_gradient_free(e->embedding);
-    for (uint32_t i = 0; e->tree.buffers && i < e->buffer_count; i++) lk_free(e->tree.buffers[i]);
-    lk_free(e->tree.buffers);
+    lk__reduce_close(e->reduce);
+    lk__shards_release(&e->shards);
+    lk_comm_close(e->own_comm);
+    lk_free(e->bounds);
     lk_free(e->units);
     lk_free(e->inputs);
     lk_free(e->targets);
@@ -57,9 +104,14 @@ void lk__engine_close(struct lk__engine *e) {
     lk_free(e->losses);
     lk_free(e->sample_index);
     lk_free(e->grain_loss);
+    lk_free(e->loss_offsets);
     lk_free(e->block_sums);
     lk_free(e->parts);
     *e = (struct lk__engine){0};
+}
+
+int lk__engine_state(struct lk__engine *e, struct lk_state *state, struct lk_err *err) {
+    return lk__state_init_shard(state, &e->shards, lk__reduce_weights(e->reduce), lk__reduce_shared(e->reduce), err);
 }
 
 /* Fetches the batch's sequences; returns the number of unmasked targets. */
@@ -77,8 +129,9 @@ static uint64_t load_batch(struct lk__engine *e, uint64_t samples) {
     return targets;
 }
 
-/* Forward, loss and backward of one unit into the tree's top buffer. */
-static void run_unit(struct lk__engine *e, const float *weights, const struct lk__unit *u, float scale) {
+/* Forward, loss and backward of one unit into `gradient`. stage: as lk_decoder_backward tells it, or NULL. */
+static void run_unit(struct lk__engine *e, const float *weights, const struct lk__unit *u, float scale, float *gradient,
+                     lk_stage_fn *stage) {
     const struct lk_run_config *c = e->config;
     uint32_t T = c->context, grain_sequences = c->sequences / c->grains;
     size_t at = (size_t)u->first * T, rows = (size_t)u->sequences * T;
@@ -89,7 +142,7 @@ static void run_unit(struct lk__engine *e, const float *weights, const struct lk
         e->parts[s] = (struct lk_row_part){
             .first = (size_t)s * T, .rows = T, .ends_group = (u->first + s + 1) % grain_sequences == 0};
     e->parts[u->sequences - 1].ends_group = true;
-    const float *dx = lk_decoder_backward(e->decoder, weights, e->parts, u->sequences, !u->begins, lk__tree_top(&e->tree));
+    const float *dx = lk_decoder_backward(e->decoder, weights, e->parts, u->sequences, !u->begins, gradient, stage, e);
     for (uint32_t s = 0; s < u->sequences;) { /* the embedding's rows, grain by grain */
         uint32_t grain = (u->first + s) / grain_sequences, end = (grain + 1) * grain_sequences - u->first;
         if (end > u->sequences) end = u->sequences;
@@ -99,31 +152,60 @@ static void run_unit(struct lk__engine *e, const float *weights, const struct lk
     }
 }
 
-static double batch_loss(struct lk__engine *e, uint64_t targets) {
+/* Adds of the tree over whole passes, in one region. */
+static void merge_region(struct lk__engine *e, const struct lk__region *r) {
+    for (uint32_t i = 0; i < e->merge_count && r->dense; i++) {
+        float *left = e->buffers[e->merges[i].left] + r->begin;
+        lk_add(e->math, r->end - r->begin, left, e->buffers[e->merges[i].right] + r->begin, left);
+    }
+}
+
+/* The last pass of a step has finished a stage, so this rank's partial sums of it are complete. */
+static void stage_done(void *arg, uint32_t stage) {
+    struct lk__engine *e = arg;
+    for (uint32_t i = 0; i < e->shards.region_count; i++)
+        if (e->shards.regions[i].stage == stage) merge_region(e, &e->shards.regions[i]);
+    if (!e->stage_code) e->stage_code = lk__reduce_stage_done(e->reduce, stage, e->stage_err);
+}
+
+/* All passes of this rank; its partial sums are handed over while the last one runs. */
+static int run_units(struct lk__engine *e, const float *weights, float scale, struct lk_err *err) {
+    e->stage_code = LK_OK;
+    e->stage_err = err;
+    e->merge_count = 0;
+    lk__tree_begin(&e->tree, e->config->grains);
+    lk__reduce_begin(e->reduce, e->block_sums);
+    lk_embedding_gradient_begin(e->embedding);
+    for (uint32_t i = 0; i < e->unit_count; i++) {
+        const struct lk__unit *u = &e->units[i];
+        float *gradient = e->buffers[e->tree.depth];
+        bool last = i + 1 == e->unit_count;
+        if (u->ends) e->merge_count = lk__tree_push(&e->tree, u->node, e->merges);
+        run_unit(e, weights, u, scale, gradient, last ? stage_done : NULL);
+        for (uint32_t k = 0; k < e->shards.region_count && u->ends && !last; k++)
+            merge_region(e, &e->shards.regions[k]);
+    }
+    if (e->stage_code) return e->stage_code;
+    struct lk_embedding_rows rows =
+        lk_embedding_gradient_list(e->embedding, e->math, e->grains.first, e->grains.end, e->config->grains);
+    return lk__reduce_finish(e->reduce, &rows, err);
+}
+
+static int batch_loss(struct lk__engine *e, uint64_t targets, double *loss, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
     size_t rows = (size_t)(c->sequences / c->grains) * c->context;
-    for (uint32_t g = 0; g < c->grains; g++) {
+    for (uint32_t g = e->grains.first; g < e->grains.end; g++) {
         double sum = 0;
         for (size_t i = g * rows; i < (g + 1) * rows; i++) sum += e->losses[i];
         e->grain_loss[g] = sum;
     }
-    return lk_tree_sum(c->grains, e->grain_loss) / (double)targets;
-}
-
-static double gradient_norm(struct lk__engine *e) {
-    const float *gradient = e->tree.buffers[0];
-    size_t block = 0;
-    for (size_t i = 0; i < e->layout->tensor_count; i++) {
-        const struct lk_tensor *t = &e->tensors[i];
-        lk_block_squares(e->math, t->count, gradient + t->offset, e->block_sums + block);
-        block += (t->count + LK_BLOCK - 1) / LK_BLOCK;
-    }
-    return lk_sqrt64(lk_tree_sum(block, e->block_sums));
+    int code = lk_comm_gather_all(e->comm, "losses", e->grain_loss, e->loss_offsets, err);
+    if (!code) *loss = lk_tree_sum(c->grains, e->grain_loss) / (double)targets;
+    return code;
 }
 
 int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    const struct lk_layout *l = e->layout;
     row->step = (uint32_t)state->updates + 1;
     row->learning_rate = lk_learning_rate(e->config, (uint32_t)state->updates);
     row->tokens = load_batch(e, state->samples);
@@ -132,24 +214,35 @@ int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, stru
                        "step %u: all targets of its batch are masked (prompts only); use more sequences in a batch or "
                        "longer responses",
                        row->step);
-    float scale = (float)(1.0 / (double)row->tokens);
-    lk__tree_begin(&e->tree);
-    lk_embedding_gradient_begin(e->embedding);
-    for (uint32_t i = 0; i < e->unit_count; i++) {
-        run_unit(e, state->weights, &e->units[i], scale);
-        if (e->units[i].ends) lk__tree_push(&e->tree, e->math, l->floats, e->units[i].grain, e->units[i].grains);
-    }
-    lk__tree_finish(&e->tree, e->math, l->floats);
-    lk_embedding_gradient_finish(e->embedding, e->math, l->head < 0, e->tree.buffers[0] + l->tensors[l->embedding].offset);
-    row->loss = batch_loss(e, row->tokens);
-    row->gradient_norm = gradient_norm(e);
+    int code = run_units(e, state->weights, (float)(1.0 / (double)row->tokens), err);
+    if (!code) code = batch_loss(e, row->tokens, &row->loss, err);
+    if (code) return code;
+    row->gradient_norm = lk_sqrt64(lk_tree_sum(e->shards.blocks, e->block_sums));
     /* x - x is not 0 for infinities and NaN */
     if (row->loss - row->loss != 0 || row->gradient_norm - row->gradient_norm != 0)
         return lk__engine_blame(e, state, row->step, err);
     return LK_OK;
 }
 
-void lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_ledger_row *row) {
+struct update {
+    const struct lk__engine *e;
+    const struct lk_state *state;
+    struct lk_adamw adamw;
+    float decayed;
+    const struct lk__region *region;
+};
+
+static void update_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
+    struct update *u = arg;
+    const struct lk__engine *e = u->e;
+    size_t local = u->region->local + (offset - u->region->cuts[e->shards.rank]);
+    (void)block;
+    u->adamw.keep = tensor->decay ? u->decayed : 1;
+    lk_adamw_step(e->math, &u->adamw, count, u->state->weights + offset, e->buffers[0] + offset, u->state->moments1 + local,
+                  u->state->moments2 + local);
+}
+
+int lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     const struct lk_run_config *c = e->config;
     double t = (double)(state->updates + 1), correction = 1 - lk_pow64(c->beta2, t);
@@ -163,15 +256,14 @@ void lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_l
                          .keep = 1,
                          .clip = 1};
     if (c->clip > 0 && row->gradient_norm > c->clip) a.clip = (float)(c->clip / row->gradient_norm);
-    float decayed = (float)(1 - row->learning_rate * c->weight_decay);
-    for (size_t i = 0; i < e->layout->tensor_count; i++) {
-        const struct lk_tensor *tensor = &e->tensors[i];
-        a.keep = tensor->decay ? decayed : 1;
-        lk_adamw_step(e->math, &a, tensor->count, state->weights + tensor->offset, e->tree.buffers[0] + tensor->offset,
-                      state->moments1 + tensor->offset, state->moments2 + tensor->offset);
+    struct update u = {.e = e, .state = state, .adamw = a, .decayed = (float)(1 - row->learning_rate * c->weight_decay)};
+    for (uint32_t i = 0; i < e->shards.region_count; i++) {
+        u.region = &e->shards.regions[i];
+        lk__shards_pieces(e->layout, u.region->cuts[e->shards.rank], u.region->cuts[e->shards.rank + 1], update_piece, &u);
     }
     state->updates++;
     state->samples += c->sequences;
+    return lk__reduce_weights_ready(e->reduce, err);
 }
 
 /* --- Blame: which tensor, which document ----------------------------------------------------------------- */
@@ -190,37 +282,75 @@ static void describe_document(const struct lk__engine *e, uint32_t sequence, uin
                  (unsigned long long)doc.source_offset);
 }
 
-/* The first sequence whose own gradient is not finite: each alone through forward and backward. */
+/* The first of this rank's sequences whose own gradient is not finite: each alone through forward and backward. */
 static uint32_t guilty_sequence(struct lk__engine *e, const struct lk_state *state) {
-    for (uint32_t s = 0; s < e->config->sequences; s++) {
-        struct lk__unit one = {.first = s, .sequences = 1, .grain = s, .grains = 1, .begins = true, .ends = true};
-        lk__tree_begin(&e->tree);
+    const struct lk_layout *l = e->layout;
+    uint32_t per = e->config->sequences / e->config->grains;
+    float *gradient = e->buffers[0];
+    for (uint32_t s = e->grains.first * per; s < e->grains.end * per; s++) {
+        struct lk__unit one = {.first = s, .sequences = 1, .begins = true, .ends = true};
         lk_embedding_gradient_begin(e->embedding);
-        run_unit(e, state->weights, &one, 1);
-        lk_embedding_gradient_finish(e->embedding, e->math, e->layout->head < 0,
-                                     e->tree.buffers[0] + e->layout->tensors[e->layout->embedding].offset);
-        if (!lk_all_finite(e->math, e->layout->floats, e->tree.buffers[0])) return s;
+        run_unit(e, state->weights, &one, 1, gradient, NULL);
+        struct lk_embedding_rows rows =
+            lk_embedding_gradient_list(e->embedding, e->math, e->grains.first, e->grains.end, e->config->grains);
+        const struct lk_tensor *table = &l->tensors[l->embedding];
+        lk_embedding_rows_finish(e->math, e->config->width, &rows, 1, 0, table->count, l->head < 0, gradient + table->offset);
+        if (!lk_all_finite(e->math, l->floats, gradient)) return s;
     }
     return UINT32_MAX;
 }
 
+struct finding {
+    struct lk__engine *e;
+    uint64_t tensor;
+};
+static void find_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
+    struct finding *f = arg;
+    uint64_t index = (uint64_t)(tensor - f->e->tensors);
+    (void)block;
+    if (index < f->tensor && !lk_all_finite(f->e->math, count, f->e->buffers[0] + offset)) f->tensor = index;
+}
+
+/* The least of what the ranks found. */
+static int least(struct lk__engine *e, const char *name, uint64_t *value, struct lk_err *err) {
+    uint64_t all[LK_EMBEDDING_RANKS];
+    size_t offsets[LK_EMBEDDING_RANKS + 1];
+    for (int k = 0; k <= e->shards.ranks; k++) offsets[k] = (size_t)k * sizeof *all;
+    all[e->shards.rank] = *value;
+    int code = lk_comm_gather_all(e->comm, name, all, offsets, err);
+    for (int k = 0; k < e->shards.ranks && !code; k++) *value = all[k] < *value ? all[k] : *value;
+    return code;
+}
+
 int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_t step, struct lk_err *err) {
-    const char *tensor = NULL;
     char document[600] = "";
-    size_t positions = (size_t)e->config->sequences * e->config->context, bad = positions;
-    for (size_t i = 0; i < e->layout->tensor_count && !tensor; i++)
-        if (!lk_all_finite(e->math, e->tensors[i].count, e->tree.buffers[0] + e->tensors[i].offset))
-            tensor = e->tensors[i].name;
-    for (size_t i = positions; i-- > 0;)
+    const struct lk_run_config *c = e->config;
+    size_t per = (size_t)(c->sequences / c->grains) * c->context;
+    uint64_t bad = UINT64_MAX, sequence = UINT64_MAX;
+    struct finding f = {e, UINT64_MAX};
+    for (uint32_t i = 0; i < e->shards.region_count; i++) {
+        const size_t *cuts = e->shards.regions[i].cuts;
+        lk__shards_pieces(e->layout, cuts[e->shards.rank], cuts[e->shards.rank + 1], find_piece, &f);
+    }
+    for (size_t i = e->grains.end * per; i-- > e->grains.first * per;)
         if (e->losses[i] - e->losses[i] != 0) bad = i;
-    bool loss = bad < positions;
-    uint32_t sequence = loss ? (uint32_t)(bad / e->config->context) : guilty_sequence(e, state);
-    if (sequence != UINT32_MAX)
-        describe_document(e, sequence, loss ? (uint32_t)(bad % e->config->context) : 0, document, sizeof document);
+    int code = least(e, "who is to blame", &f.tensor, err);
+    if (!code) code = least(e, "who is to blame", &bad, err);
+    if (code) return code;
+    bool loss = bad != UINT64_MAX;
+    if (loss)
+        sequence = bad / c->context;
+    else {
+        uint32_t mine = guilty_sequence(e, state);
+        if (mine != UINT32_MAX) sequence = mine;
+        if ((code = least(e, "who is to blame", &sequence, err))) return code;
+    }
+    if (sequence != UINT64_MAX)
+        describe_document(e, (uint32_t)sequence, loss ? (uint32_t)(bad % c->context) : 0, document, sizeof document);
     return lk_fail(err, LK_ENAN,
                    "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %s); the state before the "
                    "step is kept: "
                    "lower optimizer.learning_rate, set optimizer.clip, or look at that text",
-                   step, loss ? "loss" : "gradient", tensor ? tensor : "none",
-                   sequence == UINT32_MAX ? "no single sequence" : "one sequence", *document ? document : "only together");
+                   step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
+                   sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together");
 }

@@ -1,4 +1,5 @@
-/* Evaluation: the held-out sequences in order (docs/numerics.md, section 7). How many are done at once changes no bit. */
+/* Evaluation: the held-out sequences in order (docs/numerics.md, section 7). How many are done at once, and by which rank, changes no
+ * bit. */
 #include "engine.h"
 
 /* Text bytes behind the targets of the first `tokens` targets of the stream; 0 when it can't be told. */
@@ -24,6 +25,8 @@ struct buffers {
     uint32_t *inputs, *targets, *start;
     float *losses;
     double *sums;
+    uint64_t (*counts)[2]; /* (ranks): targets, positions */
+    size_t *offsets;       /* (ranks + 1) */
 };
 
 static uint64_t add_losses(const struct buffers *b, uint32_t sequences, uint32_t positions, double *sums) {
@@ -65,62 +68,97 @@ int lk__evaluate_check(const struct lk_dataset *dataset, uint32_t context, uint3
     return found ? LK_OK : all_masked(err);
 }
 
-int lk__evaluate(struct lk_decoder *decoder, uint32_t max_sequences, const struct lk_layout *layout, struct lk_math *math,
-                 const float *weights, const struct lk_dataset *dataset, uint32_t context, bool cross_documents,
-                 uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
+/* Sums of the sequences [from, to), as many at a time as the decoder holds; a short one alone. */
+static void evaluate_range(const struct lk__evaluation *e, const struct buffers *b, uint64_t from, uint64_t to,
+                           uint64_t *targets, uint64_t *covered) {
+    size_t vocab = e->layout->config.vocab;
+    for (uint64_t i = from; i < to;) {
+        uint32_t count = 0, positions = e->context;
+        while (count < e->at_once && i + count < to) {
+            size_t at = (size_t)count * e->context;
+            uint32_t got = lk_dataset_sequence(e->dataset, LK_HELD_OUT, i + count, e->context, b->inputs + at,
+                                               b->targets + at, b->start + at);
+            if (got < e->context && count > 0) break;
+            count++;
+            if (got < e->context) {
+                positions = got;
+                break;
+            }
+        }
+        float *logits =
+            lk_decoder_forward(e->decoder, e->weights, count, positions, b->inputs, e->cross_documents ? NULL : b->start);
+        lk_cross_entropy(e->math, (size_t)count * positions, vocab, logits, vocab, b->targets, 1, false, b->losses);
+        *targets += add_losses(b, count, positions, b->sums + i);
+        *covered += (uint64_t)count * positions;
+        i += count;
+    }
+}
+
+/* Every rank's sums and counts to every rank. counts: (ranks, 2), this rank's filled. */
+static int gather(const struct lk__evaluation *e, struct buffers *b, uint64_t n, struct lk_err *err) {
+    size_t ranks = (size_t)lk_comm_ranks(e->comm);
+    for (size_t k = 0; k <= ranks; k++) b->offsets[k] = n * k / ranks * sizeof(double);
+    int code = lk_comm_gather_all(e->comm, "held-out losses", b->sums, b->offsets, err);
+    for (size_t k = 0; k <= ranks; k++) b->offsets[k] = k * sizeof *b->counts;
+    return code ? code : lk_comm_gather_all(e->comm, "held-out targets", b->counts, b->offsets, err);
+}
+
+int lk__evaluate(const struct lk__evaluation *e, uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    uint64_t n = sequences_to_do(dataset, context, sequences);
-    size_t rows = (size_t)max_sequences * context, vocab = layout->config.vocab;
+    uint64_t n = sequences_to_do(e->dataset, e->context, sequences), targets = 0, covered = 0;
+    size_t rows = (size_t)e->at_once * e->context, ranks = (size_t)lk_comm_ranks(e->comm), rank = (size_t)lk_comm_rank(e->comm);
+    struct lk_err why = {0};
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");
     struct buffers b = {.inputs = lk_alloc(rows * 4),
                         .targets = lk_alloc(rows * 4),
                         .start = lk_alloc(rows * 4),
                         .losses = lk_alloc(rows * 4),
-                        .sums = lk_alloc(n * sizeof(double))};
-    int code =
-        b.inputs && b.targets && b.start && b.losses && b.sums ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to evaluate");
-    uint64_t targets = 0, covered = 0;
-    for (uint64_t i = 0; i < n && !code;) {
-        uint32_t count = 0, positions = context;
-        while (count < max_sequences && i + count < n) { /* as many whole sequences as fit; a short one alone */
-            size_t at = (size_t)count * context;
-            uint32_t got =
-                lk_dataset_sequence(dataset, LK_HELD_OUT, i + count, context, b.inputs + at, b.targets + at, b.start + at);
-            if (got < context && count > 0) break;
-            count++;
-            if (got < context) {
-                positions = got;
-                break;
-            }
-        }
-        float *logits = lk_decoder_forward(decoder, weights, count, positions, b.inputs, cross_documents ? NULL : b.start);
-        lk_cross_entropy(math, (size_t)count * positions, vocab, logits, vocab, b.targets, 1, false, b.losses);
-        targets += add_losses(&b, count, positions, b.sums + i);
-        covered += (uint64_t)count * positions;
-        i += count;
+                        .sums = lk_alloc(n * sizeof(double)),
+                        .counts = lk_calloc(ranks, sizeof *b.counts),
+                        .offsets = lk_alloc((ranks + 1) * sizeof *b.offsets)};
+    int code = b.inputs && b.targets && b.start && b.losses && b.sums && b.counts && b.offsets
+                   ? LK_OK
+                   : lk_fail(&why, LK_ENOMEM, "no memory to evaluate");
+    code = lk_comm_agree(e->comm, "evaluation", code, &why);
+    if (code) lk_fail(err, code, "%s", why.message);
+    if (!code) {
+        evaluate_range(e, &b, n * rank / ranks, n * (rank + 1) / ranks, &b.counts[rank][0], &b.counts[rank][1]);
+        code = gather(e, &b, n, err);
+    }
+    for (size_t k = 0; k < ranks && !code; k++) {
+        targets += b.counts[k][0];
+        covered += b.counts[k][1];
     }
     if (!code && targets == 0) code = all_masked(err);
     if (!code) {
         out->loss = lk_tree_sum(n, b.sums) / (double)targets;
         out->targets = targets;
-        out->bytes = targets == covered ? covered_bytes(dataset, covered) : 0;
+        out->bytes = targets == covered ? covered_bytes(e->dataset, covered) : 0;
     }
     lk_free(b.inputs);
     lk_free(b.targets);
     lk_free(b.start);
     lk_free(b.losses);
     lk_free(b.sums);
+    lk_free(b.counts);
+    lk_free(b.offsets);
     return code;
 }
 
 int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
                 const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences,
                 struct lk_eval_row *out, struct lk_err *err) {
-    struct lk_decoder *decoder;
-    uint32_t at_once = context >= 2048 ? 1 : 2048 / context;
-    int code = lk_decoder_create(layout, math, at_once, context, LK_INFER, &decoder, err);
-    if (code) return code;
-    code = lk__evaluate(decoder, at_once, layout, math, weights, dataset, context, cross_documents, sequences, out, err);
-    lk_decoder_free(decoder);
+    struct lk__evaluation e = {.layout = layout,
+                               .math = math,
+                               .at_once = context >= 2048 ? 1 : 2048 / context,
+                               .weights = weights,
+                               .dataset = dataset,
+                               .context = context,
+                               .cross_documents = cross_documents};
+    int code = lk_comm_open_self(&e.comm, err);
+    if (!code) code = lk_decoder_create(layout, math, e.at_once, context, LK_INFER, &e.decoder, err);
+    if (!code) code = lk__evaluate(&e, sequences, out, err);
+    lk_decoder_free(e.decoder);
+    lk_comm_close(e.comm);
     return code;
 }

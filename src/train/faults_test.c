@@ -248,7 +248,7 @@ static void create_without_memory(bool json) {
         assert_in_range(nth, 1, 5000);
         test_err.message[0] = 0;
         lk_alloc_fail_at(nth);
-        int code = lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err);
+        int code = lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err);
         uint64_t made = lk_alloc_count();
         lk_alloc_fail_at(0);
         if (code) {
@@ -291,7 +291,7 @@ static void no_memory_at_some_calls_of_a_run(void **state) {
     int failed = 0;
     for (uint64_t nth = 1; time(NULL) < end; nth += 1 + test_random_below(&r, 5)) {
         struct lk_trainer *t;
-        OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+        OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
         lk_alloc_fail_at(nth);
         int code = lk_trainer_run(t, &test_err);
         uint64_t made = lk_alloc_count();

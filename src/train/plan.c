@@ -14,23 +14,30 @@ static uint64_t resident_bytes(void) {
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static int fill(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, uint32_t micro_batch,
-                struct lk_plan *p, struct lk_err *err) {
+/* comm: NULL: alone. */
+static int fill(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math,
+                const struct lk_comm *comm, uint32_t micro_batch, struct lk_plan *p, struct lk_err *err) {
     struct lk__unit *units;
-    uint32_t count, most = 0;
-    int code = lk__units_make(c->sequences, c->grains, micro_batch, &units, &count, err);
+    struct lk__shards shards;
+    uint32_t bounds[LK_EMBEDDING_RANKS + 1], count, most = 0;
+    int rank = comm ? lk_comm_rank(comm) : 0, ranks = comm ? lk_comm_ranks(comm) : 1;
+    int code = lk__engine_bounds(c, layout, ranks, bounds, err);
     if (code) return code;
+    struct lk__range mine = {bounds[rank], bounds[rank + 1]};
+    if ((code = lk__units_make(c->sequences, c->grains, mine, micro_batch, &units, &count, err))) return code;
     for (uint32_t i = 0; i < count; i++) most = units[i].sequences > most ? units[i].sequences : most;
-    uint64_t array = layout->floats * sizeof(float), positions = (uint64_t)c->sequences * c->context;
+    uint64_t positions = (uint64_t)c->sequences * c->context;
     p->micro_batch = most;
     p->units = count;
-    p->gradient_buffers = lk__units_buffers(units, count);
+    p->gradient_buffers = lk__units_buffers(units, count, c->grains);
     lk_free(units);
-    p->weights_bytes = array;
-    p->moments_bytes = 2 * array;
-    p->gradients_bytes = p->gradient_buffers * array;
+    if ((code = lk__shards_init(&shards, layout, rank, ranks, err))) return code;
+    lk__reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, &p->weights_bytes,
+                     &p->gradients_bytes);
+    p->moments_bytes = 2 * shards.floats * sizeof(float);
+    lk__shards_release(&shards);
     p->activations_bytes = lk_decoder_bytes(layout, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING);
-    p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, positions);
+    p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, positions / c->grains * (mine.end - mine.first));
     p->batch_bytes = positions * 16 + layout->parameters / LK_BLOCK * 8;
     size_t threads = (size_t)lk_pool_threads(lk_math_pool(math));
     size_t attention = lk_decoder_scratch_bytes(layout, c->context, LK_TRAINING) * threads,
@@ -59,12 +66,13 @@ static int refuse(const struct lk_run_config *c, const struct lk_plan *p, struct
 
 /* Without a wish the whole batch at once is best: no stack of gradients, the largest products. It is given up only for
  * memory: then the largest piece that leaves a fifth of it free. */
-int lk_plan_make(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math, struct lk_plan *p,
-                 struct lk_err *err) {
-    uint64_t available = lk_memory_available_bytes();
+int lk_plan_make(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math,
+                 const struct lk_comm *comm, struct lk_plan *p, struct lk_err *err) {
+    /* Ranks that share memory share the machine. */
+    uint64_t available = lk_memory_available_bytes() / (comm && lk_comm_shares(comm) ? (uint64_t)lk_comm_ranks(comm) : 1);
     uint32_t micro_batch = c->micro_batch ? c->micro_batch : c->sequences;
     for (;;) {
-        int code = fill(c, layout, math, micro_batch, p, err);
+        int code = fill(c, layout, math, comm, micro_batch, p, err);
         if (code) return code;
         p->available_bytes = available + resident_bytes();
         if (c->micro_batch || micro_batch == 1 || p->total_bytes <= p->available_bytes / 10 * 8) break;

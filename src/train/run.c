@@ -119,10 +119,10 @@ static int record_root(const json_t *record, const char *key, struct lk_root *ou
     return code;
 }
 
-int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, struct lk_err *err) {
-    json_t *record = NULL;
+int lk__run_from_record(const json_t *record, struct lk_run *out, struct lk_err *err) {
+    const char *name;
     memset(out, 0, sizeof *out);
-    int code = lk_run_get(store, name, &record, err);
+    int code = lk_json_get_string(record, "name", "the run's record", &name, err);
     if (code) return code;
     snprintf(out->name, sizeof out->name, "%s", name);
     code = lk_run_config_from_json(json_object_get(record, "config"), &out->config, err);
@@ -134,7 +134,14 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
     struct lk_model_config m = lk_run_config_model(&out->config);
-    if (!code) code = lk_layout_init(&out->layout, &m, err);
+    return code ? code : lk_layout_init(&out->layout, &m, err);
+}
+
+int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, struct lk_err *err) {
+    json_t *record = NULL;
+    memset(out, 0, sizeof *out);
+    int code = lk_run_get(store, name, &record, err);
+    if (!code) code = lk__run_from_record(record, out, err);
     json_decref(record);
     return code;
 }

@@ -1,7 +1,6 @@
 /* The state of a run: weights, two moments, how many updates and samples; its roots and its way from and to blobs. */
 #include "engine.h"
 
-#include <stdio.h>
 #include <string.h>
 
 int lk_state_init(struct lk_state *s, const struct lk_layout *layout, bool moments, struct lk_err *err) {
@@ -16,8 +15,17 @@ int lk_state_init(struct lk_state *s, const struct lk_layout *layout, bool momen
     return lk_fail(err, LK_ENOMEM, "no memory for %zu parameters", layout->parameters);
 }
 
+int lk__state_init_shard(struct lk_state *s, const struct lk__shards *shards, float *weights, bool shared, struct lk_err *err) {
+    *s = (struct lk_state){.layout = shards->layout, .weights = weights, .shards = shards, .weights_shared = shared};
+    s->moments1 = lk_calloc(shards->floats, sizeof(float));
+    s->moments2 = lk_calloc(shards->floats, sizeof(float));
+    if (s->moments1 && s->moments2) return LK_OK;
+    lk_state_release(s);
+    return lk_fail(err, LK_ENOMEM, "no memory for the moments of %zu parameters", shards->floats);
+}
+
 void lk_state_release(struct lk_state *s) {
-    lk_free(s->weights);
+    if (!s->shards) lk_free(s->weights);
     lk_free(s->moments1);
     lk_free(s->moments2);
     *s = (struct lk_state){0};
@@ -33,7 +41,37 @@ int lk_array_root(const struct lk_layout *layout, const float *array, struct lk_
     return LK_OK;
 }
 
-static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_layout *layout,
+struct loading {
+    const struct lk_state *state;
+    const struct lk__region *region;
+    const unsigned char *data; /* all tensors, packed */
+    float *array;
+    bool local; /* array holds this rank's slices only */
+};
+static void load_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
+    const struct loading *l = arg;
+    const struct lk__shards *s = l->state->shards;
+    size_t packed = offset - tensor->offset;
+    (void)block;
+    for (const struct lk_tensor *t = l->state->layout->tensors; t < tensor; t++) packed += t->count;
+    size_t to = l->local ? l->region->local + (offset - l->region->cuts[s->rank]) : offset;
+    memcpy(l->array + to, l->data + packed * sizeof(float), count * sizeof(float));
+}
+
+/* The packed tensors into an array: all of them, or this rank's slices. */
+static void unpack(const struct lk_state *s, const unsigned char *data, bool slices, bool local, float *array) {
+    struct loading l = {.state = s, .data = data, .array = array, .local = local};
+    if (!slices) {
+        lk__shards_pieces(s->layout, 0, s->layout->floats, load_piece, &l);
+        return;
+    }
+    for (uint32_t i = 0; i < s->shards->region_count; i++) {
+        l.region = &s->shards->regions[i];
+        lk__shards_pieces(s->layout, l.region->cuts[s->shards->rank], l.region->cuts[s->shards->rank + 1], load_piece, &l);
+    }
+}
+
+static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_state *s,
                       float *array, struct lk_err *err) {
     const char *hex;
     struct lk_root root;
@@ -43,14 +81,13 @@ static int load_array(struct lk_store *store, const json_t *manifest, const char
     if (!lk_root_parse(hex, &root)) return lk_fail(err, LK_ECORRUPT, "the checkpoint's manifest: %s is not a root", key);
     if ((code = lk_blob_open(store->blobs, &root, true, &blob, err)))
         return lk_fail_prefix(err, code, "the checkpoint's %s", key);
-    if (blob.size != layout->parameters * sizeof(float)) {
+    if (blob.size != s->layout->parameters * sizeof(float)) {
         lk_blob_close(&blob);
         return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, blob.size,
-                       layout->parameters * sizeof(float));
+                       s->layout->parameters * sizeof(float));
     }
-    size_t at = 0;
-    for (size_t i = 0; i < layout->tensor_count; at += layout->tensors[i++].count * sizeof(float))
-        memcpy(array + layout->tensors[i].offset, blob.data + at, layout->tensors[i].count * sizeof(float));
+    bool moments = array != s->weights;
+    unpack(s, blob.data, s->shards && (moments || s->weights_shared), s->shards && moments, array);
     lk_blob_close(&blob);
     return LK_OK;
 }
@@ -60,9 +97,9 @@ int lk_checkpoint_load(struct lk_store *store, const struct lk_root *root, struc
     int code = lk_manifest_get(store, root, "checkpoint", &manifest, err);
     if (!code) code = lk_json_get_u64(manifest, "updates", "the checkpoint's manifest", &s->updates, err);
     if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &s->samples, err);
-    if (!code) code = load_array(store, manifest, "weights", s->layout, s->weights, err);
-    if (!code && s->moments1) code = load_array(store, manifest, "moments1", s->layout, s->moments1, err);
-    if (!code && s->moments2) code = load_array(store, manifest, "moments2", s->layout, s->moments2, err);
+    if (!code) code = load_array(store, manifest, "weights", s, s->weights, err);
+    if (!code && s->moments1) code = load_array(store, manifest, "moments1", s, s->moments1, err);
+    if (!code && s->moments2) code = load_array(store, manifest, "moments2", s, s->moments2, err);
     json_decref(manifest);
     return code;
 }
@@ -76,6 +113,7 @@ json_t *lk__state_manifest(const struct lk_state *s, const struct lk_root *weigh
 }
 
 int lk__state_roots(const struct lk_state *s, struct lk_root *weights, struct lk_root *state, struct lk_err *err) {
+    LK_ASSERT(!s->shards || s->shards->ranks == 1); /* then its slices are the whole, in the layout's order */
     struct lk_root m1, m2;
     struct lk_buf text = LK_BUF_INIT;
     int code = lk_array_root(s->layout, s->weights, weights, err);

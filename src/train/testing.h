@@ -110,7 +110,7 @@ static inline void assert_record(struct test_world *w, const char *run, const ch
 static inline int test_create_and_run(struct test_world *w, const struct lk_run_config *c,
                                       const struct lk_train_hooks *hooks) {
     struct lk_trainer *t;
-    int code = lk_trainer_create(w->store, w->math, c, hooks, &t, &test_err);
+    int code = lk_trainer_create(w->store, w->math, NULL, c, hooks, &t, &test_err);
     if (code) return code;
     code = lk_trainer_run(t, &test_err);
     lk_trainer_free(t);
@@ -118,7 +118,7 @@ static inline int test_create_and_run(struct test_world *w, const struct lk_run_
 }
 static inline int test_resume_and_run(struct test_world *w, const char *run, const struct lk_train_hooks *hooks) {
     struct lk_trainer *t;
-    int code = lk_trainer_resume(w->store, w->math, run, hooks, &t, &test_err);
+    int code = lk_trainer_resume(w->store, w->math, NULL, run, hooks, &t, &test_err);
     if (code) return code;
     code = lk_trainer_run(t, &test_err);
     lk_trainer_free(t);

@@ -74,7 +74,7 @@ static void die_in_mid_run(void *arg) {
     struct lk_run_config c = test_config("killed", "run.steps=50");
     struct lk_trainer *t;
     test_world_open(&w);
-    if (lk_trainer_create(w.store, w.math, &c, NULL, &t, &test_err)) _exit(1);
+    if (lk_trainer_create(w.store, w.math, NULL, &c, NULL, &t, &test_err)) _exit(1);
     kill(getpid(), SIGKILL);
 }
 static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
@@ -82,22 +82,22 @@ static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
     struct lk_run_config c = test_config("busy", "");
     struct lk_trainer *t, *second;
     char pid[40];
-    OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+    OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
     snprintf(pid, sizeof pid, "by process %ld", (long)getpid());
-    FAILS(lk_trainer_resume(world.store, world.math, "busy", NULL, &second, &test_err), LK_EBUSY, pid);
-    FAILS(lk_trainer_create(world.store, world.math, &c, NULL, &second, &test_err), LK_EEXISTS, "run busy exists already");
+    FAILS(lk_trainer_resume(world.store, world.math, NULL, "busy", NULL, &second, &test_err), LK_EBUSY, pid);
+    FAILS(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &second, &test_err), LK_EEXISTS, "run busy exists already");
     FAILS(lk_run_remove(world.store, "busy", &test_err), LK_EBUSY, "busy");
     assert_record(&world, "busy", "state", "running");
     lk_trainer_free(t);
     assert_record(&world, "busy", "state", "stopped"); /* its process left it without a word */
     OK(lk_run_remove(world.store, "busy", &test_err));
-    FAILS(lk_trainer_resume(world.store, world.math, "busy", NULL, &second, &test_err), LK_ENOTFOUND, "busy");
+    FAILS(lk_trainer_resume(world.store, world.math, NULL, "busy", NULL, &second, &test_err), LK_ENOTFOUND, "busy");
     test_world_close(&world);
     int status = test_fork(die_in_mid_run, world.dir);
     test_world_open(&world);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     assert_record(&world, "killed", "state", "stopped");
-    OK(lk_trainer_resume(world.store, world.math, "killed", NULL, &t, &test_err));
+    OK(lk_trainer_resume(world.store, world.math, NULL, "killed", NULL, &t, &test_err));
     assert_record(&world, "killed", "state", "running");
     lk_trainer_free(t);
 }
@@ -123,7 +123,7 @@ static void infinite_weights_are_named(void **state) {
     struct lk_run_config c = test_config("poisoned", "run.steps=9");
     struct poison p = {.step = 4, .value = __builtin_inff()};
     struct lk_train_hooks hooks = {.arg = &p, .step = poison_embedding};
-    OK(lk_trainer_create(world.store, world.math, &c, &hooks, &p.trainer, &test_err));
+    OK(lk_trainer_create(world.store, world.math, NULL, &c, &hooks, &p.trainer, &test_err));
     FAILS(lk_trainer_run(p.trainer, &test_err), LK_ENAN, "step 5: the loss is not finite");
     assert_non_null(strstr(test_err.message, "model.embed_tokens.weight"));
     assert_non_null(strstr(test_err.message, "document 0 (text.txt"));
@@ -141,7 +141,7 @@ static void a_huge_rate_stops_the_run(void **state) {
         "exploded", "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 "
                     "optimizer.schedule=constant optimizer.warmup=0 checkpoint.every=0 optimizer.weight_decay=1000");
     struct lk_trainer *t;
-    OK(lk_trainer_create(world.store, world.math, &c, NULL, &t, &test_err));
+    OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
     FAILS(lk_trainer_run(t, &test_err), LK_ENAN, "is not finite (first bad gradient: ");
     unsigned step = 0;
     assert_int_equal(sscanf(test_err.message, "step %u", &step), 1);
@@ -272,11 +272,19 @@ static void evaluation_does_not_see_its_batch(void **state) {
     assert_int_equal(whole.targets, lk_dataset_tokens(d, LK_HELD_OUT) - 1); /* every token but the first, once */
     assert_int_equal(whole.bytes, lk_dataset_bytes(d, LK_HELD_OUT));
     for (uint32_t at_once = 1; at_once <= 9; at_once += 2) {
-        struct lk_decoder *decoder;
-        OK(lk_decoder_create(&run.layout, world.math, at_once, 11, LK_TRAINING, &decoder, &test_err));
-        OK(lk__evaluate(decoder, at_once, &run.layout, world.math, s.weights, d, 11, true, 0, &row, &test_err));
+        struct lk__evaluation e = {.at_once = at_once,
+                                   .layout = &run.layout,
+                                   .math = world.math,
+                                   .weights = s.weights,
+                                   .dataset = d,
+                                   .context = 11,
+                                   .cross_documents = true};
+        OK(lk_comm_open_self(&e.comm, &test_err));
+        OK(lk_decoder_create(&run.layout, world.math, at_once, 11, LK_TRAINING, &e.decoder, &test_err));
+        OK(lk__evaluate(&e, 0, &row, &test_err));
         assert_true(row.loss == whole.loss && row.targets == whole.targets && row.bytes == whole.bytes);
-        lk_decoder_free(decoder);
+        lk_decoder_free(e.decoder);
+        lk_comm_close(e.comm);
     }
     OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 2, &row, &test_err));
     assert_true(row.targets == 22 && row.bytes > 0 && row.bytes < whole.bytes && row.loss != whole.loss);

@@ -1,82 +1,142 @@
-/* How a batch is cut into passes, and the tree over their gradients. Neither changes a bit (docs/numerics.md, section 8).
- */
+/* How the grains of a batch are shared among ranks and cut into passes, and the tree over their gradients. None of it changes a bit
+ * (docs/numerics.md, section 8; the proof is in README.md). */
 #include "engine.h"
 
-int lk__units_make(uint32_t sequences, uint32_t grains, uint32_t micro_batch, struct lk__unit **out, uint32_t *count,
-                   struct lk_err *err) {
-    uint32_t size = sequences / grains, n = 0;
-    if (micro_batch == 0 || micro_batch > sequences) micro_batch = sequences;
-    struct lk__unit *u = lk_alloc(sequences * sizeof *u);
+/* --- Nodes of the tree: (level, index) covers the grains [index 2^level, (index + 1) 2^level) that there are ------------ */
+
+static uint64_t node_end(struct lk__node n, uint32_t grains) {
+    uint64_t end = ((uint64_t)n.index + 1) << n.level;
+    return end < grains ? end : grains;
+}
+
+/* The largest node that begins at `grain`, ends at or before `end` and has at most `most` grains (at least one is taken). */
+static struct lk__node largest_node(uint32_t grain, uint32_t end, uint32_t most, uint32_t grains) {
+    struct lk__node n = {0, grain};
+    for (;;) {
+        struct lk__node up = {n.level + 1, n.index / 2};
+        if (n.index % 2 || node_end(n, grains) == grains || node_end(up, grains) > end ||
+            node_end(up, grains) - grain > most)
+            return n;
+        n = up;
+    }
+}
+
+/* --- Units ----------------------------------------------------------------------------------------------- */
+
+int lk__units_make(uint32_t sequences, uint32_t grains, struct lk__range range, uint32_t micro_batch, struct lk__unit **out,
+                   uint32_t *count, struct lk_err *err) {
+    uint32_t size = sequences / grains, mine = (range.end - range.first) * size, n = 0;
+    if (micro_batch == 0 || micro_batch > mine) micro_batch = mine;
+    struct lk__unit *u = lk_alloc(mine * sizeof *u);
     if (!u) return lk_fail(err, LK_ENOMEM, "no memory for the batch's plan");
-    if (micro_batch == sequences) {
-        u[n++] = (struct lk__unit){.sequences = sequences, .grains = grains, .begins = true, .ends = true};
-    } else if (micro_batch >= size) { /* the largest whole node of the tree that fits, from left to right */
-        for (uint32_t g = 0; g < grains;) {
-            uint32_t k = 1;
-            while (g % (2 * k) == 0 && g + 2 * k <= grains && 2 * k <= micro_batch / size) k *= 2;
+    for (uint32_t g = range.first; g < range.end;) {
+        struct lk__node node = largest_node(g, range.end, micro_batch >= size ? micro_batch / size : 1, grains);
+        uint32_t k = (uint32_t)(node_end(node, grains) - g), all = k * size;
+        for (uint32_t s = 0; s < all; s += micro_batch) { /* one pass, or several through one grain */
+            uint32_t left = all - s < micro_batch ? all - s : micro_batch;
             u[n++] = (struct lk__unit){
-                .first = g * size, .sequences = k * size, .grain = g, .grains = k, .begins = true, .ends = true};
-            g += k;
+                .first = g * size + s, .sequences = left, .node = node, .begins = s == 0, .ends = s + left == all};
         }
-    } else {
-        for (uint32_t g = 0; g < grains; g++)
-            for (uint32_t s = 0; s < size; s += micro_batch) {
-                uint32_t left = size - s < micro_batch ? size - s : micro_batch;
-                u[n++] = (struct lk__unit){.first = g * size + s,
-                                           .sequences = left,
-                                           .grain = g,
-                                           .grains = 1,
-                                           .begins = s == 0,
-                                           .ends = s + left == size};
-            }
+        g += k;
     }
     *out = u;
     *count = n;
     return LK_OK;
 }
 
-void lk__tree_begin(struct lk__tree *t) {
+/* --- The stack ------------------------------------------------------------------------------------------- */
+
+void lk__tree_begin(struct lk__tree *t, uint32_t grains) {
     t->depth = 0;
+    t->grains = grains;
 }
 
-float *lk__tree_top(const struct lk__tree *t) {
-    return t->buffers[t->depth];
-}
-
-/* Records a node and merges complete pairs; returns how often the two topmost buffers are to be added. */
-static uint32_t push(struct lk__tree *t, uint32_t grain, uint32_t grains) {
-    uint32_t level = 0, merges = 0;
-    while ((2u << level) <= grains) level++;
-    t->level[t->depth] = level;
-    t->index[t->depth++] = grain >> level;
-    while (t->depth > 1) {
-        uint32_t a = t->depth - 2, b = t->depth - 1;
-        if (t->level[a] != t->level[b] || t->index[a] % 2 || t->index[a] + 1 != t->index[b]) break;
-        t->level[a]++;
-        t->index[a] /= 2;
+uint32_t lk__tree_push(struct lk__tree *t, struct lk__node node, struct lk_tree_step *steps) {
+    uint32_t count = 0;
+    LK_ASSERT(t->depth < LK__TREE_DEPTH);
+    t->nodes[t->depth++] = node;
+    for (;;) {
+        struct lk__node *b = &t->nodes[t->depth - 1], *a = b - 1;
+        if (t->depth < 2) break;
+        /* A left child without a right sibling passes through to the level above. */
+        while (b->level < a->level && b->index % 2 == 0 && node_end(*b, t->grains) == t->grains)
+            *b = (struct lk__node){b->level + 1, b->index / 2};
+        if (a->level != b->level || a->index % 2 || a->index + 1 != b->index) break;
+        *a = (struct lk__node){a->level + 1, a->index / 2};
         t->depth--;
-        merges++;
+        steps[count++] = (struct lk_tree_step){t->depth - 1, t->depth};
     }
-    return merges;
+    return count;
 }
 
-uint32_t lk__units_buffers(const struct lk__unit *units, uint32_t count) {
-    struct lk__tree t = {0};
+uint32_t lk__units_buffers(const struct lk__unit *units, uint32_t count, uint32_t grains) {
+    struct lk__tree t;
+    struct lk_tree_step steps[LK__TREE_DEPTH];
     uint32_t most = 1;
+    lk__tree_begin(&t, grains);
     for (uint32_t i = 0; i < count; i++) {
         if (t.depth + 1 > most) most = t.depth + 1;
-        if (units[i].ends) push(&t, units[i].grain, units[i].grains);
+        if (units[i].ends) lk__tree_push(&t, units[i].node, steps);
     }
     return most;
 }
 
-void lk__tree_push(struct lk__tree *t, struct lk_math *math, size_t floats, uint32_t grain, uint32_t grains) {
-    uint32_t top = t->depth, merges = push(t, grain, grains);
-    for (; merges > 0; merges--, top--) lk_add(math, floats, t->buffers[top - 1], t->buffers[top], t->buffers[top - 1]);
+uint32_t lk__range_nodes(struct lk__range range, uint32_t grains, struct lk__node *nodes) {
+    uint32_t count = 0;
+    for (uint32_t g = range.first; g < range.end; count++) {
+        nodes[count] = largest_node(g, range.end, grains, grains);
+        g = (uint32_t)node_end(nodes[count], grains);
+    }
+    return count;
 }
 
-void lk__tree_finish(struct lk__tree *t, struct lk_math *math, size_t floats) {
-    for (; t->depth > 1;
-         t->depth--) /* a missing right child passes the left one up, so what is left joins from the right */
-        lk_add(math, floats, t->buffers[t->depth - 2], t->buffers[t->depth - 1], t->buffers[t->depth - 2]);
+/* --- Sharing --------------------------------------------------------------------------------------------- */
+
+/* What a rank with these grains takes: it computes them, and sends and sums its partial sums meanwhile. */
+static double cost_of(struct lk__range range, uint32_t grains, double grain_seconds, double sum_seconds) {
+    struct lk__node nodes[LK__TREE_DEPTH];
+    double compute = (range.end - range.first) * grain_seconds, traffic = lk__range_nodes(range, grains, nodes) * sum_seconds;
+    return compute > traffic ? compute : traffic;
+}
+
+struct cell {
+    double cost;     /* of the slowest rank so far */
+    uint32_t sums;   /* of all ranks so far: among equals, the fewest */
+    uint32_t before; /* where this rank's grains begin */
+};
+static bool better(const struct cell *a, const struct cell *b) {
+    return a->cost < b->cost || (a->cost == b->cost && a->sums < b->sums);
+}
+
+/* Dynamic programming over (ranks so far, grains so far). A rank gets its even share give or take WINDOW, or up to twice that share
+ * where it is small: enough to reach any boundary that helps. */
+#define WINDOW 64u
+int lk__share_grains(uint32_t grains, uint32_t ranks, double grain_seconds, double sum_seconds, uint32_t *bounds,
+                     struct lk_err *err) {
+    LK_ASSERT(ranks >= 1 && ranks <= grains);
+    uint32_t share = (grains + ranks - 1) / ranks, least = share > WINDOW ? share - WINDOW : 1, columns = grains + 1;
+    uint32_t most = share > WINDOW ? share + WINDOW : 2 * share;
+    struct cell *cells = lk_alloc((size_t)(ranks + 1) * columns * sizeof *cells);
+    if (!cells) return lk_fail(err, LK_ENOMEM, "no memory to share %u grains among %u ranks", grains, ranks);
+    for (size_t i = 0; i < (size_t)(ranks + 1) * columns; i++) cells[i] = (struct cell){.cost = -1};
+    cells[0].cost = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        for (uint32_t first = r; first < grains; first++) {
+            const struct cell *from = &cells[(size_t)r * columns + first];
+            if (from->cost < 0) continue;
+            for (uint32_t end = first + least; end <= grains && end <= first + most; end++) {
+                struct lk__node nodes[LK__TREE_DEPTH];
+                struct lk__range range = {first, end};
+                double cost = cost_of(range, grains, grain_seconds, sum_seconds);
+                struct cell *to = &cells[(size_t)(r + 1) * columns + end],
+                            c = {.cost = cost > from->cost ? cost : from->cost,
+                                 .sums = from->sums + lk__range_nodes(range, grains, nodes),
+                                 .before = first};
+                if (to->cost < 0 || better(&c, to)) *to = c;
+            }
+        }
+    bounds[ranks] = grains;
+    for (uint32_t r = ranks; r > 0; r--) bounds[r - 1] = cells[(size_t)r * columns + bounds[r]].before;
+    lk_free(cells);
+    return LK_OK;
 }

@@ -45,9 +45,10 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
                        v->run.config.steps);
     code = lk_dataset_open(v->store, &v->run.dataset, true, &v->dataset, err);
     if (!code) code = lk_run_checkpoints(v->store, name, &v->checkpoints, &v->checkpoint_count, err);
-    if (!code) code = lk_plan_make(&v->run.config, &v->run.layout, math, &plan, err);
-    if (!code) code = lk_state_init(&v->state, &v->run.layout, true, err);
-    if (!code) code = lk__engine_open(&v->engine, &v->run.config, &v->run.layout, math, v->dataset, plan.micro_batch, err);
+    if (!code) code = lk_plan_make(&v->run.config, &v->run.layout, math, NULL, &plan, err);
+    if (!code)
+        code = lk__engine_open(&v->engine, &v->run.config, &v->run.layout, math, NULL, v->dataset, plan.micro_batch, err);
+    if (!code) code = lk__engine_state(&v->engine, &v->state, err);
     if (!code) code = load_start(v, math, err);
     if (code) return code;
     v->rows = lk_calloc(v->to - v->from, sizeof *v->rows);
@@ -87,7 +88,7 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     while (!code && out->equal && v.state.updates < to) {
         struct lk_ledger_row row;
         if ((code = lk__engine_gradient(&v.engine, &v.state, &row, err))) break;
-        lk__engine_update(&v.engine, &v.state, &row);
+        if ((code = lk__engine_update(&v.engine, &v.state, &row, err))) break;
         lk__ledger_compare(&v.rows[row.step - v.from - 1], &row, out->what, sizeof out->what);
         if (*out->what)
             out->equal = false;
@@ -101,8 +102,8 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     }
     lk_free(v.rows);
     lk_free(v.checkpoints);
+    lk_state_release(&v.state); /* its weights are the engine's */
     lk__engine_close(&v.engine);
-    lk_state_release(&v.state);
     lk_dataset_close(v.dataset);
     lk_run_close(&v.run);
     return code;

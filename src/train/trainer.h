@@ -1,0 +1,27 @@
+/* A trainer, shared by its opening and its loop. Private to src/train/trainer*.c. */
+#ifndef LOCKSTEP_TRAIN_TRAINER_H
+#define LOCKSTEP_TRAIN_TRAINER_H
+#include "engine.h"
+
+struct lk_trainer {
+    struct lk_store *store;
+    struct lk_math *math;
+    struct lk_comm *comm, *own_comm; /* own_comm: opened by us, when there was none */
+    int rank;
+    struct lk_train_hooks hooks;
+    struct lk_run run;
+    struct lk_dataset *dataset;
+    struct lk_state state;
+    struct lk__engine engine;
+    struct lk__ledger *ledger; /* rank 0 */
+    struct lk__saver *saver;
+    struct lk_plan plan;
+    json_t *record; /* as it is to be written with the next checkpoint; other ranks keep what they were given */
+    int lock;       /* rank 0 */
+};
+/* A record in a transaction of its own; creating: the name must be free. Rank 0. */
+int lk__trainer_put_record(struct lk_trainer *, bool creating, struct lk_err *);
+/* 0 or, without memory, -1. */
+int lk__trainer_set(struct lk_trainer *, const char *key, const char *value);
+
+#endif

@@ -1,0 +1,366 @@
+/* Opening a run: created or resumed by rank 0, joined by the others; memory, engine, the newest good checkpoint. */
+#include "trainer.h"
+
+#include "lockstep/progress.h"
+#include <stdio.h>
+#include <string.h>
+
+/* What every rank brings is agreed on; err may be NULL. */
+static int agree(struct lk_trainer *t, const char *name, int code, struct lk_err *mine, struct lk_err *err) {
+    code = lk_comm_agree(t->comm, name, code, mine);
+    if (code && err) *err = *mine;
+    return code;
+}
+
+/* --- One rank's part ------------------------------------------------------------------------------------- */
+
+static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
+    int code = lk_dataset_open(t->store, &t->run.dataset, true, &t->dataset, err);
+    if (code) return code;
+    t->run.tokenizer = *lk_dataset_tokenizer(t->dataset);
+    return LK_OK;
+}
+
+static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
+    const struct lk_run_config *c = &t->run.config;
+    if (lk_dataset_sequences(t->dataset, LK_TRAIN, c->context) == 0)
+        return lk_fail(err, LK_EINVAL,
+                       "dataset %s has %llu training tokens, too few for one sequence of model.context = %u", c->dataset,
+                       (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), c->context);
+    if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
+    return t->run.config.eval_every ? lk__evaluate_check(t->dataset, c->context, c->eval_sequences, err) : LK_OK;
+}
+
+/* Everything that needs memory, after every rank's plan has said yes. */
+static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
+    struct lk_err mine = {0};
+    int code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, &t->plan, &mine);
+    if ((code = agree(t, "memory plan", code, &mine, err))) return code;
+    if (t->hooks.plan && t->rank == 0) t->hooks.plan(t->hooks.arg, &t->run.config, &t->run.layout, &t->plan);
+    code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset, t->plan.micro_batch, err);
+    if (code) return code;
+    code = lk__engine_state(&t->engine, &t->state, &mine);
+    if (!code && t->rank == 0) code = lk__ledger_open(t->store, t->run.name, &t->ledger, &mine);
+    if ((code = agree(t, "moments", code, &mine, err))) return code;
+    return lk__saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, t->comm, &t->saver, err);
+}
+
+/* 0 or, without memory, -1. */
+static int set_string(json_t *record, const char *key, const char *value) {
+    return json_object_set_new(record, key, json_string(value));
+}
+int lk__trainer_set(struct lk_trainer *t, const char *key, const char *value) {
+    return set_string(t->record, key, value);
+}
+static int set_root(json_t *record, const char *key, const struct lk_root *root) {
+    char hex[LK_ROOT_HEX];
+    return set_string(record, key, lk_root_hex(root, hex));
+}
+
+static json_t *new_record(const struct lk_run *run) {
+    json_t *r = json_object();
+    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) ||
+              set_string(r, "state", "running") || json_object_set_new(r, "step", json_integer(0)) ||
+              json_object_set_new(r, "steps", json_integer(run->config.steps));
+    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL};
+         *key && !bad; key++)
+        bad = json_object_set_new(r, *key, json_null());
+    bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
+          json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
+          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||
+          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
+    if (!bad) return r;
+    json_decref(r);
+    return NULL;
+}
+
+static int exists_already(const char *name, struct lk_err *err) {
+    return lk_fail(
+        err, LK_EEXISTS,
+        "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
+        "this one another run.name",
+        name, name, name);
+}
+
+int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    json_t *old = NULL;
+    int code = lk_kv_begin(t->store->kv, true, &txn, err);
+    if (code) return code;
+    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK) {
+        json_decref(old);
+        code = exists_already(t->run.name, err);
+    }
+    if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
+    if (code) {
+        lk_kv_abort(txn);
+        return code;
+    }
+    return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+}
+
+/* Memory for the trainer itself is so little that a rank without it just fails, and the job with it. */
+static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
+                                      const struct lk_train_hooks *hooks, struct lk_err *err) {
+    struct lk_trainer *t = lk_calloc(1, sizeof *t);
+    if (!t) {
+        lk_fail(err, LK_ENOMEM, "no memory for a trainer");
+        return NULL;
+    }
+    if (!comm && lk_comm_open_self(&t->own_comm, err)) {
+        lk_free(t);
+        return NULL;
+    }
+    t->comm = comm ? comm : t->own_comm;
+    t->rank = lk_comm_rank(t->comm);
+    t->store = store;
+    t->math = math;
+    t->lock = -1;
+    if (hooks) t->hooks = *hooks;
+    return t;
+}
+
+/* Names become roots; the configuration is completed; the identity follows. */
+static int resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
+    struct lk_run *run = &t->run;
+    run->config = *config;
+    snprintf(run->name, sizeof run->name, "%s", config->name);
+    int code = lk_store_name_get(t->store, "dataset", config->dataset, &run->dataset, err);
+    if (!code) code = open_dataset(t, err);
+    if (!code) code = lk_run_config_resolve(&run->config, lk_dataset_vocab(t->dataset), err);
+    if (!code) code = check_dataset(t, err);
+    if (!code) code = lk_run_identity(&run->config, &run->dataset, &run->identity, err);
+    struct lk_model_config m = lk_run_config_model(&run->config);
+    if (!code) code = lk_layout_init(&run->layout, &m, err);
+    return code;
+}
+
+/* --- What rank 0 tells the others ------------------------------------------------------------------------ */
+
+/* The record says all: configuration, identity, roots. */
+static int send_record(struct lk_trainer *t, struct lk_buf *text, struct lk_err *err) {
+    return lk_json_canonical(t->record, text, err);
+}
+static int receive_record(struct lk_trainer *t, const struct lk_buf *text, struct lk_err *err) {
+    t->record = lk_json_parse(text->data, text->size, "the run's record", err);
+    int code = t->record ? LK_OK : LK_ECORRUPT;
+    if (!code) code = lk__run_from_record(t->record, &t->run, err);
+    if (!code) code = open_dataset(t, err);
+    return code ? code : check_dataset(t, err);
+}
+
+/* Rank 0 has resolved the run, or failed (code); afterwards every rank has it, with its dataset. */
+static int share_run(struct lk_trainer *t, int code, struct lk_err *mine, struct lk_err *err) {
+    struct lk_buf text = LK_BUF_INIT;
+    uint64_t size = 0;
+    if (!code && t->rank == 0 && lk_comm_ranks(t->comm) > 1) code = send_record(t, &text, mine);
+    if (!(code = agree(t, "the run", code, mine, err)) && lk_comm_ranks(t->comm) > 1) {
+        size = text.size;
+        code = lk_comm_broadcast(t->comm, "the run's size", &size, sizeof size, err);
+        if (!code && t->rank > 0 && !(code = lk_buf_reserve(&text, size))) text.size = size;
+        if (!(code = agree(t, "the run", code ? lk_fail(mine, code, "no memory for the run's record") : LK_OK, mine, err)))
+            code = lk_comm_broadcast(t->comm, "the run", text.data, size, err);
+        if (!code) code = agree(t, "the run", t->rank > 0 ? receive_record(t, &text, mine) : LK_OK, mine, err);
+    }
+    lk_buf_release(&text);
+    return code;
+}
+
+static void warn(struct lk_trainer *t, const char *format, const char *a, unsigned step) {
+    char text[900];
+    snprintf(text, sizeof text, format, step, a);
+    if (t->hooks.warning) t->hooks.warning(t->hooks.arg, text);
+}
+
+/* --- The state to begin with ----------------------------------------------------------------------------- */
+
+struct candidate {
+    uint32_t there;
+    struct lk_checkpoint checkpoint;
+};
+
+/* Rank 0's next choice: the newest kept one before `*left`. */
+static void choose(const struct lk_checkpoint *list, size_t *left, struct candidate *out) {
+    *out = (struct candidate){0};
+    while (*left > 0 && !out->there)
+        if (list[--*left].kept) *out = (struct candidate){1, list[*left]};
+}
+
+static void from_the_beginning(struct lk_trainer *t) {
+    size_t bytes = t->engine.shards.floats * sizeof(float);
+    if (!t->state.weights_shared || t->rank == 0)
+        lk_layout_initialise(&t->run.layout, t->math, t->run.config.seed, t->state.weights);
+    memset(t->state.moments1, 0, bytes);
+    memset(t->state.moments2, 0, bytes);
+    t->state.updates = t->state.samples = 0;
+}
+
+static int load_one(struct lk_trainer *t, const struct lk_checkpoint *c, struct lk_err *why) {
+    int code = lk_checkpoint_load(t->store, &c->state, &t->state, why);
+    if (!code && t->state.updates != c->step)
+        code = lk_fail(why, LK_ECORRUPT, "its state is that of step %llu", (unsigned long long)t->state.updates);
+    return lk_comm_agree(t->comm, "loading the checkpoint", code, why);
+}
+
+/* The newest checkpoint whose blobs are whole for every rank; a damaged one is named and the one before is taken. */
+static int load_newest(struct lk_trainer *t, struct lk_err *err) {
+    struct lk_checkpoint *list = NULL;
+    struct lk_err mine = {0};
+    size_t left = 0;
+    struct candidate c = {0};
+    int code = t->rank == 0 ? lk_run_checkpoints(t->store, t->run.name, &list, &left, &mine) : LK_OK;
+    code = agree(t, "checkpoints", code, &mine, err);
+    while (!code) {
+        struct lk_err why = {0};
+        if (t->rank == 0) choose(list, &left, &c);
+        if ((code = lk_comm_broadcast(t->comm, "checkpoint", &c, sizeof c, err))) break;
+        if (!c.there) {
+            from_the_beginning(t);
+            break;
+        }
+        int failed = load_one(t, &c.checkpoint, &why);
+        if (!failed) break;
+        if (t->rank == 0)
+            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, c.checkpoint.step);
+        bool damaged = failed == LK_ECORRUPT || failed == LK_ENOTFOUND;
+        if (t->rank == 0 && damaged) {
+            failed = lk__checkpoint_drop(t->store, t->run.name, &c.checkpoint, &why);
+        } else if (damaged || (failed != LK_ENOMEM && failed != LK_EIO))
+            failed = LK_OK;
+        code = agree(t, "checkpoint", failed, &why, err);
+    }
+    lk_free(list);
+    return code ? code : agree(t, "checkpoint", LK_OK, &mine, err); /* shared weights are complete when all have come here */
+}
+
+/* All that ranks do together once rank 0 has the run (or has failed with code and *mine). */
+static int open_together(struct lk_trainer *t, int code, struct lk_err *mine, struct lk_err *err) {
+    code = share_run(t, code, mine, err);
+    if (!code) code = open_buffers(t, err);
+    return code ? code : load_newest(t, err);
+}
+
+/* --- The three ways to open ------------------------------------------------------------------------------ */
+
+int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
+                      const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
+    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_err mine = {0};
+    json_t *old = NULL;
+    if (!t) return LK_ENOMEM;
+    int code = resolve(t, config, &mine);
+    if (!code &&
+        lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
+        json_decref(old);
+        code = exists_already(t->run.name, &mine);
+    }
+    if (!code) code = lk__run_lock(store, t->run.name, &t->lock, &mine);
+    if (!code && !(t->record = new_record(&t->run))) code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
+    if (!(code = open_together(t, code, &mine, err)))
+        code = agree(t, "creating the run", lk__trainer_put_record(t, true, &mine), &mine, err);
+    if (code && t->lock >= 0 && code != LK_EEXISTS) lk__run_lock_remove(store, t->run.name);
+    if (code)
+        lk_trainer_free(t);
+    else
+        *out = t;
+    return code;
+}
+
+/* Rank 0's part of resuming, before memory is taken. */
+static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
+    int code = lk_run_open(t->store, name, &t->run, err);
+    if (!code) code = lk__run_lock(t->store, name, &t->lock, err);
+    if (!code) code = lk_run_get(t->store, name, &t->record, err);
+    if (!code && !strcmp(json_string_value(json_object_get(t->record, "state")), "finished"))
+        code = lk_fail(err, LK_EEXISTS, "run %s is finished: `lockstep runs show %s` has its result", name, name);
+    if (!code) code = open_dataset(t, err);
+    return code ? code : check_dataset(t, err);
+}
+
+int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const char *name,
+                      const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
+    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_err mine = {0};
+    if (!t) return LK_ENOMEM;
+    int code = open_together(t, reopen(t, name, &mine), &mine, err);
+    if (!code) {
+        int put = LK_OK;
+        json_object_del(t->record, "error");
+        if (lk__trainer_set(t, "state", "running"))
+            put = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
+        else
+            put = lk__trainer_put_record(t, false, &mine);
+        code = agree(t, "resuming the run", put, &mine, err);
+    }
+    if (code) {
+        lk_trainer_free(t);
+        return code;
+    }
+    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, (uint32_t)t->state.updates);
+    *out = t;
+    return LK_OK;
+}
+
+int lk_trainer_join(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_train_hooks *hooks,
+                    struct lk_trainer **out, struct lk_err *err) {
+    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_err mine = {0};
+    if (!t) return LK_ENOMEM;
+    LK_ASSERT(t->rank > 0);
+    int code = open_together(t, LK_OK, &mine, err);
+    if (!code) code = agree(t, "joining the run", LK_OK, &mine, err);
+    if (code)
+        lk_trainer_free(t);
+    else
+        *out = t;
+    return code;
+}
+
+void lk_trainer_free(struct lk_trainer *t) {
+    if (!t) return;
+    lk__saver_close(t->saver);
+    lk__ledger_close(t->ledger);
+    lk_state_release(&t->state); /* its weights are the engine's */
+    lk__engine_close(&t->engine);
+    lk_dataset_close(t->dataset);
+    lk_run_close(&t->run);
+    json_decref(t->record);
+    lk__run_unlock(t->lock);
+    lk_comm_close(t->own_comm);
+    lk_free(t);
+}
+
+/* --- Dry run --------------------------------------------------------------------------------------------- */
+
+static int measure(struct lk_trainer *t, double *seconds, struct lk_err *err) {
+    int code = LK_OK;
+    from_the_beginning(t);
+    struct lk_err mine = {0};
+    code = agree(t, "dry run", LK_OK, &mine, err);
+    for (int i = 0; i < 2 && !code; i++) { /* the first touches the memory, the second counts */
+        struct lk_ledger_row row;
+        uint64_t began = lk_clock_ns();
+        code = lk__engine_gradient(&t->engine, &t->state, &row, err);
+        if (!code) code = lk__engine_update(&t->engine, &t->state, &row, err);
+        *seconds = (double)(lk_clock_ns() - began) * 1e-9;
+    }
+    return code;
+}
+
+int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
+                     struct lk_plan *plan, double *seconds, struct lk_err *err) {
+    struct lk_trainer *t = new_trainer(store, math, comm, NULL, err);
+    struct lk_err mine = {0};
+    if (!t) return LK_ENOMEM;
+    int code = t->rank == 0 ? resolve(t, config, &mine) : LK_OK;
+    if (!code && t->rank == 0 && !(t->record = new_record(&t->run)))
+        code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
+    code = share_run(t, code, &mine, err);
+    if (!code) code = agree(t, "memory plan", lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, &mine), &mine, err);
+    if (!code)
+        code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, math, t->comm, t->dataset, plan->micro_batch, err);
+    if (!code) code = agree(t, "moments", lk__engine_state(&t->engine, &t->state, &mine), &mine, err);
+    if (!code) code = measure(t, seconds, err);
+    lk_trainer_free(t);
+    return code;
+}
