@@ -22,6 +22,7 @@ static void join(void) {
     CHECK(rank == said_rank && ranks == said_ranks);
     const char *expected = ranks == 1 ? "self" : with_sharing() ? "shared memory" : "MPI";
     CHECK(strcmp(lk_comm_engine(comm), expected) == 0);
+    CHECK(lk_comm_shares(comm) == (ranks == 1 || with_sharing()));
 }
 static int part(void) {
     lk_comm_close(comm);
