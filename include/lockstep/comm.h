@@ -28,7 +28,7 @@ void lk_comm_close(struct lk_comm *); /* collective, in agreement; NULL is allow
 int lk_comm_rank(const struct lk_comm *);
 int lk_comm_ranks(const struct lk_comm *);
 const char *lk_comm_engine(const struct lk_comm *); /* "self", "shared memory", "MPI": for people */
-bool lk_comm_shares(const struct lk_comm *);         /* lk_comm_share works: all ranks are on this machine */
+bool lk_comm_shares(const struct lk_comm *);        /* lk_comm_share works: all ranks are on this machine */
 
 /* --- Together, small: blocks until done ------------------------------------------------------------------ */
 /* data: the bytes [offsets[r], offsets[r + 1]) are rank r's own before, and everyone has all of them after. offsets: ranks

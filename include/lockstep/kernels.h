@@ -127,17 +127,17 @@ void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, cons
 void lk_block_squares(struct lk_math *, size_t n, const float *x, double *sums);
 /* The grains' tree over n doubles (n >= 1); destroys them; returns the sum. */
 double lk_tree_sum(size_t n, double *values);
-/* One add of a tree whose values go onto a stack in order: the value at place `right`, the topmost, is added to the one at `left`
- * below it and taken off. */
+/* One add of a tree whose values go onto a stack in order: the value at place `right`, the topmost, is added to the one at
+ * `left` below it and taken off. */
 struct lk_tree_step {
     uint32_t left, right;
 };
-/* out (n) = what is left when the sources (source_count arrays of n, which stay as they are; out may be one of them) have gone onto
- * the stack and each of the source_count - 1 steps was made as soon as its place was on top. squares: lk_block_squares of out, or
- * NULL. At most LK_TREE_SOURCES sources. */
+/* out (n) = what is left when the sources (source_count arrays of n, which stay as they are; out may be one of them) have
+ * gone onto the stack and each of the source_count - 1 steps was made as soon as its place was on top. squares:
+ * lk_block_squares of out, or NULL. At most LK_TREE_SOURCES sources. */
 #define LK_TREE_SOURCES 4096
-void lk_tree_add(struct lk_math *, size_t n, const float *const *sources, size_t source_count, const struct lk_tree_step *steps,
-                 float *out, double *squares);
+void lk_tree_add(struct lk_math *, size_t n, const float *const *sources, size_t source_count,
+                 const struct lk_tree_step *steps, float *out, double *squares);
 struct lk_adamw {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;
     float step;    /* -lr / (1 - beta1^t) */

@@ -74,8 +74,8 @@ float *lk_decoder_forward(struct lk_decoder *, const float *weights, uint32_t se
  * grain. Writes (or accumulates into) every tensor's gradient except the embedding side of the embedding table:
  * that leaves as the gradient of its output, (rows, width), the return value, valid until the next pass. With tied weights
  * the table's gradient receives the output side.
- * Gradients are finished in stages: 0 the head (the table, when tied) and the last norm; 1 .. layers the layers, last one first;
- * layers + 1 learned positions. stage (may be NULL) is told each one as soon as it is done. */
+ * Gradients are finished in stages: 0 the head (the table, when tied) and the last norm; 1 .. layers the layers, last one
+ * first; layers + 1 learned positions. stage (may be NULL) is told each one as soon as it is done. */
 typedef void lk_stage_fn(void *arg, uint32_t stage);
 const float *lk_decoder_backward(struct lk_decoder *, const float *weights, const struct lk_row_part *parts,
                                  size_t part_count, bool accumulate, float *gradient, lk_stage_fn *stage, void *arg);
@@ -101,8 +101,8 @@ struct lk_embedding_rows {
     const uint32_t *tokens, *grains, *index;
     float *sums; /* lk_embedding_rows_finish changes them */
 };
-/* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. memory: lk_embedding_rows_bytes, where the list
- * of rows will lie so that other ranks can read it; NULL: its own. */
+/* For batches of up to `tokens` positions of vocabulary `vocab` and width `width`. memory: lk_embedding_rows_bytes, where
+ * the list of rows will lie so that other ranks can read it; NULL: its own. */
 int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, void *memory,
                                  struct lk_embedding_gradient **out, struct lk_err *);
 void lk_embedding_gradient_free(struct lk_embedding_gradient *);
@@ -113,18 +113,19 @@ void lk_embedding_gradient_begin(struct lk_embedding_gradient *);
  * a grain may come in several calls. */
 void lk_embedding_gradient_add(struct lk_embedding_gradient *, struct lk_math *, uint32_t grain, uint32_t sequences,
                                uint32_t positions, const uint32_t *tokens, const float *dx);
-/* Combines what of the tree over `grains` grains lies within [first_grain, end_grain), which are all that were added, and lists the
- * rows that are left; valid until begin. */
+/* Combines what of the tree over `grains` grains lies within [first_grain, end_grain), which are all that were added, and
+ * lists the rows that are left; valid until begin. */
 struct lk_embedding_rows lk_embedding_gradient_list(struct lk_embedding_gradient *, struct lk_math *, uint32_t first_grain,
                                                     uint32_t end_grain, uint32_t grains);
 /* The same list where another rank made it, with its `tokens`. */
 struct lk_embedding_rows lk_embedding_rows_at(void *memory, uint32_t width, size_t tokens);
-uint32_t lk_embedding_rows_find(const struct lk_embedding_rows *, uint32_t token); /* the first row of that token or a later one */
-/* Combines the rows of all ranks, grains ascending from rank to rank; then, for the table's (vocab, width) elements [first, first +
- * count): table = rows + table (add) or table = rows with zeros elsewhere. Several callers may work on one list at elements that
- * are not the same. */
+uint32_t lk_embedding_rows_find(const struct lk_embedding_rows *,
+                                uint32_t token); /* the first row of that token or a later one */
+/* Combines the rows of all ranks, grains ascending from rank to rank; then, for the table's (vocab, width) elements [first,
+ * first + count): table = rows + table (add) or table = rows with zeros elsewhere. Several callers may work on one list at
+ * elements that are not the same. */
 #define LK_EMBEDDING_RANKS 1024
-void lk_embedding_rows_finish(struct lk_math *, uint32_t width, const struct lk_embedding_rows *, size_t ranks, size_t first,
-                              size_t count, bool add, float *table);
+void lk_embedding_rows_finish(struct lk_math *, uint32_t width, const struct lk_embedding_rows *, size_t ranks,
+                              size_t first, size_t count, bool add, float *table);
 
 #endif

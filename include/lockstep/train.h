@@ -88,8 +88,8 @@ struct lk_plan {
         process_bytes;
     uint64_t total_bytes, available_bytes;
 };
-/* Of one rank (comm: NULL: alone). Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit with the
- * numbers and the keys to change. */
+/* Of one rank (comm: NULL: alone). Chooses micro_batch where it is 0 (config->micro_batch stays), refuses what does not fit
+ * with the numbers and the keys to change. */
 int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct lk_math *, const struct lk_comm *,
                  struct lk_plan *out, struct lk_err *);
 
@@ -145,10 +145,10 @@ struct lk_train_hooks {
     bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */
 };
 /* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY),
- * makes the plan, loads the newest good checkpoint. The store, the math and the comm (NULL: this process alone) are borrowed.
- * With several ranks, rank 0 calls one of these, and all others lk_trainer_join with a store that may be lk_store_open_blobs's; every
- * function of a trainer is then called by all of them, and returns the same code on all. Hooks are called on rank 0 only, but `stop`,
- * which is asked on all: any of them stops all. */
+ * makes the plan, loads the newest good checkpoint. The store, the math and the comm (NULL: this process alone) are
+ * borrowed. With several ranks, rank 0 calls one of these, and all others lk_trainer_join with a store that may be
+ * lk_store_open_blobs's; every function of a trainer is then called by all of them, and returns the same code on all. Hooks
+ * are called on rank 0 only, but `stop`, which is asked on all: any of them stops all. */
 int lk_trainer_create(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
                       const struct lk_train_hooks *, struct lk_trainer **out, struct lk_err *);
 int lk_trainer_resume(struct lk_store *, struct lk_math *, struct lk_comm *, const char *run, const struct lk_train_hooks *,
@@ -160,8 +160,8 @@ int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
-/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this rank's.
- * config: NULL on other ranks than 0. */
+/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this
+ * rank's. config: NULL on other ranks than 0. */
 int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
                      struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
 

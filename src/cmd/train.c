@@ -45,7 +45,8 @@ static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_
     lk_progress_line(&v->progress, "memory%s: %s of %s: weights %s, moments %s, gradients %s, activations %s, rest %s",
                      ranks > 1 ? " of rank 0" : "", lk_format_bytes(p->total_bytes, total),
                      lk_format_bytes(p->available_bytes, have), lk_format_bytes(p->weights_bytes, weights),
-                     lk_format_bytes(p->moments_bytes, moments), lk_format_bytes(p->gradients_bytes, gradients), lk_format_bytes(p->activations_bytes, activations),
+                     lk_format_bytes(p->moments_bytes, moments), lk_format_bytes(p->gradients_bytes, gradients),
+                     lk_format_bytes(p->activations_bytes, activations),
                      lk_format_bytes(p->embedding_bytes + p->batch_bytes + p->scratch_bytes + p->process_bytes, rest));
 }
 
@@ -262,7 +263,6 @@ static int train_rank(struct view *v, const char *resume, const struct lk_run_co
                                    .warning = show_warning,
                                    .stop = stop};
     lk_progress_init(&v->progress, stderr);
-    cmd_catch_signals();
     int code = measure_peak(v, err);
     if (code) return code;
     if (lk_comm_rank(v->comm) > 0)
@@ -289,6 +289,7 @@ static int run_rank(struct cmd_context *c, const char *resume) {
     struct lk_plan p;
     struct view v = {.c = c};
     double seconds = 0;
+    cmd_catch_signals(); /* whoever started several ranks may ask them to stop as soon as the comm is open */
     int code = lk_comm_open(&v.comm, &err);
     if (code) return cmd_fail(&err);
     int rank = lk_comm_rank(v.comm);

@@ -124,6 +124,54 @@ static void tree_sum_follows_the_grains(void **unused) {
     assert_true(lk_tree_sum(1, one) == 7);
 }
 
+/* Arrays: 1 to 9 sources, sizes around blocks and pieces, the result beside or in one of them, against the sum of doubles'
+ * rule. */
+static void tree_add_follows_the_grains(void **unused) {
+    (void)unused;
+    enum { SOURCES = 9, MOST = 2 * LK_BLOCK + 515 };
+    static float x[SOURCES][MOST], out[MOST], want[MOST];
+    static const size_t sizes[] = {1, 511, 512, 513, LK_BLOCK, LK_BLOCK + 1, MOST};
+    struct lk_pool *pool;
+    struct lk_math *m;
+    assert_int_equal(lk_pool_open(3, &pool, NULL), 0);
+    assert_int_equal(lk_math_open(pool, NULL, &m, NULL), 0);
+    for (uint32_t sources = 1; sources <= SOURCES; sources++) {
+        struct lk_tree_step steps[SOURCES];
+        const float *pointers[SOURCES];
+        uint32_t made = 0, depth = 0, size[SOURCES];
+        for (uint32_t i = 0; i < sources; i++) { /* as a binary counter carries, then from the right */
+            pointers[i] = x[i];
+            for (size[depth++] = 1; depth > 1 && size[depth - 1] == size[depth - 2]; depth--, made++) {
+                steps[made] = (struct lk_tree_step){depth - 2, depth - 1};
+                size[depth - 2] *= 2;
+            }
+        }
+        for (; depth > 1; depth--) steps[made++] = (struct lk_tree_step){depth - 2, depth - 1};
+        for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
+            for (int inside = 0; inside < 2; inside++) {
+                double squares[3] = {-1, -1, -1}, expected[3];
+                for (uint32_t i = 0; i < sources; i++)
+                    for (size_t k = 0; k < MOST; k++)
+                        x[i][k] = (float)((double)((i * 7919 + k * 104729) % 65521) / 65521 - 0.5);
+                for (size_t k = 0; k < sizes[n]; k++) {
+                    float v[SOURCES];
+                    for (uint32_t i = 0; i < sources; i++) v[i] = x[i][k];
+                    for (uint32_t left = sources; left > 1; left = left / 2 + left % 2)
+                        for (uint32_t i = 0; i < left / 2 + left % 2; i++)
+                            v[i] = 2 * i + 1 < left ? v[2 * i] + v[2 * i + 1] : v[2 * i];
+                    want[k] = v[0];
+                }
+                float *to = inside ? x[sources / 2] : out;
+                lk_tree_add(m, sizes[n], pointers, sources, steps, to, squares);
+                assert_memory_equal(to, want, sizes[n] * sizeof *want);
+                lk_block_squares(m, sizes[n], want, expected);
+                assert_memory_equal(squares, expected, (sizes[n] + LK_BLOCK - 1) / LK_BLOCK * sizeof *squares);
+            }
+    }
+    lk_math_close(m);
+    lk_pool_close(pool);
+}
+
 static void initial_values_are_fixed(void **unused) {
     (void)unused;
     struct lk_math *m;
@@ -156,6 +204,7 @@ int main(void) {
         cmocka_unit_test(host_environment_is_kept_and_not_used),
         cmocka_unit_test(failing_memory_is_reported),
         cmocka_unit_test(tree_sum_follows_the_grains),
+        cmocka_unit_test(tree_add_follows_the_grains),
         cmocka_unit_test(initial_values_are_fixed),
         cmocka_unit_test(peaks_are_measured),
     };

@@ -1,7 +1,7 @@
 /* The embedding table's gradient, kept as touched rows: one row for each (grain, token) of a batch, at most as many as
  * tokens. docs/numerics.md sections 3 and 8: a row is the sum over the grain's sequences and their segments of chains of
- * dx; absent rows are +0, so the tree over grains may skip them (no row can be -0: every total starts at +0). Each rank combines
- * what is within its own grains; the owner of a piece of the table combines the ranks' rows. */
+ * dx; absent rows are +0, so the tree over grains may skip them (no row can be -0: every total starts at +0). Each rank
+ * combines what is within its own grains; the owner of a piece of the table combines the ranks' rows. */
 #include "lockstep/model.h"
 
 #include <string.h>
@@ -43,11 +43,8 @@ size_t lk_embedding_rows_bytes(uint32_t width, size_t tokens) {
 
 struct lk_embedding_rows lk_embedding_rows_at(void *memory, uint32_t width, size_t tokens) {
     uint32_t *list = (uint32_t *)(void *)((char *)memory + sums_bytes(width, tokens));
-    return (struct lk_embedding_rows){.count = list[0],
-                                      .tokens = list + 1,
-                                      .grains = list + 1 + tokens,
-                                      .index = list + 1 + 2 * tokens,
-                                      .sums = memory};
+    return (struct lk_embedding_rows){
+        .count = list[0], .tokens = list + 1, .grains = list + 1 + tokens, .index = list + 1 + 2 * tokens, .sums = memory};
 }
 
 size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens) {
@@ -168,8 +165,9 @@ void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *
 #define NEVER 64  /* the level of neighbours that must not be joined here */
 #define DEPTH 128 /* 32 levels that wait, and as many complete nodes of a rank's range again on either side of it */
 
-/* Rows come in ascending order of grains and wait on a stack until their right neighbour is complete. Two neighbours belong to the
- * two sides of the node at the level of the highest bit in which their grains differ; on the stack those levels descend. */
+/* Rows come in ascending order of grains and wait on a stack until their right neighbour is complete. Two neighbours belong
+ * to the two sides of the node at the level of the highest bit in which their grains differ; on the stack those levels
+ * descend. */
 struct fold {
     float *sum[DEPTH];
     uint32_t id[DEPTH], grain[DEPTH], level[DEPTH]; /* level: of the join with the entry below */
@@ -221,8 +219,8 @@ static void combine_tile(void *arg, size_t tile, int thread) {
     for (uint32_t t = (uint32_t)tile * 64; t < end; t++) combine_token(e, t);
 }
 
-struct lk_embedding_rows lk_embedding_gradient_list(struct lk_embedding_gradient *e, struct lk_math *math, uint32_t first_grain,
-                                                    uint32_t end_grain, uint32_t grains) {
+struct lk_embedding_rows lk_embedding_gradient_list(struct lk_embedding_gradient *e, struct lk_math *math,
+                                                    uint32_t first_grain, uint32_t end_grain, uint32_t grains) {
     e->first_grain = first_grain;
     e->end_grain = end_grain;
     e->grains = grains;
@@ -269,8 +267,8 @@ static void finish_token(const struct finish *j, uint32_t token, uint32_t *curso
     f.depth = 0;
     f.columns = (uint32_t)(to - from);
     for (size_t r = 0; r < j->ranks; r++)
-        for (const struct lk_embedding_rows *rows = &j->rows[r]; cursor[r] < rows->count && rows->tokens[cursor[r]] == token;
-             cursor[r]++) {
+        for (const struct lk_embedding_rows *rows = &j->rows[r];
+             cursor[r] < rows->count && rows->tokens[cursor[r]] == token; cursor[r]++) {
             uint32_t grain = rows->grains[cursor[r]];
             fold_push(&f, rows->sums + (size_t)rows->index[cursor[r]] * j->width + (from - begin), 0, grain,
                       f.depth ? level_of(f.grain[f.depth - 1], grain) : NEVER);

@@ -1,8 +1,8 @@
 /* Checkpoints are written by a thread of their own while the next forward and backward run: nothing changes the state until
  * the optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the
  * checkpoint's row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill
- * between any two leaves the checkpoint before as the newest. With several ranks each has such a thread; they write the blobs together
- * (checkpoint_ranks.c), and rank 0 does the rest. */
+ * between any two leaves the checkpoint before as the newest. With several ranks each has such a thread; they write the
+ * blobs together (checkpoint_ranks.c), and rank 0 does the rest. */
 #include "engine.h"
 
 #include <pthread.h>

@@ -1,5 +1,6 @@
-/* One array of a state written by all ranks: the same bytes, and so the same root, as when one rank writes it. Each writes its own
- * slices of the file; when all have synced, each hashes a share of the leaves; rank 0 puts the root together and names the file. */
+/* One array of a state written by all ranks: the same bytes, and so the same root, as when one rank writes it. Each writes
+ * its own slices of the file; when all have synced, each hashes a share of the leaves; rank 0 puts the root together and
+ * names the file. */
 #include "engine.h"
 
 #include <string.h>
@@ -23,7 +24,8 @@ static int agree(struct together *t, const char *name) {
 static void write_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     struct together *t = arg;
     const struct lk__shards *s = t->state->shards;
-    size_t packed = offset - tensor->offset, from = t->local ? t->region->local + (offset - t->region->cuts[s->rank]) : offset;
+    size_t packed = offset - tensor->offset,
+           from = t->local ? t->region->local + (offset - t->region->cuts[s->rank]) : offset;
     (void)block;
     for (const struct lk_tensor *other = s->layout->tensors; other < tensor; other++) packed += other->count;
     if (!t->code)

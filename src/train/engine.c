@@ -7,18 +7,19 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A core's rate in computing grains, and in moving and adding partial sums: only their ratio matters, and only for which rank gets
- * which grains, so that figures of an ordinary machine will do. */
-#define GRAIN_FLOPS   50e9
-#define SUM_BYTES     5e9
+/* A core's rate in computing grains, and in moving and adding partial sums: only their ratio matters, and only for which
+ * rank gets which grains, so that figures of an ordinary machine will do. */
+#define GRAIN_FLOPS 50e9
+#define SUM_BYTES   5e9
 
 int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, int ranks, uint32_t *bounds,
                       struct lk_err *err) {
     if ((uint32_t)ranks > c->grains)
-        return lk_fail(err, LK_EINVAL,
-                       "%d ranks cannot share %u grain%s: each needs at least one; start at most %u (batch.grains is part of "
-                       "the run's identity)",
-                       ranks, c->grains, c->grains == 1 ? "" : "s", c->grains);
+        return lk_fail(
+            err, LK_EINVAL,
+            "%d ranks cannot share %u grain%s: each needs at least one; start at most %u (batch.grains is part of "
+            "the run's identity)",
+            ranks, c->grains, c->grains == 1 ? "" : "s", c->grains);
     if (ranks > LK_EMBEDDING_RANKS)
         return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_EMBEDDING_RANKS);
     double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, c->context) / GRAIN_FLOPS;
@@ -182,8 +183,7 @@ static int run_units(struct lk__engine *e, const float *weights, float scale, st
         bool last = i + 1 == e->unit_count;
         if (u->ends) e->merge_count = lk__tree_push(&e->tree, u->node, e->merges);
         run_unit(e, weights, u, scale, gradient, last ? stage_done : NULL);
-        for (uint32_t k = 0; k < e->shards.region_count && u->ends && !last; k++)
-            merge_region(e, &e->shards.regions[k]);
+        for (uint32_t k = 0; k < e->shards.region_count && u->ends && !last; k++) merge_region(e, &e->shards.regions[k]);
     }
     if (e->stage_code) return e->stage_code;
     struct lk_embedding_rows rows =
@@ -294,7 +294,8 @@ static uint32_t guilty_sequence(struct lk__engine *e, const struct lk_state *sta
         struct lk_embedding_rows rows =
             lk_embedding_gradient_list(e->embedding, e->math, e->grains.first, e->grains.end, e->config->grains);
         const struct lk_tensor *table = &l->tensors[l->embedding];
-        lk_embedding_rows_finish(e->math, e->config->width, &rows, 1, 0, table->count, l->head < 0, gradient + table->offset);
+        lk_embedding_rows_finish(e->math, e->config->width, &rows, 1, 0, table->count, l->head < 0,
+                                 gradient + table->offset);
         if (!lk_all_finite(e->math, l->floats, gradient)) return s;
     }
     return UINT32_MAX;

@@ -17,7 +17,8 @@ struct lk__unit {
     struct lk__node node;
     bool begins, ends; /* first and last unit of its node (always both for whole grains) */
 };
-/* Cuts the range of a batch's grains into units of at most micro_batch sequences (0: as many as possible). *units with lk_free. */
+/* Cuts the range of a batch's grains into units of at most micro_batch sequences (0: as many as possible). *units with
+ * lk_free. */
 int lk__units_make(uint32_t sequences, uint32_t grains, struct lk__range, uint32_t micro_batch, struct lk__unit **units,
                    uint32_t *count, struct lk_err *);
 /* Gradient buffers that a walk over the units needs at once (the depth of the stack of tree nodes). */
@@ -30,14 +31,16 @@ struct lk__tree {
     struct lk__node nodes[LK__TREE_DEPTH];
 };
 void lk__tree_begin(struct lk__tree *, uint32_t grains);
-/* The next node's gradient is in buffer `depth`; steps: which buffers are to be added now (at most LK__TREE_DEPTH); returns how
- * many. When all grains have come, depth is 1. */
+/* The next node's gradient is in buffer `depth`; steps: which buffers are to be added now (at most LK__TREE_DEPTH); returns
+ * how many. When all grains have come, depth is 1. */
 uint32_t lk__tree_push(struct lk__tree *, struct lk__node, struct lk_tree_step *steps);
-/* What is left of the stack when all of a range has come, in order: the partial sums that it sends. nodes: LK__TREE_DEPTH. */
+/* What is left of the stack when all of a range has come, in order: the partial sums that it sends. nodes: LK__TREE_DEPTH.
+ */
 uint32_t lk__range_nodes(struct lk__range, uint32_t grains, struct lk__node *nodes);
 
-/* Which grains each rank gets: bounds (ranks + 1). Of all ways, the one whose slowest rank, max(compute, traffic), is fastest, then
- * the one with the fewest partial sums. grain_seconds: computing one grain; sum_seconds: sending and adding one partial sum. */
+/* Which grains each rank gets: bounds (ranks + 1). Of all ways, the one whose slowest rank, max(compute, traffic), is
+ * fastest, then the one with the fewest partial sums. grain_seconds: computing one grain; sum_seconds: sending and adding
+ * one partial sum. */
 int lk__share_grains(uint32_t grains, uint32_t ranks, double grain_seconds, double sum_seconds, uint32_t *bounds,
                      struct lk_err *);
 
@@ -63,35 +66,35 @@ struct lk__shards {
 };
 int lk__shards_init(struct lk__shards *, const struct lk_layout *, int rank, int ranks, struct lk_err *);
 void lk__shards_release(struct lk__shards *);
-/* Calls fn for each piece of a tensor in [begin, end), which lie on boundaries of blocks, ascending. block: the piece's first block
- * in the whole model. */
+/* Calls fn for each piece of a tensor in [begin, end), which lie on boundaries of blocks, ascending. block: the piece's
+ * first block in the whole model. */
 typedef void lk__piece_fn(void *arg, const struct lk_tensor *, size_t offset, size_t count, size_t block);
 void lk__shards_pieces(const struct lk_layout *, size_t begin, size_t end, lk__piece_fn *fn, void *arg);
 
-/* The state of one rank: its own slices of the moments; weights are borrowed. shared: all ranks have the same ones, so that each
- * writes its slices only. */
+/* The state of one rank: its own slices of the moments; weights are borrowed. shared: all ranks have the same ones, so that
+ * each writes its slices only. */
 int lk__state_init_shard(struct lk_state *, const struct lk__shards *, float *weights, bool shared, struct lk_err *);
 
 /* --- Reduction over ranks -------------------------------------------------------------------------------- */
 struct lk__reduce;
-/* bounds: grains of each rank. buffers: how many gradients this rank keeps at once. tokens: the most positions of this rank's
- * grains. weights: a parameter array that all ranks share, or this rank's own where messages must do. Collective. */
+/* bounds: grains of each rank. buffers: how many gradients this rank keeps at once. tokens: the most positions of this
+ * rank's grains. weights: a parameter array that all ranks share, or this rank's own where messages must do. Collective. */
 int lk__reduce_open(struct lk_comm *, struct lk_math *, const struct lk__shards *, uint32_t grains, const uint32_t *bounds,
                     uint32_t buffers, size_t tokens, struct lk__reduce **out, struct lk_err *);
-void lk__reduce_close(struct lk__reduce *); /* collective */
+void lk__reduce_close(struct lk__reduce *);        /* collective */
 bool lk__reduce_shared(const struct lk__reduce *); /* through shared memory, not by messages */
 float *lk__reduce_weights(struct lk__reduce *);
-float **lk__reduce_buffers(struct lk__reduce *);     /* (buffers): gradients of this rank */
+float **lk__reduce_buffers(struct lk__reduce *);      /* (buffers): gradients of this rank */
 void *lk__reduce_embedding_rows(struct lk__reduce *); /* memory for lk_embedding_gradient_create */
-/* A step: begin; stage_done as this rank's partial sums are complete in buffers 0 .. ; then finish, after which this rank's slices
- * of buffer 0 hold the whole sum, and block_squares (all blocks of the model) is complete on every rank. */
+/* A step: begin; stage_done as this rank's partial sums are complete in buffers 0 .. ; then finish, after which this rank's
+ * slices of buffer 0 hold the whole sum, and block_squares (all blocks of the model) is complete on every rank. */
 void lk__reduce_begin(struct lk__reduce *, double *block_squares);
 int lk__reduce_stage_done(struct lk__reduce *, uint32_t stage, struct lk_err *);
 int lk__reduce_finish(struct lk__reduce *, const struct lk_embedding_rows *, struct lk_err *);
 /* After this rank has written its slices of the weights: all have all of them. */
 int lk__reduce_weights_ready(struct lk__reduce *, struct lk_err *);
-/* Bytes that open takes on this rank, for the memory plan: gradients, weights (this rank's share where they are shared), and what
- * messages need. */
+/* Bytes that open takes on this rank, for the memory plan: gradients, weights (this rank's share where they are shared),
+ * and what messages need. */
 void lk__reduce_bytes(const struct lk__shards *, bool shared, uint32_t grains, const uint32_t *bounds, uint32_t buffers,
                       uint64_t *weights_bytes, uint64_t *gradient_bytes);
 
@@ -107,7 +110,7 @@ struct lk__engine {
     struct lk_embedding_gradient *embedding;
     struct lk__shards shards;
     struct lk__reduce *reduce;
-    uint32_t *bounds; /* (ranks + 1): grains of each rank */
+    uint32_t *bounds;        /* (ranks + 1): grains of each rank */
     struct lk__range grains; /* of this rank */
     struct lk__unit *units;
     uint32_t unit_count, buffer_count;
@@ -133,8 +136,8 @@ int lk__engine_open(struct lk__engine *, const struct lk_run_config *, const str
 void lk__engine_close(struct lk__engine *);
 /* A state for this engine: its weights are the engine's, its moments this rank's slices. */
 int lk__engine_state(struct lk__engine *, struct lk_state *, struct lk_err *);
-/* Loss and gradient (of this rank's slices, in buffers[0]) of the batch that starts at state->samples; changes nothing in the state.
- * Collective; fails on all ranks alike. */
+/* Loss and gradient (of this rank's slices, in buffers[0]) of the batch that starts at state->samples; changes nothing in
+ * the state. Collective; fails on all ranks alike. */
 int lk__engine_gradient(struct lk__engine *, const struct lk_state *, struct lk_ledger_row *row, struct lk_err *);
 /* The optimizer's update; row->step, learning_rate are filled. Collective; it fails only with the transport. */
 int lk__engine_update(struct lk__engine *, struct lk_state *, struct lk_ledger_row *row, struct lk_err *);
@@ -172,8 +175,8 @@ int lk__saver_open(struct lk_store *, const char *run, uint32_t keep, struct lk_
 /* One of a state's arrays (local: this rank's slices only) as a blob that all ranks write together. Collective. */
 int lk__put_array_together(struct lk_store *, struct lk_comm *, const struct lk_state *, const float *array, bool local,
                            struct lk_root *out, struct lk_err *);
-/* Starts; the state must not change until lk__saver_wait has returned on all ranks. record: the run's record, updated in the same
- * transaction (stolen; NULL on other ranks than 0). */
+/* Starts; the state must not change until lk__saver_wait has returned on all ranks. record: the run's record, updated in
+ * the same transaction (stolen; NULL on other ranks than 0). */
 int lk__saver_start(struct lk__saver *, const struct lk_state *, uint32_t step, json_t *record, struct lk_err *);
 /* Waits; *saved (may be NULL) is true when a checkpoint was finished since the last wait, described in *out. */
 int lk__saver_wait(struct lk__saver *, bool *saved, struct lk_checkpoint *out, struct lk_err *);

@@ -1,5 +1,5 @@
-/* Evaluation: the held-out sequences in order (docs/numerics.md, section 7). How many are done at once, and by which rank, changes no
- * bit. */
+/* Evaluation: the held-out sequences in order (docs/numerics.md, section 7). How many are done at once, and by which rank,
+ * changes no bit. */
 #include "engine.h"
 
 /* Text bytes behind the targets of the first `tokens` targets of the stream; 0 when it can't be told. */
@@ -106,7 +106,8 @@ static int gather(const struct lk__evaluation *e, struct buffers *b, uint64_t n,
 int lk__evaluate(const struct lk__evaluation *e, uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     uint64_t n = sequences_to_do(e->dataset, e->context, sequences), targets = 0, covered = 0;
-    size_t rows = (size_t)e->at_once * e->context, ranks = (size_t)lk_comm_ranks(e->comm), rank = (size_t)lk_comm_rank(e->comm);
+    size_t rows = (size_t)e->at_once * e->context, ranks = (size_t)lk_comm_ranks(e->comm),
+           rank = (size_t)lk_comm_rank(e->comm);
     struct lk_err why = {0};
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");
     struct buffers b = {.inputs = lk_alloc(rows * 4),

@@ -1,5 +1,5 @@
-/* Ranks as threads of one process, with a network that delivers late and in any order it likes between pairs of ranks (in order
- * within one). Only tests include this. */
+/* Ranks as threads of one process, with a network that delivers late and in any order it likes between pairs of ranks (in
+ * order within one). Only tests include this. */
 #ifndef LK_TRAIN_FAKE_COMM_H
 #define LK_TRAIN_FAKE_COMM_H
 #include "base/testing.h"
@@ -122,8 +122,8 @@ static inline int fake_test(struct lk_comm *c, struct lk_transfer **t, bool wait
 static inline int fake_share(struct lk_comm *c, size_t bytes, struct lk_shared *out, struct lk_err *err) {
     struct fake_net *n = fake_net_of(c);
     (void)err;
-    *out = (struct lk_shared){
-        .mine = lk_calloc(1, bytes), .bytes = bytes, .all = lk_calloc((size_t)n->ranks, sizeof(void *))};
+    *out =
+        (struct lk_shared){.mine = lk_calloc(1, bytes), .bytes = bytes, .all = lk_calloc((size_t)n->ranks, sizeof(void *))};
     pthread_mutex_lock(&n->lock);
     n->memory[c->rank] = out->mine;
     fake_meet(n);

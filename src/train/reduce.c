@@ -1,7 +1,8 @@
-/* The sum of all ranks' gradients: a reduce-scatter that keeps the grains' tree. Each rank keeps its partial sums (nodes of the tree)
- * where they are; the owner of a slice adds all ranks' partial sums of it in the tree's order, as soon as a stage of the backward pass
- * is complete everywhere. On one machine it reads them in the other ranks' memory, otherwise from messages. Weights are gathered
- * (or, in shared memory, simply there) after the update. Why no bit depends on any of it: README.md. */
+/* The sum of all ranks' gradients: a reduce-scatter that keeps the grains' tree. Each rank keeps its partial sums (nodes of
+ * the tree) where they are; the owner of a slice adds all ranks' partial sums of it in the tree's order, as soon as a stage
+ * of the backward pass is complete everywhere. On one machine it reads them in the other ranks' memory, otherwise from
+ * messages. Weights are gathered (or, in shared memory, simply there) after the update. Why no bit depends on any of it:
+ * README.md. */
 #include "reduce.h"
 
 #include <string.h>
@@ -13,7 +14,8 @@ static int list_partials(struct lk__reduce *r, uint32_t grains, const uint32_t *
     struct lk__tree tree;
     struct lk_tree_step steps[LK__TREE_DEPTH];
     uint32_t count = 0, made = 0;
-    for (int k = 0; k < r->ranks; k++) count += lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
+    for (int k = 0; k < r->ranks; k++)
+        count += lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
     if (count > LK_TREE_SOURCES)
         return lk_fail(err, LK_EUNSUPPORTED, "%d ranks make %u partial sums of %u grains, more than %d", r->ranks, count,
                        grains, LK_TREE_SOURCES);
@@ -84,7 +86,8 @@ static int take_memory(struct lk__reduce *r, struct lk_err *err) {
     } else if (code == LK_EUNSUPPORTED) {
         r->weights = lk_calloc(1, weights);
         r->memory.mine = lk_calloc(1, memory_bytes(r, r->rank));
-        code = r->weights && r->memory.mine ? lk__messages_open(r, err) : lk_fail(err, LK_ENOMEM, "no memory for gradients");
+        code =
+            r->weights && r->memory.mine ? lk__messages_open(r, err) : lk_fail(err, LK_ENOMEM, "no memory for gradients");
     }
     if (code) return lk_fail_prefix(err, code, "%u gradient buffers and weights of %zu MB", r->buffers, weights / 1000000);
     for (uint32_t i = 0; i < r->buffers; i++) r->own[i] = (float *)r->memory.mine + i * l->floats;
@@ -109,7 +112,8 @@ int lk__reduce_open(struct lk_comm *comm, struct lk_math *math, const struct lk_
     if (code && err) mine = *err;
     code = lk_comm_agree(comm, "opening the reduction", code, &mine);
     if (!code) {
-        size_t *offsets = lk_alloc((ranks + 1) * sizeof *offsets); /* small enough never to fail in practice, and then all end */
+        size_t *offsets =
+            lk_alloc((ranks + 1) * sizeof *offsets); /* small enough never to fail in practice, and then all end */
         if (!offsets) code = lk_fail(&mine, LK_ENOMEM, "no memory for the reduction");
         for (size_t k = 0; k <= ranks && !code; k++) offsets[k] = k * sizeof *r->about;
         if (!code) {
@@ -268,8 +272,8 @@ static int finish_table(struct lk__reduce *r, const struct lk_embedding_rows *mi
             int code = k == r->rank ? LK_OK : lk_comm_wait_mark(r->comm, "touched rows", k, mark, err);
             if (code) return code;
             if (k == r->rank) continue;
-            r->rows[k] = lk_embedding_rows_at((char *)r->memory.all[k] + rows_offset(r, k), l->config.width,
-                                              r->about[k][1]);
+            r->rows[k] =
+                lk_embedding_rows_at((char *)r->memory.all[k] + rows_offset(r, k), l->config.width, r->about[k][1]);
         }
     }
     if (end > table->begin + elements) end = table->begin + elements;

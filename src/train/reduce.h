@@ -23,16 +23,16 @@ struct lk__reduce {
     /* A rank's memory: its gradients, then its list of touched rows. */
     struct lk_shared memory, weights_memory;
     float *weights;
-    float **own;            /* (buffers) */
-    uint64_t (*about)[2];   /* (ranks): buffers, tokens */
+    float **own;                    /* (buffers) */
+    uint64_t (*about)[2];           /* (ranks): buffers, tokens */
     struct lk_embedding_rows *rows; /* (ranks), while finishing */
 
     /* A step. Marks ascend: begun is the one before its first stage, a stage's is begun + 1 + stage. */
     uint64_t begun;
-    uint32_t *order;  /* regions by stage */
+    uint32_t *order;          /* regions by stage */
     uint32_t started, summed; /* of order: gradients complete here; summed over all ranks */
     double *squares;
-    uint32_t *packed; /* blocks by rank, region, place */
+    uint32_t *packed;  /* blocks by rank, region, place */
     size_t *packed_at; /* (ranks + 1): where each rank's begin */
     double *packed_squares;
 

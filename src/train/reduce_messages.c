@@ -1,5 +1,5 @@
-/* The reduction where ranks see no memory of each other: partial sums, touched rows and weights as messages. Between two ranks they
- * are begun in one order: regions by stage, then places; then rows; then weights. */
+/* The reduction where ranks see no memory of each other: partial sums, touched rows and weights as messages. Between two
+ * ranks they are begun in one order: regions by stage, then places; then rows; then weights. */
 #include "reduce.h"
 
 #include <string.h>
@@ -120,7 +120,8 @@ int lk__messages_finish(struct lk__reduce *r, struct lk_err *err) {
     return code;
 }
 
-/* --- Touched rows: tokens, grains, then whole rows, even where a slice has only a part of the first and the last one ------ */
+/* --- Touched rows: tokens, grains, then whole rows, even where a slice has only a part of the first and the last one
+ * ------ */
 
 static size_t rows_bytes(uint32_t count, uint32_t width) {
     return (size_t)count * (2 * sizeof(uint32_t) + width * sizeof(float));
@@ -155,7 +156,8 @@ static int take_rows(struct lk__reduce *r, struct lk_err *err) {
         if (k == r->rank) continue;
         m->row_buffers[k] = lk_alloc(rows_bytes(out, width));
         m->row_buffers[r->ranks + k] = lk_alloc(rows_bytes(in, width));
-        if (!m->row_buffers[k] || !m->row_buffers[r->ranks + k]) return lk_fail(err, LK_ENOMEM, "no memory for touched rows");
+        if (!m->row_buffers[k] || !m->row_buffers[r->ranks + k])
+            return lk_fail(err, LK_ENOMEM, "no memory for touched rows");
         if (in > most) most = in;
     }
     if (most <= m->identity_count) return LK_OK;
@@ -177,7 +179,8 @@ int lk__messages_rows(struct lk__reduce *r, const struct lk_embedding_rows *mine
     }
     int code = lk_comm_gather_all(r->comm, "numbers of touched rows", m->counts, m->offsets, err);
     if (code) return code;
-    if ((code = lk_comm_agree(r->comm, "touched rows", take_rows(r, &why), &why))) return lk_fail(err, code, "%s", why.message);
+    if ((code = lk_comm_agree(r->comm, "touched rows", take_rows(r, &why), &why)))
+        return lk_fail(err, code, "%s", why.message);
     for (int k = 0; k < r->ranks && !code; k++) {
         uint32_t in = m->counts[k * r->ranks + r->rank];
         char *buffer = m->row_buffers[r->ranks + k];
@@ -194,7 +197,8 @@ int lk__messages_rows(struct lk__reduce *r, const struct lk_embedding_rows *mine
         if (k == r->rank || !out) continue;
         rows_of(r, mine, k, &from, &to);
         pack_rows(mine, from, out, width, m->row_buffers[k]);
-        code = lk_comm_send(r->comm, "touched rows", k, m->row_buffers[k], rows_bytes(out, width), &m->others[2 * k + 1], err);
+        code =
+            lk_comm_send(r->comm, "touched rows", k, m->row_buffers[k], rows_bytes(out, width), &m->others[2 * k + 1], err);
     }
     for (int k = 0; k < r->ranks && !code; k++) code = wait_all(r, &m->others[2 * k], 1, err);
     return code;
@@ -212,8 +216,8 @@ int lk__messages_weights(struct lk__reduce *r, struct lk_err *err) {
             struct lk_transfer **pair = &m->others[(i * ranks + (size_t)k) * 2];
             if (k == r->rank) continue;
             if (slice(region, k))
-                code = lk_comm_receive(r->comm, "weights", k, r->weights + region->cuts[k], slice(region, k) * sizeof(float),
-                                       &pair[0], err);
+                code = lk_comm_receive(r->comm, "weights", k, r->weights + region->cuts[k],
+                                       slice(region, k) * sizeof(float), &pair[0], err);
             if (!code && slice(region, r->rank))
                 code = lk_comm_send(r->comm, "weights", k, r->weights + region->cuts[r->rank],
                                     slice(region, r->rank) * sizeof(float), &pair[1], err);

@@ -1,5 +1,5 @@
-/* Ranks, boundaries, ways and orders of arrival change no bit: random cases against the tree written naively, each rank a thread on a
- * network that delivers as it likes. */
+/* Ranks, boundaries, ways and orders of arrival change no bit: random cases against the tree written naively, each rank a
+ * thread on a network that delivers as it likes. */
 #include "model/testing.h"
 #include "train/engine.h"
 #include "train/fake_comm.h"
@@ -62,7 +62,8 @@ static void expect(struct job *j, struct lk_math *math) {
         lk_embedding_rows_finish(math, l->config.width, &rows, 1, 0, table->count, l->head < 0, out + table->offset);
         size_t block = 0;
         for (size_t i = 0; i < l->tensor_count; i++) {
-            lk_block_squares(math, l->tensors[i].count, out + l->tensors[i].offset, j->squares + (size_t)s * one.blocks + block);
+            lk_block_squares(math, l->tensors[i].count, out + l->tensors[i].offset,
+                             j->squares + (size_t)s * one.blocks + block);
             block += (l->tensors[i].count + LK_BLOCK - 1) / LK_BLOCK;
         }
         assert_int_equal(block, one.blocks);
@@ -249,7 +250,8 @@ static double slowest(uint32_t grains, uint32_t ranks, const uint32_t *bounds, d
     *sums = 0;
     for (uint32_t k = 0; k < ranks; k++) {
         uint32_t n = lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
-        double compute = (bounds[k + 1] - bounds[k]) * grain, traffic = n * sum, cost = compute > traffic ? compute : traffic;
+        double compute = (bounds[k + 1] - bounds[k]) * grain, traffic = n * sum,
+               cost = compute > traffic ? compute : traffic;
         worst = cost > worst ? cost : worst;
         *sums += n;
     }
@@ -284,8 +286,8 @@ static void boundaries_are_the_best_there_are(void **state) {
                 try_all(grains, ranks, trial, 1, 1, sums[i], &best, &fewest);
                 /* The search gives no rank more than twice its even share, which costs nothing where computing does. */
                 if (sums[i] <= 1 && (cost != best || count != fewest))
-                    fail_msg("%u grains, %u ranks, %g: %g with %u sums; there is %g with %u", grains, ranks, sums[i], cost, count,
-                             best, fewest);
+                    fail_msg("%u grains, %u ranks, %g: %g with %u sums; there is %g with %u", grains, ranks, sums[i], cost,
+                             count, best, fewest);
             }
     uint32_t bounds[65];
     OK(lk__share_grains(8, 4, 1, 0.1, bounds, &test_err)); /* whole subtrees where they can */

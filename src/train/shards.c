@@ -1,5 +1,6 @@
-/* Which rank sums and updates which elements: slices of regions, on the boundaries of blocks (ZeRO, Rajbhandari et al. 2020, stage
- * 1). Nothing here changes a bit: every element is summed, scaled and updated by exactly one rank, in the contract's order. */
+/* Which rank sums and updates which elements: slices of regions, on the boundaries of blocks (ZeRO, Rajbhandari et al.
+ * 2020, stage 1). Nothing here changes a bit: every element is summed, scaled and updated by exactly one rank, in the
+ * contract's order. */
 #include "engine.h"
 
 static size_t blocks_of(const struct lk_tensor *t) {

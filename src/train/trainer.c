@@ -1,4 +1,5 @@
-/* The loop of a run from where it was opened to its end. All ranks go through it together; rank 0 keeps record and ledger. */
+/* The loop of a run from where it was opened to its end. All ranks go through it together; rank 0 keeps record and ledger.
+ */
 #include "trainer.h"
 
 #include "lockstep/progress.h"

@@ -37,7 +37,8 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     int code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, &t->plan, &mine);
     if ((code = agree(t, "memory plan", code, &mine, err))) return code;
     if (t->hooks.plan && t->rank == 0) t->hooks.plan(t->hooks.arg, &t->run.config, &t->run.layout, &t->plan);
-    code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset, t->plan.micro_batch, err);
+    code =
+        lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset, t->plan.micro_batch, err);
     if (code) return code;
     code = lk__engine_state(&t->engine, &t->state, &mine);
     if (!code && t->rank == 0) code = lk__ledger_open(t->store, t->run.name, &t->ledger, &mine);
@@ -221,7 +222,8 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         int failed = load_one(t, &c.checkpoint, &why);
         if (!failed) break;
         if (t->rank == 0)
-            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message, c.checkpoint.step);
+            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message,
+                 c.checkpoint.step);
         bool damaged = failed == LK_ECORRUPT || failed == LK_ENOTFOUND;
         if (t->rank == 0 && damaged) {
             failed = lk__checkpoint_drop(t->store, t->run.name, &c.checkpoint, &why);
@@ -230,7 +232,8 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         code = agree(t, "checkpoint", failed, &why, err);
     }
     lk_free(list);
-    return code ? code : agree(t, "checkpoint", LK_OK, &mine, err); /* shared weights are complete when all have come here */
+    return code ? code
+                : agree(t, "checkpoint", LK_OK, &mine, err); /* shared weights are complete when all have come here */
 }
 
 /* All that ranks do together once rank 0 has the run (or has failed with code and *mine). */
@@ -242,8 +245,9 @@ static int open_together(struct lk_trainer *t, int code, struct lk_err *mine, st
 
 /* --- The three ways to open ------------------------------------------------------------------------------ */
 
-int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
-                      const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
+int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
+                      const struct lk_run_config *config, const struct lk_train_hooks *hooks, struct lk_trainer **out,
+                      struct lk_err *err) {
     struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
     struct lk_err mine = {0};
     json_t *old = NULL;
@@ -356,9 +360,12 @@ int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_com
     if (!code && t->rank == 0 && !(t->record = new_record(&t->run)))
         code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
     code = share_run(t, code, &mine, err);
-    if (!code) code = agree(t, "memory plan", lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, &mine), &mine, err);
     if (!code)
-        code = lk__engine_open(&t->engine, &t->run.config, &t->run.layout, math, t->comm, t->dataset, plan->micro_batch, err);
+        code = agree(t, "memory plan", lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, &mine), &mine,
+                     err);
+    if (!code)
+        code =
+            lk__engine_open(&t->engine, &t->run.config, &t->run.layout, math, t->comm, t->dataset, plan->micro_batch, err);
     if (!code) code = agree(t, "moments", lk__engine_state(&t->engine, &t->state, &mine), &mine, err);
     if (!code) code = measure(t, seconds, err);
     lk_trainer_free(t);

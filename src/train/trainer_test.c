@@ -85,7 +85,8 @@ static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
     OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
     snprintf(pid, sizeof pid, "by process %ld", (long)getpid());
     FAILS(lk_trainer_resume(world.store, world.math, NULL, "busy", NULL, &second, &test_err), LK_EBUSY, pid);
-    FAILS(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &second, &test_err), LK_EEXISTS, "run busy exists already");
+    FAILS(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &second, &test_err), LK_EEXISTS,
+          "run busy exists already");
     FAILS(lk_run_remove(world.store, "busy", &test_err), LK_EBUSY, "busy");
     assert_record(&world, "busy", "state", "running");
     lk_trainer_free(t);

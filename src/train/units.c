@@ -1,15 +1,17 @@
-/* How the grains of a batch are shared among ranks and cut into passes, and the tree over their gradients. None of it changes a bit
- * (docs/numerics.md, section 8; the proof is in README.md). */
+/* How the grains of a batch are shared among ranks and cut into passes, and the tree over their gradients. None of it
+ * changes a bit (docs/numerics.md, section 8; the proof is in README.md). */
 #include "engine.h"
 
-/* --- Nodes of the tree: (level, index) covers the grains [index 2^level, (index + 1) 2^level) that there are ------------ */
+/* --- Nodes of the tree: (level, index) covers the grains [index 2^level, (index + 1) 2^level) that there are ------------
+ */
 
 static uint64_t node_end(struct lk__node n, uint32_t grains) {
     uint64_t end = ((uint64_t)n.index + 1) << n.level;
     return end < grains ? end : grains;
 }
 
-/* The largest node that begins at `grain`, ends at or before `end` and has at most `most` grains (at least one is taken). */
+/* The largest node that begins at `grain`, ends at or before `end` and has at most `most` grains (at least one is taken).
+ */
 static struct lk__node largest_node(uint32_t grain, uint32_t end, uint32_t most, uint32_t grains) {
     struct lk__node n = {0, grain};
     for (;;) {
@@ -95,7 +97,8 @@ uint32_t lk__range_nodes(struct lk__range range, uint32_t grains, struct lk__nod
 /* What a rank with these grains takes: it computes them, and sends and sums its partial sums meanwhile. */
 static double cost_of(struct lk__range range, uint32_t grains, double grain_seconds, double sum_seconds) {
     struct lk__node nodes[LK__TREE_DEPTH];
-    double compute = (range.end - range.first) * grain_seconds, traffic = lk__range_nodes(range, grains, nodes) * sum_seconds;
+    double compute = (range.end - range.first) * grain_seconds,
+           traffic = lk__range_nodes(range, grains, nodes) * sum_seconds;
     return compute > traffic ? compute : traffic;
 }
 
@@ -108,8 +111,8 @@ static bool better(const struct cell *a, const struct cell *b) {
     return a->cost < b->cost || (a->cost == b->cost && a->sums < b->sums);
 }
 
-/* Dynamic programming over (ranks so far, grains so far). A rank gets its even share give or take WINDOW, or up to twice that share
- * where it is small: enough to reach any boundary that helps. */
+/* Dynamic programming over (ranks so far, grains so far). A rank gets its even share give or take WINDOW, or up to twice
+ * that share where it is small: enough to reach any boundary that helps. */
 #define WINDOW 64u
 int lk__share_grains(uint32_t grains, uint32_t ranks, double grain_seconds, double sum_seconds, uint32_t *bounds,
                      struct lk_err *err) {
