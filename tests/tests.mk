@@ -17,7 +17,8 @@ $(BUILD)/tests/%: tests/%.c $(LIB)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
 
 # The engine for aarch64, without any library; only where the cross compiler is.
-ARM64_C := $(filter src/math/% src/model/% src/cluster/comm.c src/cluster/comm_self.c src/train/engine.c src/train/units.c src/train/schedule.c,$(LIB_C)) $(NEON_BASE)
+ARM64_C := $(filter src/math/% src/model/% src/cluster/comm.c src/cluster/comm_self.c \
+  $(foreach f,engine units schedule shards reduce reduce_messages state,src/train/$f.c),$(LIB_C)) $(NEON_BASE)
 $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@mkdir -p $(BUILD)/arm64-train/include
 	@for h in jansson.h jansson_config.h; do ln -sf $$(find /usr/include -name $$h | head -n 1) $(BUILD)/arm64-train/include/; done
