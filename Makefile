@@ -115,9 +115,14 @@ bench: all
 	@bench/kernels.sh matmul $(shell nproc)
 	@bench/kernels.sh attention $(shell nproc)
 	@bench/tokenizer.sh
-## bench-peers: training steps and tokenizers beside PyTorch, tiktoken, tokenizers, gigatoken
+## bench-ranks: the gradient's sum over two ranks beside MPI_Allreduce, and training steps of one rank and of two
+bench-ranks: all
+	@bench/reduce.sh
+	@python3 bench/ranks_bench.py $(BUILD)/lockstep --peer no
+## bench-peers: training steps, ranks and tokenizers beside PyTorch, tiktoken, tokenizers, gigatoken
 bench-peers: all $(PEERS)/ready
 	@$(PEERS)/bin/python bench/train_bench.py $(BUILD)/lockstep
+	@$(PEERS)/bin/python bench/ranks_bench.py $(BUILD)/lockstep
 	@PEERS=$(PEERS)/bin/python bench/tokenizer.sh
 
 ## docs: write docs/commands.md anew from the commands' own tables
@@ -143,6 +148,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all unit clean demo docs install help test-peers bench bench-peers
+.PHONY: all unit clean demo docs install help test-peers bench bench-ranks bench-peers
 .SECONDARY:
 .DELETE_ON_ERROR:

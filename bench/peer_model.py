@@ -1,4 +1,4 @@
-"""The peer of bench/train_bench.py: full training steps (forward, backward, clip, AdamW) of a GPT-2 model in PyTorch on CPU.
+"""The peer of bench/train_bench.py, and the model of peer_ddp.py: full training steps (forward, backward, clip, AdamW) of a GPT-2 model in PyTorch on CPU.
 usage: peer_model.py NAME SEQUENCES CONTEXT STEPS [eager|compile]     prints seconds of each step, one a line"""
 import sys
 import time
@@ -43,21 +43,25 @@ class Model(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
-if __name__ == "__main__":
-    name, sequences, context, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    compiled = sys.argv[5:] == ["compile"]
-    torch.manual_seed(0)
-    shape = SHAPES[name]
-    model = Model(context=context, **shape)
+def train(model, run, vocabulary, sequences, context, steps):
+    """Yields the seconds of each step, after two to warm up (and to compile). run: the model, or what wraps it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    run = torch.compile(model) if compiled else model
-    x = torch.randint(0, shape["vocabulary"] - 100, (sequences, context))
+    x = torch.randint(0, vocabulary - 100, (sequences, context))
     y = x.roll(-1, 1)
-    for step in range(steps + 2):  # two to warm up (and to compile)
+    for step in range(steps + 2):
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         run(x, y).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step >= 2:
-            print(time.perf_counter() - began, flush=True)
+            yield time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    name, sequences, context, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    torch.manual_seed(0)
+    model = Model(context=context, **SHAPES[name])
+    run = torch.compile(model) if sys.argv[5:] == ["compile"] else model
+    for seconds in train(model, run, SHAPES[name]["vocabulary"], sequences, context, steps):
+        print(seconds, flush=True)
