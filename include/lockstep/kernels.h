@@ -169,8 +169,42 @@ void lk_init_normal(struct lk_math *, uint64_t seed, uint32_t tensor, double dev
 struct lk_peaks {
     double fma_flops_one, fma_flops_all; /* per second, one thread and the pool, by the chosen ISA */
     double read_bytes_one, read_bytes_all;
+    double copy_bytes_all; /* bytes copied; each is read once and written once */
 };
 void lk_math_measure(struct lk_math *, double seconds, struct lk_peaks *out);
+
+/* --- Profile: where the time goes, by kernel ------------------------------------------------------------- */
+#define LK_KERNEL_TABLE(X)                                                                                                 \
+    X(MATMUL_FORWARD, "matmul forward")                                                                                    \
+    X(MATMUL_INPUT, "matmul input gradient")                                                                               \
+    X(MATMUL_WEIGHT, "matmul weight gradient")                                                                             \
+    X(ATTENTION, "attention forward")                                                                                      \
+    X(ATTENTION_BACKWARD, "attention backward")                                                                            \
+    X(NORM, "norm forward")                                                                                                \
+    X(NORM_BACKWARD, "norm backward")                                                                                      \
+    X(ACTIVATION, "activation forward")                                                                                    \
+    X(ACTIVATION_BACKWARD, "activation backward")                                                                          \
+    X(ROTARY, "rotary and scaling")                                                                                        \
+    X(LOSS, "softmax and loss")                                                                                            \
+    X(EMBEDDING, "embedding")                                                                                              \
+    X(COLUMN_SUM, "bias and gain gradients")                                                                               \
+    X(SUMS, "sums of gradients, norm")                                                                                     \
+    X(OPTIMIZER, "optimizer")
+enum lk_kernel {
+#define X(name, text) LK_KERNEL_##name,
+    LK_KERNEL_TABLE(X)
+#undef X
+        LK_KERNELS
+};
+struct lk_kernel_time {
+    uint64_t calls, ns, idle_ns; /* idle: of all threads together, waiting for the others inside the call */
+    double operations, bytes;    /* of products and attention; what must at least be moved to and from memory */
+};
+/* Begins to measure (from zero); the cost is two clock readings a call, and nothing while it is off. */
+int lk_math_profile(struct lk_math *, struct lk_err *);
+/* (LK_KERNELS), or NULL when it is off. */
+const struct lk_kernel_time *lk_math_profiled(const struct lk_math *);
+const char *lk_kernel_name(enum lk_kernel);
 /* Runs every kernel on fixed inputs; the SHA-256 of all outputs, equal on all healthy machines, ISAs and thread counts. */
 struct lk_root;
 int lk_math_fingerprint(struct lk_math *, struct lk_root *out, struct lk_err *);

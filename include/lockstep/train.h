@@ -143,6 +143,7 @@ struct lk_train_hooks {
     void (*sample)(void *arg, struct lk_trainer *, uint32_t step);
     void (*warning)(void *arg, const char *message);
     bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */
+    struct lk_peaks peaks;   /* of all ranks together: kept beside the profile, when the math measures one */
 };
 /* Creates the run (its name must be free) or opens an existing one, takes its lock (held by a living process: LK_EBUSY),
  * makes the plan, loads the newest good checkpoint. The store, the math and the comm (NULL: this process alone) are

@@ -20,6 +20,13 @@ static void readable(json_t *record) {
     json_t *config = json_object_get(record, "config");
     for (size_t i = 0; i < count; i++)
         if (o[i].type == LK_O_F64) show_float(json_object_get(config, o[i].section), o[i].key);
+    json_t *profile = json_object_get(record, "profile"), *kernel;
+    show_float(profile, "peak_flops");
+    show_float(profile, "peak_bytes");
+    json_array_foreach(json_object_get(profile, "kernels"), count, kernel) {
+        show_float(kernel, "operations");
+        show_float(kernel, "bytes");
+    }
 }
 
 /* --- list
@@ -78,6 +85,40 @@ static void print_value(const char *key, const json_t *value) {
         printf("%-14s %lld\n", key, (long long)json_integer_value(value));
 }
 
+static double real(const json_t *object, const char *key) {
+    return json_number_value(json_object_get(object, key));
+}
+
+/* A kernel's share of the roofline: the least time that its operations and its bytes allow, over the time it took. */
+static double roofline(const json_t *kernel, double peak_flops, double peak_bytes) {
+    double compute = real(kernel, "operations") / peak_flops, memory = real(kernel, "bytes") / peak_bytes;
+    return (compute > memory ? compute : memory) / (real(kernel, "ns") * 1e-9);
+}
+
+static void print_profile(const json_t *profile) {
+    double steps = real(profile, "steps"), all = real(profile, "ns") * 1e-9, rest = all, threads = real(profile, "threads"),
+           flops = real(profile, "peak_flops"), bytes = real(profile, "peak_bytes"), idle_all = 0;
+    long long ranks = json_integer_value(json_object_get(profile, "ranks"));
+    size_t i;
+    json_t *k;
+    printf("\nprofile of %.0f step%s%s: %.4f s a step; peaks %.0f GFLOP/s, %.1f GB/s read\n", steps, steps == 1 ? "" : "s",
+           ranks > 1 ? " of rank 0" : "", all / steps, flops / 1e9, bytes / 1e9);
+    printf("%-26s %9s %10s %7s %9s %8s %9s %7s\n", "kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "roofline",
+           "idle");
+    json_array_foreach(json_object_get(profile, "kernels"), i, k) {
+        double s = real(k, "ns") * 1e-9, idle = real(k, "idle_ns") * 1e-9;
+        rest -= s;
+        idle_all += idle;
+        printf("%-26s %9lld %10.3f %6.1f%% %9.1f %8.1f %8.0f%% %6.1f%%\n", json_string_value(json_object_get(k, "name")),
+               (long long)json_integer_value(json_object_get(k, "calls")), 1e3 * s / steps, 100 * s / all,
+               real(k, "operations") / s / 1e9, real(k, "bytes") / s / 1e9, 100 * roofline(k, flops, bytes),
+               100 * idle / (s * threads));
+    }
+    printf("%-26s %9s %10.3f %6.1f%%%s\n", "elsewhere", "", 1e3 * rest / steps, 100 * rest / all,
+           ranks > 1 ? "   (the batch, touched rows, waiting for other ranks)" : "   (the batch, touched rows)");
+    printf("idle threads inside kernels: %.1f%% of all threads' time\n", 100 * idle_all / (all * threads));
+}
+
 int cmd_show_run(struct cmd_context *c, const char *name) {
     struct lk_err err = {0};
     json_t *record;
@@ -88,6 +129,7 @@ int cmd_show_run(struct cmd_context *c, const char *name) {
     if (cmd_json(c)) return cmd_print_json(record);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) print_value(keys[i], json_object_get(record, keys[i]));
     if (json_object_get(record, "error")) print_value("error", json_object_get(record, "error"));
+    if (json_object_get(record, "profile")) print_profile(json_object_get(record, "profile"));
     json_decref(record);
     return CMD_OK;
 }

@@ -12,7 +12,8 @@ struct view {
     struct cmd_context *c;
     struct lk_comm *comm;
     struct lk_progress progress;
-    double step_flops, peak_flops;
+    double step_flops;
+    struct lk_peaks peaks; /* of all ranks together */
     uint64_t batch_tokens;
     double recent_seconds; /* smoothed seconds a step */
     uint32_t first;
@@ -62,8 +63,9 @@ static void show_step(void *arg, const struct lk_ledger_row *row, uint32_t steps
     bool last = row->step == steps;
     lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  %.0f tokens/s  %.0f%% of peak%s%s%s", row->step, steps,
                      row->loss, (double)v->batch_tokens / v->recent_seconds,
-                     v->peak_flops > 0 ? 100 * v->step_flops / v->recent_seconds / v->peak_flops : 0, last ? "" : "  ",
-                     last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left), last ? "" : " left");
+                     v->peaks.fma_flops_all > 0 ? 100 * v->step_flops / v->recent_seconds / v->peaks.fma_flops_all : 0,
+                     last ? "" : "  ", last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left),
+                     last ? "" : " left");
 }
 
 static void show_eval(void *arg, const struct lk_eval_row *row) {
@@ -155,6 +157,7 @@ static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r
         }
     if (cmd_json(c)) add(r, "--json");
     if (cmd_flag(c, "--dry-run")) add(r, "--dry-run");
+    if (cmd_flag(c, "--profile")) add(r, "--profile");
     add(r, "--");
     for (int i = 0; i < c->argument_count; i++) add(r, c->arguments[i]);
     r->argv[r->count] = NULL;
@@ -232,20 +235,21 @@ static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err 
                                    : lk_store_open_blobs(cmd_store_url(c), &c->store, err);
 }
 
-/* The peak of all ranks at once. */
-static int measure_peak(struct view *v, struct lk_err *err) {
-    struct lk_peaks peaks = {0};
+/* The peaks of all ranks at once. */
+static int measure_peaks(struct view *v, struct lk_err *err) {
     int ranks = lk_comm_ranks(v->comm);
-    double *all = lk_calloc((size_t)ranks, sizeof *all);
+    struct lk_peaks *all = lk_calloc((size_t)ranks, sizeof *all);
     size_t *offsets = lk_calloc((size_t)ranks + 1, sizeof *offsets);
     int code = all && offsets ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to start");
     if ((code = lk_comm_agree(v->comm, "measuring", code, err)) == LK_OK) {
-        lk_math_measure(v->c->math, 0.2, &peaks);
-        all[lk_comm_rank(v->comm)] = peaks.fma_flops_all;
+        lk_math_measure(v->c->math, 0.2, &all[lk_comm_rank(v->comm)]);
         for (int k = 0; k <= ranks; k++) offsets[k] = (size_t)k * sizeof *all;
         code = lk_comm_gather_all(v->comm, "measuring", all, offsets, err);
     }
-    for (int k = 0; k < ranks && !code; k++) v->peak_flops += all[k];
+    for (int k = 0; k < ranks && !code; k++) {
+        v->peaks.fma_flops_all += all[k].fma_flops_all;
+        v->peaks.read_bytes_all += all[k].read_bytes_all;
+    }
     lk_free(all);
     lk_free(offsets);
     return code;
@@ -263,8 +267,10 @@ static int train_rank(struct view *v, const char *resume, const struct lk_run_co
                                    .warning = show_warning,
                                    .stop = stop};
     lk_progress_init(&v->progress, stderr);
-    int code = measure_peak(v, err);
+    int code = measure_peaks(v, err);
     if (code) return code;
+    hooks.peaks = v->peaks;
+    if (cmd_flag(c, "--profile") && (code = lk_math_profile(c->math, err))) return code;
     if (lk_comm_rank(v->comm) > 0)
         code = lk_trainer_join(c->store, c->math, v->comm, &hooks, &t, err);
     else if (resume)
@@ -336,6 +342,7 @@ const struct cmd cmd_train = {
     (const struct cmd_option[]){{"--resume", "RUN", "go on with a stopped or killed run"},
                                 {"--on", "local:N", "as N ranks (processes) on this machine; --threads is a rank's"},
                                 {"--dry-run", NULL, "print memory and time, store nothing"},
+                                {"--profile", NULL, "show where the time goes, by kernel; `runs show` has it afterwards"},
                                 {"--keys", NULL, "list all keys of CONFIG.ini with their defaults"},
                                 {NULL, NULL, NULL}},
     "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads and ranks, any instruction set\n"

@@ -36,7 +36,25 @@ static void forward_task(void *arg, size_t task, int thread) {
     job->math->k.attention_forward(a, sequence, head, i0, i1, lk__scratch(job->math, thread));
 }
 
+/* Visible (query, key) pairs of all query heads. */
+static double pairs(const struct lk_attention *a) {
+    double sum = 0;
+    for (uint32_t s = 0; s < a->sequences; s++)
+        for (uint32_t i = 0; i < a->queries; i++) {
+            uint32_t last = a->first + i;
+            sum += last + 1 - (a->document_start ? a->document_start[(size_t)s * (a->first + a->queries) + last] : 0);
+        }
+    return sum * a->heads;
+}
+/* Queries and outputs (`query_arrays` of them), keys and values (`key_arrays`), once each. */
+static double bytes(const struct lk_attention *a, int query_arrays, int key_arrays) {
+    double queries = (double)a->sequences * a->queries * a->heads * a->head_dim,
+           keys = (double)a->sequences * (a->first + a->queries) * a->kv_heads * a->head_dim;
+    return (query_arrays * queries + key_arrays * keys) * sizeof(float);
+}
+
 void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
+    LK_TIMED(math, ATTENTION, 4.0 * a->head_dim * pairs(a), bytes(a, 2, 2));
     check(math, a, false);
     uint32_t range = math->k.attention_query_tile;
     struct job job = {.math = math, .a = a, .ranges = ((size_t)a->queries + range - 1) / range};
@@ -52,6 +70,7 @@ static void backward_task(void *arg, size_t task, int thread) {
 
 void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const float *dout, size_t ld_dout,
                            float q_scale, float *dq, float *dk, float *dv) {
+    LK_TIMED(math, ATTENTION_BACKWARD, 10.0 * a->head_dim * pairs(a), bytes(a, 4, 4));
     LK_ASSERT(a->first == 0 && "lk_attention_backward: the whole sequence at once");
     check(math, a, true);
     struct job job = {

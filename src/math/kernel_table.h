@@ -68,10 +68,25 @@ struct lk_math {
     struct lk_arena memory;
     char *scratch; /* threads x scratch_bytes, in memory */
     size_t scratch_bytes;
+    struct lk_kernel_time *profile; /* (LK_KERNELS), or NULL: not measured */
 };
 /* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
 static inline void *lk__scratch(struct lk_math *m, int thread) {
     return m->scratch + (size_t)thread * m->scratch_bytes;
 }
+
+/* First in a driver: the rest of it counts as that kernel. Operations and bytes are worked out only when somebody measures.
+ */
+struct lk__timing {
+    struct lk_math *math; /* NULL: not measured */
+    enum lk_kernel kernel;
+    uint64_t ns, idle_ns;
+};
+struct lk__timing lk__timing_begin(struct lk_math *, enum lk_kernel, double operations, double bytes);
+void lk__timing_end(struct lk__timing *);
+#define LK_TIMED(math, kernel, operations, bytes)                                                                          \
+    struct lk__timing lk__timed __attribute__((cleanup(lk__timing_end))) = {0};                                            \
+    if (__builtin_expect((math)->profile != NULL, 0))                                                                      \
+    lk__timed = lk__timing_begin(math, LK_KERNEL_##kernel, operations, bytes)
 
 #endif

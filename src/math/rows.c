@@ -46,6 +46,7 @@ static void run_swiglu(const struct elements *e, size_t i, size_t n) {
     e->k->swiglu_forward(n, e->a + i, e->b + i, e->x + i);
 }
 void lk_swiglu_forward(struct lk_math *m, size_t n, const float *gate, const float *up, float *out) {
+    LK_TIMED(m, ACTIVATION, 0, 3.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_swiglu, .n = n, .a = gate, .b = up, .x = out});
 }
 static void run_swiglu_back(const struct elements *e, size_t i, size_t n) {
@@ -53,6 +54,7 @@ static void run_swiglu_back(const struct elements *e, size_t i, size_t n) {
 }
 void lk_swiglu_backward(struct lk_math *m, size_t n, const float *gate, const float *up, const float *dout, float *dgate,
                         float *dup) {
+    LK_TIMED(m, ACTIVATION_BACKWARD, 0, 5.0 * (double)(n) * sizeof(float));
     elements_run(m,
                  &(struct elements){.run = run_swiglu_back, .n = n, .a = gate, .b = up, .c = dout, .x = dgate, .y = dup});
 }
@@ -60,18 +62,21 @@ static void run_gelu(const struct elements *e, size_t i, size_t n) {
     e->k->gelu_forward(n, e->a + i, e->x + i);
 }
 void lk_gelu_forward(struct lk_math *m, size_t n, const float *x, float *out) {
+    LK_TIMED(m, ACTIVATION, 0, 2.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_gelu, .n = n, .a = x, .x = out});
 }
 static void run_gelu_back(const struct elements *e, size_t i, size_t n) {
     e->k->gelu_backward(n, e->a + i, e->b + i, e->x + i);
 }
 void lk_gelu_backward(struct lk_math *m, size_t n, const float *x, const float *dout, float *dx) {
+    LK_TIMED(m, ACTIVATION_BACKWARD, 0, 3.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_gelu_back, .n = n, .a = x, .b = dout, .x = dx});
 }
 static void run_add(const struct elements *e, size_t i, size_t n) {
     e->k->add(n, e->a + i, e->b + i, e->x + i);
 }
 void lk_add(struct lk_math *m, size_t n, const float *a, const float *b, float *out) {
+    LK_TIMED(m, SUMS, 0, 3.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_add, .n = n, .a = a, .b = b, .x = out});
 }
 static void run_zero(const struct elements *e, size_t i, size_t n) {
@@ -104,6 +109,7 @@ static void run_adamw(const struct elements *e, size_t i, size_t n) {
 }
 void lk_adamw_step(struct lk_math *m, const struct lk_adamw *adamw, size_t n, float *w, const float *g, float *m1,
                    float *v) {
+    LK_TIMED(m, OPTIMIZER, 0, 7.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_adamw, .n = n, .a = g, .x = w, .y = m1, .z = v, .adamw = adamw});
 }
 static void run_finite(const struct elements *e, size_t i, size_t n) {
@@ -121,6 +127,7 @@ static void run_squares(const struct elements *e, size_t from, size_t n) {
         e->sums[(from + i) / LK_BLOCK] = e->k->block_squares(smaller(LK_BLOCK, n - i), e->a + from + i);
 }
 void lk_block_squares(struct lk_math *m, size_t n, const float *x, double *sums) {
+    LK_TIMED(m, SUMS, 0, 1.0 * (double)(n) * sizeof(float));
     elements_run(m, &(struct elements){.run = run_squares, .n = n, .a = x, .sums = sums});
 }
 
@@ -183,6 +190,7 @@ static void run_norm(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_norm_forward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
                      float eps, float *y, float *mean, float *rstd) {
+    LK_TIMED(m, NORM, 0, 2.0 * (double)(rows * n) * sizeof(float));
     LK_ASSERT(!bias || mean);
     rows_run(m, &(struct rows){.run = run_norm,
                                .rows = rows,
@@ -202,6 +210,7 @@ static void run_norm_back(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_norm_backward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
                       const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
+    LK_TIMED(m, NORM_BACKWARD, 0, (3.0 + (dx_add != NULL) + (normalised != NULL)) * (double)(rows * n) * sizeof(float));
     rows_run(m, &(struct rows){.run = run_norm_back,
                                .rows = rows,
                                .n = n,
@@ -222,6 +231,7 @@ static void run_rope(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_rope(struct lk_math *m, size_t rows, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
              const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx) {
+    LK_TIMED(m, ROTARY, 0, 2.0 * (double)rows * heads * head_dim * sizeof(float));
     LK_ASSERT(head_dim % 2 == 0 && positions > 0);
     rows_run(m, &(struct rows){.run = run_rope,
                                .rows = rows,
@@ -241,6 +251,7 @@ static void run_scale(const struct rows *r, size_t row, size_t rows) {
     for (size_t i = row; i < row + rows; i++) r->k->scale(r->n, r->scalar, r->y + i * r->ld);
 }
 void lk_scale_rows(struct lk_math *m, size_t rows, size_t n, float scale, float *x, size_t ldx) {
+    LK_TIMED(m, ROTARY, 0, 2.0 * (double)(rows * n) * sizeof(float));
     rows_run(m, &(struct rows){.run = run_scale, .rows = rows, .n = n, .scalar = scale, .y = x, .ld = ldx});
 }
 
@@ -249,6 +260,7 @@ static void run_loss(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
                       float scale, bool gradient, float *loss) {
+    LK_TIMED(m, LOSS, 0, (gradient ? 2.0 : 1.0) * (double)(rows * vocab) * sizeof(float));
     rows_run(m, &(struct rows){.run = run_loss,
                                .rows = rows,
                                .n = vocab,
@@ -271,6 +283,7 @@ static void run_embed(const struct rows *r, size_t row, size_t rows) {
 }
 void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, const float *table,
               const float *positions_table, uint32_t positions, uint32_t first, float *out) {
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(rows * n) * sizeof(float));
     rows_run(m, &(struct rows){.run = run_embed,
                                .rows = rows,
                                .n = n,
@@ -299,8 +312,14 @@ static void columns_tile(void *arg, size_t tile, int thread) {
     c->k->column_sum(smaller(COLUMNS, c->n - j), c->y + j, c->ldy, c->factor ? c->factor + j : NULL, c->ld_factor, c->parts,
                      c->part_count, c->accumulate, c->out + j);
 }
+static double column_bytes(size_t n, const float *factor, const struct lk_row_part *parts, size_t part_count) {
+    double rows = 0;
+    for (size_t i = 0; i < part_count; i++) rows += (double)parts[i].rows;
+    return (factor ? 2.0 : 1.0) * rows * (double)n * sizeof(float);
+}
 void lk_column_sum(struct lk_math *m, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
                    const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out) {
+    LK_TIMED(m, COLUMN_SUM, 0, column_bytes(n, factor, parts, part_count));
     struct columns c = {&m->k, n, ldy, ld_factor, part_count, y, factor, parts, accumulate, out};
     lk_pool_run(m->pool, tiles_of(n, COLUMNS), columns_tile, &c);
 }

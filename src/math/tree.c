@@ -46,6 +46,8 @@ static void tree_tile(void *arg, size_t tile, int thread) {
 
 void lk_tree_add(struct lk_math *m, size_t n, const float *const *sources, size_t source_count,
                  const struct lk_tree_step *steps, float *out, double *squares) {
+    /* One source that is the result already is only read, for its squares. */
+    LK_TIMED(m, SUMS, 0, ((double)source_count + (source_count > 1 || sources[0] != out)) * (double)n * sizeof(float));
     LK_ASSERT(source_count >= 1 && source_count <= LK_TREE_SOURCES);
     struct job j = {&m->k, n, sources, source_count, steps, out, squares};
     lk_pool_run(m->pool, n / LK_BLOCK + (n % LK_BLOCK != 0), tree_tile, &j);

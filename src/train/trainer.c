@@ -24,11 +24,32 @@ static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
     return LK_OK;
 }
 
+/* Where the time went, for the record. 0 or, without memory, -1. */
+static int set_profile(struct lk_trainer *t) {
+    const struct lk_kernel_time *times = lk_math_profiled(t->math);
+    if (!times || !t->steps) return 0;
+    json_t *kernels = json_array();
+    for (int i = 0; i < LK_KERNELS; i++)
+        if (times[i].calls)
+            json_array_append_new(kernels,
+                                  json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "name", lk_kernel_name(i), "calls",
+                                            (json_int_t)times[i].calls, "ns", (json_int_t)times[i].ns, "idle_ns",
+                                            (json_int_t)times[i].idle_ns, "operations", lk_json_float(times[i].operations),
+                                            "bytes", lk_json_float(times[i].bytes)));
+    int ranks = lk_comm_ranks(t->comm);
+    return json_object_set_new(t->record, "profile",
+                               json_pack("{s:I, s:I, s:i, s:i, s:o, s:o, s:o}", "steps", (json_int_t)t->steps, "ns",
+                                         (json_int_t)(t->seconds * 1e9), "ranks", ranks, "threads",
+                                         lk_pool_threads(lk_math_pool(t->math)), "peak_flops",
+                                         lk_json_float(t->hooks.peaks.fma_flops_all / ranks), "peak_bytes",
+                                         lk_json_float(t->hooks.peaks.read_bytes_all / ranks), "kernels", kernels));
+}
+
 static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_err *err) {
     json_t *copy = NULL;
     int code = wait_saver(t, err);
     if (!code && t->rank == 0) {
-        bool set = !lk__trainer_set(t, "state", state) &&
+        bool set = !lk__trainer_set(t, "state", state) && !set_profile(t) &&
                    !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
         copy = set ? json_deep_copy(t->record) : NULL;
         if (!copy) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
@@ -87,6 +108,12 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     if (!code) code = lk__engine_update(&t->engine, &t->state, &row, err);
     if (code) return code;
     row.seconds = (double)(lk_clock_ns() - began) * 1e-9;
+    if (t->warm || c->steps == 1) {
+        t->seconds += row.seconds;
+        t->steps++;
+    } else if (lk_math_profiled(t->math)) /* the first step touches all memory for the first time */
+        lk_math_profile(t->math, NULL);
+    t->warm = true;
     if ((code = agree(t, "the ledger", t->rank == 0 ? lk__ledger_append(t->ledger, &row, err) : LK_OK, err))) return code;
     if (t->hooks.step && t->rank == 0) t->hooks.step(t->hooks.arg, &row, c->steps);
     if (c->eval_every && due(c->eval_every, row.step, c->steps)) code = evaluate(t, err);

@@ -18,6 +18,9 @@ struct lk_trainer {
     struct lk_plan plan;
     json_t *record; /* as it is to be written with the next checkpoint; other ranks keep what they were given */
     int lock;       /* rank 0 */
+    double seconds; /* of the steps since it was opened, but the first, and their number: for the profile */
+    uint32_t steps;
+    bool warm; /* a step has been made */
 };
 /* A record in a transaction of its own; creating: the name must be free. Rank 0. */
 int lk__trainer_put_record(struct lk_trainer *, bool creating, struct lk_err *);

@@ -1,0 +1,40 @@
+/* Where the time goes: drivers say what they are about to do, and are timed until they return. */
+#include "lockstep/progress.h"
+#include "math/kernel_table.h"
+
+#include <string.h>
+
+int lk_math_profile(struct lk_math *m, struct lk_err *err) {
+    if (!m->profile) m->profile = lk_alloc(LK_KERNELS * sizeof *m->profile);
+    if (!m->profile) return lk_fail(err, LK_ENOMEM, "no memory for a profile");
+    memset(m->profile, 0, LK_KERNELS * sizeof *m->profile);
+    return LK_OK;
+}
+
+const struct lk_kernel_time *lk_math_profiled(const struct lk_math *m) {
+    return m->profile;
+}
+
+const char *lk_kernel_name(enum lk_kernel kernel) {
+    static const char *const names[] = {
+#define X(name, text) text,
+        LK_KERNEL_TABLE(X)
+#undef X
+    };
+    return names[kernel];
+}
+
+struct lk__timing lk__timing_begin(struct lk_math *m, enum lk_kernel kernel, double operations, double bytes) {
+    struct lk_kernel_time *t = &m->profile[kernel];
+    t->calls++;
+    t->operations += operations;
+    t->bytes += bytes;
+    return (struct lk__timing){m, kernel, lk_clock_ns(), lk_pool_idle_ns(m->pool)};
+}
+
+void lk__timing_end(struct lk__timing *timing) {
+    if (!timing->math) return;
+    struct lk_kernel_time *t = &timing->math->profile[timing->kernel];
+    t->ns += lk_clock_ns() - timing->ns;
+    t->idle_ns += lk_pool_idle_ns(timing->math->pool) - timing->idle_ns;
+}
