@@ -63,6 +63,7 @@ int cmd_print_json(json_t *);
 int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);
+int cmd_doctor_bench(struct cmd_context *);
 int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-" or NULL: standard input */
 
 /* Fills the context from argv after the command's words; "--" ends the options, "-" is an argument. */

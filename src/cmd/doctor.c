@@ -52,6 +52,7 @@ static int doctor(struct cmd_context *c) {
     const char *names[8];
     int code = cmd_open_math(c);
     if (code) return code;
+    if (cmd_flag(c, "--bench")) return cmd_doctor_bench(c);
     cpu_name(cpu, sizeof cpu);
     lk_math_measure(c->math, 0.3, &p);
     if (self_test(c, &root, &err)) return cmd_fail(&err);
@@ -72,11 +73,12 @@ static int doctor(struct cmd_context *c) {
     printf("self-test    equal bits from all kernels\nfingerprint  %s\n", hex);
     return CMD_OK;
 }
-const struct cmd cmd_doctor = {"doctor",
-                               "",
-                               0,
-                               0,
-                               "Look at this machine: CPU, kernels, peaks, memory, self-test.",
-                               NULL,
-                               "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.",
-                               doctor};
+const struct cmd cmd_doctor = {
+    "doctor",
+    "",
+    0,
+    0,
+    "Look at this machine: CPU, kernels, peaks, memory, self-test.",
+    (const struct cmd_option[]){{"--bench", NULL, "measure the peaks and each kernel against them"}, {NULL, NULL, NULL}},
+    "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.",
+    doctor};
