@@ -23,8 +23,9 @@ extern char **environ;
 #define LOOK_MS  100                    /* how often stop is asked */
 #define START_MS 20                     /* the same until all ranks run */
 #define WAIT_NS  ((uint64_t)5000000000) /* a stop waits so long for ranks to come up and be able to take it */
-#define TERM_NS  ((uint64_t)2000000000) /* after a death mpirun has so long to end the others */
-#define KILL_NS  ((uint64_t)2700000000)
+#define RANKS_NS ((uint64_t)2700000000) /* after a death mpirun has so long to end the others (it takes 2.1 s), */
+#define KILL_NS  ((uint64_t)3700000000) /* and so long to end itself */
+#define SAME_NS  ((uint64_t)500000000)  /* deaths so close are one */
 
 struct member {
     pid_t process; /* 0 before it has told us */
@@ -48,8 +49,8 @@ struct launch {
     int bad;
     bool bad_left;
     int bad_status;
-    uint64_t bad_ns, stop_ns;
-    bool stop_sent, term_sent, kill_sent;
+    uint64_t bad_ns, stop_ns, child_ended_ns;
+    bool stop_sent, ranks_killed, kill_sent;
 };
 
 /* --- what mpirun is given -------------------------------------------------------------------------------- */
@@ -237,15 +238,16 @@ static void pass_stop(struct launch *x, uint64_t now) {
     x->stop_sent = true;
 }
 
-/* mpirun sees a death itself and ends the others; if it does not, we do. */
+/* mpirun sees a death itself and ends the others; if it does not, we do. No SIGTERM to mpirun: Open MPI 4.1 crashes when that
+ * comes while it is ending already. */
 static void end_rest(struct launch *x, uint64_t now) {
     if (x->bad < 0) return;
-    if (now - x->bad_ns > TERM_NS && !x->term_sent) {
-        kill(x->child, SIGTERM);
-        x->term_sent = true;
+    if (now - x->bad_ns > RANKS_NS && !x->ranks_killed) {
+        kill_ranks(x);
+        x->ranks_killed = true;
     }
     if (now - x->bad_ns > KILL_NS && !x->kill_sent) {
-        kill_ranks(x);
+        kill_ranks(x); /* some may have come since */
         kill(x->child, SIGKILL);
         x->kill_sent = true;
     }
@@ -268,6 +270,7 @@ static int run(struct launch *x, struct lk_err *err) {
         end_rest(x, now);
         look_at_ranks(x, x->known < x->l->ranks ? START_MS : LOOK_MS);
     }
+    x->child_ended_ns = lk_clock_ns();
     if (x->child_fd >= 0) close(x->child_fd);
     x->child_fd = -1;
     meet_ranks(x);
@@ -295,7 +298,9 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
         *status = x->bad_status;
         return LK_OK;
     }
-    if (!whole && (x->bad < 0 || !x->kill_sent)) {
+    /* When mpirun is killed the ranks are dead with it; one that died long before was the cause, whatever became of mpirun. */
+    bool rank_first = x->bad >= 0 && x->child_ended_ns > x->bad_ns + SAME_NS;
+    if (!whole && !rank_first) {
         int n = WTERMSIG(x->child_status);
         return lk_fail(err, LK_EIO, "mpirun was killed by signal %d (%s); the ranks were ended", n, strsignal(n));
     }
