@@ -115,6 +115,11 @@ bench: all
 	@bench/kernels.sh matmul $(shell nproc)
 	@bench/kernels.sh attention $(shell nproc)
 	@bench/tokenizer.sh
+## bench-check: count the instructions of fixed work (valgrind) and compare with bench/instructions.txt
+bench-check: all
+	@mkdir -p $(BUILD)/bench
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -o $(BUILD)/bench/instructions bench/instructions.c $(LIB) $(LDLIBS)
+	@bench/instructions.sh $(BUILD)/lockstep
 ## bench-ranks: the gradient's sum over two ranks beside MPI_Allreduce, and training steps of one rank and of two
 bench-ranks: all
 	@bench/reduce.sh
@@ -148,6 +153,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all unit clean demo docs install help test-peers bench bench-ranks bench-peers
+.PHONY: all unit clean demo docs install help test-peers bench bench-ranks bench-check bench-peers
 .SECONDARY:
 .DELETE_ON_ERROR:
