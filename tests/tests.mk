@@ -11,6 +11,9 @@ test-programs: all $(TESTS) $(CHECKERS)
 ## e2e: the end-to-end tests only; ONLY=cli runs those whose names hold that
 e2e: all $(CHECKERS)
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) ONLY=$(ONLY) tests/run.sh
+## test-ranks: 1 to 8 ranks through mpirun, every kill from N ranks resumed by M; about 10 minutes
+test-ranks: all $(CHECKERS)
+	@LOCKSTEP=$(abspath $(BUILD)/lockstep) tests/e2e/ranks_all.sh
 
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -25,7 +28,7 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
 	@cp $(BUILD)/arm64-train/tests/bare $@
-.PHONY: test test-programs e2e
+.PHONY: test test-programs e2e test-ranks
 
 ## check: floors, docs/commands.md, long files, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes

@@ -13,14 +13,6 @@ bad() {
     after=$(listing)
     [ "$before" = "$after" ] || not_ok "$1: the store is as it was" "$(diff <(echo "$before") <(echo "$after"))"
 }
-# flip FILE [OFFSET]: changes one bit (in the middle)
-flip() {
-    local at=${2:-$(($(stat -c %s "$1") / 2))} byte
-    chmod u+w "$1"
-    byte=$(od -An -tu1 -j"$at" -N1 "$1")
-    printf "\\$(printf %o $((byte ^ 4)))" | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
-}
-blob() { echo "$LOCKSTEP_STORE/blobs/${1:0:2}/${1:2}"; }
 
 bad "no store yet" 1 "store" "tokenizer (train|import)" -- "$LOCKSTEP" runs list
 [ ! -e store ] && ok "and none is made" || not_ok "and none is made"

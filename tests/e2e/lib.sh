@@ -4,22 +4,22 @@ set -u
 export LC_ALL=C
 : "${LOCKSTEP:?the path of the lockstep binary}"
 TOOLS=${TOOLS:-$(dirname "$LOCKSTEP")/tests} # what make builds of tests/*.c
-unset LOCKSTEP_ISA LOCKSTEP_MEMORY_BYTES
+unset LOCKSTEP_ISA LOCKSTEP_MEMORY_BYTES LOCKSTEP_SHARED_MEMORY LOCKSTEP_MPI OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 HERE=$(cd "$(dirname "$0")" && pwd)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-e2e.XXXXXX")
 export LOCKSTEP_STORE=$WORK/store
 trap 'kill $(jobs -p) 2>/dev/null; [ -z "${MOUNTED:-}" ] || umount "$MOUNTED"; chmod -R u+rwX "$WORK"; rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
-FAILED=0
+PASSED=0 FAILED=0
 
-ok() { echo "ok - $1"; }
+ok() { echo "ok - $1" && PASSED=$((PASSED + 1)); }
 not_ok() {
     echo "not ok - $1"
     shift
     [ $# -eq 0 ] || printf '%s\n' "$@" | head -c 4000 | sed 's/^/    /'
-    FAILED=1
+    FAILED=$((FAILED + 1))
 }
-finish() { exit $FAILED; }
+finish() { exit $((FAILED > 0)); }
 
 # check NAME COMMAND...: exits 0.
 check() {
@@ -50,7 +50,62 @@ field() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" | h
 run_field() { "$LOCKSTEP" runs show "$1" --json 2>/dev/null | field "$2"; }
 # All that must agree between two runs of one identity.
 result() { "$LOCKSTEP" runs show "$1" --json | grep -E '^  "(identity|step|train_loss|eval_loss|weights_root|state_root|dataset_root)"'; }
+# The rows of a run without what is allowed to differ.
+ledger() { "$LOCKSTEP" runs log "$1" --json | sed 's/,"seconds.*//'; }
 isas() { "$LOCKSTEP" doctor --json | sed -n '/"isas"/,/\]/s/^ *"\([a-z0-9]*\)",\{0,1\}$/\1/p'; }
+
+# waits until a run has got to a step, or is over: wait_step RUN STEP PID
+wait_step() {
+    local s
+    while kill -0 "$3" 2>/dev/null; do
+        s=$(run_field "$1" step)
+        [ -n "$s" ] && [ "$s" -ge "$2" ] && return 0
+        sleep 0.05
+    done
+    return 1
+}
+# flip FILE [BYTE]: changes one bit, by default in the middle
+flip() {
+    local at=${2:-$(($(stat -c %s "$1") / 2))} byte
+    chmod u+w "$1"
+    byte=$(od -An -tu1 -j"$at" -N1 "$1")
+    printf "\\$(printf %o $((byte ^ 4)))" | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
+}
+blob() { echo "$LOCKSTEP_STORE/blobs/${1:0:2}/${1:2}"; }
+
+# --- several ranks ---------------------------------------------------------------------------------------------------------
+have_ranks() { command -v mpirun >/dev/null && [ -e "$(dirname "$LOCKSTEP")/lockstep-mpi.so" ]; }
+# mpirun by hand; what --on local:N does by itself is set here
+mpi() {
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none \
+        mpirun --quiet --oversubscribe --bind-to none "$@"
+}
+# job NAME COMMAND...: in the background, as $pid; its output is in NAME.out and NAME.err. All its processes bear a mark.
+job() {
+    E2E_JOB=$WORK:$1 "${@:2}" >"$1.out" 2>"$1.err" </dev/null &
+    pid=$!
+}
+job_processes() { grep -lsz "^E2E_JOB=$WORK:$1\$" /proc/[0-9]*/environ | cut -d/ -f3; }
+# job_rank NAME RANK: the process of that rank
+job_rank() {
+    local p
+    for p in $(job_processes "$1"); do
+        grep -qsz "^OMPI_COMM_WORLD_RANK=$2\$" "/proc/$p/environ" && [ "$(readlink "/proc/$p/exe")" = "$LOCKSTEP" ] && echo "$p"
+    done | head -n 1
+}
+now_ms() { echo $(($(date +%s%N) / 1000000)); }
+# job_ends NAME MILLISECONDS: waits for $pid and for all processes of the job; $status is the command's, $took the time. Fails
+# (and ends them) when some are left.
+job_ends() {
+    local began left
+    began=$(now_ms)
+    while left=$(job_processes "$1") && [ -n "$left" ] && [ $(($(now_ms) - began)) -lt "$2" ]; do sleep 0.05; done
+    took=$(($(now_ms) - began))
+    [ -z "$left" ] || kill -9 $left 2>/dev/null
+    wait "$pid" 2>/dev/null
+    status=$?
+    [ -z "$left" ]
+}
 
 # text BYTES SEED: the same words on every machine (a linear congruential generator within doubles' integers)
 text() {
