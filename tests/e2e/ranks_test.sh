@@ -88,7 +88,7 @@ for victim in 1 0; do
     same $name
 done
 check "one process verifies what three ranks and two have made" "$LOCKSTEP" verify kill1 --sample 3
-begun launcher 2
+TMPDIR=$WORK begun launcher 2 # its folder stays
 kill -9 $pid
 if job_ends launcher 5000; then ok "the launcher killed: nobody is left after 5 s"; else not_ok "the launcher killed: nobody is left after 5 s"; fi
 echo "# ended after $took ms"
