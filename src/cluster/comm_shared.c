@@ -102,6 +102,11 @@ static int make_own(struct mapping *m, int rank, struct lk_err *err) {
     int fd = memfd_create("lockstep", MFD_CLOEXEC);
     if (fd < 0) return lk_fail(err, LK_EUNSUPPORTED, "memfd_create: %s", strerror(errno));
     t->fd = fd;
+    if (ftruncate(fd, (off_t)size) && errno == EFBIG)
+        return lk_fail(err, LK_ENOMEM,
+                       "the limit of files' size (ulimit -f) is below %llu shared bytes: raise it, or let the ranks exchange "
+                       "messages with LOCKSTEP_SHARED_MEMORY=no",
+                       (unsigned long long)t->bytes);
     if (ftruncate(fd, (off_t)size) || !(m->all[rank] = map(fd, size)) || populate(fd, m->all[rank], size))
         return lk_fail(err, LK_ENOMEM, "no memory for %llu shared bytes", (unsigned long long)t->bytes);
     t->cookie = lk_clock_ns() ^ (uint64_t)t->process << 40 ^ (uint64_t)(uintptr_t)m->all[rank];
