@@ -25,10 +25,19 @@ int lk_comm_open_self(struct lk_comm **out, struct lk_err *);
 /* The same ranks for another thread. Collective. Close it before the first one. */
 int lk_comm_dup(struct lk_comm *, struct lk_comm **out, struct lk_err *);
 void lk_comm_close(struct lk_comm *); /* collective, in agreement; NULL is allowed */
+/* The most ranks of a job. */
+#define LK_RANKS_MAX 1024
 int lk_comm_rank(const struct lk_comm *);
 int lk_comm_ranks(const struct lk_comm *);
 const char *lk_comm_engine(const struct lk_comm *); /* "self", "shared memory", "MPI": for people */
 bool lk_comm_shares(const struct lk_comm *);        /* lk_comm_share works: all ranks are on this machine */
+
+int lk_comm_ranks_here(const struct lk_comm *); /* ranks on this machine, this one included */
+/* After a failure that the ranks have not agreed on (the transport's, or one that lk_comm_break tells of) nobody can be
+ * told of it: every operation of any handle of this process fails at once instead of waiting, lk_comm_close waits for
+ * nobody, and the process should say why and end, so that whoever started the ranks ends the others. */
+bool lk_comm_broken(void);
+void lk_comm_break(const struct lk_comm *); /* alone: nothing */
 
 /* --- Together, small: blocks until done ------------------------------------------------------------------ */
 /* data: the bytes [offsets[r], offsets[r + 1]) are rank r's own before, and everyone has all of them after. offsets: ranks

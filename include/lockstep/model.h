@@ -2,6 +2,7 @@
  * and GPT-2 families. Numbers: docs/numerics.md. Names of tensors: Hugging Face's; order and shapes: docs/formats.md. */
 #ifndef LOCKSTEP_MODEL_H
 #define LOCKSTEP_MODEL_H
+#include "lockstep/comm.h"
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
 
@@ -124,7 +125,6 @@ uint32_t lk_embedding_rows_find(const struct lk_embedding_rows *,
 /* Combines the rows of all ranks, grains ascending from rank to rank; then, for the table's (vocab, width) elements [first,
  * first + count): table = rows + table (add) or table = rows with zeros elsewhere. Several callers may work on one list at
  * elements that are not the same. */
-#define LK_EMBEDDING_RANKS 1024
 void lk_embedding_rows_finish(struct lk_math *, uint32_t width, const struct lk_embedding_rows *, size_t ranks,
                               size_t first, size_t count, bool add, float *table);
 

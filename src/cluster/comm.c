@@ -1,6 +1,8 @@
 /* The public functions over an engine. */
 #include "cluster/comm.h"
 #include "lockstep/mem.h"
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 int lk__comm_ready(struct lk_comm **out, struct lk_err *err) {
@@ -20,14 +22,36 @@ int lk_comm_open_self(struct lk_comm **out, struct lk_err *err) {
     return code ? code : lk__comm_ready(out, err);
 }
 
+/* --- broken ---------------------------------------------------------------------------------------------- */
+
+static atomic_bool broken; /* of the process: its ranks are one job */
+
+bool lk_comm_broken(void) {
+    return atomic_load(&broken);
+}
+
+void lk_comm_break(const struct lk_comm *c) {
+    if (c->ranks > 1) atomic_store(&broken, true);
+}
+
+static int refuse(struct lk_err *err) {
+    return lk_fail(err, LK_EIO, "the ranks have lost each other after a failure");
+}
+
+/* --- handles --------------------------------------------------------------------------------------------- */
+
 int lk_comm_dup(struct lk_comm *c, struct lk_comm **out, struct lk_err *err) {
     *out = NULL;
+    if (lk_comm_broken()) return refuse(err);
     int code = c->ops->dup(c, out, err);
-    return code ? code : lk__comm_ready(out, err);
+    if (!code) code = lk__comm_ready(out, err);
+    if (code) lk_comm_break(c);
+    return code;
 }
 
 void lk_comm_close(struct lk_comm *c) {
     if (!c) return;
+    c->broken = lk_comm_broken();
     lk_free(c->offsets);
     lk_free(c->codes);
     c->ops->close(c);
@@ -42,12 +66,16 @@ int lk_comm_ranks(const struct lk_comm *c) {
 const char *lk_comm_engine(const struct lk_comm *c) {
     return c->ops->name;
 }
+int lk_comm_ranks_here(const struct lk_comm *c) {
+    return c->ranks_here;
+}
 bool lk_comm_shares(const struct lk_comm *c) {
     return c->ops->share != NULL;
 }
 
-/* One rank alone needs no number to be found. */
+/* A failed operation, which the others do not know of. One rank alone needs no number to be found. */
 static int named(const struct lk_comm *c, const char *name, int code, struct lk_err *err) {
+    if (code) lk_comm_break(c);
     if (!code || !err) return code;
     return c->ranks == 1 ? lk_fail_prefix(err, code, "%s", name) : lk_fail_prefix(err, code, "rank %d: %s", c->rank, name);
 }
@@ -62,6 +90,7 @@ int lk_comm_gather_all(struct lk_comm *c, const char *name, void *data, const si
     LK_ASSERT(offsets[0] == 0);
     for (int r = 0; r < c->ranks; r++) LK_ASSERT(offsets[r] <= offsets[r + 1]);
     LK_ASSERT(data || !offsets[c->ranks]);
+    if (lk_comm_broken()) return refuse(err);
     return named(c, name, c->ops->gather_all(c, data, offsets, err), err);
 }
 
@@ -73,6 +102,7 @@ static int broadcast_from(struct lk_comm *c, int from, void *data, size_t size, 
 
 int lk_comm_broadcast(struct lk_comm *c, const char *name, void *data, size_t size, struct lk_err *err) {
     LK_ASSERT(data || !size);
+    if (lk_comm_broken()) return refuse(err);
     return named(c, name, broadcast_from(c, 0, data, size, err), err);
 }
 
@@ -83,6 +113,7 @@ static int gather_codes(struct lk_comm *c, int code, struct lk_err *err) {
 }
 
 int lk_comm_barrier(struct lk_comm *c, const char *name, struct lk_err *err) {
+    if (lk_comm_broken()) return refuse(err);
     return named(c, name, gather_codes(c, LK_OK, err), err);
 }
 
@@ -90,15 +121,17 @@ int lk_comm_agree(struct lk_comm *c, const char *name, int code, struct lk_err *
     struct lk_err transport = {0}, told = {0};
     LK_ASSERT(err || !code);
     if (c->ranks == 1) return code;
+    if (lk_comm_broken()) return code ? code : refuse(err);
     int rc = gather_codes(c, code, &transport);
     int failed = 0;
     while (!rc && failed < c->ranks && !c->codes[failed]) failed++;
     if (!rc && failed == c->ranks) return LK_OK;
     if (!rc) {
-        if (failed == c->rank) memcpy(told.message, err->message, sizeof told.message);
+        if (failed == c->rank) snprintf(told.message, sizeof told.message, "%s", err->message);
         rc = broadcast_from(c, failed, told.message, sizeof told.message, &transport);
     }
     if (rc) { /* what we did wrong ourselves says more than that nobody heard of it */
+        lk_comm_break(c);
         if (code) return code;
         if (err) *err = transport;
         return named(c, name, rc, err);
@@ -115,6 +148,7 @@ static int start(struct lk_comm *c, const char *name, bool receive, int peer, vo
                  struct lk_transfer **out, struct lk_err *err) {
     LK_ASSERT(is_rank(c, peer) && peer != c->rank && (data || !size));
     *out = NULL;
+    if (lk_comm_broken()) return refuse(err);
     return named(c, name, c->ops->start(c, receive, peer, data, size, out, err), err);
 }
 
@@ -130,6 +164,7 @@ int lk_comm_receive(struct lk_comm *c, const char *name, int from, void *data, s
 
 int lk_comm_test(struct lk_comm *c, struct lk_transfer **t, bool wait, struct lk_err *err) {
     if (!*t) return LK_OK;
+    if (lk_comm_broken()) return refuse(err);
     return named(c, wait ? "waiting for a transfer" : "asking for a transfer", c->ops->test(c, t, wait, err), err);
 }
 
@@ -140,7 +175,9 @@ int lk_comm_share(struct lk_comm *c, const char *name, size_t bytes, struct lk_s
     *out = (struct lk_shared){0};
     if (!c->ops->share)
         return lk_fail(err, LK_EUNSUPPORTED, "%s: these ranks share no memory, they talk over %s", name, c->ops->name);
-    return named(c, name, c->ops->share(c, bytes, out, err), err);
+    if (lk_comm_broken()) return refuse(err);
+    int code = c->ops->share(c, bytes, out, err); /* agreed on, unless it broke something on the way */
+    return code && err ? lk_fail_prefix(err, code, "%s", name) : code;
 }
 
 void lk_comm_unshare(struct lk_comm *c, struct lk_shared *s) {
@@ -160,5 +197,6 @@ uint64_t lk_comm_marked(struct lk_comm *c, int rank) {
 
 int lk_comm_wait_mark(struct lk_comm *c, const char *name, int rank, uint64_t value, struct lk_err *err) {
     LK_ASSERT(c->ops->wait_mark && is_rank(c, rank));
+    if (lk_comm_broken()) return refuse(err);
     return named(c, name, c->ops->wait_mark(c, rank, value, err), err);
 }

@@ -26,9 +26,10 @@ struct lk_comm_ops {
 struct lk_comm {
     const struct lk_comm_ops *ops;
     int rank, ranks;
-    bool one_machine; /* as far as the engine knows */
-    size_t *offsets;  /* (ranks + 1): comm.c's, so that nothing small can fail for want of memory later */
-    int32_t *codes;   /* (ranks) */
+    int ranks_here;  /* on this machine, as far as the engine knows */
+    bool broken;     /* set before close: waits for nobody */
+    size_t *offsets; /* (ranks + 1): comm.c's, so that nothing small can fail for want of memory later */
+    int32_t *codes;  /* (ranks) */
 };
 
 int lk__comm_self_open(struct lk_comm **out, struct lk_err *);
@@ -40,7 +41,7 @@ int lk__comm_ready(struct lk_comm **out, struct lk_err *);
 
 /* The MPI engine is a shared object of its own (lockstep-mpi.so), so that only ranks load MPI; this is its one symbol. abi:
  * that of the program that loads it; another one is refused. */
-#define LK__COMM_ABI 1
+#define LK__COMM_ABI 2
 typedef int lk__comm_mpi_open_fn(unsigned abi, struct lk_comm **out, struct lk_err *);
 /* Where the shared object is; *path: lk_free. LK_EUNSUPPORTED with what to do when it is nowhere. */
 int lk__comm_mpi_find(char **path, struct lk_err *);

@@ -160,7 +160,7 @@ static void mpi_close(struct lk_comm *c) {
     struct mpi *m = (struct mpi *)c;
     bool last = atomic_fetch_sub(&handles, 1) == 1;
     /* Both wait for all ranks; after a failure they would wait for ever. */
-    if (!atomic_load(&failed)) {
+    if (!atomic_load(&failed) && !c->broken) {
         MPI_Comm_free(&m->comm);
         if (last) MPI_Finalize();
     }
@@ -194,7 +194,7 @@ static int on_one_machine(struct mpi *m, struct lk_err *err) {
     int code = check(MPI_Comm_split_type(m->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here), "MPI_Comm_split", err);
     if (!code) code = check(MPI_Comm_size(here, &n), "MPI_Comm_size", err);
     if (!code) code = check(MPI_Comm_free(&here), "MPI_Comm_free", err);
-    m->c.one_machine = n == m->c.ranks;
+    m->c.ranks_here = n;
     return code;
 }
 

@@ -99,7 +99,7 @@ static int open_mpi(struct lk_comm **out, struct lk_err *err) {
 /* Every rank has to want it, and all have to be on one machine. */
 static int all_want_to_share(struct lk_comm *c, bool *out, struct lk_err *err) {
     const char *asked = getenv("LOCKSTEP_SHARED_MEMORY");
-    bool mine = c->one_machine && !(asked && strcmp(asked, "no") == 0);
+    bool mine = c->ranks_here == c->ranks && !(asked && strcmp(asked, "no") == 0);
     for (int r = 0; r <= c->ranks; r++) c->offsets[r] = (size_t)r * sizeof *c->codes;
     c->codes[c->rank] = mine;
     int code = lk_comm_gather_all(c, "start", c->codes, c->offsets, err);

@@ -75,7 +75,7 @@ static const struct lk_comm_ops ops = {.name = "self",
 int lk__comm_self_open(struct lk_comm **out, struct lk_err *err) {
     struct self *s = lk_calloc(1, sizeof *s);
     if (!s) return lk_fail(err, LK_ENOMEM, "out of memory");
-    s->c = (struct lk_comm){.ops = &ops, .ranks = 1, .one_machine = true};
+    s->c = (struct lk_comm){.ops = &ops, .ranks = 1, .ranks_here = 1};
     *out = &s->c;
     return LK_OK;
 }

@@ -103,10 +103,11 @@ static int make_own(struct mapping *m, int rank, struct lk_err *err) {
     if (fd < 0) return lk_fail(err, LK_EUNSUPPORTED, "memfd_create: %s", strerror(errno));
     t->fd = fd;
     if (ftruncate(fd, (off_t)size) && errno == EFBIG)
-        return lk_fail(err, LK_ENOMEM,
-                       "the limit of files' size (ulimit -f) is below %llu shared bytes: raise it, or let the ranks exchange "
-                       "messages with LOCKSTEP_SHARED_MEMORY=no",
-                       (unsigned long long)t->bytes);
+        return lk_fail(
+            err, LK_ENOMEM,
+            "the limit of files' size (ulimit -f) is below %llu shared bytes: raise it, or let the ranks exchange "
+            "messages with LOCKSTEP_SHARED_MEMORY=no",
+            (unsigned long long)t->bytes);
     if (ftruncate(fd, (off_t)size) || !(m->all[rank] = map(fd, size)) || populate(fd, m->all[rank], size))
         return lk_fail(err, LK_ENOMEM, "no memory for %llu shared bytes", (unsigned long long)t->bytes);
     t->cookie = lk_clock_ns() ^ (uint64_t)t->process << 40 ^ (uint64_t)(uintptr_t)m->all[rank];
@@ -119,11 +120,11 @@ static int map_other(struct mapping *m, int rank, struct lk_err *err) {
     char path[64];
     struct stat about;
     snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)t->process, (long long)t->fd);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* in another namespace it may be anything */
     if (fd < 0)
         return lk_fail(err, LK_EUNSUPPORTED, "cannot open the memory of rank %d (%s): %s", rank, path, strerror(errno));
     size_t size = mapped_bytes(t->bytes);
-    bool right = fstat(fd, &about) == 0 && about.st_size == (off_t)size;
+    bool right = fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_size == (off_t)size;
     if (right) m->all[rank] = map(fd, size);
     close(fd);
     if (!right) return lk_fail(err, LK_EUNSUPPORTED, "%s is not the memory of rank %d", path, rank);
@@ -342,7 +343,7 @@ static int wrap(struct lk_comm *inner, struct lk_comm **out, struct lk_err *err)
     size_t half = SCRATCH_BYTES / 2 / (size_t)inner->ranks / 64 * 64;
     if (half < 1024) half = 1024;
     if (!code && s) {
-        *s = (struct shared){.c = {.ops = &ops, .rank = inner->rank, .ranks = inner->ranks, .one_machine = true},
+        *s = (struct shared){.c = {.ops = &ops, .rank = inner->rank, .ranks = inner->ranks, .ranks_here = inner->ranks},
                              .inner = inner,
                              .half = half,
                              /* With more ranks than cores a spinning one keeps another from its work. */

@@ -176,6 +176,20 @@ static int scene_help(void) {
 }
 
 /* A message longer than what waits for it: an error, not a write behind the end. */
+/* After a failure that only rank 1 knows of it waits for nobody: nothing can be agreed on, and its end ends the others. */
+static int broken_now(void) {
+    struct lk_err err = {0};
+    struct lk_comm *more = NULL;
+    size_t offsets[9] = {0};
+    CHECK(lk_comm_broken());
+    CHECK(lk_comm_barrier(comm, "barrier", &err) == LK_EIO && strstr(err.message, "lost each other"));
+    CHECK(lk_comm_gather_all(comm, "gather", &err, offsets, &err) == LK_EIO);
+    CHECK(lk_comm_dup(comm, &more, &err) == LK_EIO && !more);
+    CHECK(lk_comm_agree(comm, "agree", LK_OK, &err) == LK_EIO);
+    CHECK(lk_comm_agree(comm, "agree", LK_ENOMEM, &err) == LK_ENOMEM); /* its own failure says more */
+    lk_comm_close(comm);
+    return 7;
+}
 static int scene_mismatch(void) {
     struct lk_err err = {0};
     struct lk_transfer *t = NULL;
@@ -185,8 +199,19 @@ static int scene_mismatch(void) {
                 : lk_comm_send(comm, "short", 1, data, 50, &t, &err)) == 0);
     int code = lk_comm_test(comm, &t, true, &err);
     CHECK(rank == 0 ? code == 0 : code == LK_EIO && strstr(err.message, "50 bytes where 100 were expected") && !t);
-    lk_comm_close(comm);
-    return 0;
+    if (rank == 1) return broken_now();
+    lk_comm_barrier(comm, "never", NULL);
+    return 5;
+}
+static int scene_broken(void) {
+    join();
+    CHECK(!lk_comm_broken());
+    if (rank == 1) {
+        lk_comm_break(comm);
+        return broken_now();
+    }
+    lk_comm_barrier(comm, "never", NULL);
+    return 5;
 }
 
 static int scene_share(void) {
@@ -320,17 +345,10 @@ static int scene_bench(void) {
     return part();
 }
 
-static const struct scene scenes[] = {{"gather", scene_gather},
-                                      {"agree", scene_agree},
-                                      {"transfers", scene_transfers},
-                                      {"help", scene_help},
-                                      {"share", scene_share},
-                                      {"mismatch", scene_mismatch},
-                                      {"marks", scene_marks},
-                                      {"dup", scene_dup},
-                                      {"fallback", scene_fallback},
-                                      {"bench", scene_bench},
-                                      {NULL, NULL}};
+static const struct scene scenes[] = {{"gather", scene_gather},     {"agree", scene_agree}, {"transfers", scene_transfers},
+                                      {"help", scene_help},         {"share", scene_share}, {"mismatch", scene_mismatch},
+                                      {"broken", scene_broken},     {"marks", scene_marks}, {"dup", scene_dup},
+                                      {"fallback", scene_fallback}, {"bench", scene_bench}, {NULL, NULL}};
 
 /* --- tests ----------------------------------------------------------------------------------------------- */
 
@@ -431,12 +449,22 @@ static void play(const char *scene, int least, int most) {
         if (code || status) fail_msg("scene %s with %d ranks: code %d, status %d: %s", scene, n, code, status, err.message);
     }
 }
+/* Rank 1 ends with 7 while rank 0 waits for it. */
+static void play_broken(const char *scene) {
+    int status = -1;
+    struct lk_err err = {0};
+    uint64_t start = lk_clock_ns();
+    int code = launch_scene(scene, 2, NULL, NULL, &status, &err);
+    if (code || status != 7) fail_msg("scene %s: code %d, status %d: %s", scene, code, status, err.message);
+    assert_true(lk_clock_ns() - start < 8000000000u);
+}
 static void play_all(void) {
     play("gather", 1, 4);
     play("agree", 1, 4);
     play("transfers", 2, 4);
     play("help", 2, 3);
-    play("mismatch", 2, 2);
+    play_broken("mismatch");
+    play_broken("broken");
     play("share", 1, 4);
     play("marks", 1, 4);
     play("dup", 1, 3);

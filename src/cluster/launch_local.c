@@ -238,8 +238,8 @@ static void pass_stop(struct launch *x, uint64_t now) {
     x->stop_sent = true;
 }
 
-/* mpirun sees a death itself and ends the others; if it does not, we do. No SIGTERM to mpirun: Open MPI 4.1 crashes when that
- * comes while it is ending already. */
+/* mpirun sees a death itself and ends the others; if it does not, we do. No SIGTERM to mpirun: Open MPI 4.1 crashes when
+ * that comes while it is ending already. */
 static void end_rest(struct launch *x, uint64_t now) {
     if (x->bad < 0) return;
     if (now - x->bad_ns > RANKS_NS && !x->ranks_killed) {
@@ -298,7 +298,8 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
         *status = x->bad_status;
         return LK_OK;
     }
-    /* When mpirun is killed the ranks are dead with it; one that died long before was the cause, whatever became of mpirun. */
+    /* When mpirun is killed the ranks are dead with it; one that died long before was the cause, whatever became of mpirun.
+     */
     bool rank_first = x->bad >= 0 && x->child_ended_ns > x->bad_ns + SAME_NS;
     if (!whole && !rank_first) {
         int n = WTERMSIG(x->child_status);

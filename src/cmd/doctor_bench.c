@@ -163,7 +163,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 static double sync_seconds(const struct cmd_context *c) {
-    char path[4096];
+    char path[4096] = "";
     double seconds[9];
     const char *url = cmd_store_url(c);
     if (strncmp(url, "file:", 5) == 0) url += 5;
@@ -202,7 +202,6 @@ static int measure_isas(struct cmd_context *c, json_t *list, struct lk_err *err)
 }
 
 static int take_arrays(struct bench *b, struct lk_arena *memory, struct lk_err *err) {
-    struct lk_attention a = attention_of(b);
     if (lk_arena_init(memory, 4 * FLOATS * sizeof(float)))
         return lk_fail(err, LK_ENOMEM, "no memory to measure kernels: %zu MB are needed", 4 * FLOATS * sizeof(float) >> 20);
     float **all[] = {&b->a, &b->b, &b->c, &b->d};
@@ -211,7 +210,7 @@ static int take_arrays(struct bench *b, struct lk_arena *memory, struct lk_err *
         for (size_t k = 0; k < FLOATS; k++) (*all[i])[k] = (float)((k * 7919 + (size_t)i * 31) % 2048) / 2048 + 0.01f;
     }
     for (uint32_t i = 0; i < ROWS; i++) b->ids[i] = i * 37 % VOCAB;
-    return lk_math_reserve(b->math, lk_attention_scratch_bytes(ROWS, a.head_dim, true), err);
+    return lk_math_reserve(b->math, lk_attention_scratch_bytes(ROWS, WIDTH / HEADS, true), err);
 }
 
 int cmd_doctor_bench(struct cmd_context *c) {
@@ -220,8 +219,8 @@ int cmd_doctor_bench(struct cmd_context *c) {
     struct bench b = {.math = c->math, .list = cmd_json(c) ? json_array() : NULL};
     json_t *isas = cmd_json(c) ? json_object() : NULL;
     int code = take_arrays(&b, &memory, &err);
-    lk_math_measure(c->math, 0.5, &b.peaks);
     double sync = sync_seconds(c);
+    if (!code) lk_math_measure(c->math, 0.5, &b.peaks);
     if (!code) code = measure_isas(c, isas, &err);
     if (!code && !b.list) {
         printf("read         %9.1f GB/s one thread, %.1f all\ncopy         %9.1f GB/s all\n", b.peaks.read_bytes_one / 1e9,

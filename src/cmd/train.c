@@ -123,8 +123,9 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
 static int parse_on(struct cmd_context *c, const char *on, int *ranks) {
     char *end;
     long n = strncmp(on, "local:", 6) == 0 ? strtol(on + 6, &end, 10) : 0;
-    if (n < 1 || n > 1024 || on[6] < '0' || on[6] > '9' || *end)
-        return cmd_usage_error(c, "--on %s: what is supported is local:N, N ranks on this machine, 1 to 1024", on);
+    if (n < 1 || n > LK_RANKS_MAX || on[6] < '0' || on[6] > '9' || *end)
+        return cmd_usage_error(c, "--on %s: what is supported is local:N, N ranks on this machine, 1 to %d", on,
+                               LK_RANKS_MAX);
     *ranks = (int)n;
     return CMD_OK;
 }
@@ -135,7 +136,8 @@ struct rank_command {
     int count;
 };
 static void add(struct rank_command *r, const char *word) {
-    if (r->count + 1 < (int)(sizeof r->argv / sizeof *r->argv)) r->argv[r->count++] = (char *)word;
+    LK_ASSERT(r->count + 1 < (int)(sizeof r->argv / sizeof *r->argv));
+    r->argv[r->count++] = (char *)word;
 }
 static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r) {
     uint64_t threads = 0;
@@ -143,7 +145,11 @@ static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r
     if (cmd_u64(c, "--threads", 1, 256, &threads)) return CMD_USAGE;
     if (!threads) threads = (uint64_t)lk_threads_default() / (uint64_t)ranks;
     if (!threads) threads = 1;
-    if (n <= 0 || c->argument_count > CMD_MANY) return cmd_usage_error(c, "--on takes at most %d arguments", CMD_MANY);
+    if (c->argument_count > CMD_MANY) return cmd_usage_error(c, "--on takes at most %d arguments", CMD_MANY);
+    if (n <= 0) {
+        fprintf(stderr, "lockstep: cannot find this program's own file through /proc/self/exe\n");
+        return CMD_FAILED;
+    }
     r->path[n] = 0;
     snprintf(r->threads, sizeof r->threads, "%d", (int)threads);
     add(r, r->path);
@@ -173,9 +179,9 @@ static int launch(struct cmd_context *c, int ranks, const char *name) {
     cmd_catch_signals();
     struct lk_launch l = {.ranks = ranks, .argv = r.argv, .stop = stop};
     if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) return status ? CMD_FAILED : CMD_OK;
-    if (code == LK_EIO)
-        fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
-    return code == LK_EIO ? CMD_FAILED : cmd_fail(&err);
+    if (status < 0 || cmd_flag(c, "--dry-run")) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
+    fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
+    return CMD_FAILED;
 }
 
 /* --- The command ----------------------------------------------------------------------------------------- */
@@ -230,6 +236,7 @@ static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err 
     if (cmd_u64(c, "--threads", 1, 256, &threads)) return lk_fail(err, LK_EINVAL, "--threads is wrong");
     int code = lk_pool_open(threads ? (int)threads : lk_threads_default(), &c->pool, err);
     if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
+    if (!code && cmd_flag(c, "--profile")) code = lk_math_profile(c->math, err);
     if (code) return code;
     return lk_comm_rank(comm) == 0 ? lk_store_open(cmd_store_url(c), false, &c->store, err)
                                    : lk_store_open_blobs(cmd_store_url(c), &c->store, err);
@@ -270,7 +277,6 @@ static int train_rank(struct view *v, const char *resume, const struct lk_run_co
     int code = measure_peaks(v, err);
     if (code) return code;
     hooks.peaks = v->peaks;
-    if (cmd_flag(c, "--profile") && (code = lk_math_profile(c->math, err))) return code;
     if (lk_comm_rank(v->comm) > 0)
         code = lk_trainer_join(c->store, c->math, v->comm, &hooks, &t, err);
     else if (resume)
@@ -311,7 +317,7 @@ static int run_rank(struct cmd_context *c, const char *resume) {
         name_config(c, code, &err);
     } else if (!code)
         code = train_rank(&v, resume, &config, &err);
-    if (code && rank == 0) cmd_fail(&err);
+    if (code && (rank == 0 || lk_comm_broken())) cmd_fail(&err); /* of a broken comm only this rank knows */
     int result = code ? CMD_FAILED : CMD_OK;
     if (!code && rank == 0) result = dry ? print_dry_run(c, v.comm, &config, &p, seconds) : cmd_show_run(c, v.name);
     fflush(NULL);

@@ -283,7 +283,7 @@ static void finish_token(const struct finish *j, uint32_t token, uint32_t *curso
 static void finish_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct finish *j = arg;
-    uint32_t cursor[LK_EMBEDDING_RANKS];
+    uint32_t cursor[LK_RANKS_MAX];
     size_t first = j->first / j->width + tile * 64, last = (j->end - 1) / j->width;
     for (size_t r = 0; r < j->ranks; r++) cursor[r] = lk_embedding_rows_find(&j->rows[r], (uint32_t)first);
     for (size_t t = first; t < first + 64 && t <= last; t++) finish_token(j, (uint32_t)t, cursor);
@@ -291,7 +291,7 @@ static void finish_tile(void *arg, size_t tile, int thread) {
 
 void lk_embedding_rows_finish(struct lk_math *math, uint32_t width, const struct lk_embedding_rows *rows, size_t ranks,
                               size_t first, size_t count, bool add, float *table) {
-    LK_ASSERT(ranks >= 1 && ranks <= LK_EMBEDDING_RANKS);
+    LK_ASSERT(ranks >= 1 && ranks <= LK_RANKS_MAX);
     if (!count) return;
     struct finish j = {rows, ranks, first, first + count, width, add, table};
     lk_pool_run(lk_math_pool(math), ((first + count - 1) / width - first / width) / 64 + 1, finish_tile, &j);

@@ -201,7 +201,7 @@ static int save(struct lk__saver *s, struct lk_err *err) {
     if (!code && s->rank == 0) remove_states(s->store, &dropped);
     lk_free(dropped.list);
     if (!code) code = lk_comm_broadcast(s->comm, "checkpoint", &c, sizeof c, err);
-    s->result = c;
+    if (!code) s->result = c;
     return code;
 }
 
@@ -218,11 +218,20 @@ static void *work(void *arg) {
         s->code = code;
         s->err = err;
         s->busy = false;
-        s->saved = true;
+        s->saved = code == LK_OK;
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
+}
+
+static void saver_free(struct lk__saver *s) {
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+    json_decref(s->record);
+    lk_comm_close(s->comm);
+    lk_free(s->run);
+    lk_free(s);
 }
 
 int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger, struct lk_comm *comm,
@@ -245,13 +254,14 @@ int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struc
     s->ledger = ledger;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    if (pthread_create(&s->thread, NULL, work, s)) {
-        pthread_cond_destroy(&s->changed);
-        pthread_mutex_destroy(&s->lock);
-        lk_comm_close(s->comm);
-        lk_free(s->run);
-        lk_free(s);
-        return lk_fail(err, LK_ENOMEM, "cannot start the thread that writes checkpoints");
+    int started = pthread_create(&s->thread, NULL, work, s);
+    code = started ? lk_fail(&why, LK_ENOMEM, "cannot start the thread that writes checkpoints") : LK_OK;
+    if ((code = lk_comm_agree(comm, "opening checkpoints", code, &why))) {
+        if (started)
+            saver_free(s);
+        else
+            lk__saver_close(s);
+        return lk_fail(err, code, "%s", why.message);
     }
     *out = s;
     return LK_OK;
@@ -294,10 +304,5 @@ void lk__saver_close(struct lk__saver *s) {
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
-    pthread_cond_destroy(&s->changed);
-    pthread_mutex_destroy(&s->lock);
-    json_decref(s->record);
-    lk_comm_close(s->comm);
-    lk_free(s->run);
-    lk_free(s);
+    saver_free(s);
 }

@@ -20,8 +20,8 @@ int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, 
             "%d ranks cannot share %u grain%s: each needs at least one; start at most %u (batch.grains is part of "
             "the run's identity)",
             ranks, c->grains, c->grains == 1 ? "" : "s", c->grains);
-    if (ranks > LK_EMBEDDING_RANKS)
-        return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_EMBEDDING_RANKS);
+    if (ranks > LK_RANKS_MAX)
+        return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_RANKS_MAX);
     double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, c->context) / GRAIN_FLOPS;
     return lk__share_grains(c->grains, (uint32_t)ranks, grain, (double)l->floats * sizeof(float) / SUM_BYTES, bounds, err);
 }
@@ -314,8 +314,8 @@ static void find_piece(void *arg, const struct lk_tensor *tensor, size_t offset,
 
 /* The least of what the ranks found. */
 static int least(struct lk__engine *e, const char *name, uint64_t *value, struct lk_err *err) {
-    uint64_t all[LK_EMBEDDING_RANKS];
-    size_t offsets[LK_EMBEDDING_RANKS + 1];
+    uint64_t all[LK_RANKS_MAX];
+    size_t offsets[LK_RANKS_MAX + 1];
     for (int k = 0; k <= e->shards.ranks; k++) offsets[k] = (size_t)k * sizeof *all;
     all[e->shards.rank] = *value;
     int code = lk_comm_gather_all(e->comm, name, all, offsets, err);

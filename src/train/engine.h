@@ -96,7 +96,7 @@ int lk__reduce_weights_ready(struct lk__reduce *, struct lk_err *);
 /* Bytes that open takes on this rank, for the memory plan: gradients, weights (this rank's share where they are shared),
  * and what messages need. */
 void lk__reduce_bytes(const struct lk__shards *, bool shared, uint32_t grains, const uint32_t *bounds, uint32_t buffers,
-                      uint64_t *weights_bytes, uint64_t *gradient_bytes);
+                      size_t tokens, uint64_t *weights_bytes, uint64_t *gradient_bytes);
 
 /* --- The step -------------------------------------------------------------------------------------------- */
 struct lk__engine {

@@ -19,7 +19,7 @@ static int fill(const struct lk_run_config *c, const struct lk_layout *layout, s
                 const struct lk_comm *comm, uint32_t micro_batch, struct lk_plan *p, struct lk_err *err) {
     struct lk__unit *units;
     struct lk__shards shards;
-    uint32_t bounds[LK_EMBEDDING_RANKS + 1], count, most = 0;
+    uint32_t bounds[LK_RANKS_MAX + 1], count, most = 0;
     int rank = comm ? lk_comm_rank(comm) : 0, ranks = comm ? lk_comm_ranks(comm) : 1;
     int code = lk__engine_bounds(c, layout, ranks, bounds, err);
     if (code) return code;
@@ -32,12 +32,13 @@ static int fill(const struct lk_run_config *c, const struct lk_layout *layout, s
     p->gradient_buffers = lk__units_buffers(units, count, c->grains);
     lk_free(units);
     if ((code = lk__shards_init(&shards, layout, rank, ranks, err))) return code;
-    lk__reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, &p->weights_bytes,
-                     &p->gradients_bytes);
+    size_t tokens = (size_t)(c->sequences / c->grains) * (mine.end - mine.first) * c->context;
+    lk__reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, tokens,
+                     &p->weights_bytes, &p->gradients_bytes);
     p->moments_bytes = 2 * shards.floats * sizeof(float);
     lk__shards_release(&shards);
     p->activations_bytes = lk_decoder_bytes(layout, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING);
-    p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, positions / c->grains * (mine.end - mine.first));
+    p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, tokens);
     p->batch_bytes = positions * 16 + layout->parameters / LK_BLOCK * 8;
     size_t threads = (size_t)lk_pool_threads(lk_math_pool(math));
     size_t attention = lk_decoder_scratch_bytes(layout, c->context, LK_TRAINING) * threads,
@@ -68,8 +69,7 @@ static int refuse(const struct lk_run_config *c, const struct lk_plan *p, struct
  * memory: then the largest piece that leaves a fifth of it free. */
 int lk_plan_make(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math,
                  const struct lk_comm *comm, struct lk_plan *p, struct lk_err *err) {
-    /* Ranks that share memory share the machine. */
-    uint64_t available = lk_memory_available_bytes() / (comm && lk_comm_shares(comm) ? (uint64_t)lk_comm_ranks(comm) : 1);
+    uint64_t available = lk_memory_available_bytes() / (comm ? (uint64_t)lk_comm_ranks_here(comm) : 1);
     uint32_t micro_batch = c->micro_batch ? c->micro_batch : c->sequences;
     for (;;) {
         int code = fill(c, layout, math, comm, micro_batch, p, err);

@@ -112,16 +112,11 @@ int lk__reduce_open(struct lk_comm *comm, struct lk_math *math, const struct lk_
     if (code && err) mine = *err;
     code = lk_comm_agree(comm, "opening the reduction", code, &mine);
     if (!code) {
-        size_t *offsets =
-            lk_alloc((ranks + 1) * sizeof *offsets); /* small enough never to fail in practice, and then all end */
-        if (!offsets) code = lk_fail(&mine, LK_ENOMEM, "no memory for the reduction");
-        for (size_t k = 0; k <= ranks && !code; k++) offsets[k] = k * sizeof *r->about;
-        if (!code) {
-            r->about[r->rank][0] = buffers;
-            r->about[r->rank][1] = tokens;
-            code = lk_comm_gather_all(comm, "sizes of gradients", r->about, offsets, &mine);
-        }
-        lk_free(offsets);
+        size_t offsets[LK_RANKS_MAX + 1];
+        for (size_t k = 0; k <= ranks; k++) offsets[k] = k * sizeof *r->about;
+        r->about[r->rank][0] = buffers;
+        r->about[r->rank][1] = tokens;
+        code = lk_comm_gather_all(comm, "sizes of gradients", r->about, offsets, &mine);
         if (!code) code = take_memory(r, &mine);
         code = lk_comm_agree(comm, "memory for gradients", code, &mine);
     }
@@ -136,7 +131,7 @@ int lk__reduce_open(struct lk_comm *comm, struct lk_math *math, const struct lk_
 
 void lk__reduce_close(struct lk__reduce *r) {
     if (!r) return;
-    lk__messages_close(r->messages);
+    lk__messages_close(r->messages, r->ranks);
     if (r->shared) {
         if (r->memory.mine) lk_comm_unshare(r->comm, &r->memory);
         lk_comm_unshare(r->comm, &r->weights_memory);
@@ -284,8 +279,10 @@ static int finish_table(struct lk__reduce *r, const struct lk_embedding_rows *mi
     return LK_OK;
 }
 
+/* Also the step's fence: whoever is past it knows that all have read what they wanted of its buffers and rows, and may
+ * write there again. */
 static int gather_squares(struct lk__reduce *r, struct lk_err *err) {
-    size_t bytes[LK_EMBEDDING_RANKS + 1];
+    size_t bytes[LK_RANKS_MAX + 1];
     if (r->ranks == 1) return LK_OK;
     for (int k = 0; k <= r->ranks; k++) bytes[k] = r->packed_at[k] * sizeof(double);
     for (size_t i = r->packed_at[r->rank]; i < r->packed_at[r->rank + 1]; i++)
@@ -310,7 +307,7 @@ int lk__reduce_weights_ready(struct lk__reduce *r, struct lk_err *err) {
 }
 
 void lk__reduce_bytes(const struct lk__shards *s, bool shared, uint32_t grains, const uint32_t *bounds, uint32_t buffers,
-                      uint64_t *weights, uint64_t *gradients) {
+                      size_t tokens, uint64_t *weights, uint64_t *gradients) {
     struct lk__node nodes[LK__TREE_DEPTH];
     uint64_t array = s->layout->floats * sizeof(float);
     uint32_t all = 0, mine = 0;
@@ -320,5 +317,5 @@ void lk__reduce_bytes(const struct lk__shards *s, bool shared, uint32_t grains, 
         if (k == s->rank) mine = n;
     }
     *weights = shared ? array / (uint64_t)s->ranks : array;
-    *gradients = buffers * array + (shared ? 0 : lk__messages_bytes(s, all, mine));
+    *gradients = buffers * array + (shared ? 0 : lk__messages_bytes(s, all, mine, tokens));
 }

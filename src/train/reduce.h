@@ -40,9 +40,9 @@ struct lk__reduce {
 };
 
 struct lk__messages;
-uint64_t lk__messages_bytes(const struct lk__shards *, uint32_t partials, uint32_t mine);
+uint64_t lk__messages_bytes(const struct lk__shards *, uint32_t partials, uint32_t mine, size_t tokens);
 int lk__messages_open(struct lk__reduce *, struct lk_err *);
-void lk__messages_close(struct lk__messages *);
+void lk__messages_close(struct lk__messages *, int ranks);
 /* Begins to send this rank's partial sums of a region and to receive the others'. */
 int lk__messages_start(struct lk__reduce *, uint32_t region, struct lk_err *);
 /* Whether all partial sums of a region are here; wait: until they are. */

@@ -21,8 +21,16 @@ static size_t slice(const struct lk__region *region, int rank) {
     return region->cuts[rank + 1] - region->cuts[rank];
 }
 
-uint64_t lk__messages_bytes(const struct lk__shards *s, uint32_t partials, uint32_t mine) {
-    return (uint64_t)(partials - mine) * s->floats * sizeof(float);
+static size_t rows_bytes(uint32_t count, uint32_t width) {
+    return (size_t)count * (2 * sizeof(uint32_t) + width * sizeof(float));
+}
+
+/* Staging for others' partial sums; touched rows that go, at most this rank's, and that come, at most one a token of its
+ * slice from each foreign partial sum. */
+uint64_t lk__messages_bytes(const struct lk__shards *s, uint32_t partials, uint32_t mine, size_t tokens) {
+    const struct lk__region *table = &s->regions[0];
+    uint64_t foreign = partials - mine, width = s->layout->config.width, rows = slice(table, s->rank) / width + 2;
+    return foreign * s->floats * sizeof(float) + rows_bytes(1, (uint32_t)width) * (tokens + foreign * rows);
 }
 
 int lk__messages_open(struct lk__reduce *r, struct lk_err *err) {
@@ -52,8 +60,9 @@ static void free_rows(struct lk__messages *m, int ranks) {
     }
 }
 
-void lk__messages_close(struct lk__messages *m) {
+void lk__messages_close(struct lk__messages *m, int ranks) {
     if (!m) return;
+    free_rows(m, ranks);
     lk_free(m->staging);
     lk_free(m->receives);
     lk_free(m->sends);
@@ -122,10 +131,6 @@ int lk__messages_finish(struct lk__reduce *r, struct lk_err *err) {
 
 /* --- Touched rows: tokens, grains, then whole rows, even where a slice has only a part of the first and the last one
  * ------ */
-
-static size_t rows_bytes(uint32_t count, uint32_t width) {
-    return (size_t)count * (2 * sizeof(uint32_t) + width * sizeof(float));
-}
 
 /* Rows of `mine` that belong to rank k's slice of the table: [*from, *to). */
 static void rows_of(const struct lk__reduce *r, const struct lk_embedding_rows *mine, int k, uint32_t *from, uint32_t *to) {

@@ -130,15 +130,19 @@ static int finish_again(struct lk_trainer *t, struct lk_err *err) {
     return code ? code : start_checkpoint(t, "finished", err);
 }
 
-/* Leaves with the state saved as `state` ("stopped" or "failed"); a second failure here does not hide the first. */
-static void leave(struct lk_trainer *t, const char *state, const char *message) {
+/* Saves the state as that of a run "stopped" or "failed". When it cannot be saved, what there is of ledger and record is.
+ */
+static int save_and_leave(struct lk_trainer *t, const char *state, const char *message, struct lk_err *err) {
     struct lk_err ignored;
+    if (lk_comm_broken()) return LK_EIO; /* nothing can be saved together any more, and weights may be of two steps */
     if (message && t->rank == 0) lk__trainer_set(t, "error", message);
     lk__saver_wait(t->saver, NULL, NULL, &ignored);
-    if (start_checkpoint(t, state, &ignored) == LK_OK && wait_saver(t, &ignored) == LK_OK) return;
-    if (t->rank > 0) return;
+    int code = start_checkpoint(t, state, err);
+    if (!code) code = agree(t, "leaving", wait_saver(t, err), err);
+    if (!code || t->rank > 0) return code;
     lk__ledger_flush(t->ledger, &ignored);
     lk__trainer_put_record(t, false, &ignored);
+    return code;
 }
 
 /* Any rank that was asked to stop stops all. */
@@ -158,7 +162,9 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     if (t->state.updates == t->run.config.steps) code = finish_again(t, err);
     while (!code && t->state.updates < t->run.config.steps) {
         if ((code = asked_to_stop(t, err)) == LK_ESTOPPED) {
-            leave(t, "stopped", NULL);
+            if ((code = save_and_leave(t, "stopped", NULL, err)))
+                return lk_fail_prefix(err, code, "stopped after step %llu, which could not be saved",
+                                      (unsigned long long)t->state.updates);
             return lk_fail(err, LK_ESTOPPED, "stopped after step %llu; go on with `lockstep train --resume %s`",
                            (unsigned long long)t->state.updates, t->run.name);
         }
@@ -173,8 +179,10 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
             lk__trainer_set(t, "error", err->message);
             lk__trainer_put_record(t, false, NULL);
         }
-    } else if (code)
-        leave(t, "failed", err->message);
+    } else if (code) {
+        struct lk_err ignored; /* a second failure here does not hide the first */
+        save_and_leave(t, "failed", err->message, &ignored);
+    }
     return code;
 }
 

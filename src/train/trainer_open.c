@@ -100,11 +100,11 @@ int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *e
     return lk_kv_commit(txn, LK_DURABLE, NULL, err);
 }
 
-/* Memory for the trainer itself is so little that a rank without it just fails, and the job with it. */
 static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
                                       const struct lk_train_hooks *hooks, struct lk_err *err) {
     struct lk_trainer *t = lk_calloc(1, sizeof *t);
     if (!t) {
+        if (comm) lk_comm_break(comm); /* it cannot even take part in agreeing on that */
         lk_fail(err, LK_ENOMEM, "no memory for a trainer");
         return NULL;
     }
@@ -252,6 +252,7 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     struct lk_err mine = {0};
     json_t *old = NULL;
     if (!t) return LK_ENOMEM;
+    LK_ASSERT(t->rank == 0);
     int code = resolve(t, config, &mine);
     if (!code &&
         lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
@@ -286,10 +287,12 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_co
     struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
     struct lk_err mine = {0};
     if (!t) return LK_ENOMEM;
+    LK_ASSERT(t->rank == 0);
     int code = open_together(t, reopen(t, name, &mine), &mine, err);
     if (!code) {
         int put = LK_OK;
         json_object_del(t->record, "error");
+        json_object_del(t->record, "profile"); /* of the steps before */
         if (lk__trainer_set(t, "state", "running"))
             put = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
         else

@@ -103,43 +103,48 @@ static double cost_of(struct lk__range range, uint32_t grains, double grain_seco
 }
 
 struct cell {
-    double cost;     /* of the slowest rank so far */
-    uint32_t sums;   /* of all ranks so far: among equals, the fewest */
-    uint32_t before; /* where this rank's grains begin */
+    double cost;   /* of the slowest rank so far; < 0: cannot be */
+    uint32_t sums; /* of all ranks so far: among equals, the fewest */
+    uint32_t from; /* which boundary before */
 };
 static bool better(const struct cell *a, const struct cell *b) {
-    return a->cost < b->cost || (a->cost == b->cost && a->sums < b->sums);
+    return b->cost < 0 || a->cost < b->cost || (a->cost == b->cost && a->sums < b->sums);
 }
 
-/* Dynamic programming over (ranks so far, grains so far). A rank gets its even share give or take WINDOW, or up to twice
- * that share where it is small: enough to reach any boundary that helps. */
-#define WINDOW 64u
+/* Each boundary is looked for among the BOUNDARIES around its even place: enough to reach any whole subtree that helps.
+ * Dynamic programming over (ranks so far, boundary). */
+#define WINDOW     32
+#define BOUNDARIES (2 * WINDOW + 1)
+
+/* The grain of choice `i` for the boundary after `rank` ranks, or -1. */
+static int64_t boundary(uint32_t grains, uint32_t ranks, uint32_t rank, uint32_t i) {
+    int64_t at = (int64_t)((uint64_t)grains * rank / ranks) + (int64_t)i - WINDOW;
+    return at >= rank && at <= (int64_t)(grains - (ranks - rank)) && (rank > 0 || at == 0) ? at : -1;
+}
+
 int lk__share_grains(uint32_t grains, uint32_t ranks, double grain_seconds, double sum_seconds, uint32_t *bounds,
                      struct lk_err *err) {
+    struct lk__node nodes[LK__TREE_DEPTH];
     LK_ASSERT(ranks >= 1 && ranks <= grains);
-    uint32_t share = (grains + ranks - 1) / ranks, least = share > WINDOW ? share - WINDOW : 1, columns = grains + 1;
-    uint32_t most = share > WINDOW ? share + WINDOW : 2 * share;
-    struct cell *cells = lk_alloc((size_t)(ranks + 1) * columns * sizeof *cells);
+    struct cell(*cells)[BOUNDARIES] = lk_alloc((ranks + 1) * sizeof *cells);
     if (!cells) return lk_fail(err, LK_ENOMEM, "no memory to share %u grains among %u ranks", grains, ranks);
-    for (size_t i = 0; i < (size_t)(ranks + 1) * columns; i++) cells[i] = (struct cell){.cost = -1};
-    cells[0].cost = 0;
+    for (uint32_t r = 0; r <= ranks; r++)
+        for (uint32_t i = 0; i < BOUNDARIES; i++) cells[r][i].cost = r ? -1 : boundary(grains, ranks, 0, i);
     for (uint32_t r = 0; r < ranks; r++)
-        for (uint32_t first = r; first < grains; first++) {
-            const struct cell *from = &cells[(size_t)r * columns + first];
-            if (from->cost < 0) continue;
-            for (uint32_t end = first + least; end <= grains && end <= first + most; end++) {
-                struct lk__node nodes[LK__TREE_DEPTH];
-                struct lk__range range = {first, end};
+        for (uint32_t i = 0; i < BOUNDARIES; i++)
+            for (uint32_t k = 0; k < BOUNDARIES && cells[r][i].cost >= 0; k++) {
+                int64_t first = boundary(grains, ranks, r, i), end = boundary(grains, ranks, r + 1, k);
+                if (end <= first) continue;
+                struct lk__range range = {(uint32_t)first, (uint32_t)end};
                 double cost = cost_of(range, grains, grain_seconds, sum_seconds);
-                struct cell *to = &cells[(size_t)(r + 1) * columns + end],
-                            c = {.cost = cost > from->cost ? cost : from->cost,
-                                 .sums = from->sums + lk__range_nodes(range, grains, nodes),
-                                 .before = first};
-                if (to->cost < 0 || better(&c, to)) *to = c;
+                struct cell c = {.cost = cost > cells[r][i].cost ? cost : cells[r][i].cost,
+                                 .sums = (r ? cells[r][i].sums : 0) + lk__range_nodes(range, grains, nodes),
+                                 .from = i};
+                if (better(&c, &cells[r + 1][k])) cells[r + 1][k] = c;
             }
-        }
-    bounds[ranks] = grains;
-    for (uint32_t r = ranks; r > 0; r--) bounds[r - 1] = cells[(size_t)r * columns + bounds[r]].before;
+    uint32_t at = WINDOW; /* the last boundary is the end itself */
+    for (uint32_t r = ranks; r > 0; at = cells[r--][at].from) bounds[r] = (uint32_t)boundary(grains, ranks, r, at);
+    bounds[0] = 0;
     lk_free(cells);
     return LK_OK;
 }
