@@ -9,6 +9,7 @@
  * Totals are kept in scratch, a micro tile's lie together; so edges need no masks, C may be the residual, and the tree over
  * groups (grains) is made tile by tile in cache: a stack of at most log2(groups) + 1 totals. */
 #include "math/kernel_table.h"
+#include "math/simd/matmul_few.h"
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
@@ -65,6 +66,11 @@ static float cost(const struct lk_mm *mm, size_t across, size_t down) {
 }
 
 static void mm_cut(const struct lk_mm *mm, size_t *tile_rows, size_t *tile_columns) {
+    if (is_few(mm)) {
+        *tile_rows = FEW_ROWS;
+        *tile_columns = FEW_COLUMNS;
+        return;
+    }
     size_t depth = stack_depth(mm), columns = columns_most(mm, depth), across = (mm->n + columns - 1) / columns;
     size_t rows = smaller(TOTALS_FLOATS / (depth * (columns + MICRO_COLUMNS)), TILE_ROWS_MOST) / MICRO_ROWS * MICRO_ROWS;
     if (rows < MICRO_ROWS) rows = MICRO_ROWS;
@@ -264,7 +270,23 @@ static bool joins_sibling(const struct lk_mm *mm, size_t q, size_t groups) {
     return groups & 1 && alone && mm->parts[q].k > 0 && mm->parts[q].k <= SEGMENT;
 }
 
+static void few_tile(const struct lk_mm *mm, size_t j0, size_t j1) {
+    for (size_t j = j0; j < j1; j += VL) {
+        vf totals[FEW_ROWS];
+        float x[VL];
+        few_totals(mm, j, j1, totals);
+        for (size_t r = 0; r < mm->m; r++) {
+            v_store(x, totals[r]);
+            finish_vector(mm, x, r, j, smaller(VL, j1 - j));
+        }
+    }
+}
+
 static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
+    if (is_few(mm)) {
+        few_tile(mm, j0, j1);
+        return;
+    }
     struct tile t = {.mm = mm, .i0 = i0, .i1 = i1, .j0 = j0, .j1 = j1, .columns = round_up(j1 - j0, VL), .fresh = true};
     t.a = scratch, t.b = t.a + A_FLOATS, t.totals = t.b + B_FLOATS;
     t.size = (i1 - i0) * t.columns;

@@ -1,0 +1,85 @@
+/* Products of a few rows with weights that lie along k, as in generation: every weight is used once a row of A, so the time is that of
+ * reading them. They go from memory through a transpose in registers straight into the chains; nothing is packed. */
+#ifndef LOCKSTEP_MATH_SIMD_MATMUL_FEW_H
+#define LOCKSTEP_MATH_SIMD_MATMUL_FEW_H
+#include "math/kernel_table.h"
+#include "math/simd/matmul_micro.h"
+#include "math/simd/matmul_pack.h"
+
+#define FEW_ROWS    4
+#define FEW_COLUMNS 64  /* of a tile: enough tiles for many threads also where n is a model's width */
+#define FEW_AHEAD   128 /* floats of each weight row that are asked for ahead */
+
+static inline bool is_few(const struct lk_mm *mm) {
+    const struct lk_mm_part *p = mm->parts;
+    return mm->m <= FEW_ROWS && mm->part_count == 1 && p->b_row == 1 && p->b_col != 1 && p->a_col == 1 && !mm->accumulate;
+}
+
+/* VL weight rows at w, `n` of them there, elements [e, e + VL) of k, transposed: r[i] holds element e + i of each row. */
+LK_INLINE void few_load(const float *w, size_t ld, const size_t n, size_t e, size_t k, vf r[VL]) {
+    UNROLL
+    for (size_t i = 0; i < VL; i++)
+        r[i] = i >= n ? v_zero() : e + VL <= k ? v_load(w + i * ld + e) : v_load_n(w + i * ld + e, k - e);
+    v_transpose(r);
+}
+
+/* Asks for what comes FEW_AHEAD elements later: in these rows or, past their end, in the next ones. */
+LK_INLINE void few_prefetch(const float *w, size_t ld, size_t e, size_t k, bool more) {
+    size_t at = e + FEW_AHEAD;
+    if (at >= k) {
+        if (!more || at - k >= k) return;
+        w += VL * ld;
+        at -= k;
+    }
+    for (size_t i = 0; i < VL; i++) __builtin_prefetch(w + i * ld + at, 0, 3);
+}
+
+/* VL columns (n of them there) of `rows` rows: totals[r]. rows and full are constants at each use. */
+LK_INLINE void few_block(const struct lk_mm_part *p, const size_t rows, const float *w, const bool full, size_t n, bool more,
+                         vf totals[FEW_ROWS]) {
+    for (size_t r = 0; r < rows; r++) totals[r] = v_zero();
+    for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT) {
+        size_t end = p->k - k0 < SEGMENT ? p->k : k0 + SEGMENT;
+        vf chain[FEW_ROWS];
+        for (size_t r = 0; r < rows; r++) chain[r] = v_zero();
+        for (size_t e = k0; e < end; e += VL) {
+            vf x[VL];
+            if (e % 16 == 0) few_prefetch(w, p->b_col, e, p->k, more);
+            few_load(w, p->b_col, full ? VL : n, e, end, x);
+            size_t here = end - e < VL ? end - e : VL;
+            if (here == VL) {
+                UNROLL
+                for (size_t i = 0; i < VL; i++)
+                    for (size_t r = 0; r < rows; r++)
+                        chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
+            } else
+                for (size_t i = 0; i < here; i++)
+                    for (size_t r = 0; r < rows; r++)
+                        chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
+        }
+        for (size_t r = 0; r < rows; r++) totals[r] = v_add(totals[r], chain[r]);
+    }
+}
+
+LK_INLINE void few_rows(const struct lk_mm_part *p, const size_t rows, const float *w, size_t n, bool more, vf *totals) {
+    if (n >= VL)
+        few_block(p, rows, w, true, VL, more, totals);
+    else
+        few_block(p, rows, w, false, n, false, totals);
+}
+
+/* Totals of all rows in columns j .. j + VL - 1. */
+static void few_totals(const struct lk_mm *mm, size_t j, size_t j1, vf totals[FEW_ROWS]) {
+    const struct lk_mm_part *p = mm->parts;
+    const float *w = p->b + j * p->b_col;
+    size_t n = j1 - j;
+    bool more = mm->n - j >= 2 * VL;
+    switch (mm->m) {
+    case 1: few_rows(p, 1, w, n, more, totals); break;
+    case 2: few_rows(p, 2, w, n, more, totals); break;
+    case 3: few_rows(p, 3, w, n, more, totals); break;
+    default: few_rows(p, 4, w, n, more, totals); break;
+    }
+}
+
+#endif
