@@ -26,6 +26,15 @@ unsigned long long lk_pool_idle_ns(const struct lk_pool *);
  */
 int lk_threads_default(void);
 
+/* In a loop that waits for another processor's write. */
+static inline void lk_cpu_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
 /* The numeric environment: round to nearest, no flush to zero, no traps; returns the old control word for _restore. */
 unsigned long long lk_fpenv_set(void);
 void lk_fpenv_restore(unsigned long long old);

@@ -52,14 +52,6 @@ static void futex_wake(atomic_uint *word, int count) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
-static void pause_briefly(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb");
-#endif
-}
-
 static void work(struct lk_pool *p, int number) {
     for (;;) {
         size_t tile = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
@@ -74,7 +66,7 @@ static uint64_t wait_for_region(struct lk_pool *p, uint32_t seen) {
     for (unsigned turn = 0;; turn++) {
         uint64_t s = atomic_load_explicit(&p->state, memory_order_acquire);
         if (REGION(s) != seen || atomic_load_explicit(&p->stop, memory_order_relaxed)) return s;
-        pause_briefly();
+        lk_cpu_pause();
         if (turn % 32 != 31) continue;
         uint64_t now = lk_clock_ns();
         if (!start) start = now;
@@ -122,7 +114,7 @@ static void wait_for_threads(struct lk_pool *p) {
     uint64_t start = 0;
     for (unsigned turn = 0;; turn++) {
         if (COUNT(atomic_load_explicit(&p->state, memory_order_acquire)) == 0) return;
-        pause_briefly();
+        lk_cpu_pause();
         if (turn % 32 != 31) continue;
         uint64_t now = lk_clock_ns();
         if (!start) start = now;

@@ -207,14 +207,6 @@ static void sleep_once(struct control *of, atomic_uint_fast64_t *word, uint64_t 
     atomic_fetch_sub(&of->sleepers, 1);
 }
 
-static void pause_briefly(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb");
-#endif
-}
-
 /* Until a word of rank's control has reached value. Messages of ours go on meanwhile, so that nobody waits for us who waits
  * for them. */
 static void wait_for(struct shared *s, int rank, atomic_uint_fast64_t *word, uint64_t value) {
@@ -222,7 +214,7 @@ static void wait_for(struct shared *s, int rank, atomic_uint_fast64_t *word, uin
     uint64_t start = 0;
     for (unsigned turn = 0;; turn++) {
         if (atomic_load_explicit(word, memory_order_acquire) >= value) return;
-        pause_briefly();
+        lk_cpu_pause();
         if (s->spin_ns && turn % 32 != 31) continue;
         uint64_t now = lk_clock_ns();
         if (!start) start = now;

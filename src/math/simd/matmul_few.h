@@ -1,5 +1,6 @@
-/* Products of a few rows with weights that lie along k, as in generation: every weight is used once a row of A, so the time is that of
- * reading them. They go from memory through a transpose in registers straight into the chains; nothing is packed. */
+/* Products of a few rows with weights that lie along k, as in generation: every weight is used once a row of A, so the time
+ * is that of reading them. They go from memory through a transpose in registers straight into the chains; nothing is
+ * packed. */
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_FEW_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_FEW_H
 #include "math/kernel_table.h"
@@ -35,8 +36,8 @@ LK_INLINE void few_prefetch(const float *w, size_t ld, size_t e, size_t k, bool 
 }
 
 /* VL columns (n of them there) of `rows` rows: totals[r]. rows and full are constants at each use. */
-LK_INLINE void few_block(const struct lk_mm_part *p, const size_t rows, const float *w, const bool full, size_t n, bool more,
-                         vf totals[FEW_ROWS]) {
+LK_INLINE void few_block(const struct lk_mm_part *p, const size_t rows, const float *w, const bool full, size_t n,
+                         bool more, vf totals[FEW_ROWS]) {
     for (size_t r = 0; r < rows; r++) totals[r] = v_zero();
     for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT) {
         size_t end = p->k - k0 < SEGMENT ? p->k : k0 + SEGMENT;
@@ -50,12 +51,10 @@ LK_INLINE void few_block(const struct lk_mm_part *p, const size_t rows, const fl
             if (here == VL) {
                 UNROLL
                 for (size_t i = 0; i < VL; i++)
-                    for (size_t r = 0; r < rows; r++)
-                        chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
+                    for (size_t r = 0; r < rows; r++) chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
             } else
                 for (size_t i = 0; i < here; i++)
-                    for (size_t r = 0; r < rows; r++)
-                        chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
+                    for (size_t r = 0; r < rows; r++) chain[r] = v_fma(v_set1(p->a[r * p->a_row + e + i]), x[i], chain[r]);
         }
         for (size_t r = 0; r < rows; r++) totals[r] = v_add(totals[r], chain[r]);
     }
@@ -75,10 +74,18 @@ static void few_totals(const struct lk_mm *mm, size_t j, size_t j1, vf totals[FE
     size_t n = j1 - j;
     bool more = mm->n - j >= 2 * VL;
     switch (mm->m) {
-    case 1: few_rows(p, 1, w, n, more, totals); break;
-    case 2: few_rows(p, 2, w, n, more, totals); break;
-    case 3: few_rows(p, 3, w, n, more, totals); break;
-    default: few_rows(p, 4, w, n, more, totals); break;
+    case 1:
+        few_rows(p, 1, w, n, more, totals);
+        break;
+    case 2:
+        few_rows(p, 2, w, n, more, totals);
+        break;
+    case 3:
+        few_rows(p, 3, w, n, more, totals);
+        break;
+    default:
+        few_rows(p, 4, w, n, more, totals);
+        break;
     }
 }
 
