@@ -12,7 +12,7 @@ Q := $(if $(V),,@)
 # Floors in order; a floor may use itself and those before it. A shorter list builds a part: make FLOORS="base math" unit
 FLOORS  ?= base math store cluster data model train serve lab cmd
 
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 PKGS := lmdb jansson libzstd zlib libcrypto
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla
 # The numeric contract needs the first three; docs/numerics.md, "Environment".
@@ -72,9 +72,11 @@ $(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/com
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | compiler
 	@mkdir -p $(@D); echo "  $@"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+compiler:
+	@command -v $(firstword $(CC)) >/dev/null || { echo "no C compiler: tools/packages.sh run (or make demo) installs what is needed"; exit 1; }
 define ISA_RULE
 $(BUILD)/$1/%.o: %.c
 	@mkdir -p $$(@D); echo "  $$@"
@@ -153,6 +155,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all unit clean demo docs install help test-peers bench bench-ranks bench-check bench-peers
+.PHONY: all compiler unit clean demo docs install help test-peers bench bench-ranks bench-check bench-peers
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -46,8 +46,7 @@ while kill -0 $pid 2>/dev/null; do
     step=$("$lockstep" runs log demo --json 2>/dev/null | tail -n 1 | sed 's/.*"step":\([0-9]*\).*/\1/' || true)
     [ "${step:-0}" -ge $((steps * kill_at / 100)) ] && break
 done
-kill -9 $pid 2>/dev/null || die "training ended before it could be killed"
-wait $pid 2>/dev/null || true
+{ kill -9 $pid && ! wait $pid; } 2>/dev/null || die "training ended before it could be killed" # (the shell would report it)
 trap - EXIT
 echo "killed with SIGKILL after step $step"
 

@@ -24,7 +24,7 @@ fi
 if [ "$(id -u)" = 0 ]; then root=
 elif command -v sudo >/dev/null; then root="sudo "
 else
-    echo "packages: missing:$missing; installing them needs root or sudo. As root:  apt-get install$missing" >&2
+    echo "packages: missing:$missing; installing them needs root or sudo. As root:  apt-get update && apt-get install$missing" >&2
     exit 1
 fi
 command="${root}apt-get update && ${root}env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends$missing"

@@ -202,6 +202,8 @@ struct lk_kernel_time {
 };
 /* Begins to measure (from zero); the cost is two clock readings a call, and nothing while it is off. */
 int lk_math_profile(struct lk_math *, struct lk_err *);
+/* What happens meanwhile is not measured. */
+void lk_math_profile_pause(struct lk_math *, bool pause);
 /* (LK_KERNELS), or NULL when it is off. */
 const struct lk_kernel_time *lk_math_profiled(const struct lk_math *);
 const char *lk_kernel_name(enum lk_kernel);

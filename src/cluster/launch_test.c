@@ -286,7 +286,8 @@ static void a_killed_mpirun_leaves_nobody(void **state) {
     setenv("OMPI_MCA_btl_vader_backing_directory", dir, 1); /* what only mpirun would have removed goes with the folder */
     pid_t pid = start_endless();
     unsetenv("OMPI_MCA_btl_vader_backing_directory");
-    char *command = lk_asprintf("kill -9 $(ps -o ppid= -p %d)", noted("pid", 0)); /* mpirun is the ranks' parent */
+    char *command =
+        lk_asprintf("kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/%d/status)", noted("pid", 0)); /* mpirun */
     assert_int_equal(system(command), 0);
     lk_free(command);
     assert_int_equal(waitpid(pid, NULL, 0), pid);

@@ -240,6 +240,7 @@ void cmd_catch_signals(void) {
     struct sigaction a = {.sa_handler = on_signal};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGHUP, &a, NULL);  /* the terminal or the connection is gone */
     sigaction(SIGUSR1, &a, NULL); /* from whoever started several ranks: the one that mpirun passes on to them */
 }
 bool cmd_interrupted(void) {

@@ -71,7 +71,7 @@ int cmd_parse(struct cmd_context *, int argc, char **argv);
 void cmd_print_all(FILE *);
 int cmd_write_docs(void); /* lockstep help --markdown */
 void cmd_print_help(const struct cmd *, FILE *);
-/* Set by SIGINT, SIGTERM and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. */
+/* Set by SIGINT, SIGTERM, SIGHUP and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. */
 void cmd_catch_signals(void);
 bool cmd_interrupted(void);
 

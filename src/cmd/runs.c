@@ -101,8 +101,8 @@ static void print_profile(const json_t *profile) {
     long long ranks = json_integer_value(json_object_get(profile, "ranks"));
     size_t i;
     json_t *k;
-    printf("\nprofile of %.0f step%s%s: %.4f s a step; peaks %.0f GFLOP/s, %.1f GB/s read\n", steps, steps == 1 ? "" : "s",
-           ranks > 1 ? " of rank 0" : "", all / steps, flops / 1e9, bytes / 1e9);
+    printf("\nprofile of %.0f step%s%s (the first is left out): %.4f s a step; peaks %.0f GFLOP/s, %.1f GB/s read\n", steps,
+           steps == 1 ? "" : "s", ranks > 1 ? " of rank 0" : "", all / steps, flops / 1e9, bytes / 1e9);
     printf("%-26s %9s %10s %7s %9s %8s %9s %7s\n", "kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "roofline",
            "idle");
     json_array_foreach(json_object_get(profile, "kernels"), i, k) {
@@ -116,6 +116,9 @@ static void print_profile(const json_t *profile) {
     }
     printf("%-26s %9s %10.3f %6.1f%%%s\n", "elsewhere", "", 1e3 * rest / steps, 100 * rest / all,
            ranks > 1 ? "   (the batch, touched rows, waiting for other ranks)" : "   (the batch, touched rows)");
+    printf("roofline: the least time that operations or bytes allow at these peaks; what lies in caches or is only written "
+           "can exceed "
+           "100%%\n");
     printf("idle threads inside kernels: %.1f%% of all threads' time\n", 100 * idle_all / (all * threads));
 }
 

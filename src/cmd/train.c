@@ -253,9 +253,12 @@ static int measure_peaks(struct view *v, struct lk_err *err) {
         for (int k = 0; k <= ranks; k++) offsets[k] = (size_t)k * sizeof *all;
         code = lk_comm_gather_all(v->comm, "measuring", all, offsets, err);
     }
+    /* Threads that share cores are measured in turns. */
+    double busy = (double)lk_comm_ranks_here(v->comm) * lk_pool_threads(v->c->pool),
+           cores = (double)sysconf(_SC_NPROCESSORS_ONLN), share = busy > cores ? cores / busy : 1;
     for (int k = 0; k < ranks && !code; k++) {
-        v->peaks.fma_flops_all += all[k].fma_flops_all;
-        v->peaks.read_bytes_all += all[k].read_bytes_all;
+        v->peaks.fma_flops_all += all[k].fma_flops_all * share;
+        v->peaks.read_bytes_all += all[k].read_bytes_all * share;
     }
     lk_free(all);
     lk_free(offsets);
@@ -338,7 +341,7 @@ static int train(struct cmd_context *c) {
     if (on && parse_on(c, on, &ranks)) return CMD_USAGE;
     if (on && lk_comm_launched(NULL, NULL))
         return cmd_usage_error(c, "--on starts ranks by itself: give it without mpirun, or mpirun without it");
-    if (!on) return run_rank(c, resume);
+    if (ranks <= 1) return run_rank(c, resume);                          /* one rank needs no mpirun */
     if (!resume && read_config(c, &config, &err)) return cmd_fail(&err); /* before anything is started */
     return launch(c, ranks, resume ? resume : config.name);
 }

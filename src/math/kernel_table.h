@@ -68,7 +68,8 @@ struct lk_math {
     struct lk_arena memory;
     char *scratch; /* threads x scratch_bytes, in memory */
     size_t scratch_bytes;
-    struct lk_kernel_time *profile; /* (LK_KERNELS), or NULL: not measured */
+    struct lk_kernel_time *profile; /* (LK_KERNELS) while it is measured, else NULL */
+    struct lk_kernel_time *times;   /* the same, or NULL where there is no profile */
 };
 /* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
 static inline void *lk__scratch(struct lk_math *m, int thread) {

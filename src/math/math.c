@@ -114,7 +114,7 @@ int lk_math_open(struct lk_pool *pool, const char *isa, struct lk_math **out, st
 void lk_math_close(struct lk_math *m) {
     if (!m) return;
     lk_arena_release(&m->memory);
-    lk_free(m->profile);
+    lk_free(m->times);
     lk_free(m);
 }
 

@@ -5,14 +5,19 @@
 #include <string.h>
 
 int lk_math_profile(struct lk_math *m, struct lk_err *err) {
-    if (!m->profile) m->profile = lk_alloc(LK_KERNELS * sizeof *m->profile);
-    if (!m->profile) return lk_fail(err, LK_ENOMEM, "no memory for a profile");
-    memset(m->profile, 0, LK_KERNELS * sizeof *m->profile);
+    if (!m->times) m->times = lk_alloc(LK_KERNELS * sizeof *m->times);
+    if (!m->times) return lk_fail(err, LK_ENOMEM, "no memory for a profile");
+    memset(m->times, 0, LK_KERNELS * sizeof *m->times);
+    m->profile = m->times;
     return LK_OK;
 }
 
+void lk_math_profile_pause(struct lk_math *m, bool pause) {
+    m->profile = pause ? NULL : m->times;
+}
+
 const struct lk_kernel_time *lk_math_profiled(const struct lk_math *m) {
-    return m->profile;
+    return m->times;
 }
 
 const char *lk_kernel_name(enum lk_kernel kernel) {

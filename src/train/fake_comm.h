@@ -122,8 +122,8 @@ static inline int fake_test(struct lk_comm *c, struct lk_transfer **t, bool wait
 static inline int fake_share(struct lk_comm *c, size_t bytes, struct lk_shared *out, struct lk_err *err) {
     struct fake_net *n = fake_net_of(c);
     (void)err;
-    *out =
-        (struct lk_shared){.mine = lk_calloc(1, bytes), .bytes = bytes, .all = lk_calloc((size_t)n->ranks, sizeof(void *))};
+    *out = (struct lk_shared){
+        .mine = lk_calloc(1, bytes), .bytes = bytes, .all = lk_calloc((size_t)n->ranks, sizeof(void *)), .engine = n};
     pthread_mutex_lock(&n->lock);
     n->memory[c->rank] = out->mine;
     fake_meet(n);

@@ -103,6 +103,7 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
     uint64_t began = lk_clock_ns();
     struct lk_ledger_row row;
+    lk_math_profile_pause(t->math, false); /* steps are measured; evaluations and samples are not */
     int code = lk__engine_gradient(&t->engine, &t->state, &row, err);
     if (!code) code = make_ready(t, &row, err);
     if (!code) code = lk__engine_update(&t->engine, &t->state, &row, err);
@@ -114,6 +115,7 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     } else if (lk_math_profiled(t->math)) /* the first step touches all memory for the first time */
         lk_math_profile(t->math, NULL);
     t->warm = true;
+    lk_math_profile_pause(t->math, true);
     if ((code = agree(t, "the ledger", t->rank == 0 ? lk__ledger_append(t->ledger, &row, err) : LK_OK, err))) return code;
     if (t->hooks.step && t->rank == 0) t->hooks.step(t->hooks.arg, &row, c->steps);
     if (c->eval_every && due(c->eval_every, row.step, c->steps)) code = evaluate(t, err);

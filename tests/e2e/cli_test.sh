@@ -146,6 +146,22 @@ check "datasets verify" "$LOCKSTEP" dataset verify d
 check "and generate" "$LOCKSTEP" generate c --tokens 3
 json "runs rm" "$LOCKSTEP" runs rm c2 --json
 
+# --- where the time goes --------------------------------------------------------------------------------------------------
+# Evaluations are not steps: the kernels' time lies within that of the steps.
+json "train --profile" "$LOCKSTEP" train c.ini run.name=profiled eval.every=1 --profile --json
+within() { # the kernels' nanoseconds together, and the steps'
+    local profile
+    profile=$("$LOCKSTEP" runs show profiled --json | tr -d ' \n' | sed 's/.*"profile":{"kernels":\[//')
+    echo "$(sed 's/\].*//' <<<"$profile" | grep -o '"ns":[0-9]*' | awk -F: '{ n += $2 } END { print n }') $(sed 's/.*\],"ns":\([0-9]*\).*/\1/' <<<"$profile")" |
+        awk '{ print (($1 > $2 / 10 && $1 <= $2) ? "yes" : "no: " $1 " of " $2) }'
+}
+equal "kernels' time lies within the steps'" "$(within)" yes
+check "runs show has the profile" "$LOCKSTEP" runs show profiled
+said "with a row for each kernel" "^matmul weight gradient +[0-9]+ +[0-9.]+ +[0-9.]+%"
+said "and what is left" "^elsewhere +[0-9.]+ +[0-9.]+%"
+equal "measuring changes no bit" "$(run_field profiled weights_root)" "$("$LOCKSTEP" train c.ini run.name=unprofiled eval.every=1 >/dev/null 2>&1; run_field unprofiled weights_root)"
+json "doctor --bench" "$LOCKSTEP" doctor --bench --json
+
 # --- the store's place ----------------------------------------------------------------------------------------------------
 check "--store wins over LOCKSTEP_STORE" "$LOCKSTEP" tokenizer train text.txt --vocab 300 --name u --store "file:$WORK/second"
 check "a store is a folder" test -d second
