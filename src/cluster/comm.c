@@ -11,6 +11,7 @@ int lk__comm_ready(struct lk_comm **out, struct lk_err *err) {
     c->codes = lk_calloc((size_t)c->ranks, sizeof *c->codes);
     if (c->offsets && c->codes) return LK_OK;
     int ranks = c->ranks;
+    lk_comm_break(c); /* the others know nothing of it */
     lk_comm_close(c);
     *out = NULL;
     return lk_fail(err, LK_ENOMEM, "out of memory for what %d ranks tell each other", ranks);
@@ -44,9 +45,8 @@ int lk_comm_dup(struct lk_comm *c, struct lk_comm **out, struct lk_err *err) {
     *out = NULL;
     if (lk_comm_broken()) return refuse(err);
     int code = c->ops->dup(c, out, err);
-    if (!code) code = lk__comm_ready(out, err);
-    if (code) lk_comm_break(c);
-    return code;
+    if (code && !c->ops->share) lk_comm_break(c); /* ranks that share memory have agreed on it */
+    return code ? code : lk__comm_ready(out, err);
 }
 
 void lk_comm_close(struct lk_comm *c) {

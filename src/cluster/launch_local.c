@@ -20,12 +20,13 @@
 
 extern char **environ;
 
-#define LOOK_MS  100                    /* how often stop is asked */
-#define START_MS 20                     /* the same until all ranks run */
-#define WAIT_NS  ((uint64_t)5000000000) /* a stop waits so long for ranks to come up and be able to take it */
-#define RANKS_NS ((uint64_t)2700000000) /* after a death mpirun has so long to end the others (it takes 2.1 s), */
-#define KILL_NS  ((uint64_t)3700000000) /* and so long to end itself */
-#define SAME_NS  ((uint64_t)500000000)  /* deaths so close are one */
+#define LOOK_MS   100                     /* how often stop is asked */
+#define START_MS  20                      /* the same until all ranks run */
+#define WAIT_NS   ((uint64_t)5000000000)  /* a stop waits so long for ranks to come up and be able to take it */
+#define RANKS_NS  ((uint64_t)2700000000)  /* after a death mpirun has so long to end the others (it takes 2.1 s), */
+#define KILL_NS   ((uint64_t)3700000000)  /* and so long to end itself */
+#define NOBODY_NS ((uint64_t)60000000000) /* the first rank has so long to come up */
+#define SAME_NS   ((uint64_t)500000000)   /* deaths so close are one */
 
 struct member {
     pid_t process; /* 0 before it has told us */
@@ -49,8 +50,8 @@ struct launch {
     int bad;
     bool bad_left;
     int bad_status;
-    uint64_t bad_ns, stop_ns, child_ended_ns;
-    bool stop_sent, ranks_killed, kill_sent;
+    uint64_t began_ns, bad_ns, stop_ns, child_ended_ns;
+    bool stop_sent, ranks_killed, kill_sent, nobody; /* nobody: no rank ever came */
 };
 
 /* --- what mpirun is given -------------------------------------------------------------------------------- */
@@ -231,6 +232,11 @@ static void kill_ranks(const struct launch *x) {
 
 /* Open MPI hands SIGUSR1 on to all ranks. To one that does not run yet it would be deadly. */
 static void pass_stop(struct launch *x, uint64_t now) {
+    if (x->known == 0 && !x->nobody && ((x->stop_ns && now - x->stop_ns > WAIT_NS) || now - x->began_ns > NOBODY_NS)) {
+        kill(x->child, SIGKILL); /* it hangs without a rank: too few file descriptors do that to Open MPI 4.1 */
+        x->nobody = x->stop_sent = true;
+        return;
+    }
     if (x->stop_sent || !x->l->stop) return;
     if (!x->stop_ns && x->l->stop(x->l->arg)) x->stop_ns = now;
     if (!x->stop_ns || (x->known < x->l->ranks && now - x->stop_ns < WAIT_NS)) return;
@@ -260,6 +266,7 @@ static int run(struct launch *x, struct lk_err *err) {
     if (x->child < 0) return lk_fail_errno(err, "cannot start mpirun");
     if (x->child == 0) become_mpirun(x, parent);
     x->child_fd = (int)syscall(SYS_pidfd_open, x->child, 0);
+    x->began_ns = lk_clock_ns();
     for (;;) {
         pid_t ended = waitpid(x->child, &x->child_status, WNOHANG);
         if (ended == x->child) break;
@@ -294,6 +301,10 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
     int said = whole ? WEXITSTATUS(x->child_status) : 0, signal_number = said > 128 && said < 128 + 65 ? said - 128 : 0;
     *status = said;
     if (whole && said == 0) return LK_OK;
+    if (x->nobody) {
+        *status = -1;
+        return lk_fail(err, LK_EIO, "mpirun started no rank; `mpirun -n %d true` shows what is in its way", x->l->ranks);
+    }
     if (x->bad >= 0 && x->bad_left) {
         *status = x->bad_status;
         return LK_OK;

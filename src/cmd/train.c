@@ -306,10 +306,7 @@ static int run_rank(struct cmd_context *c, const char *resume) {
     double seconds = 0;
     cmd_catch_signals(); /* whoever started several ranks may ask them to stop as soon as the comm is open */
     int rank = 0, code = lk_comm_open(&v.comm, &err);
-    if (code) { /* the same on all ranks, most likely: one says it */
-        lk_comm_launched(&rank, NULL);
-        return rank == 0 ? cmd_fail(&err) : CMD_FAILED;
-    }
+    if (code) return cmd_fail(&err); /* perhaps only this rank knows */
     rank = lk_comm_rank(v.comm);
     bool dry = cmd_flag(c, "--dry-run");
     if (rank == 0 && !resume) code = read_config(c, &config, &err);
