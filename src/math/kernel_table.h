@@ -10,11 +10,12 @@ struct lk__kernels {
     const char *isa;
     size_t vector; /* floats a vector */
 
-    /* Matrix product. mm_cut chooses the tile of C by the shape alone (both results >= 1, edges are cut short by the
-     * driver); mm_tile makes one tile, rows [i0, i1), columns [j0, j1), all parts and groups, epilogue included. scratch:
-     * at least mm_scratch_bytes, a constant, 64-byte aligned. ref: cut 64 x 64, no scratch. */
+    /* Matrix product. mm_cut chooses the tile of C by the shape and the number of threads (both results >= 1, edges are cut
+     * short by the driver); a tile does all of k, so its size is no bit's business; mm_tile makes one tile, rows [i0, i1),
+     * columns [j0, j1), all parts and groups, epilogue included. scratch: at least mm_scratch_bytes, a constant, 64-byte
+     * aligned. ref: cut 64 x 64, no scratch. */
     size_t mm_scratch_bytes;
-    void (*mm_cut)(const struct lk_mm *, size_t *tile_rows, size_t *tile_columns);
+    void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns);
     void (*mm_tile)(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */

@@ -45,7 +45,7 @@ void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
     }
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};
-    math->k.mm_cut(mm, &job.tile_rows, &job.tile_columns);
+    math->k.mm_cut(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns);
     LK_ASSERT(math->scratch_bytes >= math->k.mm_scratch_bytes);
     job.down = (mm->m + job.tile_rows - 1) / job.tile_rows;
     size_t across = (mm->n + job.tile_columns - 1) / job.tile_columns;

@@ -57,15 +57,17 @@ static float unfair(size_t tiles, size_t threads) {
 }
 
 /* A guess of a cut's time, 1 for multiplying alone. 10 and 18: packing A took 4% with 256 columns, packing B 3.5% with 512
- * rows, where they come from the third level cache. The number of threads is not asked for; two matter most, then four,
- * then eight. */
-static float cost(const struct lk_mm *mm, size_t across, size_t down) {
+ * rows, where they come from the third level cache. Tiles that share out evenly over more threads than there are stay even
+ * when one thread is held up. */
+static float cost(const struct lk_mm *mm, size_t threads, size_t across, size_t down) {
     float packing = 10.0f * (float)across / (float)mm->n + 18.0f * (float)down / (float)mm->m;
     size_t tiles = across * down;
-    return (1 + packing) * (1 + 0.5f * unfair(tiles, 2) + 0.2f * unfair(tiles, 4) + 0.05f * unfair(tiles, 8));
+    if (threads == 1) return 1 + packing;
+    return (1 + packing) *
+           (1 + 0.5f * unfair(tiles, threads) + 0.2f * unfair(tiles, 2 * threads) + 0.05f * unfair(tiles, 4 * threads));
 }
 
-static void mm_cut(const struct lk_mm *mm, size_t *tile_rows, size_t *tile_columns) {
+static void mm_cut(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns) {
     if (is_few(mm)) {
         *tile_rows = FEW_ROWS;
         *tile_columns = FEW_COLUMNS;
@@ -77,7 +79,7 @@ static void mm_cut(const struct lk_mm *mm, size_t *tile_rows, size_t *tile_colum
     size_t down = (mm->m + rows - 1) / rows, best_across = across, best_down = down;
     for (size_t a = across; a < across + 12 && (a == across || mm->n / a >= 64); a++)
         for (size_t d = down; d < down + 8 && (d == down || mm->m / d >= 64); d++)
-            if (cost(mm, a, d) < cost(mm, best_across, best_down)) best_across = a, best_down = d;
+            if (cost(mm, threads, a, d) < cost(mm, threads, best_across, best_down)) best_across = a, best_down = d;
     *tile_columns = round_up((mm->n + best_across - 1) / best_across, MICRO_COLUMNS);
     *tile_rows = round_up((mm->m + best_down - 1) / best_down, MICRO_ROWS);
 }
