@@ -338,8 +338,9 @@ static int wrap(struct lk_comm *inner, struct lk_comm **out, struct lk_err *err)
         *s = (struct shared){.c = {.ops = &ops, .rank = inner->rank, .ranks = inner->ranks, .ranks_here = inner->ranks},
                              .inner = inner,
                              .half = half,
-                             /* With more ranks than cores a spinning one keeps another from its work. */
-                             .spin_ns = inner->ranks <= lk_threads_default() ? SPIN_NS : 0};
+                             /* With more ranks than cores a spinning one keeps another from its work. Not the cores that
+                              * this rank may use: mpirun binds each to one of its own. */
+                             .spin_ns = inner->ranks <= sysconf(_SC_NPROCESSORS_ONLN) ? SPIN_NS : 0};
         code = map_all(inner, CONTROL_BYTES + 2 * half, &s->memory, &own);
     }
     if (code || !s) {
