@@ -139,7 +139,6 @@ struct lk_train_hooks {
     void (*resumed)(void *arg, uint32_t step);
     void (*step)(void *arg, const struct lk_ledger_row *, uint32_t steps);
     void (*evaluated)(void *arg, const struct lk_eval_row *);
-    void (*checkpoint)(void *arg, const struct lk_checkpoint *);
     void (*sample)(void *arg, struct lk_trainer *, uint32_t step);
     void (*warning)(void *arg, const char *message);
     bool (*stop)(void *arg); /* asked before every step; true: save and leave with LK_ESTOPPED */

@@ -24,10 +24,9 @@ static int agree(struct together *t, const char *name) {
 static void write_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     struct together *t = arg;
     const struct lk__shards *s = t->state->shards;
-    size_t packed = offset - tensor->offset,
+    size_t packed = lk__shards_packed(s->layout, tensor, offset),
            from = t->local ? t->region->local + (offset - t->region->cuts[s->rank]) : offset;
     (void)block;
-    for (const struct lk_tensor *other = s->layout->tensors; other < tensor; other++) packed += other->count;
     if (!t->code)
         t->code = lk_blob_write_at(t->writer, packed * sizeof(float), t->array + from, count * sizeof(float), &t->err);
 }

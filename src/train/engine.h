@@ -71,6 +71,9 @@ void lk__shards_release(struct lk__shards *);
 typedef void lk__piece_fn(void *arg, const struct lk_tensor *, size_t offset, size_t count, size_t block);
 void lk__shards_pieces(const struct lk_layout *, size_t begin, size_t end, lk__piece_fn *fn, void *arg);
 
+/* Where an element of a parameter array lies when tensors follow each other without padding, as in blobs. */
+size_t lk__shards_packed(const struct lk_layout *, const struct lk_tensor *, size_t offset);
+
 /* The state of one rank: its own slices of the moments; weights are borrowed. shared: all ranks have the same ones, so that
  * each writes its slices only. */
 int lk__state_init_shard(struct lk_state *, const struct lk__shards *, float *weights, bool shared, struct lk_err *);
@@ -168,8 +171,8 @@ int lk__evaluate_check(const struct lk_dataset *, uint32_t context, uint32_t seq
 /* --- Checkpoints: written while the next forward and backward run ---------------------------------------- */
 struct lk__ledger;
 struct lk__saver;
-/* A thread that writes one checkpoint at a time and then commits it with the ledger rows that are due. */
-/* Collective: all ranks write, rank 0 commits; ledger: NULL on the others. */
+/* A thread that writes one checkpoint at a time and then commits it with the ledger rows that are due. All ranks write,
+ * rank 0 commits; ledger: NULL on the others. Collective. */
 int lk__saver_open(struct lk_store *, const char *run, uint32_t keep, struct lk__ledger *, struct lk_comm *,
                    struct lk__saver **out, struct lk_err *);
 /* One of a state's arrays (local: this rank's slices only) as a blob that all ranks write together. Collective. */

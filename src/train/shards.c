@@ -83,3 +83,9 @@ void lk__shards_pieces(const struct lk_layout *l, size_t begin, size_t end, lk__
         if (from < to) fn(arg, t, from, to - from, block + (from - t->offset) / LK_BLOCK);
     }
 }
+
+size_t lk__shards_packed(const struct lk_layout *l, const struct lk_tensor *tensor, size_t offset) {
+    size_t packed = offset - tensor->offset;
+    for (const struct lk_tensor *t = l->tensors; t < tensor; t++) packed += t->count;
+    return packed;
+}

@@ -23,9 +23,8 @@ struct loading {
 static void load_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     const struct loading *l = arg;
     const struct lk__shards *s = l->state->shards;
-    size_t packed = offset - tensor->offset;
+    size_t packed = lk__shards_packed(l->state->layout, tensor, offset);
     (void)block;
-    for (const struct lk_tensor *t = l->state->layout->tensors; t < tensor; t++) packed += t->count;
     size_t to = l->local ? l->region->local + (offset - l->region->cuts[s->rank]) : offset;
     memcpy(l->array + to, l->data + packed * sizeof(float), count * sizeof(float));
 }

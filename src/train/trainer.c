@@ -20,7 +20,6 @@ static int wait_saver(struct lk_trainer *t, struct lk_err *err) {
     if (lk__trainer_set(t, "weights_root", lk_root_hex(&c.weights, weights)) ||
         lk__trainer_set(t, "state_root", lk_root_hex(&c.state, state)))
         return lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-    if (t->hooks.checkpoint && t->rank == 0) t->hooks.checkpoint(t->hooks.arg, &c);
     return LK_OK;
 }
 
