@@ -158,9 +158,11 @@ static int share_run(struct lk_trainer *t, int code, struct lk_err *mine, struct
     if (!(code = agree(t, "the run", code, mine, err)) && lk_comm_ranks(t->comm) > 1) {
         size = text.size;
         code = lk_comm_broadcast(t->comm, "the run's size", &size, sizeof size, err);
-        if (!code && t->rank > 0 && !(code = lk_buf_reserve(&text, size))) text.size = size;
-        if (!(code = agree(t, "the run", code ? lk_fail(mine, code, "no memory for the run's record") : LK_OK, mine, err)))
-            code = lk_comm_broadcast(t->comm, "the run", text.data, size, err);
+        int room = code || t->rank == 0 ? LK_OK : lk_buf_reserve(&text, size);
+        text.size = room ? 0 : size;
+        if (room) lk_fail(mine, room, "no memory for the run's record");
+        if (!code) code = agree(t, "the run", room, mine, err);
+        if (!code) code = lk_comm_broadcast(t->comm, "the run", text.data, size, err);
         if (!code) code = agree(t, "the run", t->rank > 0 ? receive_record(t, &text, mine) : LK_OK, mine, err);
     }
     lk_buf_release(&text);
