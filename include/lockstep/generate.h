@@ -12,9 +12,10 @@ struct lk_sampling {
     uint64_t seed;
 };
 /* One token from a row of logits (vocab), of which ids below `tokens` exist. position: of the token that is drawn.
- * workspace: vocab 64-bit words, overwritten. */
-uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *, uint32_t position,
-                         uint64_t *workspace);
+ * workspace: lk_sample_bytes(tokens) bytes, overwritten, aligned to 8. */
+uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens, const struct lk_sampling *,
+                         uint32_t position, void *workspace);
+size_t lk_sample_bytes(uint32_t tokens);
 
 struct lk_generation {
     uint32_t prompt_tokens, tokens; /* read and drawn */

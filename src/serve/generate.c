@@ -15,8 +15,8 @@ struct generator {
     struct lk_decoder *decoder;
     struct lk_kv_cache cache;
     struct lk_tokens tokens; /* all so far, prompt included */
-    uint64_t *workspace;
-    struct lk_buf held; /* text not given out yet */
+    void *workspace;         /* of sampling */
+    struct lk_buf held;      /* text not given out yet */
 };
 
 /* Reads tokens[from ..) into the cache; returns the logits of the last. */
@@ -112,8 +112,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
                        vocab);
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
-    if (!code && !(g->workspace = lk_alloc((size_t)vocab * sizeof(uint64_t))))
-        code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && end != UINT32_MAX) code = push_token(g, end, err);
     if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)
@@ -131,7 +130,8 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     read = lk_clock_ns();
     out->prompt_seconds = (double)(read - began) * 1e-9;
     while (out->tokens < g->options->max_tokens) {
-        uint32_t id = lk_sample_token(logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
+        uint32_t id =
+            lk_sample_token(g->math, logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
         out->tokens++;
         if (g->options->token) g->options->token(g->options->arg, id);
         if (id == end) {

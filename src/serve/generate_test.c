@@ -83,7 +83,7 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         struct heard h = {0};
         struct lk_tokens all = {0};
         struct lk_decoder *d;
-        uint64_t workspace[270];
+        void *workspace = lk_alloc(lk_sample_bytes(270));
         uint32_t end = lk_tokenizer_end(tokenizer), tokens[24], n = 1, drawn = 0;
         struct lk_generation g = generate("the abc", (struct lk_generate_options){.sampling = s, .max_tokens = 16}, &h);
         OK(lk_decoder_create(&layout, math.math, 1, 24, LK_TRAINING, &d, &test_err));
@@ -93,7 +93,8 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         uint32_t prompt = n;
         while (n < 24 && drawn < 16) {
             const float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL);
-            tokens[n] = lk_sample_token(logits + (size_t)(n - 1) * 270, lk_tokenizer_vocab(tokenizer), &s, n, workspace);
+            tokens[n] =
+                lk_sample_token(math.math, logits + (size_t)(n - 1) * 270, lk_tokenizer_vocab(tokenizer), &s, n, workspace);
             drawn++;
             if (tokens[n] == end) break;
             n++;
@@ -106,6 +107,7 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         lk_buf_release(&text);
         lk_buf_release(&h.text);
         lk_tokens_release(&all);
+        lk_free(workspace);
         lk_decoder_free(d);
     }
 }

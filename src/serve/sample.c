@@ -1,44 +1,53 @@
-/* Drawing a token: docs/numerics.md, section 10. Ids are taken from a heap in the order (value descending, id ascending),
- * so that only as many are ordered as the draw needs. */
+/* Drawing a token: docs/numerics.md, section 10. Ids are thrown into buckets by how far their logits lie below the
+ * greatest, and a bucket is ordered (value descending, id ascending) when the draw comes to it. */
 #include "lockstep/generate.h"
 
 #include "lockstep/random.h"
 #include <string.h>
 
+#define BUCKETS_MOST ((uint32_t)1 << 15)
+#define SMALL        24 /* words that are sorted by insertion */
+
 /* A 64-bit word that orders like (value descending, id ascending) when compared descending: the value's bits made
  * monotonic, then the id's complement. */
 static uint64_t pack(float x, uint32_t id) {
     uint32_t bits;
-    if (x == 0) x = 0; /* -0 and +0 are equal: the id decides */
+    x += 0.0f; /* -0 and +0 are equal: the id decides */
     memcpy(&bits, &x, 4);
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    bits ^= -(bits >> 31) | 0x80000000u; /* all bits of a negative one, the sign of a positive one */
     return (uint64_t)bits << 32 | (uint32_t)~id;
 }
 static uint32_t packed_id(uint64_t w) {
     return ~(uint32_t)w;
 }
-static float packed_value(uint64_t w) {
-    uint32_t bits = (uint32_t)(w >> 32);
-    float x;
-    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
-    memcpy(&x, &bits, 4);
-    return x;
-}
 
 static void sift_down(uint64_t *heap, uint32_t n, uint32_t i) {
     uint64_t v = heap[i];
     for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && heap[child + 1] > heap[child]) child++;
-        if (heap[child] <= v) break;
+        if (child + 1 < n && heap[child + 1] < heap[child]) child++;
+        if (heap[child] >= v) break;
         heap[i] = heap[child];
     }
     heap[i] = v;
 }
-static uint64_t pop(uint64_t *heap, uint32_t *n) {
-    uint64_t top = heap[0];
-    heap[0] = heap[--*n];
-    if (*n) sift_down(heap, *n, 0);
-    return top;
+/* Descending: insertion for a few words, a heap for many (equal logits). */
+static void order(uint64_t *words, uint32_t n) {
+    if (n <= SMALL) {
+        for (uint32_t i = 1; i < n; i++) {
+            uint64_t w = words[i];
+            uint32_t j = i;
+            for (; j > 0 && words[j - 1] < w; j--) words[j] = words[j - 1];
+            words[j] = w;
+        }
+        return;
+    }
+    for (uint32_t i = n / 2; i-- > 0;) sift_down(words, n, i); /* the least first */
+    while (n-- > 1) {
+        uint64_t least = words[0];
+        words[0] = words[n];
+        words[n] = least;
+        sift_down(words, n, 0);
+    }
 }
 
 static uint32_t greatest(const float *logits, uint32_t tokens) {
@@ -54,52 +63,113 @@ static double uniform(uint64_t seed, uint32_t position) {
     return (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
 }
 
-uint32_t lk_sample_token(const float *logits, uint32_t tokens, const struct lk_sampling *s, uint32_t position,
-                         uint64_t *heap) {
+/* --- Ranks ------------------------------------------------------------------------------------------------ */
+
+struct ranks {
+    uint64_t *words;  /* (tokens) by bucket, those below `ordered` by rank */
+    float *x, *e;     /* (tokens) by id: scaled logits, their exponentials */
+    float *ranked;    /* (tokens) exponentials by rank: x's place, which is not needed any more */
+    uint32_t *bucket; /* (tokens) by id */
+    uint32_t *ends;   /* (buckets) where a bucket ends in words */
+    uint32_t tokens, ordered, next_bucket;
+};
+
+static uint32_t buckets_for(uint32_t tokens) {
+    uint32_t n = 1;
+    while (n < tokens && n < BUCKETS_MOST) n *= 2;
+    return n;
+}
+
+size_t lk_sample_bytes(uint32_t tokens) {
+    return (size_t)tokens * (sizeof(uint64_t) + 2 * sizeof(float) + sizeof(uint32_t)) +
+           ((size_t)buckets_for(tokens) + 1) * sizeof(uint32_t);
+}
+
+static struct ranks cut_workspace(void *workspace, uint32_t tokens) {
+    struct ranks r = {.words = workspace, .tokens = tokens};
+    r.x = r.ranked = (float *)(r.words + tokens);
+    r.e = r.x + tokens;
+    r.bucket = (uint32_t *)(r.e + tokens);
+    r.ends = r.bucket + tokens;
+    return r;
+}
+
+/* The greatest and the least of x = logits / t; false if one is NaN or the greatest is infinite. */
+static bool scale_logits(const float *logits, float t, struct ranks *r, float *first, float *last) {
+    bool numbers = true;
+    float most = logits[0] / t, least = most;
+    for (uint32_t i = 0; i < r->tokens; i++) {
+        float x = logits[i] / t;
+        most = x > most ? x : most;
+        least = x < least ? x : least;
+        numbers &= x == x;
+        r->x[i] = x;
+    }
+    *first = most;
+    *last = least;
+    return numbers && most - most == 0;
+}
+
+/* A counting sort. What lies further down than exp goes shares the last bucket. first - x and its product with a constant
+ * never ascend with x, rounded or not, so no id is in a later bucket than one of a lower rank. */
+static void fill_buckets(struct ranks *r, float first, float last) {
+    uint32_t buckets = buckets_for(r->tokens);
+    float range = first - last < 64 ? first - last : 64, scale = range > 1e-30f ? (float)(buckets - 1) / range : 0;
+    memset(r->ends, 0, ((size_t)buckets + 1) * sizeof *r->ends);
+    for (uint32_t i = 0; i < r->tokens; i++) {
+        float down = first - r->x[i];
+        r->bucket[i] = down < range ? (uint32_t)(down * scale) : buckets - 1;
+        r->ends[r->bucket[i] + 1]++;
+    }
+    for (uint32_t b = 1; b <= buckets; b++) r->ends[b] += r->ends[b - 1];
+    for (uint32_t i = 0; i < r->tokens; i++) r->words[r->ends[r->bucket[i]]++] = pack(r->x[i], i);
+}
+
+/* The exponential at a rank; ranks are asked for in order. */
+static float next_rank(struct ranks *r, uint32_t rank) {
+    while (rank >= r->ordered) {
+        uint32_t end = r->ends[r->next_bucket++];
+        order(r->words + r->ordered, end - r->ordered);
+        r->ordered = end;
+    }
+    return r->ranked[rank] = r->e[packed_id(r->words[rank])];
+}
+
+/* How many ranks may be drawn, and their sum; *known: how many exponentials are in r->ranked. */
+static uint32_t keep(struct ranks *r, const struct lk_sampling *s, double *sum, uint32_t *known) {
+    uint32_t kept = s->top_k && s->top_k < r->tokens ? s->top_k : r->tokens, prefix = 0;
+    double all = 0, running = 0;
+    *known = 0;
+    if (kept == r->tokens)
+        for (uint32_t i = 0; i < kept; i++) all += r->e[i];
+    else
+        for (; *known < kept; ++*known) all += next_rank(r, *known);
+    *sum = all;
+    if (s->top_p >= 1) return kept;
+    do {
+        running += prefix < *known ? r->ranked[prefix] : next_rank(r, prefix);
+        prefix++;
+    } while (running < s->top_p * all && prefix < kept);
+    *known = *known > prefix ? *known : prefix;
+    *sum = running;
+    return prefix;
+}
+
+uint32_t lk_sample_token(struct lk_math *math, const float *logits, uint32_t tokens, const struct lk_sampling *s,
+                         uint32_t position, void *workspace) {
     LK_NUMERIC_SCOPE();
-    float t = (float)s->temperature;
+    float t = (float)s->temperature, first, last;
     if (t == 0 || tokens == 1) return greatest(logits, tokens);
-    uint32_t n = tokens;
-    for (uint32_t i = 0; i < n; i++) heap[i] = pack(logits[i] / t, i);
-    for (uint32_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
-    float first = packed_value(heap[0]);
-    if (first - first != 0) return greatest(logits, tokens); /* divided by so little that they are infinite */
-    double total = 0, u = uniform(s->seed, position);
-    uint32_t kept = s->top_k && s->top_k < n ? s->top_k : n;
-    /* The total, in order of ids when everything is kept, in order of rank when only a few are. */
-    uint64_t *ranked = heap + n; /* popped words pile up behind the shrinking heap, the first at the end */
-    if (kept == n && s->top_p >= 1)
-        for (uint32_t i = 0; i < n; i++) total += lk_softmax_exp(logits[i] / t - first);
-    else if (kept == n) {
-        double all = 0;
-        for (uint32_t i = 0; i < n; i++) all += lk_softmax_exp(logits[i] / t - first);
-        for (kept = 0; kept == 0 || (total < s->top_p * all && n > 0);) {
-            uint64_t w = pop(heap, &n);
-            *--ranked = w;
-            kept++;
-            total += lk_softmax_exp(packed_value(w) - first);
-        }
-    } else {
-        double all = 0;
-        for (uint32_t i = 0; i < kept; i++) {
-            uint64_t w = pop(heap, &n);
-            *--ranked = w;
-            all += lk_softmax_exp(packed_value(w) - first);
-        }
-        total = all;
-        if (s->top_p < 1) {
-            uint32_t i = 0;
-            for (total = 0; i == 0 || (total < s->top_p * all && i < kept); i++)
-                total += lk_softmax_exp(packed_value(heap[tokens - 1 - i]) - first);
-            kept = i;
-        }
-    }
-    double running = 0;
-    uint64_t word = 0;
-    for (uint32_t i = 0; i < kept; i++) {
-        word = heap + tokens - 1 - i >= ranked ? heap[tokens - 1 - i] : pop(heap, &n);
-        running += lk_softmax_exp(packed_value(word) - first);
-        if (running > u * total) break;
-    }
-    return packed_id(word);
+    struct ranks r = cut_workspace(workspace, tokens);
+    if (!scale_logits(logits, t, &r, &first, &last)) return greatest(logits, tokens);
+    lk_softmax_exp_n(math, tokens, r.x, first, r.e);
+    fill_buckets(&r, first, last);
+    uint32_t known, rank = 0, kept;
+    double sum, running = 0, u = uniform(s->seed, position);
+    kept = keep(&r, s, &sum, &known);
+    do {
+        running += rank < known ? r.ranked[rank] : next_rank(&r, rank);
+        rank++;
+    } while (!(running > u * sum) && rank < kept);
+    return packed_id(r.words[rank - 1]);
 }
