@@ -8,12 +8,20 @@
 #include "math/simd/matmul_pack.h"
 
 #define FEW_ROWS    4
-#define FEW_COLUMNS 64  /* of a tile: enough tiles for many threads also where n is a model's width */
-#define FEW_AHEAD   128 /* floats of each weight row that are asked for ahead */
+#define FEW_AHEAD   96                       /* floats of each weight row that are asked for ahead */
+#define FEW_COLUMNS few_columns(mm, threads) /* of a tile, in mm_cut */
 
 static inline bool is_few(const struct lk_mm *mm) {
     const struct lk_mm_part *p = mm->parts;
     return mm->m <= FEW_ROWS && mm->part_count == 1 && p->b_row == 1 && p->b_col != 1 && p->a_col == 1 && !mm->accumulate;
+}
+
+/* A tile begins cold, as what was asked for ahead went to whoever had the one before: so few tiles, equal ones, and at most
+ * some hundred columns where there are many, so that a thread that is held up does not keep the others waiting. */
+static inline size_t few_columns(const struct lk_mm *mm, size_t threads) {
+    size_t turns = (mm->n + 512 * threads - 1) / (512 * threads),
+           columns = (mm->n + turns * threads - 1) / (turns * threads);
+    return (columns + 15) / 16 * 16;
 }
 
 /* VL weight rows at w, `n` of them there, elements [e, e + VL) of k, transposed: r[i] holds element e + i of each row. */
