@@ -48,6 +48,26 @@ struct lk_mm {
 };
 void lk_matmul(struct lk_math *, const struct lk_mm *);
 
+/* --- Products of a few rows ---------------------------------------------------------------------------------------------
+ * As in generation, where each weight is used once a token and the time is that of reading memory. W (n, k) lies in panels:
+ * panel p holds rows [16 p, 16 p + 16) of W transposed, (k, 16), at 16 p * k floats; the last one has fewer columns where n
+ * is no multiple of 16. So panels take as much memory as W. Bits are lk_matmul's. */
+#define LK_PANEL      16
+#define LK_PANEL_ROWS 4
+/* False where no kernel is there for them (ref): use lk_matmul. */
+bool lk_panels_usable(const struct lk_math *);
+void lk_panels_fill(struct lk_math *, size_t n, size_t k, const float *w, float *panels);
+/* For each product, which share x: y (rows, n) = x (rows, k) W' + bias (n, or NULL), then residual (rows, n, or NULL) +
+ * that. rows <= LK_PANEL_ROWS. One call for several products keeps threads busy across them. */
+struct lk_panel_product {
+    const float *panels;
+    size_t n;
+    const float *bias, *residual;
+    float *y;
+};
+void lk_panels_multiply(struct lk_math *, size_t rows, size_t k, const float *x, const struct lk_panel_product *,
+                        size_t count);
+
 /* --- Sums over tokens -------------------------------------------------------------------------------------------------
  * Rows of y are cut into parts (sequences) and groups (grains) as above; out (n) = tree over groups of sums over parts of
  * segment chains over rows. factor: NULL for ones (bias gradients), else (rows, n) (gain gradients, see lk_norm). */

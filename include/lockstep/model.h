@@ -93,6 +93,12 @@ void lk_kv_cache_release(struct lk_kv_cache *);
 float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv_cache *, uint32_t count,
                          const uint32_t *tokens, uint32_t wanted);
 
+/* Generation at the memory's full speed: fills panels (layout->floats) with the weights' matrices in another order
+ * (lk_panels_fill, at their offsets), which passes of few rows with these weights then read; the rest of panels is not
+ * touched. Both are borrowed until the decoder is freed and must not change. Returns false, and does nothing, where the
+ * instruction set has no use for them. */
+bool lk_decoder_use_panels(struct lk_decoder *, const float *weights, float *panels);
+
 /* --- Gradient of the embedding table: touched rows only -------------------------------------------------- */
 struct lk_embedding_gradient;
 /* Rows of one rank: by token, then by grain, ascending. The gradient of tokens[i] in the tree's node of grains[i] is

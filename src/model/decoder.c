@@ -159,19 +159,66 @@ void lk_decoder_free(struct lk_decoder *d) {
 /* --- Forward --------------------------------------------------------------------------------------------- */
 
 /* y (rows, out) = x (rows, in) W' + bias + residual; W is (out, in). */
-static void linear(struct lk_math *math, size_t rows, size_t in, size_t out, const float *x, const float *w,
+struct linear {
+    const float *w;
+    size_t out;
+    const float *bias, *residual;
+    float *y;
+};
+#define LINEARS_MOST 3
+
+/* Layers that read the same x. */
+static void linears(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l, size_t count) {
+    if (d->panels && rows <= LK_PANEL_ROWS) {
+        struct lk_panel_product products[LINEARS_MOST];
+        for (size_t i = 0; i < count; i++)
+            products[i] =
+                (struct lk_panel_product){d->panels + (l[i].w - d->panels_of), l[i].out, l[i].bias, l[i].residual, l[i].y};
+        lk_panels_multiply(d->math, rows, in, x, products, count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct lk_mm_part part = {
+            .a = x, .a_row = in, .a_col = 1, .b = l[i].w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+        lk_matmul(d->math, &(struct lk_mm){.m = rows,
+                                           .n = l[i].out,
+                                           .parts = &part,
+                                           .part_count = 1,
+                                           .c = l[i].y,
+                                           .ldc = l[i].out,
+                                           .bias = l[i].bias,
+                                           .residual = l[i].residual,
+                                           .ld_residual = l[i].out});
+    }
+}
+static void linear(struct lk_decoder *d, size_t rows, size_t in, size_t out, const float *x, const float *w,
                    const float *bias, const float *residual, float *y) {
-    struct lk_mm_part part = {
-        .a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
-    lk_matmul(math, &(struct lk_mm){.m = rows,
-                                    .n = out,
-                                    .parts = &part,
-                                    .part_count = 1,
-                                    .c = y,
-                                    .ldc = out,
-                                    .bias = bias,
-                                    .residual = residual,
-                                    .ld_residual = out});
+    linears(d, rows, in, x, &(struct linear){w, out, bias, residual, y}, 1);
+}
+
+static const float *head_of(const struct lk_layout *l, const float *weights) {
+    return lk__tensor(l, l->head >= 0 ? l->head : l->embedding, weights);
+}
+
+bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *panels) {
+    const struct lk_model_config *m = &d->layout->config;
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    if (!lk_panels_usable(d->math)) return false;
+    for (uint32_t i = 0; i < m->layers; i++) {
+        struct lk__layer_weights w = lk__layer_weights(d->layout, i, weights);
+        const struct {
+            const float *w;
+            size_t out, in;
+        } all[] = {{w.q, q, m->width},         {w.k, kv, m->width},      {w.v, kv, m->width},       {w.o, m->width, q},
+                   {w.gate, m->ffn, m->width}, {w.up, m->ffn, m->width}, {w.down, m->width, m->ffn}};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            if (all[j].w) lk_panels_fill(d->math, all[j].out, all[j].in, all[j].w, panels + (all[j].w - weights));
+    }
+    const float *head = head_of(d->layout, weights);
+    lk_panels_fill(d->math, m->vocab, m->width, head, panels + (head - weights));
+    d->panels = panels;
+    d->panels_of = weights;
+    return true;
 }
 
 static void attention_forward(struct lk_decoder *d, const struct lk__layer_weights *w, uint32_t layer,
@@ -188,9 +235,9 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
         k = k_all + (size_t)p->first * kv;
         v = v_all + (size_t)p->first * kv;
     }
-    linear(d->math, p->rows, m->width, q, a->h1, w->q, w->q_bias, NULL, a->q);
-    linear(d->math, p->rows, m->width, kv, a->h1, w->k, w->k_bias, NULL, k);
-    linear(d->math, p->rows, m->width, kv, a->h1, w->v, w->v_bias, NULL, v);
+    const struct linear qkv[] = {
+        {w->q, q, w->q_bias, NULL, a->q}, {w->k, kv, w->k_bias, NULL, k}, {w->v, kv, w->v_bias, NULL, v}};
+    linears(d, p->rows, m->width, a->h1, qkv, 3);
     float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
     if (m->family == LK_LLAMA) {
         lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false,
@@ -228,17 +275,17 @@ void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t laye
     float eps = (float)m->norm_epsilon;
     lk_norm_forward(d->math, rows, m->width, a->x, w.norm1, w.norm1_bias, eps, a->h1, a->mean1, a->rstd1);
     attention_forward(d, &w, layer, p);
-    linear(d->math, rows, q, m->width, a->o, w.o, w.o_bias, a->x, a->x_mid);
+    linear(d, rows, q, m->width, a->o, w.o, w.o_bias, a->x, a->x_mid);
     lk_norm_forward(d->math, rows, m->width, a->x_mid, w.norm2, w.norm2_bias, eps, a->h2, a->mean2, a->rstd2);
     if (m->family == LK_LLAMA) {
-        linear(d->math, rows, m->width, m->ffn, a->h2, w.gate, NULL, NULL, a->gate);
-        linear(d->math, rows, m->width, m->ffn, a->h2, w.up, NULL, NULL, a->up);
+        const struct linear both[] = {{w.gate, m->ffn, NULL, NULL, a->gate}, {w.up, m->ffn, NULL, NULL, a->up}};
+        linears(d, rows, m->width, a->h2, both, 2);
         lk_swiglu_forward(d->math, rows * m->ffn, a->gate, a->up, a->act);
     } else {
-        linear(d->math, rows, m->width, m->ffn, a->h2, w.up, w.up_bias, NULL, a->up);
+        linear(d, rows, m->width, m->ffn, a->h2, w.up, w.up_bias, NULL, a->up);
         lk_gelu_forward(d->math, rows * m->ffn, a->up, a->act);
     }
-    linear(d->math, rows, m->ffn, m->width, a->act, w.down, w.down_bias, a->x_mid, x_next);
+    linear(d, rows, m->ffn, m->width, a->act, w.down, w.down_bias, a->x_mid, x_next);
 }
 
 static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens,
@@ -253,8 +300,7 @@ static float *pass_forward(struct lk_decoder *d, const float *weights, const str
     size_t skip = p->rows - wanted;
     lk_norm_forward(d->math, wanted, m->width, d->x_out + skip * m->width, lk__tensor(l, l->norm, weights),
                     lk__tensor(l, l->norm_bias, weights), (float)m->norm_epsilon, d->h_out, d->mean_out, d->rstd_out);
-    linear(d->math, wanted, m->width, m->vocab, d->h_out, l->head >= 0 ? lk__tensor(l, l->head, weights) : table, NULL,
-           NULL, d->logits);
+    linear(d, wanted, m->width, m->vocab, d->h_out, head_of(l, weights), NULL, NULL, d->logits);
     return d->logits;
 }
 
@@ -292,6 +338,7 @@ float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_k
                          const uint32_t *tokens, uint32_t wanted) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
+    LK_ASSERT(!d->panels || d->panels_of == weights);
     LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
     struct lk__pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
     float *logits = pass_forward(d, weights, &pass, tokens, wanted);

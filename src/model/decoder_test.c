@@ -46,7 +46,9 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     const struct lk_model_config *c = &s->layout.config;
     struct lk_decoder *d;
     struct lk_kv_cache cache;
+    float *panels = lk_alloc(s->layout.floats * sizeof *panels);
     OK(lk_decoder_create(&s->layout, math, 1, chunk, LK_INFER, &d, &test_err));
+    if (test_random_below(r, 2)) lk_decoder_use_panels(d, s->w, panels);
     OK(lk_kv_cache_init(&cache, &s->layout, c->context, &test_err));
     while (cache.used < c->context) {
         uint32_t left = c->context - cache.used, n = 1 + test_random_below(r, left < chunk ? left : chunk);
@@ -58,6 +60,7 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     }
     assert_int_equal(cache.used, c->context);
     lk_decoder_free(d);
+    lk_free(panels);
     lk_kv_cache_release(&cache);
 }
 

@@ -15,7 +15,8 @@ struct generator {
     struct lk_decoder *decoder;
     struct lk_kv_cache cache;
     struct lk_tokens tokens; /* all so far, prompt included */
-    void *workspace;         /* of sampling */
+    float *panels;   /* the weights again, in the order that single tokens read them in; or NULL */
+    void *workspace; /* of sampling */
     struct lk_buf held;      /* text not given out yet */
 };
 
@@ -113,6 +114,9 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && g->options->panels && lk_panels_usable(g->math))
+        g->panels = lk_alloc(g->layout->floats * sizeof(float)); /* without that memory it is slower, no more */
+    if (!code && g->panels) lk_decoder_use_panels(g->decoder, g->weights, g->panels);
     if (!code && end != UINT32_MAX) code = push_token(g, end, err);
     if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)
@@ -158,6 +162,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
     lk_decoder_free(g.decoder);
     lk_kv_cache_release(&g.cache);
     lk_tokens_release(&g.tokens);
+    lk_free(g.panels);
     lk_free(g.workspace);
     lk_buf_release(&g.held);
     return code;

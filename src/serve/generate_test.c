@@ -85,7 +85,8 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         struct lk_decoder *d;
         void *workspace = lk_alloc(lk_sample_bytes(270));
         uint32_t end = lk_tokenizer_end(tokenizer), tokens[24], n = 1, drawn = 0;
-        struct lk_generation g = generate("the abc", (struct lk_generate_options){.sampling = s, .max_tokens = 16}, &h);
+        struct lk_generation g =
+            generate("the abc", (struct lk_generate_options){.sampling = s, .max_tokens = 16, .panels = seed % 2}, &h);
         OK(lk_decoder_create(&layout, math.math, 1, 24, LK_TRAINING, &d, &test_err));
         OK(lk_tokenizer_encode(tokenizer, "the abc", 7, NULL, &all, &test_err));
         tokens[0] = end; /* what a document begins with */
@@ -214,6 +215,33 @@ static void no_memory_is_said(void **state) {
     FAIL_EACH_ALLOCATION(generate_something());
 }
 
+/* One allocation after the other fails: an error, or (the panels) the same text without it. */
+static void without_memory_for_panels_the_text_is_the_same(void **state) {
+    (void)state;
+    struct heard h = {0}, wanted = {0};
+    struct lk_generate_options o = {.sampling = {1, 0, 1, 3}, .max_tokens = 30, .panels = true, .text = hear};
+    struct lk_generation g;
+    generate("the stop", o, &wanted);
+    uint32_t same = 0, failed = 0;
+    for (uint64_t nth = 1;; nth++) {
+        h.text.size = h.pieces = 0;
+        lk_buf_reserve(&h.text, 4096);
+        o.arg = &h;
+        lk_alloc_fail_at(nth);
+        int code = lk_generate(math.math, &layout, weights, tokenizer, "the stop", 8, &o, &g, &test_err);
+        bool over = lk_alloc_count() < nth;
+        lk_alloc_fail_at(0);
+        if (code)
+            assert_int_equal(code, LK_ENOMEM), failed++;
+        else
+            assert_memory_equal(h.text.data, wanted.text.data, wanted.text.size), same++;
+        if (over) break;
+    }
+    assert_true(same == (lk_panels_usable(math.math) ? 2 : 1) && failed > 4);
+    lk_buf_release(&h.text);
+    lk_buf_release(&wanted.text);
+}
+
 static void a_tokenizer_too_large_is_refused(void **state) {
     (void)state;
     struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 260, true, 1e-5, 10000, 0.02};
@@ -234,6 +262,7 @@ int main(void) {
         cmocka_unit_test(stop_texts_end_the_text_before_them),
         cmocka_unit_test(characters_are_never_split),
         cmocka_unit_test(no_memory_is_said),
+        cmocka_unit_test(without_memory_for_panels_the_text_is_the_same),
         cmocka_unit_test(a_tokenizer_too_large_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

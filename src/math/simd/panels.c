@@ -1,0 +1,123 @@
+/* Products of a few rows with weights in panels of 16 columns, k by k: what is read next is what lies next, so the memory
+ * gives all it has; and every vector read is ready for its fma. Several panels at once where there is one row: chains of
+ * their own hide the latency. */
+#include "math/panels.h"
+#include "math/simd/matmul_micro.h"
+#include "math/simd/matmul_pack.h"
+
+#define VECTORS (LK_PANEL / VL) /* of a panel */
+/* Panels side by side for one row and for several: chains enough, and registers enough. */
+#define SIDE      (VL == 4 ? 2 : 4)
+#define SIDE_ROWS (VL == 16 ? 2 : 1)
+
+_Static_assert(LK_PANEL % VL == 0, "panels are whole vectors");
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+/* Totals of `rows` rows in `side` whole panels, which lie one after the other. rows and side are constants at each use. */
+LK_INLINE void whole(const size_t rows, const size_t side, size_t k, const float *x, const float *w,
+                     vf totals[LK_PANEL_ROWS * SIDE * VECTORS]) {
+    const size_t chains = rows * side * VECTORS;
+    for (size_t c = 0; c < chains; c++) totals[c] = v_zero();
+    for (size_t k0 = 0; k0 < k; k0 += SEGMENT) {
+        size_t end = smaller(k, k0 + SEGMENT);
+        vf chain[LK_PANEL_ROWS * SIDE * VECTORS];
+        UNROLL
+        for (size_t c = 0; c < chains; c++) chain[c] = v_zero();
+        for (size_t e = k0; e < end; e++) {
+            UNROLL
+            for (size_t r = 0; r < rows; r++) {
+                vf a = v_set1(x[r * k + e]);
+                UNROLL
+                for (size_t c = 0; c < side * VECTORS; c++) {
+                    const float *from = w + c / VECTORS * LK_PANEL * k + e * LK_PANEL + c % VECTORS * VL;
+                    chain[r * side * VECTORS + c] = v_fma(a, v_load(from), chain[r * side * VECTORS + c]);
+                }
+            }
+        }
+        for (size_t c = 0; c < chains; c++) totals[c] = v_add(totals[c], chain[c]);
+    }
+}
+
+/* The last panel of fewer columns: n <= VL of them from column v on, at stride ld. */
+static vf part(size_t k, const float *x, const float *w, size_t ld, size_t n) {
+    vf total = v_zero();
+    for (size_t k0 = 0; k0 < k; k0 += SEGMENT) {
+        size_t end = smaller(k, k0 + SEGMENT);
+        vf chain = v_zero();
+        for (size_t e = k0; e < end; e++) chain = v_fma(v_set1(x[e]), v_load_n(w + e * ld, n), chain);
+        total = v_add(total, chain);
+    }
+    return total;
+}
+
+LK_INLINE void finish(const struct lk_panel_product *p, size_t row, size_t column, vf y, size_t n) {
+    size_t at = row * p->n + column;
+    if (n == VL) {
+        if (p->bias) y = v_add(y, v_load(p->bias + column));
+        if (p->residual) y = v_add(v_load(p->residual + at), y);
+        v_store(p->y + at, y);
+    } else {
+        if (p->bias) y = v_add(y, v_load_n(p->bias + column, n));
+        if (p->residual) y = v_add(v_load_n(p->residual + at, n), y);
+        v_store_n(p->y + at, y, n);
+    }
+}
+
+LK_INLINE void whole_panels(const size_t rows, const size_t side, size_t k, const float *x,
+                            const struct lk_panel_product *p, size_t j) {
+    vf totals[LK_PANEL_ROWS * SIDE * VECTORS];
+    whole(rows, side, k, x, p->panels + j * k, totals);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < side * VECTORS; c++) finish(p, r, j + c * VL, totals[r * side * VECTORS + c], VL);
+}
+
+/* Whole panels from column j on, as many as fit, `side` at a time while they do; returns where they end. */
+LK_INLINE size_t several(const size_t rows, const size_t side, size_t k, const float *x, const struct lk_panel_product *p,
+                         size_t j, size_t j1) {
+    for (; j + side * LK_PANEL <= j1; j += side * LK_PANEL) whole_panels(rows, side, k, x, p, j);
+    for (; j + LK_PANEL <= j1; j += LK_PANEL) whole_panels(rows, 1, k, x, p, j);
+    return j;
+}
+
+static void multiply(size_t rows, size_t k, const float *x, const struct lk_panel_product *p, size_t j0, size_t j1) {
+    size_t j = j0;
+    switch (rows) {
+    case 1:
+        j = several(1, SIDE, k, x, p, j, j1);
+        break;
+    case 2:
+        j = several(2, SIDE_ROWS, k, x, p, j, j1);
+        break;
+    case 3:
+        j = several(3, SIDE_ROWS, k, x, p, j, j1);
+        break;
+    default:
+        j = several(4, SIDE_ROWS, k, x, p, j, j1);
+        break;
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t v = j; v < j1; v += VL)
+            finish(p, r, v, part(k, x + r * k, p->panels + j * k + (v - j), j1 - j, smaller(VL, j1 - v)),
+                   smaller(VL, j1 - v));
+}
+
+static void fill(size_t n, size_t k, const float *w, float *panel) {
+    size_t whole_k = n == LK_PANEL ? k / VL * VL : 0;
+    for (size_t e = 0; e < whole_k; e += VL)
+        for (size_t v = 0; v < LK_PANEL; v += VL) {
+            vf r[VL];
+            UNROLL
+            for (size_t i = 0; i < VL; i++) r[i] = v_load(w + (v + i) * k + e);
+            v_transpose(r);
+            UNROLL
+            for (size_t i = 0; i < VL; i++) v_store(panel + (e + i) * LK_PANEL + v, r[i]);
+        }
+    for (size_t e = whole_k; e < k; e++)
+        for (size_t i = 0; i < n; i++) panel[e * n + i] = w[i * k + e];
+}
+
+extern const struct lk__panel_kernels LK_ISA_NAME(lk__panels);
+const struct lk__panel_kernels LK_ISA_NAME(lk__panels) = {fill, multiply};
