@@ -90,7 +90,7 @@ void lk__job_run(struct lk__job *j, const struct lk_tokenizer *tokenizer, struct
         lk_sha256(j->text, j->size, &j->root);
         return;
     }
-    if (!t->encoder && !(t->encoder = lk__encoder_create(tokenizer, (size_t)4 << 20)))
+    if (!t->encoder && !(t->encoder = lk__encoder_create(tokenizer)))
         j->code = no_memory(j);
     else if (j->kind == LK__JOB_PIECE)
         j->code = lk__encoder_run(t->encoder, j->text, j->size, &j->tokens, &j->err);

@@ -17,33 +17,23 @@ static void *scratch_take(struct lk__scratch *s, size_t size_bytes) {
 /* --- short words: look for the lowest rank each time ----------------------------------------------------- */
 
 static size_t merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
-    uint32_t rank[LK__SHORT_WORD], made[LK__SHORT_WORD];
+    uint32_t rank[LK__SHORT_WORD];
     size_t n = size;
     for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[word[i]];
-    for (size_t i = 0; i + 1 < n; i++) {
-        const struct lk__pair_slot *slot = lk__pair_find(t, ids[i], ids[i + 1]);
-        rank[i] = slot ? slot->rank : LK__NO_ID;
-        made[i] = slot ? slot->id : 0;
-    }
+    for (size_t i = 0; i + 1 < n; i++) rank[i] = t->byte_ranks[word[i] << 8 | word[i + 1]];
     while (n > 1) {
-        size_t best = 0;
-        uint32_t low = rank[0];
-        for (size_t i = 1; i + 1 < n; i++)
-            if (rank[i] < low) low = rank[i], best = i;
-        if (low == LK__NO_ID) break;
-        ids[best] = made[best];
+        uint64_t low = UINT64_MAX; /* rank, then place */
+        for (size_t i = 0; i + 1 < n; i++) {
+            uint64_t here = (uint64_t)rank[i] << 32 | i;
+            low = here < low ? here : low;
+        }
+        if (low >> 32 == LK__NO_ID) break;
+        size_t best = (uint32_t)low;
+        ids[best] = t->merges[low >> 32].id;
         n--;
-        for (size_t i = best + 1; i < n; i++) ids[i] = ids[i + 1], rank[i - 1] = rank[i], made[i - 1] = made[i];
-        if (best + 1 < n) {
-            const struct lk__pair_slot *slot = lk__pair_find(t, ids[best], ids[best + 1]);
-            rank[best] = slot ? slot->rank : LK__NO_ID;
-            made[best] = slot ? slot->id : 0;
-        }
-        if (best > 0) {
-            const struct lk__pair_slot *slot = lk__pair_find(t, ids[best - 1], ids[best]);
-            rank[best - 1] = slot ? slot->rank : LK__NO_ID;
-            made[best - 1] = slot ? slot->id : 0;
-        }
+        for (size_t i = best + 1; i < n; i++) ids[i] = ids[i + 1], rank[i - 1] = rank[i];
+        if (best + 1 < n) rank[best] = lk__pair_rank(t, ids[best], ids[best + 1]);
+        if (best > 0) rank[best - 1] = lk__pair_rank(t, ids[best - 1], ids[best]);
     }
     return n;
 }
@@ -128,8 +118,8 @@ static void heap_push(struct heap *h, uint64_t entry) {
 }
 
 static void heap_offer(struct heap *h, const struct lk_tokenizer *t, const struct line *l, size_t left, size_t right) {
-    const struct lk__pair_slot *slot = lk__pair_find(t, l->ids[left], l->ids[right]);
-    if (slot) heap_push(h, (uint64_t)slot->rank << 32 | (uint32_t)left);
+    uint32_t rank = lk__pair_rank(t, l->ids[left], l->ids[right]);
+    if (rank != LK__NO_ID) heap_push(h, (uint64_t)rank << 32 | (uint32_t)left);
 }
 
 /* A merge removes one entry and adds two at most, and there are at most size - 1 merges: 2 * size entries are enough. */
@@ -142,8 +132,8 @@ static int64_t merge_heap(const struct lk_tokenizer *t, struct lk__scratch *s, c
     line_begin(&l, t, word, size, ids, (uint64_t *)(void *)memory);
     struct heap h = {(uint64_t *)(void *)(memory + bits_bytes), 0};
     for (size_t i = 0; i + 1 < size; i++) {
-        const struct lk__pair_slot *slot = lk__pair_find(t, ids[i], ids[i + 1]);
-        if (slot) h.entries[h.count++] = (uint64_t)slot->rank << 32 | (uint32_t)i;
+        uint32_t rank = t->byte_ranks[word[i] << 8 | word[i + 1]];
+        if (rank != LK__NO_ID) h.entries[h.count++] = (uint64_t)rank << 32 | (uint32_t)i;
     }
     for (size_t i = h.count / 2; i-- > 0;) heap_down(&h, i);
     while (h.count) {
@@ -183,19 +173,19 @@ static void bucket_add(struct buckets *b, uint32_t rank, size_t at) {
 
 /* Takes position `at` off the list of its present pair, if that pair merges. */
 static void bucket_drop(struct buckets *b, const struct line *l, size_t at, size_t right) {
-    const struct lk__pair_slot *slot = lk__pair_find(b->t, l->ids[at], l->ids[right]);
-    if (!slot) return;
+    uint32_t rank = lk__pair_rank(b->t, l->ids[at], l->ids[right]);
+    if (rank == LK__NO_ID) return;
     uint32_t next = b->next[at], before = b->before[at];
     if (next != LK__NO_ID) b->before[next] = before;
     if (before != LK__NO_ID)
         b->next[before] = next;
     else
-        b->head[slot->rank] = next;
+        b->head[rank] = next;
 }
 
 static void bucket_offer(struct buckets *b, const struct line *l, size_t at, size_t right) {
-    const struct lk__pair_slot *slot = lk__pair_find(b->t, l->ids[at], l->ids[right]);
-    if (slot) bucket_add(b, slot->rank, at);
+    uint32_t rank = lk__pair_rank(b->t, l->ids[at], l->ids[right]);
+    if (rank != LK__NO_ID) bucket_add(b, rank, at);
 }
 
 /* Merges the pair at `at`, keeping the lists of its neighbours true. */

@@ -2,20 +2,22 @@
 #ifndef LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #define LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #include "lockstep/tokenizer.h"
+#include <stdatomic.h>
 
 #define LK__NO_ID     UINT32_MAX
 #define LK__VOCAB_MAX ((uint32_t)1 << 24)   /* ids stay far from the sign bit and from LK__NO_ID */
 #define LK__TOKEN_MAX ((size_t)1 << 16)     /* bytes of one token */
 #define LK__WORD_MAX  ((size_t)0xFFFFFFF0u) /* bytes of one word: positions are 32 bits */
+#define LK__KEPT      64
 
 struct lk__merge {
     uint32_t left, right, id; /* the rank is the index */
 };
 
-/* Pair of ids -> rank; open addressing, at most half full, power of two slots. An empty slot has rank LK__NO_ID. */
+/* Pair of ids -> rank; open addressing, at most half full, power of two slots. The tag is a part of the pair's hash, the
+ * pair itself stands in the merge. An empty slot has rank LK__NO_ID. */
 struct lk__pair_slot {
-    uint64_t key;
-    uint32_t rank, id;
+    uint32_t tag, rank;
 };
 
 struct lk_tokenizer {
@@ -29,6 +31,8 @@ struct lk_tokenizer {
     uint32_t merge_count;
     struct lk__pair_slot *slots;
     uint64_t slot_mask;
+    uint32_t *byte_ranks; /* the same for two bytes: [first << 8 | second] */
+    struct lk__kept *kept;
     bool ordered; /* every merge's parts are bytes or come from earlier merges: long words use buckets */
 };
 
@@ -49,13 +53,14 @@ static inline uint64_t lk__pair_hash(uint64_t key) {
     return key ^ key >> 29;
 }
 
-/* The merge of (left, right), or NULL. */
-static inline const struct lk__pair_slot *lk__pair_find(const struct lk_tokenizer *t, uint32_t left, uint32_t right) {
-    uint64_t key = (uint64_t)left << 32 | right;
-    for (uint64_t at = lk__pair_hash(key);; at++) {
+/* The rank of (left, right), or LK__NO_ID. */
+static inline uint32_t lk__pair_rank(const struct lk_tokenizer *t, uint32_t left, uint32_t right) {
+    uint64_t at = lk__pair_hash((uint64_t)left << 32 | right);
+    for (uint32_t tag = (uint32_t)(at >> 32);; at++) {
         const struct lk__pair_slot *slot = &t->slots[at & t->slot_mask];
-        if (slot->rank == LK__NO_ID) return NULL;
-        if (slot->key == key) return slot;
+        if (slot->rank == LK__NO_ID) return LK__NO_ID;
+        if (slot->tag == tag && t->merges[slot->rank].left == left && t->merges[slot->rank].right == right)
+            return slot->rank;
     }
 }
 
@@ -71,9 +76,14 @@ int64_t lk__bpe(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t
 
 /* One thread's state for encoding: scratch and a cache of words. Changes no result. */
 struct lk__encoder;
-/* text_bytes: about how much will be encoded, sizes the cache. */
-struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *, size_t text_bytes);
+struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *);
 void lk__encoder_free(struct lk__encoder *);
+/* Encoders that a tokenizer keeps from one call to the next, with their caches: one a thread that was at work at a time. */
+struct lk__kept {
+    _Atomic(struct lk__encoder *) encoders[LK__KEPT];
+};
+struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
+void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
 /* Appends the ids of a text, taken alone. */
 int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *);
 

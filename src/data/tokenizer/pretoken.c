@@ -94,8 +94,7 @@ static size_t space_end(const uint8_t *text, size_t at, size_t size) {
     return last;
 }
 
-/* Length of the contraction at text[at] == '\'', or 0. */
-static size_t contraction(const uint8_t *p, size_t size) {
+size_t lk__contraction(const uint8_t *p, size_t size) {
     if (size < 2) return 0;
     if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return 2;
     if (size < 3) return 0;
@@ -106,7 +105,7 @@ static size_t contraction(const uint8_t *p, size_t size) {
 size_t lk__word_end(const uint8_t *text, size_t at, size_t size) {
     size_t length, from = at;
     if (text[at] == '\'') {
-        length = contraction(text + at, size - at);
+        length = lk__contraction(text + at, size - at);
         if (length) return at + length;
     } else if (text[at] == ' ') {
         from = at + 1;

@@ -26,6 +26,9 @@ enum lk__class lk__unit(const uint8_t *text, size_t size, size_t *length);
 /* Length of the well-formed sequence at text[0..size), 0 if none starts here; its code point in *c. */
 size_t lk__utf8_decode(const uint8_t *text, size_t size, uint32_t *c);
 
+/* Length of the contraction at text[0] == '\'', or 0 if it is none. */
+size_t lk__contraction(const uint8_t *text, size_t size);
+
 /* End of the word that starts at text[at], at < size: at < result <= size. */
 size_t lk__word_end(const uint8_t *text, size_t at, size_t size);
 

@@ -30,11 +30,14 @@ void lk__byte_order(uint8_t order[256]) {
 
 void lk_tokenizer_free(struct lk_tokenizer *t) {
     if (!t) return;
+    for (size_t i = 0; t->kept && i < LK__KEPT; i++) lk__encoder_free(t->kept->encoders[i]);
+    lk_free(t->kept);
     lk_free(t->offset);
     lk_free(t->bytes);
     lk_free(t->special);
     lk_free(t->merges);
     lk_free(t->slots);
+    lk_free(t->byte_ranks);
     lk_free(t);
 }
 
@@ -104,13 +107,40 @@ static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, 
     return 0;
 }
 
-/* Finds the slot of a pair, or the empty one where it would stand. */
-static struct lk__pair_slot *slot_for(struct lk_tokenizer *t, const struct lk__merge *m) {
-    uint64_t key = (uint64_t)m->left << 32 | m->right, at = lk__pair_hash(key);
+/* Makes `rank` the rank of its pair in the table; returns the rank that the pair had, or LK__NO_ID. */
+static uint32_t put_pair(struct lk_tokenizer *t, uint32_t rank) {
+    const struct lk__merge *m = &t->merges[rank];
+    uint64_t at = lk__pair_hash((uint64_t)m->left << 32 | m->right);
+    uint32_t tag = (uint32_t)(at >> 32);
     for (;; at++) {
         struct lk__pair_slot *slot = &t->slots[at & t->slot_mask];
-        if (slot->rank == LK__NO_ID || slot->key == key) return slot;
+        uint32_t old = slot->rank;
+        if (old != LK__NO_ID && (t->merges[old].left != m->left || t->merges[old].right != m->right)) continue;
+        *slot = (struct lk__pair_slot){tag, rank};
+        return old;
     }
+}
+
+/* Of merges of one pair only the last stays. */
+static void drop_doubles(struct lk_tokenizer *t, uint8_t *dropped) {
+    bool any = false;
+    for (uint32_t i = 0; i < t->merge_count; i++) {
+        uint32_t old = put_pair(t, i);
+        if (old == LK__NO_ID) continue;
+        dropped[old] = 1;
+        any = true;
+    }
+    if (!any) return;
+    uint32_t count = t->merge_count;
+    t->merge_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (!dropped[i]) t->merges[t->merge_count++] = t->merges[i];
+    memset(t->slots, 0xFF, ((size_t)t->slot_mask + 1) * sizeof *t->slots);
+    for (uint32_t i = 0; i < t->merge_count; i++) put_pair(t, i);
+}
+
+static void rank_bytes(struct lk_tokenizer *t) {
+    for (uint32_t i = 0; i < 65536; i++) t->byte_ranks[i] = lk__pair_rank(t, t->byte_id[i >> 8], t->byte_id[i & 255]);
 }
 
 static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
@@ -121,33 +151,32 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const 
     t->slot_mask = slots - 1;
     t->slots = lk_alloc(slots * sizeof *t->slots);
     t->merges = lk_alloc((p->merge_count + 1) * sizeof *t->merges);
+    t->byte_ranks = lk_alloc(65536 * sizeof *t->byte_ranks);
+    uint8_t *dropped = lk_calloc(p->merge_count + 1, 1);
     uint32_t *made_by = lk_alloc((size_t)t->vocab * sizeof *made_by);
-    if (!t->slots || !t->merges || !made_by) {
+    if (!t->slots || !t->merges || !t->byte_ranks || !dropped || !made_by) {
+        lk_free(dropped);
         lk_free(made_by);
         return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     }
     memset(t->slots, 0xFF, slots * sizeof *t->slots);
     memset(made_by, 0xFF, (size_t)t->vocab * sizeof *made_by);
     int code = 0;
-    for (size_t i = 0; !code && i < p->merge_count; i++) { /* the last of equal pairs stays in its slot */
-        const struct lk__merge *m = &p->merges[i];
-        code = check_merge(t, m, i, what, err);
-        if (!code) *slot_for(t, m) = (struct lk__pair_slot){(uint64_t)m->left << 32 | m->right, (uint32_t)i, m->id};
+    for (size_t i = 0; !code && i < p->merge_count; i++) code = check_merge(t, &p->merges[i], i, what, err);
+    if (!code) {
+        memcpy(t->merges, p->merges, p->merge_count * sizeof *t->merges);
+        t->merge_count = (uint32_t)p->merge_count;
+        drop_doubles(t, dropped);
+        rank_bytes(t);
     }
-    for (size_t i = 0; !code && i < p->merge_count; i++) {
-        const struct lk__merge *m = &p->merges[i];
-        struct lk__pair_slot *slot = slot_for(t, m);
-        if (slot->rank != (uint32_t)i) continue;
-        slot->rank = t->merge_count;
-        made_by[m->id] = t->merge_count;
-        t->merges[t->merge_count++] = *m;
-    }
+    for (uint32_t i = 0; i < t->merge_count; i++) made_by[t->merges[i].id] = i;
     t->ordered = true;
     for (uint32_t rank = 0; rank < t->merge_count; rank++) {
         const struct lk__merge *m = &t->merges[rank];
         uint32_t left = made_by[m->left], right = made_by[m->right];
         if ((left != LK__NO_ID && left >= rank) || (right != LK__NO_ID && right >= rank)) t->ordered = false;
     }
+    lk_free(dropped);
     lk_free(made_by);
     return code;
 }
@@ -156,7 +185,8 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     *out = NULL;
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
-    int code = copy_tokens(t, p, what, err);
+    t->kept = lk_calloc(1, sizeof *t->kept);
+    int code = t->kept ? copy_tokens(t, p, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     if (!code) code = find_bytes_and_end(t, what, err);
     if (!code) code = make_merges(t, p, what, err);
     if (code)

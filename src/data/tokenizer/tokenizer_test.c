@@ -1,5 +1,6 @@
 #include "data/test_help.h"
 #include "data/tokenizer/internal.h"
+#include "data/tokenizer/pretoken.h"
 
 static struct lk_tokenizer *golden;
 
@@ -80,15 +81,27 @@ static void all_bytes_come_back(void **state) {
     lk_tokens_release(&ids);
 }
 
-/* The ids of a prefix that the cache has or has not seen are the same; short texts have small caches. */
+/* Word by word, each through the merges: no masks, no cache. */
+static struct lk_tokens encode_plainly(const uint8_t *text, size_t size) {
+    struct lk_tokens ids = {0};
+    struct lk__scratch scratch = {0};
+    for (size_t at = 0, end; at < size; at = end) {
+        end = lk__word_end(text, at, size);
+        OK(lk__tokens_reserve(&ids, end - at));
+        ids.count += (size_t)lk__bpe(golden, &scratch, text + at, end - at, ids.ids + ids.count);
+    }
+    lk_free(scratch.memory);
+    return ids;
+}
+
 static void the_cache_changes_nothing(void **state) {
     (void)state;
     random_begin("the_cache_changes_nothing");
     size_t size = 0;
     uint8_t *text = lk_alloc(400000);
     while (size < 300000) size += put_random_unit(text + size);
-    struct lk_tokens whole = encode(text, size, NULL), bare = {0};
-    struct lk__encoder *e = lk__encoder_create(golden, (size_t)64 << 20);
+    struct lk_tokens whole = encode_plainly(text, size), bare = {0};
+    struct lk__encoder *e = lk__encoder_create(golden);
     OK(lk__encoder_run(e, text, size, &bare, &err));
     OK(lk__encoder_run(e, text, size, &bare, &err)); /* warm */
     assert_int_equal(bare.count, 2 * whole.count);
@@ -110,10 +123,30 @@ static void the_cache_changes_nothing(void **state) {
     lk_free(text);
 }
 
+/* More different words than the cache has room for, each several times, short and long ones. */
+static void a_full_cache_changes_nothing(void **state) {
+    (void)state;
+    random_begin("a_full_cache_changes_nothing");
+    size_t size = 0, different = SLOW_BUILD ? 60000 : 800000, most = different * 64;
+    uint8_t *text = lk_alloc(most);
+    for (size_t i = 0; i < different; i++) {
+        size += (size_t)sprintf((char *)text + size, " w%zu", i);
+        for (int k = 0; k < 3; k++) size += (size_t)sprintf((char *)text + size, " w%zu", random_below(i + 1));
+        if (i % 64 == 0) size += (size_t)sprintf((char *)text + size, "-longer-than-the-cache-%zu", random_below(3000));
+    }
+    for (size_t i = 0; i < size; i++) /* letters only: otherwise the digits would be words */
+        if (text[i] >= '0' && text[i] <= '9') text[i] = (uint8_t)(text[i] - '0' + 'a');
+    struct lk_tokens want = encode_plainly(text, size), have = encode(text, size, NULL);
+    assert_ids(&have, want.ids, want.count);
+    lk_tokens_release(&want);
+    lk_tokens_release(&have);
+    lk_free(text);
+}
+
 static void any_pool_gives_the_same(void **state) {
     (void)state;
     random_begin("any_pool_gives_the_same");
-    size_t size = 0, most = (size_t)(SLOW_BUILD ? 1200 : 4096) << 10;
+    size_t size = 0, most = (size_t)(SLOW_BUILD ? 1200 : 12288) << 10; /* more than a round of one thread */
     uint8_t *text = lk_alloc(most + 200);
     while (size < most) {
         if (size / 300000 == 2) /* a stretch without a cut */
@@ -258,6 +291,7 @@ int main(void) {
         cmocka_unit_test(ids_are_those_of_the_libraries),
         cmocka_unit_test(all_bytes_come_back),
         cmocka_unit_test(the_cache_changes_nothing),
+        cmocka_unit_test(a_full_cache_changes_nothing),
         cmocka_unit_test(any_pool_gives_the_same),
         cmocka_unit_test(trouble_takes_linear_time),
         cmocka_unit_test(decoding_names_a_wrong_id),

@@ -1,0 +1,313 @@
+/* One thread's encoder: begins of words in batches, each word through a cache, the others through the merges. */
+#include "data/tokenizer/internal.h"
+#include "data/tokenizer/starts.h"
+#include <stdatomic.h>
+#include <string.h>
+
+/* A cache of words of up to 15 bytes: a hash table whose buckets of two slots are one line of memory, a full bucket's words
+ * going on in the next one; README.md, "The cache". */
+#define CACHED_BYTES 15
+#define CACHED_IDS   4 /* more stand in `more` */
+#define CACHE_LEAST  ((size_t)1 << 10)
+#define CACHE_MOST   ((size_t)1 << 20)
+#define MORE_SHARE   16 /* slots to one entry of `more` */
+struct cached {
+    uint64_t low, high; /* the bytes, zero-padded; in the last byte their number and, above it, that of the ids. 0: empty */
+    uint32_t ids[CACHED_IDS]; /* or the first one's place in `more` */
+};
+#define LONG_SLOTS 1024
+#define LONG_BYTES 512 /* longer words are not kept */
+struct kept_long {     /* a word of more than CACHED_BYTES */
+    uint64_t hash;
+    uint32_t size, count;
+    uint32_t *ids; /* and the bytes behind them */
+};
+#define BATCH      128
+#define BATCH_ROOM (BATCH * CACHED_BYTES + CACHED_IDS) /* CACHED_IDS are written even where there are fewer */
+#define CHUNK      1024                                /* begins of words found at a time */
+struct key {
+    uint64_t low, high;
+    struct cached *bucket; /* on its way from memory */
+};
+struct lk__encoder {
+    const struct lk_tokenizer *t;
+    struct lk__scratch scratch;
+    struct cached *cache;
+    uint32_t (*more)[CACHED_BYTES + 1]; /* ids of words with more than CACHED_IDS */
+    size_t slots, used, more_used;
+    unsigned shift;                     /* of a hash, to a bucket's number */
+    struct kept_long longs[LONG_SLOTS]; /* the last word of each hash */
+    struct lk__starts starts;
+    size_t begins[1 + CHUNK + LK__STARTS_MORE + 1];
+};
+
+/* --- the cache -------------------------------------------------------------------------------------------- */
+
+static inline uint64_t key_hash(uint64_t low, uint64_t high) {
+    return low * 0x9E3779B97F4A7C15u + high * 0xD6E8FEB86659FD93u; /* the upper bits are good */
+}
+static inline struct cached *bucket_of(const struct lk__encoder *e, uint64_t low, uint64_t high) {
+    return &e->cache[key_hash(low, high) >> e->shift << 1];
+}
+static inline size_t ids_of(const struct cached *c) {
+    return (size_t)(c->high >> 60);
+}
+static inline uint64_t key_of(uint64_t high) {
+    return high & ~((uint64_t)0xF << 60);
+}
+
+/* Puts a word that is not there into the first empty slot from its bucket on. */
+static void cache_put(struct lk__encoder *e, struct cached *bucket, const struct cached *c) {
+    size_t slot = (size_t)(bucket - e->cache);
+    while (e->cache[slot].high) slot = (slot + 1) & (e->slots - 1);
+    e->cache[slot] = *c;
+    e->used++;
+}
+
+static bool cache_is_full(const struct lk__encoder *e) {
+    return e->used + BATCH > e->slots / 2 || e->more_used + BATCH > e->slots / MORE_SHARE;
+}
+
+/* Room for a batch: twice the slots, or, at their greatest number, an empty cache. */
+static int cache_room(struct lk__encoder *e) {
+    struct lk__encoder old = *e;
+    size_t slots = e->slots ? e->slots * 4 : CACHE_LEAST;
+    e->used = 0;
+    if (slots > CACHE_MOST) {
+        e->more_used = 0;
+        memset(e->cache, 0, e->slots * sizeof *e->cache);
+        return 0;
+    }
+    e->cache = lk_calloc(slots, sizeof *e->cache);
+    e->more = lk_realloc(e->more, slots / MORE_SHARE * sizeof *e->more);
+    if (!e->cache || !e->more) {
+        lk_free(e->cache);
+        e->cache = old.cache;
+        e->more = e->more ? e->more : old.more;
+        return LK_ENOMEM;
+    }
+    e->slots = slots;
+    e->shift = 65 - (unsigned)__builtin_ctzll(slots);
+    for (size_t i = 0; i < old.slots; i++) {
+        const struct cached *c = &old.cache[i];
+        if (c->high) cache_put(e, bucket_of(e, c->low, key_of(c->high)), c);
+    }
+    lk_free(old.cache);
+    return 0;
+}
+
+struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *t) {
+    struct lk__encoder *e = lk_calloc(1, sizeof *e);
+    if (!e) return NULL;
+    e->t = t;
+    if (!cache_room(e)) return e;
+    lk__encoder_free(e);
+    return NULL;
+}
+
+void lk__encoder_free(struct lk__encoder *e) {
+    if (!e) return;
+    for (size_t i = 0; i < LONG_SLOTS; i++) lk_free(e->longs[i].ids);
+    lk_free(e->cache);
+    lk_free(e->more);
+    lk_free(e->scratch.memory);
+    lk_free(e);
+}
+
+struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *t) {
+    for (size_t i = 0; i < LK__KEPT; i++) {
+        struct lk__encoder *e = atomic_exchange(&t->kept->encoders[i], NULL);
+        if (e) return e;
+    }
+    return lk__encoder_create(t);
+}
+
+void lk__encoder_give(struct lk__encoder *e) {
+    for (size_t i = 0; e && i < LK__KEPT; i++) {
+        struct lk__encoder *none = NULL;
+        if (atomic_compare_exchange_strong(&e->t->kept->encoders[i], &none, e)) return;
+    }
+    lk__encoder_free(e);
+}
+
+/* --- tokens ----------------------------------------------------------------------------------------------- */
+
+int lk__tokens_reserve(struct lk_tokens *t, size_t extra) {
+    if (extra <= t->capacity - t->count) return 0;
+    if (extra > SIZE_MAX / sizeof *t->ids / 4 - t->count) return LK_ENOMEM;
+    size_t want = t->count + extra, capacity = t->capacity + t->capacity / 2;
+    if (capacity < want) capacity = want;
+    if (capacity < 64) capacity = 64;
+    uint32_t *ids = lk_realloc(t->ids, capacity * sizeof *ids);
+    if (!ids) return LK_ENOMEM;
+    t->ids = ids;
+    t->capacity = capacity;
+    return 0;
+}
+
+void lk_tokens_release(struct lk_tokens *t) {
+    lk_free(t->ids);
+    *t = (struct lk_tokens){0};
+}
+
+/* Room for a batch; when there is none, for what the rest of the text will need by what its beginning did. */
+static int batch_room(struct lk_tokens *out, size_t before, size_t done, size_t size) {
+    if (out->capacity - out->count >= BATCH_ROOM) return 0;
+    size_t made = out->count - before, left = size - done;
+    double each = done < 65536 ? 0.3 : (double)made / (double)done;
+    return lk__tokens_reserve(out, BATCH_ROOM + (size_t)((double)left * each * 1.05));
+}
+
+/* --- words ------------------------------------------------------------------------------------------------ */
+
+/* Bytes of a key by the size of its word, and the size in the last one; [0] is for longer words and equals no key. */
+struct key_mask {
+    uint64_t low, high, size;
+};
+#define ONES(n) (((uint64_t)1 << (8 * (n))) - 1)
+#define SHORT(n)                                                                                                           \
+    { ONES(n), 0, (uint64_t)(n) << 56 }
+#define LONGER(n)                                                                                                          \
+    { ~(uint64_t)0, ONES((n)-8), (uint64_t)(n) << 56 }
+static const struct key_mask key_masks[CACHED_BYTES + 1] = {
+    {0, 0, 1}, SHORT(1),  SHORT(2),   SHORT(3),   SHORT(4),   SHORT(5),   SHORT(6),   SHORT(7),
+    LONGER(8), LONGER(9), LONGER(10), LONGER(11), LONGER(12), LONGER(13), LONGER(14), LONGER(15)};
+
+static inline void make_key(const struct lk__encoder *e, const uint8_t *sixteen, size_t size, struct key *k) {
+    uint64_t low, high;
+    const struct key_mask *m = &key_masks[size <= CACHED_BYTES ? size : 0];
+    memcpy(&low, sixteen, 8);
+    memcpy(&high, sixteen + 8, 8);
+    low &= m->low;
+    high = (high & m->high) | m->size;
+    struct cached *bucket = bucket_of(e, low, high);
+    __builtin_prefetch(bucket);
+    *k = (struct key){low, high, bucket};
+}
+
+/* Finds the buckets of a batch's words and asks memory for them. */
+static inline void find_keys(const struct lk__encoder *e, const uint8_t *text, size_t size, const size_t *begins,
+                             size_t count, struct key *keys) {
+    size_t inside = count; /* words that 16 bytes can be read of */
+    while (inside && size - begins[inside - 1] < 16) inside--;
+    for (size_t i = 0; i < inside; i++) make_key(e, text + begins[i], begins[i + 1] - begins[i], &keys[i]);
+    for (size_t i = inside; i < count; i++) {
+        uint8_t copy[16] = {0};
+        memcpy(copy, text + begins[i], begins[i + 1] - begins[i]);
+        make_key(e, copy, begins[i + 1] - begins[i], &keys[i]);
+    }
+}
+
+static uint64_t long_hash(const uint8_t *p, size_t size) {
+    uint64_t h = size, x;
+    for (const uint8_t *end = p + size; p<end; p = end - p> 8 && end - p < 16 ? end - 8 : p + 8) {
+        memcpy(&x, p, 8);
+        h = (h ^ x) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+static int keep_long(struct kept_long *k, uint64_t hash, const uint8_t *word, size_t size, const uint32_t *ids,
+                     size_t count) {
+    uint32_t *fresh = lk_alloc(count * sizeof *ids + size);
+    if (!fresh) return LK_ENOMEM;
+    lk_free(k->ids);
+    memcpy(fresh, ids, count * sizeof *ids);
+    memcpy(fresh + count, word, size);
+    *k = (struct kept_long){hash, (uint32_t)size, (uint32_t)count, fresh};
+    return 0;
+}
+
+/* A word of more than CACHED_BYTES; leaves room for the rest of a batch. */
+static int encode_long(struct lk__encoder *e, const uint8_t *word, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    if (size > LK__WORD_MAX)
+        return lk_fail(err, LK_EINVAL, "one word of %zu bytes (a run of one kind of character); at most %zu", size,
+                       LK__WORD_MAX);
+    int64_t n = lk__tokens_reserve(out, size + BATCH_ROOM);
+    uint32_t *ids = out->ids + out->count;
+    bool keep = size <= LONG_BYTES;
+    uint64_t hash = keep ? long_hash(word, size) : 0;
+    struct kept_long *k = &e->longs[hash % LONG_SLOTS];
+    if (!n && keep && k->ids && k->hash == hash && k->size == size && !memcmp(k->ids + k->count, word, size)) {
+        memcpy(ids, k->ids, k->count * sizeof *ids);
+        out->count += k->count;
+        return 0;
+    }
+    if (!n) n = lk__bpe(e->t, &e->scratch, word, size, ids);
+    if (n >= 0 && keep && keep_long(k, hash, word, size, ids, (size_t)n)) n = LK_ENOMEM;
+    if (n < 0) return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
+    out->count += (size_t)n;
+    return 0;
+}
+
+/* A word that is not in its bucket; leaves room for the rest of a batch. */
+static int encode_rare(struct lk__encoder *e, const struct key *k, const uint8_t *word, size_t size,
+                       struct lk_tokens *tokens, struct lk_err *err) {
+    if (size > CACHED_BYTES) return encode_long(e, word, size, tokens, err);
+    uint32_t *out = tokens->ids + tokens->count;
+    for (size_t slot = (size_t)(k->bucket - e->cache); e->cache[slot].high; slot = (slot + 1) & (e->slots - 1)) {
+        struct cached found = e->cache[slot];
+        if (found.low != k->low || key_of(found.high) != k->high) continue;
+        memcpy(out, ids_of(&found) > CACHED_IDS ? e->more[found.ids[0]] : found.ids, ids_of(&found) * sizeof *out);
+        tokens->count += ids_of(&found);
+        e->cache[slot] = k->bucket[1]; /* what is used comes near; all slots between are full, so both can still be found */
+        k->bucket[1] = found;
+        return 0;
+    }
+    size_t n = (size_t)lk__bpe(e->t, &e->scratch, word, size, out);
+    struct cached c = {k->low, k->high | (uint64_t)n << 60, {0}};
+    if (n > CACHED_IDS) c.ids[0] = (uint32_t)e->more_used++;
+    memcpy(n > CACHED_IDS ? e->more[c.ids[0]] : c.ids, out, n * sizeof *out);
+    cache_put(e, k->bucket, &c);
+    tokens->count += n;
+    return 0;
+}
+
+/* At most BATCH words; out has BATCH_ROOM. */
+static int encode_batch(struct lk__encoder *e, const uint8_t *text, size_t size, const size_t *begins, size_t count,
+                        struct lk_tokens *out, struct lk_err *err) {
+    struct key keys[BATCH];
+    find_keys(e, text, size, begins, count, keys);
+    uint32_t *to = out->ids + out->count;
+    for (size_t i = 0; i < count; i++) {
+        const struct key *k = &keys[i];
+        const struct cached *c = k->bucket;
+        uint64_t first = (c[0].low ^ k->low) | (c[0].high ^ k->high) << 4;
+        uint64_t second = (c[1].low ^ k->low) | (c[1].high ^ k->high) << 4;
+        if ((first != 0) & (second != 0)) {
+            out->count = (size_t)(to - out->ids);
+            int code = encode_rare(e, k, text + begins[i], begins[i + 1] - begins[i], out, err);
+            if (code) return code;
+            to = out->ids + out->count;
+            continue;
+        }
+        c += first != 0;
+        memcpy(to, c->ids, sizeof c->ids);
+        if (ids_of(c) > CACHED_IDS) memcpy(to, e->more[c->ids[0]], ids_of(c) * sizeof *to);
+        to += ids_of(c);
+    }
+    out->count = (size_t)(to - out->ids);
+    return 0;
+}
+
+int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    size_t have = 0, before = out->count;
+    lk__starts_begin(&e->starts, text, size, false);
+    for (bool end = false; !end;) {
+        size_t found = lk__starts_next(&e->starts, e->begins + have, CHUNK);
+        have += found;
+        end = found < CHUNK;
+        if (end) e->begins[have++] = size;
+        for (size_t i = 0, n; i + 1 < have; i += n) {
+            n = have - 1 - i < BATCH ? have - 1 - i : BATCH;
+            if ((cache_is_full(e) && cache_room(e)) || batch_room(out, before, e->begins[i], size))
+                return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+            int code = encode_batch(e, text, size, e->begins + i, n, out, err);
+            if (code) return code;
+        }
+        e->begins[0] = e->begins[have - 1]; /* the word whose end is not known yet */
+        have = 1;
+    }
+    return 0;
+}

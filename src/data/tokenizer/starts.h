@@ -1,0 +1,33 @@
+/* Where the words of a text begin, found 64 bytes at a time with masks of bits instead of a look at each byte; the words
+ * are those of lk__word_end. README.md, "Begins of words by masks". */
+#ifndef LOCKSTEP_DATA_STARTS_H
+#define LOCKSTEP_DATA_STARTS_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One bit a byte. Bytes of a longer sequence have the class of its character. */
+struct lk__classes {
+    uint64_t letter, number, space, blank; /* blank: U+0020 */
+    uint64_t quote, newline;
+    uint64_t inner; /* a white space, of more bytes than one, that another follows: no word begins at its end */
+    uint64_t wide;  /* bytes above ASCII */
+};
+
+struct lk__starts {
+    const uint8_t *text;
+    size_t size, at; /* at: the block of `now` */
+    bool lines;      /* every line is a text of its own */
+    struct lk__classes before, now, next;
+    uint64_t clear, set;  /* for the next block: what a contraction at the end of the last one does to it */
+    size_t carry;         /* bytes of a character that began in `next` and goes on behind it */
+    unsigned carry_class; /* its class */
+};
+void lk__starts_begin(struct lk__starts *, const void *text, size_t size, bool lines);
+
+#define LK__STARTS_MORE 63
+/* Writes the positions at which words begin, ascending, the first of all 0: until there are `room` of them and up to
+ * LK__STARTS_MORE beyond, so out has room for room + LK__STARTS_MORE. Fewer: the end of the text. */
+size_t lk__starts_next(struct lk__starts *, size_t *out, size_t room);
+
+#endif
