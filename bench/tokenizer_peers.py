@@ -1,86 +1,223 @@
 #!/usr/bin/env python3
-"""The same work by other libraries, for bench/tokenizer.sh:
-    tokenizer_peers.py TOKENIZER.json FILE VOCAB        pip install tokenizers==0.23.3 tiktoken==0.14.0 gigatoken==0.10.0
-One line each: encoding MB/s on one thread and on all, training seconds. The text is cut at line ends into pieces of about
-1 MB for the runs on all threads, as these libraries encode one text on one thread."""
+"""Our tokenizer and others in turns, each in a process of its own, for bench/tokenizer.sh:
+    tokenizer_peers.py BENCH TOKENIZER.json FILE VOCAB [--libs lockstep,gigatoken,tiktoken,tokenizers] [--rounds N] [--calls N] [--trouble]
+    pip install tokenizers==0.23.3 tiktoken==0.14.0 gigatoken==0.10.0 (only what --libs names)
+Process: from its start to the ids (interpreter, library, vocabulary, text, one call). First: the first call alone. Later: the
+median of the other calls, each of which makes a new answer. Medians over the rounds; ids are compared by their number and CRC-32.
+gigatoken takes its best of its ways to use the threads. VOCAB > 0 times training too. --trouble: texts that are slow for
+some, 100 MB each, one call, at most 60 s."""
+import argparse
 import json
 import os
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
-
-def best(work, runs=3):
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - begin)
-        if times[-1] > 20:
-            break
-    return min(times), result
+PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
-def pieces_of(text):
+# --- one library in its own process -------------------------------------------------------------------------------------
+
+def pieces_of(text, newline):
+    """About 1 MB each, cut where every library's words end: in front of a newline that follows no white space."""
     out, at = [], 0
     while at < len(text):
-        end = text.find("\n", at + 1_000_000) + 1 or len(text)
+        end = text.find(newline, at + 1_000_000)
+        while end > 0 and text[end - 1:end].isspace():
+            end = text.find(newline, end + 1)
+        end = end if end > 0 else len(text)
         out.append(text[at:end])
         at = end
     return out
 
 
-def show(name, what, seconds, size=0, note=""):
-    print(f"{name:12} {what:22} {seconds:9.3f} s" + (f" {size / seconds / 1e6:9.1f} MB/s" if size else "") + f"  {note}")
-
-
-def main():
-    path, name, vocab = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    text = open(name, encoding="utf-8", newline="").read()
-    size, cores = len(text.encode()), os.cpu_count()
-    pieces = pieces_of(text)
-
-    import tokenizers
-    t = tokenizers.Tokenizer.from_file(path)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    seconds, result = best(lambda: sum(len(t.encode(p).ids) for p in pieces), 1)
-    show("tokenizers", "encode, 1 thread", seconds, size, f"{result} tokens")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    seconds, _ = best(lambda: t.encode_batch_fast(pieces), 1)
-    show("tokenizers", f"encode, {cores} threads", seconds, size)
-
+def tiktoken_of(path):
     import tiktoken
-    model = json.load(open(path))["model"]
+    parsed = json.load(open(path))
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     chars = plain + [b for b in range(256) if b not in plain]
     back = {chr(b if i < len(plain) else 256 + i - len(plain)): b for i, b in enumerate(chars)}
-    special = {a["content"] for a in json.load(open(path))["added_tokens"]}
-    ranks = {bytes(back[c] for c in token): i for token, i in model["vocab"].items() if token not in special}
-    pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-    e = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    seconds, result = best(lambda: sum(len(e.encode_ordinary(p)) for p in pieces), 2)
-    show("tiktoken", "encode, 1 thread", seconds, size, f"{result} tokens")
-    seconds, _ = best(lambda: e.encode_ordinary_batch(pieces, num_threads=cores), 2)
-    show("tiktoken", f"encode, {cores} threads", seconds, size)
+    special = {a["content"] for a in parsed["added_tokens"]}
+    ranks = {bytes(back[c] for c in token): i for token, i in parsed["model"]["vocab"].items() if token not in special}
+    return tiktoken.Encoding("x", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
 
-    try:
+
+def encoder_of(lib, path, name, threads):
+    """-> a function without arguments that gives the ids as a list of lists or arrays"""
+    data = open(name, "rb").read()
+    if lib.startswith("gigatoken"):
         import gigatoken
         g = gigatoken.Tokenizer(path)
-        seconds, _ = best(lambda: g.encode(text))
-        show("gigatoken", "encode, as it comes", seconds, size)
-    except Exception as problem:
-        print(f"gigatoken    {problem}")
+        way = lib.partition(":")[2]
+        if way == "batch":
+            pieces = pieces_of(data, b"\n")
+            return lambda: [g.encode_batch(pieces, parallel=threads > 1)]
+        if way == "file":
+            return lambda: [g.encode_files(name)]
+        return lambda: [g.encode(data)]
+    if lib == "tiktoken":
+        e = tiktoken_of(path)
+        pieces = pieces_of(data.decode(), "\n")
+        if threads > 1:
+            return lambda: e.encode_ordinary_batch(pieces, num_threads=threads)
+        return lambda: [e.encode_ordinary(p) for p in pieces]
+    import tokenizers
+    t = tokenizers.Tokenizer.from_file(path)
+    pieces = pieces_of(data.decode(), "\n")
+    if threads > 1:
+        return lambda: [e.ids for e in t.encode_batch_fast(pieces)]
+    return lambda: [t.encode(p).ids for p in pieces]
 
-    if vocab:
-        from tokenizers import models, pre_tokenizers, trainers
 
-        def train():
-            n = tokenizers.Tokenizer(models.BPE())
-            n.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            alphabet = pre_tokenizers.ByteLevel.alphabet()
-            n.train([name], trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=alphabet, show_progress=False))
+def child_encode(lib, path, name, threads, calls):
+    import zlib
+    begin = time.perf_counter()
+    encode = encoder_of(lib, path, name, threads)
+    load, times, answer = time.perf_counter() - begin, [], None
+    for _ in range(calls):
+        answer = None
+        begin = time.perf_counter()
+        answer = encode()
+        times.append(time.perf_counter() - begin)
+    print(json.dumps({"load": load, "calls": times}), flush=True)
+    if calls == 1:
+        return  # the clock of the whole process runs
+    import numpy
+    crc = count = 0
+    for part in answer:
+        if type(part).__module__.startswith("awkward"):
+            import awkward
+            part = awkward.to_numpy(awkward.flatten(part, axis=None))
+        ids = numpy.asarray(part, dtype=numpy.uint32)
+        crc, count = zlib.crc32(ids.tobytes(), crc), count + len(ids)
+    print(json.dumps({"tokens": count, "crc32": crc}))
 
-        seconds, _ = best(train, 1)
-        show("tokenizers", f"train, {cores} threads", seconds)
+
+def child_train(name, vocab):
+    import resource
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+    t = tokenizers.Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    begin = time.perf_counter()
+    t.train([name], trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=alphabet, show_progress=False))
+    seconds = time.perf_counter() - begin
+    print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"merges": t.to_str().count("\n") and len(json.loads(t.to_str())["model"]["merges"])}))
+
+
+# --- all of them in turns -----------------------------------------------------------------------------------------------
+
+def start(command, threads, limit=600):
+    env = dict(os.environ, RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false")
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(command, env=env, preexec_fn=lambda: os.sched_setaffinity(0, cores), capture_output=True,
+                              text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"problem": f"over {limit} s"}
+    took = time.perf_counter() - begin
+    if done.returncode:
+        return {"problem": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:80]}
+    out = {"process": took}
+    for line in done.stdout.splitlines():
+        out.update(json.loads(line))
+    return out
+
+
+def encode_once(o, lib, threads, calls, name, limit=600):
+    if lib == "lockstep":
+        return start([o.bench, "encode", o.tokenizer, name, str(threads), str(calls)], threads, limit)
+    return start([sys.executable, __file__, "--child", lib, o.tokenizer, name, str(threads), str(calls)], threads, limit)
+
+
+def median(rows, key):
+    return statistics.median(r[key] for r in rows)
+
+
+def compare_encoding(o, threads, size):
+    ways = []
+    for lib in o.libs:
+        ways += ["gigatoken", "gigatoken:batch", "gigatoken:file"] if lib == "gigatoken" and threads > 1 else [lib]
+    cold, warm = {w: [] for w in ways}, {w: [] for w in ways}
+    for _ in range(o.rounds):
+        for w in ways:
+            calls = o.calls if w in ("lockstep",) or w.startswith("gigatoken") else 2
+            cold[w].append(encode_once(o, w, threads, 1, o.file))
+            warm[w].append(encode_once(o, w, threads, calls, o.file))
+    want, ours = None, None
+    for w in ways:
+        bad = [r["problem"] for r in cold[w] + warm[w] if "problem" in r]
+        if bad:
+            print(f"  {w:18} {bad[0]}")
+            continue
+        process, first = median(cold[w], "process"), statistics.median(r["calls"][0] for r in cold[w] + warm[w])
+        later = statistics.median(statistics.median(r["calls"][1:]) for r in warm[w])
+        ids = (warm[w][0]["tokens"], warm[w][0]["crc32"])
+        want, ours = want or ids, ours or (process, first, later)
+        ratios = " ".join(f"{x / y:6.2f}" for x, y in zip((process, first, later), ours))
+        print(f"  {w:18} process {process:7.3f} s   first {size / first / 1e6:7.1f} MB/s   later {size / later / 1e6:7.1f} MB/s   "
+              f"ours is faster by {ratios}   {'same ids' if ids == want else f'OTHER IDS {ids} {want}'}", flush=True)
+
+
+def compare_training(o):
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as work:
+        for threads in sorted({1, o.threads}):
+            ours = [start([o.bench, "train", str(o.vocab), o.file, str(threads), work + "/t.json"], threads) for _ in range(o.rounds)]
+            print(f"  lockstep, threads {threads}: {median(ours, 'seconds'):7.3f} s, peak {median(ours, 'peak_bytes') / 1e6:6.1f} MB", flush=True)
+            if "tokenizers" not in o.libs:
+                continue
+            theirs = [start([sys.executable, __file__, "--child-train", o.file, str(o.vocab)], threads)]
+            print(f"  tokenizers, threads {threads}: {median(theirs, 'seconds'):6.3f} s, peak {median(theirs, 'peak_bytes') / 1e6:6.1f} MB; "
+                  f"ours is faster by {median(theirs, 'seconds') / median(ours, 'seconds'):.1f}", flush=True)
+
+
+def trouble(o):
+    with tempfile.TemporaryDirectory() as work:
+        for what, make in (("one letter", lambda n: b"a" * n), ("spaces", lambda n: b" " * n), ("newlines", lambda n: b"\n" * n),
+                           ("random bytes", os.urandom), ("random ASCII", lambda n: bytes(32 + b % 95 for b in os.urandom(n // 8)) * 8)):
+            name = work + "/text"
+            with open(name, "wb") as f:
+                f.write(make(100_000_000))
+            for lib in o.libs:
+                r = encode_once(o, lib, 1, 1, name, 60)
+                shown = r.get("problem") or f"{os.path.getsize(name) / r['calls'][0] / 1e6:7.1f} MB/s"
+                peak = f", peak {r['peak_bytes'] / 1e6:.0f} MB" if "peak_bytes" in r else ""
+                print(f"  100 MB of {what:13} {lib:12} {shown}{peak}", flush=True)
+
+
+def main():
+    if sys.argv[1] == "--child":
+        lib, path, name, threads, calls = sys.argv[2:]
+        return child_encode(lib, path, name, int(threads), int(calls))
+    if sys.argv[1] == "--child-train":
+        return child_train(sys.argv[2], int(sys.argv[3]))
+    p = argparse.ArgumentParser()
+    p.add_argument("bench")
+    p.add_argument("tokenizer")
+    p.add_argument("file")
+    p.add_argument("vocab", type=int)
+    p.add_argument("--libs", type=lambda s: s.split(","), default=["lockstep", "gigatoken", "tiktoken", "tokenizers"])
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--calls", type=int, default=8)
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    p.add_argument("--trouble", action="store_true")
+    o = p.parse_args()
+    size = os.path.getsize(o.file)
+    if o.vocab:
+        print(f"train {o.vocab} tokens, {size} bytes")
+        compare_training(o)
+    for threads in sorted({1, o.threads}) if o.rounds else []:
+        print(f"encode {size} bytes, threads {threads}", flush=True)
+        compare_encoding(o, threads, size)
+    if o.trouble:
+        print("trouble, 1 thread")
+        trouble(o)
 
 
 main()

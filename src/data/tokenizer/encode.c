@@ -3,11 +3,10 @@
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
 
-#define PIECE_BYTES ((size_t)256 << 10)
-#define PIECES_EACH                                                                                                        \
-    ((size_t)16) /* of one thread in one round: what the round makes stays near, and little is waited for                  \
-                  */
+#define PIECE_BYTES  ((size_t)256 << 10)
 #define PARALLEL_MIN ((size_t)512 << 10)
+/* Pieces of one thread in one round: what a round makes stays near, and little is waited for at its end. */
+#define PIECES_EACH ((size_t)16)
 
 struct piece {
     const uint8_t *text;
@@ -17,8 +16,8 @@ struct piece {
     uint32_t *to;        /* where they go */
 };
 struct worker {
-    struct lk__encoder *encoder;
-    struct lk_tokens tokens; /* of this round */
+    struct lk__encoder *encoder; /* NULL until the thread has a piece */
+    struct lk_tokens *tokens;    /* of this round; the encoder's */
     struct lk_err err;
 };
 struct round {
@@ -33,19 +32,24 @@ static void encode_piece(void *arg, size_t tile, int thread) {
     struct piece *p = &r->pieces[tile];
     struct worker *w = &r->workers[thread];
     p->thread = thread;
-    p->begin = w->tokens.count;
-    if (!w->encoder && !(w->encoder = lk__encoder_take(r->t)))
-        p->code = lk_fail(&w->err, LK_ENOMEM, "encoding %zu bytes: out of memory", p->size);
-    else
-        p->code = lk__encoder_run(w->encoder, p->text, p->size, &w->tokens, &w->err);
-    p->count = w->tokens.count - p->begin;
+    if (!w->encoder) {
+        w->encoder = lk__encoder_take(r->t);
+        if (!w->encoder) {
+            p->code = lk_fail(&w->err, LK_ENOMEM, "encoding %zu bytes: out of memory", p->size);
+            return;
+        }
+        w->tokens = lk__encoder_tokens(w->encoder);
+    }
+    p->begin = w->tokens->count;
+    p->code = lk__encoder_run(w->encoder, p->text, p->size, w->tokens, &w->err);
+    p->count = w->tokens->count - p->begin;
 }
 
 static void copy_piece(void *arg, size_t tile, int thread) {
     const struct round *r = arg;
     const struct piece *p = &r->pieces[tile];
     (void)thread;
-    if (p->count) memcpy(p->to, r->workers[p->thread].tokens.ids + p->begin, p->count * sizeof *p->to);
+    if (p->count) memcpy(p->to, r->workers[p->thread].tokens->ids + p->begin, p->count * sizeof *p->to);
 }
 
 /* Cuts pieces off text[at..size); returns where the rest begins. */
@@ -89,15 +93,13 @@ static int encode_parallel(const struct lk_tokenizer *t, const uint8_t *text, si
     int code = r.workers && r.pieces ? 0 : lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
     for (size_t at = 0; !code && at < size;) {
         at = cut_pieces(&r, most, text, at, size);
-        for (size_t i = 0; i < threads; i++) r.workers[i].tokens.count = 0;
+        for (size_t i = 0; i < threads; i++)
+            if (r.workers[i].tokens) r.workers[i].tokens->count = 0;
         lk_pool_run(pool, r.count, encode_piece, &r);
         code = join_round(&r, pool, at, size, before, out, err);
     }
     if (code) out->count = before;
-    for (size_t i = 0; r.workers && i < threads; i++) {
-        lk_tokens_release(&r.workers[i].tokens);
-        lk__encoder_give(r.workers[i].encoder);
-    }
+    for (size_t i = 0; r.workers && i < threads; i++) lk__encoder_give(r.workers[i].encoder);
     lk_free(r.workers);
     lk_free(r.pieces);
     return code;

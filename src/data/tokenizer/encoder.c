@@ -15,9 +15,11 @@ struct cached {
     uint64_t low, high; /* the bytes, zero-padded; in the last byte their number and, above it, that of the ids. 0: empty */
     uint32_t ids[CACHED_IDS]; /* or the first one's place in `more` */
 };
-#define LONG_SLOTS 1024
-#define LONG_BYTES 512 /* longer words are not kept */
-struct kept_long {     /* a word of more than CACHED_BYTES */
+#define KEPT_TOKENS  ((size_t)4 << 20) /* more memory than this is for an unusual text, and not kept */
+#define KEPT_SCRATCH ((size_t)4 << 20)
+#define LONG_SLOTS   1024
+#define LONG_BYTES   512 /* longer words are not kept */
+struct kept_long {       /* a word of more than CACHED_BYTES */
     uint64_t hash;
     uint32_t size, count;
     uint32_t *ids; /* and the bytes behind them */
@@ -32,6 +34,7 @@ struct key {
 struct lk__encoder {
     const struct lk_tokenizer *t;
     struct lk__scratch scratch;
+    struct lk_tokens tokens;
     struct cached *cache;
     uint32_t (*more)[CACHED_BYTES + 1]; /* ids of words with more than CACHED_IDS */
     size_t slots, used, more_used;
@@ -110,8 +113,18 @@ void lk__encoder_free(struct lk__encoder *e) {
     for (size_t i = 0; i < LONG_SLOTS; i++) lk_free(e->longs[i].ids);
     lk_free(e->cache);
     lk_free(e->more);
+    lk_tokens_release(&e->tokens);
     lk_free(e->scratch.memory);
     lk_free(e);
+}
+
+struct lk_tokens *lk__encoder_tokens(struct lk__encoder *e) {
+    return &e->tokens;
+}
+
+static void scratch_release(struct lk__encoder *e) {
+    lk_free(e->scratch.memory);
+    e->scratch = (struct lk__scratch){0};
 }
 
 struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *t) {
@@ -123,6 +136,9 @@ struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *t) {
 }
 
 void lk__encoder_give(struct lk__encoder *e) {
+    if (e) e->tokens.count = 0;
+    if (e && e->tokens.capacity > KEPT_TOKENS) lk_tokens_release(&e->tokens);
+    if (e && e->scratch.size_bytes > KEPT_SCRATCH) scratch_release(e);
     for (size_t i = 0; e && i < LK__KEPT; i++) {
         struct lk__encoder *none = NULL;
         if (atomic_compare_exchange_strong(&e->t->kept->encoders[i], &none, e)) return;

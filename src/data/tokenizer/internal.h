@@ -82,6 +82,8 @@ void lk__encoder_free(struct lk__encoder *);
 struct lk__kept {
     _Atomic(struct lk__encoder *) encoders[LK__KEPT];
 };
+/* Ids of its own, kept like the cache: room for a part of a longer work. Empty when the encoder is taken. */
+struct lk_tokens *lk__encoder_tokens(struct lk__encoder *);
 struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
 void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
 /* Appends the ids of a text, taken alone. */

@@ -164,7 +164,7 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const 
     int code = 0;
     for (size_t i = 0; !code && i < p->merge_count; i++) code = check_merge(t, &p->merges[i], i, what, err);
     if (!code) {
-        memcpy(t->merges, p->merges, p->merge_count * sizeof *t->merges);
+        if (p->merge_count) memcpy(t->merges, p->merges, p->merge_count * sizeof *t->merges);
         t->merge_count = (uint32_t)p->merge_count;
         drop_doubles(t, dropped);
         rank_bytes(t);
