@@ -29,7 +29,7 @@ struct lk_decoder {
     float *dx, *dh, *dout, *dq, *dk, *dv;
     struct lk_mm_part *parts;           /* max_sequences */
     struct lk_row_part *sequence_parts; /* max_sequences */
-    const float *panels, *panels_of; /* NULL, or panels of these weights' matrices at the same offsets */
+    const float *panels, *panels_of;    /* NULL, or panels of these weights' matrices at the same offsets */
     /* the last pass */
     uint32_t sequences, positions;
     const uint32_t *tokens, *document_start;

@@ -15,8 +15,8 @@ struct generator {
     struct lk_decoder *decoder;
     struct lk_kv_cache cache;
     struct lk_tokens tokens; /* all so far, prompt included */
-    float *panels;   /* the weights again, in the order that single tokens read them in; or NULL */
-    void *workspace; /* of sampling */
+    float *panels;           /* the weights again, in the order that single tokens read them in; or NULL */
+    void *workspace;         /* of sampling */
     struct lk_buf held;      /* text not given out yet */
 };
 
