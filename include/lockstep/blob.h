@@ -23,6 +23,9 @@ void lk_blobs_close(struct lk_blobs *);
  * writer is freed by finish (also a failed one) and by abort, which removes the temporary (a joiner's only closes it).
  * Several writers may run at once, one thread each. */
 int lk_blob_create(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
+/* Before the first write, for much that nobody will read soon: the disk takes it from the writer's own memory where the
+ * system can do that, which saves filling and emptying the page cache. */
+void lk_blob_past_cache(struct lk_blob_writer *);
 int lk_blob_write(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
 int lk_blob_finish(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);
 void lk_blob_abort(struct lk_blob_writer *);

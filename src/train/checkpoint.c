@@ -27,11 +27,15 @@ struct lk__saver {
     struct lk_err err;
 };
 
+/* A smaller array stays in the page cache, for whoever reads the checkpoint next. */
+#define PAST_CACHE_BYTES ((size_t)64 << 20)
+
 static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out,
                      struct lk_err *err) {
     struct lk_blob_writer *w;
     int code = lk_blob_create(blobs, &w, err);
     if (code) return code;
+    if (layout->parameters * sizeof(float) >= PAST_CACHE_BYTES) lk_blob_past_cache(w);
     for (size_t i = 0; i < layout->tensor_count; i++)
         if ((code = lk_blob_write(w, array + layout->tensors[i].offset, layout->tensors[i].count * sizeof(float), err))) {
             lk_blob_abort(w);
@@ -160,14 +164,43 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const stru
     return code;
 }
 
+/* One array of a state that one rank has: while one is hashed another one is written. */
+struct putting {
+    struct lk__saver *saver;
+    const float *array;
+    struct lk_root *root;
+    int code;
+    struct lk_err err;
+    pthread_t thread;
+    bool started;
+};
+static void *put_one(void *arg) {
+    struct putting *p = arg;
+    p->code = put_array(p->saver->store->blobs, p->saver->state->layout, p->array, p->root, &p->err);
+    return NULL;
+}
+static int put_arrays(struct lk__saver *s, const float *const arrays[3], struct lk_root roots[3], struct lk_err *err) {
+    struct putting all[3];
+    int code = LK_OK;
+    for (int i = 2; i >= 0; i--) { /* the first by this thread, as is one for which there is no other */
+        all[i] = (struct putting){.saver = s, .array = arrays[i], .root = &roots[i]};
+        all[i].started = i > 0 && pthread_create(&all[i].thread, NULL, put_one, &all[i]) == 0;
+        if (!all[i].started) put_one(&all[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (all[i].started) pthread_join(all[i].thread, NULL);
+        if (all[i].code && !code) code = lk_fail(err, all[i].code, "%s", all[i].err.message);
+    }
+    return code;
+}
+
 /* The three arrays and the manifest that names them (blobs[3], on rank 0). */
 static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err *err) {
     const struct lk_state *state = s->state;
     const float *arrays[] = {state->weights, state->moments1, state->moments2};
-    int code = LK_OK;
-    for (int i = 0; i < 3 && !code; i++)
-        code = s->ranks == 1 ? put_array(s->store->blobs, state->layout, arrays[i], &blobs[i], err)
-                             : lk__put_array_together(s->store, s->comm, state, arrays[i], i > 0, &blobs[i], err);
+    int code = s->ranks == 1 ? put_arrays(s, arrays, blobs, err) : LK_OK;
+    for (int i = 0; i < 3 && !code && s->ranks > 1; i++)
+        code = lk__put_array_together(s->store, s->comm, state, arrays[i], i > 0, &blobs[i], err);
     if (code || s->rank > 0) return code;
     json_t *manifest = lk__state_manifest(state, &blobs[0], &blobs[1], &blobs[2]);
     code = manifest ? lk_manifest_put(s->store, manifest, &blobs[3], err)

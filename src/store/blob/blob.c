@@ -18,6 +18,10 @@ int lk_blob_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk_er
     *out = NULL;
     return b->ops->create(b, out, err);
 }
+void lk_blob_past_cache(struct lk_blob_writer *w) {
+    LK_ASSERT(!w->sized);
+    if (w->blobs->ops->past_cache) w->blobs->ops->past_cache(w);
+}
 int lk_blob_write(struct lk_blob_writer *w, const void *data, size_t size, struct lk_err *err) {
     LK_ASSERT(!w->sized);
     return w->blobs->ops->write(w, data, size, err);

@@ -15,13 +15,16 @@
 
 #define PATH_MAX_BYTES LK__BLOB_PATH_BYTES
 #define BUFFER_BYTES   ((size_t)256 << 10)
+#define DIRECT_BYTES   ((size_t)1 << 20)
+#define DIRECT_ALIGN   ((size_t)4096)
 
 struct writer {
     struct lk__blob_file file;
     struct lk_hasher *hasher;
     bool failed;
     struct lk_err first; /* why */
-    size_t used;
+    size_t used, capacity;
+    char *direct, *direct_memory; /* NULL, or the buffer of writes past the page cache */
     char buffer[];
 };
 
@@ -133,6 +136,7 @@ int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, s
 static void writer_free(struct writer *w) {
     lk__blob_file_release(&w->file, true);
     lk_hasher_free(w->hasher);
+    lk_free(w->direct_memory);
     lk_free(w);
 }
 
@@ -140,7 +144,8 @@ static int dir_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk
     struct writer *w = lk_alloc(sizeof *w + BUFFER_BYTES);
     if (w)
         *w = (struct writer){.file = {.base.blobs = b, .dir = (struct lk__blob_dir *)b, .fd = -1},
-                             .hasher = lk_hasher_create()};
+                             .hasher = lk_hasher_create(),
+                             .capacity = BUFFER_BYTES};
     int rc = w && w->hasher ? lk__blob_file_create(&w->file, 0444, err)
                             : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
     if (rc != 0) {
@@ -151,10 +156,34 @@ static int dir_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk
     return 0;
 }
 
+static bool set_direct(int fd, bool on) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
+/* Only a wish: without memory or a file system for it, all goes through the page cache. */
+static void dir_past_cache(struct lk_blob_writer *base) {
+    struct writer *w = (struct writer *)base;
+    if (w->used || w->direct || !(w->direct_memory = lk_alloc(DIRECT_BYTES + DIRECT_ALIGN))) return;
+    if (!set_direct(w->file.fd, true)) return;
+    w->direct = w->direct_memory + (DIRECT_ALIGN - (uintptr_t)w->direct_memory % DIRECT_ALIGN);
+    w->capacity = DIRECT_BYTES;
+}
+
+/* The file system wants another alignment, or a write ended in the middle of a block: on through the page cache. */
+static int write_on(struct writer *w, const char *data, size_t size, off_t began) {
+    off_t at = lseek(w->file.fd, 0, SEEK_CUR);
+    if (at < began || !set_direct(w->file.fd, false)) return -1;
+    return lk__write_all(w->file.fd, data + (at - began), size - (size_t)(at - began));
+}
+
 /* Hashes and writes; the first failure is kept, so that finish gives it again. */
 static int flush(struct writer *w, const void *data, size_t size, struct lk_err *err) {
+    off_t began = w->direct ? lseek(w->file.fd, 0, SEEK_CUR) : 0;
     lk_hasher_update(w->hasher, data, size);
+    if (w->direct && size < DIRECT_BYTES) set_direct(w->file.fd, false); /* the end */
     if (lk__write_all(w->file.fd, data, size) == 0) return 0;
+    if (w->direct && errno == EINVAL && write_on(w, data, size, began) == 0) return 0;
     lk_fail_errno(&w->first, "cannot write the blob %s", w->file.path);
     w->failed = true;
     return lk_fail(err, w->first.code, "%s", w->first.message);
@@ -163,15 +192,16 @@ static int flush(struct writer *w, const void *data, size_t size, struct lk_err 
 static int dir_write(struct lk_blob_writer *base, const void *data, size_t size, struct lk_err *err) {
     struct writer *w = (struct writer *)base;
     const char *p = data;
+    char *buffer = w->direct ? w->direct : w->buffer;
     if (w->failed) return lk_fail(err, w->first.code, "%s", w->first.message);
     while (size) {
-        if (w->used == 0 && size >= BUFFER_BYTES) return flush(w, p, size, err);
-        size_t n = BUFFER_BYTES - w->used < size ? BUFFER_BYTES - w->used : size;
-        memcpy(w->buffer + w->used, p, n);
+        if (!w->direct && w->used == 0 && size >= w->capacity) return flush(w, p, size, err);
+        size_t n = w->capacity - w->used < size ? w->capacity - w->used : size;
+        memcpy(buffer + w->used, p, n);
         w->used += n, p += n, size -= n;
-        if (w->used < BUFFER_BYTES) break;
+        if (w->used < w->capacity) break;
         w->used = 0;
-        int rc = flush(w, w->buffer, BUFFER_BYTES, err);
+        int rc = flush(w, buffer, w->capacity, err);
         if (rc != 0) return rc;
     }
     return 0;
@@ -181,7 +211,7 @@ static int dir_finish(struct lk_blob_writer *base, struct lk_root *out, struct l
     struct writer *w = (struct writer *)base;
     struct lk_root root;
     int rc = 0;
-    if (!w->failed && w->used) flush(w, w->buffer, w->used, NULL);
+    if (!w->failed && w->used) flush(w, w->direct ? w->direct : w->buffer, w->used, NULL);
     if (w->failed) rc = lk_fail(err, w->first.code, "%s", w->first.message);
     if (rc == 0) {
         lk_hasher_final(w->hasher, &root);
@@ -211,7 +241,7 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
     *out = (struct lk_blob){map.data, map.size, *root};
     if (!verify) return 0;
     struct lk_root found;
-    lk_root_of(map.data, map.size, &found);
+    lk__root_of_map(&map, &found);
     if (lk_root_equal(&found, root)) return 0;
     size_t size = map.size;
     lk_blob_close(out);
@@ -306,6 +336,7 @@ const struct lk_blobs_ops lk__blobs_dir = {
     .name = "directory",
     .close = dir_close,
     .create = dir_create,
+    .past_cache = dir_past_cache,
     .write = dir_write,
     .finish = dir_finish,
     .abort = dir_abort,

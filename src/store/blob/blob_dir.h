@@ -1,6 +1,7 @@
 /* What the two kinds of writers into a directory share: a temporary file that becomes a blob. */
 #ifndef LK_BLOB_DIR_H
 #define LK_BLOB_DIR_H
+#include "lockstep/file.h"
 #include "store/blob/blob_engine.h"
 #include <sys/types.h>
 
@@ -24,6 +25,9 @@ int lk__blob_file_create(struct lk__blob_file *, mode_t mode, struct lk_err *);
 int lk__blob_file_publish(struct lk__blob_file *, const struct lk_root *root, struct lk_err *);
 /* Closes what is open, and removes it before if asked to; frees the path. */
 void lk__blob_file_release(struct lk__blob_file *, bool remove_file);
+
+/* lk_root_of of what a file holds. */
+void lk__root_of_map(const struct lk_map *, struct lk_root *out);
 
 extern const struct lk_sized_ops lk__blobs_dir_sized;
 

@@ -20,6 +20,7 @@ struct lk_blobs_ops {
     const char *name;
     void (*close)(struct lk_blobs *);
     int (*create)(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
+    void (*past_cache)(struct lk_blob_writer *); /* may be NULL */
     int (*write)(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
     int (*finish)(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);
     void (*abort)(struct lk_blob_writer *);

@@ -65,6 +65,95 @@ static void any_pieces_give_one_root(void **state) {
     lk_blobs_close(b);
 }
 
+/* In pieces, as a checkpoint is written. */
+static int put_past_cache(struct lk_blobs *b, const char *data, size_t size, size_t piece, struct lk_root *root,
+                          struct lk_err *e) {
+    struct lk_blob_writer *w;
+    int rc = lk_blob_create(b, &w, e);
+    if (rc != 0) return rc;
+    lk_blob_past_cache(w);
+    for (size_t i = 0; i < size; i += piece)
+        if ((rc = lk_blob_write(w, data + i, size - i < piece ? size - i : piece, e)) != 0) {
+            lk_blob_abort(w);
+            return rc;
+        }
+    return lk_blob_finish(w, root, e);
+}
+static void fill(char *data, size_t size, unsigned seed) {
+    for (size_t i = 0; i < size; i++) data[i] = (char)((i + seed) * 2654435761u >> 13);
+}
+static void past_the_cache_the_same_blob(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    static const size_t sizes[] = {0, 1, 1 << 20, (1 << 20) + 1, 3000000, 9500000}, pieces[] = {1000003, 4096, 9500000};
+    char *data = lk_alloc(9500000);
+    fill(data, 9500000, 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++) {
+            struct lk_root root, expected;
+            lk_root_of(data, sizes[i], &expected);
+            assert_int_equal(put_past_cache(b, data, sizes[i], pieces[k], &root, NULL), 0);
+            assert_true(lk_root_equal(&root, &expected));
+            content_is(b, &root, data, sizes[i]);
+            assert_int_equal(lk_blob_delete(b, &root, NULL), 0);
+        }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+/* EINVAL is what a file system says that has no such writes: then it goes through the cache. */
+static void past_the_cache_it_fails_cleanly(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    size_t size = 3500000;
+    char *data = lk_alloc(size);
+    static const int errors[] = {ENOSPC, EINVAL};
+    for (int i = 0; i < 2; i++) {
+        int held = 0;
+        for (uint64_t nth = 1;; nth++) {
+            struct lk_root root, expected;
+            struct lk_err e = {0};
+            fill(data, size, (unsigned)nth);
+            lk_root_of(data, size, &expected);
+            lk_file_fail_at(nth, errors[i]);
+            int rc = put_past_cache(b, data, size, 700000, &root, &e);
+            uint64_t calls = lk_file_call_count();
+            lk_file_fail_at(0, 0);
+            assert_int_equal(temporaries(*state), 0);
+            if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, size);
+            if (calls < nth) break;
+            assert_true(rc == LK_EIO || rc == 0);
+            if (rc == 0) held++;
+        }
+        assert_true(i == 0 ? held == 0 : held >= 3); /* the writes of whole buffers */
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
+/* Hashed by several threads. */
+static void damage_in_a_large_blob_is_found(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    size_t size = ((size_t)9 << 20) + 12345;
+    char *data = lk_alloc(size), path[4096];
+    fill(data, size, 7);
+    struct lk_root root = put(b, data, size);
+    content_is(b, &root, data, size);
+    static const size_t places[] = {0, (1 << 20) - 1, 5000000, ((size_t)9 << 20) + 12344};
+    lk_blob_path(b, &root, path);
+    assert_int_equal(chmod(path, 0600), 0);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct lk_blob blob;
+        struct lk_err e;
+        char flipped = data[places[i]] ^ 1;
+        int fd = open(path, O_WRONLY);
+        assert_true(fd >= 0 && pwrite(fd, &flipped, 1, (off_t)places[i]) == 1);
+        assert_int_equal(lk_blob_open(b, &root, true, &blob, &e), LK_ECORRUPT);
+        assert_true(pwrite(fd, data + places[i], 1, (off_t)places[i]) == 1);
+        close(fd);
+        content_is(b, &root, data, size);
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
+
 static void damage_is_found_and_named(void **state) {
     struct lk_blobs *b = open_at(*state);
     size_t size = (1 << 20) + 1000;
@@ -206,15 +295,17 @@ static void killed_at_every_call(void **state) {
 }
 
 static void full_disk(void *dir) {
-    struct rlimit limit = {500000, 500000};
+    struct rlimit limit = {2500000, 2500000};
     struct lk_blobs *b = open_at(dir);
     struct lk_err e;
     struct lk_root root;
-    char *data = lk_calloc(1, 1000000);
+    char *data = lk_calloc(1, 4000000);
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
-    int rc = lk_blob_put(b, data, 1000000, &root, &e);
-    bool ok = rc == LK_EIO && strstr(e.message, "File too large") && lk_blob_put(b, data, 1000, &root, &e) == 0;
+    int rc = lk_blob_put(b, data, 4000000, &root, &e);
+    bool ok = rc == LK_EIO && strstr(e.message, "File too large");
+    rc = put_past_cache(b, data, 4000000, 4000000, &root, &e);
+    ok = ok && rc == LK_EIO && strstr(e.message, "File too large") && lk_blob_put(b, data, 1000, &root, &e) == 0;
     lk_free(data);
     lk_blobs_close(b);
     _exit(ok ? 0 : 1);
@@ -306,6 +397,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(put_open_delete),
         TEST(any_pieces_give_one_root),
+        TEST(past_the_cache_the_same_blob),
+        TEST(past_the_cache_it_fails_cleanly),
+        TEST(damage_in_a_large_blob_is_found),
         TEST(damage_is_found_and_named),
         TEST(lists_in_order_of_root),
         TEST(only_dead_temporaries_go),

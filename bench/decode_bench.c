@@ -1,0 +1,223 @@
+/* Generation against the memory's speed: decode_bench [threads] [gpt2|llama] [tokens] [prompt tokens] [isa]
+ * lk_generate with random weights of 124M parameters and a tokenizer of 50,257 tokens, sampling as `lockstep generate`
+ * does. After each token all weights are read once by the plain loop of `lockstep doctor`, so both see the same moment of
+ * the machine. The prompt's rate is set beside the forward pass of training over as many tokens. */
+#include "lockstep/generate.h"
+#include "lockstep/mem.h"
+#include "lockstep/progress.h"
+#include "math/kernel_table.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE ((size_t)1 << 18) /* floats that a thread reads at once */
+#define WORDS 400000
+
+struct bench {
+    struct lk_math *math;
+    struct lk_layout layout;
+    float *weights;
+    struct lk_tokenizer *tokenizer;
+    double *token_s, *read_s, began; /* began: 0 until the first token was drawn */
+    size_t count;
+};
+
+static void stop(const struct lk_err *err) {
+    fprintf(stderr, "decode_bench: %s\n", err->message);
+    exit(1);
+}
+
+static double seconds_now(void) {
+    return 1e-9 * (double)lk_clock_ns();
+}
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(double *x, size_t n) {
+    if (n) qsort(x, n, sizeof *x, by_value);
+    return n ? x[n / 2] : 0;
+}
+
+static void read_piece(void *arg, size_t piece, int thread) {
+    const struct bench *b = arg;
+    (void)thread;
+    size_t from = piece * PIECE, n = b->layout.floats - from < PIECE ? b->layout.floats - from : PIECE;
+    b->math->k.peak_read(n, b->weights + from);
+}
+static double read_all(struct bench *b) {
+    double t = seconds_now();
+    lk_pool_run(lk_math_pool(b->math), (b->layout.floats + PIECE - 1) / PIECE, read_piece, b);
+    return seconds_now() - t;
+}
+
+/* The first token's time is the prompt's. */
+static void drawn(void *arg, uint32_t id) {
+    struct bench *b = arg;
+    (void)id;
+    if (b->began != 0) {
+        b->token_s[b->count] = seconds_now() - b->began;
+        b->read_s[b->count++] = read_all(b);
+    }
+    b->began = seconds_now();
+}
+
+static unsigned next(unsigned *seed) {
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+/* Words of random letters: as many different pairs as a vocabulary of GPT-2's size wants. */
+static void make_tokenizer(struct bench *b, struct lk_buf *text) {
+    struct lk_err err = {0};
+    unsigned seed = 1;
+    for (int i = 0; i < WORDS; i++) {
+        char word[16];
+        size_t n = 2 + next(&seed) % 8;
+        for (size_t j = 0; j < n; j++) word[j] = (char)('a' + next(&seed) % 26);
+        word[n] = ' ';
+        if (lk_buf_append(text, word, n + 1)) exit(1);
+    }
+    struct lk_bytes all = lk_bytes(text->data, text->size);
+    if (lk_tokenizer_train(&all, 1, 50257, lk_math_pool(b->math), NULL, NULL, &b->tokenizer, &err)) stop(&err);
+}
+
+static void make_model(struct bench *b, enum lk_family family) {
+    struct lk_err err = {0};
+    struct lk_model_config gpt2 = {LK_GPT2, 12, 768, 12, 12, 64, 3072, 1024, 50304, true, 1e-5, 10000, 0.02};
+    struct lk_model_config llama = {LK_LLAMA, 12, 768, 12, 4, 64, 2048, 1024, 50304, true, 1e-5, 10000, 0.02};
+    if (lk_layout_init(&b->layout, family == LK_GPT2 ? &gpt2 : &llama, &err)) stop(&err);
+    b->weights = lk_alloc(b->layout.floats * sizeof(float));
+    if (!b->weights) exit(1);
+    memset(b->weights, 0, b->layout.floats * sizeof(float));
+    unsigned seed = 7;
+    for (size_t t = 0; t < b->layout.tensor_count; t++) {
+        const struct lk_tensor *tensor = &b->layout.tensors[t];
+        for (size_t i = 0; i < tensor->count; i++)
+            b->weights[tensor->offset + i] = (float)tensor->constant + ((float)next(&seed) / (1 << 23) - 1) * 0.03f;
+    }
+}
+
+static struct lk_generation generate(struct bench *b, const char *prompt, size_t size, uint32_t tokens) {
+    struct lk_err err = {0};
+    struct lk_generation g;
+    struct lk_generate_options o = {.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1},
+                                    .max_tokens = tokens,
+                                    .panels = true,
+                                    .token = drawn,
+                                    .arg = b};
+    b->began = 0;
+    if (lk_generate(b->math, &b->layout, b->weights, b->tokenizer, prompt, size, &o, &g, &err)) stop(&err);
+    return g;
+}
+
+/* What a token reads: every weight but the tables of which it takes one row. */
+static double weight_bytes(const struct lk_layout *l) {
+    double floats = (double)l->parameters;
+    if (l->positions >= 0) floats -= (double)l->tensors[l->positions].count;
+    if (l->head >= 0) floats -= (double)l->tensors[l->embedding].count;
+    return floats * sizeof(float);
+}
+
+static void decode(struct bench *b, uint32_t tokens) {
+    uint32_t got = 0;
+    b->token_s = lk_alloc(tokens * sizeof(double));
+    b->read_s = lk_alloc(tokens * sizeof(double));
+    got = generate(b, "one two", 7, tokens).tokens;
+    double bytes = weight_bytes(&b->layout), all = (double)b->layout.floats * sizeof(float),
+           token = median(b->token_s, b->count), read = median(b->read_s, b->count);
+    printf(
+        "decode   %5u tokens  %7.2f ms a token, %6.1f tokens/s  %6.2f GB/s of weights; reading alone %6.2f GB/s: %.1f%%\n",
+        got, token * 1e3, 1 / token, bytes / token * 1e-9, all / read * 1e-9, 100 * (bytes / token) / (all / read));
+    lk_free(b->token_s);
+    lk_free(b->read_s);
+}
+
+/* The forward pass as training runs it, logits of every position and all. */
+static double forward(struct bench *b, uint32_t positions) {
+    struct lk_err err = {0};
+    struct lk_decoder *d;
+    uint32_t *ids = lk_calloc(positions, sizeof *ids);
+    if (!ids || lk_decoder_create(&b->layout, b->math, 1, positions, LK_TRAINING, &d, &err)) stop(&err);
+    unsigned seed = 3;
+    for (uint32_t i = 0; i < positions; i++) ids[i] = next(&seed) % 50257;
+    double t = 0;
+    for (int i = 0; i < 2; i++) { /* the first time touches the memory */
+        t = seconds_now();
+        lk_decoder_forward(d, b->weights, 1, positions, ids, NULL);
+        t = seconds_now() - t;
+    }
+    lk_decoder_free(d);
+    lk_free(ids);
+    return positions / t;
+}
+
+static void prefill(struct bench *b, const struct lk_buf *text, uint32_t wanted) {
+    struct lk_err err = {0};
+    struct lk_tokens ids = {0};
+    double read[5], trained[5];
+    size_t size = 0, step = 16;
+    do { /* the least text of so many tokens */
+        ids.count = 0;
+        size += step;
+        if (lk_tokenizer_encode(b->tokenizer, text->data, size, NULL, &ids, &err)) stop(&err);
+    } while (ids.count + 1 < wanted);
+    lk_tokens_release(&ids);
+    uint32_t tokens = 0;
+    for (int i = 0; i < 5; i++) {
+        struct lk_generation g = generate(b, text->data, size - (ids.count + 1 > wanted ? step : 0), 1);
+        tokens = g.prompt_tokens;
+        read[i] = tokens / g.prompt_seconds;
+        trained[i] = forward(b, wanted);
+    }
+    double a = median(read, 5), t = median(trained, 5);
+    printf("prefill  %5u tokens  %7.1f tokens/s; training's forward pass %7.1f tokens/s: %.1f%%\n", tokens, a, t,
+           100 * a / t);
+}
+
+static void profile(struct bench *b, uint32_t tokens) {
+    struct lk_err err = {0};
+    struct lk_generate_options o = {
+        .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .max_tokens = tokens + 1, .panels = true};
+    struct lk_generation g;
+    if (lk_math_profile(b->math, &err)) stop(&err);
+    if (lk_generate(b->math, &b->layout, b->weights, b->tokenizer, "", 0, &o, &g, &err)) stop(&err);
+    const struct lk_kernel_time *t = lk_math_profiled(b->math);
+    double rest = (g.seconds + g.prompt_seconds) * 1e3 / tokens;
+    for (int i = 0; i < LK_KERNELS; i++) {
+        if (!t[i].calls) continue;
+        double ms = (double)t[i].ns * 1e-6 / tokens;
+        rest -= ms;
+        printf("  %-16s %7.3f ms a token, %5.1f calls, waiting %5.3f ms\n", lk_kernel_name(i), ms,
+               (double)t[i].calls / tokens, (double)t[i].idle_ns * 1e-6 / tokens / lk_pool_threads(lk_math_pool(b->math)));
+    }
+    printf("  %-16s %7.3f ms a token: sampling, text, calls\n", "the rest", rest);
+    lk_math_profile_pause(b->math, true);
+}
+
+int main(int argc, char **argv) {
+    struct lk_err err = {0};
+    struct bench b = {0};
+    struct lk_pool *pool = NULL;
+    struct lk_buf text = LK_BUF_INIT;
+    int threads = argc > 1 ? atoi(argv[1]) : 2;
+    enum lk_family family = argc > 2 && strcmp(argv[2], "llama") == 0 ? LK_LLAMA : LK_GPT2;
+    uint32_t tokens = argc > 3 ? (uint32_t)atoi(argv[3]) : 200, prompt = argc > 4 ? (uint32_t)atoi(argv[4]) : 512;
+    if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 5 ? argv[5] : NULL, &b.math, &err)) stop(&err);
+    make_tokenizer(&b, &text);
+    make_model(&b, family);
+    printf("%s, %.1fM parameters, %s, %d threads\n", family == LK_GPT2 ? "GPT-2" : "llama",
+           (double)b.layout.parameters * 1e-6, lk_math_isa(b.math), threads);
+    if (tokens) decode(&b, tokens);
+    if (prompt) {
+        b.token_s = b.read_s = NULL;
+        prefill(&b, &text, prompt);
+    }
+    if (tokens) profile(&b, tokens < 50 ? tokens : 50);
+    lk_buf_release(&text);
+    lk_free(b.weights);
+    lk_layout_release(&b.layout);
+    lk_tokenizer_free(b.tokenizer);
+    lk_math_close(b.math);
+    lk_pool_close(pool);
+}

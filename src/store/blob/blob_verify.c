@@ -1,0 +1,38 @@
+/* The root of a blob that is on the disk, by all processors: leaves are independent, and reading and hashing go on side by
+ * side. */
+#include "lockstep/mem.h"
+#include "lockstep/thread.h"
+#include "store/blob/blob_dir.h"
+#include <sys/mman.h>
+
+#define TOGETHER_BYTES ((size_t)8 << 20) /* from here on several threads verify */
+#define AHEAD_BYTES    ((size_t)16 << 20)
+
+struct verifying {
+    const struct lk_map *map;
+    struct lk_root *leaves;
+};
+static void verify_leaf(void *arg, size_t leaf, int thread) {
+    const struct verifying *v = arg;
+    const unsigned char *data = v->map->data;
+    size_t at = leaf * LK_LEAF_BYTES, n = v->map->size - at < LK_LEAF_BYTES ? v->map->size - at : LK_LEAF_BYTES;
+    (void)thread;
+    if (v->map->size - at > AHEAD_BYTES + LK_LEAF_BYTES) /* so that the disk reads while we hash */
+        (void)posix_madvise((void *)(uintptr_t)(data + at + AHEAD_BYTES), LK_LEAF_BYTES, POSIX_MADV_WILLNEED);
+    lk_leaf_hash(data + at, n, &v->leaves[leaf]);
+}
+
+/* A large blob is hashed by all processors, as well as there is memory for that. */
+void lk__root_of_map(const struct lk_map *map, struct lk_root *out) {
+    size_t count = (size_t)lk_leaf_count(map->size);
+    struct verifying v = {.map = map};
+    struct lk_pool *pool = NULL;
+    if (map->size >= TOGETHER_BYTES && (v.leaves = lk_alloc(count * sizeof *v.leaves)) &&
+        lk_pool_open(lk_threads_default(), &pool, NULL) == 0) {
+        lk_pool_run(pool, count, verify_leaf, &v);
+        lk_root_of_leaves(v.leaves, count, map->size, out);
+    } else
+        lk_root_of(map->data, map->size, out);
+    lk_pool_close(pool);
+    lk_free(v.leaves);
+}
