@@ -170,7 +170,7 @@ static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r
     return CMD_OK;
 }
 
-/* Starts the ranks and waits; the run's name is for what to do when one dies. */
+/* Starts the ranks, waits, shows the run. */
 static int launch(struct cmd_context *c, int ranks, const char *name) {
     struct rank_command r = {.count = 0};
     struct lk_err err = {0};
@@ -178,7 +178,10 @@ static int launch(struct cmd_context *c, int ranks, const char *name) {
     if (code) return code;
     cmd_catch_signals();
     struct lk_launch l = {.ranks = ranks, .argv = r.argv, .stop = stop};
-    if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) return status ? CMD_FAILED : CMD_OK;
+    if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) {
+        if (status || cmd_flag(c, "--dry-run")) return status ? CMD_FAILED : CMD_OK;
+        return cmd_open_store(c, false) ? CMD_FAILED : cmd_show_run(c, name);
+    }
     if (status < 0 || cmd_flag(c, "--dry-run")) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
     fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
     return CMD_FAILED;
@@ -319,7 +322,9 @@ static int run_rank(struct cmd_context *c, const char *resume) {
         code = train_rank(&v, resume, &config, &err);
     if (code && (rank == 0 || lk_comm_broken())) cmd_fail(&err); /* of a broken comm only this rank knows */
     int result = code ? CMD_FAILED : CMD_OK;
-    if (!code && rank == 0) result = dry ? print_dry_run(c, v.comm, &config, &p, seconds) : cmd_show_run(c, v.name);
+    bool told = getenv("LOCKSTEP_LAUNCH") != NULL; /* by who started us: mpirun would not tell that it cannot write */
+    if (!code && rank == 0 && (dry || !told))
+        result = dry ? print_dry_run(c, v.comm, &config, &p, seconds) : cmd_show_run(c, v.name);
     fflush(NULL);
     lk_comm_close(v.comm);
     return result;

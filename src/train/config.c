@@ -231,6 +231,11 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
         return lk_fail(err, LK_EINVAL, "batch.sequences = %u times model.context = %u is more than %u tokens a batch",
                        c->sequences, c->context, UINT32_MAX);
     c->warmup = or_else(c->warmup, c->steps / 20);
+    if (c->warmup > c->steps)
+        return lk_fail(err, LK_EINVAL,
+                       "optimizer.warmup = %u is more than run.steps = %u: the rate would never reach "
+                       "optimizer.learning_rate; give a shorter warmup, or none for steps / 20",
+                       c->warmup, c->steps);
     c->decay = or_else(c->decay, c->steps);
     if (!c->decay) c->decay = c->steps;
     uint32_t tenth = c->steps >= 10 ? c->steps / 10 : c->steps;

@@ -75,6 +75,12 @@ static void derived_defaults_are_filled_in(void **state) {
     c.sequences = 16777216, c.context = 256;
     FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "more than 4294967295 tokens");
     c = good();
+    c.warmup = c.steps + 1;
+    FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "would never reach optimizer.learning_rate");
+    c = good();
+    c.warmup = c.steps; /* reaches it in the last step */
+    OK(lk_run_config_resolve(&c, 300, &test_err));
+    c = good();
     c.vocab = 299;
     FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, "model.vocab = 299 is smaller than the tokenizer's 300");
     c = good();

@@ -75,7 +75,16 @@ static json_t *new_record(const struct lk_run *run) {
     return NULL;
 }
 
-static int exists_already(const char *name, struct lk_err *err) {
+/* Frees the old run's record. */
+static int exists_already(const char *name, json_t *old, struct lk_err *err) {
+    const char *state = json_string_value(json_object_get(old, "state"));
+    bool finished = state && strcmp(state, "finished") == 0;
+    json_decref(old);
+    if (finished)
+        return lk_fail(err, LK_EEXISTS,
+                       "run %s exists already and is finished: give this one another run.name, or remove that one with "
+                       "`lockstep runs rm %s`",
+                       name, name);
     return lk_fail(
         err, LK_EEXISTS,
         "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
@@ -88,10 +97,8 @@ int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *e
     json_t *old = NULL;
     int code = lk_kv_begin(t->store->kv, true, &txn, err);
     if (code) return code;
-    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK) {
-        json_decref(old);
-        code = exists_already(t->run.name, err);
-    }
+    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK)
+        code = exists_already(t->run.name, old, err);
     if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
     if (code) {
         lk_kv_abort(txn);
@@ -257,10 +264,8 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     LK_ASSERT(t->rank == 0);
     int code = resolve(t, config, &mine);
     if (!code &&
-        lk_run_get(store, t->run.name, &old, NULL) == LK_OK) { /* before any memory is taken; put_record asks again */
-        json_decref(old);
-        code = exists_already(t->run.name, &mine);
-    }
+        lk_run_get(store, t->run.name, &old, NULL) == LK_OK) /* before any memory is taken; put_record asks again */
+        code = exists_already(t->run.name, old, &mine);
     if (!code) code = lk__run_lock(store, t->run.name, &t->lock, &mine);
     if (!code && !(t->record = new_record(&t->run))) code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
     if (!(code = open_together(t, code, &mine, err)))

@@ -55,6 +55,7 @@ static void a_stopped_run_goes_on_to_the_same_root(void **state) {
     struct lk_train_hooks hooks = {.arg = &left, .stop = stop_after};
     FAILS(test_create_and_run(&world, &c, &hooks), LK_ESTOPPED, "stopped after step 1");
     assert_record(&world, "cut", "state", "stopped");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EEXISTS, "--resume cut");
     left = 2;
     FAILS(test_resume_and_run(&world, "cut", &hooks), LK_ESTOPPED, "stopped after step 3");
     left = 0;
@@ -62,7 +63,7 @@ static void a_stopped_run_goes_on_to_the_same_root(void **state) {
     OK(test_resume_and_run(&world, "cut", NULL));
     assert_record(&world, "cut", "state_root", root);
     FAILS(test_resume_and_run(&world, "cut", NULL), LK_EEXISTS, "finished");
-    FAILS(test_create_and_run(&world, &c, NULL), LK_EEXISTS, "--resume cut");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EEXISTS, "is finished: give this one another run.name");
     FAILS(test_resume_and_run(&world, "nobody", NULL), LK_ENOTFOUND, "nobody");
     lk_free(root);
 }

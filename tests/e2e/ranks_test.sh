@@ -131,6 +131,7 @@ data.dataset=nothing no dataset named "nothing"
 END
 fails "a name that is taken" 1 -- "$LOCKSTEP" train c.ini run.name=kill1 --on local:2
 one_line "is said once" "run kill1 exists already"
+fails "output that cannot be written" 1 "cannot write to standard output" -- sh -c '"$LOCKSTEP" train c.ini run.name=full run.steps=1 optimizer.warmup=0 eval.every=0 --on local:2 >/dev/full'
 fails "a run that is not there" 1 -- "$LOCKSTEP" train --resume none --on local:2
 one_line "is said once" 'no run named "none"'
 fails "no mpirun" 1 -- env PATH=/nonexistent "$LOCKSTEP" train c.ini run.name=none --on local:2

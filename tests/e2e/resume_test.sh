@@ -74,6 +74,7 @@ wait_step dead 4 $pid
 kill -9 $pid
 wait $pid 2>/dev/null
 equal "a killed run is shown as stopped" "$(run_field dead state)" stopped
+fails "its name is used, and it can go on" 1 "run dead exists already: go on with" "train --resume dead" "runs rm dead" -- "$LOCKSTEP" train c.ini run.name=dead
 "$LOCKSTEP" train --resume dead >/dev/null 2>dead.err &
 pid=$!
 sleep 1.5
@@ -81,7 +82,7 @@ check "a dead run is resumed at once, from its checkpoint" grep -Eq "resum.* [0-
 kill -INT $pid
 wait $pid
 fails "a finished run is not resumed" 1 "run straight is finished" "runs show straight" -- "$LOCKSTEP" train --resume straight
-fails "a name is used once" 1 "run straight exists already" "train --resume straight" "runs rm straight" -- "$LOCKSTEP" train c.ini run.name=straight
+fails "a finished run's name is used once" 1 "run straight exists already and is finished: give this one another run.name" "runs rm straight" -- "$LOCKSTEP" train c.ini run.name=straight
 equal "and nothing of it changed" "$(result straight)" "$want"
 
 # 4. verify names the first step that differs, and training stops at it. tamper changes one bit of a row.
