@@ -80,6 +80,10 @@ struct lk_checkpoint {
 };
 /* Loads and verifies; weights only when state->moments1 is NULL. Damage: LK_ECORRUPT that names the file. */
 int lk_checkpoint_load(struct lk_store *, const struct lk_root *state_root, struct lk_state *, struct lk_err *);
+/* A checkpoint's weights where they lie, for reading: hashes are checked, *weights (layout->floats) is valid until
+ * lk_blob_close. LK_EUNSUPPORTED: the layout pads some tensor, so they have to be loaded. */
+int lk_checkpoint_map(struct lk_store *, const struct lk_root *root, const struct lk_layout *, struct lk_blob *,
+                      const float **weights, struct lk_err *);
 
 /* --- Memory plan ----------------------------------------------------------------------------------------- */
 struct lk_plan {

@@ -23,7 +23,7 @@ static int eval(struct cmd_context *c) {
         code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that run %s learned with",
                        name ? name : m.run.config.dataset, m.run.name);
     if (!code)
-        code = lk_evaluate(c->math, &m.run.layout, m.state.weights, d, m.run.config.context, m.run.config.cross_documents,
+        code = lk_evaluate(c->math, &m.run.layout, m.weights, d, m.run.config.context, m.run.config.cross_documents,
                            (uint32_t)sequences, &row, &err);
     row.step = m.step;
     lk_dataset_close(d);

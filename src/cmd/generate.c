@@ -4,6 +4,8 @@
 #include "lockstep/generate.h"
 #include <string.h>
 
+#define PANELS_FROM 32 /* tokens; making them takes as long as reading the weights a few times */
+
 struct output {
     json_t *ids;       /* with --json: what was drawn, also when its bytes are no UTF-8 */
     struct lk_buf all; /* with --json */
@@ -30,6 +32,7 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     if (!code) code = cmd_f64(c, "--top-p", 0, 1, &o->sampling.top_p);
     if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &o->sampling.seed);
     o->max_tokens = (uint32_t)tokens;
+    o->panels = tokens >= PANELS_FROM;
     o->sampling.top_k = (uint32_t)top_k;
     o->stop_count = (size_t)cmd_values(c, "--stop", &o->stops);
     for (size_t i = 0; i < o->stop_count; i++)
@@ -59,7 +62,7 @@ static int generate(struct cmd_context *c) {
     if (out.json) out.ids = json_array();
     code = lk_tokenizer_load(c->store, &m.run.tokenizer, &t, &err);
     if (!code && !out.json) put_text(&out, prompt, strlen(prompt));
-    if (!code) code = lk_generate(c->math, &m.run.layout, m.state.weights, t, prompt, strlen(prompt), &o, &g, &err);
+    if (!code) code = lk_generate(c->math, &m.run.layout, m.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
     cmd_model_close(&m);
     if (code)

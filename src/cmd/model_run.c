@@ -2,6 +2,14 @@
 
 #include <string.h>
 
+static int load(struct cmd_context *c, const struct lk_root *root, struct cmd_model *m, struct lk_err *err) {
+    if (m->run.layout.floats == m->run.layout.parameters)
+        return lk_checkpoint_map(c->store, root, &m->run.layout, &m->blob, &m->weights, err);
+    int code = m->state.weights ? LK_OK : lk_state_init(&m->state, &m->run.layout, false, err);
+    m->weights = m->state.weights;
+    return code ? code : lk_checkpoint_load(c->store, root, &m->state, err);
+}
+
 /* The weights of the newest checkpoint that is whole. A run in training may prune a checkpoint while it is read. */
 static int load_newest(struct cmd_context *c, const char *name, struct cmd_model *m, struct lk_err *err) {
     struct lk_checkpoint *list = NULL;
@@ -13,7 +21,7 @@ static int load_newest(struct cmd_context *c, const char *name, struct cmd_model
     for (size_t i = count; i-- > 0 && code;) {
         if (!list[i].kept) continue;
         m->step = list[i].step;
-        code = lk_checkpoint_load(c->store, &list[i].state, &m->state, err);
+        code = load(c, &list[i].state, m, err);
         if (code == LK_ECORRUPT)
             lk_log_warn("checkpoint of step %u: %s; trying the one before", list[i].step, err->message);
     }
@@ -28,7 +36,6 @@ int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m)
     if (!code) code = cmd_open_store(c, false);
     if (code) return code;
     code = lk_run_open(c->store, name, &m->run, &err);
-    if (!code) code = lk_state_init(&m->state, &m->run.layout, false, &err);
     if (!code) code = load_newest(c, name, m, &err);
     if (code == LK_ENOTFOUND && m->step) code = load_newest(c, name, m, &err); /* pruned meanwhile: there is a newer one */
     if (!code) return CMD_OK;
@@ -37,6 +44,7 @@ int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m)
 }
 
 void cmd_model_close(struct cmd_model *m) {
+    lk_blob_close(&m->blob);
     lk_state_release(&m->state);
     lk_run_close(&m->run);
 }

@@ -6,7 +6,9 @@
 
 struct cmd_model {
     struct lk_run run;
-    struct lk_state state;
+    const float *weights;  /* (run.layout.floats) */
+    struct lk_blob blob;   /* where they lie, or */
+    struct lk_state state; /* where they were copied to, if the model pads them */
     uint32_t step;
 };
 /* Opens store and math, loads the newest good checkpoint's weights; a damaged one is named on stderr. Prints errors. */

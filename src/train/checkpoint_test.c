@@ -30,13 +30,13 @@ static void on_warning(void *arg, const char *message) {
 
 /* --- There and back -------------------------------------------------------------------------------------- */
 
-static void a_loaded_state_is_the_saved_one(void **state) {
-    (void)state;
-    struct lk_run_config c = test_config("saved", "run.steps=4");
+static void loaded_is_saved(const char *keys, bool padded) {
+    struct lk_run_config c = test_config("saved", keys);
     struct lk_trainer *t;
     OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
     OK(lk_trainer_run(t, &test_err));
     const struct lk_state *s = lk_trainer_state(t);
+    assert_true((s->layout->floats != s->layout->parameters) == padded);
     struct lk_state back, weights_only;
     struct lk_checkpoint *list;
     struct lk_root w, root;
@@ -63,11 +63,25 @@ static void a_loaded_state_is_the_saved_one(void **state) {
     OK(lk_blob_open(world.store->blobs, &w, true, &blob, &test_err));
     assert_int_equal(blob.size, s->layout->parameters * 4);
     lk_blob_close(&blob);
+    const float *mapped;
+    if (s->layout->floats == s->layout->parameters) {
+        OK(lk_checkpoint_map(world.store, &list[1].state, s->layout, &blob, &mapped, &test_err));
+        assert_memory_equal(mapped, s->weights, s->layout->floats * 4);
+        lk_blob_close(&blob);
+        FAILS(lk_checkpoint_map(world.store, &w, s->layout, &blob, &mapped, &test_err), LK_ECORRUPT, "");
+    } else
+        FAILS(lk_checkpoint_map(world.store, &list[1].state, s->layout, &blob, &mapped, &test_err), LK_EUNSUPPORTED, "");
     FAILS(lk_checkpoint_load(world.store, &w, &back, &test_err), LK_ECORRUPT, "");
     lk_state_release(&back);
     lk_state_release(&weights_only);
     lk_free(list);
     lk_trainer_free(t);
+    OK(lk_run_remove(world.store, "saved", &test_err));
+}
+static void a_loaded_state_is_the_saved_one(void **state) {
+    (void)state;
+    loaded_is_saved("run.steps=4 model.width=16 model.ffn=32", false);
+    loaded_is_saved("run.steps=4", true);
 }
 
 static int make_state(const struct lk_layout *l) {

@@ -42,25 +42,43 @@ static void unpack(const struct lk_state *s, const unsigned char *data, bool sli
     }
 }
 
-static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_state *s,
-                      float *array, struct lk_err *err) {
+/* The blob of one array, whole and of the right size. */
+static int open_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_layout *layout,
+                      struct lk_blob *blob, struct lk_err *err) {
     const char *hex;
     struct lk_root root;
-    struct lk_blob blob;
     int code = lk_json_get_string(manifest, key, "the checkpoint's manifest", &hex, err);
     if (code) return code;
     if (!lk_root_parse(hex, &root)) return lk_fail(err, LK_ECORRUPT, "the checkpoint's manifest: %s is not a root", key);
-    if ((code = lk_blob_open(store->blobs, &root, true, &blob, err)))
+    if ((code = lk_blob_open(store->blobs, &root, true, blob, err)))
         return lk_fail_prefix(err, code, "the checkpoint's %s", key);
-    if (blob.size != s->layout->parameters * sizeof(float)) {
-        lk_blob_close(&blob);
-        return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, blob.size,
-                       s->layout->parameters * sizeof(float));
-    }
+    size_t found = blob->size, wanted = layout->parameters * sizeof(float);
+    if (found == wanted) return LK_OK;
+    lk_blob_close(blob);
+    return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, found, wanted);
+}
+
+static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_state *s,
+                      float *array, struct lk_err *err) {
+    struct lk_blob blob;
+    int code = open_array(store, manifest, key, s->layout, &blob, err);
+    if (code) return code;
     bool moments = array != s->weights;
     unpack(s, blob.data, s->shards && (moments || s->weights_shared), s->shards && moments, array);
     lk_blob_close(&blob);
     return LK_OK;
+}
+
+int lk_checkpoint_map(struct lk_store *store, const struct lk_root *root, const struct lk_layout *layout,
+                      struct lk_blob *blob, const float **weights, struct lk_err *err) {
+    json_t *manifest = NULL;
+    if (layout->floats != layout->parameters)
+        return lk_fail(err, LK_EUNSUPPORTED, "the model's tensors are padded in memory");
+    int code = lk_manifest_get(store, root, "checkpoint", &manifest, err);
+    if (!code) code = open_array(store, manifest, "weights", layout, blob, err);
+    if (!code) *weights = (const float *)(const void *)blob->data;
+    json_decref(manifest);
+    return code;
 }
 
 int lk_checkpoint_load(struct lk_store *store, const struct lk_root *root, struct lk_state *s, struct lk_err *err) {
