@@ -44,6 +44,7 @@ struct unpacker {
     void *arg;
     uint64_t in, out; /* bytes so far */
     bool between;     /* at the end of a member or frame */
+    bool full;        /* the library may have more to give without getting more */
     bool ready;       /* gzip is initialised */
     z_stream gzip;
     ZSTD_DStream *zstd;
@@ -86,59 +87,61 @@ static void unpacker_release(struct unpacker *u) {
     lk_free(u->buffer);
 }
 
-static int give(struct unpacker *u, size_t size, struct lk_err *err) {
-    u->out += size;
-    return size ? u->sink(u->arg, u->buffer, size, err) : 0;
-}
-
-static int feed_gzip(struct unpacker *u, const unsigned char *data, size_t size, struct lk_err *err) {
-    u->gzip.next_in = (unsigned char *)(uintptr_t)data;
-    u->gzip.avail_in = (unsigned)size;
-    for (bool full = false; u->gzip.avail_in || full;) {
-        u->gzip.next_out = u->buffer;
-        u->gzip.avail_out = (unsigned)CHUNK_BYTES;
-        int rc = inflate(&u->gzip, Z_NO_FLUSH);
-        uint64_t at = u->in + size - u->gzip.avail_in;
-        if (rc == Z_MEM_ERROR) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(u->path));
-        if (rc == Z_NEED_DICT) return damaged(u, at, "it wants a dictionary", err);
-        if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
-            return damaged(u, at, u->gzip.msg ? u->gzip.msg : "unknown error", err);
-        full = u->gzip.avail_out == 0;
-        u->between = rc == Z_STREAM_END;
-        int code = give(u, CHUNK_BYTES - u->gzip.avail_out, err);
-        if (code) return code;
-        if (rc == Z_BUF_ERROR) break;
-        if (rc == Z_STREAM_END) {
-            full = false;
-            if (inflateReset(&u->gzip) != Z_OK) return damaged(u, at, "cannot go on", err);
-        }
-    }
-    u->in += size;
+/* One call of the library: data[*pos..size) is read, up to `room` bytes are written. u->full: more may come without input.
+ */
+static int pull_gzip(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out,
+                     size_t room, size_t *made, struct lk_err *err) {
+    u->gzip.next_in = (unsigned char *)(uintptr_t)data + *pos;
+    u->gzip.avail_in = (unsigned)(size - *pos);
+    u->gzip.next_out = out;
+    u->gzip.avail_out = (unsigned)room;
+    int rc = inflate(&u->gzip, Z_NO_FLUSH);
+    *pos = size - u->gzip.avail_in;
+    *made = room - u->gzip.avail_out;
+    uint64_t at = u->in + *pos;
+    if (rc == Z_MEM_ERROR) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(u->path));
+    if (rc == Z_NEED_DICT) return damaged(u, at, "it wants a dictionary", err);
+    if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
+        return damaged(u, at, u->gzip.msg ? u->gzip.msg : "unknown error", err);
+    u->full = rc == Z_OK && u->gzip.avail_out == 0;
+    u->between = rc == Z_STREAM_END;
+    if (rc == Z_STREAM_END && inflateReset(&u->gzip) != Z_OK) return damaged(u, at, "cannot go on", err);
     return 0;
 }
 
-static int feed_zstd(struct unpacker *u, const unsigned char *data, size_t size, struct lk_err *err) {
-    ZSTD_inBuffer in = {data, size, 0};
-    for (bool full = false; in.pos < in.size || full;) {
-        ZSTD_outBuffer out = {u->buffer, CHUNK_BYTES, 0};
-        size_t rc = ZSTD_decompressStream(u->zstd, &out, &in);
-        if (ZSTD_isError(rc)) return damaged(u, u->in + in.pos, ZSTD_getErrorName(rc), err);
-        full = out.pos == out.size && rc != 0;
-        u->between = rc == 0;
-        int code = give(u, out.pos, err);
-        if (code) return code;
-    }
-    u->in += size;
+static int pull_zstd(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out,
+                     size_t room, size_t *made, struct lk_err *err) {
+    ZSTD_inBuffer from = {data, size, *pos};
+    ZSTD_outBuffer to = {out, room, 0};
+    size_t rc = ZSTD_decompressStream(u->zstd, &to, &from);
+    *pos = from.pos;
+    *made = to.pos;
+    if (ZSTD_isError(rc)) return damaged(u, u->in + from.pos, ZSTD_getErrorName(rc), err);
+    u->full = to.pos == room && rc != 0;
+    u->between = rc == 0;
     return 0;
+}
+
+static int pull(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out, size_t room,
+                size_t *made, struct lk_err *err) {
+    return (u->packing == LK__GZIP ? pull_gzip : pull_zstd)(u, data, size, pos, out, room, made, err);
 }
 
 static int feed(struct unpacker *u, const unsigned char *data, size_t size, struct lk_err *err) {
+    int code = 0;
     if (!size) return 0;
-    if (u->packing == LK__GZIP) return feed_gzip(u, data, size, err);
-    if (u->packing == LK__ZSTD) return feed_zstd(u, data, size, err);
+    if (u->packing == LK__UNPACKED) {
+        u->out += size;
+        code = u->sink(u->arg, data, size, err);
+    }
+    for (size_t pos = 0, made; !code && u->packing != LK__UNPACKED && (pos < size || u->full);) {
+        code = pull(u, data, size, &pos, u->buffer, CHUNK_BYTES, &made, err);
+        if (code) break;
+        u->out += made;
+        if (made) code = u->sink(u->arg, u->buffer, made, err);
+    }
     u->in += size;
-    u->out += size;
-    return u->sink(u->arg, data, size, err);
+    return code;
 }
 
 static int finish(struct unpacker *u, struct lk_err *err) {
@@ -195,6 +198,106 @@ int lk__source_pour(const char *path, lk__sink_fn *sink, void *arg, struct lk_er
     if (fd != STDIN_FILENO) lk__close(fd);
     return code;
 }
+
+/* --- a packed file as a stream ---------------------------------------------------------------------------- */
+
+struct lk__stream {
+    struct unpacker u;
+    int fd;
+    bool ended;
+    size_t pos, size; /* of input */
+    unsigned char *input;
+};
+
+int lk__stream_open(const char *path, struct lk__stream **out, struct lk_err *err) {
+    struct lk__stream *s = *out = lk_calloc(1, sizeof *s);
+    if (!s) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(path));
+    s->fd = -1;
+    s->u = (struct unpacker){.packing = lk__source_packing(path), .path = path};
+    LK_ASSERT(s->u.packing != LK__UNPACKED);
+    s->input = lk_alloc(CHUNK_BYTES);
+    int code = s->input ? unpacker_begin(&s->u, err) : lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(path));
+    if (!code) code = open_source(path, &s->fd, err);
+    if (!code) return 0;
+    lk__stream_close(s);
+    *out = NULL;
+    return code;
+}
+
+void lk__stream_close(struct lk__stream *s) {
+    if (!s) return;
+    unpacker_release(&s->u);
+    lk_free(s->input);
+    if (s->fd >= 0) lk__close(s->fd);
+    lk_free(s);
+}
+
+bool lk__stream_ended(const struct lk__stream *s) {
+    return s->ended;
+}
+
+static int stream_read(struct lk__stream *s, struct lk_err *err) {
+    ssize_t n;
+    s->u.in += s->size;
+    s->pos = s->size = 0;
+    do n = read(s->fd, s->input, CHUNK_BYTES);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return lk_fail_errno(err, "reading %s at byte %llu", shown(s->u.path), (unsigned long long)s->u.in);
+    s->size = (size_t)n;
+    s->ended = n == 0;
+    return n ? 0 : finish(&s->u, err);
+}
+
+int lk__stream_fill(struct lk__stream *s, size_t size, struct lk_buf *out, struct lk_err *err) {
+    if (out->size < size && lk_buf_reserve(out, size - out->size))
+        return lk_fail(err, LK_ENOMEM, "reading %s: out of memory for %zu bytes", shown(s->u.path), size);
+    int code = 0;
+    while (!code && !s->ended && out->size < size) {
+        size_t made = 0;
+        if (s->pos == s->size && !s->u.full)
+            code = stream_read(s, err);
+        else
+            code = pull(&s->u, s->input, s->size, &s->pos, (unsigned char *)out->data + out->size, size - out->size, &made,
+                        err);
+        out->size += made;
+        s->u.out += made;
+    }
+    return code;
+}
+
+/* --- sizes before the reading ----------------------------------------------------------------------------- */
+
+/* The last four bytes of a gzip file: the size of its last member, mod 2^32. */
+static bool gzip_size(const struct lk_map *m, uint64_t *size) {
+    if (m->size < 18) return false;
+    const unsigned char *p = m->data + m->size - 4;
+    *size = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint64_t)p[3] << 24;
+    return *size / 1032 <= m->size && m->size <= *size + *size / 8 + 1024; /* as one member could have it */
+}
+
+/* Frames tell their sizes, if whoever packed them knew. */
+static bool zstd_size(const struct lk_map *m, uint64_t *size) {
+    *size = 0;
+    for (size_t at = 0; at < m->size;) {
+        unsigned long long frame = ZSTD_getFrameContentSize(m->data + at, m->size - at);
+        size_t packed = ZSTD_findFrameCompressedSize(m->data + at, m->size - at);
+        if (frame == ZSTD_CONTENTSIZE_UNKNOWN || frame == ZSTD_CONTENTSIZE_ERROR || ZSTD_isError(packed)) return false;
+        if (__builtin_add_overflow(*size, frame, size)) return false;
+        at += packed;
+    }
+    return true;
+}
+
+bool lk__source_guess(const char *path, uint64_t *size) {
+    struct lk_map m;
+    enum lk__packing packing = lk__source_packing(path);
+    if (packing == LK__UNPACKED || lk_map_open(path, &m, NULL)) return false;
+    bool known = packing == LK__GZIP ? gzip_size(&m, size) : zstd_size(&m, size);
+    lk_map_close(&m);
+    return known;
+}
+
+/* --- the whole as one piece of memory --------------------------------------------------------------------- */
 
 struct spool {
     int fd;

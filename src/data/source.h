@@ -26,6 +26,18 @@ int lk__unpack(enum lk__packing, const void *data, size_t size, size_t chunk, co
 /* *again: the path can be read a second time, it is a regular file of *size bytes. An absent file is an error. */
 int lk__source_check(const char *path, bool *again, uint64_t *size, struct lk_err *);
 
+/* A packed file, unpacked as far as it is asked for. */
+struct lk__stream;
+int lk__stream_open(const char *path, struct lk__stream **out, struct lk_err *);
+/* Appends to *out until it has `size` bytes or the text ends; damage as in lk__source_pour. */
+int lk__stream_fill(struct lk__stream *, size_t size, struct lk_buf *out, struct lk_err *);
+bool lk__stream_ended(const struct lk__stream *);
+void lk__stream_close(struct lk__stream *); /* NULL is fine */
+
+/* What a packed file says about the size of its text, at no cost; false: nothing. It may be wrong (gzip's is that of the
+ * last member, mod 2^32): who uses it looks again when the text has ended. */
+bool lk__source_guess(const char *path, uint64_t *size);
+
 /* Makes all of a source readable at *out. dir: where an unpacked copy may be put. */
 int lk__source_open(const char *path, const char *dir, struct lk_map *out, struct lk_err *);
 

@@ -1,44 +1,9 @@
-/* Files to a dataset: sources are cut into jobs by their bytes alone, windows of jobs run on the pool, results are written
- * in order. README.md says how memory stays bounded. */
-#include "data/dataset/job.h"
-#include "data/source.h"
-#include "data/tokenizer/pretoken.h"
+/* Files to a dataset: sources are measured, turned into tokens in rounds (rounds.c), and described in a manifest. */
+#include "data/dataset/builder.h"
 #include <string.h>
-
-#define WINDOW 64 /* jobs in memory at a time */
-
-struct input {
-    const char *path;
-    bool again;    /* can be opened when its turn comes; else it is open from the start */
-    bool sized;    /* size is known */
-    uint64_t size; /* uncompressed bytes */
-    struct lk_map map;
-    struct lk_root root;
-};
-
-struct builder {
-    struct lk_store *store;
-    struct lk_tokenizer *t;
-    const struct lk_dataset_options *options;
-    struct lk_pool *pool;
-    struct input *inputs;
-    size_t input_count;
-    uint64_t total, cut, done; /* bytes of all inputs; held out from `cut` on; progress */
-    bool total_known;
-    struct lk__splitter *splits[2];
-    struct lk__job jobs[WINDOW];
-    size_t job_count;
-    struct lk__job_thread *threads;
-    struct lk_root digest; /* of the plain document that is being written */
-    uint64_t lines, empty; /* lines of the present source; documents without a byte */
-};
 
 static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
-}
-
-static const char *shown(const struct input *in) {
-    return strcmp(in->path, "-") ? in->path : "standard input";
 }
 
 /* --- sizes ----------------------------------------------------------------------------------------------- */
@@ -50,24 +15,33 @@ static int count_bytes(void *arg, const void *data, size_t size, struct lk_err *
     return 0;
 }
 
+/* The size of a packed source: what the file says, or, exactly, by unpacking it. */
+static int measure_packed(struct lk__input *in, bool exact, struct lk_err *err) {
+    in->size = 0;
+    in->guessed = !exact && lk__source_guess(in->path, &in->size);
+    return in->guessed ? 0 : lk__source_pour(in->path, count_bytes, &in->size, err);
+}
+
 /* Sizes of all inputs, as far as they are needed: a share of the whole wants the whole. */
-static int measure(struct builder *b, struct lk_err *err) {
+static int measure(struct lk__builder *b, bool exact, struct lk_err *err) {
     b->total_known = true;
+    b->total = 0;
     for (size_t i = 0; i < b->input_count; i++) {
-        struct input *in = &b->inputs[i];
-        int code = lk__source_check(in->path, &in->again, &in->size, err);
+        struct lk__input *in = &b->inputs[i];
+        int code = in->map.data ? 0 : lk__source_check(in->path, &in->again, &in->size, err);
         if (code) return code;
         in->sized = true;
+        in->guessed = false;
         if (!in->again) {
-            if ((code = lk__source_open(in->path, b->store->dir, &in->map, err))) return code;
+            if (!in->map.data && (code = lk__source_open(in->path, b->store->dir, &in->map, err))) return code;
             in->size = in->map.size;
         } else if (lk__source_packing(in->path) != LK__UNPACKED) {
-            in->size = 0;
             in->sized = b->options->holdout > 0;
-            if (in->sized && (code = lk__source_pour(in->path, count_bytes, &in->size, err))) return code;
+            if (!in->sized) in->size = 0;
+            if (in->sized && (code = measure_packed(in, exact, err))) return code;
             b->total_known &= in->sized;
         }
-        if (in->size > (UINT64_MAX >> 12) - b->total) return lk_fail(err, LK_EINVAL, "%s: too large", shown(in));
+        if (in->size > (UINT64_MAX >> 12) - b->total) return lk_fail(err, LK_EINVAL, "%s: too large", lk__input_name(in));
         b->total += in->size;
     }
     /* Exact below 2^53 bytes; above it still the same everywhere. */
@@ -75,167 +49,13 @@ static int measure(struct builder *b, struct lk_err *err) {
     return 0;
 }
 
-/* Where a plain text is cut when byte `at` (0 < at < size) is to be the first held out: after the line that holds it, else
- * after the line before, else between characters. */
-static size_t cut_text(const uint8_t *text, size_t at, size_t size) {
-    const uint8_t *newline = memchr(text + at - 1, '\n', size - at);
-    if (newline) return (size_t)(newline - text) + 1;
-    newline = memrchr(text, '\n', at - 1);
-    if (newline) return (size_t)(newline - text) + 1;
-    for (size_t back = 1; back <= 3 && back <= at; back++) { /* inside a well-formed sequence? */
-        uint32_t c;
-        if (lk__utf8_decode(text + at - back, size - at + back, &c) > back) return at - back;
-    }
-    return at;
-}
-
-/* --- jobs ------------------------------------------------------------------------------------------------ */
-
-static void run_tile(void *arg, size_t tile, int thread) {
-    struct builder *b = arg;
-    lk__job_run(&b->jobs[tile], b->t, &b->threads[thread]);
-}
-
-static int job_failed(struct builder *b, const struct input *in, struct lk__job *j, struct lk_err *err) {
-    if (j->kind != LK__JOB_LINES)
-        return lk_fail(err, j->code, "%s: byte %llu: %s", shown(in), (unsigned long long)j->err_byte, j->err.message);
-    return lk_fail(err, j->code, "%s:%llu: byte %llu: %s", shown(in), (unsigned long long)(b->lines + j->err_line),
-                   (unsigned long long)j->err_byte, j->err.message);
-}
-
-static int write_piece(struct builder *b, uint32_t source, struct lk__job *j, struct lk_err *err) {
-    struct lk__splitter *s = b->splits[j->split];
-    int code = lk__splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
-    if (code || !j->last) return code;
-    j->row.source = source;
-    memcpy(j->row.digest, b->digest.bytes, sizeof j->row.digest);
-    return lk__splitter_document(s, &j->row, err);
-}
-
-static int write_lines(struct builder *b, uint32_t source, struct lk__job *j, struct lk_err *err) {
-    const uint32_t *ids = j->tokens.ids;
-    for (size_t i = 0; i < j->document_count; i++) {
-        struct lk__job_document *d = &j->documents[i];
-        struct lk__splitter *s = b->splits[i < j->first_held_out ? LK_TRAIN : LK_HELD_OUT];
-        d->row.source = source;
-        d->row.line += b->lines;
-        int code = lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
-        if (!code) code = lk__splitter_document(s, &d->row, err);
-        if (code) return code;
-        ids += d->tokens;
-    }
-    b->lines += j->lines;
-    b->empty += j->empty;
-    return 0;
-}
-
-/* Runs the jobs at hand and writes what they made. */
-static int run_window(struct builder *b, size_t input, struct lk_err *err) {
-    struct input *in = &b->inputs[input];
-    int code = 0;
-    lk_pool_run(b->pool, b->job_count, run_tile, b);
-    for (size_t i = 0; i < b->job_count; i++) {
-        struct lk__job *j = &b->jobs[i];
-        if (code) {
-            ; /* only releases */
-        } else if (j->code) {
-            code = job_failed(b, in, j, err);
-        } else if (j->kind == LK__JOB_ROOT) {
-            in->root = j->root;
-        } else if (j->kind == LK__JOB_DIGEST) {
-            b->digest = j->root;
-        } else {
-            b->done += j->size;
-            code = j->kind == LK__JOB_PIECE ? write_piece(b, (uint32_t)input, j, err)
-                                            : write_lines(b, (uint32_t)input, j, err);
-        }
-        lk__job_release(j);
-    }
-    b->job_count = 0;
-    if (!code && b->options->progress &&
-        b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
-        code = lk_fail(err, LK_ESTOPPED, "building a dataset: stopped on request");
-    return code;
-}
-
-static int add_job(struct builder *b, size_t input, const struct lk__job *j, struct lk_err *err) {
-    b->jobs[b->job_count++] = *j;
-    return b->job_count == WINDOW ? run_window(b, input, err) : 0;
-}
-
-static int add_document(struct builder *b, size_t input, size_t begin, size_t end, enum lk_split split,
-                        struct lk_err *err) {
-    const uint8_t *text = b->inputs[input].map.data;
-    if (begin == end) return 0;
-    struct lk__job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
-    int code = add_job(b, input, &digest, err);
-    for (size_t at = begin, next; !code && at < end; at = next) {
-        next = end - at <= LK__JOB_BYTES ? end : at + lk__next_cut(text + at, LK__JOB_BYTES - 1, end - at);
-        struct lk__job j = {
-            .kind = LK__JOB_PIECE, .text = text + at, .size = next - at, .offset = at, .split = split, .last = next == end};
-        j.row.source_offset = begin;
-        j.row.size_bytes = end - begin;
-        code = add_job(b, input, &j, err);
-    }
-    return code;
-}
-
-static int add_plain(struct builder *b, size_t input, uint64_t held_out, struct lk_err *err) {
-    size_t size = b->inputs[input].map.size, cut = size;
-    if (!size) b->empty++;
-    if (held_out == 0)
-        cut = 0;
-    else if (held_out < size)
-        cut = cut_text(b->inputs[input].map.data, (size_t)held_out, size);
-    int code = add_document(b, input, 0, cut, LK_TRAIN, err);
-    return code ? code : add_document(b, input, cut, size, LK_HELD_OUT, err);
-}
-
-static int add_lines(struct builder *b, size_t input, uint64_t held_out, struct lk_err *err) {
-    const uint8_t *text = b->inputs[input].map.data;
-    size_t size = b->inputs[input].map.size;
-    int code = 0;
-    for (size_t at = 0, next; !code && at < size; at = next) {
-        next = size;
-        if (size - at > LK__JOB_BYTES) {
-            const uint8_t *newline = memchr(text + at + LK__JOB_BYTES, '\n', size - at - LK__JOB_BYTES);
-            if (newline) next = (size_t)(newline - text) + 1;
-        }
-        struct lk__job j = {.kind = LK__JOB_LINES, .text = text + at, .size = next - at, .offset = at};
-        j.held_out = held_out <= at ? 0 : held_out - at > j.size ? j.size : (size_t)(held_out - at);
-        code = add_job(b, input, &j, err);
-    }
-    return code;
-}
-
-/* begin: bytes of the inputs before this one. */
-static int add_input(struct builder *b, size_t input, uint64_t begin, struct lk_err *err) {
-    struct input *in = &b->inputs[input];
-    int code = in->again ? lk__source_open(in->path, b->store->dir, &in->map, err) : 0;
-    if (code) return code;
-    if (in->sized && in->map.size != in->size)
-        return lk_fail(err, LK_EIO, "%s changed while it was read (%llu bytes, then %zu)", shown(in),
-                       (unsigned long long)in->size, in->map.size);
-    in->size = in->map.size;
-    uint64_t held_out = b->cut <= begin ? 0 : b->cut - begin;
-    b->lines = 0;
-    struct lk__job root = {.kind = LK__JOB_ROOT, .text = in->map.data, .size = in->map.size};
-    code = add_job(b, input, &root, err);
-    if (!code)
-        code = lk__source_kind(in->path) == LK__JSONL ? add_lines(b, input, held_out, err)
-                                                      : add_plain(b, input, held_out, err);
-    if (!code) code = run_window(b, input, err);
-    if (in->map.data) lk_map_close(&in->map);
-    return code;
-}
-
 /* --- manifest -------------------------------------------------------------------------------------------- */
 
-static int check_splits(const struct builder *b, struct lk_err *err) {
+static int check_splits(const struct lk__builder *b, struct lk_err *err) {
     uint64_t train = lk__splitter_documents(b->splits[LK_TRAIN]), held_out = lk__splitter_documents(b->splits[LK_HELD_OUT]);
     if (!train && !held_out)
         return lk_fail(err, LK_EINVAL, "there is no text in the %zu source%s (%s%s)", b->input_count,
-                       b->input_count == 1 ? "" : "s", shown(&b->inputs[0]), b->input_count > 1 ? ", ..." : "");
+                       b->input_count == 1 ? "" : "s", lk__input_name(&b->inputs[0]), b->input_count > 1 ? ", ..." : "");
     if (!train || (b->options->holdout > 0 && !held_out))
         return lk_fail(
             err, LK_EINVAL,
@@ -245,7 +65,7 @@ static int check_splits(const struct builder *b, struct lk_err *err) {
     return 0;
 }
 
-static json_t *describe_sources(const struct builder *b) {
+static json_t *describe_sources(const struct lk__builder *b) {
     json_t *list = json_array();
     for (size_t i = 0; i < b->input_count; i++) {
         char hex[LK_ROOT_HEX];
@@ -261,7 +81,7 @@ static json_t *describe_sources(const struct builder *b) {
     return list;
 }
 
-static int write_manifest(struct builder *b, const struct lk_root *tokenizer, struct lk_root *out, struct lk_err *err) {
+static int write_manifest(struct lk__builder *b, const struct lk_root *tokenizer, struct lk_root *out, struct lk_err *err) {
     char hex[LK_ROOT_HEX];
     json_t *m = json_object(), *recipe = json_object(), *splits = json_object(), *part = NULL;
     bool bad = json_object_set_new(recipe, "holdout", lk_json_float(b->options->holdout)) != 0;
@@ -288,7 +108,7 @@ static int write_manifest(struct builder *b, const struct lk_root *tokenizer, st
 
 /* --- the whole ------------------------------------------------------------------------------------------- */
 
-static int check_arguments(const struct builder *b, struct lk_err *err) {
+static int check_arguments(const struct lk__builder *b, struct lk_err *err) {
     double h = b->options->holdout;
     if (!(h >= 0 && h <= 0.5)) return lk_fail(err, LK_EINVAL, "a holdout of %g; it must be from 0 to 0.5", h);
     if (!b->input_count) return lk_fail(err, LK_EINVAL, "no source to build a dataset from");
@@ -304,18 +124,38 @@ static int check_arguments(const struct builder *b, struct lk_err *err) {
     return 0;
 }
 
-static int build(struct builder *b, const struct lk_root *tokenizer, struct lk_root *out, struct lk_err *err) {
-    int threads = b->pool ? lk_pool_threads(b->pool) : 1;
-    b->threads = lk_calloc((size_t)threads, sizeof *b->threads);
-    if (!b->threads) return no_memory(err);
-    int code = measure(b, err);
-    for (int i = 0; !code && i < 2; i++) code = lk__splitter_open(b->store, b->t, &b->splits[i], err);
+static void splits_free(struct lk__builder *b) {
+    for (int i = 0; i < 2; i++) {
+        lk__splitter_free(b->splits[i]);
+        b->splits[i] = NULL;
+    }
+}
+
+/* *wrong: not all were added, because a source's size is not what was guessed. */
+static int add_inputs(struct lk__builder *b, bool exact, bool *wrong, struct lk_err *err) {
     uint64_t begin = 0;
-    for (size_t i = 0; !code && i < b->input_count; i++) {
-        code = add_input(b, i, begin, err);
+    *wrong = false;
+    b->done = b->empty = 0;
+    int code = measure(b, exact, err);
+    for (int i = 0; !code && i < 2; i++) code = lk__splitter_open(b->store, b->t, &b->splits[i], err);
+    for (size_t i = 0; !code && !*wrong && i < b->input_count; i++) {
+        code = lk__builder_add(b, i, begin, wrong, err);
         begin += b->inputs[i].size;
     }
     if (!b->total_known) b->total = begin;
+    return code;
+}
+
+static int build(struct lk__builder *b, const struct lk_root *tokenizer, struct lk_root *out, struct lk_err *err) {
+    bool wrong;
+    b->threads = lk_calloc((size_t)lk_pool_threads(b->pool), sizeof *b->threads);
+    if (!b->threads) return no_memory(err);
+    int code = add_inputs(b, false, &wrong, err);
+    if (!code && wrong) {
+        lk__builder_release_source(b);
+        splits_free(b);
+        code = add_inputs(b, true, &wrong, err);
+    }
     if (!code) code = check_splits(b, err);
     if (!code) code = write_manifest(b, tokenizer, out, err);
     return code;
@@ -324,19 +164,24 @@ static int build(struct builder *b, const struct lk_root *tokenizer, struct lk_r
 int lk_dataset_build(struct lk_store *store, const struct lk_dataset_source *sources, size_t count,
                      const struct lk_root *tokenizer, const struct lk_dataset_options *options, struct lk_pool *pool,
                      struct lk_root *out, struct lk_err *err) {
-    struct builder *b = lk_calloc(1, sizeof *b);
+    struct lk__builder *b = lk_calloc(1, sizeof *b);
     if (!b) return no_memory(err);
-    *b = (struct builder){.store = store, .options = options, .pool = pool, .input_count = count};
+    *b = (struct lk__builder){.store = store, .options = options, .pool = pool, .input_count = count};
+    b->now = &b->windows[0];
+    b->before = &b->windows[1];
     b->inputs = lk_calloc(count + 1, sizeof *b->inputs);
     int code = b->inputs ? lk_tokenizer_load(store, tokenizer, &b->t, err) : no_memory(err);
     for (size_t i = 0; b->inputs && i < count; i++) b->inputs[i].path = sources[i].path;
     if (!code) code = check_arguments(b, err);
     if (!code) code = build(b, tokenizer, out, err);
-    for (size_t i = 0; i < b->job_count; i++) lk__job_release(&b->jobs[i]);
-    for (int i = 0; b->threads && i < (pool ? lk_pool_threads(pool) : 1); i++) lk__job_thread_release(&b->threads[i]);
+    if (b->inputs) lk__builder_release_source(b);
+    for (size_t i = 0; i < 2 * LK__WINDOW; i++) lk__job_release(&b->windows[i / LK__WINDOW].jobs[i % LK__WINDOW]);
+    for (int i = 0; b->threads && i < lk_pool_threads(pool); i++) lk__job_thread_release(&b->threads[i]);
     for (size_t i = 0; b->inputs && i < count; i++)
         if (b->inputs[i].map.data) lk_map_close(&b->inputs[i].map);
-    for (int i = 0; i < 2; i++) lk__splitter_free(b->splits[i]);
+    splits_free(b);
+    lk_buf_release(&b->text);
+    lk_buf_release(&b->next);
     lk_tokenizer_free(b->t);
     lk_free(b->threads);
     lk_free(b->inputs);

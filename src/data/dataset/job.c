@@ -2,6 +2,20 @@
 #include "data/jsonl.h"
 #include <string.h>
 
+#define KEPT_TOKENS ((size_t)1 << 18)
+
+void lk__job_begin(struct lk__job *j, const struct lk__job *what) {
+    struct lk_tokens tokens = j->tokens;
+    struct lk__job_document *documents = j->documents;
+    size_t capacity = j->document_capacity;
+    if (tokens.capacity > KEPT_TOKENS) lk_tokens_release(&tokens);
+    tokens.count = 0;
+    *j = *what;
+    j->tokens = tokens;
+    j->documents = documents;
+    j->document_capacity = capacity;
+}
+
 void lk__job_release(struct lk__job *j) {
     lk_tokens_release(&j->tokens);
     lk_free(j->documents);
@@ -82,12 +96,8 @@ static int run_lines(struct lk__job *j, struct lk__job_thread *t) {
 
 void lk__job_run(struct lk__job *j, const struct lk_tokenizer *tokenizer, struct lk__job_thread *t) {
     j->err_byte = j->offset;
-    if (j->kind == LK__JOB_ROOT) {
-        lk_root_of(j->text, j->size, &j->root);
-        return;
-    }
     if (j->kind == LK__JOB_DIGEST) {
-        lk_sha256(j->text, j->size, &j->root);
+        lk_sha256(j->text, j->size, &j->digest);
         return;
     }
     if (!t->encoder && !(t->encoder = lk__encoder_create(tokenizer)))

@@ -4,10 +4,9 @@
 #include "data/dataset/internal.h"
 #include "data/tokenizer/internal.h"
 
-#define LK__JOB_BYTES ((size_t)512 << 10)
+#define LK__JOB_BYTES ((size_t)256 << 10)
 
 enum lk__job_kind {
-    LK__JOB_ROOT,   /* the root of a whole source */
     LK__JOB_DIGEST, /* the digest of a plain document */
     LK__JOB_PIECE,  /* a piece of a plain document, cut where words surely end */
     LK__JOB_LINES   /* whole lines of a .jsonl */
@@ -26,7 +25,7 @@ struct lk__job {
     enum lk_split split; /* of a plain document */
     struct lk__row row;  /* the last piece: its document */
     /* results */
-    struct lk_root root;
+    struct lk_root digest;
     struct lk_tokens tokens;
     struct lk__job_document *documents;
     size_t document_count, document_capacity;
@@ -41,6 +40,7 @@ struct lk__job_thread { /* one thread's memory */
     struct lk_buf text;
 };
 void lk__job_run(struct lk__job *, const struct lk_tokenizer *, struct lk__job_thread *);
+void lk__job_begin(struct lk__job *, const struct lk__job *what); /* keeps the memory of the job before */
 void lk__job_release(struct lk__job *);
 void lk__job_thread_release(struct lk__job_thread *);
 

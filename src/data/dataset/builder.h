@@ -1,0 +1,59 @@
+/* A build in progress: build.c measures sources and writes the manifest, rounds.c turns sources into tokens. */
+#ifndef LOCKSTEP_DATA_BUILDER_H
+#define LOCKSTEP_DATA_BUILDER_H
+#include "data/dataset/job.h"
+#include "data/source.h"
+#include <string.h>
+
+#define LK__WINDOW 64 /* jobs that run together */
+
+struct lk__input {
+    const char *path;
+    bool again;    /* can be opened when its turn comes; else it is open from the start */
+    bool sized;    /* size is known, or guessed */
+    bool guessed;  /* size is what the packed file says of itself */
+    uint64_t size; /* uncompressed bytes */
+    struct lk_map map;
+    struct lk_root root;
+};
+
+struct lk__window {
+    struct lk__job jobs[LK__WINDOW];
+    size_t count;
+};
+
+struct lk__builder {
+    struct lk_store *store;
+    struct lk_tokenizer *t;
+    const struct lk_dataset_options *options;
+    struct lk_pool *pool;
+    struct lk__input *inputs;
+    size_t input_count;
+    uint64_t total, cut, done; /* bytes of all inputs; held out from `cut` on; progress */
+    bool total_known;
+    struct lk__splitter *splits[2];
+    struct lk__job_thread *threads;
+    /* of the present source */
+    struct lk__window windows[2], *now, *before; /* jobs to run; jobs that have run and are to be written */
+    size_t input;
+    struct lk_hasher *hasher;
+    struct lk__stream *stream; /* NULL: it is mapped */
+    struct lk_buf text, next;  /* of a stream: for the jobs of this round, and of the next one */
+    size_t fill;               /* bytes that `next` shall have */
+    struct lk_root digest;     /* of the plain document that is being written */
+    uint64_t lines, empty;     /* lines of the present source; documents without a byte */
+    /* what two tiles of a round left */
+    int write_code, fill_code;
+    struct lk_err write_err, fill_err;
+};
+
+static inline const char *lk__input_name(const struct lk__input *in) {
+    return strcmp(in->path, "-") ? in->path : "standard input";
+}
+
+/* Adds one source to the splits; begin: bytes of the inputs before it. *wrong: a guessed size was not true, so the cut may
+ * not be either, and the build has to begin anew. */
+int lk__builder_add(struct lk__builder *, size_t input, uint64_t begin, bool *wrong, struct lk_err *);
+void lk__builder_release_source(struct lk__builder *); /* whatever a failure left */
+
+#endif

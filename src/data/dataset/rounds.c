@@ -1,0 +1,258 @@
+/* A source becomes tokens in rounds. In one round the pool runs a window of jobs, writes what the jobs of the round before
+ * made, hashes the text of this one, and unpacks the text of the next. README.md, "Building". */
+#include "data/dataset/builder.h"
+#include "data/tokenizer/pretoken.h"
+#include <string.h>
+
+#define FILL_FIRST ((size_t)1 << 20) /* a stream's rounds: the first one soon, the others large enough to share out */
+#define FILL_BYTES ((size_t)4 << 20)
+
+static int no_memory(struct lk_err *err) {
+    return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
+}
+
+/* --- writing ---------------------------------------------------------------------------------------------- */
+
+static int job_failed(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+    const char *name = lk__input_name(&b->inputs[b->input]);
+    if (j->kind != LK__JOB_LINES)
+        return lk_fail(err, j->code, "%s: byte %llu: %s", name, (unsigned long long)j->err_byte, j->err.message);
+    return lk_fail(err, j->code, "%s:%llu: byte %llu: %s", name, (unsigned long long)(b->lines + j->err_line),
+                   (unsigned long long)j->err_byte, j->err.message);
+}
+
+static int write_piece(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+    struct lk__splitter *s = b->splits[j->split];
+    int code = lk__splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
+    if (code || !j->last) return code;
+    j->row.source = (uint32_t)b->input;
+    memcpy(j->row.digest, b->digest.bytes, sizeof j->row.digest);
+    return lk__splitter_document(s, &j->row, err);
+}
+
+static int write_lines(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+    const uint32_t *ids = j->tokens.ids;
+    for (size_t i = 0; i < j->document_count; i++) {
+        struct lk__job_document *d = &j->documents[i];
+        struct lk__splitter *s = b->splits[i < j->first_held_out ? LK_TRAIN : LK_HELD_OUT];
+        d->row.source = (uint32_t)b->input;
+        d->row.line += b->lines;
+        int code = lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
+        if (!code) code = lk__splitter_document(s, &d->row, err);
+        if (code) return code;
+        ids += d->tokens;
+    }
+    b->lines += j->lines;
+    b->empty += j->empty;
+    return 0;
+}
+
+static int write_job(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+    if (j->code) return job_failed(b, j, err);
+    if (j->kind == LK__JOB_DIGEST) {
+        b->digest = j->digest;
+        return 0;
+    }
+    b->done += j->size;
+    return j->kind == LK__JOB_PIECE ? write_piece(b, j, err) : write_lines(b, j, err);
+}
+
+static void write_window(struct lk__builder *b) {
+    struct lk__window *w = b->before;
+    for (size_t i = 0; !b->write_code && i < w->count; i++) b->write_code = write_job(b, &w->jobs[i], &b->write_err);
+    w->count = 0;
+}
+
+/* --- rounds ----------------------------------------------------------------------------------------------- */
+
+/* The jobs of the text, in order, have every byte of a source once. */
+static void hash_window(struct lk__builder *b) {
+    for (size_t i = 0; i < b->now->count; i++) {
+        const struct lk__job *j = &b->now->jobs[i];
+        if (j->kind != LK__JOB_DIGEST) lk_hasher_update(b->hasher, j->text, j->size);
+    }
+}
+
+enum { WRITE, FILL, HASH, OTHERS };
+static void run_tile(void *arg, size_t tile, int thread) {
+    struct lk__builder *b = arg;
+    if (tile == WRITE)
+        write_window(b);
+    else if (tile == FILL)
+        b->fill_code = b->stream ? lk__stream_fill(b->stream, b->fill, &b->next, &b->fill_err) : 0;
+    else if (tile == HASH)
+        hash_window(b);
+    else
+        lk__job_run(&b->now->jobs[tile - OTHERS], b->t, &b->threads[thread]);
+}
+
+static int run_round(struct lk__builder *b, struct lk_err *err) {
+    lk_pool_run(b->pool, OTHERS + b->now->count, run_tile, b);
+    struct lk__window *ran = b->now;
+    b->now = b->before;
+    b->before = ran;
+    if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
+    if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
+        return lk_fail(err, LK_ESTOPPED, "building a dataset: stopped on request");
+    if (!b->fill_code) return 0;
+    write_window(b); /* damage lies behind what these jobs read: their errors come first */
+    if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
+    return lk_fail(err, b->fill_code, "%s", b->fill_err.message);
+}
+
+static int add_job(struct lk__builder *b, const struct lk__job *j, struct lk_err *err) {
+    lk__job_begin(&b->now->jobs[b->now->count++], j);
+    return b->now->count == LK__WINDOW ? run_round(b, err) : 0;
+}
+
+/* Runs what is left and writes everything. */
+static int drain(struct lk__builder *b, struct lk_err *err) {
+    int code = b->now->count ? run_round(b, err) : 0;
+    return code ? code : run_round(b, err);
+}
+
+/* --- plain texts ------------------------------------------------------------------------------------------ */
+
+/* Where a plain text is cut when byte `at` (0 < at < size) is to be the first held out: after the line that holds it, else
+ * after the line before, else between characters. */
+static size_t cut_text(const uint8_t *text, size_t at, size_t size) {
+    const uint8_t *newline = memchr(text + at - 1, '\n', size - at);
+    if (newline) return (size_t)(newline - text) + 1;
+    newline = memrchr(text, '\n', at - 1);
+    if (newline) return (size_t)(newline - text) + 1;
+    for (size_t back = 1; back <= 3 && back <= at; back++) { /* inside a well-formed sequence? */
+        uint32_t c;
+        if (lk__utf8_decode(text + at - back, size - at + back, &c) > back) return at - back;
+    }
+    return at;
+}
+
+static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk_split split, struct lk_err *err) {
+    const uint8_t *text = b->inputs[b->input].map.data;
+    if (begin == end) return 0;
+    struct lk__job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
+    int code = add_job(b, &digest, err);
+    for (size_t at = begin, next; !code && at < end; at = next) {
+        next = end - at <= LK__JOB_BYTES ? end : at + lk__next_cut(text + at, LK__JOB_BYTES - 1, end - at);
+        struct lk__job j = {
+            .kind = LK__JOB_PIECE, .text = text + at, .size = next - at, .offset = at, .split = split, .last = next == end};
+        j.row.source_offset = begin;
+        j.row.size_bytes = end - begin;
+        code = add_job(b, &j, err);
+    }
+    return code;
+}
+
+static int add_plain(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
+    size_t size = b->inputs[b->input].map.size, cut = size;
+    if (!size) b->empty++;
+    if (held_out == 0)
+        cut = 0;
+    else if (held_out < size)
+        cut = cut_text(b->inputs[b->input].map.data, (size_t)held_out, size);
+    int code = add_document(b, 0, cut, LK_TRAIN, err);
+    return code ? code : add_document(b, cut, size, LK_HELD_OUT, err);
+}
+
+/* --- lines ------------------------------------------------------------------------------------------------ */
+
+/* Whole lines, text[0..size) at `offset` of the source. */
+static int add_lines(struct lk__builder *b, const uint8_t *text, size_t size, uint64_t offset, uint64_t held_out,
+                     struct lk_err *err) {
+    int code = 0;
+    for (size_t at = 0, next; !code && at < size; at = next) {
+        next = size;
+        if (size - at > LK__JOB_BYTES) {
+            const uint8_t *newline = memchr(text + at + LK__JOB_BYTES, '\n', size - at - LK__JOB_BYTES);
+            if (newline) next = (size_t)(newline - text) + 1;
+        }
+        struct lk__job j = {.kind = LK__JOB_LINES, .text = text + at, .size = next - at, .offset = offset + at};
+        j.held_out = held_out <= j.offset ? 0 : held_out - j.offset > j.size ? j.size : (size_t)(held_out - j.offset);
+        code = add_job(b, &j, err);
+    }
+    return code;
+}
+
+/* Bytes up to the last line end of the text; more is unpacked until there is one. */
+static int whole_lines(struct lk__builder *b, size_t *size, struct lk_err *err) {
+    for (size_t seen = 0;;) {
+        const char *newline = memrchr(b->text.data + seen, '\n', b->text.size - seen);
+        *size = lk__stream_ended(b->stream) ? b->text.size : newline ? (size_t)(newline - b->text.data) + 1 : 0;
+        if (*size || lk__stream_ended(b->stream)) return 0;
+        seen = b->text.size;
+        int code = lk__stream_fill(b->stream, b->text.size * 2, &b->text, err);
+        if (code) return code;
+    }
+}
+
+static int add_stream(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
+    uint64_t offset = 0;
+    int code = lk__stream_fill(b->stream, FILL_FIRST, &b->text, err);
+    while (!code && b->text.size) {
+        size_t size;
+        if ((code = whole_lines(b, &size, err))) break;
+        b->next.size = 0;
+        if (lk_buf_append(&b->next, b->text.data + size, b->text.size - size)) return no_memory(err);
+        b->fill = b->next.size + FILL_BYTES;
+        code = add_lines(b, (const uint8_t *)b->text.data, size, offset, held_out, err);
+        if (!code && b->now->count) code = run_round(b, err);
+        struct lk_buf used = b->text;
+        b->text = b->next;
+        b->next = used;
+        offset += size;
+    }
+    b->inputs[b->input].map.size = (size_t)offset;
+    return code;
+}
+
+/* --- a source --------------------------------------------------------------------------------------------- */
+
+static int open_input(struct lk__builder *b, struct lk__input *in, struct lk_err *err) {
+    bool lines = lk__source_kind(in->path) == LK__JSONL;
+    b->lines = 0;
+    b->hasher = lk_hasher_create();
+    if (!b->hasher) return no_memory(err);
+    if (!in->again) return 0;
+    if (lines && lk__source_packing(in->path) != LK__UNPACKED) return lk__stream_open(in->path, &b->stream, err);
+    return lk__source_open(in->path, b->store->dir, &in->map, err);
+}
+
+static int check_size(const struct lk__input *in, bool *wrong, struct lk_err *err) {
+    *wrong = in->sized && in->map.size != in->size;
+    if (!*wrong || in->guessed) return 0;
+    return lk_fail(err, LK_EIO, "%s changed while it was read (%llu bytes, then %zu)", lk__input_name(in),
+                   (unsigned long long)in->size, in->map.size);
+}
+
+int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *wrong, struct lk_err *err) {
+    struct lk__input *in = &b->inputs[input];
+    uint64_t held_out = b->cut <= begin ? 0 : b->cut - begin;
+    b->input = input;
+    int code = open_input(b, in, err);
+    if (!code && !b->stream) code = check_size(in, wrong, err);
+    if (code || *wrong) return code;
+    if (b->stream)
+        code = add_stream(b, held_out, err);
+    else if (lk__source_kind(in->path) == LK__JSONL)
+        code = add_lines(b, in->map.data, in->map.size, 0, held_out, err);
+    else
+        code = add_plain(b, held_out, err);
+    if (!code) code = drain(b, err);
+    if (!code && b->stream) code = check_size(in, wrong, err);
+    if (code || *wrong) return code;
+    in->size = in->map.size;
+    lk_hasher_final(b->hasher, &in->root);
+    lk__builder_release_source(b);
+    return 0;
+}
+
+void lk__builder_release_source(struct lk__builder *b) {
+    for (size_t i = 0; i < 2; i++) b->windows[i].count = 0;
+    struct lk__input *in = &b->inputs[b->input];
+    if (in->again && in->map.data) lk_map_close(&in->map); /* the others stay: they cannot be opened again */
+    lk_hasher_free(b->hasher);
+    lk__stream_close(b->stream);
+    b->hasher = NULL;
+    b->stream = NULL;
+    b->write_code = b->fill_code = 0;
+}
