@@ -7,6 +7,7 @@ away; zstd: `zstd -dc` to /dev/null. Medians; MB are those of the unpacked .json
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -60,6 +61,8 @@ def main():
             subprocess.run([lockstep, *command], env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         run("tokenizer", "train", text, "--vocab", "32768", "--name", "t")
+        empty = work + "/empty"
+        shutil.copytree(work + "/store", empty)
         works = {}
         for threads in sorted({1, o.threads}):
             for end in ("", ".gz", ".zst"):
@@ -70,6 +73,8 @@ def main():
         times = {name: [] for name in works}
         for _ in range(o.rounds):
             for name, do in works.items():
+                shutil.rmtree(work + "/store")
+                shutil.copytree(empty, work + "/store")
                 begin = time.perf_counter()
                 do()
                 times[name].append(time.perf_counter() - begin)

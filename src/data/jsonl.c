@@ -1,6 +1,9 @@
 #include "data/jsonl.h"
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #define DEPTH_MAX 2048 /* jansson's */
 #define KEYS_MAX  1000 /* keys of one record; they are compared pairwise */
@@ -18,9 +21,15 @@ static void skip_space(struct parser *p) {
     while (p->at < p->end && (*p->at == ' ' || *p->at == '\t' || *p->at == '\r' || *p->at == '\n')) p->at++;
 }
 
-static int append(struct parser *p, struct lk_buf *out, const char *data, size_t size) {
-    if (!out || !size || !lk_buf_append(out, data, size)) return 0;
-    return lk_fail(p->err, LK_ENOMEM, "out of memory");
+static inline int append(struct parser *p, struct lk_buf *out, const char *data, size_t size) {
+    if (!out || !size) return 0;
+    if (out->capacity - out->size > size) { /* and the zero byte that stands behind every buffer */
+        memcpy(out->data + out->size, data, size);
+        out->size += size;
+        out->data[out->size] = 0;
+        return 0;
+    }
+    return lk_buf_append(out, data, size) ? lk_fail(p->err, LK_ENOMEM, "out of memory") : 0;
 }
 
 /* --- strings --------------------------------------------------------------------------------------------- */
@@ -68,17 +77,17 @@ static int unicode_escape(struct parser *p, struct lk_buf *out) {
 }
 
 static int escape(struct parser *p, struct lk_buf *out) {
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    static const char means[256] = {
+        ['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
     if (++p->at == p->end) return fail(p, "the line ends in a string");
-    char c = *p->at;
+    unsigned char c = (unsigned char)*p->at;
     if (c == 'u') {
         p->at++;
         return unicode_escape(p, out);
     }
-    const char *found = c ? strchr(from, c) : NULL;
-    if (!found) return fail(p, "an unknown escape in a string");
+    if (!means[c]) return fail(p, "an unknown escape in a string");
     p->at++;
-    return append(p, out, &to[found - from], 1);
+    return append(p, out, &means[c], 1);
 }
 
 /* Bytes of a string that end a plain run: quote, backslash, control characters, everything above ASCII. */
@@ -86,7 +95,19 @@ static bool is_plain(unsigned char c) {
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
 }
 
-static const char *plain_end(const char *p, const char *end) {
+static inline const char *plain_end(const char *p, const char *end) {
+#if defined(__SSE2__)
+    while (end - p >= 16) { /* as signed numbers, control characters and everything above ASCII are below 0x20 */
+        __m128i x;
+        memcpy(&x, p, sizeof x);
+        __m128i stop = _mm_cmplt_epi8(x, _mm_set1_epi8(0x20));
+        stop = _mm_or_si128(stop, _mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
+        stop = _mm_or_si128(stop, _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
+        unsigned bits = (unsigned)_mm_movemask_epi8(stop);
+        if (bits) return p + __builtin_ctz(bits);
+        p += 16;
+    }
+#endif
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
     while (end - p >= 8) {
         uint64_t x, quote, slash, low;

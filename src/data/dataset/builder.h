@@ -5,7 +5,7 @@
 #include "data/source.h"
 #include <string.h>
 
-#define LK__WINDOW 64 /* jobs that run together */
+#define LK__WINDOW 32 /* jobs that run together */
 
 struct lk__input {
     const char *path;
