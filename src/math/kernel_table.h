@@ -6,17 +6,19 @@
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
 
+typedef void lk__mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+
 struct lk__kernels {
     const char *isa;
     size_t vector; /* floats a vector */
 
     /* Matrix product. mm_cut chooses the tile of C by the shape and the number of threads (both results >= 1, edges are cut
      * short by the driver); a tile does all of k, so its size is no bit's business; mm_tile makes one tile, rows [i0, i1),
-     * columns [j0, j1), all parts and groups, epilogue included. scratch: at least mm_scratch_bytes, a constant, 64-byte
-     * aligned. ref: cut 64 x 64, no scratch. */
+     * columns [j0, j1), all parts and groups, epilogue included. turned: mm_tile_turned is faster, the same as C' = B' A'.
+     * scratch: at least mm_scratch_bytes, a constant, 64-byte aligned. ref: cut 64 x 64, no scratch, never turned. */
     size_t mm_scratch_bytes;
-    void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns);
-    void (*mm_tile)(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+    void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
+    lk__mm_tile_fn *mm_tile, *mm_tile_turned;
 
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;

@@ -7,6 +7,7 @@ struct job {
     struct lk_math *math;
     const struct lk_mm *mm;
     size_t tile_rows, tile_columns, down;
+    lk__mm_tile_fn *tile;
 };
 
 static size_t smaller(size_t a, size_t b) {
@@ -18,8 +19,8 @@ static void run_tile(void *arg, size_t tile, int thread) {
     const struct lk_mm *mm = job->mm;
     /* Down first: threads that run side by side read the same columns of B, which are weights, the larger operand. */
     size_t i = tile % job->down * job->tile_rows, j = tile / job->down * job->tile_columns;
-    job->math->k.mm_tile(mm, i, smaller(mm->m, i + job->tile_rows), j, smaller(mm->n, j + job->tile_columns),
-                         lk__scratch(job->math, thread));
+    job->tile(mm, i, smaller(mm->m, i + job->tile_rows), j, smaller(mm->n, j + job->tile_columns),
+              lk__scratch(job->math, thread));
 }
 
 /* x W' reads W along its rows, dy W across them, dy' x reads dy across. */
@@ -45,7 +46,9 @@ void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
     }
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};
-    math->k.mm_cut(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns);
+    bool turned;
+    math->k.mm_cut(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns, &turned);
+    job.tile = turned ? math->k.mm_tile_turned : math->k.mm_tile;
     LK_ASSERT(math->scratch_bytes >= math->k.mm_scratch_bytes);
     job.down = (mm->m + job.tile_rows - 1) / job.tile_rows;
     size_t across = (mm->n + job.tile_columns - 1) / job.tile_columns;

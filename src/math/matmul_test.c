@@ -55,19 +55,21 @@ struct product {
 };
 
 static float *filled(size_t n, enum values kind) {
-    float *x = malloc(n * sizeof *x + 1);
+    float *x = aligned_alloc(64, n * sizeof *x / 64 * 64 + 64);
     for (size_t i = 0; i < n; i++) x[i] = value(kind);
     return x;
 }
+
+static unsigned pads = 4; /* rows are up to pads - 1 elements longer than they need be */
 
 /* layout bit 0: A transposed, bit 1: B transposed. epilogue bit 0 bias, bit 1 residual, bit 2 residual is C, bit 3
  * accumulate */
 static void make(struct product *p, size_t m, size_t n, size_t parts, size_t k_most, size_t groups, int layout,
                  int epilogue, enum values kind) {
     memset(p, 0, sizeof *p);
-    p->mm = (struct lk_mm){.m = m, .n = n, .parts = p->parts, .part_count = parts, .ldc = n + next() % 5};
+    p->mm = (struct lk_mm){.m = m, .n = n, .parts = p->parts, .part_count = parts, .ldc = n + next() % pads};
     for (size_t q = 0; q < parts; q++) {
-        size_t k = q ? between(0, k_most) : k_most, pad_a = next() % 4, pad_b = next() % 4;
+        size_t k = q ? between(0, k_most) : k_most, pad_a = next() % pads, pad_b = next() % pads;
         bool at = layout & 1, bt = layout & 2;
         size_t lda = (at ? m : k) + pad_a, ldb = (bt ? k : n) + pad_b;
         p->a[q] = filled((at ? k : m) * lda, kind), p->b[q] = filled((bt ? n : k) * ldb, kind);
@@ -236,6 +238,27 @@ static void more_than_one_tile(void **unused) {
     }
 }
 
+/* Operands that are read where they lie, or copied since their rows are a multiple of 4 KiB apart; either operand as the
+ * one whose rows are vectors; steps of many parts at once; a C that goes past the caches. */
+static void ways_of_reading(void **unused) {
+    (void)unused;
+    static const struct {
+        size_t m, n, parts, k, groups;
+    } shapes[] = {{300, 512, 1, 40, 1},  {512, 96, 2, 560, 1},  {1024, 128, 1, 30, 1}, {20, 1024, 1, 600, 1},
+                  {700, 9, 1, 90, 1},    {9, 700, 1, 1030, 1},  {60, 96, 13, 3, 1},    {60, 100, 16, 1, 16},
+                  {130, 160, 7, 200, 7}, {130, 160, 9, 200, 3}, {2049, 2048, 1, 2, 1}};
+    struct product p;
+    pads = 1;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int layout = 0; layout < 4; layout++) {
+            size_t groups = shapes[s].groups;
+            make(&p, shapes[s].m, shapes[s].n, shapes[s].parts, shapes[s].k, groups, layout, layout, HOSTILE);
+            check(&p, math_count);
+            drop(&p);
+        }
+    pads = 4;
+}
+
 /* Empty sums are +0, also where a whole group has no elements. */
 static void empty(void **unused) {
     (void)unused;
@@ -259,9 +282,9 @@ static void negative_control(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_shapes),    cmocka_unit_test(several_segments),   cmocka_unit_test(groups_tree),
-        cmocka_unit_test(few_rows),         cmocka_unit_test(more_than_one_tile), cmocka_unit_test(empty),
-        cmocka_unit_test(negative_control),
+        cmocka_unit_test(random_shapes), cmocka_unit_test(several_segments),   cmocka_unit_test(groups_tree),
+        cmocka_unit_test(few_rows),      cmocka_unit_test(more_than_one_tile), cmocka_unit_test(ways_of_reading),
+        cmocka_unit_test(empty),         cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("matmul", tests, open_all, close_all);
 }

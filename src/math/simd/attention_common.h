@@ -59,8 +59,8 @@ LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, si
                        size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
     for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
         size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
-        lk__micro[rows - 1][width / VL - 1](k, a, lda, b + c * b_rows + first * width, width, t + c, ldt, mode,
-                                            &(struct lk__ahead){a, b, 0});
+        lk__micro[rows - 1][width / VL - 1](k, a, 1, lda, b + c * b_rows + first * width, width, t + c, ldt, mode,
+                                            &(struct lk__ahead){a, b, 0, 0});
     }
 }
 
@@ -68,8 +68,8 @@ LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, si
 LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t,
                            size_t ldt) {
     for (size_t e = 0; e < d; e += SEGMENT)
-        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, lda, b + e * width, width, t, ldt,
-                                            e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0});
+        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, 1, lda, b + e * width, width, t, ldt,
+                                            e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0, 0});
 }
 
 /* n <= VL floats; whole vectors are the common case. */

@@ -1,234 +1,125 @@
-/* Matrix products on vectors: tiles of C, cut so that a tile's packed B (one segment of k) stays in the L2 cache and a
- * packed panel of A in L1. Order of loops inside a tile:
+/* Matrix products on vectors. A tile of C, all of k:
  *
- *   for each group, part, segment of k (512):        one chain of fma each, as the contract says
- *     pack B: 512 x tile columns
- *     for each panel of MICRO_ROWS rows:             pack A just before its use: 14 x 512 floats fit in L1
- *       for each panel of MICRO_COLUMNS columns:     micro-kernel, adds to the tile's totals
+ *   for each batch of steps (at most 512 of k, matmul_steps.h):
+ *     for each chunk of 64 columns:                  its B where it lies, or a copy, 160 KiB, in L2
+ *       for each panel of MICRO_ROWS rows:           its A where it lies, from L2 or L3
+ *         for each panel of MICRO_COLUMNS columns:   the block's steps, a micro-kernel each, and their place in the tree
  *
- * Totals are kept in scratch, a micro tile's lie together; so edges need no masks, C may be the residual, and the tree over
- * groups (grains) is made tile by tile in cache: a stack of at most log2(groups) + 1 totals. */
-#include "math/kernel_table.h"
+ * What the next chunk reads is asked for meanwhile. Totals are kept in scratch, those of a block together; so edges need no
+ * masks, C may be the residual, and sums of groups are made in L1. */
+#include "math/simd/matmul_cut.h"
 #include "math/simd/matmul_few.h"
-#include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
-#define TILE_COLUMNS      256
-#define TILE_COLUMNS_MOST 512
-#define TILE_ROWS_MOST    560
-#define TOTALS_FLOATS     (TILE_ROWS_MOST * (TILE_COLUMNS_MOST + MICRO_COLUMNS))
-#define AHEAD             8  /* rows asked for ahead */
-#define SLACK             64 /* whole vectors may be written past a panel's end */
-#define A_PANELS          8  /* of a transposed A, packed at once */
-#define A_PANEL           (MICRO_ROWS * SEGMENT + SLACK)
-#define A_FLOATS          (A_PANELS * A_PANEL)
-#define B_FLOATS          ((384 + MICRO_COLUMNS) * 384 + SLACK) /* more than (256 + ..) x 512 and (512 + ..) x 256 */
+#define STREAM_LEAST (4 << 20) /* floats of C that will not stay in a cache */
+/* Rows of what is copied: an odd number of lines, which spreads over all sets of the caches. */
+#define LD_B     (CHUNK + 16)
+#define LD_A     (ROWS_ACROSS / 32 * 32 + 48)
+#define A_FLOATS (SEGMENT * LD_A)
+#define B_FLOATS (SEGMENT * LD_B)
 
-static size_t round_up(size_t x, size_t to) {
-    return (x + to - 1) / to * to;
-}
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t stack_depth(const struct lk_mm *mm) {
-    size_t groups = 1, depth = 1;
-    bool single = true; /* every group one segment: see joins_sibling */
-    for (size_t p = 0; p < mm->part_count; p++) {
-        if (p + 1 < mm->part_count) groups += mm->parts[p].ends_group, single &= mm->parts[p].ends_group;
-        single &= mm->parts[p].k > 0 && mm->parts[p].k <= SEGMENT;
-    }
-    for (size_t g = groups; g > 1; g = (g + 1) / 2) depth++;
-    return depth - (groups > 1 && single);
-}
-
-/* Columns of a tile: packing A costs 1/columns of the work, so as many as leave B half of a 1 MiB L2; a short k leaves room
- * for more, but totals of many groups do not. */
-static size_t columns_most(const struct lk_mm *mm, size_t depth) {
-    size_t k = 0;
-    for (size_t p = 0; p < mm->part_count; p++) k = mm->parts[p].k > k ? mm->parts[p].k : k;
-    if (k > 384 || depth > 1) return TILE_COLUMNS;
-    return k > 256 ? 384 : TILE_COLUMNS_MOST;
-}
-
-/* Part of the time that `threads` lose when that many equal tiles are shared out. */
-static float unfair(size_t tiles, size_t threads) {
-    return (float)((tiles + threads - 1) / threads * threads) / (float)tiles - 1;
-}
-
-/* A guess of a cut's time, 1 for multiplying alone. 10 and 18: packing A took 4% with 256 columns, packing B 3.5% with 512
- * rows, where they come from the third level cache. Tiles that share out evenly over more threads than there are stay even
- * when one thread is held up. */
-static float cost(const struct lk_mm *mm, size_t threads, size_t across, size_t down) {
-    float packing = 10.0f * (float)across / (float)mm->n + 18.0f * (float)down / (float)mm->m;
-    size_t tiles = across * down;
-    if (threads == 1) return 1 + packing;
-    return (1 + packing) *
-           (1 + 0.5f * unfair(tiles, threads) + 0.2f * unfair(tiles, 2 * threads) + 0.05f * unfair(tiles, 4 * threads));
-}
-
-static void mm_cut(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns) {
-    if (is_few(mm)) {
-        *tile_rows = FEW_ROWS;
-        *tile_columns = FEW_COLUMNS;
-        return;
-    }
-    size_t depth = stack_depth(mm), columns = columns_most(mm, depth), across = (mm->n + columns - 1) / columns;
-    size_t rows = smaller(TOTALS_FLOATS / (depth * (columns + MICRO_COLUMNS)), TILE_ROWS_MOST) / MICRO_ROWS * MICRO_ROWS;
-    if (rows < MICRO_ROWS) rows = MICRO_ROWS;
-    size_t down = (mm->m + rows - 1) / rows, best_across = across, best_down = down;
-    for (size_t a = across; a < across + 12 && (a == across || mm->n / a >= 64); a++)
-        for (size_t d = down; d < down + 8 && (d == down || mm->m / d >= 64); d++)
-            if (cost(mm, threads, a, d) < cost(mm, threads, best_across, best_down)) best_across = a, best_down = d;
-    *tile_columns = round_up((mm->n + best_across - 1) / best_across, MICRO_COLUMNS);
-    *tile_rows = round_up((mm->m + best_down - 1) / best_down, MICRO_ROWS);
-}
-
-/* One tile in work. */
+/* One tile in work: rows [i0, i1) and columns [j0, j1) of C, or of C' when it is turned. */
 struct tile {
     const struct lk_mm *mm;
+    bool turned;
     size_t i0, i1, j0, j1, columns; /* columns: rounded up to whole vectors */
-    float *a, *b;
-    float *totals;       /* the group in work */
-    size_t size;         /* floats of totals */
-    bool fresh;          /* totals hold nothing yet: they stand for +0 */
-    const float *next_b; /* what will be packed next, or NULL */
-    size_t next_step;    /* its stride that is not 1 */
+    float *copied_a, *copied_b, *totals;
+    size_t depth;                                  /* of the stack of totals */
+    bool keeps;                                    /* totals of all blocks, since there are several batches */
+    bool streams;                                  /* C goes past the caches */
+    struct operand a[BATCH_STEPS], b[BATCH_STEPS]; /* of the steps in work: from row i0; from the chunk's first column */
 };
 
 static size_t vectors_at(const struct tile *t, size_t j) {
     return smaller(MICRO_VECTORS, (t->columns - j) / VL);
 }
 
-/* k rows of B, k-th row at from + k * ld: a page each, so a row's lines are asked for some rows ahead. */
-static void pack_b_across(const struct tile *t, const float *from, size_t ld, size_t kc) {
-    size_t n = t->j1 - t->j0, whole = n / MICRO_COLUMNS * MICRO_COLUMNS;
-    for (size_t k = 0; k < kc; k++, from += ld) {
-        const float *ahead = from + smaller(AHEAD, kc - 1 - k) * ld;
-        float *to = t->b + k * MICRO_COLUMNS;
-        for (size_t j = 0; j < whole; j += MICRO_COLUMNS, to += kc * MICRO_COLUMNS) {
-            for (size_t v = 0; v < MICRO_COLUMNS; v += 16) __builtin_prefetch(ahead + j + v, 0, 3);
-            for (size_t v = 0; v < MICRO_COLUMNS; v += VL) v_store(to + v, v_load(from + j + v));
-        }
-        if (whole == n) continue;
-        __builtin_prefetch(ahead + whole, 0, 3);
-        to = t->b + whole * kc + k * (t->columns - whole);
-        for (size_t j = whole; j < n; j += VL, to += VL) v_store(to, v_load_n(from + j, smaller(VL, n - j)));
+/* The stack of totals of the block at row i (from i0) and column j (from j0). */
+static float *totals_at(const struct tile *t, size_t i, size_t j, size_t width) {
+    return t->keeps ? t->totals + t->depth * (j * (t->i1 - t->i0) + i * width) : t->totals;
+}
+
+/* The tile's A of a batch: where it lies, or a copy. */
+static void take_a(struct tile *t, const struct batch *batch) {
+    size_t rows = t->i1 - t->i0;
+    for (size_t q = 0; q < batch->count; q++) {
+        const struct step *s = &batch->steps[q];
+        struct operand a = operand_a(s->part, t->turned);
+        a.x += t->i0 * a.step + s->k0 * a.k;
+        t->a[q] = a;
+        if (a.k == 1 || !collides(a) || rows > ROWS_ACROSS) continue;
+        t->a[q] = (struct operand){t->copied_a + s->at * LD_A, 1, LD_A};
+        copy_rows(s->k, rows, a.x, a.k, t->copied_a + s->at * LD_A, LD_A);
     }
 }
 
-static void pack_b(const struct tile *t, const struct lk_mm_part *p, size_t k0, size_t kc) {
-    const float *from = p->b + k0 * p->b_row + t->j0 * p->b_col;
-    if (p->b_col == 1) {
-        pack_b_across(t, from, p->b_row, kc);
-        return;
-    }
-    for (size_t j = 0; j < t->columns; j += VL) {
-        size_t panel = j / MICRO_COLUMNS * MICRO_COLUMNS, n = smaller(VL, t->j1 - t->j0 - j);
-        const float *rows = from + j * p->b_col, *ahead = t->j1 - t->j0 >= j + 2 * VL ? rows + VL * p->b_col : NULL;
-        pack_along_vector(kc, n, rows, p->b_col, t->b + panel * kc + (j - panel), vectors_at(t, panel) * VL, ahead);
-    }
-}
-
-/* A panel: rows i .. i + rows of A: to[k * rows + row]. A last vector that is not full overlaps the next k's place, whose
- * own values are written after it: k ascends, and later vectors go first. */
-static void pack_a_along(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
-    const float *from = p->a + i * p->a_row + k0;
-    for (size_t v = round_up(rows, VL); v > 0;) {
-        v -= VL;
-        pack_along_vector(kc, smaller(VL, rows - v), from + v * p->a_row, p->a_row, to + v, rows, NULL);
+/* B of a batch's columns j .. j + n: where it lies if that is whole vectors along a row; else a copy, turned if need be. */
+static void take_b(struct tile *t, const struct batch *batch, size_t j, size_t n) {
+    for (size_t q = 0; q < batch->count; q++) {
+        const struct step *s = &batch->steps[q];
+        struct operand b = operand_b(s->part, t->turned);
+        b.x += (t->j0 + j) * b.step + s->k0 * b.k;
+        t->b[q] = b;
+        if (b.k != 1 && n % VL == 0 && !collides(b)) continue;
+        float *to = t->copied_b + s->at * LD_B;
+        t->b[q] = (struct operand){to, 1, LD_B};
+        if (b.k != 1) copy_rows(s->k, n, b.x, b.k, to, LD_B);
+        for (size_t v = 0; b.k == 1 && v < n; v += VL)
+            pack_along_vector(s->k, smaller(VL, n - v), b.x + v * b.step, b.step, to + v, LD_B,
+                              n - v >= 2 * VL ? b.x + (v + VL) * b.step : NULL);
     }
 }
 
-/* Several panels at once: the rows of k are far apart (often pages of their own, in few sets of the caches), so a visit
- * should take all it can. Both what is read and what is written is asked for ahead: eight streams are more than the
- * hardware follows. */
-static void pack_a_across(const struct lk_mm_part *p, size_t i, size_t rows, size_t k0, size_t kc, float *to) {
-    const float *from = p->a + i + k0 * p->a_col;
-    size_t whole = rows / MICRO_ROWS * MICRO_ROWS, rest = rows - whole;
-    for (size_t k = 0; k < kc; k++, from += p->a_col) {
-        const float *ahead = from + smaller(AHEAD, kc - 1 - k) * p->a_col;
-        float *panel = to + k * MICRO_ROWS;
-        for (size_t r = 0; r < rows; r += 16) __builtin_prefetch(ahead + r, 0, 3);
-        for (size_t r = 0; r < whole; r += MICRO_ROWS, panel += A_PANEL) {
-            __builtin_prefetch(panel + AHEAD * MICRO_ROWS, 1, 3);
-            for (size_t v = (MICRO_ROWS - 1) / VL * VL + VL; v > 0;) {
-                v -= VL;
-                v_store(panel + v, v_load_n(from + r + v, smaller(VL, MICRO_ROWS - v)));
-            }
-        }
-        if (!rest) continue;
-        panel = to + whole / MICRO_ROWS * A_PANEL + k * rest;
-        for (size_t v = round_up(rest, VL); v > 0;) {
-            v -= VL;
-            v_store(panel + v, v_load_n(from + whole + v, smaller(VL, rest - v)));
-        }
+#define VECTORS_OF(block, v) for (size_t v = 0; v < (block)->size; v += VL)
+/* Rows i .. i + rows, columns j .. j + width of the tile. */
+struct block {
+    size_t i, rows, j, width, size;
+    float *totals;
+};
+
+/* What the n-th micro-kernel on a chunk asks for: of the next chunk of B two rows along k, or two lines of each k; after
+ * that, the next panel of A, where it lies across k, and the block's totals. */
+static struct lk__ahead ask_ahead(const struct tile *t, const struct step *s, const struct block *x,
+                                  const struct step *next, size_t next_j, size_t n, const float *totals) {
+    struct operand b = operand_b((next ? next : s)->part, t->turned), a = operand_a(s->part, t->turned);
+    const float *from = b.x + (t->j0 + next_j) * b.step + (next ? next : s)->k0 * b.k;
+    size_t columns = next_j < t->j1 - t->j0 ? smaller(CHUNK, t->j1 - t->j0 - next_j) : 0;
+    if (b.k == 1 && 2 * n + 1 < columns)
+        return (struct lk__ahead){from + 2 * n * b.step, from + (2 * n + 1) * b.step, 1, 1};
+    if (b.k != 1 && 32 * n < columns) return (struct lk__ahead){from + 32 * n, from + 32 * n + 16, b.k, b.k};
+    struct lk__ahead ahead = {totals, totals, 0, t->keeps ? 16 : 0};
+    if (a.k != 1 && !collides(a) && x->j % CHUNK == 0)
+        ahead.p = a.x + t->i0 + x->i + MICRO_ROWS + s->k0 * a.k, ahead.p_step = a.k;
+    return ahead;
+}
+
+/* The block's steps; its columns begin `from` columns into the chunk. */
+static void run_steps(const struct tile *t, const struct batch *batch, const struct block *x, size_t from,
+                      const struct step *next, size_t next_j, size_t n) {
+    for (size_t q = 0; q < batch->count; q++) {
+        const struct step *s = &batch->steps[q];
+        struct operand a = t->a[q], b = t->b[q];
+        float *total = x->totals + s->level * x->size;
+        struct lk__ahead ahead = ask_ahead(t, s, x, next, next_j, n, total);
+        lk__micro[x->rows - 1][x->width / VL - 1](s->k, a.x + x->i * a.step, a.step, a.k, b.x + from, b.k, total, x->width,
+                                                  s->add ? MICRO_ADD : MICRO_STORE, &ahead);
+        for (unsigned m = 0; m < s->merges; m++, total -= x->size)
+            VECTORS_OF(x, v) v_store(total - x->size + v, v_add(v_load(total - x->size + v), v_load(total + v)));
     }
 }
 
-/* Packs what row panel i needs, unless it is there; returns it. */
-static const float *panel_of_a(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t k0, size_t kc) {
-    if (p->a_col == 1) {
-        pack_a_along(p, i, smaller(MICRO_ROWS, t->i1 - i), k0, kc, t->a);
-        return t->a;
-    }
-    size_t at = (i - t->i0) / MICRO_ROWS % A_PANELS;
-    if (at == 0) pack_a_across(p, i, smaller(A_PANELS * MICRO_ROWS, t->i1 - i), k0, kc, t->a);
-    return t->a + at * A_PANEL;
-}
-
-/* What the n-th micro-kernel before row panel i asks for: two rows of A, or a line of each k where A is transposed; before
- * the first panel of the next segment, two lines of each row of its B. */
-static struct lk__ahead ask_ahead(const struct tile *t, const struct lk_mm_part *p, size_t i, size_t n, size_t k0,
-                                  const float *hot) {
-    if (i >= t->i1 && t->next_b && 32 * n < SEGMENT)
-        return (struct lk__ahead){t->next_b + 32 * n, t->next_b + 32 * n + 16, t->next_step};
-    const float *from = p->a + i * p->a_row + k0 * p->a_col;
-    if (p->a_col == 1) {
-        if (i + 2 * n + 1 >= t->i1 || 2 * n >= MICRO_ROWS) return (struct lk__ahead){hot, hot, 0};
-        return (struct lk__ahead){from + 2 * n * p->a_row, from + (2 * n + 1) * p->a_row, 1};
-    }
-    if ((i - t->i0) / MICRO_ROWS % A_PANELS || i + 16 * n >= t->i1) return (struct lk__ahead){hot, hot, 0};
-    return (struct lk__ahead){from + 16 * n, from + 16 * n, p->a_col};
-}
-
-/* The lines of C that this panel will be written to. */
-static void prefetch_c(const struct tile *t, size_t i, size_t rows, size_t j, size_t columns) {
-    float *c = t->mm->c + i * t->mm->ldc + t->j0 + j;
+/* The lines of C that the block will be written to. */
+static void prefetch_c(const struct tile *t, const struct block *x) {
+    size_t i = t->i0 + x->i, j = t->j0 + x->j, rows = x->rows, columns = x->width;
+    if (t->turned) i = t->j0 + x->j, j = t->i0 + x->i, rows = smaller(x->width, t->j1 - i), columns = x->rows;
     for (size_t r = 0; r < rows; r++)
-        for (size_t v = 0; v < columns; v += 16) __builtin_prefetch(c + r * t->mm->ldc + v, 1, 3);
+        for (size_t v = 0; v < columns; v += 16) __builtin_prefetch(t->mm->c + (i + r) * t->mm->ldc + j + v, 1, 3);
 }
 
-static void finish(const struct tile *t, size_t i, size_t rows);
-
-/* last: this segment completes C, each panel of rows is finished while its totals are in L1. */
-static void add_segment(struct tile *t, const struct lk_mm_part *p, size_t k0, size_t kc, bool last) {
-    pack_b(t, p, k0, kc);
-    for (size_t i = t->i0; i < t->i1; i += MICRO_ROWS) {
-        size_t rows = smaller(MICRO_ROWS, t->i1 - i);
-        float *totals = t->totals + (i - t->i0) * t->columns;
-        const float *a = panel_of_a(t, p, i, k0, kc);
-        for (size_t j = 0; j < t->columns; j += MICRO_COLUMNS) {
-            size_t vectors = vectors_at(t, j);
-            if (last) prefetch_c(t, i, rows, j, vectors * VL);
-            struct lk__ahead ahead = ask_ahead(t, p, i + MICRO_ROWS, j / MICRO_COLUMNS, k0, a);
-            lk__micro[rows - 1][vectors - 1](kc, a, rows, t->b + j * kc, vectors * VL, totals + j * rows, vectors * VL,
-                                             t->fresh ? MICRO_STORE : MICRO_ADD, &ahead);
-        }
-        if (last) finish(t, i, rows);
-    }
-    t->fresh = false;
-}
-
-/* One vector of totals and its n elements of C. */
-LK_INLINE void load_vector(const struct lk_mm *mm, float *x, size_t row, size_t column, size_t n) {
-    v_store(x, v_load_n(mm->c + row * mm->ldc + column, n));
-}
-
-LK_INLINE void finish_vector(const struct lk_mm *mm, float *x, size_t row, size_t column, size_t n) {
+/* n elements of C from totals y. */
+LK_INLINE void finish_vector(const struct lk_mm *mm, vf y, size_t row, size_t column, size_t n) {
     float *c = mm->c + row * mm->ldc + column;
     const float *residual = mm->residual ? mm->residual + row * mm->ld_residual + column : NULL;
-    vf y = v_load(x);
     if (n == VL) {
         if (mm->bias) y = v_add(y, v_load(mm->bias + column));
         if (residual) y = v_add(v_load(residual), y);
@@ -240,47 +131,118 @@ LK_INLINE void finish_vector(const struct lk_mm *mm, float *x, size_t row, size_
     }
 }
 
-typedef void vector_fn(const struct lk_mm *mm, float *x, size_t row, size_t column, size_t n);
-
-/* Rows i .. i + rows: a panel. */
-LK_INLINE void each_vector(const struct tile *t, size_t i, size_t rows, vector_fn *fn) {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < t->columns; j += VL) {
-            size_t panel = j / MICRO_COLUMNS * MICRO_COLUMNS, ld = vectors_at(t, panel) * VL, column = t->j0 + j;
-            float *x = t->totals + (i - t->i0) * t->columns + panel * rows + r * ld + (j - panel);
-            fn(t->mm, x, i + r, column, smaller(VL, t->j1 - column));
+static void finish_edge(const struct tile *t, const struct block *x) {
+    for (size_t r = 0; r < x->rows; r++)
+        for (size_t v = 0; v < x->width; v += VL) {
+            size_t column = t->j0 + x->j + v;
+            finish_vector(t->mm, v_load(x->totals + r * x->width + v), t->i0 + x->i + r, column,
+                          smaller(VL, t->j1 - column));
         }
 }
 
-static void load_totals(struct tile *t) {
-    for (size_t i = t->i0; i < t->i1; i += MICRO_ROWS) each_vector(t, i, smaller(MICRO_ROWS, t->i1 - i), load_vector);
-    t->fresh = false;
+/* Whole panels; bias and residual are constants at each use. */
+LK_INLINE void finish_whole(const struct tile *t, const struct block *x, const bool bias, const bool residual,
+                            const bool streams) {
+    const struct lk_mm *mm = t->mm;
+    size_t row = t->i0 + x->i, column = t->j0 + x->j;
+    float *c = mm->c + row * mm->ldc + column;
+    const float *from = x->totals, *add = residual ? mm->residual + row * mm->ld_residual + column : NULL;
+    vf b[MICRO_VECTORS];
+    UNROLL
+    for (size_t v = 0; v < MICRO_VECTORS; v++) b[v] = bias ? v_load(mm->bias + column + v * VL) : v_zero();
+    for (size_t r = 0; r < x->rows; r++, c += mm->ldc, from += MICRO_COLUMNS) {
+        UNROLL
+        for (size_t v = 0; v < MICRO_VECTORS; v++) {
+            vf y = v_load(from + v * VL);
+            if (bias) y = v_add(y, b[v]);
+            if (residual) y = v_add(v_load(add + r * mm->ld_residual + v * VL), y);
+            if (streams)
+                v_stream(c + v * VL, y);
+            else
+                v_store(c + v * VL, y);
+        }
+    }
 }
 
-static void finish(const struct tile *t, size_t i, size_t rows) {
-    each_vector(t, i, rows, finish_vector);
+static void finish(const struct tile *t, const struct block *x) {
+    if (x->j + MICRO_COLUMNS > t->j1 - t->j0)
+        finish_edge(t, x);
+    else if (t->mm->residual)
+        t->mm->bias ? finish_whole(t, x, true, true, false) : finish_whole(t, x, false, true, false);
+    else if (t->mm->bias)
+        t->streams ? finish_whole(t, x, true, false, true) : finish_whole(t, x, true, false, false);
+    else
+        t->streams ? finish_whole(t, x, false, false, true) : finish_whole(t, x, false, false, false);
 }
 
-static void add_totals(const struct tile *t, float *left, const float *right) {
-    for (size_t e = 0; e < t->size; e += VL) v_store(left + e, v_add(v_load(left + e), v_load(right + e)));
+static void finish_turned(const struct tile *t, const struct block *x) {
+    for (size_t r = 0; r < x->rows; r += VL)
+        for (size_t v = 0; v < x->width; v += VL) {
+            size_t rows = smaller(VL, x->rows - r), row = t->j0 + x->j + v, columns = smaller(VL, t->j1 - row);
+            vf y[VL];
+            UNROLL
+            for (size_t e = 0; e < VL; e++) y[e] = e < rows ? v_load(x->totals + (r + e) * x->width + v) : v_zero();
+            v_transpose(y);
+            for (size_t e = 0; e < columns; e++) finish_vector(t->mm, y[e], row + e, t->i0 + x->i + r, rows);
+        }
 }
 
-/* A group of one segment that is a right child adds it to its left sibling at once: t + (+0 + s) is t + s, since no total
- * is ever -0. With grains of one short sequence that halves the traffic of totals. */
-static bool joins_sibling(const struct lk_mm *mm, size_t q, size_t groups) {
-    bool alone = (q == 0 || mm->parts[q - 1].ends_group) && (mm->parts[q].ends_group || q + 1 == mm->part_count);
-    return groups & 1 && alone && mm->parts[q].k > 0 && mm->parts[q].k <= SEGMENT;
+static void load_block(const struct tile *t, const struct block *x) {
+    for (size_t r = 0; r < x->rows; r++)
+        for (size_t v = 0; v < x->width; v += VL) {
+            size_t column = t->j0 + x->j + v;
+            v_store(x->totals + r * x->width + v,
+                    v_load_n(t->mm->c + (t->i0 + x->i + r) * t->mm->ldc + column, smaller(VL, t->j1 - column)));
+        }
+}
+
+/* Columns j .. j + n, all rows. next, next_j: what will be packed afterwards. */
+static void run_chunk(struct tile *t, const struct batch *batch, size_t j, size_t n, const struct step *next,
+                      size_t next_j) {
+    size_t micro = 0;
+    take_b(t, batch, j, n);
+    for (size_t i = 0; i < t->i1 - t->i0; i += MICRO_ROWS)
+        for (size_t v = 0; v < n; v += MICRO_COLUMNS) {
+            struct block x = {.i = i, .rows = smaller(MICRO_ROWS, t->i1 - t->i0 - i), .j = j + v};
+            x.width = vectors_at(t, x.j) * VL, x.size = x.rows * x.width;
+            x.totals = totals_at(t, i, x.j, x.width);
+            if (batch->first && t->mm->accumulate) load_block(t, &x);
+            if (batch->last && !t->streams) prefetch_c(t, &x);
+            run_steps(t, batch, &x, v, next, next_j, micro++);
+            if (!batch->last) continue;
+            if (t->turned)
+                finish_turned(t, &x);
+            else
+                finish(t, &x);
+        }
+}
+
+static void run_tile(struct tile *t, void *scratch) {
+    t->columns = round_up(t->j1 - t->j0, VL);
+    t->copied_a = scratch, t->copied_b = t->copied_a + A_FLOATS, t->totals = t->copied_b + B_FLOATS;
+    t->depth = stack_depth(t->mm), t->keeps = !is_one_batch(t->mm);
+    t->streams = !t->turned && !t->mm->residual && (uintptr_t)t->mm->c % 64 == 0 && t->mm->ldc % 16 == 0 &&
+                 t->mm->m * t->mm->n >= STREAM_LEAST;
+    struct walk walk = walk_begin(t->mm);
+    for (struct batch batch; next_batch(&walk, &batch);) {
+        struct walk after = walk;
+        struct step next;
+        bool more = next_step(&after, &next);
+        take_a(t, &batch);
+        for (size_t j = 0; j < t->columns; j += CHUNK) {
+            size_t n = smaller(CHUNK, t->j1 - t->j0 - j);
+            bool end = j + CHUNK >= t->columns;
+            run_chunk(t, &batch, j, n, end && more ? &next : NULL, end && more ? 0 : j + CHUNK);
+        }
+    }
+    if (t->streams) v_stream_end();
 }
 
 static void few_tile(const struct lk_mm *mm, size_t j0, size_t j1) {
     for (size_t j = j0; j < j1; j += VL) {
         vf totals[FEW_ROWS];
-        float x[VL];
         few_totals(mm, j, j1, totals);
-        for (size_t r = 0; r < mm->m; r++) {
-            v_store(x, totals[r]);
-            finish_vector(mm, x, r, j, smaller(VL, j1 - j));
-        }
+        for (size_t r = 0; r < mm->m; r++) finish_vector(mm, totals[r], r, j, smaller(VL, j1 - j));
     }
 }
 
@@ -289,40 +251,20 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
         few_tile(mm, j0, j1);
         return;
     }
-    struct tile t = {.mm = mm, .i0 = i0, .i1 = i1, .j0 = j0, .j1 = j1, .columns = round_up(j1 - j0, VL), .fresh = true};
-    t.a = scratch, t.b = t.a + A_FLOATS, t.totals = t.b + B_FLOATS;
-    t.size = (i1 - i0) * t.columns;
-    if (mm->accumulate) load_totals(&t);
-    size_t groups = 0; /* finished; below t.totals lies one total for each one bit of it */
-    for (size_t q = 0; q < mm->part_count; q++) {
-        const struct lk_mm_part *p = &mm->parts[q];
-        bool last = q + 1 == mm->part_count;
-        bool joins = joins_sibling(mm, q, groups);
-        if (joins) t.totals -= t.size, t.fresh = false;
-        for (size_t k0 = 0; k0 < p->k; k0 += SEGMENT) {
-            const struct lk_mm_part *next = k0 + SEGMENT < p->k ? p : last ? NULL : p + 1;
-            t.next_b = next && next->b_col == 1 ? next->b + j0 + (next == p ? (k0 + SEGMENT) * p->b_row : 0) : NULL;
-            t.next_step = t.next_b ? next->b_row : 0;
-            add_segment(&t, p, k0, smaller(SEGMENT, p->k - k0), last && !groups && k0 + SEGMENT >= p->k);
-        }
-        if (last && !groups && p->k) return;
-        if (!p->ends_group && !last) continue;
-        if (t.fresh) memset(t.totals, 0, t.size * sizeof *t.totals);
-        for (size_t bits = groups++; bits & 1; bits >>= 1, joins = false) {
-            if (joins) continue;
-            add_totals(&t, t.totals - t.size, t.totals);
-            t.totals -= t.size;
-        }
-        if (!last) t.totals += t.size, t.fresh = true;
-    }
-    /* What is left has no right sibling: it passes up until it is one. */
-    for (float *bottom = t.b + B_FLOATS; t.totals > bottom; t.totals -= t.size) add_totals(&t, t.totals - t.size, t.totals);
-    for (size_t i = i0; i < i1; i += MICRO_ROWS) finish(&t, i, smaller(MICRO_ROWS, i1 - i));
+    run_tile(&(struct tile){.mm = mm, .i0 = i0, .i1 = i1, .j0 = j0, .j1 = j1}, scratch);
+}
+static void mm_tile_turned(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
+    run_tile(&(struct tile){.mm = mm, .turned = true, .i0 = j0, .i1 = j1, .j0 = i0, .j1 = i1}, scratch);
+}
+
+static void mm_cut(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned) {
+    struct cut cut = is_few(mm) ? (struct cut){FEW_ROWS, few_columns(mm, threads), false} : cut_tiles(mm, threads);
+    *tile_rows = cut.rows, *tile_columns = cut.columns, *turned = cut.turned;
 }
 
 void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *k) {
-    k->mm_scratch_bytes = (A_FLOATS + B_FLOATS + TOTALS_FLOATS + SLACK) * sizeof(float);
+    k->mm_scratch_bytes = (A_FLOATS + B_FLOATS + TOTALS_FLOATS) * sizeof(float);
     k->mm_cut = mm_cut;
-    k->mm_tile = mm_tile;
+    k->mm_tile = mm_tile, k->mm_tile_turned = mm_tile_turned;
 }

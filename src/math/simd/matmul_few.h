@@ -7,9 +7,8 @@
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
-#define FEW_ROWS    4
-#define FEW_AHEAD   96                       /* floats of each weight row that are asked for ahead */
-#define FEW_COLUMNS few_columns(mm, threads) /* of a tile, in mm_cut */
+#define FEW_ROWS  4
+#define FEW_AHEAD 96 /* floats of each weight row that are asked for ahead */
 
 static inline bool is_few(const struct lk_mm *mm) {
     const struct lk_mm_part *p = mm->parts;

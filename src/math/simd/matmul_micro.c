@@ -2,11 +2,14 @@
  * they compute and no more. */
 #include "math/simd/matmul_micro.h"
 
-LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-                       float *t, size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {
+LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
+                       const float *b, size_t ldb, float *t, size_t ldt, enum lk__micro_mode mode,
+                       const struct lk__ahead *ahead) {
     const float *next_p = ahead->p, *next_q = ahead->q;
-    const size_t step = ahead->step;
+    const size_t p_step = ahead->p_step, q_step = ahead->q_step;
     vf s[MICRO_ROWS][MICRO_VECTORS];
+    const float *third[(MICRO_ROWS + 2) / 3]; /* every third row: the two after it are a scaled index away */
+    for (int i = 0; i < rows; i += 3) third[i / 3] = a + (size_t)i * a_row;
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
@@ -14,17 +17,19 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
     }
     for (; k; k--) {
         __builtin_prefetch(next_p, 0, 2), __builtin_prefetch(next_q, 0, 2);
-        next_p += step, next_q += step;
+        next_p += p_step, next_q += q_step;
         vf row[MICRO_VECTORS];
         UNROLL
         for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
         UNROLL
         for (int i = 0; i < rows; i++) {
-            vf x = v_set1(a[i]);
+            vf x = v_set1(third[i / 3][(size_t)(i % 3) * a_row]);
             UNROLL
             for (int j = 0; j < vectors; j++) s[i][j] = v_fma(x, row[j], s[i][j]);
         }
-        a += lda, b += ldb;
+        UNROLL
+        for (int i = 0; i < rows; i += 3) third[i / 3] += a_col;
+        b += ldb;
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -37,9 +42,9 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
 }
 
 #define INSTANCE(rows, vectors)                                                                                            \
-    static void micro_##rows##_##vectors(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t,       \
-                                         size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {            \
-        segment(rows, vectors, k, a, lda, b, ldb, t, ldt, mode, ahead);                                                    \
+    static void micro_##rows##_##vectors(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, \
+                                         float *t, size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {  \
+        segment(rows, vectors, k, a, a_row, a_col, b, ldb, t, ldt, mode, ahead);                                           \
     }
 #if MICRO_VECTORS == 2
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)

@@ -30,12 +30,12 @@ enum lk__micro_mode {
  * most load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
 struct lk__ahead {
     const float *p, *q;
-    size_t step;
+    size_t p_step, q_step;
 };
-/* Element (i, k) of A is a[k * lda + i], row k of B starts at b[k * ldb] and has whole vectors, element (i, j) of t is
- * t[i * ldt + j]. */
-typedef void lk__micro_fn(size_t k, const float *a, size_t lda, const float *b, size_t ldb, float *t, size_t ldt,
-                          enum lk__micro_mode mode, const struct lk__ahead *ahead);
+/* A(i, k) is a[i * a_row + k * a_col]: A is read where it lies, as the hardware follows its rows as well as a packed panel.
+ * Row k of B starts at b[k * ldb] and has whole vectors; t(i, j) is t[i * ldt + j]. */
+typedef void lk__micro_fn(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *t,
+                          size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead);
 #define lk__micro LK_ISA_NAME(lk__micro)
 extern lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS]; /* [rows - 1][vectors - 1] */
 

@@ -109,4 +109,16 @@ LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t l
         }
 }
 
+/* Copies `rows` rows of n floats, ldx apart, to rows of whole vectors, ldto apart; what is missing of a vector is zeros. */
+LK_INLINE void copy_rows(size_t rows, size_t n, const float *x, size_t ldx, float *to, size_t ldto) {
+    for (size_t r = 0; r < rows; r++, x += ldx, to += ldto) {
+        const float *ahead = x + (rows - 1 - r < 8 ? rows - 1 - r : 8) * ldx; /* rows are far apart, often a page each */
+        for (size_t v = 0; v + VL <= n; v += VL) {
+            if (v % 16 == 0) __builtin_prefetch(ahead + v, 0, 3);
+            v_store(to + v, v_load(x + v));
+        }
+        if (n % VL) v_store(to + n / VL * VL, v_load_n(x + n / VL * VL, n % VL));
+    }
+}
+
 #endif

@@ -41,6 +41,8 @@ LK_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 LK_INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 LK_INLINE mask m_first(size_t n) { return (mask)((1u << n) - 1u); } /* the first n lanes, n <= VL */
 LK_INLINE vf v_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(m_first(n), p); }
+LK_INLINE void v_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
+LK_INLINE void v_stream_end(void) { _mm_sfence(); }
 LK_INLINE void v_store_n(float *p, vf x, size_t n) { _mm512_mask_storeu_ps(p, m_first(n), x); }
 LK_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
 LK_INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
@@ -102,6 +104,8 @@ LK_INLINE mask m_first(size_t n) {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 }
 LK_INLINE vf v_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, _mm256_castps_si256(m_first(n))); }
+LK_INLINE void v_stream(float *p, vf x) { _mm256_stream_ps(p, x); }
+LK_INLINE void v_stream_end(void) { _mm_sfence(); }
 LK_INLINE void v_store_n(float *p, vf x, size_t n) { _mm256_maskstore_ps(p, _mm256_castps_si256(m_first(n)), x); }
 LK_INLINE vf v_set1(float x) { return _mm256_set1_ps(x); }
 LK_INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
@@ -168,6 +172,8 @@ LK_INLINE vf v_load_n(const float *p, size_t n) {
     memcpy(t, p, n * sizeof *p);
     return vld1q_f32(t);
 }
+LK_INLINE void v_stream(float *p, vf x) { vst1q_f32(p, x); }
+LK_INLINE void v_stream_end(void) {}
 LK_INLINE void v_store_n(float *p, vf x, size_t n) {
     float t[4];
     vst1q_f32(t, x);

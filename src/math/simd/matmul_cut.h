@@ -1,0 +1,89 @@
+/* How a product is cut into tiles, and which operand is A. Both are matters of time alone.
+ *
+ * The micro-kernel reads A anywhere, B along rows of whole vectors: B that lies along k is copied, once a tile. Where both
+ * operands lie along k, as in x W', either may be B, since C' = B' A' is the same product. */
+#ifndef LOCKSTEP_MATH_SIMD_MATMUL_CUT_H
+#define LOCKSTEP_MATH_SIMD_MATMUL_CUT_H
+#include "math/simd/matmul_steps.h"
+
+#define CHUNK         64   /* columns of B in work at once */
+#define ROWS_MOST     1176 /* of a tile: its A, 512 of k, stays in the caches while the columns go by */
+#define ROWS_ACROSS   294  /* the same where A lies across k: in L2 */
+#define COLUMNS_MOST  768  /* of a tile: its B comes from the caches again for each panel of rows */
+#define TOTALS_FLOATS (400 * 1024)
+
+struct cut {
+    size_t rows, columns; /* of C */
+    bool turned;
+};
+/* Element (i, k) of A or (j, k) of B. */
+struct operand {
+    const float *x;
+    size_t step, k;
+};
+
+static inline size_t round_up(size_t x, size_t to) {
+    return (x + to - 1) / to * to;
+}
+static inline size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static inline struct operand operand_a(const struct lk_mm_part *p, bool turned) {
+    return turned ? (struct operand){p->b, p->b_col, p->b_row} : (struct operand){p->a, p->a_row, p->a_col};
+}
+/* Lines a multiple of 4 KiB apart fall into few sets of the caches, fewer than a block needs. */
+static inline bool collides(struct operand x) {
+    return x.k == 1 ? x.step % 1024 == 0 : x.k % 512 == 0;
+}
+static inline struct operand operand_b(const struct lk_mm_part *p, bool turned) {
+    return operand_a(p, !turned);
+}
+
+/* Part of the time that `threads` lose when that many equal tiles are shared out. */
+static float unfair(size_t tiles, size_t threads) {
+    return (float)((tiles + threads - 1) / threads * threads) / (float)tiles - 1;
+}
+
+/* Tiles that share out evenly over more threads than there are stay even when one thread is held up. */
+static float waiting(size_t tiles, size_t threads) {
+    if (threads == 1) return 0;
+    return 0.5f * unfair(tiles, threads) + 0.2f * unfair(tiles, 2 * threads) + 0.05f * unfair(tiles, 4 * threads);
+}
+
+/* The best cut for one choice of B; returns a guess of its time, 1 for multiplying alone. The constants were measured:
+ * fetching and copying B costs as much as so many rows of the product, fetching A as so many columns. */
+static float cut_one_way(const struct lk_mm *mm, size_t threads, bool turned, struct cut *cut) {
+    size_t m = turned ? mm->n : mm->m, n = turned ? mm->m : mm->n;
+    bool b_along = operand_b(mm->parts, turned).k == 1;
+    size_t totals = is_one_batch(mm) ? SIZE_MAX : TOTALS_FLOATS / stack_depth(mm);
+    struct operand a = operand_a(mm->parts, turned);
+    size_t most = smaller(a.k != 1 ? ROWS_ACROSS : ROWS_MOST, totals / (4 * CHUNK) / MICRO_ROWS * MICRO_ROWS);
+    if (most < MICRO_ROWS) most = MICRO_ROWS;
+    size_t down = (m + most - 1) / most;
+    float least = __builtin_inff();
+    for (size_t d = down; d < down + 8 && (d == down || m / d >= 4 * MICRO_ROWS); d++) {
+        size_t rows = round_up((m + d - 1) / d, MICRO_ROWS);
+        size_t columns = smaller(COLUMNS_MOST, totals / rows / MICRO_COLUMNS * MICRO_COLUMNS),
+               across = (n + columns - 1) / columns;
+        for (size_t c = across; c < across + 16 && (c == across || n / c >= CHUNK); c++) {
+            float fetching = (b_along ? 8.0f : 4.0f) / (float)rows + (a.k != 1 ? 6.0f : 1.0f) * (float)c / (float)n;
+            float time = (1 + fetching) * (1 + waiting(c * d, threads));
+            if (time >= least) continue;
+            least = time;
+            size_t width = round_up((n + c - 1) / c, MICRO_COLUMNS);
+            *cut = (struct cut){turned ? width : rows, turned ? rows : width, turned};
+        }
+    }
+    return least * (float)round_up(n, VL) / (float)n;
+}
+
+static struct cut cut_tiles(const struct lk_mm *mm, size_t threads) {
+    struct cut cut, turned;
+    float time = cut_one_way(mm, threads, false, &cut);
+    bool either = operand_a(mm->parts, false).k == 1 && operand_b(mm->parts, false).k == 1 && !mm->accumulate;
+    if (either && 1.05f * cut_one_way(mm, threads, true, &turned) < time) return turned; /* C is turned at the end */
+    return cut;
+}
+
+#endif
