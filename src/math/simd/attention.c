@@ -1,24 +1,25 @@
-/* Attention forward on vectors. A task is one head and a range of queries: it packs the keys and values that the range sees
- * once, then goes through tiles of MICRO_COLUMNS queries:
+/* Attention forward on vectors. A task is one head and a range of queries: it packs the values that the range sees once,
+ * then goes through tiles of MICRO_COLUMNS queries:
  *
  *   S' (keys x queries) = K q'         micro-kernels; all visible keys, since the maximum must be exact before the first
  * exp m, E = sexp(S' - m), l, r = 1 / l  queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows of
  * vectors O (queries x d) = E V              E' lies as the micro-kernel's A already; segments of 512 absolute positions
  *
- * Scratch: K and V of one head and one tile's scores: linear in the context. */
+ * Scratch: V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
 #define QUERIES MICRO_COLUMNS
 #define VECTORS MICRO_VECTORS
-#define RANGE   (8 * ATTENTION_QUERIES) /* queries a task: packing K and V is 1/RANGE of the work on them */
+#define RANGE   (8 * ATTENTION_QUERIES) /* queries a task: packing V is 1/RANGE of the work on it */
 
 struct work {
     const struct lk_attention *a;
     uint32_t head, i;    /* first query of the tile */
-    size_t d, low, keys; /* packed keys [low, low + keys) */
+    size_t d, low, keys; /* keys [low, low + keys) */
     const float *q;
     const uint32_t *start; /* of query 0, or NULL */
-    float *kp, *vp, *s, *qp, *o, *lanes, *m, *r;
+    const float *k;        /* of key low, where it lies */
+    float *vp, *s, *qp, *o, *lanes, *m, *r;
     float *m_out, *r_out, *o_out; /* of query 0 */
 };
 
@@ -57,8 +58,8 @@ static void scores(const struct work *w, const struct tile *t) {
         pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld, NULL);
     size_t end = t->first + t->n - w->low;
     for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS)
-        dot_product(smaller(MICRO_ROWS, end - j), t->ld, w->d, w->kp + j * w->d, smaller(MICRO_ROWS, w->keys - j), w->qp,
-                    w->s + j * t->ld, t->ld);
+        dot_product(smaller(MICRO_ROWS, end - j), t->ld, w->d, w->k + j * w->a->ldk, w->a->ldk, w->qp, w->s + j * t->ld,
+                    t->ld);
 }
 
 static void maxima_exact(const struct work *w, const struct tile *t) {
@@ -129,7 +130,7 @@ static void output(const struct work *w, const struct tile *t) {
         size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
         for (size_t j = t->low, next; j < end; j = next) {
             next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
-            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, t->ld, w->vp, w->keys, j - w->low,
+            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, 1, t->ld, w->vp, w->keys, j - w->low,
                     w->o + q * ldo, ldo, j == t->low ? MICRO_STORE : MICRO_ADD);
         }
     }
@@ -158,12 +159,12 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.keys = a->first + i1 - w.low;
 
     float *from = scratch;
-    w.kp = take(&from, w.keys * d + ATTENTION_SLACK), w.vp = take(&from, w.keys * round_up(d, VL));
+    w.vp = take(&from, w.keys * round_up(d, VL));
     w.s = take(&from, w.keys * QUERIES), w.qp = take(&from, d * QUERIES + ATTENTION_SLACK);
     w.o = take(&from, QUERIES * round_up(d, VL)), w.lanes = take(&from, 64 * QUERIES);
     w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
-    pack_row_panels(w.keys, d, a->k + row * a->ldk + kv, a->ldk, w.kp);
+    w.k = a->k + row * a->ldk + kv;
     pack_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, w.vp);
     for (w.i = i0; w.i < i1; w.i += QUERIES) {
         struct tile t;

@@ -2,7 +2,7 @@
  * 512 queries, for each block of 64 keys up to the diagonal:
  *
  *   S = q K', dP = do V' (queries x keys)      micro-kernels over d
- *   P = sexp(S - m) r, dS = P (dP - D)         in place, dS also transposed
+ *   P = sexp(S - m) r, dS = P (dP - D)         in place
  *   dV += P' do, dK += dS' q (keys x d)        k is the segment of queries: whole chains, added to the totals
  *   dQ = dS K (queries x d)                    k is the block's keys: the chain waits in scratch for the next block
  *
@@ -17,19 +17,16 @@ struct work {
     const float *q, *k, *v, *o, *dout, *m, *r; /* of this head, position 0 */
     const uint32_t *start;
     size_t ld_dout;
-    float *dk, *dv;                 /* totals (positions, dp) */
-    size_t q0, rows;                /* the segment of queries */
-    float *qa, *da, *qb, *db, *row; /* q, do as A and as B; D */
-    float *chain, *total;           /* dQ (rows, dp) */
-    float *kt, *vt, *kb;            /* the block: K', V' (d, keys) and K (keys, dp) as B */
-    float *p, *ds, *dst;            /* (rows, KEYS), (rows, KEYS), (KEYS, ld) */
-    size_t ld;
+    float *dk, *dv;       /* totals (positions, dp) */
+    size_t q0, rows;      /* the segment of queries */
+    float *qb, *db, *row; /* q, do as B; D */
+    float *chain, *total; /* dQ (rows, dp) */
+    float *kt, *vt, *kb;  /* the block: K', V' (d, keys) and K (keys, dp) as B */
+    float *p, *ds;        /* (rows, KEYS) */
 };
 
 static void begin_queries(struct work *w) {
     const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout, *o = w->o + w->q0 * w->a->ldo;
-    pack_row_panels(w->rows, w->d, q, w->a->ldq, w->qa);
-    pack_row_panels(w->rows, w->d, dout, w->ld_dout, w->da);
     pack_rows(w->rows, w->d, q, w->a->ldq, w->qb);
     pack_rows(w->rows, w->d, dout, w->ld_dout, w->db);
     for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
@@ -69,23 +66,23 @@ static void pack_keys(const struct work *w, size_t j0, size_t n) {
 
 /* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
 static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
+    const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout;
     for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, w->rows - i);
         for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += MICRO_COLUMNS) {
             size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
-            dot_product(height, width, w->d, w->qa + i * w->d, height, w->kt + c * w->d, w->p + i * KEYS + c, KEYS);
-            dot_product(height, width, w->d, w->da + i * w->d, height, w->vt + c * w->d, w->ds + i * KEYS + c, KEYS);
+            dot_product(height, width, w->d, q + i * w->a->ldq, w->a->ldq, w->kt + c * w->d, w->p + i * KEYS + c, KEYS);
+            dot_product(height, width, w->d, dout + i * w->ld_dout, w->ld_dout, w->vt + c * w->d, w->ds + i * KEYS + c,
+                        KEYS);
         }
     }
 }
 
 /* P and dS of VL keys from position j (column c of the block) and `height` <= VL queries from i of the segment. */
 LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t j, size_t c, const bool masked) {
-    vf column[VL];
     vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
     UNROLL
     for (size_t q = 0; q < VL; q++) {
-        column[q] = v_zero();
         if (q >= height) continue;
         size_t at = w->q0 + i + q;
         float *ps = w->p + (i + q) * KEYS + c, *dss = w->ds + (i + q) * KEYS + c;
@@ -96,11 +93,7 @@ LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t
             p = v_select(hidden, v_zero(), p), ds = v_select(hidden, v_zero(), ds);
         }
         v_store(ps, p), v_store(dss, ds);
-        column[q] = ds;
     }
-    v_transpose(column);
-    UNROLL
-    for (size_t e = 0; e < VL; e++) v_store(w->dst + (c + e) * w->ld + i, column[e]);
 }
 
 static void weigh_edge(const struct work *w, size_t i, size_t height, size_t j, size_t c) {
@@ -126,15 +119,15 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
 static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t c = 0; c < n; c += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
-        product(height, w->d, w->rows - i, w->p + i * KEYS + c, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
+        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
                 MICRO_ADD);
-        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp, w->dp,
-                MICRO_ADD);
+        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp,
+                w->dp, MICRO_ADD);
     }
     for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, w->rows - i);
-        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->dst + i, w->ld, w->kb, n, 0, w->chain + i * w->dp,
-                w->dp, MICRO_RESUME);
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, n, 0,
+                w->chain + i * w->dp, w->dp, MICRO_RESUME);
     }
 }
 
@@ -160,14 +153,11 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
 static void cut_scratch(struct work *w, float *from) {
     size_t rows = smaller(SEGMENT, w->positions), d = w->d, dp = w->dp;
     w->dk = take(&from, w->positions * dp), w->dv = take(&from, w->positions * dp);
-    w->qa = take(&from, rows * d + ATTENTION_SLACK), w->da = take(&from, rows * d + ATTENTION_SLACK);
     w->qb = take(&from, rows * dp), w->db = take(&from, rows * dp), w->row = take(&from, rows);
     w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
     w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK),
     w->kb = take(&from, KEYS * dp);
-    w->ld = round_up(rows, 16) + 16; /* no multiple of the cache's 4 KiB stride */
     w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
-    w->dst = take(&from, KEYS * w->ld + ATTENTION_SLACK);
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
 

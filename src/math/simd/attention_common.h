@@ -41,34 +41,22 @@ LK_INLINE void pack_rows(size_t rows, size_t d, const float *x, size_t ldx, floa
     }
 }
 
-/* A's order: rows in panels of MICRO_ROWS; the panel of row i starts at to + i * d, its element (row, e) at e * its rows.
- * Vectors that are not full are overwritten by what comes after them, so the last go first. */
-LK_INLINE void pack_row_panels(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
-    for (size_t i = 0; i < rows; i += MICRO_ROWS) {
-        size_t n = smaller(MICRO_ROWS, rows - i);
-        for (size_t v = round_up(n, VL); v > 0;) {
-            v -= VL;
-            const float *ahead = i + 2 * MICRO_ROWS <= rows ? x + (i + MICRO_ROWS + v) * ldx : NULL;
-            pack_along_vector(d, smaller(VL, n - v), x + (i + v) * ldx, ldx, to + i * d + v, n, ahead);
-        }
-    }
-}
-
-/* t (rows, columns) with A at a, and B in panels of `b_rows` rows of which k, from row `first`, are used. */
-LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t lda, const float *b, size_t b_rows,
-                       size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
+/* t (rows, columns) with A(i, k) at a[i * a_row + k * a_col], and B in panels of `b_rows` rows of which k, from row
+ * `first`, are used. */
+LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t a_row, size_t a_col, const float *b,
+                       size_t b_rows, size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
     for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
         size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
-        lk__micro[rows - 1][width / VL - 1](k, a, 1, lda, b + c * b_rows + first * width, width, t + c, ldt, mode,
+        lk__micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b + c * b_rows + first * width, width, t + c, ldt, mode,
                                             &(struct lk__ahead){a, b, 0, 0});
     }
 }
 
-/* The same for products over the head's d elements: more than 512 are several segments. One panel of columns. */
+/* Rows of A, lda apart, times one panel of columns, over the head's d elements: more than 512 are several segments. */
 LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t,
                            size_t ldt) {
     for (size_t e = 0; e < d; e += SEGMENT)
-        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * lda, 1, lda, b + e * width, width, t, ldt,
+        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e, lda, 1, b + e * width, width, t, ldt,
                                             e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0, 0});
 }
 

@@ -14,17 +14,17 @@ static inline size_t attention_padded(size_t head_dim) {
 
 static inline size_t attention_forward_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim);
-    return positions * (2 * d + ATTENTION_QUERIES) /* K, V, scores */
-           + (2 * d + 64 + 8) * ATTENTION_QUERIES  /* q, o, lanes, m and r */
+    return positions * (d + ATTENTION_QUERIES)    /* V, scores */
+           + (2 * d + 64 + 8) * ATTENTION_QUERIES /* q, o, lanes, m and r */
            + 16 * ATTENTION_SLACK;
 }
 
 static inline size_t attention_backward_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim), rows = positions < 512 ? positions : 512;
-    return positions * 2 * d        /* dK, dV */
-           + rows * (6 * d + 1)     /* q and do in both orders, dQ twice, D */
-           + ATTENTION_KEYS * 3 * d /* K in both orders, V */
-           + 2 * ATTENTION_KEYS * rows + ATTENTION_KEYS * (rows + ATTENTION_SLACK) /* P, dS, dS' */
+    return positions * 2 * d           /* dK, dV */
+           + rows * (4 * d + 1)        /* q and do, dQ twice, D */
+           + ATTENTION_KEYS * 3 * d    /* K in both orders, V */
+           + 2 * ATTENTION_KEYS * rows /* P, dS */
            + 24 * ATTENTION_SLACK;
 }
 
