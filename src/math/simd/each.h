@@ -14,6 +14,11 @@ LK_INLINE void store(float *p, vf x, size_t n) {
         v_store_n(p, x, n);
 }
 
+/* Asks for the line at p + i, to be read soon; i a multiple of VL. Vectors that share a line ask once. */
+LK_INLINE void v_prefetch(const float *p, size_t i) {
+    if (i % 16 == 0) __builtin_prefetch(p + i, 0, 2);
+}
+
 /* for (i, c): c elements from i on, all VL but the last time; c is a constant in the first copy of the body. */
 #define EACH_VECTOR(n, ...)                                                                                                \
     do {                                                                                                                   \
@@ -27,6 +32,27 @@ LK_INLINE void store(float *p, vf x, size_t n) {
             __VA_ARGS__                                                                                                    \
         }                                                                                                                  \
     } while (0)
+
+/* for (i, count, c): count vectors from i on, and of the last one (which is also the first when c is not VL) c elements: a
+ * group of them for functions that take several at once, then those that are left one by one. */
+#define EACH_GROUP(n, group, ...)                                                                                          \
+    do {                                                                                                                   \
+        size_t i = 0;                                                                                                      \
+        for (; i + (group)*VL <= (n); i += (group)*VL) {                                                                   \
+            const int count = (group);                                                                                     \
+            const size_t c = VL;                                                                                           \
+            __VA_ARGS__                                                                                                    \
+        }                                                                                                                  \
+        for (; i < (n); i += VL) {                                                                                         \
+            const int count = 1;                                                                                           \
+            const size_t c = (n)-i < VL ? (n)-i : VL;                                                                      \
+            __VA_ARGS__                                                                                                    \
+        }                                                                                                                  \
+    } while (0)
+
+/* In a body of EACH_GROUP: for all vectors j of the group; where vector j begins. */
+#define LK__ALL UNROLL for (int j = 0; j < count; j++)
+#define AT(j)   (i + (size_t)(j)*VL)
 
 /* for (i, e, c): c elements from i on belong to the 64 lanes' vector e. e and c are constants in the first copy of the body
  * once the inner loop is unrolled, so the lanes stay in registers. */

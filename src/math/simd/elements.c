@@ -6,23 +6,31 @@
 
 void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *);
 
-LK_INLINE vf sigmoid(vf x) {
-    return v_div(v_set1(1), v_add(v_set1(1), lk__vexp(v_neg(x))));
+LK_INLINE void sigmoids(vf *x, const int count) {
+    LK__ALL x[j] = v_neg(x[j]);
+    lk__vexps(x, count);
+    LK__ALL x[j] = v_div(v_set1(1), v_add(v_set1(1), x[j]));
 }
 
 static void swiglu_forward(size_t n, const float *gate, const float *up, float *out) {
-    EACH_VECTOR(n, {
-        vf g = load(gate + i, c);
-        store(out + i, v_mul(v_mul(g, sigmoid(g)), load(up + i, c)), c);
+    EACH_GROUP(n, LK__EXPS, {
+        vf s[LK__EXPS];
+        LK__ALL s[j] = load(gate + AT(j), c);
+        sigmoids(s, count);
+        LK__ALL store(out + AT(j), v_mul(v_mul(load(gate + AT(j), c), s[j]), load(up + AT(j), c)), c);
     });
 }
 
 static void swiglu_backward(size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup) {
-    EACH_VECTOR(n, {
-        vf g = load(gate + i, c), d = load(dout + i, c), s = sigmoid(g), h = v_mul(g, s);
-        vf dh = v_mul(d, load(up + i, c));
-        store(dup + i, v_mul(d, h), c);
-        store(dgate + i, v_mul(dh, v_mul(s, v_fma(g, v_sub(v_set1(1), s), v_set1(1)))), c);
+    EACH_GROUP(n, LK__EXPS, {
+        vf s[LK__EXPS];
+        LK__ALL s[j] = load(gate + AT(j), c);
+        sigmoids(s, count);
+        LK__ALL {
+            vf g = load(gate + AT(j), c), d = load(dout + AT(j), c), dh = v_mul(d, load(up + AT(j), c));
+            store(dup + AT(j), v_mul(d, v_mul(g, s[j])), c);
+            store(dgate + AT(j), v_mul(dh, v_mul(s[j], v_fma(g, v_sub(v_set1(1), s[j]), v_set1(1)))), c);
+        }
     });
 }
 
@@ -30,21 +38,35 @@ static void swiglu_backward(size_t n, const float *gate, const float *up, const 
 #define GELU_K1 ((float)0.03567740813636141)
 #define GELU_K2 ((float)0.10703222440908423)
 
+LK_INLINE void gelu_tanhs(vf *x, const int count) {
+    LK__ALL x[j] = v_mul(x[j], v_fma(v_mul(x[j], x[j]), v_set1(GELU_K1), v_set1(GELU_K0)));
+    lk__vtanhs(x, count);
+}
+
 static void gelu_forward(size_t n, const float *x, float *out) {
-    EACH_VECTOR(n, {
-        vf a = load(x + i, c), x2 = v_mul(a, a);
-        vf u = v_mul(a, v_fma(x2, v_set1(GELU_K1), v_set1(GELU_K0))), h = v_mul(v_set1(0.5f), a);
-        store(out + i, v_fma(h, lk__vtanh(u), h), c);
+    EACH_GROUP(n, LK__GROUP, {
+        vf th[LK__GROUP];
+        LK__ALL th[j] = load(x + AT(j), c);
+        gelu_tanhs(th, count);
+        LK__ALL {
+            vf h = v_mul(v_set1(0.5f), load(x + AT(j), c));
+            store(out + AT(j), v_fma(h, th[j], h), c);
+        }
     });
 }
 
 static void gelu_backward(size_t n, const float *x, const float *dout, float *dx) {
-    EACH_VECTOR(n, {
-        vf a = load(x + i, c), x2 = v_mul(a, a), half = v_set1(0.5f);
-        vf th = lk__vtanh(v_mul(a, v_fma(x2, v_set1(GELU_K1), v_set1(GELU_K0)))), h = v_mul(half, a);
-        vf p = v_fma(half, th, half), q = v_fma(x2, v_set1(GELU_K2), v_set1(GELU_K0));
-        vf w = v_mul(v_mul(h, v_fma(v_neg(th), th, v_set1(1))), q);
-        store(dx + i, v_mul(load(dout + i, c), v_add(p, w)), c);
+    EACH_GROUP(n, LK__GROUP, {
+        vf th[LK__GROUP];
+        LK__ALL th[j] = load(x + AT(j), c);
+        gelu_tanhs(th, count);
+        LK__ALL {
+            vf a = load(x + AT(j), c);
+            vf p = v_fma(v_set1(0.5f), th[j], v_set1(0.5f));
+            vf q = v_fma(v_mul(a, a), v_set1(GELU_K2), v_set1(GELU_K0));
+            vf w = v_mul(v_mul(v_mul(v_set1(0.5f), a), v_fnma(th[j], th[j], v_set1(1))), q);
+            store(dx + AT(j), v_mul(load(dout + AT(j), c), v_add(p, w)), c);
+        }
     });
 }
 
@@ -55,15 +77,29 @@ static void scale(size_t n, float by, float *x) {
     EACH_VECTOR(n, { store(x + i, v_mul(load(x + i, c), v_set1(by)), c); });
 }
 static void exp_n(size_t n, const float *x, float *y) {
-    EACH_VECTOR(n, { store(y + i, lk__vexp(load(x + i, c)), c); });
+    EACH_GROUP(n, LK__EXPS, {
+        vf a[LK__EXPS];
+        LK__ALL a[j] = load(x + AT(j), c);
+        lk__vexps(a, count);
+        LK__ALL store(y + AT(j), a[j], c);
+    });
 }
 static void tanh_n(size_t n, const float *x, float *y) {
-    EACH_VECTOR(n, { store(y + i, lk__vtanh(load(x + i, c)), c); });
+    EACH_GROUP(n, LK__GROUP, {
+        vf a[LK__GROUP];
+        LK__ALL a[j] = load(x + AT(j), c);
+        lk__vtanhs(a, count);
+        LK__ALL store(y + AT(j), a[j], c);
+    });
 }
 static void softmax_exp_n(size_t n, const float *x, float subtract, float *y) {
-    EACH_VECTOR(n, {
-        vf a = v_sub(load(x + i, c), v_set1(subtract));
-        store(y + i, v_select(v_lt(a, v_set1(-64)), v_zero(), lk__vexp(a)), c);
+    EACH_GROUP(n, LK__EXPS, {
+        vf e[LK__EXPS];
+        mask small[LK__EXPS];
+        LK__ALL e[j] = v_sub(load(x + AT(j), c), v_set1(subtract));
+        LK__ALL small[j] = v_lt(e[j], v_set1(-64));
+        lk__vexps(e, count);
+        LK__ALL store(y + AT(j), v_select(small[j], v_zero(), e[j]), c);
     });
 }
 
@@ -82,26 +118,33 @@ static void adamw(const struct lk_adamw *a, size_t n, float *w, const float *g, 
     });
 }
 
-/* 64 double lanes are kept in registers, or half of them at a time where there are too few of these. */
-#define DL             (VL / 2) /* doubles a vector */
-#define HALVES         (LANE_VECTORS > 8 ? 2 : 1)
-#define DOUBLE_VECTORS (64 / DL / HALVES)
+/* 64 double lanes are kept in registers, or a part of them at a time where there are too few of these: then the parts take
+ * turns at what they find in the nearest cache. */
+#define PARTS (LANE_VECTORS > 4 ? 64 / DL / 8 : 1)
+#define SUMS  (64 / DL / PARTS)
+#define TURN  (PARTS > 1 ? 512 : LK_BLOCK)
 
 static double block_squares(size_t n, const float *x) {
-    double lanes[64];
-    for (size_t half = 0; half < HALVES; half++) {
-        size_t lane = half * 64 / HALVES, i = lane;
-        vd sum[DOUBLE_VECTORS];
-        for (int e = 0; e < DOUBLE_VECTORS; e++) sum[e] = vd_zero();
-        for (; i + 64 / HALVES <= n; i += 64)
-            for (int e = 0; e < DOUBLE_VECTORS; e++) {
-                vd a = vd_load_floats(x + i + (size_t)e * DL);
-                sum[e] = vd_fma(a, a, sum[e]);
+    double lanes[64] = {0};
+    for (size_t base = 0; base < n; base += TURN) {
+        size_t end = n - base < TURN ? n : base + TURN;
+        for (size_t part = 0; part < PARTS; part++) {
+            size_t lane = part * 64 / PARTS, i = base + lane;
+            vd sum[SUMS];
+            for (int e = 0; e < SUMS; e++) sum[e] = vd_load(lanes + lane + (size_t)e * DL);
+            for (; i + 64 / PARTS <= end; i += 64) {
+                UNROLL for (int e = 0; e < SUMS; e++) {
+                    vd a = vd_load_floats(x + i + (size_t)e * DL);
+                    sum[e] = vd_fma(a, a, sum[e]);
+                }
             }
-        for (int e = 0; e < DOUBLE_VECTORS; e++) vd_store(lanes + lane + (size_t)e * DL, sum[e]);
-        for (; i < n && i % 64 < lane + 64 / HALVES; i++) lanes[i % 64] += (double)x[i] * (double)x[i];
+            for (int e = 0; e < SUMS; e++) vd_store(lanes + lane + (size_t)e * DL, sum[e]);
+            for (; i < end && i % 64 < lane + 64 / PARTS; i++) lanes[i % 64] += (double)x[i] * (double)x[i];
+        }
     }
-    for (size_t h = 32; h; h /= 2)
+    for (size_t h = 32; h >= DL; h /= 2)
+        for (size_t j = 0; j < h; j += DL) vd_store(lanes + j, vd_add(vd_load(lanes + j), vd_load(lanes + j + h)));
+    for (size_t h = DL / 2; h; h /= 2)
         for (size_t j = 0; j < h; j++) lanes[j] += lanes[j + h];
     return lanes[0] + 0.0;
 }

@@ -5,6 +5,9 @@
  *   avx2      8                     a vector of all-ones or zero lanes
  *   neon      4                     the same
  *
+ * v_stream stores past the caches where the instruction set can (p at a multiple of the vector's bytes); v_stream_end
+ * before another thread reads it.
+ *
  * Every operation is one correctly rounded IEEE operation a lane, so a kernel written over it has the same bits everywhere;
  * what differs is only how many lanes go at once. All functions are static inline; include it only from src/math/simd. */
 #ifndef LOCKSTEP_MATH_SIMD_VEC_H
@@ -52,6 +55,8 @@ LK_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 LK_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 LK_INLINE vf v_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 LK_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+LK_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* fma(-a, b, c) */
+LK_INLINE vf v_fms(vf a, vf b, vf c) { return _mm512_fmsub_ps(a, b, c); }   /* fma(a, b, -c) */
 LK_INLINE vf v_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LK_INLINE vi v_as_int(vf a) { return _mm512_castps_si512(a); }
 LK_INLINE vf vi_as_float(vi a) { return _mm512_castsi512_ps(a); }
@@ -81,7 +86,13 @@ LK_INLINE int m_any(mask a) { return a != 0; }
 LK_INLINE int m_all(mask a) { return a == 0xffff; }
 LK_INLINE vf v_select(mask m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
 LK_INLINE vi vi_select(mask m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
+LK_INLINE mask v_not_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); } /* NaN: true */
+LK_INLINE vf v_mul_or_zero(mask m, vf a, vf b) { return _mm512_maskz_mul_ps(m, a, b); } /* +0 where m is false */
 LK_INLINE vf v_max_any(vf a, vf b) { return _mm512_max_ps(a, b); } /* b if either is NaN or both are zeros */
+LK_INLINE vf v_min_any(vf a, vf b) { return _mm512_min_ps(a, b); }
+LK_INLINE vf v_or_sign(vf a, vf sign) { /* a, not negative, with the sign of the other */
+    return vi_as_float(_mm512_ternarylogic_epi32(v_as_int(a), v_as_int(sign), vi_set1(INT32_MIN), 0xf8));
+}
 /* The contract's pairs (j, j + 8) .. (j, j + 1) inside one vector, then + (+0). */
 LK_INLINE float v_sum_lanes(vf x) {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
@@ -115,6 +126,8 @@ LK_INLINE vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 LK_INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 LK_INLINE vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 LK_INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+LK_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+LK_INLINE vf v_fms(vf a, vf b, vf c) { return _mm256_fmsub_ps(a, b, c); }
 LK_INLINE vf v_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LK_INLINE vi v_as_int(vf a) { return _mm256_castps_si256(a); }
 LK_INLINE vf vi_as_float(vi a) { return _mm256_castsi256_ps(a); }
@@ -146,7 +159,11 @@ LK_INLINE vf v_select(mask m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, 
 LK_INLINE vi vi_select(mask m, vi yes, vi no) {
     return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(no), _mm256_castsi256_ps(yes), m));
 }
+LK_INLINE mask v_not_less(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
+LK_INLINE vf v_mul_or_zero(mask m, vf a, vf b) { return _mm256_and_ps(m, _mm256_mul_ps(a, b)); }
 LK_INLINE vf v_max_any(vf a, vf b) { return _mm256_max_ps(a, b); }
+LK_INLINE vf v_min_any(vf a, vf b) { return _mm256_min_ps(a, b); }
+LK_INLINE vf v_or_sign(vf a, vf sign) { return _mm256_or_ps(a, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f))); }
 LK_INLINE float v_sum_lanes(vf x) {
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
@@ -187,6 +204,8 @@ LK_INLINE vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
 LK_INLINE vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
 LK_INLINE vf v_sqrt(vf a) { return vsqrtq_f32(a); }
 LK_INLINE vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+LK_INLINE vf v_fnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); }
+LK_INLINE vf v_fms(vf a, vf b, vf c) { return vfmaq_f32(vnegq_f32(c), a, b); }
 LK_INLINE vf v_round(vf a) { return vrndnq_f32(a); }
 LK_INLINE vi v_as_int(vf a) { return vreinterpretq_s32_f32(a); }
 LK_INLINE vf vi_as_float(vi a) { return vreinterpretq_f32_s32(a); }
@@ -216,7 +235,13 @@ LK_INLINE int m_any(mask a) { return vmaxvq_u32(a) != 0; }
 LK_INLINE int m_all(mask a) { return vminvq_u32(a) != 0; }
 LK_INLINE vf v_select(mask m, vf yes, vf no) { return vbslq_f32(m, yes, no); }
 LK_INLINE vi vi_select(mask m, vi yes, vi no) { return vbslq_s32(m, yes, no); }
+LK_INLINE mask v_not_less(vf a, vf b) { return vmvnq_u32(vcltq_f32(a, b)); }
+LK_INLINE vf v_mul_or_zero(mask m, vf a, vf b) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(vmulq_f32(a, b)))); }
 LK_INLINE vf v_max_any(vf a, vf b) { return vmaxq_f32(a, b); }
+LK_INLINE vf v_min_any(vf a, vf b) { return vminq_f32(a, b); }
+LK_INLINE vf v_or_sign(vf a, vf sign) {
+    return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vandq_u32(vreinterpretq_u32_f32(sign), vdupq_n_u32(0x80000000u))));
+}
 LK_INLINE float v_sum_lanes(vf x) {
     float32x2_t b = vadd_f32(vget_low_f32(x), vget_high_f32(x));
     return (vget_lane_f32(b, 0) + vget_lane_f32(b, 1)) + 0.0f;
