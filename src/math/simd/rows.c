@@ -9,128 +9,185 @@ void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *);
 LK_INLINE void lanes_clear(vf lanes[LANE_VECTORS]) {
     for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
 }
-/* --- Norms ----------------------------------------------------------------------------------------------- */
-static void rms_forward(size_t n, const float *x, const float *gain, float eps, float *y, float *rstd) {
-    vf lanes[LANE_VECTORS];
-    lanes_clear(lanes);
-    EACH_LANE_VECTOR(n, {
-        vf a = load(x + i, c);
-        lanes[e] = v_fma(a, a, lanes[e]);
-    });
-    float r = 1 / __builtin_sqrtf(v_sum64(lanes) / (float)n + eps);
-    vf rv = v_set1(r);
-    EACH_VECTOR(n, { store(y + i, v_mul(v_mul(load(x + i, c), rv), load(gain + i, c)), c); });
-    *rstd = r;
+/* --- Norms -----------------------------------------------------------------------------------------------
+ * A row's sum ends in a chain of dependent operations before the next pass over it can begin. So some rows go through each
+ * pass one after another, as few as hide the chains and stay in a part of the nearest cache. */
+#define BATCH       16
+#define BATCH_BYTES ((size_t)12 << 10)
+
+static size_t batch_rows(size_t n, size_t arrays) {
+    size_t rows = BATCH_BYTES / (n * arrays * sizeof(float) + 1);
+    return rows < 1 ? 1 : rows > BATCH ? BATCH : rows;
 }
 
-static void layer_forward(size_t n, const float *x, const float *gain, const float *bias, float eps, float *y, float *mean,
-                          float *rstd) {
+LK_INLINE vf normalise(vf x, const bool layer, vf mean, vf rstd) {
+    return v_mul(layer ? v_sub(x, mean) : x, rstd);
+}
+
+static float mean_of(size_t n, const float *x) {
     vf lanes[LANE_VECTORS];
     lanes_clear(lanes);
     EACH_LANE_VECTOR(n, { lanes[e] = v_add(lanes[e], load(x + i, c)); });
-    float m = v_sum64(lanes) / (float)n;
-    vf mv = v_set1(m);
+    return v_sum64(lanes) / (float)n;
+}
+
+LK_INLINE float rstd_of(size_t n, const float *x, const bool layer, float mean, float eps) {
+    vf lanes[LANE_VECTORS], m = v_set1(mean);
     lanes_clear(lanes);
     EACH_LANE_VECTOR(n, {
-        vf d = v_sub(load(x + i, c), mv);
-        if (c != VL) d = v_select(m_first(c), d, v_zero());
+        vf d = layer ? v_sub(load(x + i, c), m) : load(x + i, c);
+        if (layer && c != VL) d = v_select(m_first(c), d, v_zero());
         lanes[e] = v_fma(d, d, lanes[e]);
     });
-    float r = 1 / __builtin_sqrtf(v_sum64(lanes) / (float)n + eps);
-    vf rv = v_set1(r);
-    EACH_VECTOR(n, {
-        vf xhat = v_mul(v_sub(load(x + i, c), mv), rv);
-        store(y + i, v_fma(xhat, load(gain + i, c), load(bias + i, c)), c);
-    });
-    *mean = m;
-    *rstd = r;
+    return 1 / __builtin_sqrtf(v_sum64(lanes) / (float)n + eps);
+}
+
+LK_INLINE void norm_batch(size_t rows, size_t n, const float *x, const float *gain, const float *bias, const bool layer,
+                          float eps, float *y, float *mean, float *rstd) {
+    for (size_t row = 0; row < rows && layer; row++) mean[row] = mean_of(n, x + row * n);
+    for (size_t row = 0; row < rows; row++) rstd[row] = rstd_of(n, x + row * n, layer, layer ? mean[row] : 0, eps);
+    for (size_t row = 0; row < rows; row++) {
+        const float *from = x + row * n;
+        float *to = y + row * n;
+        vf m = v_set1(layer ? mean[row] : 0), r = v_set1(rstd[row]);
+        EACH_GROUP(
+            n, 4, LK__ALL {
+                vf xhat = normalise(load(from + AT(j), c), layer, m, r), g = load(gain + AT(j), c);
+                store(to + AT(j), layer ? v_fma(xhat, g, load(bias + AT(j), c)) : v_mul(xhat, g), c);
+            });
+    }
 }
 
 static void norm_forward(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
                          float *mean, float *rstd) {
-    for (size_t row = 0; row < rows; row++) {
+    size_t batch = batch_rows(n, 1);
+    for (size_t row = 0, count; row < rows; row += count) {
+        size_t at = row * n;
+        count = rows - row < batch ? rows - row : batch;
         if (bias)
-            layer_forward(n, x + row * n, gain, bias, eps, y + row * n, mean + row, rstd + row);
+            norm_batch(count, n, x + at, gain, bias, true, eps, y + at, mean + row, rstd + row);
         else
-            rms_forward(n, x + row * n, gain, eps, y + row * n, rstd + row);
+            norm_batch(count, n, x + at, gain, NULL, false, eps, y + at, NULL, rstd + row);
     }
 }
 
-LK_INLINE vf normalise(vf x, bool layer, vf mean, vf rstd) {
-    return v_mul(layer ? v_sub(x, mean) : x, rstd);
-}
-
-LK_INLINE void norm_row_backward(size_t n, const float *x, const float *gain, float mean, float rstd, const bool layer,
-                                 const float *dy, const float *dx_add, float *dx, float *normalised) {
-    vf m = v_set1(mean), r = v_set1(rstd), lanes[LANE_VECTORS], c1 = v_zero();
-    if (layer) { /* a pass of its own: both sums at once do not fit the registers of all instruction sets */
-        lanes_clear(lanes);
-        EACH_LANE_VECTOR(n, { lanes[e] = v_add(lanes[e], v_mul(load(dy + i, c), load(gain + i, c))); });
-        c1 = v_set1(v_sum64(lanes) / (float)n);
-    }
+/* One row's two means: of a = dy gain, and of a xhat. */
+LK_INLINE void gradient_means(size_t n, const float *x, const float *gain, float mean, float rstd, const bool layer,
+                              const float *dy, float *c1, float *c2) {
+    vf m = v_set1(mean), r = v_set1(rstd), lanes[LANE_VECTORS], sums[LANE_VECTORS];
+    const bool at_once = layer && LANE_VECTORS == 4; /* where both sums fit the registers */
+    lanes_clear(sums);
+    if (layer && !at_once) EACH_LANE_VECTOR(n, { sums[e] = v_add(sums[e], v_mul(load(dy + i, c), load(gain + i, c))); });
     lanes_clear(lanes);
     EACH_LANE_VECTOR(n, {
         vf xhat = normalise(load(x + i, c), layer, m, r), a = v_mul(load(dy + i, c), load(gain + i, c));
         if (layer && c != VL) xhat = v_select(m_first(c), xhat, v_zero());
         lanes[e] = v_fma(a, xhat, lanes[e]);
+        if (at_once) sums[e] = v_add(sums[e], a);
     });
-    vf c2 = v_set1(v_sum64(lanes) / (float)n);
-    EACH_VECTOR(n, {
-        vf xhat = normalise(load(x + i, c), layer, m, r), a = v_mul(load(dy + i, c), load(gain + i, c));
-        vf d = v_mul(v_fma(v_neg(xhat), c2, layer ? v_sub(a, c1) : a), r);
-        if (normalised) store(normalised + i, xhat, c);
-        if (dx_add) d = v_add(load(dx_add + i, c), d);
-        store(dx + i, d, c);
-    });
+    *c1 = layer ? v_sum64(sums) / (float)n : 0;
+    *c2 = v_sum64(lanes) / (float)n;
+}
+
+struct norm_gradient {
+    const float *x, *gain, *mean, *rstd, *dy, *dx_add;
+    float *dx, *normalised;
+};
+
+LK_INLINE void norm_row_gradient(size_t n, const struct norm_gradient *g, size_t row, const bool layer, const bool add,
+                                 const bool keep, float c1, float c2) {
+    const size_t at = row * n;
+    const float *x = g->x + at, *dy = g->dy + at, *gain = g->gain, *dx_add = add ? g->dx_add + at : NULL;
+    float *dx = g->dx + at, *normalised = keep ? g->normalised + at : NULL;
+    vf m = v_set1(layer ? g->mean[row] : 0), r = v_set1(g->rstd[row]), v1 = v_set1(c1), v2 = v_set1(c2);
+    EACH_GROUP(
+        n, 4, LK__ALL {
+            vf xhat = normalise(load(x + AT(j), c), layer, m, r), a = v_mul(load(dy + AT(j), c), load(gain + AT(j), c));
+            vf d = v_mul(v_fnma(xhat, v2, layer ? v_sub(a, v1) : a), r);
+            if (keep) store(normalised + AT(j), xhat, c);
+            if (add) d = v_add(load(dx_add + AT(j), c), d);
+            store(dx + AT(j), d, c);
+        });
+}
+
+LK_INLINE void norm_rows_gradient(size_t rows, size_t n, const struct norm_gradient *g, const bool layer) {
+    size_t batch = batch_rows(n, 2);
+    float c1[BATCH], c2[BATCH];
+    for (size_t row = 0, count; row < rows; row += count) {
+        count = rows - row < batch ? rows - row : batch;
+        for (size_t k = 0; k < count; k++)
+            gradient_means(n, g->x + (row + k) * n, g->gain, layer ? g->mean[row + k] : 0, g->rstd[row + k], layer,
+                           g->dy + (row + k) * n, &c1[k], &c2[k]);
+        for (size_t k = 0; k < count; k++) {
+            if (g->dx_add && g->normalised) /* as all of training but its last norm */
+                norm_row_gradient(n, g, row + k, layer, true, true, c1[k], c2[k]);
+            else
+                norm_row_gradient(n, g, row + k, layer, g->dx_add != NULL, g->normalised != NULL, c1[k], c2[k]);
+        }
+    }
 }
 
 static void norm_backward(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd,
                           bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
-    for (size_t row = 0; row < rows; row++) {
-        size_t at = row * n;
-        const float *add = dx_add ? dx_add + at : NULL;
-        float *keep = normalised ? normalised + at : NULL;
-        if (layer)
-            norm_row_backward(n, x + at, gain, mean[row], rstd[row], true, dy + at, add, dx + at, keep);
-        else
-            norm_row_backward(n, x + at, gain, 0, rstd[row], false, dy + at, add, dx + at, keep);
-    }
+    const struct norm_gradient g = {x, gain, mean, rstd, dy, dx_add, dx, normalised};
+    if (layer)
+        norm_rows_gradient(rows, n, &g, true);
+    else
+        norm_rows_gradient(rows, n, &g, false);
 }
 
 /* --- Loss ------------------------------------------------------------------------------------------------ */
 /* A maximum good enough for softmax: of two zeros either, and anything when there is a NaN. Neither can be seen in the end:
  * exp(+-0) = 1 and log(l) - (+-0) is the same number; a NaN makes l and with it everything NaN. */
+#define TOPS 8
 static float row_max(size_t n, const float *x) {
-    vf top[4];
-    for (int e = 0; e < 4; e++) top[e] = v_set1(x[0]);
+    vf top[TOPS];
+    for (int e = 0; e < TOPS; e++) top[e] = v_set1(x[0]);
     size_t i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL)
-        for (size_t e = 0; e < 4; e++) top[e] = v_max_any(top[e], v_load(x + i + e * VL));
+    for (; i + TOPS * VL <= n; i += TOPS * VL)
+        for (size_t e = 0; e < TOPS; e++) top[e] = v_max_any(top[e], v_load(x + i + e * VL));
     for (; i + VL <= n; i += VL) top[0] = v_max_any(top[0], v_load(x + i));
     if (i < n) top[1] = v_max_any(top[1], v_select(m_first(n - i), v_load_n(x + i, n - i), top[1]));
-    return v_max_lanes(v_max_any(v_max_any(top[0], top[1]), v_max_any(top[2], top[3])));
+    for (int h = TOPS / 2; h; h /= 2)
+        for (int e = 0; e < h; e++) top[e] = v_max_any(top[e], top[e + h]);
+    return v_max_lanes(top[0]);
 }
 
-LK_INLINE float row_exp_sum(size_t n, float *x, float max, const bool keep) {
+/* The row becomes its exponentials (keep), next is asked for meanwhile: this pass alone has more arithmetic than memory. */
+LK_INLINE float row_exp_sum(size_t n, float *x, float max, const bool keep, const float *next) {
     vf m = v_set1(max), lanes[LANE_VECTORS];
+    size_t i0 = 0;
     lanes_clear(lanes);
-    EACH_LANE_VECTOR(n, {
-        vf a = lk__vsexp(v_sub(load(x + i, c), m));
+    for (; i0 + 64 <= n; i0 += 64) {
+        UNROLL for (size_t g = 0; g < LANE_VECTORS; g += LK__EXPS) {
+            const int count = LK__EXPS;
+            float *at = x + i0 + g * VL;
+            vf a[LK__EXPS];
+            LK__ALL a[j] = v_sub(v_load(at + j * VL), m);
+            LK__ALL v_prefetch(next, i0 + (g + (size_t)j) * VL);
+            lk__vsexps(a, count);
+            LK__ALL lanes[g + (size_t)j] = v_add(lanes[g + (size_t)j], a[j]);
+            if (keep) LK__ALL v_store(at + j * VL, a[j]);
+        }
+    }
+    for (size_t e = 0; i0 < n; i0 += VL, e++) {
+        size_t c = n - i0 < VL ? n - i0 : VL;
+        vf a = lk__vsexp(v_sub(load(x + i0, c), m));
         if (c != VL) a = v_select(m_first(c), a, v_zero());
         lanes[e] = v_add(lanes[e], a);
-        if (keep) store(x + i, a, c);
-    });
+        if (keep) store(x + i0, a, c);
+    }
     return v_sum64(lanes);
 }
 
-static float row_loss(size_t n, float *x, uint32_t target, float scale, bool gradient) {
+static float row_loss(size_t n, float *x, uint32_t target, float scale, bool gradient, const float *next) {
     LK_ASSERT(target < n);
     float m = row_max(n, x), at_target = x[target];
-    float l = gradient ? row_exp_sum(n, x, m, true) : row_exp_sum(n, x, m, false);
+    float l = gradient ? row_exp_sum(n, x, m, true, next) : row_exp_sum(n, x, m, false, next);
     if (gradient) {
         float r = 1 / l, p = x[target] * r;
         vf rv = v_set1(r), sv = v_set1(scale);
-        EACH_VECTOR(n, { store(x + i, v_mul(v_mul(load(x + i, c), rv), sv), c); });
+        EACH_GROUP(n, 4, { LK__ALL store(x + AT(j), v_mul(v_mul(load(x + AT(j), c), rv), sv), c); });
         x[target] = (p - 1) * scale;
     }
     return lk_log(l) - (at_target - m);
@@ -140,36 +197,51 @@ static void cross_entropy(size_t rows, size_t vocab, float *logits, size_t ld, c
                           bool gradient, float *loss) {
     for (size_t row = 0; row < rows; row++) {
         float *x = logits + row * ld;
+        const float *next = row + 1 < rows ? x + ld : x;
         bool masked = targets[row] == UINT32_MAX;
-        loss[row] = masked ? 0 : row_loss(vocab, x, targets[row], scale, gradient);
+        loss[row] = masked ? 0 : row_loss(vocab, x, targets[row], scale, gradient, next);
         if (masked && gradient) memset(x, 0, vocab * sizeof *x);
     }
 }
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */
+/* All heads of a row at the same c elements of the tables. */
+LK_INLINE void rope_heads(uint32_t heads, uint32_t head_dim, const float *cs, const float *sn, float scale,
+                          const bool inverse, const bool scaled, float *x, const size_t c) {
+    vf co = load(cs, c), si = load(sn, c), by = v_set1(scale);
+    for (uint32_t h = 0; h < heads; h++, x += head_dim) {
+        float *x1 = x, *x2 = x + head_dim / 2;
+        vf a = load(x1, c), b = load(x2, c);
+        if (scaled && inverse) {
+            a = v_mul(a, by);
+            b = v_mul(b, by);
+        }
+        vf y1 = inverse ? v_fma(a, co, v_mul(b, si)) : v_fms(a, co, v_mul(b, si));
+        vf y2 = inverse ? v_fms(b, co, v_mul(a, si)) : v_fma(b, co, v_mul(a, si));
+        store(x1, scaled && !inverse ? v_mul(y1, by) : y1, c);
+        store(x2, scaled && !inverse ? v_mul(y2, by) : y2, c);
+    }
+}
+
+LK_INLINE void rope_row(uint32_t heads, uint32_t head_dim, const float *cs, const float *sn, float scale,
+                        const bool inverse, const bool scaled, float *x) {
+    EACH_VECTOR((size_t)(head_dim / 2), { rope_heads(heads, head_dim, cs + i, sn + i, scale, inverse, scaled, x + i, c); });
+}
+
 static void rope(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
                  const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx) {
-    size_t half = head_dim / 2;
-    vf by = v_set1(scale);
-    for (size_t row = 0; row < rows; row++) {
-        size_t position = first + (row0 + row) % positions;
-        const float *cs = cos_table + position * half, *sn = sin_table + position * half;
-        for (uint32_t h = 0; h < heads; h++) {
-            float *x1 = x + row * ldx + (size_t)h * head_dim, *x2 = x1 + half;
-            /* Times 1, where there is no scale, is the same. */
-            EACH_VECTOR(half, {
-                vf a = load(x1 + i, c), b = load(x2 + i, c), co = load(cs + i, c), si = load(sn + i, c);
-                if (inverse) {
-                    a = v_mul(a, by);
-                    b = v_mul(b, by);
-                    store(x1 + i, v_fma(a, co, v_mul(b, si)), c);
-                    store(x2 + i, v_fma(b, co, v_neg(v_mul(a, si))), c);
-                } else {
-                    store(x1 + i, v_mul(v_fma(a, co, v_neg(v_mul(b, si))), by), c);
-                    store(x2 + i, v_mul(v_fma(b, co, v_mul(a, si)), by), c);
-                }
-            });
-        }
+    size_t half = head_dim / 2, position = row0 % positions;
+    for (size_t row = 0; row < rows; row++, x += ldx) {
+        const float *cs = cos_table + (first + position) * half, *sn = sin_table + (first + position) * half;
+        if (++position == positions) position = 0;
+        if (inverse && scale == 1)
+            rope_row(heads, head_dim, cs, sn, 1, true, false, x);
+        else if (inverse)
+            rope_row(heads, head_dim, cs, sn, scale, true, true, x);
+        else if (scale == 1)
+            rope_row(heads, head_dim, cs, sn, 1, false, false, x);
+        else
+            rope_row(heads, head_dim, cs, sn, scale, false, true, x);
     }
 }
 
