@@ -78,6 +78,12 @@ struct lk_row_part {
 void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
                    const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
 
+/* Embedding gradients: list i of `lists` goes from row first[i] of x (rows, n) to row next[that] and so on, ascending, to
+ * UINT32_MAX; its chains, one for each sequence (of `positions` rows) and segment, are added to row target[i] of sums
+ * (.., n), or to +0 where begins[i]. No target occurs twice, no list is empty. */
+void lk_row_chains(struct lk_math *, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
+                   const uint32_t *next, const uint32_t *target, const bool *begins, float *sums);
+
 /* --- Norms: rows (rows, n) ------------------------------------------------------------------------------- */
 /* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y and the two row statistics that backward needs: rstd (rows) and,
  * LayerNorm only, mean (rows). */
@@ -186,6 +192,20 @@ void lk_softmax_exp_n(struct lk_math *, size_t n, const float *x, float subtract
 void lk_init_normal(struct lk_math *, uint64_t seed, uint32_t tensor, double deviation, size_t n, float *x);
 
 /* --- The machine ----------------------------------------------------------------------------------------- */
+/* The traffic of a kernel without its arithmetic: elements 0 .. n - 1 of all arrays in `read` are read; write[i] becomes
+ * what read[i mod reads] holds, so that an array which is updated stays as it is where it stands at the same place in both.
+ * past_caches: by stores that leave the caches alone, for which all of `write` must lie at multiples of 64 bytes. Takes as
+ * long as any kernel of that traffic must at least. reads, writes: 1 0, 1 1, 2 0, 2 1, 2 2, 3 1, 3 2 or 4 3. */
+#define LK_STREAM_READS  4
+#define LK_STREAM_WRITES 3
+struct lk_stream {
+    size_t n, reads, writes;
+    const float *read[LK_STREAM_READS];
+    float *write[LK_STREAM_WRITES];
+    bool past_caches;
+};
+void lk_math_stream(struct lk_math *, const struct lk_stream *);
+
 struct lk_peaks {
     double fma_flops_one, fma_flops_all; /* per second, one thread and the pool, by the chosen ISA */
     double read_bytes_one, read_bytes_all;

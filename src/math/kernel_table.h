@@ -39,6 +39,9 @@ struct lk__kernels {
     /* Columns [0, n) of all parts. */
     void (*column_sum)(size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
                        const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
+    /* Columns [0, n) of rows `first`, next[first], .. (UINT32_MAX: the end), in chains: see lk_row_chains. */
+    void (*row_chains)(size_t n, const float *x, size_t ldx, uint32_t first, const uint32_t *next, uint32_t positions,
+                       bool begins, float *out);
     /* Elements [0, n). */
     void (*swiglu_forward)(size_t n, const float *gate, const float *up, float *out);
     void (*swiglu_backward)(size_t n, const float *gate, const float *up, const float *dout, float *dgate, float *dup);
@@ -52,10 +55,13 @@ struct lk__kernels {
     double (*block_squares)(size_t n, const float *x); /* n <= LK_BLOCK */
     void (*adamw)(const struct lk_adamw *, size_t n, float *w, const float *g, float *m, float *v);
     bool (*all_finite)(size_t n, const float *x);
+    /* Elements from, from + 1, .. of a tensor into x[0 .. n - 1]. */
+    void (*init_normal)(uint64_t seed, uint32_t tensor, double deviation, size_t from, size_t n, float *x);
 
-    /* For lk_math_measure: rounds of independent fma chains, returns their floating-point operations; reads all of x. */
+    /* For lk_math_measure: rounds of independent fma chains, returns their floating-point operations; lk_math_stream on
+     * elements [from, from + n). */
     double (*peak_fma)(size_t rounds, float seed);
-    void (*peak_read)(size_t n, const float *x);
+    void (*peak_stream)(size_t from, size_t n, const struct lk_stream *);
 };
 
 /* ref_table.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per ISA). */

@@ -134,6 +134,7 @@ static void run_simple(const struct lk__kernels *k, struct arrays *a, size_t n, 
     if (v == 4) k->tanh_n(n, a->x[0], a->x[1]);
     if (v == 5) k->softmax_exp_n(n, a->x[0], 2.5f, a->x[1]);
     if (v == 6) a->x[0][0] = k->all_finite(n, a->x[1]);
+    if (v >= 8) k->init_normal(0x123456789abcull + n, 7, 0.02, (size_t)(v - 8) * 0x7ffff000u, n, a->x[0]);
     if (v == 7) {
         double sum = k->block_squares(n < LK_BLOCK ? n : LK_BLOCK, a->x[0]);
         if (sum != sum) sum = 0;
@@ -158,7 +159,7 @@ static void elements_are_equal(void **unused) {
             size_t n = length(i), sizes[] = {n, n, n, n, n};
             for (int v = 0; v < 3; v++) compare("swiglu", run_swiglu, 5, sizes, n, v, kind);
             for (int v = 0; v < 3; v++) compare("gelu", run_gelu, 3, sizes, n, v, kind);
-            for (int v = 0; v < 8; v++) compare("element kernel", run_simple, 3, sizes, n, v, kind);
+            for (int v = 0; v < 10; v++) compare("element kernel", run_simple, 3, sizes, n, v, kind);
             for (int v = 0; v < 4; v++) compare("adamw", run_adamw, 4, sizes, n, v, kind);
         }
 }
@@ -213,7 +214,7 @@ static void rows_are_equal(void **unused) {
 
 static void column_sums_are_equal(void **unused) {
     (void)unused;
-    for (size_t n = 1; n <= 70; n += n < 36 ? 1 : 11)
+    for (size_t n = 1; n <= 1100; n += n < 36 ? 1 : n < 70 ? 11 : 487)
         for (enum values kind = 0; kind < VALUES; kind++)
             for (int v = 0; v < 24; v += 1 + (n > 4)) {
                 if (v >> 2 == 5) continue;

@@ -36,5 +36,5 @@ bench-kernels: $(BUILD)/bench/kernels
 	$<
 $(BUILD)/bench/kernels: bench/kernels.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Ibench $(LDFLAGS) -o $@ $^ $(LDLIBS)
 .PHONY: bench-kernels

@@ -6,6 +6,7 @@
 
 #define READ_BYTES ((size_t)256 << 20) /* well beyond the last cache */
 #define CHUNK      ((size_t)1 << 20)
+#define TILE       ((size_t)16384) /* floats, as the kernels' own */
 #define ROUNDS     ((size_t)200000)
 
 static double now(void) {
@@ -29,7 +30,8 @@ static void fma_tile(void *arg, size_t tile, int thread) {
 static void read_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct job *j = arg;
-    j->k->peak_read(CHUNK / sizeof(float), j->x + tile * (CHUNK / sizeof(float)));
+    const struct lk_stream s = {.reads = 1, .read = {j->x}};
+    j->k->peak_stream(tile * (CHUNK / sizeof(float)), CHUNK / sizeof(float), &s);
 }
 
 static void copy_tile(void *arg, size_t tile, int thread) {
@@ -37,6 +39,21 @@ static void copy_tile(void *arg, size_t tile, int thread) {
     const struct job *j = arg;
     float *half = (float *)(void *)((char *)j->memory + READ_BYTES / 2);
     memcpy(half + tile * (CHUNK / sizeof(float)), j->x + tile * (CHUNK / sizeof(float)), CHUNK);
+}
+
+struct stream {
+    const struct lk__kernels *k;
+    const struct lk_stream *s;
+};
+static void stream_tile(void *arg, size_t tile, int thread) {
+    (void)thread;
+    const struct stream *t = arg;
+    size_t from = tile * TILE, left = t->s->n - from;
+    t->k->peak_stream(from, left < TILE ? left : TILE, t->s);
+}
+void lk_math_stream(struct lk_math *m, const struct lk_stream *s) {
+    struct stream t = {&m->k, s};
+    lk_pool_run(m->pool, (s->n + TILE - 1) / TILE, stream_tile, &t);
 }
 
 /* Best of the repetitions that fit the time, at least two: other work on the machine only ever slows one down. */

@@ -1,6 +1,5 @@
 /* The pool's share of the row and element kernels: each cuts its work into tiles by shape alone, about TILE floats each, so
  * that a tile's work is long against the claiming of one and short against the whole. */
-#include "lockstep/random.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 
@@ -12,9 +11,13 @@ static size_t smaller(size_t a, size_t b) {
 static size_t tiles_of(size_t n, size_t tile) {
     return n / tile + (n % tile != 0);
 }
-/* Rows of n floats that make a tile. */
-static size_t rows_of_tile(size_t n) {
-    return n >= TILE ? 1 : n ? TILE / n : TILE;
+/* Rows of n floats that make a tile: several even where each is long, since a kernel is at work on rows that follow one
+ * another, but enough tiles for all threads. */
+#define ROWS_LEAST 16
+static size_t rows_of_tile(size_t n, size_t rows, size_t threads) {
+    if (n && n <= TILE / ROWS_LEAST) return TILE / n;
+    size_t most = rows / (4 * threads);
+    return most < 1 ? 1 : smaller(most, n ? ROWS_LEAST : TILE);
 }
 
 /* --- Elements -------------------------------------------------------------------------------------------- */
@@ -133,6 +136,7 @@ void lk_block_squares(struct lk_math *m, size_t n, const float *x, double *sums)
 
 /* --- Initialisation -------------------------------------------------------------------------------------- */
 struct init {
+    const struct lk__kernels *k;
     uint64_t seed;
     uint32_t tensor;
     double deviation;
@@ -142,20 +146,13 @@ struct init {
 static void init_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct init *t = arg;
-    size_t end = smaller(t->n, (tile + 1) * 1024);
-    for (size_t i = tile * 1024; i < end; i++) {
-        uint32_t w[4];
-        lk_random(t->seed, LK_PURPOSE_INIT, 0, 0, t->tensor, (uint32_t)i, w);
-        double u1 = (double)((((uint64_t)w[0] << 21) | (w[1] >> 11)) + 1) * 0x1p-53;
-        double u2 = (double)(((uint64_t)w[2] << 21) | (w[3] >> 11)) * 0x1p-53;
-        double z = lk_sqrt64(-2 * lk_log64(u1)) * lk_cos_turns64(u2);
-        t->x[i] = (float)(z * t->deviation);
-    }
+    size_t from = tile * TILE;
+    t->k->init_normal(t->seed, t->tensor, t->deviation, from, smaller(TILE, t->n - from), t->x + from);
 }
 void lk_init_normal(struct lk_math *m, uint64_t seed, uint32_t tensor, double deviation, size_t n, float *x) {
     LK_ASSERT(n <= (size_t)UINT32_MAX + 1);
-    struct init t = {seed, tensor, deviation, n, x};
-    lk_pool_run(m->pool, tiles_of(n, 1024), init_tile, &t);
+    struct init t = {&m->k, seed, tensor, deviation, n, x};
+    lk_pool_run(m->pool, tiles_of(n, TILE), init_tile, &t);
 }
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
@@ -179,7 +176,7 @@ static void rows_tile(void *arg, size_t tile, int thread) {
 }
 static void rows_run(struct lk_math *m, struct rows *r) {
     r->k = &m->k;
-    r->tile = rows_of_tile(r->n);
+    r->tile = rows_of_tile(r->n, r->rows, (size_t)lk_pool_threads(m->pool));
     lk_pool_run(m->pool, tiles_of(r->rows, r->tile), rows_tile, r);
 }
 
@@ -275,6 +272,10 @@ void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logit
 static void run_embed(const struct rows *r, size_t row, size_t rows) {
     for (size_t i = row; i < row + rows; i++) {
         const float *from = r->x + r->ids[i] * r->n;
+        if (i + 1 < row + rows) { /* no processor guesses where that is */
+            const float *next = r->x + r->ids[i + 1] * r->n;
+            for (size_t c = 0; c < r->n; c += 16) __builtin_prefetch(next + c, 0, 2);
+        }
         if (r->gain)
             r->k->add(r->n, from, r->gain + (r->first + i % r->positions) * r->n, r->y + i * r->n);
         else
@@ -296,10 +297,10 @@ void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, con
 }
 
 /* --- Columns --------------------------------------------------------------------------------------------- */
-#define COLUMNS ((size_t)64) /* a tile: four cache lines of every row */
+#define COLUMNS ((size_t)512) /* a tile, or less where there are more threads than such tiles */
 struct columns {
     const struct lk__kernels *k;
-    size_t n, ldy, ld_factor, part_count;
+    size_t n, tile, ldy, ld_factor, part_count;
     const float *y, *factor;
     const struct lk_row_part *parts;
     bool accumulate;
@@ -308,8 +309,8 @@ struct columns {
 static void columns_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct columns *c = arg;
-    size_t j = tile * COLUMNS;
-    c->k->column_sum(smaller(COLUMNS, c->n - j), c->y + j, c->ldy, c->factor ? c->factor + j : NULL, c->ld_factor, c->parts,
+    size_t j = tile * c->tile;
+    c->k->column_sum(smaller(c->tile, c->n - j), c->y + j, c->ldy, c->factor ? c->factor + j : NULL, c->ld_factor, c->parts,
                      c->part_count, c->accumulate, c->out + j);
 }
 static double column_bytes(size_t n, const float *factor, const struct lk_row_part *parts, size_t part_count) {
@@ -320,8 +321,34 @@ static double column_bytes(size_t n, const float *factor, const struct lk_row_pa
 void lk_column_sum(struct lk_math *m, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
                    const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out) {
     LK_TIMED(m, COLUMN_SUM, 0, column_bytes(n, factor, parts, part_count));
-    struct columns c = {&m->k, n, ldy, ld_factor, part_count, y, factor, parts, accumulate, out};
-    lk_pool_run(m->pool, tiles_of(n, COLUMNS), columns_tile, &c);
+    /* Whole cache lines, and as many tiles as can be shared out evenly. */
+    size_t threads = (size_t)lk_pool_threads(m->pool), rounds = tiles_of(n, COLUMNS * threads),
+           tile = n ? tiles_of(tiles_of(n, rounds * threads), 16) * 16 : COLUMNS;
+    struct columns c = {&m->k, n, tile, ldy, ld_factor, part_count, y, factor, parts, accumulate, out};
+    lk_pool_run(m->pool, tiles_of(n, tile), columns_tile, &c);
+}
+
+struct chains {
+    const struct lk__kernels *k;
+    size_t n, lists, tile;
+    const float *x;
+    uint32_t positions;
+    const uint32_t *first, *next, *target;
+    const bool *begins;
+    float *sums;
+};
+static void chains_tile(void *arg, size_t tile, int thread) {
+    (void)thread;
+    const struct chains *c = arg;
+    size_t end = smaller(c->lists, (tile + 1) * c->tile);
+    for (size_t i = tile * c->tile; i < end; i++)
+        c->k->row_chains(c->n, c->x, c->n, c->first[i], c->next, c->positions, c->begins[i], c->sums + c->target[i] * c->n);
+}
+void lk_row_chains(struct lk_math *m, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
+                   const uint32_t *next, const uint32_t *target, const bool *begins, float *sums) {
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(lists * n) * sizeof(float));
+    struct chains c = {&m->k, n, lists, 16, x, positions, first, next, target, begins, sums};
+    lk_pool_run(m->pool, tiles_of(lists, c.tile), chains_tile, &c);
 }
 
 /* --- Rotary tables --------------------------------------------------------------------------------------- */

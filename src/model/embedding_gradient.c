@@ -6,13 +6,12 @@
 
 #include <string.h>
 
-#define SEGMENT 512
-#define NONE    UINT32_MAX
+#define NONE UINT32_MAX
 
 struct row {
     uint32_t grain, token;
-    uint32_t first, last; /* positions of the current call, linked through next */
-    uint32_t sibling;     /* next row of the same token, grains ascending */
+    uint32_t last;    /* position of the current call, NONE: not touched by it */
+    uint32_t sibling; /* next row of the same token, grains ascending */
 };
 
 struct lk_embedding_gradient {
@@ -23,12 +22,12 @@ struct lk_embedding_gradient {
     float *sums; /* (capacity, width) */
     struct row *rows;
     uint32_t row_count;
-    uint32_t *newest;                 /* by token: its row of the highest grain, or NONE */
-    uint32_t *oldest;                 /* by token: its row of the lowest grain, or NONE */
-    uint32_t *next;                   /* by position of the current call */
-    uint32_t *touched, touched_count; /* rows of the current call */
-    const float *dx;                  /* of the current call */
-    uint32_t positions;
+    uint32_t *newest;                        /* by token: its row of the highest grain, or NONE */
+    uint32_t *oldest;                        /* by token: its row of the lowest grain, or NONE */
+    uint32_t *next;                          /* by position of the current call: the token's next one */
+    uint32_t *touched, touched_count;        /* rows of the current call */
+    uint32_t *starts;                        /* of each: its first position */
+    bool *fresh;                             /* of each: no call before this one has touched it */
     uint32_t first_grain, end_grain, grains; /* while combining */
 };
 
@@ -49,7 +48,7 @@ struct lk_embedding_rows lk_embedding_rows_at(void *memory, uint32_t width, size
 
 size_t lk_embedding_gradient_bytes(uint32_t vocab, uint32_t width, size_t tokens) {
     return sizeof(struct lk_embedding_gradient) + lk_embedding_rows_bytes(width, tokens) +
-           tokens * (sizeof(struct row) + 8) + (size_t)vocab * 8;
+           tokens * (sizeof(struct row) + 12 + sizeof(bool)) + (size_t)vocab * 8;
 }
 
 int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, void *memory,
@@ -67,8 +66,10 @@ int lk_embedding_gradient_create(uint32_t vocab, uint32_t width, size_t tokens, 
         e->oldest = lk_alloc(vocab * sizeof(uint32_t));
         e->next = lk_alloc(tokens * sizeof(uint32_t));
         e->touched = lk_alloc(tokens * sizeof(uint32_t));
+        e->starts = lk_alloc(tokens * sizeof(uint32_t));
+        e->fresh = lk_alloc(tokens * sizeof(bool));
     }
-    if (!e || !e->sums || !e->rows || !e->newest || !e->oldest || !e->next || !e->touched) {
+    if (!e || !e->sums || !e->rows || !e->newest || !e->oldest || !e->next || !e->touched || !e->starts || !e->fresh) {
         lk_embedding_gradient_free(e);
         return lk_fail(err, LK_ENOMEM, "no memory for the embedding's gradient of %zu tokens x %u", tokens, width);
     }
@@ -85,6 +86,8 @@ void lk_embedding_gradient_free(struct lk_embedding_gradient *e) {
     lk_free(e->oldest);
     lk_free(e->next);
     lk_free(e->touched);
+    lk_free(e->starts);
+    lk_free(e->fresh);
     lk_free(e);
 }
 
@@ -101,8 +104,7 @@ static uint32_t row_of(struct lk_embedding_gradient *e, uint32_t grain, uint32_t
     if (r != NONE && e->rows[r].grain == grain) return r;
     LK_ASSERT(e->row_count < e->capacity);
     uint32_t fresh = e->row_count++;
-    e->rows[fresh] = (struct row){.grain = grain, .token = token, .first = NONE, .last = NONE, .sibling = NONE};
-    memset(e->sums + (size_t)fresh * e->width, 0, e->width * sizeof(float));
+    e->rows[fresh] = (struct row){.grain = grain, .token = token, .last = NONE, .sibling = NONE};
     if (r == NONE)
         e->oldest[token] = fresh;
     else
@@ -111,53 +113,25 @@ static uint32_t row_of(struct lk_embedding_gradient *e, uint32_t grain, uint32_t
     return fresh;
 }
 
-/* Adds one row's positions: chains by (sequence, segment) of 64 columns at a time, so that the chain stays in registers. */
-static void add_row(struct lk_embedding_gradient *e, uint32_t r) {
-    struct row *row = &e->rows[r];
-    uint32_t width = e->width;
-    float *total = e->sums + (size_t)r * width;
-    for (uint32_t c0 = 0; c0 < width; c0 += 64) {
-        uint32_t n = width - c0 < 64 ? width - c0 : 64;
-        for (uint32_t p = row->first; p != NONE;) {
-            uint32_t sequence = p / e->positions, segment = p % e->positions / SEGMENT;
-            float chain[64] = {0};
-            do {
-                const float *x = e->dx + (size_t)p * width + c0;
-                for (uint32_t c = 0; c < n; c++) chain[c] = chain[c] + x[c];
-                p = e->next[p];
-            } while (p != NONE && p / e->positions == sequence && p % e->positions / SEGMENT == segment);
-            for (uint32_t c = 0; c < n; c++) total[c0 + c] = total[c0 + c] + chain[c];
-        }
-    }
-    row->first = row->last = NONE;
-}
-
-static void add_tile(void *arg, size_t tile, int thread) {
-    (void)thread;
-    struct lk_embedding_gradient *e = arg;
-    size_t end = (tile + 1) * 16 < e->touched_count ? (tile + 1) * 16 : e->touched_count;
-    for (size_t i = tile * 16; i < end; i++) add_row(e, e->touched[i]);
-}
-
 void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *math, uint32_t grain, uint32_t sequences,
                                uint32_t positions, const uint32_t *tokens, const float *dx) {
     uint32_t n = sequences * positions;
-    e->dx = dx;
-    e->positions = positions;
     e->touched_count = 0;
     for (uint32_t p = 0; p < n; p++) {
         LK_ASSERT(tokens[p] < e->vocab);
-        uint32_t r = row_of(e, grain, tokens[p]);
+        uint32_t before = e->row_count, r = row_of(e, grain, tokens[p]);
         struct row *row = &e->rows[r];
         e->next[p] = NONE;
-        if (row->first == NONE) {
-            row->first = p;
+        if (row->last == NONE) {
+            e->starts[e->touched_count] = p;
+            e->fresh[e->touched_count] = r == before;
             e->touched[e->touched_count++] = r;
         } else
             e->next[row->last] = p;
         row->last = p;
     }
-    lk_pool_run(lk_math_pool(math), (e->touched_count + 15) / 16, add_tile, e);
+    for (uint32_t i = 0; i < e->touched_count; i++) e->rows[e->touched[i]].last = NONE;
+    lk_row_chains(math, e->width, dx, positions, e->touched_count, e->starts, e->next, e->touched, e->fresh, e->sums);
 }
 
 /* --- The tree over one token's rows, absent grains skipped ------------------------------------------------------- */

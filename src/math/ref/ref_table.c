@@ -1,4 +1,5 @@
 /* The table of the reference. The double build has none: its arguments are doubles. */
+#include "lockstep/random.h"
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE
@@ -13,9 +14,36 @@ static double peak_fma(size_t rounds, float seed) {
     (void)sink;
     return 16.0 * (double)rounds;
 }
-static void peak_read(size_t n, const float *x) {
+static void init_normal(uint64_t seed, uint32_t tensor, double deviation, size_t from, size_t n, float *x) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t w[4];
+        lk_random(seed, LK_PURPOSE_INIT, 0, 0, tensor, (uint32_t)(from + i), w);
+        double u1 = (double)((((uint64_t)w[0] << 21) | (w[1] >> 11)) + 1) * 0x1p-53;
+        double u2 = (double)(((uint64_t)w[2] << 21) | (w[3] >> 11)) * 0x1p-53;
+        double z = lk_sqrt64(-2 * lk_log64(u1)) * lk_cos_turns64(u2);
+        x[i] = (float)(z * deviation);
+    }
+}
+static void row_chains(size_t n, const float *x, size_t ldx, uint32_t first, const uint32_t *next, uint32_t positions,
+                       bool begins, float *out) {
+    for (size_t c = 0; c < n; c++) {
+        float total = begins ? 0 : out[c];
+        for (uint32_t p = first; p != UINT32_MAX;) {
+            uint32_t sequence = p / positions, segment = p % positions / LK__SEGMENT;
+            float chain = 0;
+            for (; p != UINT32_MAX && p / positions == sequence && p % positions / LK__SEGMENT == segment; p = next[p])
+                chain = chain + x[p * ldx + c];
+            total = total + chain;
+        }
+        out[c] = total;
+    }
+}
+static void peak_stream(size_t from, size_t n, const struct lk_stream *s) {
     uint32_t t = 0;
-    for (size_t i = 0; i < n; i++) t ^= lk__bits32(x[i]);
+    for (size_t i = from; i < from + n; i++) {
+        for (size_t r = 0; r < s->reads; r++) t ^= lk__bits32(s->read[r][i]);
+        for (size_t w = 0; w < s->writes; w++) s->write[w][i] = s->read[w % s->reads][i];
+    }
     volatile uint32_t sink = t;
     (void)sink;
 }
@@ -34,6 +62,7 @@ void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *k) {
         .cross_entropy = REF(cross_entropy),
         .rope = REF(rope),
         .column_sum = REF(column_sum),
+        .row_chains = row_chains,
         .swiglu_forward = REF(swiglu_forward),
         .swiglu_backward = REF(swiglu_backward),
         .gelu_forward = REF(gelu_forward),
@@ -46,8 +75,9 @@ void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *k) {
         .block_squares = REF(block_squares),
         .adamw = REF(adamw),
         .all_finite = REF(all_finite),
+        .init_normal = init_normal,
         .peak_fma = peak_fma,
-        .peak_read = peak_read,
+        .peak_stream = peak_stream,
     };
 }
 #else

@@ -1,5 +1,5 @@
-/* The machine's peaks, measured with the instruction set's own vectors: long independent chains of fma, and plain reading.
- */
+/* The machine's peaks, measured with the instruction set's own vectors: long independent chains of fma, and memory read and
+ * written with nothing computed. */
 #include "math/kernel_table.h"
 #include "math/simd/vec.h"
 
@@ -20,20 +20,60 @@ static double peak_fma(size_t rounds, float seed) {
     return 2.0 * CHAINS * VL * (double)rounds;
 }
 
-static void peak_read(size_t n, const float *x) {
-    vi t[8];
-    for (int i = 0; i < 8; i++) t[i] = vi_set1(0);
-    for (size_t i = 0; i + 8 * VL <= n; i += 8 * VL) {
-        _Pragma("GCC unroll 8") for (size_t j = 0; j < 8; j++) t[j] = vi_xor(t[j], v_as_int(v_load(x + i + j * VL)));
+/* All counts are constants in each copy. */
+LK_INLINE void stream(size_t from, size_t n, const struct lk_stream *s, const size_t reads, const size_t writes,
+                      const bool past) {
+    const float *in[LK_STREAM_READS] = {0};
+    float *out[LK_STREAM_WRITES] = {0};
+    vi t[4];
+    for (size_t r = 0; r < reads; r++) in[r] = s->read[r] + from;
+    for (size_t w = 0; w < writes; w++) out[w] = s->write[w] + from;
+    for (size_t j = 0; j < 4; j++) t[j] = vi_set1(0);
+    for (size_t i = 0; i + 4 * VL <= n; i += 4 * VL) {
+        _Pragma("GCC unroll 4") for (size_t j = 0; j < 4; j++) {
+            vf x[LK_STREAM_READS];
+            _Pragma("GCC unroll 4") for (size_t r = 0; r < reads; r++) {
+                x[r] = v_load(in[r] + i + j * VL);
+                if (r >= writes) t[j] = vi_xor(t[j], v_as_int(x[r])); /* what is not written must not be left out */
+            }
+            _Pragma("GCC unroll 4") for (size_t w = 0; w < writes; w++) {
+                if (past)
+                    v_stream(out[w] + i + j * VL, x[w % reads]);
+                else
+                    v_store(out[w] + i + j * VL, x[w % reads]);
+            }
+        }
     }
-    for (int i = 1; i < 8; i++) t[0] = vi_xor(t[0], t[i]);
-    int32_t out[VL];
-    vi_store(out, t[0]);
-    volatile int32_t sink = out[0];
+    if (past) v_stream_end();
+    int32_t kept[VL];
+    vi_store(kept, vi_xor(vi_xor(t[0], t[1]), vi_xor(t[2], t[3])));
+    volatile int32_t sink = kept[0];
     (void)sink;
+}
+
+static void peak_stream(size_t from, size_t n, const struct lk_stream *s) {
+#define CASE(r, w)                                                                                                         \
+    case (r)*8 + (w):                                                                                                      \
+        if (s->past_caches)                                                                                                \
+            stream(from, n, s, r, w, true);                                                                                \
+        else                                                                                                               \
+            stream(from, n, s, r, w, false);                                                                               \
+        break;
+    switch (s->reads * 8 + s->writes) {
+        CASE(1, 0)
+        CASE(1, 1)
+        CASE(2, 0)
+        CASE(2, 1)
+        CASE(2, 2)
+        CASE(3, 1)
+        CASE(3, 2)
+        CASE(4, 3)
+    default:
+        LK_ASSERT(!"a traffic that nobody measures");
+    }
 }
 
 void LK_ISA_NAME(lk__fill_peak)(struct lk__kernels *k) {
     k->peak_fma = peak_fma;
-    k->peak_read = peak_read;
+    k->peak_stream = peak_stream;
 }

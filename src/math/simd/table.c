@@ -8,6 +8,7 @@ void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *);
+void LK_ISA_NAME(lk__fill_normal)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_peak)(struct lk__kernels *);
 
 void LK_ISA_NAME(lk__fill)(struct lk__kernels *k) {
@@ -18,5 +19,6 @@ void LK_ISA_NAME(lk__fill)(struct lk__kernels *k) {
     LK_ISA_NAME(lk__fill_elements)(k);
     LK_ISA_NAME(lk__fill_rows)(k);
     LK_ISA_NAME(lk__fill_columns)(k);
+    LK_ISA_NAME(lk__fill_normal)(k);
     LK_ISA_NAME(lk__fill_peak)(k);
 }
