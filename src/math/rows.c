@@ -269,12 +269,13 @@ void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logit
                                .rstd_out = loss});
 }
 
+#define GATHER_AHEAD 2 /* rows */
 static void run_embed(const struct rows *r, size_t row, size_t rows) {
     for (size_t i = row; i < row + rows; i++) {
         const float *from = r->x + r->ids[i] * r->n;
-        if (i + 1 < row + rows) { /* no processor guesses where that is */
-            const float *next = r->x + r->ids[i + 1] * r->n;
-            for (size_t c = 0; c < r->n; c += 16) __builtin_prefetch(next + c, 0, 2);
+        if (i + GATHER_AHEAD < row + rows) { /* no processor guesses where that is */
+            const float *next = r->x + r->ids[i + GATHER_AHEAD] * r->n;
+            for (size_t c = 0; c < r->n; c += 16) __builtin_prefetch(next + c);
         }
         if (r->gain)
             r->k->add(r->n, from, r->gain + (r->first + i % r->positions) * r->n, r->y + i * r->n);

@@ -205,27 +205,38 @@ static void cross_entropy(size_t rows, size_t vocab, float *logits, size_t ld, c
 }
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */
-/* All heads of a row at the same c elements of the tables. */
-LK_INLINE void rope_heads(uint32_t heads, uint32_t head_dim, const float *cs, const float *sn, float scale,
-                          const bool inverse, const bool scaled, float *x, const size_t c) {
-    vf co = load(cs, c), si = load(sn, c), by = v_set1(scale);
-    for (uint32_t h = 0; h < heads; h++, x += head_dim) {
-        float *x1 = x, *x2 = x + head_dim / 2;
-        vf a = load(x1, c), b = load(x2, c);
-        if (scaled && inverse) {
-            a = v_mul(a, by);
-            b = v_mul(b, by);
-        }
-        vf y1 = inverse ? v_fma(a, co, v_mul(b, si)) : v_fms(a, co, v_mul(b, si));
-        vf y2 = inverse ? v_fms(b, co, v_mul(a, si)) : v_fma(b, co, v_mul(a, si));
-        store(x1, scaled && !inverse ? v_mul(y1, by) : y1, c);
-        store(x2, scaled && !inverse ? v_mul(y2, by) : y2, c);
+LK_INLINE void rope_pair(float *x1, float *x2, vf co, vf si, vf by, const bool inverse, const bool scaled, const size_t c) {
+    vf a = load(x1, c), b = load(x2, c);
+    if (scaled && inverse) {
+        a = v_mul(a, by);
+        b = v_mul(b, by);
     }
+    vf y1 = inverse ? v_fma(a, co, v_mul(b, si)) : v_fms(a, co, v_mul(b, si));
+    vf y2 = inverse ? v_fms(b, co, v_mul(a, si)) : v_fma(b, co, v_mul(a, si));
+    store(x1, scaled && !inverse ? v_mul(y1, by) : y1, c);
+    store(x2, scaled && !inverse ? v_mul(y2, by) : y2, c);
 }
+
+#define ROPE_HALF ((size_t)32) /* half a head of the usual size: the row of the tables stays in registers */
 
 LK_INLINE void rope_row(uint32_t heads, uint32_t head_dim, const float *cs, const float *sn, float scale,
                         const bool inverse, const bool scaled, float *x) {
-    EACH_VECTOR((size_t)(head_dim / 2), { rope_heads(heads, head_dim, cs + i, sn + i, scale, inverse, scaled, x + i, c); });
+    size_t half = head_dim / 2;
+    vf by = v_set1(scale);
+    if (half == ROPE_HALF) {
+        vf co[ROPE_HALF / VL], si[ROPE_HALF / VL];
+        for (size_t v = 0; v < ROPE_HALF / VL; v++) {
+            co[v] = v_load(cs + v * VL);
+            si[v] = v_load(sn + v * VL);
+        }
+        for (uint32_t h = 0; h < heads; h++, x += 2 * ROPE_HALF) {
+            UNROLL for (size_t v = 0; v < ROPE_HALF / VL; v++)
+                rope_pair(x + v * VL, x + ROPE_HALF + v * VL, co[v], si[v], by, inverse, scaled, VL);
+        }
+        return;
+    }
+    for (uint32_t h = 0; h < heads; h++, x += head_dim)
+        EACH_VECTOR(half, { rope_pair(x + i, x + half + i, load(cs + i, c), load(sn + i, c), by, inverse, scaled, c); });
 }
 
 static void rope(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
