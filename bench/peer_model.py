@@ -1,9 +1,11 @@
 """The peer of bench/train_bench.py, and the model of peer_ddp.py: full training steps (forward, backward, clip, AdamW) of a GPT-2 model in PyTorch on CPU.
 usage: peer_model.py NAME SEQUENCES CONTEXT STEPS [eager|compile]     prints seconds of each step, one a line"""
+import os
 import sys
 import time
 
 import torch
+import torch._inductor.config
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -62,6 +64,8 @@ if __name__ == "__main__":
     name, sequences, context, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.manual_seed(0)
     model = Model(context=context, **SHAPES[name])
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+        torch._inductor.config.cpp.simdlen = 256  # what torch.compile writes itself
     run = torch.compile(model) if sys.argv[5:] == ["compile"] else model
     for seconds in train(model, run, SHAPES[name]["vocabulary"], sequences, context, steps):
         print(seconds, flush=True)

