@@ -1,16 +1,16 @@
-/* Attention forward on vectors. A task is one head and a range of queries: it packs the values that the range sees once,
- * then goes through tiles of MICRO_COLUMNS queries:
+/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of MICRO_COLUMNS queries:
  *
- *   S' (keys x queries) = K q'         micro-kernels; all visible keys, since the maximum must be exact before the first
- * exp m, E = sexp(S' - m), l, r = 1 / l  queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows of
- * vectors O (queries x d) = E V              E' lies as the micro-kernel's A already; segments of 512 absolute positions
+ *   S' (keys x queries) = K q'               micro-kernels; all visible keys, since the maximum must be exact before the
+ *                                            first exp
+ *   m, E = sexp(S' - m), l, r = 1 / l        queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows
+ *   O (queries x d) = E V                    E' lies as the micro-kernel's A already; segments of 512 absolute positions
  *
  * Scratch: V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
 #define QUERIES MICRO_COLUMNS
 #define VECTORS MICRO_VECTORS
-#define RANGE   (8 * ATTENTION_QUERIES) /* queries a task: packing V is 1/RANGE of the work on it */
+#define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies V, whose rows would fall on K's in the caches, once */
 
 struct work {
     const struct lk_attention *a;
@@ -19,7 +19,8 @@ struct work {
     const float *q;
     const uint32_t *start; /* of query 0, or NULL */
     const float *k;        /* of key low, where it lies */
-    float *vp, *s, *qp, *o, *lanes, *m, *r;
+    struct rows v;         /* from key low */
+    float *s, *qp, *o, *lanes, *m, *r;
     float *m_out, *r_out, *o_out; /* of query 0 */
 };
 
@@ -53,15 +54,6 @@ LK_INLINE bool all_see(const struct tile *t, size_t key) {
     return key >= t->all_from && key <= t->first;
 }
 
-static void scores(const struct work *w, const struct tile *t) {
-    for (size_t v = 0; v < t->n; v += VL)
-        pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld, NULL);
-    size_t end = t->first + t->n - w->low;
-    for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS)
-        dot_product(smaller(MICRO_ROWS, end - j), t->ld, w->d, w->k + j * w->a->ldk, w->a->ldk, w->qp, w->s + j * t->ld,
-                    t->ld);
-}
-
 static void maxima_exact(const struct work *w, const struct tile *t) {
     for (size_t v = 0; v < t->vectors; v++) {
         vf m = v_set1(-__builtin_inff());
@@ -73,31 +65,48 @@ static void maxima_exact(const struct work *w, const struct tile *t) {
     }
 }
 
-/* The machine's max forgets NaN and does not order zeros: fast, and made again exactly when either could have mattered. */
-static void maxima(const struct work *w, const struct tile *t) {
+/* Maxima of the scores seen so far. The machine's max forgets NaN and does not order zeros: fast, and made again exactly
+ * when either could have mattered. */
+struct maxima {
+    vf m[VECTORS];
+    mask nan[VECTORS];
+};
+
+/* Goes on with keys [j, end) of vector v; the last panel of scores, so they are in L1. */
+LK_INLINE void see(const struct work *w, const struct tile *t, struct maxima *mx, const int v, size_t j, size_t end) {
     const vf least = v_set1(-__builtin_inff());
+    const float *s = w->s + (j - w->low) * t->ld + v * VL;
+    if (j >= t->all_from && end <= t->first + 1) {
+        for (; j + 2 <= end; j += 2, s += 2 * t->ld) {
+            vf x = v_load(s), y = v_load(s + t->ld);
+            mx->m[v] = v_max_any(v_max_any(x, y), mx->m[v]), mx->nan[v] = m_or(mx->nan[v], v_unordered(x, y));
+        }
+    }
+    for (; j < end; j++, s += t->ld) {
+        vf x = v_select(hidden(t, (size_t)v, j), least, v_load(s));
+        mx->m[v] = v_max_any(x, mx->m[v]), mx->nan[v] = m_or(mx->nan[v], v_unordered(x, x));
+    }
+}
+
+/* S' and its maxima. */
+static void scores(const struct work *w, const struct tile *t) {
+    for (size_t v = 0; v < t->n; v += VL)
+        pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld, NULL);
+    const vf least = v_set1(-__builtin_inff());
+    struct maxima mx;
+    for (int v = 0; v < VECTORS; v++) mx.m[v] = least, mx.nan[v] = v_lt(least, least);
+    size_t end = t->first + t->n - w->low;
+    for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS) {
+        size_t rows = smaller(MICRO_ROWS, end - j), from = larger(w->low + j, t->low);
+        dot_product(rows, t->ld, w->d, w->k + j * w->a->ldk, w->a->ldk, w->qp, w->s + j * t->ld, t->ld);
+        UNROLL
+        for (int v = 0; v < VECTORS; v++)
+            if (v < (int)t->vectors) see(w, t, &mx, v, from, w->low + j + rows);
+    }
     bool again = false;
     for (size_t v = 0; v < t->vectors; v++) {
-        vf m[4] = {least, least, least, least};
-        mask nan = v_lt(least, least);
-        size_t j = t->low, end = t->first + t->n;
-        for (; j < end && !all_see(t, j); j++) {
-            vf x = v_select(hidden(t, v, j), least, v_load(w->s + (j - w->low) * t->ld + v * VL));
-            m[0] = v_max_any(x, m[0]), nan = m_or(nan, v_unordered(x, x));
-        }
-        const float *s = w->s + (j - w->low) * t->ld + v * VL;
-        for (; j + 4 <= t->first + 1; j += 4, s += 4 * t->ld) {
-            vf x0 = v_load(s), x1 = v_load(s + t->ld), x2 = v_load(s + 2 * t->ld), x3 = v_load(s + 3 * t->ld);
-            m[0] = v_max_any(x0, m[0]), m[1] = v_max_any(x1, m[1]), m[2] = v_max_any(x2, m[2]), m[3] = v_max_any(x3, m[3]);
-            nan = m_or(nan, m_or(v_unordered(x0, x1), v_unordered(x2, x3)));
-        }
-        for (; j < end; j++) {
-            vf x = v_select(hidden(t, v, j), least, v_load(w->s + (j - w->low) * t->ld + v * VL));
-            m[0] = v_max_any(x, m[0]), nan = m_or(nan, v_unordered(x, x));
-        }
-        vf all = v_max(v_max(m[0], m[1]), v_max(m[2], m[3]));
-        v_store(w->m + v * VL, all);
-        mask doubt = m_or(nan, v_eq(all, v_zero()));
+        v_store(w->m + v * VL, mx.m[v]);
+        mask doubt = m_or(mx.nan[v], v_eq(mx.m[v], v_zero()));
         again |= m_any(m_and(doubt, m_first(smaller(VL, t->n - v * VL))));
     }
     if (again) maxima_exact(w, t);
@@ -130,8 +139,8 @@ static void output(const struct work *w, const struct tile *t) {
         size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
         for (size_t j = t->low, next; j < end; j = next) {
             next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
-            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, 1, t->ld, w->vp, w->keys, j - w->low,
-                    w->o + q * ldo, ldo, j == t->low ? MICRO_STORE : MICRO_ADD);
+            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, 1, t->ld, w->v, j - w->low, w->o + q * ldo, ldo,
+                    j == t->low ? MICRO_STORE : MICRO_ADD);
         }
     }
     for (size_t q = 0; q < t->n; q++) {
@@ -159,18 +168,21 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.keys = a->first + i1 - w.low;
 
     float *from = scratch;
-    w.vp = take(&from, w.keys * round_up(d, VL));
+    float *copy = take(&from, w.keys * round_up(d, VL));
+    w.v = (struct rows){copy, round_up(d, VL)};
     w.s = take(&from, w.keys * QUERIES), w.qp = take(&from, d * QUERIES + ATTENTION_SLACK);
     w.o = take(&from, QUERIES * round_up(d, VL)), w.lanes = take(&from, 64 * QUERIES);
     w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
     w.k = a->k + row * a->ldk + kv;
-    pack_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, w.vp);
+    if (i1 - i0 <= QUERIES) /* not worth a copy */
+        w.v = take_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, copy);
+    else
+        copy_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, copy, round_up(d, VL));
     for (w.i = i0; w.i < i1; w.i += QUERIES) {
         struct tile t;
         tile_begin(&w, smaller(QUERIES, i1 - w.i), &t);
         scores(&w, &t);
-        maxima(&w, &t);
         weights(&w, &t);
         output(&w, &t);
     }

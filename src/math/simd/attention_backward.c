@@ -17,18 +17,20 @@ struct work {
     const float *q, *k, *v, *o, *dout, *m, *r; /* of this head, position 0 */
     const uint32_t *start;
     size_t ld_dout;
-    float *dk, *dv;       /* totals (positions, dp) */
-    size_t q0, rows;      /* the segment of queries */
-    float *qb, *db, *row; /* q, do as B; D */
+    float *dk, *dv;         /* totals (positions, dp) */
+    size_t q0, rows;        /* the segment of queries */
+    struct rows qb, db, kb; /* q, do, K of the block as B */
+    float *q_copy, *d_copy, *k_copy;
+    float *row;           /* D */
     float *chain, *total; /* dQ (rows, dp) */
-    float *kt, *vt, *kb;  /* the block: K', V' (d, keys) and K (keys, dp) as B */
+    float *kt, *vt;       /* the block: K', V' (d, keys) */
     float *p, *ds;        /* (rows, KEYS) */
 };
 
 static void begin_queries(struct work *w) {
     const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout, *o = w->o + w->q0 * w->a->ldo;
-    pack_rows(w->rows, w->d, q, w->a->ldq, w->qb);
-    pack_rows(w->rows, w->d, dout, w->ld_dout, w->db);
+    w->qb = take_rows(w->rows, w->d, q, w->a->ldq, w->q_copy);
+    w->db = take_rows(w->rows, w->d, dout, w->ld_dout, w->d_copy);
     for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
         vf lanes[LANE_VECTORS];
         for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
@@ -51,7 +53,7 @@ static void end_chains(struct work *w) {
     }
 }
 
-static void pack_keys(const struct work *w, size_t j0, size_t n) {
+static void pack_keys(struct work *w, size_t j0, size_t n) {
     const float *k = w->k + j0 * w->a->ldk, *v = w->v + j0 * w->a->ldv;
     for (size_t c = 0; c < n; c += MICRO_COLUMNS) {
         size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
@@ -61,7 +63,7 @@ static void pack_keys(const struct work *w, size_t j0, size_t n) {
             pack_along_vector(w->d, count, v + at * w->a->ldv, w->a->ldv, w->vt + c * w->d + e, width, NULL);
         }
     }
-    pack_rows(n, w->d, k, w->a->ldk, w->kb);
+    w->kb = take_rows(n, w->d, k, w->a->ldk, w->k_copy);
 }
 
 /* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
@@ -119,14 +121,14 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
 static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t c = 0; c < n; c += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
-        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
+        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, i, w->dv + (j0 + c) * w->dp, w->dp,
                 MICRO_ADD);
-        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp,
-                w->dp, MICRO_ADD);
+        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, i, w->dk + (j0 + c) * w->dp, w->dp,
+                MICRO_ADD);
     }
     for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
         size_t height = smaller(MICRO_ROWS, w->rows - i);
-        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, n, 0,
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, 0,
                 w->chain + i * w->dp, w->dp, MICRO_RESUME);
     }
 }
@@ -153,10 +155,10 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
 static void cut_scratch(struct work *w, float *from) {
     size_t rows = smaller(SEGMENT, w->positions), d = w->d, dp = w->dp;
     w->dk = take(&from, w->positions * dp), w->dv = take(&from, w->positions * dp);
-    w->qb = take(&from, rows * dp), w->db = take(&from, rows * dp), w->row = take(&from, rows);
+    w->q_copy = take(&from, rows * dp), w->d_copy = take(&from, rows * dp), w->row = take(&from, rows);
     w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
     w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK),
-    w->kb = take(&from, KEYS * dp);
+    w->k_copy = take(&from, KEYS * dp);
     w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }

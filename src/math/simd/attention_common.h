@@ -25,30 +25,25 @@ LK_INLINE float *take(float **scratch, size_t floats) {
     return p;
 }
 
-/* B's order: columns in panels of MICRO_COLUMNS (the last as wide as it needs), each panel `rows` rows of whole vectors.
- * Copies rows x d from x, absent columns as zeros. */
-LK_INLINE void pack_rows(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
-    for (size_t r = 0; r < rows; r++, x += ldx) {
-        for (size_t c = 0; c < d && r + AHEAD < rows; c += 16) __builtin_prefetch(x + AHEAD * ldx + c, 0, 3);
-        for (size_t c = 0; c < d; c += MICRO_COLUMNS) {
-            size_t width = smaller(MICRO_COLUMNS, round_up(d - c, VL));
-            float *panel = to + c * rows + r * width;
-            for (size_t v = 0; v < width; v += VL) {
-                size_t n = smaller(VL, d - c - v);
-                v_store(panel + v, n == VL ? v_load(x + c + v) : v_load_n(x + c + v, n));
-            }
-        }
-    }
+/* A head's rows as B of a product: where they lie, or, if they are not whole vectors or fall into few sets of the caches, a
+ * copy. */
+struct rows {
+    const float *x;
+    size_t ld;
+};
+LK_INLINE struct rows take_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
+    if (d % VL == 0 && ldx % 1024 != 0) return (struct rows){x, ldx};
+    copy_rows(rows, d, x, ldx, copy, round_up(d, VL));
+    return (struct rows){copy, round_up(d, VL)};
 }
 
-/* t (rows, columns) with A(i, k) at a[i * a_row + k * a_col], and B in panels of `b_rows` rows of which k, from row
- * `first`, are used. */
-LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t a_row, size_t a_col, const float *b,
-                       size_t b_rows, size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
+/* t (rows, columns) with A(i, k) at a[i * a_row + k * a_col], and k rows of B from row `first`. */
+LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t a_row, size_t a_col, struct rows b,
+                       size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
     for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
         size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
-        lk__micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b + c * b_rows + first * width, width, t + c, ldt, mode,
-                                            &(struct lk__ahead){a, b, 0, 0});
+        lk__micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b.x + first * b.ld + c, b.ld, t + c, ldt, mode,
+                                            &(struct lk__ahead){a, b.x, 0, 0});
     }
 }
 
