@@ -106,7 +106,6 @@ def child_train(name, vocab):
     t.train([name], trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=alphabet, show_progress=False))
     seconds = time.perf_counter() - begin
     print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
-    print(json.dumps({"merges": t.to_str().count("\n") and len(json.loads(t.to_str())["model"]["merges"])}))
 
 
 # --- all of them in turns -----------------------------------------------------------------------------------------------
@@ -146,7 +145,7 @@ def compare_encoding(o, threads, size):
     cold, warm = {w: [] for w in ways}, {w: [] for w in ways}
     for _ in range(o.rounds):
         for w in ways:
-            calls = o.calls if w in ("lockstep",) or w.startswith("gigatoken") else 2
+            calls = o.calls if w.startswith(("lockstep", "gigatoken")) else 2
             cold[w].append(encode_once(o, w, threads, 1, o.file))
             warm[w].append(encode_once(o, w, threads, calls, o.file))
     want, ours = None, None
@@ -165,10 +164,9 @@ def compare_encoding(o, threads, size):
 
 
 def compare_training(o):
-    ours, theirs = [], []
     with tempfile.TemporaryDirectory() as work:
         for threads in sorted({1, o.threads}):
-            ours = [start([o.bench, "train", str(o.vocab), o.file, str(threads), work + "/t.json"], threads) for _ in range(o.rounds)]
+            ours = [start([o.bench, "train", str(o.vocab), o.file, str(threads), work + "/t.json"], threads) for _ in range(o.rounds or 3)]
             print(f"  lockstep, threads {threads}: {median(ours, 'seconds'):7.3f} s, peak {median(ours, 'peak_bytes') / 1e6:6.1f} MB", flush=True)
             if "tokenizers" not in o.libs:
                 continue

@@ -88,10 +88,25 @@ const struct cmd cmd_tokenizer_train = {
 
 /* --- encode, decode -------------------------------------------------------------------------------------- */
 
+/* Digits without printf, which would take longer than the encoding. */
 static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
     bool json = cmd_json(c);
+    char buffer[4096], separator = json ? ',' : ' ';
+    size_t used = 0;
     if (json) putchar('[');
-    for (size_t i = 0; i < ids->count; i++) printf("%s%u", i ? (json ? "," : " ") : "", ids->ids[i]);
+    for (size_t i = 0; i < ids->count; i++) {
+        char digits[10];
+        size_t n = 0;
+        uint32_t id = ids->ids[i];
+        do digits[n++] = (char)('0' + id % 10);
+        while (id /= 10);
+        if (i) buffer[used++] = separator;
+        while (n) buffer[used++] = digits[--n];
+        if (used < sizeof buffer - 16) continue;
+        fwrite(buffer, 1, used, stdout);
+        used = 0;
+    }
+    fwrite(buffer, 1, used, stdout);
     puts(json ? "]" : "");
     return CMD_OK;
 }

@@ -246,6 +246,8 @@ static int64_t merge_buckets(const struct lk_tokenizer *t, struct lk__scratch *s
 
 int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size, uint32_t *ids) {
     if (size <= LK__SHORT_WORD) return (int64_t)merge_short(t, word, size, ids);
+    size_t n = lk__merge_runs(t, word, size, ids);
+    if (n) return (int64_t)n;
     if (size < BUCKET_WORD || !t->ordered) return merge_heap(t, s, word, size, ids);
     return merge_buckets(t, s, word, size, ids);
 }

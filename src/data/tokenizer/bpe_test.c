@@ -101,6 +101,40 @@ static void three_ways_and_the_definition_agree(void **state) {
     lk_free(s.memory);
 }
 
+/* Words of few runs, of up to 4 letters. */
+static void runs_agree_with_the_heap(void **state) {
+    (void)state;
+    random_begin("runs_agree_with_the_heap");
+    struct lk__scratch s = {0};
+    size_t most = 3000, merged = 0, tries = 0;
+    uint8_t *word = lk_alloc(most);
+    uint32_t *want = lk_alloc(most * sizeof *want), *have = lk_alloc(most * sizeof *have);
+    for (int round = 0; round < (SLOW_BUILD ? 40 : 400); round++) {
+        unsigned letters = 1 + (unsigned)random_below(4);
+        struct lk_tokenizer *t = random_tokenizer(1 + random_below(80), letters, round % 8 == 7);
+        for (int i = 0; i < 20; i++) {
+            size_t size = 0, run = 1 + random_below(200), end = 1 + random_below(most);
+            while (size < end) {
+                uint8_t c = (uint8_t)('a' + random_below(letters));
+                for (size_t k = 1 + random_below(run * 2); k && size < end; k--) word[size++] = c;
+            }
+            size_t n = lk__merge_runs(t, word, size, have);
+            tries++;
+            if (!n) continue;
+            assert_true(t->ordered);
+            merged++;
+            assert_int_equal(merge_heap(t, &s, word, size, want), n);
+            assert_memory_equal(have, want, n * sizeof *want);
+        }
+        lk_tokenizer_free(t);
+    }
+    assert_true(merged * 4 > tries);
+    lk_free(word);
+    lk_free(want);
+    lk_free(have);
+    lk_free(s.memory);
+}
+
 static void long_words_agree(void **state) {
     (void)state;
     random_begin("long_words_agree");
@@ -166,6 +200,7 @@ static void parts_are_checked(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_ways_and_the_definition_agree),
+        cmocka_unit_test(runs_agree_with_the_heap),
         cmocka_unit_test(long_words_agree),
         cmocka_unit_test(parts_are_checked),
     };

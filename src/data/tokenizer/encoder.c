@@ -1,12 +1,13 @@
 /* One thread's encoder: begins of words in batches, each word through a cache, the others through the merges. */
 #include "data/tokenizer/internal.h"
+#include "data/tokenizer/key.h"
 #include "data/tokenizer/starts.h"
 #include <stdatomic.h>
 #include <string.h>
 
 /* A cache of words of up to 15 bytes: a hash table whose buckets of two slots are one line of memory, a full bucket's words
  * going on in the next one; README.md, "The cache". */
-#define CACHED_BYTES 15
+#define CACHED_BYTES LK__KEY_BYTES
 #define CACHED_IDS   4 /* more stand in `more` */
 #define CACHE_LEAST  ((size_t)1 << 10)
 #define CACHE_MOST   ((size_t)1 << 20)
@@ -46,11 +47,8 @@ struct lk__encoder {
 
 /* --- the cache -------------------------------------------------------------------------------------------- */
 
-static inline uint64_t key_hash(uint64_t low, uint64_t high) {
-    return low * 0x9E3779B97F4A7C15u + high * 0xD6E8FEB86659FD93u; /* the upper bits are good */
-}
 static inline struct cached *bucket_of(const struct lk__encoder *e, uint64_t low, uint64_t high) {
-    return &e->cache[key_hash(low, high) >> e->shift << 1];
+    return &e->cache[lk__key_hash(low, high) >> e->shift << 1];
 }
 static inline size_t ids_of(const struct cached *c) {
     return (size_t)(c->high >> 60);
@@ -176,26 +174,9 @@ static int batch_room(struct lk_tokens *out, size_t before, size_t done, size_t 
 
 /* --- words ------------------------------------------------------------------------------------------------ */
 
-/* Bytes of a key by the size of its word, and the size in the last one; [0] is for longer words and equals no key. */
-struct key_mask {
-    uint64_t low, high, size;
-};
-#define ONES(n) (((uint64_t)1 << (8 * (n))) - 1)
-#define SHORT(n)                                                                                                           \
-    { ONES(n), 0, (uint64_t)(n) << 56 }
-#define LONGER(n)                                                                                                          \
-    { ~(uint64_t)0, ONES((n)-8), (uint64_t)(n) << 56 }
-static const struct key_mask key_masks[CACHED_BYTES + 1] = {
-    {0, 0, 1}, SHORT(1),  SHORT(2),   SHORT(3),   SHORT(4),   SHORT(5),   SHORT(6),   SHORT(7),
-    LONGER(8), LONGER(9), LONGER(10), LONGER(11), LONGER(12), LONGER(13), LONGER(14), LONGER(15)};
-
 static inline void make_key(const struct lk__encoder *e, const uint8_t *sixteen, size_t size, struct key *k) {
     uint64_t low, high;
-    const struct key_mask *m = &key_masks[size <= CACHED_BYTES ? size : 0];
-    memcpy(&low, sixteen, 8);
-    memcpy(&high, sixteen + 8, 8);
-    low &= m->low;
-    high = (high & m->high) | m->size;
+    lk__key(sixteen, size, &low, &high);
     struct cached *bucket = bucket_of(e, low, high);
     __builtin_prefetch(bucket);
     *k = (struct key){low, high, bucket};

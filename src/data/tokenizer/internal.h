@@ -74,6 +74,9 @@ struct lk__scratch {
  * 1 <= size <= LK__WORD_MAX. */
 int64_t lk__bpe(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t *word, size_t size, uint32_t *ids);
 
+/* The same for a word of few runs of equal bytes and ordered merges, without memory; 0: it is no such word. */
+size_t lk__merge_runs(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
+
 /* One thread's state for encoding: scratch and a cache of words. Changes no result. */
 struct lk__encoder;
 struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *);

@@ -1,5 +1,6 @@
 #include "data/tokenizer/words.h"
-#include "data/tokenizer/pretoken.h"
+#include "data/tokenizer/key.h"
+#include "data/tokenizer/starts.h"
 #include <string.h>
 
 #define INDEX_BITS 40
@@ -41,7 +42,8 @@ static int grow_slots(struct lk__words *w) {
     return 0;
 }
 
-static int add_word(struct lk__words *w, const uint8_t *word, size_t size, uint64_t count) {
+/* Adds to a word's count; its index, or LK_ENOMEM. */
+static int64_t add_word(struct lk__words *w, const uint8_t *word, size_t size, uint64_t count) {
     if (w->count * 2 >= w->slot_count && grow_slots(w)) return LK_ENOMEM;
     uint64_t h = hash_bytes(word, size);
     size_t at = h & (w->slot_count - 1);
@@ -50,7 +52,7 @@ static int add_word(struct lk__words *w, const uint8_t *word, size_t size, uint6
         struct lk__word *found = &w->words[(w->slots[at] & INDEX_MASK) - 1];
         if (found->size != size || memcmp(w->bytes.data + found->offset, word, size)) continue;
         found->count += count;
-        return 0;
+        return found - w->words;
     }
     if (w->count == w->capacity) {
         size_t capacity = w->capacity ? w->capacity * 2 : 1024;
@@ -63,22 +65,59 @@ static int add_word(struct lk__words *w, const uint8_t *word, size_t size, uint6
     if (lk_buf_append(&w->bytes, word, size)) return LK_ENOMEM;
     w->words[w->count++] = (struct lk__word){offset, size, count};
     w->slots[at] = (h & ~INDEX_MASK) | w->count;
+    return (int64_t)w->count - 1;
+}
+
+/* Most words are among those seen a moment ago: a table of these, one a hash, whose counts are added up when they leave it.
+ */
+#define NEAR_BITS 14
+struct near {
+    uint64_t low, high, index, count;
+};
+#define CHUNK 1024
+
+static int count_words(struct lk__words *w, struct near *table, const uint8_t *text, size_t size, const size_t *begins,
+                       size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        size_t from = begins[i], n = begins[i + 1] - from;
+        uint64_t low, high;
+        if (n > LK__KEY_BYTES || size - from < 16) {
+            if (add_word(w, text + from, n, 1) < 0) return LK_ENOMEM;
+            continue;
+        }
+        lk__key(text + from, n, &low, &high);
+        struct near *e = &table[lk__key_hash(low, high) >> (64 - NEAR_BITS)];
+        if (e->low == low && e->high == high) {
+            e->count++;
+            continue;
+        }
+        int64_t index = add_word(w, text + from, n, 1);
+        if (index < 0) return LK_ENOMEM;
+        if (e->high) w->words[e->index].count += e->count;
+        *e = (struct near){low, high, (uint64_t)index, 0};
+    }
     return 0;
 }
 
 static int count_piece(struct lk__words *w, const uint8_t *text, size_t size) {
-    size_t line = 0;
-    while (line < size) {
-        const uint8_t *newline = memchr(text + line, '\n', size - line);
-        size_t end = newline ? (size_t)(newline - text) + 1 : size;
-        for (size_t at = line; at < end;) {
-            size_t next = lk__word_end(text, at, end);
-            if (add_word(w, text + at, next - at, 1)) return LK_ENOMEM;
-            at = next;
-        }
-        line = end;
+    struct lk__starts starts;
+    size_t begins[1 + CHUNK + LK__STARTS_MORE + 1], have = 0;
+    struct near *table = lk_calloc((size_t)1 << NEAR_BITS, sizeof *table);
+    int code = table ? 0 : LK_ENOMEM;
+    lk__starts_begin(&starts, text, size, true);
+    for (bool end = false; !code && !end;) {
+        size_t found = lk__starts_next(&starts, begins + have, CHUNK);
+        have += found;
+        end = found < CHUNK;
+        if (end) begins[have++] = size;
+        code = count_words(w, table, text, size, begins, have - 1);
+        begins[0] = begins[have - 1];
+        have = 1;
     }
-    return 0;
+    for (size_t i = 0; !code && i >> NEAR_BITS == 0; i++)
+        if (table[i].high) w->words[table[i].index].count += table[i].count;
+    lk_free(table);
+    return code;
 }
 
 /* --- pieces on a pool ------------------------------------------------------------------------------------ */
@@ -107,7 +146,8 @@ static int run_round(struct round *r, struct lk_pool *pool, struct lk__words *ou
         struct lk__words *w = &r->words[i];
         if (r->codes[i]) code = r->codes[i];
         for (size_t j = 0; !code && j < w->count; j++)
-            code = add_word(out, (const uint8_t *)w->bytes.data + w->words[j].offset, w->words[j].size, w->words[j].count);
+            if (add_word(out, (const uint8_t *)w->bytes.data + w->words[j].offset, w->words[j].size, w->words[j].count) < 0)
+                code = LK_ENOMEM;
         lk__words_release(w);
         r->codes[i] = 0;
     }
