@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <zlib.h>
+#include <zstd.h>
 
 static char dir[64];
 static struct lk_store *store;
@@ -260,6 +261,64 @@ static void the_root_knows_no_directory(void **state) {
     OK(lk_dataset_open(store, &b, true, &d, &err));
     assert_int_equal(lk_dataset_bytes(d, LK_TRAIN) + lk_dataset_bytes(d, LK_HELD_OUT), sizeof bible - 1);
     lk_dataset_close(d);
+}
+
+/* Lines of all lengths, some longer than what a stream is unpacked in; the last one without an end. */
+static void put_lines(struct lk_buf *out) {
+    for (int i = 0; i < 6000; i++) {
+        size_t words = i == 2500 ? 700000 : i % 1000 == 7 ? 40000 : random_below(60);
+        OK(lk_buf_printf(out, i % 9 ? "{\"text\": \"" : "{\"prompt\": \"say %d\", \"response\": \"", i));
+        for (size_t k = 0; k < words; k++) OK(lk_buf_printf(out, random_below(20) ? "word " : "\\u00e9\\n"));
+        OK(lk_buf_printf(out, i == 5999 ? "\"}" : "\"}\n"));
+    }
+}
+
+static void check_packed(const char *path, double holdout, struct lk_pool *pool, const json_t *splits) {
+    struct lk_root root;
+    struct lk_dataset *d;
+    OK(build_many(&path, 1, holdout, pool, &root));
+    OK(lk_dataset_open(store, &root, true, &d, &err));
+    if (!json_equal(json_object_get(lk_dataset_manifest(d), "splits"), splits)) fail_msg("%s: other tokens", path);
+    lk_dataset_close(d);
+}
+
+static void packed_lines_are_those_of_the_file(void **state) {
+    (void)state;
+    random_begin("packed_lines_are_those_of_the_file");
+    struct lk_buf text = LK_BUF_INIT;
+    struct lk_pool *pool;
+    put_lines(&text);
+    OK(lk_pool_open(3, &pool, &err));
+    const char *plain = file("lines.jsonl", text.data, text.size);
+    size_t room = ZSTD_compressBound(text.size), cut = text.size / 3, packed;
+    char *bytes = lk_alloc(room), several[128];
+    packed = ZSTD_compress(bytes, room, text.data, text.size, 1);
+    const char *zst = file("known.jsonl.zst", bytes, packed);
+    ZSTD_CCtx *c = ZSTD_createCCtx(); /* frames that do not tell their size */
+    ZSTD_CCtx_setParameter(c, ZSTD_c_contentSizeFlag, 0);
+    packed = ZSTD_compress2(c, bytes, room, text.data, text.size);
+    ZSTD_freeCCtx(c);
+    const char *untold = file("untold.jsonl.zst", bytes, packed);
+    snprintf(several, sizeof several, "%s",
+             gz_file("several.jsonl.gz", text.data, cut)); /* gzip's size is the last one's */
+    gzFile f = gzopen(several, "ab");
+    assert_int_equal(gzwrite(f, text.data + cut, (unsigned)(text.size - cut)), (int)(text.size - cut));
+    gzclose(f);
+    const char *one = gz_file("one.jsonl.gz", text.data, text.size);
+    for (int i = 0; i < 2; i++) {
+        double holdout = i ? 0.1 : 0;
+        struct lk_dataset *d = open_built(plain, holdout);
+        const json_t *splits = json_object_get(lk_dataset_manifest(d), "splits");
+        const char *all[] = {zst, untold, several, one};
+        for (int k = 0; k < 4; k++) {
+            check_packed(all[k], holdout, NULL, splits);
+            check_packed(all[k], holdout, pool, splits);
+        }
+        lk_dataset_close(d);
+    }
+    lk_pool_close(pool);
+    lk_free(bytes);
+    lk_buf_release(&text);
 }
 
 static void large_vocabularies_take_four_bytes(void **state) {
@@ -521,17 +580,12 @@ static void every_fault_is_reported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_plain_text_is_cut_after_a_line),
-        cmocka_unit_test(cuts_without_lines_spare_characters),
-        cmocka_unit_test(records_have_masks_lines_and_ranges),
-        cmocka_unit_test(any_pool_gives_the_same_root),
-        cmocka_unit_test(the_root_knows_no_directory),
-        cmocka_unit_test(large_vocabularies_take_four_bytes),
-        cmocka_unit_test(bad_input_is_named),
-        cmocka_unit_test(a_flipped_bit_is_found_and_named),
-        cmocka_unit_test(parts_that_do_not_fit_are_found),
-        cmocka_unit_test(long_documents_have_an_index),
-        cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_plain_text_is_cut_after_a_line),    cmocka_unit_test(cuts_without_lines_spare_characters),
+        cmocka_unit_test(records_have_masks_lines_and_ranges), cmocka_unit_test(any_pool_gives_the_same_root),
+        cmocka_unit_test(the_root_knows_no_directory),         cmocka_unit_test(packed_lines_are_those_of_the_file),
+        cmocka_unit_test(large_vocabularies_take_four_bytes),  cmocka_unit_test(bad_input_is_named),
+        cmocka_unit_test(a_flipped_bit_is_found_and_named),    cmocka_unit_test(parts_that_do_not_fit_are_found),
+        cmocka_unit_test(long_documents_have_an_index),        cmocka_unit_test(every_fault_is_reported),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
