@@ -1,5 +1,6 @@
 #!/bin/sh
 # Generation beside the memory's speed, the prompt beside training's forward pass:  bench/decode.sh [threads [gpt2|llama ...]]
+# With PEERS=PYTHON (one that has llama-cpp-python, gguf, numpy) llama.cpp reads and draws as many tokens with the same llama.
 set -e
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
@@ -8,4 +9,13 @@ threads=${1:-$(nproc)}
 make -s BUILD="$BUILD" all
 mkdir -p "$BUILD/bench"
 ${CC:-cc} -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Iinclude -Isrc -o "$BUILD/bench/decode" bench/decode_bench.c "$BUILD/liblockstep.a" -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
-for family in ${*:-gpt2 llama}; do "$BUILD/bench/decode" "$threads" "$family"; done
+for family in ${*:-gpt2 llama}; do
+    "$BUILD/bench/decode" "$threads" "$family"
+    [ "$family" = llama ] && [ -n "$PEERS" ] || continue
+    "$PEERS" bench/peer_llama.py "$threads" 200 512 2>/dev/null | awk '
+        { n = 0; for (i = 2; i <= NF; i++) t[++n] = $i
+          for (i = 2; i <= n; i++) { x = t[i]; for (j = i; j > 1 && t[j - 1] > x; j--) t[j] = t[j - 1]; t[j] = x }
+          m = t[int(n / 2) + 1] }
+        $1 == "decode" { printf "llama.cpp decode   %7.2f ms a token, %6.1f tokens/s  %6.2f GB/s of weights\n", m * 1e3, 1 / m, 0.4567 / m }
+        $1 == "prefill" { printf "llama.cpp prefill  %7.1f tokens/s\n", 512 / m }'
+done

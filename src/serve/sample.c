@@ -3,6 +3,7 @@
 #include "lockstep/generate.h"
 
 #include "lockstep/random.h"
+#include <math.h>
 #include <string.h>
 
 #define BUCKETS_MOST ((uint32_t)1 << 15)
@@ -69,9 +70,10 @@ struct ranks {
     uint64_t *words;  /* (tokens) by bucket, those below `ordered` by rank */
     float *x, *e;     /* (tokens) by id: scaled logits, their exponentials */
     float *ranked;    /* (tokens) exponentials by rank: x's place, which is not needed any more */
-    uint32_t *bucket; /* (tokens) by id */
+    uint32_t *ids;    /* (tokens) those that may be drawn */
+    uint32_t *bucket; /* (tokens) theirs */
     uint32_t *ends;   /* (buckets) where a bucket ends in words */
-    uint32_t tokens, ordered, next_bucket;
+    uint32_t tokens, listed, ordered, next_bucket;
 };
 
 static uint32_t buckets_for(uint32_t tokens) {
@@ -81,7 +83,7 @@ static uint32_t buckets_for(uint32_t tokens) {
 }
 
 size_t lk_sample_bytes(uint32_t tokens) {
-    return (size_t)tokens * (sizeof(uint64_t) + 2 * sizeof(float) + sizeof(uint32_t)) +
+    return (size_t)tokens * (sizeof(uint64_t) + 2 * sizeof(float) + 2 * sizeof(uint32_t)) +
            ((size_t)buckets_for(tokens) + 1) * sizeof(uint32_t);
 }
 
@@ -89,7 +91,8 @@ static struct ranks cut_workspace(void *workspace, uint32_t tokens) {
     struct ranks r = {.words = workspace, .tokens = tokens};
     r.x = r.ranked = (float *)(r.words + tokens);
     r.e = r.x + tokens;
-    r.bucket = (uint32_t *)(r.e + tokens);
+    r.ids = (uint32_t *)(r.e + tokens);
+    r.bucket = r.ids + tokens;
     r.ends = r.bucket + tokens;
     return r;
 }
@@ -110,23 +113,39 @@ static bool scale_logits(const float *logits, float t, struct ranks *r, float *f
     return numbers && most - most == 0;
 }
 
-/* A counting sort. What lies further down than exp goes shares the last bucket. first - x and its product with a constant
- * never ascend with x, rounded or not, so no id is in a later bucket than one of a lower rank. */
-static void fill_buckets(struct ranks *r, float first, float last) {
-    uint32_t buckets = buckets_for(r->tokens);
-    float range = first - last < 64 ? first - last : 64, scale = range > 1e-30f ? (float)(buckets - 1) / range : 0;
+/* With top-p of all ids those that have together less than half of what top-p leaves out are never asked for: how far down
+ * the others begin. The margin is larger than the roundings of exp, log and the sums. */
+static float deepest(const struct lk_sampling *s, uint32_t tokens, double all) {
+    if (s->top_p > 1 - 1e-6) return INFINITY;
+    return 0.1f - lk_log((float)(all * (1 - s->top_p) / (2.0 * tokens)));
+}
+
+/* A counting sort of the ids that lie no further down than that. What lies further down than exp goes shares the last
+ * bucket. first - x and its product with a constant never ascend with x, rounded or not, so no id is in a later bucket than
+ * one of a lower rank. */
+static void fill_buckets(struct ranks *r, float first, float last, float down_to) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->tokens; i++)
+        if (first - r->x[i] <= down_to) r->ids[n++] = i;
+    uint32_t buckets = buckets_for(n);
+    float range = first - last;
+    if (range > 64) range = 64;
+    if (range > down_to) range = down_to;
+    float scale = range > 1e-30f ? (float)(buckets - 1) / range : 0;
     memset(r->ends, 0, ((size_t)buckets + 1) * sizeof *r->ends);
-    for (uint32_t i = 0; i < r->tokens; i++) {
-        float down = first - r->x[i];
+    for (uint32_t i = 0; i < n; i++) {
+        float down = first - r->x[r->ids[i]];
         r->bucket[i] = down < range ? (uint32_t)(down * scale) : buckets - 1;
         r->ends[r->bucket[i] + 1]++;
     }
     for (uint32_t b = 1; b <= buckets; b++) r->ends[b] += r->ends[b - 1];
-    for (uint32_t i = 0; i < r->tokens; i++) r->words[r->ends[r->bucket[i]]++] = pack(r->x[i], i);
+    for (uint32_t i = 0; i < n; i++) r->words[r->ends[r->bucket[i]]++] = pack(r->x[r->ids[i]], r->ids[i]);
+    r->listed = n;
 }
 
 /* The exponential at a rank; ranks are asked for in order. */
 static float next_rank(struct ranks *r, uint32_t rank) {
+    LK_ASSERT(rank < r->listed);
     while (rank >= r->ordered) {
         uint32_t end = r->ends[r->next_bucket++];
         order(r->words + r->ordered, end - r->ordered);
@@ -135,15 +154,13 @@ static float next_rank(struct ranks *r, uint32_t rank) {
     return r->ranked[rank] = r->e[packed_id(r->words[rank])];
 }
 
-/* How many ranks may be drawn, and their sum; *known: how many exponentials are in r->ranked. */
-static uint32_t keep(struct ranks *r, const struct lk_sampling *s, double *sum, uint32_t *known) {
+/* How many ranks may be drawn, and their sum; `all` is that of all ids. *known: how many exponentials are in r->ranked. */
+static uint32_t keep(struct ranks *r, const struct lk_sampling *s, double all, double *sum, uint32_t *known) {
     uint32_t kept = s->top_k && s->top_k < r->tokens ? s->top_k : r->tokens, prefix = 0;
-    double all = 0, running = 0;
+    double running = 0;
     *known = 0;
-    if (kept == r->tokens)
-        for (uint32_t i = 0; i < kept; i++) all += r->e[i];
-    else
-        for (; *known < kept; ++*known) all += next_rank(r, *known);
+    if (kept < r->tokens)
+        for (all = 0; *known < kept; ++*known) all += next_rank(r, *known);
     *sum = all;
     if (s->top_p >= 1) return kept;
     do {
@@ -163,10 +180,11 @@ uint32_t lk_sample_token(struct lk_math *math, const float *logits, uint32_t tok
     struct ranks r = cut_workspace(workspace, tokens);
     if (!scale_logits(logits, t, &r, &first, &last)) return greatest(logits, tokens);
     lk_softmax_exp_n(math, tokens, r.x, first, r.e);
-    fill_buckets(&r, first, last);
     uint32_t known, rank = 0, kept;
-    double sum, running = 0, u = uniform(s->seed, position);
-    kept = keep(&r, s, &sum, &known);
+    double all = 0, sum, running = 0, u = uniform(s->seed, position);
+    for (uint32_t i = 0; i < tokens; i++) all += r.e[i];
+    fill_buckets(&r, first, last, s->top_k && s->top_k < tokens ? INFINITY : deepest(s, tokens, all));
+    kept = keep(&r, s, all, &sum, &known);
     do {
         running += rank < known ? r.ranked[rank] : next_rank(&r, rank);
         rank++;

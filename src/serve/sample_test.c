@@ -117,9 +117,9 @@ static void draws_are_those_of_a_plain_sort(void **state) {
 
 static void greedy_ties_go_to_the_lowest_id(void **state) {
     (void)state;
-    assert_true(lk_sample_bytes(6) <= 64 * sizeof(uint64_t));
+    assert_true(lk_sample_bytes(6) <= 96 * sizeof(uint64_t));
     const float x[] = {-1, 3, 2, 3, -5, 3}, zeros[] = {-0.0f, 0.0f, -0.0f};
-    uint64_t workspace[64];
+    uint64_t workspace[96];
     struct lk_sampling s = {.top_p = 1};
     assert_int_equal(lk_sample_token(math.math, x, 6, &s, 0, workspace), 1);
     assert_int_equal(lk_sample_token(math.math, zeros, 3, &s, 0, workspace), 0);
@@ -143,7 +143,7 @@ static void frequencies_follow_the_logits(void **state) {
     (void)state;
     const float x[] = {0, 1, 2, -1};
     const double share[] = {0.08714432, 0.23688282, 0.64391426, 0.03205860};
-    uint64_t workspace[64];
+    uint64_t workspace[96];
     uint32_t count[4] = {0}, same = 0;
     struct lk_sampling s = {.temperature = 1, .top_p = 1, .seed = 5}, other = {.temperature = 1, .top_p = 1, .seed = 6};
     for (uint32_t p = 0; p < 20000; p++) {
