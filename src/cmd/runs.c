@@ -48,8 +48,12 @@ static void number(const json_t *record, const char *key, char *out, size_t size
 static int list_one(void *arg, const char *name, json_t *record) {
     json_t *all = arg;
     char train[32], eval[32];
-    readable(record);
-    if (all) return json_array_append(all, record);
+    if (all) {
+        readable(record);
+        return json_array_append(all, record);
+    }
+    show_float(record, "train_loss");
+    show_float(record, "eval_loss");
     number(record, "train_loss", train, sizeof train);
     number(record, "eval_loss", eval, sizeof eval);
     printf("%-24s %-9s %8lld/%-8lld %10s %10s  %.16s\n", name, text(record, "state"),
