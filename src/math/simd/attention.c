@@ -5,12 +5,12 @@
  *   m, E = sexp(S' - m), l, r = 1 / l        queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows
  *   O (queries x d) = E V                    E' lies as the micro-kernel's A already; segments of 512 absolute positions
  *
- * Scratch: V of one head and one tile's scores: linear in the context. */
+ * Scratch: K and V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
 #define QUERIES MICRO_COLUMNS
 #define VECTORS MICRO_VECTORS
-#define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies V, whose rows would fall on K's in the caches, once */
+#define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies K and V once */
 
 struct work {
     const struct lk_attention *a;
@@ -18,8 +18,7 @@ struct work {
     size_t d, low, keys; /* keys [low, low + keys) */
     const float *q;
     const uint32_t *start; /* of query 0, or NULL */
-    const float *k;        /* of key low, where it lies */
-    struct rows v;         /* from key low */
+    struct rows k, v;      /* from key low */
     float *s, *qp, *o, *lanes, *m, *r;
     float *m_out, *r_out, *o_out; /* of query 0 */
 };
@@ -98,7 +97,7 @@ static void scores(const struct work *w, const struct tile *t) {
     size_t end = t->first + t->n - w->low;
     for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS) {
         size_t rows = smaller(MICRO_ROWS, end - j), from = larger(w->low + j, t->low);
-        dot_product(rows, t->ld, w->d, w->k + j * w->a->ldk, w->a->ldk, w->qp, w->s + j * t->ld, t->ld);
+        dot_product(rows, t->ld, w->d, w->k.x + j * w->k.ld, w->k.ld, w->qp, w->s + j * t->ld, t->ld);
         UNROLL
         for (int v = 0; v < VECTORS; v++)
             if (v < (int)t->vectors) see(w, t, &mx, v, from, w->low + j + rows);
@@ -112,17 +111,29 @@ static void scores(const struct work *w, const struct tile *t) {
     if (again) maxima_exact(w, t);
 }
 
+/* E in place of S' for two keys that all queries see, added to their lanes. */
+LK_INLINE void weigh_two(const struct work *w, size_t j, const vf m[VECTORS]) {
+    vf e[2 * VECTORS];
+    float *s = w->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
+    UNROLL
+    for (int v = 0; v < 2 * VECTORS; v++) e[v] = v_sub(v_load(s + v * VL), m[v % VECTORS]);
+    lk__vsexps(e, 2 * VECTORS);
+    UNROLL
+    for (int v = 0; v < 2 * VECTORS; v++)
+        v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
+}
+
 /* E in place of S', and r. */
 static void weights(const struct work *w, const struct tile *t) {
     memset(w->lanes, 0, 64 * t->ld * sizeof *w->lanes);
     vf m[VECTORS];
     for (size_t v = 0; v < t->vectors; v++) m[v] = v_load(w->m + v * VL);
-    for (size_t j = t->low; j < t->first + t->n; j++) {
+    for (size_t j = t->low, end = t->first + t->n; j < end; j++) {
+        while (t->ld == QUERIES && j % 2 == 0 && all_see(t, j) && all_see(t, j + 1)) weigh_two(w, j, m), j += 2;
+        if (j >= end) break;
         float *s = w->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
-        bool all = all_see(t, j);
         for (size_t v = 0; v < t->vectors; v++) {
-            vf e = lk__vsexp(v_sub(v_load(s + v * VL), m[v]));
-            if (!all) e = v_select(hidden(t, v, j), v_zero(), e);
+            vf e = v_select(hidden(t, v, j), v_zero(), lk__vsexp(v_sub(v_load(s + v * VL), m[v])));
             v_store(s + v * VL, e);
             v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
         }
@@ -168,17 +179,15 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.keys = a->first + i1 - w.low;
 
     float *from = scratch;
-    float *copy = take(&from, w.keys * round_up(d, VL));
-    w.v = (struct rows){copy, round_up(d, VL)};
+    float *k_copy = take(&from, w.keys * round_up(d, VL)), *v_copy = take(&from, w.keys * round_up(d, VL));
     w.s = take(&from, w.keys * QUERIES), w.qp = take(&from, d * QUERIES + ATTENTION_SLACK);
     w.o = take(&from, QUERIES * round_up(d, VL)), w.lanes = take(&from, 64 * QUERIES);
     w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
-    w.k = a->k + row * a->ldk + kv;
-    if (i1 - i0 <= QUERIES) /* not worth a copy */
-        w.v = take_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, copy);
-    else
-        copy_rows(w.keys, d, a->v + row * a->ldv + kv, a->ldv, copy, round_up(d, VL));
+    const float *k = a->k + row * a->ldk + kv, *v = a->v + row * a->ldv + kv;
+    /* Rows far apart fall on each other in the caches; a copy pays from several tiles on. */
+    w.k = i1 - i0 > QUERIES ? copied_rows(w.keys, d, k, a->ldk, k_copy) : take_rows(w.keys, d, k, a->ldk, k_copy);
+    w.v = i1 - i0 > QUERIES ? copied_rows(w.keys, d, v, a->ldv, v_copy) : take_rows(w.keys, d, v, a->ldv, v_copy);
     for (w.i = i0; w.i < i1; w.i += QUERIES) {
         struct tile t;
         tile_begin(&w, smaller(QUERIES, i1 - w.i), &t);

@@ -25,16 +25,19 @@ LK_INLINE float *take(float **scratch, size_t floats) {
     return p;
 }
 
-/* A head's rows as B of a product: where they lie, or, if they are not whole vectors or fall into few sets of the caches, a
- * copy. */
+/* A head's rows in whole vectors, as operands of products. */
 struct rows {
     const float *x;
     size_t ld;
 };
-LK_INLINE struct rows take_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
-    if (d % VL == 0 && ldx % 1024 != 0) return (struct rows){x, ldx};
+LK_INLINE struct rows copied_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
     copy_rows(rows, d, x, ldx, copy, round_up(d, VL));
     return (struct rows){copy, round_up(d, VL)};
+}
+/* Where they lie, unless they are not whole vectors or fall into few sets of the caches. */
+LK_INLINE struct rows take_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
+    if (d % VL == 0 && ldx % 1024 != 0) return (struct rows){x, ldx};
+    return copied_rows(rows, d, x, ldx, copy);
 }
 
 /* t (rows, columns) with A(i, k) at a[i * a_row + k * a_col], and k rows of B from row `first`. */
