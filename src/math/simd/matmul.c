@@ -47,7 +47,7 @@ static void take_a(struct tile *t, const struct batch *batch) {
         struct operand a = operand_a(s->part, t->turned);
         a.x += t->i0 * a.step + s->k0 * a.k;
         t->a[q] = a;
-        if (a.k == 1 || !collides(a) || rows > ROWS_ACROSS) continue;
+        if (a.k == 1 || (MICRO_ROWS > 8 && !collides(a)) || rows > ROWS_ACROSS) continue;
         t->a[q] = (struct operand){t->copied_a + s->at * LD_A, 1, LD_A};
         copy_rows(s->k, rows, a.x, a.k, t->copied_a + s->at * LD_A, LD_A);
     }

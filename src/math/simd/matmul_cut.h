@@ -6,7 +6,7 @@
 #define LOCKSTEP_MATH_SIMD_MATMUL_CUT_H
 #include "math/simd/matmul_steps.h"
 
-#define CHUNK         64   /* columns of B in work at once */
+#define CHUNK         (64 / MICRO_COLUMNS * MICRO_COLUMNS) /* columns of B in work at once */
 #define ROWS_MOST     1176 /* of a tile: its A, 512 of k, stays in the caches while the columns go by */
 #define ROWS_ACROSS   294  /* the same where A lies across k: in L2 */
 #define COLUMNS_MOST  768  /* of a tile: its B comes from the caches again for each panel of rows */
