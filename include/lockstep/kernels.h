@@ -56,6 +56,7 @@ void lk_matmul(struct lk_math *, const struct lk_mm *);
 #define LK_PANEL_ROWS 4
 /* False where no kernel is there for them (ref): use lk_matmul. */
 bool lk_panels_usable(const struct lk_math *);
+/* Fills panels (n * k floats) from w (n, k); both are the caller's. Asserts lk_panels_usable. */
 void lk_panels_fill(struct lk_math *, size_t n, size_t k, const float *w, float *panels);
 /* For each product, which share x: y (rows, n) = x (rows, k) W' + bias (n, or NULL), then residual (rows, n, or NULL) +
  * that. rows <= LK_PANEL_ROWS. One call for several products keeps threads busy across them. */
@@ -80,7 +81,8 @@ void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const
 
 /* Embedding gradients: list i of `lists` goes from row first[i] of x (rows, n) to row next[that] and so on, ascending, to
  * UINT32_MAX; its chains, one for each sequence (of `positions` rows) and segment, are added to row target[i] of sums
- * (.., n), or to +0 where begins[i]. No target occurs twice, no list is empty. */
+ * (.., n), or to +0 where begins[i]. No target occurs twice, no list is empty. next has an entry for each row of x; first,
+ * target and begins have `lists`. */
 void lk_row_chains(struct lk_math *, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
                    const uint32_t *next, const uint32_t *target, const bool *begins, float *sums);
 

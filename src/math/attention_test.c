@@ -1,5 +1,6 @@
 /* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
 #include "lockstep/kernels.h"
+#include "math/kernel_table.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -160,6 +161,41 @@ static void check(struct attention_case *c, bool with_backward, int most) {
     free(o), free(m), free(r), free(dqkv);
 }
 
+/* No kernel writes past what lk_attention_scratch_bytes says, neither where there is a backward pass nor where there is
+ * none. */
+static void scratch_is_enough(void **unused) {
+    (void)unused;
+    static const uint32_t shapes[][2] = {{1, 1},     {40, 7},    {31, 64},   {513, 64},
+                                         {700, 128}, {1200, 64}, {300, 200}, {530, 80}};
+    enum { GUARD = 1 << 16 };
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int trained = 0; trained < 2; trained++) {
+            uint32_t n = shapes[s][0], d = shapes[s][1];
+            struct attention_case c;
+            make(&c, 1, n, 1, 1, d, s & 1, 1, false);
+            size_t bytes = lk_attention_scratch_bytes(n, d, trained);
+            void *scratch;
+            assert_int_equal(posix_memalign(&scratch, 64, bytes + GUARD), 0);
+            for (int i = 0; i < math_count; i++) {
+                const struct lk__kernels *k = &maths[i].math->k;
+                if (maths[i].threads > 1) continue;
+                memset((char *)scratch + bytes, 0xa5, GUARD);
+                for (uint32_t from = 0; from < n; from += k->attention_query_tile) {
+                    uint32_t left = n - from, queries = left < k->attention_query_tile ? left : k->attention_query_tile;
+                    k->attention_forward(&c.a, 0, 0, from, from + queries, scratch);
+                }
+                if (trained)
+                    k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + d, c.dqkv + 2 * d, 0, 0, scratch);
+                for (size_t g = 0; g < GUARD; g++)
+                    if (((unsigned char *)scratch)[bytes + g] != 0xa5)
+                        fail_msg("%s: %u positions, d %u, trained %d: scratch is %zu bytes short", maths[i].isa, n, d,
+                                 trained, g + 1);
+            }
+            free(scratch);
+            drop(&c);
+        }
+}
+
 static void random_shapes(void **unused) {
     (void)unused;
     static const uint32_t sizes[] = {1, 7, 12, 16, 20, 33, 40, 64, 80};
@@ -277,8 +313,9 @@ static void negative_control(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_shapes),  cmocka_unit_test(long_contexts), cmocka_unit_test(wide_heads),
-        cmocka_unit_test(special_values), cmocka_unit_test(chunks),        cmocka_unit_test(negative_control),
+        cmocka_unit_test(scratch_is_enough), cmocka_unit_test(random_shapes),  cmocka_unit_test(long_contexts),
+        cmocka_unit_test(wide_heads),        cmocka_unit_test(special_values), cmocka_unit_test(chunks),
+        cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("attention", tests, open_all, close_all);
 }

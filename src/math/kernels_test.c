@@ -222,6 +222,25 @@ static void column_sums_are_equal(void **unused) {
             }
 }
 
+/* Rows of lists over sequences of CHAIN_POSITIONS: v & 1 begins; step v / 2 rows apart, so that lists end in one segment,
+ * leap over one, or have a single row. */
+#define CHAIN_POSITIONS 1100u
+#define CHAIN_ROWS      (2 * CHAIN_POSITIONS)
+static void run_chains(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+    static const uint32_t steps[] = {1, 3, 97, 511, 512, 513, 1100, 5000};
+    static uint32_t next[CHAIN_ROWS];
+    uint32_t step = steps[v / 2], first = step < 600 ? 509 : 3;
+    for (uint32_t i = 0; i < CHAIN_ROWS; i++) next[i] = i + step < CHAIN_ROWS ? i + step : UINT32_MAX;
+    k->row_chains(n, a->x[0], n + 1, first, next, CHAIN_POSITIONS, v & 1, a->x[1]);
+}
+static void row_chains_are_equal(void **unused) {
+    (void)unused;
+    for (size_t n = 1; n <= 140; n += n < 20 ? 1 : 17)
+        for (enum values kind = 0; kind < VALUES; kind++)
+            for (int v = 0; v < 16; v += 1 + (n > 4 && n % 2))
+                compare("row chains", run_chains, 2, (size_t[]){CHAIN_ROWS * (n + 1), n}, n, v, kind);
+}
+
 /* --- The two builds of the reference ---------------------------------------------------------------------------------- */
 static void run_product(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
     (void)v;
@@ -257,6 +276,7 @@ int main(void) {
         cmocka_unit_test(elements_are_equal),
         cmocka_unit_test(rows_are_equal),
         cmocka_unit_test(column_sums_are_equal),
+        cmocka_unit_test(row_chains_are_equal),
         cmocka_unit_test(reference_is_equal_with_our_fma),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

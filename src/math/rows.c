@@ -347,7 +347,7 @@ static void chains_tile(void *arg, size_t tile, int thread) {
 }
 void lk_row_chains(struct lk_math *m, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
                    const uint32_t *next, const uint32_t *target, const bool *begins, float *sums) {
-    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(lists * n) * sizeof(float));
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(lists * n) * sizeof(float)); /* at least: rows that repeat are read too */
     struct chains c = {&m->k, n, lists, 16, x, positions, first, next, target, begins, sums};
     lk_pool_run(m->pool, tiles_of(lists, c.tile), chains_tile, &c);
 }

@@ -14,8 +14,8 @@ static inline size_t attention_padded(size_t head_dim) {
 
 static inline size_t attention_forward_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim);
-    return positions * (d + ATTENTION_QUERIES)    /* V, scores */
-           + (2 * d + 64 + 8) * ATTENTION_QUERIES /* q, o, lanes, m and r */
+    return positions * (2 * d + ATTENTION_QUERIES) /* K, V, scores */
+           + (2 * d + 64 + 8) * ATTENTION_QUERIES  /* q, o, lanes, m and r */
            + 16 * ATTENTION_SLACK;
 }
 

@@ -89,18 +89,12 @@ LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, siz
 }
 
 /* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors (absent rows as
- * zeros), so what comes after a row in `to` must be written later. to needs VL - 1 floats of slack at its end. ahead: rows
+ * zeros). ahead: rows
  * of the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
 LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
                                  const float *ahead) {
-    if (rows == VL) pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
-#if defined(LK_ISA_avx512)
-    else if (rows == 14) /* MICRO_ROWS */
-        pack_along_fixed(k, 14, x, ldx, to, ldto, ahead);
-#elif defined(LK_ISA_avx2)
-    else if (rows == 6)
-        pack_along_fixed(k, 6, x, ldx, to, ldto, ahead);
-#endif
+    if (rows == VL)
+        pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
     else /* an edge: the rows come one by one */
         for (size_t e = 0; e < k; e++) {
             float r[VL] = {0};
