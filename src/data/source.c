@@ -1,6 +1,7 @@
 #include "data/source.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -91,6 +92,7 @@ static void unpacker_release(struct unpacker *u) {
  */
 static int pull_gzip(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out,
                      size_t room, size_t *made, struct lk_err *err) {
+    if (room > UINT_MAX) room = UINT_MAX; /* zlib counts in unsigned */
     u->gzip.next_in = (unsigned char *)(uintptr_t)data + *pos;
     u->gzip.avail_in = (unsigned)(size - *pos);
     u->gzip.next_out = out;

@@ -1,5 +1,6 @@
-/* Input files as one piece of memory each: plain files are mapped; .gz, .zst, pipes and standard input are first written,
- * uncompressed, to a nameless file in the store's directory. */
+/* Input files. As one piece of memory: plain files are mapped; .gz, .zst, pipes and standard input are first written,
+ * uncompressed, to a nameless file in the store's directory. Or, packed ones, as a stream: a dataset takes .jsonl.gz and
+ * .jsonl.zst so, without a copy on the disk. */
 #ifndef LOCKSTEP_DATA_SOURCE_H
 #define LOCKSTEP_DATA_SOURCE_H
 #include "lockstep/file.h"
