@@ -18,7 +18,8 @@ struct piece {
 struct worker {
     struct lk__encoder *encoder; /* NULL until the thread has a piece */
     struct lk_tokens *tokens;    /* of this round; the encoder's */
-    struct lk_err err;
+    size_t failed;               /* 1 + the first of its pieces that failed; 0: none did */
+    struct lk_err err;           /* that piece's */
 };
 struct round {
     const struct lk_tokenizer *t;
@@ -27,21 +28,30 @@ struct round {
     size_t count;
 };
 
+static void piece_failed(struct worker *w, size_t tile, const struct lk_err *err) {
+    if (w->failed && w->failed <= tile) return;
+    w->failed = tile + 1;
+    w->err = *err;
+}
+
 static void encode_piece(void *arg, size_t tile, int thread) {
     struct round *r = arg;
     struct piece *p = &r->pieces[tile];
     struct worker *w = &r->workers[thread];
+    struct lk_err err;
     p->thread = thread;
     if (!w->encoder) {
         w->encoder = lk__encoder_take(r->t);
         if (!w->encoder) {
-            p->code = lk_fail(&w->err, LK_ENOMEM, "encoding %zu bytes: out of memory", p->size);
+            p->code = lk_fail(&err, LK_ENOMEM, "encoding %zu bytes: out of memory", p->size);
+            piece_failed(w, tile, &err);
             return;
         }
         w->tokens = lk__encoder_tokens(w->encoder);
     }
     p->begin = w->tokens->count;
-    p->code = lk__encoder_run(w->encoder, p->text, p->size, w->tokens, &w->err);
+    p->code = lk__encoder_run(w->encoder, p->text, p->size, w->tokens, &err);
+    if (p->code) piece_failed(w, tile, &err);
     p->count = w->tokens->count - p->begin;
 }
 

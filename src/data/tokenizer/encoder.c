@@ -8,8 +8,8 @@
 /* A cache of words of up to 15 bytes: a hash table whose buckets of two slots are one line of memory, a full bucket's words
  * going on in the next one; README.md, "The cache". */
 #define CACHED_BYTES LK__KEY_BYTES
-#define CACHED_IDS   4 /* more stand in `more` */
-#define CACHE_LEAST  ((size_t)1 << 10)
+#define CACHED_IDS   4                 /* more stand in `more` */
+#define CACHE_LEAST  ((size_t)1 << 12) /* with room for a batch, also in `more` */
 #define CACHE_MOST   ((size_t)1 << 20)
 #define MORE_SHARE   16 /* slots to one entry of `more` */
 struct cached {
@@ -69,31 +69,32 @@ static bool cache_is_full(const struct lk__encoder *e) {
     return e->used + BATCH > e->slots / 2 || e->more_used + BATCH > e->slots / MORE_SHARE;
 }
 
-/* Room for a batch: twice the slots, or, at their greatest number, an empty cache. */
+/* Room for a batch: four times the slots, or, at their greatest number, an empty cache. LK_ENOMEM: it is as it was. */
 static int cache_room(struct lk__encoder *e) {
-    struct lk__encoder old = *e;
-    size_t slots = e->slots ? e->slots * 4 : CACHE_LEAST;
-    e->used = 0;
+    struct cached *old = e->cache;
+    size_t old_slots = e->slots, slots = e->slots ? e->slots * 4 : CACHE_LEAST;
     if (slots > CACHE_MOST) {
-        e->more_used = 0;
+        e->used = e->more_used = 0;
         memset(e->cache, 0, e->slots * sizeof *e->cache);
         return 0;
     }
-    e->cache = lk_calloc(slots, sizeof *e->cache);
-    e->more = lk_realloc(e->more, slots / MORE_SHARE * sizeof *e->more);
-    if (!e->cache || !e->more) {
-        lk_free(e->cache);
-        e->cache = old.cache;
-        e->more = e->more ? e->more : old.more;
+    struct cached *cache = lk_calloc(slots, sizeof *cache);
+    if (!cache) return LK_ENOMEM;
+    void *more = lk_realloc(e->more, slots / MORE_SHARE * sizeof *e->more);
+    if (!more) {
+        lk_free(cache);
         return LK_ENOMEM;
     }
+    e->cache = cache;
+    e->more = more;
     e->slots = slots;
+    e->used = 0;
     e->shift = 65 - (unsigned)__builtin_ctzll(slots);
-    for (size_t i = 0; i < old.slots; i++) {
-        const struct cached *c = &old.cache[i];
+    for (size_t i = 0; i < old_slots; i++) {
+        const struct cached *c = &old[i];
         if (c->high) cache_put(e, bucket_of(e, c->low, key_of(c->high)), c);
     }
-    lk_free(old.cache);
+    lk_free(old);
     return 0;
 }
 
@@ -195,16 +196,6 @@ static inline void find_keys(const struct lk__encoder *e, const uint8_t *text, s
     }
 }
 
-static uint64_t long_hash(const uint8_t *p, size_t size) {
-    uint64_t h = size, x;
-    for (const uint8_t *end = p + size; p<end; p = end - p> 8 && end - p < 16 ? end - 8 : p + 8) {
-        memcpy(&x, p, 8);
-        h = (h ^ x) * 0xD6E8FEB86659FD93u;
-        h ^= h >> 32;
-    }
-    return h;
-}
-
 static int keep_long(struct kept_long *k, uint64_t hash, const uint8_t *word, size_t size, const uint32_t *ids,
                      size_t count) {
     uint32_t *fresh = lk_alloc(count * sizeof *ids + size);
@@ -224,7 +215,7 @@ static int encode_long(struct lk__encoder *e, const uint8_t *word, size_t size, 
     int64_t n = lk__tokens_reserve(out, size + BATCH_ROOM);
     uint32_t *ids = out->ids + out->count;
     bool keep = size <= LONG_BYTES;
-    uint64_t hash = keep ? long_hash(word, size) : 0;
+    uint64_t hash = keep ? lk__word_hash(word, size) : 0;
     struct kept_long *k = &e->longs[hash % LONG_SLOTS];
     if (!n && keep && k->ids && k->hash == hash && k->size == size && !memcmp(k->ids + k->count, word, size)) {
         memcpy(ids, k->ids, k->count * sizeof *ids);

@@ -89,7 +89,8 @@ struct lk__kept {
 struct lk_tokens *lk__encoder_tokens(struct lk__encoder *);
 struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
 void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
-/* Appends the ids of a text, taken alone. */
+/* Appends the ids of a text, taken alone. On an error out holds what it held and, behind that, ids of a part of the text:
+ * who goes on with it sets its count back. */
 int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *);
 
 int lk__tokens_reserve(struct lk_tokens *, size_t extra); /* 0 or LK_ENOMEM */

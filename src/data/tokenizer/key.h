@@ -33,4 +33,21 @@ static inline uint64_t lk__key_hash(uint64_t low, uint64_t high) {
     return low * 0x9E3779B97F4A7C15u + high * 0xD6E8FEB86659FD93u; /* the upper bits are good */
 }
 
+/* Of a word of any size; all bits are good. */
+static inline uint64_t lk__word_hash(const uint8_t *p, size_t size) {
+    uint64_t h = size * 0x9E3779B97F4A7C15u, x = 0;
+    const uint8_t *end = p + size;
+    for (; end - p > 8; p += 8) {
+        memcpy(&x, p, 8);
+        h = (h ^ x) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    if (size >= 8)
+        memcpy(&x, end - 8, 8); /* some bytes twice */
+    else
+        memcpy(&x, p, size);
+    h = (h ^ x) * 0xD6E8FEB86659FD93u;
+    return h ^ h >> 32;
+}
+
 #endif

@@ -1,6 +1,9 @@
 #include "data/test_help.h"
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/pretoken.h"
+#include <malloc.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 static struct lk_tokenizer *golden;
 
@@ -286,8 +289,86 @@ static void encoding_survives_failing_allocations(void **state) {
     lk_free(text);
 }
 
+/* Words " aaa" to " zzz": no cache has room for all at first, and none has more than four ids. */
+static void a_cache_that_cannot_grow_is_kept(void **state) {
+    (void)state;
+    static uint8_t text[26 * 26 * 26 * 4];
+    size_t size = 0, part = 100 * 4;
+    for (int i = 0; i < 26 * 26 * 26; i++) {
+        const uint8_t word[4] = {' ', (uint8_t)('a' + i / 676), (uint8_t)('a' + i / 26 % 26), (uint8_t)('a' + i % 26)};
+        memcpy(text + size, word, 4);
+        size += 4;
+    }
+    struct lk_tokens want = encode_plainly(text, size), have = {0};
+    for (uint64_t nth = 1; nth <= 2; nth++) { /* the slots, or the long lists */
+        struct lk__encoder *e = lk__encoder_create(golden);
+        size_t failed = 0;
+        OK(lk__tokens_reserve(&have, size * 2));
+        for (size_t at = 0; at + part <= size; at += part) {
+            have.count = 0;
+            lk_alloc_fail_at(at ? nth : 1);
+            int code = lk__encoder_run(e, text + at, part, &have, &err);
+            lk_alloc_fail_at(0);
+            if (!at) OK(code); /* a new cache takes a batch */
+            if (code) assert_int_equal(code, LK_ENOMEM);
+            failed += code != 0;
+        }
+        assert_true(failed > 100);
+        have.count = 0;
+        OK(lk__encoder_run(e, text, size, &have, &err));
+        assert_ids(&have, want.ids, want.count);
+        lk__encoder_free(e);
+    }
+    lk_tokens_release(&want);
+    lk_tokens_release(&have);
+}
+
+/* Pieces of one word each that have no memory: the message is that of the first, not of the last its thread had. */
+static int first_failure_is_told(void) {
+    enum { PIECES = 16, SIZE = 2000000 };
+    size_t at = 0;
+    struct lk_pool *pool;
+    struct lk_tokens ids = {0};
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 1 << 16);
+    uint8_t *text = lk_alloc((SIZE + 1000) * PIECES);
+    for (size_t i = 0; i < PIECES; i++) {
+        memset(text + at, 'a', SIZE + i * 10);
+        at += SIZE + i * 10;
+        text[at++] = '\n';
+    }
+    if (lk_pool_open(2, &pool, &err)) return 2;
+    malloc_trim(0);
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long long pages = 0;
+    if (!f || fscanf(f, "%llu", &pages) != 1) return 2;
+    fclose(f);
+    rlim_t most = (rlim_t)(pages * (unsigned long long)sysconf(_SC_PAGESIZE) + ((size_t)1 << 20));
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most})) return 2;
+    for (int i = 0; i < 20; i++) {
+        if (lk_tokenizer_encode(golden, text, at, pool, &ids, &err) != LK_ENOMEM) return 3;
+        if (!strstr(err.message, " 2000000 ") && !strstr(err.message, " 2000001 ")) {
+            fprintf(stderr, "%s\n", err.message);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void the_first_failing_piece_is_told(void **state) {
+    (void)state;
+    if (SLOW_BUILD) skip(); /* sanitizers take address space of their own */
+    pid_t child = fork();
+    if (child == 0) _exit(first_failure_is_told());
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status)) fail_msg("status %#x", status);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_failing_piece_is_told), /* first: little is in malloc's hands */
+        cmocka_unit_test(a_cache_that_cannot_grow_is_kept),
         cmocka_unit_test(ids_are_those_of_the_libraries),
         cmocka_unit_test(all_bytes_come_back),
         cmocka_unit_test(the_cache_changes_nothing),

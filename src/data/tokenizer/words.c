@@ -13,25 +13,12 @@ void lk__words_release(struct lk__words *w) {
     *w = (struct lk__words){0};
 }
 
-static uint64_t hash_bytes(const uint8_t *p, size_t size) {
-    uint64_t h = size * 0x9E3779B97F4A7C15u, x;
-    for (; size >= 8; p += 8, size -= 8) {
-        memcpy(&x, p, 8);
-        h = (h ^ x) * 0xD6E8FEB86659FD93u;
-        h ^= h >> 32;
-    }
-    x = 0;
-    memcpy(&x, p, size);
-    h = (h ^ x) * 0xD6E8FEB86659FD93u;
-    return h ^ h >> 32;
-}
-
 static int grow_slots(struct lk__words *w) {
     size_t slots = w->slot_count ? w->slot_count * 2 : 1024;
     uint64_t *fresh = lk_calloc(slots, sizeof *fresh);
     if (!fresh) return LK_ENOMEM;
     for (size_t i = 0; i < w->count; i++) {
-        uint64_t h = hash_bytes((const uint8_t *)w->bytes.data + w->words[i].offset, w->words[i].size);
+        uint64_t h = lk__word_hash((const uint8_t *)w->bytes.data + w->words[i].offset, w->words[i].size);
         size_t at = h & (slots - 1);
         while (fresh[at]) at = (at + 1) & (slots - 1);
         fresh[at] = (h & ~INDEX_MASK) | (i + 1);
@@ -45,7 +32,7 @@ static int grow_slots(struct lk__words *w) {
 /* Adds to a word's count; its index, or LK_ENOMEM. */
 static int64_t add_word(struct lk__words *w, const uint8_t *word, size_t size, uint64_t count) {
     if (w->count * 2 >= w->slot_count && grow_slots(w)) return LK_ENOMEM;
-    uint64_t h = hash_bytes(word, size);
+    uint64_t h = lk__word_hash(word, size);
     size_t at = h & (w->slot_count - 1);
     for (; w->slots[at]; at = (at + 1) & (w->slot_count - 1)) {
         if ((w->slots[at] ^ h) & ~INDEX_MASK) continue;
