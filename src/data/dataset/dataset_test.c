@@ -321,6 +321,41 @@ static void packed_lines_are_those_of_the_file(void **state) {
     lk_buf_release(&text);
 }
 
+/* [0]: the last number of bytes, [1]: bytes in all, also those of an attempt that was given up. */
+static int add_progress(void *arg, uint64_t done, uint64_t total) {
+    uint64_t *sum = arg;
+    (void)total;
+    sum[1] += done >= sum[0] ? done - sum[0] : done;
+    sum[0] = done;
+    return 0;
+}
+
+static void a_wrong_guess_is_noticed_early(void **state) {
+    (void)state;
+    static const char line[] = "{\"text\": \"the same line, again and again, so that it packs well\"}\n";
+    struct lk_buf text = LK_BUF_INIT;
+    while (text.size < (size_t)8 << 20) OK(lk_buf_append(&text, line, sizeof line - 1));
+    size_t last = (sizeof line - 1) * 2000;
+    char path[128];
+    snprintf(path, sizeof path, "%s", gz_file("early.jsonl.gz", text.data, text.size));
+    gzFile f = gzopen(path, "ab");
+    assert_int_equal(gzwrite(f, text.data, (unsigned)last), (int)last);
+    gzclose(f);
+    uint64_t guess, sum[2] = {0, 0};
+    assert_true(lk__source_guess(path, &guess)); /* gzip's size is the last one's */
+    assert_int_equal(guess, last);
+    struct lk_dataset_source source = {.path = path};
+    struct lk_dataset_options o = {.holdout = 0.1, .tokenizer_name = "T", .progress = add_progress, .progress_arg = sum};
+    struct lk_root root, want;
+    OK(lk_dataset_build(store, &source, 1, &tokenizer, &o, NULL, &root, &err));
+    assert_int_equal(sum[0], text.size + last);
+    assert_in_range(sum[1], sum[0], sum[0] + ((uint64_t)2 << 20));
+    while (text.size < sum[0]) OK(lk_buf_append(&text, line, sizeof line - 1));
+    OK(build(gz_file("early.jsonl.gz", text.data, text.size), 0.1, &want));
+    assert_true(lk_root_equal(&root, &want));
+    lk_buf_release(&text);
+}
+
 static void large_vocabularies_take_four_bytes(void **state) {
     (void)state;
     uint32_t vocab = 70000;
@@ -580,12 +615,19 @@ static void every_fault_is_reported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_plain_text_is_cut_after_a_line),    cmocka_unit_test(cuts_without_lines_spare_characters),
-        cmocka_unit_test(records_have_masks_lines_and_ranges), cmocka_unit_test(any_pool_gives_the_same_root),
-        cmocka_unit_test(the_root_knows_no_directory),         cmocka_unit_test(packed_lines_are_those_of_the_file),
-        cmocka_unit_test(large_vocabularies_take_four_bytes),  cmocka_unit_test(bad_input_is_named),
-        cmocka_unit_test(a_flipped_bit_is_found_and_named),    cmocka_unit_test(parts_that_do_not_fit_are_found),
-        cmocka_unit_test(long_documents_have_an_index),        cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_plain_text_is_cut_after_a_line),
+        cmocka_unit_test(cuts_without_lines_spare_characters),
+        cmocka_unit_test(records_have_masks_lines_and_ranges),
+        cmocka_unit_test(any_pool_gives_the_same_root),
+        cmocka_unit_test(the_root_knows_no_directory),
+        cmocka_unit_test(packed_lines_are_those_of_the_file),
+        cmocka_unit_test(a_wrong_guess_is_noticed_early),
+        cmocka_unit_test(large_vocabularies_take_four_bytes),
+        cmocka_unit_test(bad_input_is_named),
+        cmocka_unit_test(a_flipped_bit_is_found_and_named),
+        cmocka_unit_test(parts_that_do_not_fit_are_found),
+        cmocka_unit_test(long_documents_have_an_index),
+        cmocka_unit_test(every_fault_is_reported),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -185,11 +185,16 @@ static int whole_lines(struct lk__builder *b, size_t *size, struct lk_err *err) 
     }
 }
 
-static int add_stream(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
+/* *wrong: there is more text than was guessed; the rest is not read. */
+static int add_stream(struct lk__builder *b, uint64_t held_out, bool *wrong, struct lk_err *err) {
+    struct lk__input *in = &b->inputs[b->input];
     uint64_t offset = 0;
+    b->text.size = 0;
     int code = lk__stream_fill(b->stream, FILL_FIRST, &b->text, err);
     while (!code && b->text.size) {
         size_t size;
+        *wrong = in->guessed && offset + b->text.size > in->size;
+        if (*wrong) return 0;
         if ((code = whole_lines(b, &size, err))) break;
         b->next.size = 0;
         if (lk_buf_append(&b->next, b->text.data + size, b->text.size - size)) return no_memory(err);
@@ -201,7 +206,7 @@ static int add_stream(struct lk__builder *b, uint64_t held_out, struct lk_err *e
         b->next = used;
         offset += size;
     }
-    b->inputs[b->input].map.size = (size_t)offset;
+    in->map.size = (size_t)offset;
     return code;
 }
 
@@ -232,13 +237,13 @@ int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *w
     if (!code && !b->stream) code = check_size(in, wrong, err);
     if (code || *wrong) return code;
     if (b->stream)
-        code = add_stream(b, held_out, err);
+        code = add_stream(b, held_out, wrong, err);
     else if (lk__source_kind(in->path) == LK__JSONL)
         code = add_lines(b, in->map.data, in->map.size, 0, held_out, err);
     else
         code = add_plain(b, held_out, err);
-    if (!code) code = drain(b, err);
-    if (!code && b->stream) code = check_size(in, wrong, err);
+    if (!code && !*wrong) code = drain(b, err);
+    if (!code && !*wrong && b->stream) code = check_size(in, wrong, err);
     if (code || *wrong) return code;
     in->size = in->map.size;
     lk_hasher_final(b->hasher, &in->root);
