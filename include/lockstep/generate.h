@@ -25,7 +25,10 @@ struct lk_generation {
 struct lk_generate_options {
     struct lk_sampling sampling;
     uint32_t max_tokens;
-    bool panels; /* copy the weights into an order that single tokens are faster with; pays from some 30 tokens on */
+    /* Copies the weights into an order that single tokens are faster with; pays from some 30 tokens on. That is as much
+     * memory again as the weights (layout->floats) until lk_generate returns; not done where it would take more than four
+     * fifths of lk_memory_available_bytes. */
+    bool panels;
     const char *const *stops; /* the text ends before the first of these */
     size_t stop_count;
     /* Gets text as it comes, never a part of a character (an incomplete one at the very end is given as it is); returning

@@ -1,6 +1,7 @@
 /* Generation: prefill, then one token at a time; text leaves as whole characters, held back while a stop text may begin. */
 #include "lockstep/generate.h"
 
+#include "lockstep/mem.h"
 #include "lockstep/progress.h"
 #include <string.h>
 
@@ -106,6 +107,15 @@ static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, 
 
 /* --- The loop -------------------------------------------------------------------------------------------- */
 
+/* As much memory again as the weights. The allocator would promise it in any case, and the system kill us when it is
+ * filled: so only if it is there, with a fifth of what is free left for others and for what we have taken but not touched
+ * yet. */
+static void make_panels(struct generator *g) {
+    size_t size = g->layout->floats * sizeof(float);
+    if (!lk_panels_usable(g->math) || size > lk_memory_available_bytes() / 10 * 8) return;
+    if ((g->panels = lk_alloc(size))) lk_decoder_use_panels(g->decoder, g->weights, g->panels);
+}
+
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
     uint32_t end = lk_tokenizer_end(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
@@ -114,9 +124,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
-    if (!code && g->options->panels && lk_panels_usable(g->math))
-        g->panels = lk_alloc(g->layout->floats * sizeof(float)); /* without that memory it is slower, no more */
-    if (!code && g->panels) lk_decoder_use_panels(g->decoder, g->weights, g->panels);
+    if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (!code && end != UINT32_MAX) code = push_token(g, end, err);
     if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)

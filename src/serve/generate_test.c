@@ -242,6 +242,31 @@ static void without_memory_for_panels_the_text_is_the_same(void **state) {
     lk_buf_release(&wanted.text);
 }
 
+/* An allocation that the system can't keep is not tried. */
+static void panels_need_memory_that_is_there(void **state) {
+    (void)state;
+    struct heard heard[2] = {{.text = LK_BUF_INIT}, {.text = LK_BUF_INIT}};
+    struct lk_generate_options o = {.sampling = {1, 0, 1, 3}, .max_tokens = 30, .panels = true, .text = hear};
+    struct lk_generation g;
+    uint64_t made[2];
+    char bytes[40];
+    snprintf(bytes, sizeof bytes, "%zu", layout.floats * sizeof(float)); /* without a margin */
+    for (int tight = 0; tight < 2; tight++) {
+        OK(lk_buf_reserve(&heard[tight].text, 4096));
+        o.arg = &heard[tight];
+        if (tight) setenv("LOCKSTEP_MEMORY_BYTES", bytes, 1);
+        lk_alloc_fail_at(UINT64_MAX); /* counts */
+        OK(lk_generate(math.math, &layout, weights, tokenizer, "the stop", 8, &o, &g, &test_err));
+        made[tight] = lk_alloc_count();
+        lk_alloc_fail_at(0);
+    }
+    unsetenv("LOCKSTEP_MEMORY_BYTES");
+    assert_int_equal(made[0] - made[1], lk_panels_usable(math.math));
+    assert_int_equal(heard[0].text.size, heard[1].text.size);
+    assert_memory_equal(heard[0].text.data, heard[1].text.data, heard[0].text.size);
+    for (int i = 0; i < 2; i++) lk_buf_release(&heard[i].text);
+}
+
 static void a_tokenizer_too_large_is_refused(void **state) {
     (void)state;
     struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 260, true, 1e-5, 10000, 0.02};
@@ -263,6 +288,7 @@ int main(void) {
         cmocka_unit_test(characters_are_never_split),
         cmocka_unit_test(no_memory_is_said),
         cmocka_unit_test(without_memory_for_panels_the_text_is_the_same),
+        cmocka_unit_test(panels_need_memory_that_is_there),
         cmocka_unit_test(a_tokenizer_too_large_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
