@@ -18,13 +18,18 @@ struct lk_blob {
 /* A directory DIR, made if absent: DIR/ab/cd... (raw bytes, no header), temporaries in DIR/tmp. */
 int lk_blobs_open(const char *dir, struct lk_blobs **out, struct lk_err *);
 void lk_blobs_close(struct lk_blobs *);
+/* How many threads, the caller included, may verify a large blob that is opened; 0, as at the beginning:
+ * lk_threads_default(). Not while another thread opens blobs. */
+void lk_blobs_use_threads(struct lk_blobs *, int threads);
 
 /* Streaming write; finish syncs, renames and gives the root; an existing equal blob is kept, a damaged one replaced. The
  * writer is freed by finish (also a failed one) and by abort, which removes the temporary (a joiner's only closes it).
  * Several writers may run at once, one thread each. */
 int lk_blob_create(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
-/* Before the first write, for much that nobody will read soon: the disk takes it from the writer's own memory where the
- * system can do that, which saves filling and emptying the page cache. */
+/* Before the first write, for much that nobody will read soon: the disk takes it from the writer's own memory (1 MiB more
+ * until finish or abort), which saves filling and emptying the page cache. A wish: without that memory, on an engine or a
+ * file system that has no such writes, or after a first write, it does nothing, and says so to nobody. Not for a sized
+ * writer (an assertion). */
 void lk_blob_past_cache(struct lk_blob_writer *);
 int lk_blob_write(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
 int lk_blob_finish(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);

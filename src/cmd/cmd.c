@@ -185,8 +185,12 @@ const char *cmd_store_url(const struct cmd_context *c) {
 
 int cmd_open_store(struct cmd_context *c, bool create) {
     struct lk_err err = {0};
+    uint64_t threads = 0;
     if (c->store) return CMD_OK;
-    return lk_store_open(cmd_store_url(c), create, &c->store, &err) ? cmd_fail(&err) : CMD_OK;
+    if (cmd_u64(c, "--threads", 1, 256, &threads)) return CMD_USAGE;
+    if (lk_store_open(cmd_store_url(c), create, &c->store, &err)) return cmd_fail(&err);
+    lk_blobs_use_threads(c->store->blobs, (int)threads);
+    return CMD_OK;
 }
 
 int cmd_open_pool(struct cmd_context *c) {

@@ -241,8 +241,10 @@ static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err 
     if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
     if (!code && cmd_flag(c, "--profile")) code = lk_math_profile(c->math, err);
     if (code) return code;
-    return lk_comm_rank(comm) == 0 ? lk_store_open(cmd_store_url(c), false, &c->store, err)
+    code = lk_comm_rank(comm) == 0 ? lk_store_open(cmd_store_url(c), false, &c->store, err)
                                    : lk_store_open_blobs(cmd_store_url(c), &c->store, err);
+    if (!code) lk_blobs_use_threads(c->store->blobs, lk_pool_threads(c->pool));
+    return code;
 }
 
 /* The peaks of all ranks at once. */

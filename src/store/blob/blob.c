@@ -18,6 +18,10 @@ int lk_blob_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk_er
     *out = NULL;
     return b->ops->create(b, out, err);
 }
+void lk_blobs_use_threads(struct lk_blobs *b, int threads) {
+    LK_ASSERT(threads >= 0);
+    b->threads = threads;
+}
 void lk_blob_past_cache(struct lk_blob_writer *w) {
     LK_ASSERT(!w->sized);
     if (w->blobs->ops->past_cache) w->blobs->ops->past_cache(w);

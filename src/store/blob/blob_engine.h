@@ -35,6 +35,7 @@ struct lk_blobs_ops {
 /* The first member of an engine's own structs. */
 struct lk_blobs {
     const struct lk_blobs_ops *ops;
+    int threads; /* that verify; 0: lk_threads_default() */
 };
 struct lk_blob_writer {
     struct lk_blobs *blobs;

@@ -99,6 +99,17 @@ static void past_the_cache_the_same_blob(void **state) {
     lk_free(data);
     lk_blobs_close(b);
 }
+/* Some file systems refuse it when the flag is set; then nothing is written past the cache. */
+static bool direct_is_accepted(const char *dir) {
+    char *path = test_join(dir, "probe");
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    bool accepted = fcntl(fd, F_SETFL, O_DIRECT) == 0;
+    close(fd);
+    unlink(path);
+    lk_free(path);
+    return accepted;
+}
 /* EINVAL is what a file system says that has no such writes: then it goes through the cache. */
 static void past_the_cache_it_fails_cleanly(void **state) {
     struct lk_blobs *b = open_at(*state);
@@ -122,7 +133,12 @@ static void past_the_cache_it_fails_cleanly(void **state) {
             assert_true(rc == LK_EIO || rc == 0);
             if (rc == 0) held++;
         }
-        assert_true(i == 0 ? held == 0 : held >= 3); /* the writes of whole buffers */
+        if (i == 0)
+            assert_int_equal(held, 0);
+        else if (direct_is_accepted(*state))
+            assert_true(held >= 3); /* the writes of whole buffers */
+        else
+            print_message("no O_DIRECT here\n");
     }
     lk_free(data);
     lk_blobs_close(b);
@@ -148,6 +164,7 @@ static void damage_in_a_large_blob_is_found(void **state) {
         assert_int_equal(lk_blob_open(b, &root, true, &blob, &e), LK_ECORRUPT);
         assert_true(pwrite(fd, data + places[i], 1, (off_t)places[i]) == 1);
         close(fd);
+        lk_blobs_use_threads(b, (int)i); /* 0: the default */
         content_is(b, &root, data, size);
     }
     lk_free(data);

@@ -1,4 +1,4 @@
-/* The root of a blob that is on the disk, by all processors: leaves are independent, and reading and hashing go on side by
+/* The root of a blob that is on the disk, by several threads: leaves are independent, and reading and hashing go on side by
  * side. */
 #include "lockstep/mem.h"
 #include "lockstep/thread.h"
@@ -22,13 +22,13 @@ static void verify_leaf(void *arg, size_t leaf, int thread) {
     lk_leaf_hash(data + at, n, &v->leaves[leaf]);
 }
 
-/* A large blob is hashed by all processors, as well as there is memory for that. */
-void lk__root_of_map(const struct lk_map *map, struct lk_root *out) {
+/* A large blob is hashed by all threads that may, as well as there is memory for that. */
+void lk__root_of_map(const struct lk_map *map, int threads, struct lk_root *out) {
     size_t count = (size_t)lk_leaf_count(map->size);
     struct verifying v = {.map = map};
     struct lk_pool *pool = NULL;
     if (map->size >= TOGETHER_BYTES && (v.leaves = lk_alloc(count * sizeof *v.leaves)) &&
-        lk_pool_open(lk_threads_default(), &pool, NULL) == 0) {
+        lk_pool_open(threads ? threads : lk_threads_default(), &pool, NULL) == 0) {
         lk_pool_run(pool, count, verify_leaf, &v);
         lk_root_of_leaves(v.leaves, count, map->size, out);
     } else
