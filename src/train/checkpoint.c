@@ -27,15 +27,14 @@ struct lk__saver {
     struct lk_err err;
 };
 
-/* A smaller array stays in the page cache, for whoever reads the checkpoint next. */
-#define PAST_CACHE_BYTES ((size_t)64 << 20)
+size_t lk__past_cache_bytes = (size_t)64 << 20;
 
 static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out,
                      struct lk_err *err) {
     struct lk_blob_writer *w;
     int code = lk_blob_create(blobs, &w, err);
     if (code) return code;
-    if (layout->parameters * sizeof(float) >= PAST_CACHE_BYTES) lk_blob_past_cache(w);
+    if (layout->parameters * sizeof(float) >= lk__past_cache_bytes) lk_blob_past_cache(w);
     for (size_t i = 0; i < layout->tensor_count; i++)
         if ((code = lk_blob_write(w, array + layout->tensors[i].offset, layout->tensors[i].count * sizeof(float), err))) {
             lk_blob_abort(w);

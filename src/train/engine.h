@@ -171,6 +171,8 @@ int lk__evaluate_check(const struct lk_dataset *, uint32_t context, uint32_t seq
 /* --- Checkpoints: written while the next forward and backward run ---------------------------------------- */
 struct lk__ledger;
 struct lk__saver;
+/* A smaller array stays in the page cache, for whoever reads the checkpoint next. Tests lower it. */
+extern size_t lk__past_cache_bytes;
 /* A thread that writes one checkpoint at a time and then commits it with the ledger rows that are due. All ranks write,
  * rank 0 commits; ledger: NULL on the others. Collective. */
 int lk__saver_open(struct lk_store *, const char *run, uint32_t keep, struct lk__ledger *, struct lk_comm *,

@@ -11,9 +11,11 @@
 
 static struct test_world world;
 static char *root; /* of the run below without faults */
+static bool large; /* arrays of more than a buffer of writes past the page cache, which are written so */
 
 static struct lk_run_config victim(void) {
-    return test_config("victim", "run.steps=2 checkpoint.every=1 checkpoint.keep=1");
+    return test_config("victim", large ? "run.steps=2 checkpoint.every=1 checkpoint.keep=1 model.vocab=30000"
+                                       : "run.steps=2 checkpoint.every=1 checkpoint.keep=1");
 }
 
 /* Removes the run and its blobs, so that the next save writes everything again. */
@@ -58,6 +60,11 @@ static int setup(void **state) {
     root = test_root_of(&world, &c);
     forget();
     return 0;
+}
+static int setup_large(void **state) {
+    large = true;
+    lk__past_cache_bytes = (size_t)1 << 20;
+    return setup(state);
 }
 static int teardown(void **state) {
     (void)state;
@@ -152,7 +159,7 @@ static void any_moment_may_be_the_last(void **state) {
 
 static void a_file_size_limit_is_an_error_like_others(void **state) {
     (void)state;
-    static const uint64_t limits[] = {1, 1000, 4096, 10000, 20000, 40000, 60000, 80000, 1u << 30};
+    static const uint64_t limits[] = {1, 1000, 4096, 10000, 20000, 40000, 60000, 80000, 1u << 20, 1300000, 1u << 30};
     int failed = 0;
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         test_world_close(&world);
@@ -169,8 +176,8 @@ static void a_file_size_limit_is_an_error_like_others(void **state) {
 static void train_on_a_small_disk(void *arg) {
     char *dir = arg;
     if (unshare(CLONE_NEWNS) && unshare(CLONE_NEWUSER | CLONE_NEWNS)) _exit(77);
-    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("small", dir, "tmpfs", 0, "size=16m")) _exit(77);
-    for (int kilobytes = 0; kilobytes <= 96; kilobytes += 8) {
+    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("small", dir, "tmpfs", 0, "size=24m")) _exit(77);
+    for (int kilobytes = 0, by = large ? 512 : 8; kilobytes <= 12 * by; kilobytes += by) {
         char option[40], *inner = lk_asprintf("%s/s%d", dir, kilobytes), *filler = lk_asprintf("%s/filler", dir);
         lk_dir_make(inner, NULL);
         setenv("TMPDIR", inner, 1);
@@ -312,6 +319,13 @@ int main(void) {
         cmocka_unit_test(a_full_disk_loses_nothing),        cmocka_unit_test(no_memory_at_any_call_of_create),
         cmocka_unit_test(no_memory_at_some_calls_of_a_run),
     };
+    const struct CMUnitTest large_tests[] = {
+        cmocka_unit_test(every_call_of_a_save_may_fail),
+        cmocka_unit_test(every_call_of_a_save_may_be_the_last),
+        cmocka_unit_test(a_file_size_limit_is_an_error_like_others),
+        cmocka_unit_test(a_full_disk_loses_nothing),
+    };
     if (getenv("LOCKSTEP_TEST_ONLY")) cmocka_set_test_filter(getenv("LOCKSTEP_TEST_ONLY"));
-    return cmocka_run_group_tests(tests, setup, teardown);
+    int failed = cmocka_run_group_tests(tests, setup, teardown);
+    return failed + cmocka_run_group_tests(large_tests, setup_large, teardown);
 }
