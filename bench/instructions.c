@@ -90,8 +90,7 @@ static void column_sum(void) {
     struct lk_row_part part = {.rows = 512, .ends_group = true};
     lk_column_sum(math, 768, a, 768, NULL, 0, &part, 1, false, c);
 }
-static void none(void) {
-}
+static void none(void) {}
 
 static const struct {
     const char *name;

@@ -1,6 +1,6 @@
 /* Times the tokenizer:  tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS
- * Prints one JSON line; bench/tokenizer.sh puts it beside other libraries. Every call of a process is told apart: the first one
- * has cold caches. crc32 is that of the ids as 32-bit little-endian numbers. */
+ * Prints one JSON line; bench/tokenizer.sh puts it beside other libraries. Every call of a process is told apart: the first
+ * one has cold caches. crc32 is that of the ids as 32-bit little-endian numbers. */
 #include "lockstep/file.h"
 #include "lockstep/tokenizer.h"
 #include <stdio.h>
@@ -61,7 +61,8 @@ static void bench_encode(const char *path, const struct lk_map *text, struct lk_
 
 int main(int argc, char **argv) {
     if (argc != 6 || (strcmp(argv[1], "train") != 0 && strcmp(argv[1], "encode") != 0)) {
-        fprintf(stderr, "usage: tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS\n");
+        fprintf(stderr,
+                "usage: tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS\n");
         return 2;
     }
     struct lk_map text;

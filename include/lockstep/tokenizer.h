@@ -1,6 +1,6 @@
 /* Byte-level byte-pair encoding with the GPT-2 pattern. Algorithms and the rule for invalid UTF-8:
- * src/data/tokenizer/README.md. A tokenizer is immutable and may be used by any number of threads; it keeps the memory of its
- * encoding threads (words seen and their ids, up to 36 MB a thread) for the next call, until it is freed. */
+ * src/data/tokenizer/README.md. A tokenizer is immutable and may be used by any number of threads; it keeps the memory of
+ * its encoding threads (words seen and their ids, up to 36 MB a thread) for the next call, until it is freed. */
 #ifndef LOCKSTEP_TOKENIZER_H
 #define LOCKSTEP_TOKENIZER_H
 #include "lockstep/store.h"

@@ -2,8 +2,8 @@
  * they compute and no more. */
 #include "math/simd/matmul_micro.h"
 
-/* The compiler knows nothing of x from here on: it would work out all addresses of the end before the loop, and the pointers
- * in vectors, which costs a tenth of a short segment. */
+/* The compiler knows nothing of x from here on: it would work out all addresses of the end before the loop, and the
+ * pointers in vectors, which costs a tenth of a short segment. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
 LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
