@@ -294,8 +294,10 @@ bool lk__source_guess(const char *path, uint64_t *size) {
     struct lk_map m;
     enum lk__packing packing = lk__source_packing(path);
     if (packing == LK__UNPACKED || lk_map_open(path, &m, NULL)) return false;
-    bool known = packing == LK__GZIP ? gzip_size(&m, size) : zstd_size(&m, size);
+    uint64_t said = 0;
+    bool known = packing == LK__GZIP ? gzip_size(&m, &said) : zstd_size(&m, &said);
     lk_map_close(&m);
+    if (known) *size = said;
     return known;
 }
 

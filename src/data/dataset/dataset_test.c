@@ -330,6 +330,33 @@ static int add_progress(void *arg, uint64_t done, uint64_t total) {
     return 0;
 }
 
+/* What cannot be the text's size is no guess: the text is measured. Here a small last member, which is less than the file.
+ */
+static void a_refused_guess_is_measured(void **state) {
+    (void)state;
+    static const char line[] = "{\"text\": \"number %u, and some more of it\"}\n";
+    struct lk_buf text = LK_BUF_INIT;
+    char one[128], path[128];
+    for (unsigned i = 0; i < 3000; i++) {
+        int n = snprintf(one, sizeof one, line, i * 2654435761u);
+        OK(lk_buf_append(&text, one, (size_t)n));
+    }
+    size_t last = (size_t)snprintf(one, sizeof one, line, 7u);
+    snprintf(path, sizeof path, "%s", gz_file("refused.jsonl.gz", text.data, text.size));
+    gzFile f = gzopen(path, "ab");
+    assert_int_equal(gzwrite(f, one, (unsigned)last), (int)last);
+    gzclose(f);
+    uint64_t guess = 42;
+    assert_false(lk__source_guess(path, &guess));
+    assert_int_equal(guess, 42);
+    struct lk_root root, want;
+    OK(build(path, 0.1, &root));
+    OK(lk_buf_append(&text, one, last));
+    OK(build(gz_file("refused.jsonl.gz", text.data, text.size), 0.1, &want));
+    assert_true(lk_root_equal(&root, &want));
+    lk_buf_release(&text);
+}
+
 static void a_wrong_guess_is_noticed_early(void **state) {
     (void)state;
     static const char line[] = "{\"text\": \"the same line, again and again, so that it packs well\"}\n";
@@ -615,19 +642,13 @@ static void every_fault_is_reported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_plain_text_is_cut_after_a_line),
-        cmocka_unit_test(cuts_without_lines_spare_characters),
-        cmocka_unit_test(records_have_masks_lines_and_ranges),
-        cmocka_unit_test(any_pool_gives_the_same_root),
-        cmocka_unit_test(the_root_knows_no_directory),
-        cmocka_unit_test(packed_lines_are_those_of_the_file),
-        cmocka_unit_test(a_wrong_guess_is_noticed_early),
-        cmocka_unit_test(large_vocabularies_take_four_bytes),
-        cmocka_unit_test(bad_input_is_named),
-        cmocka_unit_test(a_flipped_bit_is_found_and_named),
-        cmocka_unit_test(parts_that_do_not_fit_are_found),
-        cmocka_unit_test(long_documents_have_an_index),
-        cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_plain_text_is_cut_after_a_line),    cmocka_unit_test(cuts_without_lines_spare_characters),
+        cmocka_unit_test(records_have_masks_lines_and_ranges), cmocka_unit_test(any_pool_gives_the_same_root),
+        cmocka_unit_test(the_root_knows_no_directory),         cmocka_unit_test(packed_lines_are_those_of_the_file),
+        cmocka_unit_test(a_wrong_guess_is_noticed_early),      cmocka_unit_test(a_refused_guess_is_measured),
+        cmocka_unit_test(large_vocabularies_take_four_bytes),  cmocka_unit_test(bad_input_is_named),
+        cmocka_unit_test(a_flipped_bit_is_found_and_named),    cmocka_unit_test(parts_that_do_not_fit_are_found),
+        cmocka_unit_test(long_documents_have_an_index),        cmocka_unit_test(every_fault_is_reported),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
