@@ -32,23 +32,28 @@ static inline size_t smaller(size_t a, size_t b) {
 static inline struct operand operand_a(const struct lk_mm_part *p, bool turned) {
     return turned ? (struct operand){p->b, p->b_col, p->b_row} : (struct operand){p->a, p->a_row, p->a_col};
 }
-/* Lines a multiple of 4 KiB apart fall into few sets of the caches, fewer than a block needs. */
+/* Rows of k a multiple of 4 KiB apart fall into few sets of the caches, fewer than a block needs; at 4 KiB itself the
+ * hardware's prefetch makes up for it. */
 static inline bool collides(struct operand x) {
-    return x.k == 1 ? x.step % 1024 == 0 : x.k % 512 == 0;
+    return x.k > 1024 && x.k % 1024 == 0;
 }
 static inline struct operand operand_b(const struct lk_mm_part *p, bool turned) {
     return operand_a(p, !turned);
 }
 
-/* Part of the time that `threads` lose when that many equal tiles are shared out. */
-static float unfair(size_t tiles, size_t threads) {
-    return (float)((tiles + threads - 1) / threads * threads) / (float)tiles - 1;
-}
-
-/* Tiles that share out evenly over more threads than there are stay even when one thread is held up. */
-static float waiting(size_t tiles, size_t threads) {
+/* Part of the time that threads wait for the last of them, when tiles of m x n go round; the last of a row or column is
+ * smaller. Few tiles a thread suffer most when one thread is held up. */
+static float waiting(size_t m, size_t n, size_t rows, size_t columns, size_t threads) {
+    enum { MOST = 16 };
+    float load[MOST] = {0}, most = 0;
+    size_t tiles = 0;
     if (threads == 1) return 0;
-    return 0.5f * unfair(tiles, threads) + 0.2f * unfair(tiles, 2 * threads) + 0.05f * unfair(tiles, 4 * threads);
+    for (size_t j = 0; j < n; j += columns)
+        for (size_t i = 0; i < m; i += rows, tiles++)
+            load[tiles % smaller(threads, MOST)] += (float)smaller(rows, m - i) * (float)smaller(columns, n - j);
+    for (size_t t = 0; t < smaller(threads, MOST); t++) most = load[t] > most ? load[t] : most;
+    if (threads > MOST) most = (float)rows * (float)columns * (float)((tiles + threads - 1) / threads);
+    return most * (float)threads / ((float)m * (float)n) - 1 + 0.05f * (float)threads / (float)tiles;
 }
 
 /* The best cut for one choice of B; returns a guess of its time, 1 for multiplying alone. The constants were measured:
@@ -62,16 +67,16 @@ static float cut_one_way(const struct lk_mm *mm, size_t threads, bool turned, st
     if (most < MICRO_ROWS) most = MICRO_ROWS;
     size_t down = (m + most - 1) / most;
     float least = __builtin_inff();
-    for (size_t d = down; d < down + 8 && (d == down || m / d >= 4 * MICRO_ROWS); d++) {
+    for (size_t d = down; d < down + 6 && (d == down || m / d >= 4 * MICRO_ROWS); d++) {
         size_t rows = round_up((m + d - 1) / d, MICRO_ROWS);
         size_t columns = smaller(COLUMNS_MOST, totals / rows / MICRO_COLUMNS * MICRO_COLUMNS),
                across = (n + columns - 1) / columns;
-        for (size_t c = across; c < across + 16 && (c == across || n / c >= CHUNK); c++) {
+        for (size_t c = across; c < across + 10 && (c == across || n / c >= CHUNK); c++) {
             float fetching = (b_along ? 8.0f : 4.0f) / (float)rows + (a.k != 1 ? 6.0f : 1.0f) * (float)c / (float)n;
-            float time = (1 + fetching) * (1 + waiting(c * d, threads));
+            size_t width = round_up((n + c - 1) / c, MICRO_COLUMNS);
+            float time = (1 + fetching) * (1 + waiting(m, n, rows, width, threads));
             if (time >= least) continue;
             least = time;
-            size_t width = round_up((n + c - 1) / c, MICRO_COLUMNS);
             *cut = (struct cut){turned ? width : rows, turned ? rows : width, turned};
         }
     }
