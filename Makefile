@@ -118,10 +118,11 @@ bench: all
 	@bench/kernels.sh attention $(shell nproc)
 	@bench/tokenizer.sh
 ## bench-check: count the instructions of fixed work (valgrind) and compare with bench/instructions.txt
-bench-check: all
-	@mkdir -p $(BUILD)/bench
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -o $(BUILD)/bench/instructions bench/instructions.c $(LIB) $(LDLIBS)
+bench-check: all $(BUILD)/bench/instructions
 	@bench/instructions.sh $(BUILD)/lockstep
+$(BUILD)/bench/instructions: bench/instructions.c $(LIB)
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ $(LDLIBS)
 ## bench-ranks: the gradient's sum over two ranks beside MPI_Allreduce, and training steps of one rank and of two
 bench-ranks: all
 	@bench/reduce.sh
