@@ -77,7 +77,10 @@ equal "a killed run is shown as stopped" "$(run_field dead state)" stopped
 fails "its name is used, and it can go on" 1 "run dead exists already: go on with" "train --resume dead" "runs rm dead" -- "$LOCKSTEP" train c.ini run.name=dead
 "$LOCKSTEP" train --resume dead >/dev/null 2>dead.err &
 pid=$!
-sleep 1.5
+for _ in $(seq 100); do # a busy machine takes its time to start
+    grep -Eq "resum.* [0-9]+" dead.err && break
+    sleep 0.1
+done
 check "a dead run is resumed at once, from its checkpoint" grep -Eq "resum.* [0-9]+" dead.err
 kill -INT $pid
 wait $pid
