@@ -20,6 +20,11 @@ struct lk__kernels {
     void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
     lk__mm_tile_fn *mm_tile, *mm_tile_turned;
 
+    /* Products of a few rows with weights in panels; NULL in ref. n (<= LK_PANEL) rows of W, k long, into one panel (k, n);
+     * columns [j0, j1) of a product, j0 a panel's first column. */
+    void (*panels_fill)(size_t n, size_t k, const float *w, float *panel);
+    void (*panels_multiply)(size_t rows, size_t k, const float *x, const struct lk_panel_product *, size_t j0, size_t j1);
+
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;
     void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,

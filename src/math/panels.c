@@ -1,24 +1,11 @@
 /* Products of a few rows with weights in panels: shares panels out and gives them to the pool. A column is one chain of one
  * thread, so neither threads nor panels change a bit. */
-#include "math/panels.h"
 #include "math/kernel_table.h"
-#include <string.h>
 
 #define TILE_FLOATS ((size_t)48 << 10)
 
-static const struct lk__panel_kernels *kernels(const struct lk_math *math) {
-#if defined(__x86_64__)
-    if (strcmp(math->k.isa, "avx512") == 0) return &lk__panels_avx512;
-    if (strcmp(math->k.isa, "avx2") == 0) return &lk__panels_avx2;
-#elif defined(__aarch64__)
-    if (strcmp(math->k.isa, "neon") == 0) return &lk__panels_neon;
-#endif
-    (void)math;
-    return NULL;
-}
-
 bool lk_panels_usable(const struct lk_math *math) {
-    return kernels(math) != NULL;
+    return math->k.panels_multiply != NULL;
 }
 
 static size_t smaller(size_t a, size_t b) {
@@ -29,7 +16,7 @@ static size_t panels_of(size_t n) {
 }
 
 struct filling {
-    const struct lk__panel_kernels *kernels;
+    const struct lk__kernels *kernels;
     size_t n, k;
     const float *w;
     float *panels;
@@ -38,11 +25,11 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     const struct filling *f = arg;
     size_t j = panel * LK_PANEL;
     (void)thread;
-    f->kernels->fill(smaller(LK_PANEL, f->n - j), f->k, f->w + j * f->k, f->panels + j * f->k);
+    f->kernels->panels_fill(smaller(LK_PANEL, f->n - j), f->k, f->w + j * f->k, f->panels + j * f->k);
 }
 void lk_panels_fill(struct lk_math *math, size_t n, size_t k, const float *w, float *panels) {
-    struct filling f = {kernels(math), n, k, w, panels};
-    LK_ASSERT(f.kernels && "lk_panels_fill: see lk_panels_usable");
+    struct filling f = {&math->k, n, k, w, panels};
+    LK_ASSERT(lk_panels_usable(math) && "lk_panels_fill: see lk_panels_usable");
     lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
 }
 
@@ -54,7 +41,7 @@ static size_t tile_panels(size_t k) {
 }
 
 struct job {
-    const struct lk__panel_kernels *kernels;
+    const struct lk__kernels *kernels;
     size_t rows, k, count, panels, tiles;
     const float *x;
     const struct lk_panel_product *products;
@@ -67,15 +54,15 @@ static void multiply_tile(void *arg, size_t tile, int thread) {
     for (size_t i = 0; i < job->count && before < to; i++) {
         const struct lk_panel_product *p = &job->products[i];
         size_t here = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, here);
-        if (a < b) job->kernels->multiply(job->rows, job->k, job->x, p, a * LK_PANEL, smaller(p->n, b * LK_PANEL));
+        if (a < b) job->kernels->panels_multiply(job->rows, job->k, job->x, p, a * LK_PANEL, smaller(p->n, b * LK_PANEL));
         before += here;
     }
 }
 
 void lk_panels_multiply(struct lk_math *math, size_t rows, size_t k, const float *x,
                         const struct lk_panel_product *products, size_t count) {
-    struct job job = {kernels(math), rows, k, count, 0, 0, x, products};
-    LK_ASSERT(job.kernels && rows <= LK_PANEL_ROWS && "lk_panels_multiply");
+    struct job job = {&math->k, rows, k, count, 0, 0, x, products};
+    LK_ASSERT(lk_panels_usable(math) && rows <= LK_PANEL_ROWS && "lk_panels_multiply");
     double columns = 0;
     for (size_t i = 0; i < count; i++) job.panels += panels_of(products[i].n), columns += (double)products[i].n;
     LK_TIMED(math, MATMUL_FORWARD, 2.0 * (double)(rows * k) * columns,

@@ -9,14 +9,8 @@
 
 #define AHEAD 16 /* rows asked for ahead: a head's part of a row is too short for the hardware to follow */
 
-LK_INLINE size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 LK_INLINE size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
-}
-LK_INLINE size_t round_up(size_t x, size_t to) {
-    return (x + to - 1) / to * to;
 }
 
 LK_INLINE float *take(float **scratch, size_t floats) {
@@ -36,7 +30,7 @@ LK_INLINE struct rows copied_rows(size_t rows, size_t d, const float *x, size_t 
 }
 /* Where they lie, unless they are not whole vectors or fall into few sets of the caches. */
 LK_INLINE struct rows take_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
-    if (d % VL == 0 && ldx % 1024 != 0) return (struct rows){x, ldx};
+    if (d % VL == 0 && !collide(ldx)) return (struct rows){x, ldx};
     return copied_rows(rows, d, x, ldx, copy);
 }
 

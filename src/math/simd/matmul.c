@@ -47,7 +47,7 @@ static void take_a(struct tile *t, const struct batch *batch) {
         struct operand a = operand_a(s->part, t->turned);
         a.x += t->i0 * a.step + s->k0 * a.k;
         t->a[q] = a;
-        if (a.k == 1 || (MICRO_ROWS > 8 && !collides(a)) || rows > ROWS_ACROSS) continue;
+        if (a.k == 1 || (MICRO_ROWS > 8 && !collide(a.k)) || rows > ROWS_ACROSS) continue;
         t->a[q] = (struct operand){t->copied_a + s->at * LD_A, 1, LD_A};
         copy_rows(s->k, rows, a.x, a.k, t->copied_a + s->at * LD_A, LD_A);
     }
@@ -60,7 +60,7 @@ static void take_b(struct tile *t, const struct batch *batch, size_t j, size_t n
         struct operand b = operand_b(s->part, t->turned);
         b.x += (t->j0 + j) * b.step + s->k0 * b.k;
         t->b[q] = b;
-        if (b.k != 1 && n % VL == 0 && !collides(b)) continue;
+        if (b.k != 1 && n % VL == 0 && !collide(b.k)) continue;
         float *to = t->copied_b + s->at * LD_B;
         t->b[q] = (struct operand){to, 1, LD_B};
         if (b.k != 1) copy_rows(s->k, n, b.x, b.k, to, LD_B);
@@ -88,7 +88,7 @@ static struct lk__ahead ask_ahead(const struct tile *t, const struct step *s, co
         return (struct lk__ahead){from + 2 * n * b.step, from + (2 * n + 1) * b.step, 1, 1};
     if (b.k != 1 && 32 * n < columns) return (struct lk__ahead){from + 32 * n, from + 32 * n + 16, b.k, b.k};
     struct lk__ahead ahead = {totals, totals, 0, t->keeps ? 16 : 0};
-    if (a.k != 1 && !collides(a) && x->j % CHUNK == 0)
+    if (a.k != 1 && !collide(a.k) && x->j % CHUNK == 0)
         ahead.p = a.x + t->i0 + x->i + MICRO_ROWS + s->k0 * a.k, ahead.p_step = a.k;
     return ahead;
 }
@@ -196,7 +196,8 @@ static void load_block(const struct tile *t, const struct block *x) {
         }
 }
 
-/* Columns j .. j + n, all rows. next, next_j: what will be packed afterwards. */
+/* Columns j .. j + n, all rows. The next chunk begins at column next_j, of the next batch if `next`, its first step, is
+ * given. */
 static void run_chunk(struct tile *t, const struct batch *batch, size_t j, size_t n, const struct step *next,
                       size_t next_j) {
     size_t micro = 0;

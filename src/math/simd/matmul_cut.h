@@ -22,20 +22,8 @@ struct operand {
     size_t step, k;
 };
 
-static inline size_t round_up(size_t x, size_t to) {
-    return (x + to - 1) / to * to;
-}
-static inline size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static inline struct operand operand_a(const struct lk_mm_part *p, bool turned) {
     return turned ? (struct operand){p->b, p->b_col, p->b_row} : (struct operand){p->a, p->a_row, p->a_col};
-}
-/* Rows of k a multiple of 4 KiB apart fall into few sets of the caches, fewer than a block needs; at 4 KiB itself the
- * hardware's prefetch makes up for it. */
-static inline bool collides(struct operand x) {
-    return x.k > 1024 && x.k % 1024 == 0;
 }
 static inline struct operand operand_b(const struct lk_mm_part *p, bool turned) {
     return operand_a(p, !turned);

@@ -5,6 +5,7 @@
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #include "math/simd/vec.h"
+#include <stdbool.h>
 
 /* Register blocks: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
 #if defined(LK_ISA_avx512)
@@ -26,6 +27,18 @@ enum lk__micro_mode {
     MICRO_ADD,    /* s starts at +0; t = t + s */
     MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
 };
+static inline size_t round_up(size_t x, size_t to) {
+    return (x + to - 1) / to * to;
+}
+static inline size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+/* Rows so many floats apart, a multiple of 4 KiB, fall into few sets of the caches, fewer than a block needs; at 4 KiB
+ * itself the hardware's prefetch makes up for it. */
+static inline bool collide(size_t apart) {
+    return apart > 1024 && apart % 1024 == 0;
+}
+
 /* What the caller will read next: two streams that each step of k asks for, one line each, into L2. A micro-kernel leaves
  * most load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
 struct lk__ahead {

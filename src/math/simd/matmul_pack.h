@@ -65,36 +65,28 @@ LK_INLINE void v_transpose(vf r[VL]) {
 #endif
 }
 
-/* `rows` is a constant at each use, so that no lane is tested in the loop. */
-LK_INLINE void pack_along_fixed(size_t k, const size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
-                                const float *ahead) {
-    size_t e = 0;
-    for (; e + VL <= k; e += VL) {
+LK_INLINE void pack_along_whole(size_t k, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
+    for (size_t e = 0; e < k; e += VL) {
+        size_t n = k - e < VL ? k - e : VL;
         vf r[VL];
         if (ahead && e % 16 == 0) /* a line is 16 floats */
-            for (size_t i = 0; i < rows; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
+            for (size_t i = 0; i < VL; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
         UNROLL
-        for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load(x + i * ldx + e) : v_zero();
+        for (size_t i = 0; i < VL; i++) r[i] = n == VL ? v_load(x + i * ldx + e) : v_load_n(x + i * ldx + e, n);
         v_transpose(r);
         UNROLL
-        for (size_t i = 0; i < VL; i++) v_store(to + (e + i) * ldto, r[i]);
-    }
-    if (e < k) {
-        vf r[VL];
-        UNROLL
-        for (size_t i = 0; i < VL; i++) r[i] = i < rows ? v_load_n(x + i * ldx + e, k - e) : v_zero();
-        v_transpose(r);
-        for (size_t i = 0; i < k - e; i++) v_store(to + (e + i) * ldto, r[i]);
+        for (size_t i = 0; i < VL; i++)
+            if (i < n) v_store(to + (e + i) * ldto, r[i]);
     }
 }
 
 /* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors (absent rows as
- * zeros). ahead: rows
- * of the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
+ * zeros). ahead: rows of
+ * the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
 LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
                                  const float *ahead) {
     if (rows == VL)
-        pack_along_fixed(k, VL, x, ldx, to, ldto, ahead);
+        pack_along_whole(k, x, ldx, to, ldto, ahead);
     else /* an edge: the rows come one by one */
         for (size_t e = 0; e < k; e++) {
             float r[VL] = {0};

@@ -1,7 +1,7 @@
 /* The order of a product's sums, as steps: a step is one segment of one part (docs/numerics.md, section 2) and what becomes
  * of it. Totals of groups wait on a stack until their sibling in the tree (section 8) is there; level 0 is its bottom,
- * where the result is at the end. Steps that together have at most 512 of k are a batch: packed at once, and a block of C
- * runs through all of them while its totals are in L1. */
+ * where the result is at the end. Steps that together have at most 512 of k are a batch: its B is copied at once, where it
+ * is, and a block of C runs through all of them while its totals are in L1. */
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_STEPS_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_STEPS_H
 #include "math/kernel_table.h"

@@ -1,7 +1,7 @@
 /* Products of a few rows with weights in panels of 16 columns, k by k: what is read next is what lies next, so the memory
  * gives all it has; and every vector read is ready for its fma. Several panels at once where there is one row: chains of
  * their own hide the latency. */
-#include "math/panels.h"
+#include "math/kernel_table.h"
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
@@ -11,10 +11,6 @@
 #define SIDE_ROWS (VL == 16 ? 2 : 1)
 
 _Static_assert(LK_PANEL % VL == 0, "panels are whole vectors");
-
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 
 /* Totals of `rows` rows in `side` whole panels, which lie one after the other. rows and side are constants at each use. */
 LK_INLINE void whole(const size_t rows, const size_t side, size_t k, const float *x, const float *w,
@@ -119,5 +115,8 @@ static void fill(size_t n, size_t k, const float *w, float *panel) {
         for (size_t i = 0; i < n; i++) panel[e * n + i] = w[i * k + e];
 }
 
-extern const struct lk__panel_kernels LK_ISA_NAME(lk__panels);
-const struct lk__panel_kernels LK_ISA_NAME(lk__panels) = {fill, multiply};
+void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *);
+void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *k) {
+    k->panels_fill = fill;
+    k->panels_multiply = multiply;
+}

@@ -9,6 +9,7 @@ void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_normal)(struct lk__kernels *);
+void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *);
 void LK_ISA_NAME(lk__fill_peak)(struct lk__kernels *);
 
 void LK_ISA_NAME(lk__fill)(struct lk__kernels *k) {
@@ -20,5 +21,6 @@ void LK_ISA_NAME(lk__fill)(struct lk__kernels *k) {
     LK_ISA_NAME(lk__fill_rows)(k);
     LK_ISA_NAME(lk__fill_columns)(k);
     LK_ISA_NAME(lk__fill_normal)(k);
+    LK_ISA_NAME(lk__fill_panels)(k);
     LK_ISA_NAME(lk__fill_peak)(k);
 }
