@@ -120,9 +120,9 @@ bench: all
 ## bench-check: count the instructions of fixed work (valgrind) and compare with bench/instructions.txt
 bench-check: all $(BUILD)/bench/instructions
 	@bench/instructions.sh $(BUILD)/lockstep
-$(BUILD)/bench/instructions: bench/instructions.c $(LIB)
+$(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	@$(CC) $(CPPFLAGS) -Ibench $(CFLAGS) $(LDFLAGS) $(if $(findstring reduce,$*),$$(pkg-config --cflags ompi-c)) -o $@ $^ $(LDLIBS) $(if $(findstring reduce,$*),$$(pkg-config --libs ompi-c))
 ## bench-ranks: the gradient's sum over two ranks beside MPI_Allreduce, and training steps of one rank and of two
 bench-ranks: all
 	@bench/reduce.sh

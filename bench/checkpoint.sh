@@ -8,9 +8,7 @@ cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 sequences=${1:-4} context=${2:-64} every=${3:-10}
 [ $# -lt 3 ] && shift $# || shift 3
-make -s BUILD="$BUILD" all
-mkdir -p "$BUILD/bench"
-${CC:-cc} -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Iinclude -Isrc -o "$BUILD/bench/checkpoint" bench/checkpoint_bench.c "$BUILD/liblockstep.a" -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
+make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/bench/checkpoint_bench"
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
 export LOCKSTEP_STORE="$store"
@@ -50,4 +48,4 @@ stalls = [sum(t[i + k] - step for k in range(around) if i + k < len(t)) for i in
 stall = statistics.median(stalls)
 print(f'GPT-2 124M, $sequences x $context: {step:.3f} s a step; a save costs {stall:.2f} s '
       f'({\", \".join(f\"{x:.2f}\" for x in stalls)}), {100 * stall / (100 * step):.2f}% of 100 steps')"
-"$BUILD/bench/checkpoint" "$store" bench
+"$BUILD/bench/checkpoint_bench" "$store" bench

@@ -1,5 +1,6 @@
 /* Loading a run's newest checkpoint beside plain reading of the same files: checkpoint_bench STORE RUN [rounds]
  * cold: the files are dropped from the page cache before each; warm: they are in it. Both in turns, medians. */
+#include "bench_median.h"
 #include "lockstep/mem.h"
 #include "lockstep/progress.h"
 #include "lockstep/train.h"
@@ -9,22 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
+static double seconds_now(void) {
+    return 1e-9 * (double)lk_clock_ns();
+}
 static void stop(const char *what) {
     fprintf(stderr, "checkpoint_bench: %s\n", what);
     exit(1);
 }
-static double seconds_now(void) {
-    return 1e-9 * (double)lk_clock_ns();
-}
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x, int n) {
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return x[n / 2];
-}
-
 /* Bytes of the three blobs, read from one end to the other; or drops them from the page cache. -1: cannot be opened so. */
 static double read_blobs(const char paths[3][4096], int flags, bool drop) {
     static char *buffer;
@@ -77,7 +69,7 @@ int main(int argc, char **argv) {
             t[kind][i] = seconds_now() - t[kind][i];
         }
     double rate[5];
-    for (int kind = 0; kind < 5; kind++) rate[kind] = bytes * 1e-9 / median(t[kind], rounds);
+    for (int kind = 0; kind < 5; kind++) rate[kind] = bytes * 1e-9 / median(t[kind], (size_t)rounds);
     double disk = rate[0] > rate[1] ? rate[0] : rate[1];
     printf("load %.2f GB, hashes checked: cold %.2f GB/s; reading alone %.2f GB/s, past the page cache %.2f GB/s: %.0f%%\n",
            bytes * 1e-9, rate[2], rate[1], rate[0], 100 * rate[2] / disk);

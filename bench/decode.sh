@@ -6,11 +6,9 @@ cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 threads=${1:-$(nproc)}
 [ $# -eq 0 ] || shift
-make -s BUILD="$BUILD" all
-mkdir -p "$BUILD/bench"
-${CC:-cc} -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Iinclude -Isrc -o "$BUILD/bench/decode" bench/decode_bench.c "$BUILD/liblockstep.a" -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
+make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/bench/decode_bench"
 for family in ${*:-gpt2 llama}; do
-    "$BUILD/bench/decode" "$threads" "$family"
+    "$BUILD/bench/decode_bench" "$threads" "$family"
     [ "$family" = llama ] && [ -n "$PEERS" ] || continue
     "$PEERS" bench/peer_llama.py "$threads" 200 512 2>/dev/null | awk '
         { n = 0; for (i = 2; i <= NF; i++) t[++n] = $i

@@ -2,15 +2,14 @@
  * lk_generate with random weights of 124M parameters and a tokenizer of 50,257 tokens, sampling as `lockstep generate`
  * does. After each token all weights are read once by the plain loop of `lockstep doctor`, so both see the same moment of
  * the machine. The prompt's rate is set beside the forward pass of training over as many tokens. */
+#include "bench_median.h"
 #include "lockstep/generate.h"
 #include "lockstep/mem.h"
 #include "lockstep/progress.h"
-#include "math/kernel_table.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE ((size_t)1 << 18) /* floats that a thread reads at once */
 #define WORDS 400000
 
 struct bench {
@@ -22,32 +21,17 @@ struct bench {
     size_t count;
 };
 
+static double seconds_now(void) {
+    return 1e-9 * (double)lk_clock_ns();
+}
 static void stop(const struct lk_err *err) {
     fprintf(stderr, "decode_bench: %s\n", err->message);
     exit(1);
 }
 
-static double seconds_now(void) {
-    return 1e-9 * (double)lk_clock_ns();
-}
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x, size_t n) {
-    if (n) qsort(x, n, sizeof *x, by_value);
-    return n ? x[n / 2] : 0;
-}
-
-static void read_piece(void *arg, size_t piece, int thread) {
-    const struct bench *b = arg;
-    (void)thread;
-    size_t from = piece * PIECE, n = b->layout.floats - from < PIECE ? b->layout.floats - from : PIECE;
-    b->math->k.peak_read(n, b->weights + from);
-}
 static double read_all(struct bench *b) {
     double t = seconds_now();
-    lk_pool_run(lk_math_pool(b->math), (b->layout.floats + PIECE - 1) / PIECE, read_piece, b);
+    lk_math_stream(b->math, &(struct lk_stream){.n = b->layout.floats, .reads = 1, .read = {b->weights}});
     return seconds_now() - t;
 }
 

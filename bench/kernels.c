@@ -6,6 +6,7 @@
  *               and roots over the divider's measured rate.
  * Kernel and floor run in turns, as often; medians. usage: kernels [threads [isa [part of a name]]] */
 #include "lockstep/kernels.h"
+#include "bench_median.h"
 #include "bench_peak.h"
 #include "lockstep/mem.h"
 #include "lockstep/model.h"
@@ -201,15 +202,6 @@ static void measure_arithmetic(void) {
 }
 
 /* --- One kernel ------------------------------------------------------------------------------------------ */
-static int ascending(const void *x, const void *y) {
-    double d = *(const double *)x - *(const double *)y;
-    return (d > 0) - (d < 0);
-}
-static double median(double *t, int count) {
-    qsort(t, (size_t)count, sizeof *t, ascending);
-    return t[count / 2];
-}
-
 static void show(const struct kernel *k) {
     double t[3][ROUNDS_MOST], end = seconds_now() + 0.25;
     bool can_pass = k->writes > 0;

@@ -3,10 +3,8 @@
 set -e
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build/bench}
-make -s -j"$(nproc)" BUILD="$BUILD" FLOORS="base math store cluster data model train" all
-${CC:-cc} -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Iinclude -Isrc -o "$BUILD/reduce_bench" bench/reduce_bench.c "$BUILD/liblockstep.a" \
-  $(pkg-config --cflags --libs ompi-c) -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
+make -s -j"$(nproc)" BUILD="$BUILD" FLOORS="base math store cluster data model train" "$BUILD/bench/reduce_bench"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 for shared in yes no; do
-  LOCKSTEP_SHARED_MEMORY=$shared mpirun --quiet -n "${1:-2}" --oversubscribe --bind-to none "$BUILD/reduce_bench" "${2:-15}"
+  LOCKSTEP_SHARED_MEMORY=$shared mpirun --quiet -n "${1:-2}" --oversubscribe --bind-to none "$BUILD/bench/reduce_bench" "${2:-15}"
 done

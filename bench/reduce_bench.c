@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RANKS_MOST  64
 #define ROUNDS_MOST 1000
 #define WARM_UP     2 /* rounds: memory is touched, connections are made */
 
@@ -49,13 +50,13 @@ static void open_all(struct bench *b) {
                                    .init_std = 0.02};
     struct lk_err err = {0};
     struct lk_pool *pool;
-    uint32_t bounds[LK_EMBEDDING_RANKS + 1];
+    uint32_t bounds[RANKS_MOST + 1];
     int there = 0;
     check(lk_comm_open(&b->comm, &err), &err);
     int ranks = lk_comm_ranks(b->comm);
     MPI_Initialized(&there);
-    if (!there || ranks > LK_EMBEDDING_RANKS)
-        check(lk_fail(&err, LK_EINVAL, "start this with mpirun -n 2 to %d", LK_EMBEDDING_RANKS), &err);
+    if (!there || ranks > RANKS_MOST)
+        check(lk_fail(&err, LK_EINVAL, "start this with mpirun -n 2 to %d", RANKS_MOST), &err);
     for (int k = 0; k <= ranks; k++) bounds[k] = (uint32_t)k;
     check(lk_pool_open(1, &pool, &err), &err);
     check(lk_math_open(pool, NULL, &b->math, &err), &err);

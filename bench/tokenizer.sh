@@ -12,12 +12,11 @@ vocab=${2:-32768}
 [ $# -gt 0 ] && shift
 [ $# -gt 0 ] && shift
 [ -e "$file" ] || bench/text.sh "$file"
-make -s BUILD="$BUILD" "$BUILD/liblockstep.a"
-${CC:-cc} -std=c11 -O2 -D_GNU_SOURCE -Iinclude -o "$work/bench" bench/tokenizer_bench.c "$BUILD/liblockstep.a" \
-    -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -pthread
-[ -n "${TOKENIZER:-}" ] || "$work/bench" train "$vocab" "$file" "$(nproc)" "$work/t.json" >/dev/null
+make -s -j"$(nproc)" BUILD="$BUILD" "$BUILD/bench/tokenizer_bench"
+bench=$BUILD/bench/tokenizer_bench
+[ -n "${TOKENIZER:-}" ] || "$bench" train "$vocab" "$file" "$(nproc)" "$work/t.json" >/dev/null
 exec_with=${PEERS:-python3}
 libs=lockstep
 [ -z "${PEERS:-}" ] || libs=lockstep,gigatoken,tiktoken,tokenizers
 [ -z "${TOKENIZER:-}" ] || vocab=0
-"$exec_with" bench/tokenizer_peers.py "$work/bench" "${TOKENIZER:-$work/t.json}" "$file" "$vocab" --libs "$libs" "$@"
+"$exec_with" bench/tokenizer_peers.py "$bench" "${TOKENIZER:-$work/t.json}" "$file" "$vocab" --libs "$libs" "$@"

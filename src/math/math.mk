@@ -34,7 +34,4 @@ $(BUILD)/static/%: src/math/%.c $(LIB)
 ## bench-kernels: the row and element kernels beside the memory's speed
 bench-kernels: $(BUILD)/bench/kernels
 	$<
-$(BUILD)/bench/kernels: bench/kernels.c $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Ibench $(LDFLAGS) -o $@ $^ $(LDLIBS)
 .PHONY: bench-kernels
