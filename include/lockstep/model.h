@@ -13,6 +13,13 @@ struct lk_model_config {
     uint32_t layers, width, heads, kv_heads, head_dim, ffn, context, vocab;
     bool tied;
     double norm_epsilon, rope_theta, init_std;
+    /* The llama family's variants; zero: without. */
+    bool qkv_bias;   /* q, k and v have biases (Qwen2) */
+    bool qk_norm;    /* RMSNorm on each head of q and k, before the rotation, one gain for all heads (Qwen3) */
+    uint32_t window; /* keys that a position sees, itself included (Mistral); 0: all before it */
+    /* Llama 3.1's scaling of the rotary frequencies, as in Hugging Face's "rope_type": "llama3"; factor 0: none. */
+    double rope_factor, rope_low, rope_high;
+    uint32_t rope_original; /* positions that the model learned with before it was scaled */
 };
 /* Checks that the sizes fit each other; the message names the INI key ("[model] heads ..."). */
 int lk_model_config_check(const struct lk_model_config *, struct lk_err *);

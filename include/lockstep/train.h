@@ -22,6 +22,9 @@ struct lk_run_config {
     uint32_t family, layers, width, heads, kv_heads, head_dim, ffn, context, vocab;
     bool tied;
     double norm_epsilon, rope_theta, init_std;
+    bool qkv_bias, qk_norm;
+    uint32_t window, rope_original;
+    double rope_factor, rope_low, rope_high;
     uint32_t sequences, grains;
     uint32_t micro_batch; /* sequences at a time; 0: chosen by the memory plan */
     bool recompute;
@@ -32,6 +35,7 @@ struct lk_run_config {
     uint32_t sample_every;
     char prompt[512];
 };
+enum { LK_O_IDENTITY = 1, LK_O_LATER = 2 };
 /* One INI key. `fallback` is its default as text ("" = derived from other keys, as `help` says). */
 struct lk_option {
     const char *section, *key;
@@ -40,7 +44,9 @@ struct lk_option {
     const char *fallback;
     double low, high;
     const char *words; /* enum: names separated by '|' in the order of values */
-    bool identity;
+    /* LK_O_IDENTITY: part of what decides the bits. LK_O_LATER: not in the first release, so it counts only where it
+     * differs from `fallback`, and a record without it means that. */
+    unsigned flags;
     const char *help;
 };
 const struct lk_option *lk_run_options(size_t *count);

@@ -13,7 +13,8 @@
     { s, k, LK_O_F64, FIELD(f), fall, low, high, NULL, id, help }
 #define BOOL(s, k, f, fall, id, help)                                                                                      \
     { s, k, LK_O_BOOL, FIELD(f), fall, 0, 1, NULL, id, help }
-#define MANY 2147483647.0
+#define MANY  2147483647.0
+#define LATER (LK_O_IDENTITY | LK_O_LATER)
 
 static const struct lk_option options[] = {
     {"run", "name", LK_O_NAME, FIELD(name), "", 0, 0, NULL, false,
@@ -39,6 +40,15 @@ static const struct lk_option options[] = {
     F64("model", "norm_epsilon", norm_epsilon, "1e-5", 1e-30, 1, true, "added to the mean square in the norms"),
     F64("model", "rope_theta", rope_theta, "10000", 1, 1e12, true, "base of the rotary angles (llama)"),
     F64("model", "init_std", init_std, "0.02", 0, 10, true, "standard deviation of initial matrices"),
+    BOOL("model", "qkv_bias", qkv_bias, "false", LATER, "q, k and v have biases (llama, as in Qwen2)"),
+    BOOL("model", "qk_norm", qk_norm, "false", LATER, "RMSNorm on the heads of q and k (llama, as in Qwen3)"),
+    U32("model", "window", window, "0", 0, MANY, LATER,
+        "keys that a position sees, itself included (llama, as in Mistral); 0: all before it"),
+    F64("model", "rope_factor", rope_factor, "0", 0, 1e6, LATER, "scales the rotary frequencies as Llama 3.1 does; 0: not"),
+    F64("model", "rope_low", rope_low, "1", 1e-6, 1e6, LATER, "low_freq_factor of that scaling"),
+    F64("model", "rope_high", rope_high, "4", 1e-6, 1e6, LATER, "high_freq_factor of that scaling"),
+    U32("model", "rope_original", rope_original, "8192", 1, MANY, LATER,
+        "original_max_position_embeddings of that scaling"),
     U32("batch", "sequences", sequences, "16", 1, 16777216, true, "sequences in a batch"),
     U32("batch", "grains", grains, "", 1, 16777216, true,
         "parts whose gradients are summed in a fixed tree; the largest power of two up to 8 that divides sequences by "
@@ -258,7 +268,14 @@ struct lk_model_config lk_run_config_model(const struct lk_run_config *c) {
                                     .tied = c->tied,
                                     .norm_epsilon = c->norm_epsilon,
                                     .rope_theta = c->rope_theta,
-                                    .init_std = c->init_std};
+                                    .init_std = c->init_std,
+                                    .qkv_bias = c->qkv_bias,
+                                    .qk_norm = c->qk_norm,
+                                    .window = c->window,
+                                    .rope_factor = c->rope_factor,
+                                    .rope_low = c->rope_factor > 0 ? c->rope_low : 0,
+                                    .rope_high = c->rope_factor > 0 ? c->rope_high : 0,
+                                    .rope_original = c->rope_factor > 0 ? c->rope_original : 0};
 }
 
 /* --- JSON and identity ----------------------------------------------------------------------------------- */
@@ -284,11 +301,18 @@ static json_t *option_json(const struct lk_run_config *c, const struct lk_option
     }
 }
 
+static bool is_fallback(const struct lk_run_config *c, const struct lk_option *o) {
+    struct lk_run_config d;
+    memset(&d, 0, sizeof d);
+    if (*o->fallback) set_option(&d, o, o->fallback, "default", NULL);
+    return memcmp((const char *)c + o->offset, (const char *)&d + o->offset, o->size) == 0;
+}
+
 static json_t *config_json(const struct lk_run_config *c, bool identity_only) {
     json_t *all = json_object();
     for (size_t i = 0; all && i < COUNT; i++) {
         const struct lk_option *o = &options[i];
-        if (identity_only && !o->identity) continue;
+        if (identity_only && (!(o->flags & LK_O_IDENTITY) || (o->flags & LK_O_LATER && is_fallback(c, o)))) continue;
         json_t *section = json_object_get(all, o->section);
         if (!section) {
             section = json_object();
@@ -335,6 +359,10 @@ int lk_run_config_from_json(const json_t *all, struct lk_run_config *out, struct
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < COUNT; i++) {
         const json_t *v = json_object_get(json_object_get(all, options[i].section), options[i].key);
+        if (!v && (options[i].flags & LK_O_LATER)) {
+            if (*options[i].fallback) set_option(out, &options[i], options[i].fallback, "default", NULL);
+            continue;
+        }
         int code = option_from_json(out, &options[i], v, err);
         if (code) return code;
     }
