@@ -7,6 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_blobs;
 struct lk_blob_writer;
 struct lk_blob {
@@ -80,4 +84,7 @@ typedef int lk_blob_list_fn(void *arg, const struct lk_root *, uint64_t size_byt
 /* Order: by root. Files of dead writers in tmp/ older than keep_tmp_ms are removed when keep_tmp_ms >= 0. */
 int lk_blobs_list(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

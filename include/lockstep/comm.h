@@ -12,6 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_comm;
 
 /* Whether this process was started as one of several ranks (by mpirun or by lk_launch_local), and which one; read from the
@@ -92,4 +96,7 @@ struct lk_launch {
  * where it is known. No mpirun: LK_EUNSUPPORTED with what to install. */
 int lk_launch_local(const struct lk_launch *, int *status, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

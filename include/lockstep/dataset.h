@@ -8,6 +8,10 @@
 #define LOCKSTEP_DATASET_H
 #include "lockstep/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum lk_split { LK_TRAIN = 0, LK_HELD_OUT = 1 };
 
 struct lk_dataset_source {
@@ -66,4 +70,7 @@ int lk_dataset_byte_range(const struct lk_dataset *, enum lk_split, uint64_t doc
 /* Checks every blob's hash and the invariants between parts (document ends ascending, ids below the vocabulary, ...). */
 int lk_dataset_verify(struct lk_store *, const struct lk_root *, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

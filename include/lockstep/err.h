@@ -2,6 +2,10 @@
 #ifndef LOCKSTEP_ERR_H
 #define LOCKSTEP_ERR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LK_CODES(X)                                                                                                        \
     X(LK_OK, 0, "ok")                                                                                                      \
     X(LK_ENOMEM, -1, "out of memory")                                                                                      \
@@ -38,7 +42,10 @@ int lk_fail_prefix(struct lk_err *err, int code, const char *format, ...) __attr
 const char *lk_code_text(int code);
 
 /* An assertion that stays on: for programmer errors only, never for input. */
-void lk__assert_failed(const char *text, const char *file, int line) __attribute__((noreturn));
-#define LK_ASSERT(x) ((x) ? (void)0 : lk__assert_failed(#x, __FILE__, __LINE__))
+void lk_assert_failed(const char *text, const char *file, int line) __attribute__((noreturn));
+#define LK_ASSERT(x) ((x) ? (void)0 : lk_assert_failed(#x, __FILE__, __LINE__))
 
+#ifdef __cplusplus
+}
+#endif
 #endif

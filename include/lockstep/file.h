@@ -6,6 +6,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Reads a whole regular file (or pipe) into *out, at most limit_bytes (more: LK_EINVAL that names the limit). */
 int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *);
 /* Writes path.tmp.PID.N, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays;
@@ -26,26 +30,13 @@ struct lk_map {
 int lk_map_open(const char *path, struct lk_map *out, struct lk_err *);
 void lk_map_close(struct lk_map *);
 
-/* The system calls that our writers use; each counts as one fault point. Same results as the POSIX calls. */
-int lk__open(const char *path, int flags, mode_t mode);
-ssize_t lk__write(int fd, const void *data, size_t size);
-int lk__fsync(int fd);
-int lk__rename(const char *from, const char *to);
-int lk__close(int fd);
-ssize_t lk__pwrite(int fd, const void *data, size_t size, off_t offset);
-ssize_t lk__pread(int fd, void *data, size_t size, off_t offset);
-int lk__fallocate(int fd, off_t size); /* the bytes [0, size) get their disk space; they read as zeros */
-int lk__ftruncate(int fd, off_t size);
-int lk__fchmod(int fd, mode_t mode);
-/* Loop lk__write, lk__pwrite, lk__pread until all is done; 0 or -1 with errno. A file that ends early is EIO. */
-int lk__write_all(int fd, const void *data, size_t size);
-int lk__pwrite_all(int fd, const void *data, size_t size, off_t offset);
-int lk__pread_all(int fd, void *data, size_t size, off_t offset);
-
-/* Tests: the nth of these calls from now fails with error_number (once); nth = 0 switches it off. */
+/* Tests: the nth system call of our writers from now fails with error_number (once); nth = 0 switches it off. */
 void lk_file_fail_at(uint64_t nth, int error_number);
 /* The same, but instead of failing the process is killed by SIGKILL just before the call. */
 void lk_file_kill_at(uint64_t nth);
 uint64_t lk_file_call_count(void); /* since the last of the two calls above */
 
+#ifdef __cplusplus
+}
+#endif
 #endif

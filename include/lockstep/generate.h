@@ -5,6 +5,10 @@
 #include "lockstep/model.h"
 #include "lockstep/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_sampling {
     double temperature; /* 0: the likeliest token */
     uint32_t top_k;     /* 0: all */
@@ -17,10 +21,11 @@ uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens,
                          uint32_t position, void *workspace);
 size_t lk_sample_bytes(uint32_t tokens);
 
+enum lk_finish { LK_FINISH_LENGTH, LK_FINISH_END, LK_FINISH_STOP, LK_FINISH_CALLER };
 struct lk_generation {
     uint32_t prompt_tokens, tokens; /* read and drawn */
     double prompt_seconds, seconds;
-    enum lk_finish { LK_FINISH_LENGTH, LK_FINISH_END, LK_FINISH_STOP, LK_FINISH_CALLER } finish;
+    enum lk_finish finish;
 };
 struct lk_generate_options {
     struct lk_sampling sampling;
@@ -43,4 +48,7 @@ int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
                 struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LK_LEAF_BYTES ((size_t)1 << 20)
 #define LK_ROOT_HEX   65 /* 64 digits and the zero byte */
 
@@ -42,4 +46,7 @@ void lk_hasher_update(struct lk_hasher *, const void *data, size_t size);
 void lk_hasher_final(struct lk_hasher *, struct lk_root *out); /* resets: the hasher can be used again */
 void lk_hasher_free(struct lk_hasher *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

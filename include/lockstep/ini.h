@@ -4,6 +4,10 @@
 #include "lockstep/err.h"
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_ini_entry {
     char *section, *key, *value;
     int line;          /* 1-based; 0 for an entry set on the command line */
@@ -26,4 +30,7 @@ void lk_ini_release(struct lk_ini *);
 /* The candidate nearest to word by edit distance (Damerau-Levenshtein), or NULL if none is near enough to suggest. */
 const char *lk_nearest(const char *word, const char *const *candidates, size_t count);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -7,6 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Parses exactly one value from text[0..size); a failure names `name`, line and column, and byte. Duplicate keys and
  * nesting deeper than jansson's limit are refused. NULL on failure. */
 json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *);
@@ -22,4 +26,7 @@ int lk_json_float_parse(const json_t *, double *out); /* 0, or LK_EINVAL */
 int lk_json_get_string(const json_t *object, const char *key, const char *what, const char **out, struct lk_err *);
 int lk_json_get_u64(const json_t *object, const char *key, const char *what, uint64_t *out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

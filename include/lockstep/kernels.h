@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_math;
 
 /* isa: NULL = LOCKSTEP_ISA or the best this CPU has; "ref", "avx2", "avx512", "neon" force one. Unknown or not on this
@@ -253,4 +257,7 @@ const char *lk_kernel_name(enum lk_kernel);
 struct lk_root;
 int lk_math_fingerprint(struct lk_math *, struct lk_root *out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -7,6 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LK_KV_KEY_MAX   511 /* bytes, at least 1; keys that begin with a zero byte are reserved */
 #define LK_KV_VALUE_MAX ((size_t)1 << 20)
 
@@ -47,4 +51,7 @@ int lk_kv_delete(struct lk_kv_txn *, struct lk_bytes key, struct lk_err *); /* a
 typedef int lk_kv_scan_fn(void *arg, struct lk_bytes key, struct lk_bytes value);
 int lk_kv_scan(struct lk_kv_txn *, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -3,6 +3,10 @@
 #define LOCKSTEP_LAB_H
 #include "lockstep/train.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The loss curve of a run as a self-contained SVG: training loss (raw and smoothed) and evaluations over steps. */
 int lk_plot_run(struct lk_store *, const char *run, struct lk_buf *out, struct lk_err *);
 
@@ -14,4 +18,7 @@ struct lk_gc_result {
  * only at the end). A manifest reaches every root that its text holds. */
 int lk_gc(struct lk_store *, int64_t grace_ms, bool dry_run, struct lk_gc_result *out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -4,6 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Each returns NULL when memory is out (or the test hook says so); size 0 gives a pointer that lk_free takes. Every pointer
  * is 64-byte aligned, from 4 MiB on 2 MiB with huge pages advised. */
 void *lk_alloc(size_t size_bytes);
@@ -47,4 +51,7 @@ uint64_t lk_memory_available_bytes(void);
 /* Largest resident size so far (VmHWM), bytes; 0 where unknown. */
 uint64_t lk_memory_peak_bytes(void);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

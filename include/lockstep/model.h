@@ -6,6 +6,10 @@
 #include "lockstep/kernels.h"
 #include "lockstep/mem.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum lk_family { LK_LLAMA, LK_GPT2 };
 
 struct lk_model_config {
@@ -141,4 +145,7 @@ uint32_t lk_embedding_rows_find(const struct lk_embedding_rows *,
 void lk_embedding_rows_finish(struct lk_math *, uint32_t width, const struct lk_embedding_rows *, size_t ranks,
                               size_t first, size_t count, bool add, float *table);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_progress {
     FILE *out;
     bool terminal;
@@ -30,4 +34,7 @@ void lk_log_quiet(bool quiet);
 char *lk_format_bytes(uint64_t bytes, char *out);
 char *lk_format_duration(double seconds, char *out);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

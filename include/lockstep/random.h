@@ -3,6 +3,10 @@
 #define LOCKSTEP_RANDOM_H
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* out[4] = Philox4x32-10(counter[4], key[2]) */
 void lk_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
@@ -13,4 +17,7 @@ void lk_random(uint64_t seed, enum lk_purpose purpose, uint32_t step, uint32_t s
 /* A permutation of [0, n) (n >= 1) keyed by (seed, epoch): a Feistel network of 4 rounds with cycle walking. */
 uint64_t lk_permute(uint64_t seed, uint32_t epoch, uint64_t n, uint64_t index);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -6,6 +6,10 @@
 #include "lockstep/json.h"
 #include "lockstep/kv.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_store {
     struct lk_kv *kv; /* NULL: opened for its blobs only */
     struct lk_blobs *blobs;
@@ -45,4 +49,7 @@ int lk_record_list(struct lk_kv_txn *, const char *kind, lk_record_fn *fn, void 
 int lk_manifest_put(struct lk_store *, const json_t *, struct lk_root *out, struct lk_err *);
 int lk_manifest_get(struct lk_store *, const struct lk_root *, const char *what, json_t **out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -4,6 +4,10 @@
 #include "lockstep/err.h"
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct lk_pool;
 
 /* threads >= 1, the caller's thread included (so threads - 1 are started; at most 256). Each started thread runs with the
@@ -45,4 +49,7 @@ static inline void lk_fpenv_leave(unsigned long long *old) {
 }
 #define LK_NUMERIC_SCOPE() unsigned long long lk_fpenv_before __attribute__((cleanup(lk_fpenv_leave))) = lk_fpenv_set()
 
+#ifdef __cplusplus
+}
+#endif
 #endif

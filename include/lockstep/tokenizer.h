@@ -6,6 +6,10 @@
 #include "lockstep/store.h"
 #include "lockstep/thread.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LK_TOKEN_END "<|endoftext|>" /* the one special token that training adds, always the last id */
 
 struct lk_tokenizer;
@@ -49,4 +53,7 @@ int lk_tokenizer_export(const struct lk_tokenizer *, struct lk_buf *out, struct 
 int lk_tokenizer_save(struct lk_store *, const struct lk_tokenizer *, struct lk_root *out, struct lk_err *);
 int lk_tokenizer_load(struct lk_store *, const struct lk_root *, struct lk_tokenizer **out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -7,6 +7,10 @@
 #include "lockstep/ini.h"
 #include "lockstep/model.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LK_NUMERICS "fp32-1"
 #define LK_NAME_MAX 128
 
@@ -36,10 +40,11 @@ struct lk_run_config {
     char prompt[512];
 };
 enum { LK_O_IDENTITY = 1, LK_O_LATER = 2 };
+enum lk_option_type { LK_O_U32, LK_O_U64, LK_O_F64, LK_O_BOOL, LK_O_ENUM, LK_O_NAME, LK_O_TEXT };
 /* One INI key. `fallback` is its default as text ("" = derived from other keys, as `help` says). */
 struct lk_option {
     const char *section, *key;
-    enum { LK_O_U32, LK_O_U64, LK_O_F64, LK_O_BOOL, LK_O_ENUM, LK_O_NAME, LK_O_TEXT } type;
+    enum lk_option_type type;
     size_t offset, size; /* of the field in struct lk_run_config */
     const char *fallback;
     double low, high;
@@ -193,4 +198,7 @@ int lk_verify(struct lk_store *, struct lk_math *, const char *run, uint32_t fro
               void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg,
               struct lk_verify_result *out, struct lk_err *);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -80,7 +80,7 @@ const char *lk_code_text(int code) {
     }
 }
 
-void lk__assert_failed(const char *text, const char *file, int line) {
+void lk_assert_failed(const char *text, const char *file, int line) {
     fprintf(stderr, "lockstep: %s:%d: this must hold: %s\n", file, line, text);
     fflush(stderr);
     abort();

@@ -1,4 +1,5 @@
 #include "lockstep/file.h"
+#include "base/syscalls.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>

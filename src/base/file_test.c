@@ -1,3 +1,4 @@
+#include "base/syscalls.h"
 #include "base/testing.h"
 #include <dirent.h>
 #include <errno.h>

@@ -1,4 +1,5 @@
 #include "store/blob/blob_dir.h"
+#include "base/syscalls.h"
 #include "lockstep/file.h"
 #include "lockstep/mem.h"
 #include "lockstep/progress.h"

@@ -1,4 +1,5 @@
 /* A blob of known size that several processes write: the creator's temporary, which the others open by its name. */
+#include "base/syscalls.h"
 #include "lockstep/file.h"
 #include "lockstep/mem.h"
 #include "store/blob/blob_dir.h"
