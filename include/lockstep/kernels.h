@@ -91,12 +91,12 @@ void lk_row_chains(struct lk_math *, size_t n, const float *x, uint32_t position
                    const uint32_t *next, const uint32_t *target, const bool *begins, float *sums);
 
 /* --- Norms: rows (rows, n) ------------------------------------------------------------------------------- */
-/* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y and the two row statistics that backward needs: rstd (rows) and,
- * LayerNorm only, mean (rows). */
+/* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y (may be x) and the two row statistics that backward needs: rstd
+ * (rows) and, LayerNorm only, mean (rows). */
 void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
                      float eps, float *y, float *mean, float *rstd);
 /* dx (rows, n) = dx_add + norm's backward of dy (dx_add may be NULL: nothing is added; it may be dx). normalised (rows, n):
- * the normalised input, written for lk_column_sum's factor; may be NULL. layer: true for LayerNorm. */
+ * the normalised input, written for lk_column_sum's factor; may be NULL or x. layer: true for LayerNorm. */
 void lk_norm_backward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
                       const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised);
 
@@ -111,8 +111,15 @@ void lk_add(struct lk_math *, size_t n, const float *a, const float *b, float *o
 void lk_zero(struct lk_math *, size_t n, float *x);
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */
-/* Tables cos, sin (positions, head_dim / 2), Hugging Face's formats. */
-void lk_rope_tables(uint32_t positions, uint32_t head_dim, double theta, float *cos_out, float *sin_out);
+/* Llama 3.1's scaling of the frequencies, Hugging Face's rope_type "llama3"; factor 0: none. low < high. */
+struct lk_rope_scaling {
+    double factor, low, high; /* factor, low_freq_factor, high_freq_factor */
+    uint32_t original;        /* original_max_position_embeddings */
+};
+/* frequencies (head_dim / 2): the angle that each pair turns from one position to the next. */
+void lk_rope_frequencies(uint32_t head_dim, double theta, const struct lk_rope_scaling *, float *frequencies);
+/* Rows [first, end) of tables cos, sin (end or more, half), Hugging Face's formats; frequencies (half). */
+void lk_rope_tables(uint32_t half, const float *frequencies, uint32_t first, uint32_t end, float *cos_out, float *sin_out);
 /* In place on x: rows of `heads` heads of head_dim at stride ldx; row r is at position first + r mod positions. After the
  * rotation each element is multiplied by scale unless scale == 1. inverse: the transposed rotation (backward); then the
  * scale comes first. */
@@ -126,7 +133,8 @@ void lk_scale_rows(struct lk_math *, size_t rows, size_t n, float scale, float *
  * queries - 1. Query head h reads kv head h / (heads / kv_heads). q is already rotated and scaled.
  * q, o: row (s * queries + i) at stride ldq, ldo, head h at column h * head_dim.
  * k, v: row (s * kv_rows + j) at stride ldk, ldv.  m, r: (sequences, heads, queries).
- * document_start: (sequences, first + queries), the first visible key of each position, or NULL for 0. */
+ * document_start: (sequences, first + queries), the first visible key of each position, or NULL for 0; never less than
+ * that of the position before, and only read for positions from `first` on. */
 struct lk_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const float *q, *k, *v;

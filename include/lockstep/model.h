@@ -40,7 +40,8 @@ struct lk_tensor {
 
 /* Where each role's tensor lies: index into tensors, -1 where the family has none. */
 struct lk_layer_tensors {
-    int norm1, norm1_bias, q, k, v, qkv, qkv_bias, o, o_bias, norm2, norm2_bias, gate, up, up_bias, down, down_bias;
+    int norm1, norm1_bias, q, q_bias, k, k_bias, v, v_bias, q_norm, k_norm, qkv, qkv_bias, o, o_bias, norm2, norm2_bias,
+        gate, up, up_bias, down, down_bias;
 };
 struct lk_layout {
     struct lk_model_config config;

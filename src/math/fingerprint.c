@@ -104,7 +104,9 @@ static void rows(struct work *w) {
     lk_cross_entropy(m, R, N, logits, N, targets, 0.01f, false, zeros(w, R));
     lk_cross_entropy(m, R, N, logits, N, targets, 0.01f, true, zeros(w, R));
     float *c = zeros(w, POSITIONS * DIM / 2), *s = zeros(w, POSITIONS * DIM / 2), *q = fill(w, R * HEADS * DIM);
-    lk_rope_tables(POSITIONS, DIM, 10000, c, s);
+    float frequencies[DIM / 2];
+    lk_rope_frequencies(DIM, 10000, &(struct lk_rope_scaling){0}, frequencies);
+    lk_rope_tables(DIM / 2, frequencies, 0, POSITIONS, c, s);
     lk_rope(m, R, HEADS, DIM, POSITIONS / 2, 3, c, s, 0.2f, false, q, HEADS * DIM);
     lk_rope(m, R, HEADS, DIM, POSITIONS / 2, 3, c, s, 0.2f, true, fill(w, R * HEADS * DIM), HEADS * DIM);
     lk_scale_rows(m, R, DIM, 0.3f, q, HEADS * DIM);

@@ -353,17 +353,31 @@ void lk_row_chains(struct lk_math *m, size_t n, const float *x, uint32_t positio
 }
 
 /* --- Rotary tables --------------------------------------------------------------------------------------- */
-void lk_rope_tables(uint32_t positions, uint32_t head_dim, double theta, float *cos_out, float *sin_out) {
-    LK_ASSERT(head_dim % 2 == 0);
+static float scaled(float frequency, const struct lk_rope_scaling *s) {
+    float factor = (float)s->factor, original = (float)s->original, length = 1 / frequency * (float)0x1.921fb54442d18p+2;
+    if (length > (float)(s->original / s->low)) return frequency / factor;
+    if (length < (float)(s->original / s->high)) return frequency;
+    float smooth = (1 / length * original - (float)s->low) / (float)(s->high - s->low);
+    return (1 - smooth) * frequency / factor + smooth * frequency;
+}
+
+void lk_rope_frequencies(uint32_t head_dim, double theta, const struct lk_rope_scaling *scaling, float *frequencies) {
+    LK_ASSERT(head_dim % 2 == 0 && (scaling->factor == 0 || scaling->low < scaling->high));
     unsigned long long old = lk_fpenv_set();
-    size_t half = head_dim / 2;
-    for (size_t i = 0; i < half; i++) {
-        float inverse = (float)(1 / lk_pow64(theta, (double)(2 * i) / (double)head_dim));
-        for (size_t t = 0; t < positions; t++) {
-            float angle = (float)t * inverse;
+    for (size_t i = 0; i < head_dim / 2; i++) {
+        float frequency = (float)(1 / lk_pow64(theta, (double)(2 * i) / (double)head_dim));
+        frequencies[i] = scaling->factor > 0 ? scaled(frequency, scaling) : frequency;
+    }
+    lk_fpenv_restore(old);
+}
+
+void lk_rope_tables(uint32_t half, const float *frequencies, uint32_t first, uint32_t end, float *cos_out, float *sin_out) {
+    unsigned long long old = lk_fpenv_set();
+    for (size_t t = first; t < end; t++)
+        for (size_t i = 0; i < half; i++) {
+            float angle = (float)t * frequencies[i];
             cos_out[t * half + i] = lk_cos(angle);
             sin_out[t * half + i] = lk_sin(angle);
         }
-    }
     lk_fpenv_restore(old);
 }

@@ -50,8 +50,13 @@ static void functions(struct lk_math *m) {
     float x[4], c[8], s[8];
     lk_init_normal(m, 42, 3, 0.02, 4, x);
     result32("initial value, seed 42, tensor 3, deviation 0.02, element 0", x[0]), result32("the same, element 3", x[3]);
-    lk_rope_tables(2, 8, 10000, c, s);
+    lk_rope_frequencies(8, 10000, &(struct lk_rope_scaling){0}, x);
+    lk_rope_tables(4, x, 0, 2, c, s);
     result32("rope cos, theta 10000, d 8, t 1, i 1", c[5]), result32("rope sin, the same", s[5]);
+    float frequencies[64];
+    lk_rope_frequencies(128, 500000, &(struct lk_rope_scaling){8, 1, 4, 8192}, frequencies);
+    result32("scaled frequency, theta 500000, d 128, F 8, L 1, H 4, N 8192, i 20", frequencies[20]);
+    result32("the same, i 30", frequencies[30]), result32("the same, i 40", frequencies[40]);
 }
 
 /* a(i) = (i mod 13 - 6) / 10, b(i) = (i mod 7 - 2) / 10, both divided in float */

@@ -82,6 +82,19 @@ static void ffn_backward(const struct gradients *g, struct lk__activations *a, c
                   dw->norm2_bias);
 }
 
+/* Norm's backward of the heads of q or k, (rows, heads * d): dx from dy, the gain's gradient. raw becomes the normalised
+ * input. A head is a row: parts hold `heads` times as many. */
+static void head_norm_gradient(const struct gradients *g, uint32_t heads, const float *gain, const float *rstd, float *raw,
+                               const float *dy, float *dx, float *dgain) {
+    struct lk_decoder *d = g->d;
+    size_t n = d->layout->config.head_dim;
+    lk_norm_backward(d->math, d->rows * heads, n, raw, gain, NULL, rstd, false, dy, NULL, dx, raw);
+    for (size_t i = 0; i < g->part_count; i++)
+        d->other_parts[i] = (struct lk_row_part){
+            .first = g->parts[i].first * heads, .rows = g->parts[i].rows * heads, .ends_group = g->parts[i].ends_group};
+    lk_column_sum(d->math, n, dy, n, raw, n, d->other_parts, g->part_count, g->accumulate, dgain);
+}
+
 static void attention_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
                                const struct lk__layer_weights *dw) {
     struct lk_decoder *d = g->d;
@@ -101,7 +114,7 @@ static void attention_backward(const struct gradients *g, struct lk__activations
                                      .ldk = kv,
                                      .ldv = kv,
                                      .kv_rows = d->positions,
-                                     .document_start = d->document_start,
+                                     .document_start = d->first_key,
                                      .o = a->o,
                                      .ldo = q,
                                      .m = a->m,
@@ -112,10 +125,15 @@ static void attention_backward(const struct gradients *g, struct lk__activations
         lk_rope(d->math, d->rows, m->kv_heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dk,
                 kv);
     }
-    weight_gradient(g, m->width, q, d->dq, a->h1, dw->q, dw->q_bias);
-    weight_gradient(g, m->width, kv, d->dk, a->h1, dw->k, dw->k_bias);
+    float *dq = d->dq, *dk = d->dk;
+    if (m->qk_norm) { /* q and k become the gradients of what was normalised */
+        head_norm_gradient(g, m->heads, w->q_norm, a->q_rstd, a->q_raw, d->dq, dq = a->q, dw->q_norm);
+        head_norm_gradient(g, m->kv_heads, w->k_norm, a->k_rstd, a->k_raw, d->dk, dk = a->k, dw->k_norm);
+    }
+    weight_gradient(g, m->width, q, dq, a->h1, dw->q, dw->q_bias);
+    weight_gradient(g, m->width, kv, dk, a->h1, dw->k, dw->k_bias);
     weight_gradient(g, m->width, kv, d->dv, a->h1, dw->v, dw->v_bias);
-    input_gradient(d, m->width, (struct projection[]){{q, d->dq, w->q}, {kv, d->dk, w->k}, {kv, d->dv, w->v}}, 3, d->dh);
+    input_gradient(d, m->width, (struct projection[]){{q, dq, w->q}, {kv, dk, w->k}, {kv, d->dv, w->v}}, 3, d->dh);
     norm_gradient(g, a->x, w->norm1, a->mean1, a->rstd1, w->norm1_bias != NULL, false, a->h1, dw->norm1, dw->norm1_bias);
 }
 
@@ -125,9 +143,9 @@ static void position_gradient(const struct gradients *g, float *out) {
     size_t n = (size_t)d->positions * d->layout->config.width,
            all = (size_t)d->layout->config.context * d->layout->config.width;
     for (size_t i = 0; i < g->part_count; i++)
-        d->sequence_parts[i] = (struct lk_row_part){
+        d->other_parts[i] = (struct lk_row_part){
             .first = g->parts[i].first / d->positions, .rows = 1, .ends_group = g->parts[i].ends_group};
-    lk_column_sum(d->math, n, d->dx, n, NULL, 0, d->sequence_parts, g->part_count, g->accumulate, out);
+    lk_column_sum(d->math, n, d->dx, n, NULL, 0, d->other_parts, g->part_count, g->accumulate, out);
     if (!g->accumulate && n < all) lk_zero(d->math, all - n, out + n);
 }
 
@@ -150,7 +168,7 @@ const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, con
         if (d->mode == LK_RECOMPUTE &&
             i + 1 < m->layers) { /* the layer's output goes to a buffer that its backward overwrites anyway */
             struct lk__pass pass = {
-                .sequences = d->sequences, .queries = d->positions, .rows = d->rows, .document_start = d->document_start};
+                .sequences = d->sequences, .queries = d->positions, .rows = d->rows, .first_key = d->first_key};
             lk__layer_forward(d, weights, i, &pass, d->dh);
         }
         ffn_backward(&g, a, &w, &dw);

@@ -11,6 +11,11 @@ struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t l
         .q = lk__tensor(l, t->q, array),
         .k = lk__tensor(l, t->k, array),
         .v = lk__tensor(l, t->v, array),
+        .q_bias = lk__tensor(l, t->q_bias, array),
+        .k_bias = lk__tensor(l, t->k_bias, array),
+        .v_bias = lk__tensor(l, t->v_bias, array),
+        .q_norm = lk__tensor(l, t->q_norm, array),
+        .k_norm = lk__tensor(l, t->k_norm, array),
         .o = lk__tensor(l, t->o, array),
         .o_bias = lk__tensor(l, t->o_bias, array),
         .norm2 = lk__tensor(l, t->norm2, array),
@@ -59,6 +64,12 @@ static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t 
     a->q = cut(c, rows * q);
     a->k = cut(c, rows * kv);
     a->v = cut(c, rows * kv);
+    if (m->qk_norm) {
+        a->q_raw = keep ? cut(c, rows * q) : a->q;
+        a->k_raw = keep ? cut(c, rows * kv) : NULL;
+        a->q_rstd = cut(c, rows * m->heads);
+        a->k_rstd = cut(c, rows * m->kv_heads);
+    }
     a->o = cut(c, rows * q);
     a->m = cut(c, rows * m->heads);
     a->r = cut(c, rows * m->heads);
@@ -90,9 +101,11 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     d->rstd_out = cut(c, rows);
     d->logits = cut(c, rows * m->vocab);
     if (m->family == LK_LLAMA) {
+        d->frequencies = cut(c, m->head_dim / 2);
         d->cos_table = cut(c, (size_t)m->context * m->head_dim / 2);
         d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
     }
+    if (m->window) d->start = (uint32_t *)cut(c, rows > m->context ? rows : m->context);
     if (!train) return;
     d->dx = cut(c, rows * m->width);
     d->dh = cut(c, rows * m->width);
@@ -126,19 +139,19 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     d->max_sequences = sequences;
     d->max_positions = positions;
     d->parts = lk_alloc(sequences * sizeof *d->parts);
-    d->sequence_parts = lk_alloc(sequences * sizeof *d->sequence_parts);
+    d->other_parts = lk_alloc(sequences * sizeof *d->other_parts);
     d->layers = lk_calloc(layout->config.layers, sizeof *d->layers);
-    if (!d->parts || !d->sequence_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
+    if (!d->parts || !d->other_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
         lk_decoder_free(d);
         return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences,
                        positions, bytes / 1000000);
     }
     struct cutter c = {.arena = &d->arena};
     cut_all(&c, d);
-    if (d->cos_table)
-        lk_rope_tables(layout->config.context, layout->config.head_dim, layout->config.rope_theta, d->cos_table,
-                       d->sin_table);
-    int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, layout->config.context, mode), err);
+    const struct lk_model_config *m = &layout->config;
+    struct lk_rope_scaling scaling = {m->rope_factor, m->rope_low, m->rope_high, m->rope_original};
+    if (d->frequencies) lk_rope_frequencies(m->head_dim, m->rope_theta, &scaling, d->frequencies);
+    int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, m->context, mode), err);
     if (code) {
         lk_decoder_free(d);
         return code;
@@ -152,7 +165,7 @@ void lk_decoder_free(struct lk_decoder *d) {
     lk_arena_release(&d->arena);
     lk_free(d->layers);
     lk_free(d->parts);
-    lk_free(d->sequence_parts);
+    lk_free(d->other_parts);
     lk_free(d);
 }
 
@@ -226,7 +239,7 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
     const struct lk_model_config *m = &d->layout->config;
     struct lk__activations *a = &d->layers[layer];
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
-    float *k = a->k, *v = a->v, *k_all = k, *v_all = v;
+    float *k = a->k, *v = a->v, *k_all = k, *v_all = v, eps = (float)m->norm_epsilon;
     size_t kv_rows = p->queries;
     if (p->cache) {
         kv_rows = p->cache->positions;
@@ -235,9 +248,14 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
         k = k_all + (size_t)p->first * kv;
         v = v_all + (size_t)p->first * kv;
     }
+    float *q_raw = a->q_raw ? a->q_raw : a->q, *k_raw = a->k_raw ? a->k_raw : k;
     const struct linear qkv[] = {
-        {w->q, q, w->q_bias, NULL, a->q}, {w->k, kv, w->k_bias, NULL, k}, {w->v, kv, w->v_bias, NULL, v}};
+        {w->q, q, w->q_bias, NULL, q_raw}, {w->k, kv, w->k_bias, NULL, k_raw}, {w->v, kv, w->v_bias, NULL, v}};
     linears(d, p->rows, m->width, a->h1, qkv, 3);
+    if (m->qk_norm) { /* a head is a row */
+        lk_norm_forward(d->math, p->rows * m->heads, m->head_dim, q_raw, w->q_norm, NULL, eps, a->q, NULL, a->q_rstd);
+        lk_norm_forward(d->math, p->rows * m->kv_heads, m->head_dim, k_raw, w->k_norm, NULL, eps, k, NULL, a->k_rstd);
+    }
     float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
     if (m->family == LK_LLAMA) {
         lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false,
@@ -259,7 +277,7 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
                                                          .ldk = kv,
                                                          .ldv = kv,
                                                          .kv_rows = kv_rows,
-                                                         .document_start = p->document_start,
+                                                         .document_start = p->first_key,
                                                          .o = a->o,
                                                          .ldo = q,
                                                          .m = a->m,
@@ -288,6 +306,25 @@ void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t laye
     linear(d, rows, m->ffn, m->width, a->act, w.down, w.down_bias, a->x_mid, x_next);
 }
 
+/* What a pass needs to know of its positions: angles, and the first keys that they see. */
+static void positions_ready(struct lk_decoder *d, struct lk__pass *p) {
+    const struct lk_model_config *m = &d->layout->config;
+    uint32_t end = p->first + p->queries, half = m->head_dim / 2;
+    if (d->cos_table && end > d->turned) {
+        LK_ASSERT(end <= m->context);
+        lk_rope_tables(half, d->frequencies, d->turned, end, d->cos_table, d->sin_table);
+        d->turned = end;
+    }
+    if (!m->window || m->window >= end) return;
+    for (uint32_t s = 0; s < p->sequences; s++)
+        for (uint32_t i = p->first; i < end; i++) {
+            size_t at = (size_t)s * end + i;
+            uint32_t first = i >= m->window ? i - m->window + 1 : 0, document = p->first_key ? p->first_key[at] : 0;
+            d->start[at] = first > document ? first : document;
+        }
+    p->first_key = d->start;
+}
+
 static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens,
                            uint32_t wanted) {
     const struct lk_layout *l = d->layout;
@@ -312,10 +349,10 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
     d->sequences = sequences;
     d->positions = positions;
     d->tokens = tokens;
-    d->document_start = document_start;
     d->rows = (size_t)sequences * positions;
-    struct lk__pass pass = {
-        .sequences = sequences, .queries = positions, .rows = d->rows, .document_start = document_start};
+    struct lk__pass pass = {.sequences = sequences, .queries = positions, .rows = d->rows, .first_key = document_start};
+    positions_ready(d, &pass);
+    d->first_key = pass.first_key;
     return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
 }
 
@@ -341,6 +378,7 @@ float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_k
     LK_ASSERT(!d->panels || d->panels_of == weights);
     LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
     struct lk__pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
+    positions_ready(d, &pass);
     float *logits = pass_forward(d, weights, &pass, tokens, wanted);
     cache->used += count;
     return logits;

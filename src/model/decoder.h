@@ -8,6 +8,8 @@ struct lk__activations {
     float *x; /* (rows, width) the layer's input */
     float *h1, *mean1, *rstd1;
     float *q, *k, *v; /* (rows, heads * d), (rows, kv_heads * d) twice */
+    float *q_raw, *k_raw, *q_rstd,
+        *k_rstd;      /* with qk_norm: before it (in inference q and k), a value for each head of a row */
     float *o, *m, *r; /* (rows, heads * d); (sequences, heads, positions) twice */
     float *x_mid;     /* (rows, width) after attention */
     float *h2, *mean2, *rstd2;
@@ -24,22 +26,25 @@ struct lk_decoder {
     struct lk__activations *layers; /* one a layer; without LK_TRAINING they share all but x */
     float *x_out, *h_out, *mean_out, *rstd_out;
     float *logits;
-    float *cos_table, *sin_table;
+    float *frequencies, *cos_table,
+        *sin_table; /* (d / 2), (context, d / 2) twice, of which `turned` positions are filled */
+    uint32_t turned;
+    uint32_t *start; /* with a window: the first visible keys of a pass */
     /* backward */
     float *dx, *dh, *dout, *dq, *dk, *dv;
-    struct lk_mm_part *parts;           /* max_sequences */
-    struct lk_row_part *sequence_parts; /* max_sequences */
-    const float *panels, *panels_of;    /* NULL, or panels of these weights' matrices at the same offsets */
+    struct lk_mm_part *parts;        /* max_sequences */
+    struct lk_row_part *other_parts; /* max_sequences, for sums over other rows than positions */
+    const float *panels, *panels_of; /* NULL, or panels of these weights' matrices at the same offsets */
     /* the last pass */
     uint32_t sequences, positions;
-    const uint32_t *tokens, *document_start;
+    const uint32_t *tokens, *first_key; /* first_key: as lk_attention's document_start */
     size_t rows;
 };
 
 /* A layer's tensors in one parameter or gradient array; NULL where the family has none. */
 struct lk__layer_weights {
-    float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *o, *o_bias, *norm2, *norm2_bias, *gate, *up,
-        *up_bias, *down, *down_bias;
+    float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *o, *o_bias, *norm2, *norm2_bias,
+        *gate, *up, *up_bias, *down, *down_bias;
 };
 struct lk__layer_weights lk__layer_weights(const struct lk_layout *, uint32_t layer, const float *array);
 static inline float *lk__tensor(const struct lk_layout *l, int index, const float *array) {
@@ -49,7 +54,7 @@ static inline float *lk__tensor(const struct lk_layout *l, int index, const floa
 struct lk__pass {
     uint32_t sequences, queries, first;
     size_t rows;
-    const uint32_t *document_start;
+    const uint32_t *first_key;
     struct lk_kv_cache *cache; /* NULL in training */
 };
 /* One layer's forward: reads a->x, writes the layer's output to x_next (which may be a->x). */

@@ -1,4 +1,5 @@
 /* decode = prefill = training forward, by bits, and everything that must change no bit changes none. */
+#include "model/decoder.h"
 #include "model/testing.h"
 
 static const struct lk_model_config configs[] = {
@@ -6,6 +7,11 @@ static const struct lk_model_config configs[] = {
     {LK_LLAMA, 3, 20, 2, 1, 10, 33, 65, 41, false, 1e-6, 500, 0.02},
     {LK_GPT2, 2, 84, 12, 12, 7, 90, 130, 97, true, 1e-5, 0, 0.02},
     {LK_GPT2, 1, 9, 3, 3, 3, 11, 65, 23, false, 1e-5, 0, 0.02},
+    {LK_LLAMA, 2, 42, 6, 2, 14, 50, 130, 97, true, 1e-6, 10000, 0.02, .qkv_bias = true},
+    {LK_LLAMA, 2, 36, 4, 2, 18, 50, 130, 97, false, 1e-6, 10000, 0.02, .qk_norm = true},
+    {LK_LLAMA, 2, 20, 4, 1, 6, 33, 130, 41, false, 1e-6, 10000, 0.02, .window = 33},
+    {LK_LLAMA, 2, 20, 2, 2, 12, 33, 130, 41, true, 1e-5, 500000, 0.02, false, false, 0, 8, 1, 4, 32},
+    {LK_LLAMA, 3, 20, 6, 2, 10, 33, 130, 41, false, 1e-5, 10000, 0.02, true, true, 20, 8, 1, 4, 32},
 };
 #define CONFIGS (sizeof configs / sizeof *configs)
 
@@ -186,6 +192,70 @@ static void accumulating_sequences_changes_no_gradient(void **state) {
     test_math_close(&m);
 }
 
+/* A window is a mask of the first keys and nothing else: the bits of a model without one that is told these keys. */
+static void a_window_hides_keys(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("window");
+    enum { T = 70 };
+    for (int n = 0; n < 12; n++) {
+        static const uint32_t windows[] = {1, 2, T - 1, T, T + 1, 19};
+        struct lk_model_config c = {LK_LLAMA, 2, 20, 4, 2, 6, 33, T, 41, true, 1e-6, 10000, 0.02};
+        struct setup plain;
+        make(&plain, &r, &c);
+        struct lk_layout windowed;
+        c.window = windows[n % 6];
+        OK(lk_layout_init(&windowed, &c, &test_err));
+        struct test_batch b = test_batch_make(&r, 2, T, c.vocab, n >= 6), told = b;
+        told.start = lk_alloc(2 * T * sizeof *told.start);
+        bool hides = false;
+        for (uint32_t i = 0; i < 2 * T; i++) {
+            uint32_t least = i % T < c.window ? 0 : i % T - c.window + 1, document = b.start ? b.start[i] : 0;
+            told.start[i] = least > document ? least : document;
+            hides |= least > document;
+        }
+        float *g = lk_alloc(windowed.floats * 4), *expected = lk_alloc(windowed.floats * 4);
+        struct test_math m = test_math_open(n % 2 ? "ref" : NULL, 2);
+        double loss = test_gradient(m.math, &windowed, LK_TRAINING, plain.w, &b, 2, g);
+        assert_true(test_gradient(m.math, &plain.layout, LK_RECOMPUTE, plain.w, &told, 2, expected) == loss);
+        assert_memory_equal(g, expected, windowed.floats * 4);
+        test_gradient(m.math, &plain.layout, LK_TRAINING, plain.w, &b, 2, expected);
+        assert_int_equal(memcmp(g, expected, windowed.floats * 4) != 0, hides);
+        test_math_close(&m);
+        lk_free(g);
+        lk_free(expected);
+        lk_free(told.start);
+        test_batch_free(&b);
+        lk_layout_release(&windowed);
+        drop(&plain);
+    }
+}
+
+/* A long context costs what is read of it. */
+static void angles_are_made_when_they_are_needed(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("long");
+    struct test_math m = test_math_open(NULL, 1);
+    const struct lk_model_config c = {LK_LLAMA, 1, 8, 1, 1, 64, 8, 1 << 20, 11, true, 1e-6, 500000, 0.02};
+    struct lk_layout l;
+    struct lk_decoder *d;
+    struct lk_kv_cache cache;
+    OK(lk_layout_init(&l, &c, &test_err));
+    float *w = lk_alloc(l.floats * 4);
+    test_weights(&r, &l, 0.2, w);
+    OK(lk_decoder_create(&l, m.math, 1, 4, LK_INFER, &d, &test_err));
+    OK(lk_kv_cache_init(&cache, &l, 8, &test_err));
+    assert_int_equal(d->turned, 0);
+    for (uint32_t used = 0; used < 8; used += 4) {
+        lk_decoder_extend(d, w, &cache, 4, (uint32_t[]){1, 2, 3, 4}, 1);
+        assert_int_equal(d->turned, used + 4);
+    }
+    lk_kv_cache_release(&cache);
+    lk_decoder_free(d);
+    lk_free(w);
+    lk_layout_release(&l);
+    test_math_close(&m);
+}
+
 static int make_and_free(const struct lk_layout *l, struct lk_math *math, enum lk_decoder_mode mode) {
     struct lk_decoder *d;
     struct lk_kv_cache cache;
@@ -211,7 +281,7 @@ static int open_and_make(const struct lk_layout *l, enum lk_decoder_mode mode) {
 static void no_memory_is_said(void **state) {
     (void)state;
     struct lk_layout l;
-    OK(lk_layout_init(&l, &configs[1], &test_err));
+    OK(lk_layout_init(&l, &configs[CONFIGS - 1], &test_err));
     for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++)
         FAIL_EACH_ALLOCATION(open_and_make(&l, (enum lk_decoder_mode)mode));
     lk_layout_release(&l);
@@ -240,6 +310,8 @@ int main(void) {
         cmocka_unit_test(batch_and_capacity_change_nothing),
         cmocka_unit_test(recompute_isa_and_threads_change_no_gradient),
         cmocka_unit_test(accumulating_sequences_changes_no_gradient),
+        cmocka_unit_test(a_window_hides_keys),
+        cmocka_unit_test(angles_are_made_when_they_are_needed),
         cmocka_unit_test(no_memory_is_said),
         cmocka_unit_test(bytes_are_known_before),
     };

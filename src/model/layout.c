@@ -6,10 +6,35 @@
 
 #define ALIGN_FLOATS  16
 #define HEADS_MOST    65536
-#define HEAD_DIM_MOST 1024 /* the reference keeps a head on the stack */
+#define HEAD_DIM_MOST 1024      /* the reference keeps a head on the stack */
+#define CONTEXT_MOST  (1 << 24) /* docs/numerics.md, sin and cos */
+#define ROPE_MOST     1e6       /* of a frequency's scaling */
 #define TENSOR_MOST                                                                                                        \
     4294967296.0 /* elements: their random numbers are counted in 32 bits (docs/numerics.md, section 10)                   \
                   */
+
+/* The llama family's variants. */
+static int check_variants(const struct lk_model_config *c, struct lk_err *err) {
+    const char *key = c->qkv_bias          ? "qkv_bias"
+                      : c->qk_norm         ? "qk_norm"
+                      : c->window          ? "window"
+                      : c->rope_factor > 0 ? "rope_factor"
+                                           : NULL;
+    if (c->family == LK_GPT2 && key) return lk_fail(err, LK_EINVAL, "[model] %s is for the llama family only", key);
+    if (!(c->rope_factor == 0 || (c->rope_factor >= 1 && c->rope_factor <= ROPE_MOST)))
+        return lk_fail(err, LK_EINVAL, "[model] rope_factor = %g must be 0 (no scaling) or 1 to %g", c->rope_factor,
+                       ROPE_MOST);
+    if (c->family == LK_LLAMA && c->context > CONTEXT_MOST)
+        return lk_fail(err, LK_EINVAL, "[model] context = %u: rotary angles are defined up to %d", c->context,
+                       CONTEXT_MOST);
+    if (c->rope_factor == 0) return LK_OK;
+    if (!(c->rope_low >= 1 / ROPE_MOST && c->rope_low < c->rope_high && c->rope_high <= ROPE_MOST))
+        return lk_fail(err, LK_EINVAL, "[model] rope_low = %g must be positive and less than rope_high = %g", c->rope_low,
+                       c->rope_high);
+    if (!((float)(c->rope_high - c->rope_low) > 0) || c->rope_original == 0)
+        return lk_fail(err, LK_EINVAL, "[model] rope_original must be at least 1, rope_high and rope_low further apart");
+    return LK_OK;
+}
 
 int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)
@@ -30,6 +55,8 @@ int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->head_dim > HEAD_DIM_MOST || c->heads > HEADS_MOST)
         return lk_fail(err, LK_EINVAL, "[model] heads = %u of size %u: at most %d of at most %d", c->heads, c->head_dim,
                        HEADS_MOST, HEAD_DIM_MOST);
+    int code = check_variants(c, err);
+    if (code) return code;
     double parameters = (double)c->vocab * c->width * (c->tied ? 1 : 2) +
                         (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) +
                                              3.0 * c->width * c->ffn);
@@ -82,8 +109,13 @@ static void llama_tensors(struct lk_layout *l) {
         struct lk_layer_tensors *t = &l->layers[i];
         t->norm1 = add_in(l, p, i, "input_layernorm.weight", c->width, 0, 0, 1);
         t->q = add_in(l, p, i, "self_attn.q_proj.weight", q, c->width, std, 0);
+        if (c->qkv_bias) t->q_bias = add_in(l, p, i, "self_attn.q_proj.bias", q, 0, 0, 0);
         t->k = add_in(l, p, i, "self_attn.k_proj.weight", kv, c->width, std, 0);
+        if (c->qkv_bias) t->k_bias = add_in(l, p, i, "self_attn.k_proj.bias", kv, 0, 0, 0);
         t->v = add_in(l, p, i, "self_attn.v_proj.weight", kv, c->width, std, 0);
+        if (c->qkv_bias) t->v_bias = add_in(l, p, i, "self_attn.v_proj.bias", kv, 0, 0, 0);
+        if (c->qk_norm) t->q_norm = add_in(l, p, i, "self_attn.q_norm.weight", c->head_dim, 0, 0, 1);
+        if (c->qk_norm) t->k_norm = add_in(l, p, i, "self_attn.k_norm.weight", c->head_dim, 0, 0, 1);
         t->o = add_in(l, p, i, "self_attn.o_proj.weight", c->width, q, residual, 0);
         t->norm2 = add_in(l, p, i, "post_attention_layernorm.weight", c->width, 0, 0, 1);
         t->gate = add_in(l, p, i, "mlp.gate_proj.weight", c->ffn, c->width, std, 0);
@@ -120,12 +152,14 @@ static void gpt2_tensors(struct lk_layout *l) {
     if (!c->tied) l->head = add(l, "lm_head.weight", c->vocab, c->width, std, 0);
 }
 
+#define OTHER_TENSORS 5  /* at most, outside the layers */
+#define LAYER_TENSORS 14 /* at most */
 int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     int code = lk_model_config_check(c, err);
     if (code) return code;
     *l = (struct lk_layout){.config = *c, .embedding = -1, .positions = -1, .norm = -1, .norm_bias = -1, .head = -1};
-    l->tensors = lk_calloc(5 + 12 * (size_t)c->layers, sizeof *l->tensors);
+    l->tensors = lk_calloc(OTHER_TENSORS + LAYER_TENSORS * (size_t)c->layers, sizeof *l->tensors);
     l->layers = lk_alloc(c->layers * sizeof *l->layers);
     if (!l->tensors || !l->layers) {
         lk_layout_release(l);
@@ -161,6 +195,8 @@ double lk_model_flops(const struct lk_model_config *c, uint64_t sequences, uint3
     double tokens = (double)sequences * positions, q = (double)c->heads * c->head_dim,
            kv = (double)c->kv_heads * c->head_dim;
     double matrices = (double)c->width * (2 * q + 2 * kv) + (c->family == LK_LLAMA ? 3.0 : 2.0) * c->width * c->ffn;
-    double attention = 2.0 * q * (positions + 1) / 2.0; /* visible keys only: q.k and E v */
+    double hidden = c->window && positions > c->window ? positions - c->window : 0; /* keys, of the last position */
+    double visible = (positions + 1.0 - hidden * (hidden + 1.0) / positions) / 2.0; /* keys, of the mean position */
+    double attention = 2.0 * q * visible;                                           /* q.k and E v */
     return 2.0 * tokens * (c->layers * (matrices + attention) + (double)c->vocab * c->width);
 }

@@ -64,6 +64,31 @@ static void llama_has_hugging_face_names_in_order(void **state) {
           21);
 }
 
+static void variants_have_hugging_face_names_in_order(void **state) {
+    (void)state;
+    const double std = 0.02, out = 0.02 / sqrt(2);
+    struct lk_model_config c = llama;
+    c.layers = 1, c.tied = true, c.qkv_bias = c.qk_norm = true;
+    check(&c,
+          (struct expected[]){{"model.embed_tokens.weight", 13, 12, 0, std},
+                              {"model.layers.0.input_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.0.self_attn.q_proj.weight", 16, 12, 0, std},
+                              {"model.layers.0.self_attn.q_proj.bias", 16, 0, 0, 0},
+                              {"model.layers.0.self_attn.k_proj.weight", 8, 12, 0, std},
+                              {"model.layers.0.self_attn.k_proj.bias", 8, 0, 0, 0},
+                              {"model.layers.0.self_attn.v_proj.weight", 8, 12, 0, std},
+                              {"model.layers.0.self_attn.v_proj.bias", 8, 0, 0, 0},
+                              {"model.layers.0.self_attn.q_norm.weight", 4, 0, 1, 0},
+                              {"model.layers.0.self_attn.k_norm.weight", 4, 0, 1, 0},
+                              {"model.layers.0.self_attn.o_proj.weight", 12, 16, 0, out},
+                              {"model.layers.0.post_attention_layernorm.weight", 12, 0, 1, 0},
+                              {"model.layers.0.mlp.gate_proj.weight", 10, 12, 0, std},
+                              {"model.layers.0.mlp.up_proj.weight", 10, 12, 0, std},
+                              {"model.layers.0.mlp.down_proj.weight", 12, 10, 0, out},
+                              {"model.norm.weight", 12, 0, 1, 0}},
+          16);
+}
+
 static void gpt2_has_hugging_face_names_in_order(void **state) {
     (void)state;
     const double std = 0.02, out = 0.02 / 2;
@@ -146,6 +171,16 @@ static void impossible_configurations_name_their_keys(void **state) {
     WITH(c.norm_epsilon = 1e-60, "norm_epsilon");
     WITH((c = gpt2, c.kv_heads = 1), "gpt2");
     WITH((c = gpt2, c.head_dim = 6), "gpt2");
+    WITH((c = gpt2, c.qkv_bias = true), "qkv_bias is for the llama family");
+    WITH((c = gpt2, c.qk_norm = true), "qk_norm is for the llama family");
+    WITH((c = gpt2, c.window = 3), "window is for the llama family");
+    WITH((c = gpt2, c.rope_factor = 8), "rope_factor is for the llama family");
+    WITH(c.context = (1 << 24) + 1, "context = 16777217");
+    WITH(c.rope_factor = 0.5, "rope_factor = 0.5");
+    WITH(c.rope_factor = NAN, "rope_factor = nan");
+    WITH((c.rope_factor = 8, c.rope_low = 4, c.rope_high = 4, c.rope_original = 9), "less than rope_high = 4");
+    WITH((c.rope_factor = 8, c.rope_low = 0, c.rope_high = 4, c.rope_original = 9), "rope_low = 0");
+    WITH((c.rope_factor = 8, c.rope_low = 1, c.rope_high = 4), "rope_original");
 }
 
 static int make_and_release(void) {
@@ -168,11 +203,18 @@ static void flops_are_those_of_the_products(void **state) {
         expected += 2 * (2.0 * (2 * 16 * 12 + 2 * 8 * 12 + 3 * 10 * 12) + 2.0 * 2 * 16 * (t + 1)) + 2.0 * 13 * 12;
     assert_true(lk_model_flops(&llama, 1, 7) == expected);
     assert_true(lk_model_flops(&llama, 3, 7) == 3 * expected);
+    struct lk_model_config c = llama;
+    for (c.window = 1; c.window < 9; c.window++) { /* at the last 7 - window positions keys are hidden: 1, 2, ... */
+        double less = expected;
+        for (uint32_t t = c.window; t < 7; t++) less -= 2 * 2.0 * 2 * 16 * (t + 1 - c.window);
+        assert_true(fabs(lk_model_flops(&c, 1, 7) - less) < 1e-9 * less);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama_has_hugging_face_names_in_order),
+        cmocka_unit_test(variants_have_hugging_face_names_in_order),
         cmocka_unit_test(gpt2_has_hugging_face_names_in_order),
         cmocka_unit_test(initial_values_depend_on_seed_and_tensor_only),
         cmocka_unit_test(impossible_configurations_name_their_keys),

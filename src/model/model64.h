@@ -7,13 +7,15 @@
 #include <math.h>
 
 struct m64_layer {
-    double *x, *h1, *mean1, *rstd1, *q, *k, *v, *o, *m, *r, *mid, *h2, *mean2, *rstd2, *gate, *up, *act;
+    double *x, *h1, *mean1, *rstd1, *q, *k, *v, *o, *m, *r, *mid, *h2, *mean2, *rstd2, *gate, *up, *act, *q_raw, *k_raw,
+        *q_rstd, *k_rstd;
 };
 struct m64 {
     const struct lk_layout *l;
     const struct test_batch *b;
     size_t rows, q, kv, width, ffn;
     double *cosines, *sines;
+    uint32_t *start; /* the first visible key of each row */
     struct m64_layer *layers;
     double *x_out, *h_out, *mean_out, *rstd_out, *logits, *losses;
     double *memory;
@@ -68,7 +70,7 @@ struct m64_qkv {
 static struct m64_qkv m64_projections(const struct m64 *m, const struct lk_layer_tensors *t, const double *w) {
     if (t->qkv < 0)
         return (struct m64_qkv){{m64_tensor(m, t->q, w), m64_tensor(m, t->k, w), m64_tensor(m, t->v, w)},
-                                {NULL, NULL, NULL}};
+                                {m64_tensor(m, t->q_bias, w), m64_tensor(m, t->k_bias, w), m64_tensor(m, t->v_bias, w)}};
     const double *all = m64_tensor(m, t->qkv, w), *bias = m64_tensor(m, t->qkv_bias, w);
     size_t n = m->width;
     return (struct m64_qkv){{all, all + n * n, all + 2 * n * n}, {bias, bias + n, bias + 2 * n}};
@@ -88,7 +90,7 @@ static struct lk__ref64_attention m64_attention(const struct m64 *m, const struc
                                         .ldk = m->kv,
                                         .ldv = m->kv,
                                         .kv_rows = m->b->positions,
-                                        .document_start = m->b->start,
+                                        .document_start = m->start,
                                         .o = a->o,
                                         .ldo = m->q,
                                         .m = a->m,
@@ -102,6 +104,27 @@ static void m64_rotate(const struct m64 *m, bool inverse, uint32_t heads, double
                        (size_t)heads * c->head_dim);
 }
 
+/* Each head of raw, (rows, heads * d), normalised; without a gain the same numbers. */
+static void m64_head_norm(const struct m64 *m, uint32_t heads, const double *raw, const double *gain, double *y,
+                          double *rstd) {
+    const struct lk_model_config *c = &m->l->config;
+    if (gain)
+        lk__ref64_norm_forward(m->rows * heads, c->head_dim, raw, gain, NULL, c->norm_epsilon, y, NULL, rstd);
+    else
+        memcpy(y, raw, m->rows * heads * c->head_dim * sizeof *y);
+}
+/* dy becomes the gradient of raw; the gain's gradient. */
+static void m64_head_norm_backward(struct m64 *m, uint32_t heads, const double *raw, const double *gain, const double *rstd,
+                                   double *dy, double *dgain) {
+    size_t d = m->l->config.head_dim, n = m->rows * heads, mark = m->used;
+    if (!gain) return;
+    double *dx = m64_take(m, n * d);
+    for (size_t i = 0; i < n * d; i++) dgain[i % d] += dy[i] * raw[i] * rstd[i / d];
+    lk__ref64_norm_backward(n, d, raw, gain, NULL, rstd, false, dy, NULL, dx, NULL);
+    memcpy(dy, dx, n * d * sizeof *dy);
+    m->used = mark;
+}
+
 static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, double *x_next) {
     const struct lk_model_config *c = &m->l->config;
     const struct lk_layer_tensors *t = &m->l->layers[layer];
@@ -109,8 +132,10 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     struct m64_qkv p = m64_projections(m, t, w);
     lk__ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
                            c->norm_epsilon, a->h1, a->mean1, a->rstd1);
-    m64_linear(m, m->width, m->q, a->h1, p.w[0], p.b[0], NULL, a->q);
-    m64_linear(m, m->width, m->kv, a->h1, p.w[1], p.b[1], NULL, a->k);
+    m64_linear(m, m->width, m->q, a->h1, p.w[0], p.b[0], NULL, a->q_raw);
+    m64_linear(m, m->width, m->kv, a->h1, p.w[1], p.b[1], NULL, a->k_raw);
+    m64_head_norm(m, c->heads, a->q_raw, m64_tensor(m, t->q_norm, w), a->q, a->q_rstd);
+    m64_head_norm(m, c->kv_heads, a->k_raw, m64_tensor(m, t->k_norm, w), a->k, a->k_rstd);
     m64_linear(m, m->width, m->kv, a->h1, p.w[2], p.b[2], NULL, a->v);
     m64_rotate(m, false, c->heads, a->q);
     m64_rotate(m, false, c->kv_heads, a->k);
@@ -190,6 +215,10 @@ static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, d
             lk__ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
     m64_rotate(m, true, c->heads, dq);
     m64_rotate(m, true, c->kv_heads, dk);
+    m64_head_norm_backward(m, c->heads, a->q_raw, m64_tensor(m, t->q_norm, w), a->q_rstd, dq,
+                           (double *)m64_tensor(m, t->q_norm, g));
+    m64_head_norm_backward(m, c->kv_heads, a->k_raw, m64_tensor(m, t->k_norm, w), a->k_rstd, dk,
+                           (double *)m64_tensor(m, t->k_norm, g));
     struct m64_qkv p = m64_projections(m, t, w), dp = m64_projections(m, t, g);
     const double *dy[3] = {dq, dk, dv};
     dh = m64_take(m, rows * m->width);
@@ -238,13 +267,26 @@ static void m64_cut(struct m64 *m) {
                                           m64_take(m, rows),
                                           m64_take(m, rows * m->ffn),
                                           m64_take(m, rows * m->ffn),
-                                          m64_take(m, rows * m->ffn)};
+                                          m64_take(m, rows * m->ffn),
+                                          m64_take(m, rows * m->q),
+                                          m64_take(m, rows * m->kv),
+                                          m64_take(m, heads),
+                                          m64_take(m, rows * c->kv_heads)};
     m->x_out = m64_take(m, rows * m->width);
     m->h_out = m64_take(m, rows * m->width);
     m->mean_out = m64_take(m, rows);
     m->rstd_out = m64_take(m, rows);
     m->logits = m64_take(m, rows * c->vocab);
     m->losses = m64_take(m, rows);
+}
+
+/* Of pair i. Llama 3.1: a pair that turns fewer than `low` times within the original positions turns slower by the factor,
+ * one that turns more than `high` times as it was, others in between. */
+static double m64_frequency(const struct lk_model_config *c, uint32_t i) {
+    double frequency = pow(c->rope_theta, -2.0 * i / c->head_dim), turns = c->rope_original * frequency / (2 * acos(-1)),
+           share = (turns - c->rope_low) / (c->rope_high - c->rope_low);
+    if (c->rope_factor == 0 || share >= 1) return frequency;
+    return share <= 0 ? frequency / c->rope_factor : frequency * (share + (1 - share) / c->rope_factor);
 }
 
 static struct m64 *m64_create(const struct lk_layout *l, const struct test_batch *b) {
@@ -259,22 +301,29 @@ static struct m64 *m64_create(const struct lk_layout *l, const struct test_batch
                       .kv = (size_t)c->kv_heads * c->head_dim};
     m->layers = lk_calloc(c->layers, sizeof *m->layers);
     size_t half = (size_t)b->positions * c->head_dim;
-    m->size = 2 * half + (c->layers + 1) * m->rows * (12 * m->width + 4 * (m->q + m->kv) + 6 * m->ffn + 2 * c->heads + 8) +
+    m->size = 2 * half + (c->layers + 1) * m->rows * (12 * m->width + 6 * (m->q + m->kv) + 6 * m->ffn + 4 * c->heads + 8) +
               m->rows * c->vocab;
     m->memory = lk_alloc(m->size * sizeof(double));
     m->cosines = m64_take(m, half);
     m->sines = m64_take(m, half);
     for (uint32_t t = 0; t < b->positions; t++)
         for (uint32_t i = 0; i < c->head_dim / 2; i++) {
-            double angle = t / pow(c->rope_theta, 2.0 * i / c->head_dim);
+            double angle = t * m64_frequency(c, i);
             m->cosines[t * (c->head_dim / 2) + i] = cos(angle);
             m->sines[t * (c->head_dim / 2) + i] = sin(angle);
         }
     m64_cut(m);
+    m->start = lk_calloc(m->rows, sizeof *m->start);
+    for (size_t row = 0; row < m->rows; row++) {
+        uint32_t at = (uint32_t)(row % b->positions), first = b->start ? b->start[row] : 0;
+        while (c->window && at - first >= c->window) first++;
+        m->start[row] = first;
+    }
     return m;
 }
 static void m64_free(struct m64 *m) {
     lk_free(m->memory);
+    lk_free(m->start);
     lk_free(m->layers);
     lk_free(m);
 }

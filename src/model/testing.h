@@ -46,7 +46,8 @@ static inline struct test_batch test_batch_make(struct test_random *r, uint32_t 
         b.tokens[i] = test_random_below(r, 4) ? test_random_below(r, vocab) : vocab / 2; /* one token often */
         b.targets[i] = test_random_below(r, 6) ? test_random_below(r, vocab) : UINT32_MAX;
         if (i == 0) b.targets[i] = 1;
-        if (documents) b.start[i] = first ? 0 : test_random_below(r, 4) ? b.start[i - 1] : (uint32_t)(i % positions);
+        bool begins = i % positions == positions / 2 || test_random_below(r, 4) == 0; /* at least two a sequence */
+        if (documents) b.start[i] = first ? 0 : begins ? (uint32_t)(i % positions) : b.start[i - 1];
         b.unmasked += b.targets[i] != UINT32_MAX;
     }
     return b;
