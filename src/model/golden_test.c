@@ -1,5 +1,5 @@
-/* Loss, gradients and AdamW against PyTorch (tests/golden/model_golden.py), initial weights against another implementation
- * of docs/numerics.md in Python: those by bits. */
+/* Loss, gradients and AdamW against PyTorch (tests/golden/model_golden.py) and transformers (families_golden.py), initial
+ * weights against another implementation of docs/numerics.md in Python: those by bits. */
 #include "lockstep/hash.h"
 #include "model/testing.h"
 #include <math.h>
@@ -20,9 +20,13 @@ struct golden {
     double losses[STEPS];
     size_t tensor_count;
     const struct golden_tensor *tensors;
+    const char *name;    /* transformers' families only: gains and biases are moved, and there are logits */
+    const float *logits; /* (SEQUENCES, vocab), of the last positions */
 };
+#include "../../tests/golden/families_golden.h"
 #include "../../tests/golden/model_golden.h"
-static const struct golden *const all[] = {&golden_0, &golden_1, &golden_2};
+static const struct golden *const all[] = {&golden_0, &golden_1, &golden_2, GOLDEN_FAMILIES};
+#define CASES (sizeof all / sizeof *all)
 
 static struct test_batch batch_of(const struct golden *g) {
     uint32_t T = g->config.context, V = g->config.vocab;
@@ -53,7 +57,7 @@ static double norm(const float *x, const float *minus, size_t n) {
 static void initial_weights_have_python_s_bits(void **state) {
     (void)state;
     struct test_math m = test_math_open(NULL, 2);
-    for (size_t n = 0; n < 3; n++) {
+    for (size_t n = 0; n < CASES; n++) {
         struct lk_layout l;
         struct lk_root digest;
         struct lk_buf bytes = LK_BUF_INIT;
@@ -112,13 +116,40 @@ static void check_weights(const struct golden *golden, const struct lk_layout *l
     }
 }
 
+/* Gains and biases as families_golden.py moves them, so that none is 1 or 0. */
+static void move_vectors(const struct lk_layout *l, float *w) {
+    for (size_t i = 0; i < l->tensor_count; i++)
+        for (size_t j = 0; l->tensors[i].dims == 1 && j < l->tensors[i].count; j++) {
+            float *x = &w[l->tensors[i].offset + j];
+            *x = (float)((double)*x + ((int)((7 * j + 3) % 11) - 5) * 0.02);
+        }
+}
+
+/* A token at a time, as generation does. */
+static void check_logits(const struct golden *golden, const struct lk_layout *l, struct lk_math *math, const float *w,
+                         const uint32_t *tokens) {
+    uint32_t T = golden->config.context, V = golden->config.vocab;
+    struct lk_decoder *d;
+    OK(lk_decoder_create(l, math, 1, T, LK_INFER, &d, &test_err));
+    for (uint32_t s = 0; s < SEQUENCES; s++) {
+        struct lk_kv_cache cache;
+        const float *x = NULL, *theirs = golden->logits + s * V;
+        OK(lk_kv_cache_init(&cache, l, T, &test_err));
+        for (uint32_t t = 0; t < T; t++) x = lk_decoder_extend(d, w, &cache, 1, tokens + s * T + t, 1);
+        double scale = norm(theirs, NULL, V) / sqrt(V);
+        for (uint32_t i = 0; i < V; i++) near(x[i], theirs[i], scale, 1e-5, golden->name, "logit");
+        lk_kv_cache_release(&cache);
+    }
+    lk_decoder_free(d);
+}
+
 static void loss_gradient_and_updates_are_pytorch_s(void **state) {
     (void)state;
     const char *isas[8];
     int count = lk_math_isas(isas);
-    for (size_t n = 0; n < 3 * (size_t)count; n++) {
-        const struct golden *golden = all[n % 3];
-        struct test_math m = test_math_open(isas[n / 3], 2);
+    for (size_t n = 0; n < CASES * (size_t)count; n++) {
+        const struct golden *golden = all[n % CASES];
+        struct test_math m = test_math_open(isas[n / CASES], 2);
         struct lk_layout l;
         OK(lk_layout_init(&l, &golden->config, &test_err));
         assert_int_equal(l.tensor_count, golden->tensor_count);
@@ -127,12 +158,14 @@ static void loss_gradient_and_updates_are_pytorch_s(void **state) {
               *m2 = lk_calloc(l.floats, 4);
         float *first = lk_calloc(l.floats, 4);
         lk_layout_initialise(&l, m.math, golden->seed, w);
+        if (golden->name) move_vectors(&l, w);
+        if (golden->name) check_logits(golden, &l, m.math, w, b.tokens);
         memcpy(first, w, l.floats * 4);
         for (int step = 1; step <= STEPS; step++) {
             double loss =
                 test_gradient(m.math, &l, step == 2 ? LK_RECOMPUTE : LK_TRAINING, w, &b, step == 1 ? 1 : SEQUENCES, g);
-            near(loss, golden->losses[step - 1], golden->losses[step - 1], 2e-6, test_family(golden->config.family),
-                 "loss");
+            near(loss, golden->losses[step - 1], golden->losses[step - 1], 2e-6,
+                 golden->name ? golden->name : test_family(golden->config.family), "loss");
             if (step == 1) check_gradient(golden, &l, g);
             update(&l, m.math, step, g, w, m1, m2);
         }

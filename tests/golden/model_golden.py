@@ -89,9 +89,13 @@ def tensors(c):
         t.append(("model.embed_tokens.weight", (c["vocab"], width), std, 0))
         for i in range(c["layers"]):
             p = f"model.layers.{i}."
-            t += [(p + "input_layernorm.weight", (width,), 0, 1), (p + "self_attn.q_proj.weight", (q, width), std, 0),
-                  (p + "self_attn.k_proj.weight", (kv, width), std, 0), (p + "self_attn.v_proj.weight", (kv, width), std, 0),
-                  (p + "self_attn.o_proj.weight", (width, q), out, 0), (p + "post_attention_layernorm.weight", (width,), 0, 1),
+            t += [(p + "input_layernorm.weight", (width,), 0, 1)]
+            for n, rows in (("q", q), ("k", kv), ("v", kv)):
+                t += [(p + f"self_attn.{n}_proj.weight", (rows, width), std, 0)]
+                t += [(p + f"self_attn.{n}_proj.bias", (rows,), 0, 0)] if c.get("qkv_bias") else []
+            if c.get("qk_norm"):
+                t += [(p + f"self_attn.{n}_norm.weight", (c["head_dim"],), 0, 1) for n in "qk"]
+            t += [(p + "self_attn.o_proj.weight", (width, q), out, 0), (p + "post_attention_layernorm.weight", (width,), 0, 1),
                   (p + "mlp.gate_proj.weight", (ffn, width), std, 0), (p + "mlp.up_proj.weight", (ffn, width), std, 0),
                   (p + "mlp.down_proj.weight", (width, ffn), out, 0)]
         t.append(("model.norm.weight", (width,), 0, 1))
@@ -187,6 +191,7 @@ def groups(w, decay):
 
 # --- Golden values ---------------------------------------------------------------------------------------------------------
 
+VARIANTS = ("qkv_bias", "qk_norm", "window", "rope_factor", "rope_low", "rope_high", "rope_original")
 CASES = [
     dict(family="llama", layers=2, width=20, heads=4, kv_heads=2, head_dim=6, ffn=27, context=19, vocab=37, tied=True,
          norm_epsilon=1e-5, rope_theta=10000.0, init_std=0.25, documents=True, seed=7),
@@ -238,22 +243,27 @@ def run(c):
     return digest, losses, rows
 
 
+def emit(prefix, n, c, digest, losses, rows, more=""):
+    """One case as C: an array of tensors, then the struct."""
+    print(f"static const struct golden_tensor {prefix}_tensors_{n}[] = {{")
+    for name, norm, g, w, change in rows:
+        print(f'    {{"{name}", {norm!r}, {{{", ".join(map(repr, g))}}},')
+        print(f'     {{{", ".join(map(repr, w))}}}, {change!r}}},')
+    print("};")
+    family = "LK_LLAMA" if c["family"] == "llama" else "LK_GPT2"
+    sizes = ", ".join(str(c[k]) for k in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "context", "vocab"))
+    later = "".join(f", .{k} = {str(c[k]).lower()}" for k in VARIANTS if c.get(k))
+    print(f"static const struct golden {prefix}_{n} = {{")
+    print(f"    {{{family}, {sizes}, {str(c['tied']).lower()}, {c['norm_epsilon']!r}, {c['rope_theta']!r}, {c['init_std']!r}{later}}},")
+    print(f"    {c['seed']}u, {str(c['documents']).lower()}, \"{digest}\",")
+    print(f"    {{{', '.join(map(repr, losses))}}}, {len(rows)}, {prefix}_tensors_{n}{more}}};")
+
+
 def main():
     assert torch.__version__.split("+")[0] == "2.15.0", torch.__version__
     print("/* Made by tests/golden/model_golden.py with PyTorch 2.15.0 in double precision. Do not edit. */")
     for n, c in enumerate(CASES):
-        digest, losses, rows = run(c)
-        print(f"static const struct golden_tensor golden_tensors_{n}[] = {{")
-        for name, norm, g, w, change in rows:
-            print(f'    {{"{name}", {norm!r}, {{{", ".join(map(repr, g))}}},')
-            print(f'     {{{", ".join(map(repr, w))}}}, {change!r}}},')
-        print("};")
-        family = "LK_LLAMA" if c["family"] == "llama" else "LK_GPT2"
-        sizes = ", ".join(str(c[k]) for k in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "context", "vocab"))
-        print(f"static const struct golden golden_{n} = {{")
-        print(f"    {{{family}, {sizes}, {str(c['tied']).lower()}, {c['norm_epsilon']!r}, {c['rope_theta']!r}, {c['init_std']!r}}},")
-        print(f"    {c['seed']}u, {str(c['documents']).lower()}, \"{digest}\",")
-        print(f"    {{{', '.join(map(repr, losses))}}}, {len(rows)}, golden_tensors_{n}}};")
+        emit("golden", n, c, *run(c))
 
 
 if __name__ == "__main__":
