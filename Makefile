@@ -1,5 +1,7 @@
 # Lockstep. `make help` lists the targets.
 VERSION := 0.1.0
+SO_VERSION := 0
+RELEASED := 2026-11-23
 BUILD   ?= build
 CC      ?= cc
 OPT     ?= -O2
@@ -13,12 +15,12 @@ Q := $(if $(V),,@)
 FLOORS  ?= base math store cluster data model train serve lab cmd
 
 ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
-PKGS := lmdb jansson libzstd zlib libcrypto
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla -Wno-missing-field-initializers
 # The numeric contract needs the first three; docs/numerics.md, "Environment".
 NUMERIC := -fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math # in this order: the first resets the others
-CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"'
-CFLAGS  += -std=c11 $(OPT) -g -pthread -fvisibility=hidden $(WARN) $(NUMERIC)
+CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"' -DLK_RELEASED='"$(RELEASED)"'
+# Objects are made once, for both libraries; calls inside one are direct, as in a program.
+CFLAGS  += -std=c11 $(OPT) -g -pthread -fPIC -fno-semantic-interposition $(WARN) $(NUMERIC)
 LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
 ifneq ($(SAN),)
 CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -54,21 +56,28 @@ OBJ := $(LIB_C:%.c=$(BUILD)/%.o) \
        $(foreach i,$(ISAS),$(SIMD_C:%.c=$(BUILD)/$i/%.o)) \
        $(foreach r,$(REFS),$(REF_C:%.c=$(BUILD)/ref-$r/%.o))
 LIB   := $(BUILD)/liblockstep.a
+SO    := $(if $(SAN),,$(BUILD)/liblockstep.so)
 BIN   := $(if $(CMD_C),$(BUILD)/lockstep)
 MPI_SO := $(if $(filter yes,$(MPI)),$(if $(MPI_C),$(BUILD)/lockstep-mpi.so))
 TESTS := $(TEST_C:%.c=$(BUILD)/%)
 
-all: $(LIB) $(BIN) $(MPI_SO)
+all: $(LIB) $(SO) $(BIN) $(MPI_SO)
 
 $(LIB): $(OBJ)
 	@rm -f $@; $(AR) rcs $@ $^
+# What it shows: src/liblockstep.map
+$(SO): $(OBJ) src/liblockstep.map
+	@echo "  $@"
+	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -Wl,-soname,liblockstep.so.$(SO_VERSION) -Wl,--version-script=src/liblockstep.map \
+	  -Wl,-Bsymbolic-functions -Wl,-z,defs -o $@ $(OBJ) $(LDLIBS)
+	@ln -sf $(@F) $@.$(SO_VERSION)
 $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
 	@echo "  $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # Only ranks load it, so that nothing else needs MPI; it brings what it uses of base.
 $(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/comm.h include/lockstep/comm.h
 	@mkdir -p $(@D); echo "  $@"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=hidden -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
@@ -137,16 +146,10 @@ bench-peers: all $(PEERS)/ready
 docs: $(BIN)
 	$(BUILD)/lockstep help --markdown >docs/commands.md
 
-## install: program, library, headers, pkg-config file (PREFIX=/usr/local, DESTDIR=)
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/lockstep
-	install $(BUILD)/lockstep $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
-	$(if $(MPI_SO),install -m 644 -D -t $(DESTDIR)$(PREFIX)/lib/lockstep $(MPI_SO))
-	install -m 644 include/lockstep/*.h $(DESTDIR)$(PREFIX)/include/lockstep/
-	printf '%s\n' 'prefix=$(PREFIX)' 'Name: lockstep' 'Description: trains and serves language models, the same bits everywhere' \
-	  'Version: $(VERSION)' 'Requires: $(PKGS)' 'Libs: -L$${prefix}/lib -llockstep -linih -lm -ldl -pthread' \
-	  'Cflags: -I$${prefix}/include' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lockstep.pc
+## install: program, libraries, headers, manual pages, completion (PREFIX=/usr/local, DESTDIR=)
+## uninstall: take away what install put there
+install uninstall: all
+	@DESTDIR=$(DESTDIR) tools/install.sh $@ $(BUILD) $(PREFIX) $(VERSION) $(SO_VERSION)
 
 ## help: this list
 help:
@@ -156,6 +159,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all compiler unit clean demo docs install help test-peers bench bench-ranks bench-check bench-peers
+.PHONY: all compiler unit clean demo docs install uninstall help test-peers bench bench-ranks bench-check bench-peers
 .SECONDARY:
 .DELETE_ON_ERROR:

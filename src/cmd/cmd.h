@@ -37,7 +37,8 @@ struct cmd {
     const char *details;              /* further paragraphs of -h, or NULL */
     int (*run)(struct cmd_context *);
 };
-extern const struct cmd *const cmd_table[]; /* ends with NULL */
+extern const struct cmd *const cmd_table[];          /* ends with NULL */
+extern const struct cmd_option cmd_common_options[]; /* of every command; ends with a NULL name */
 
 /* Options by name ("--vocab"); the name must be in the command's table or a common one. */
 const char *cmd_value(const struct cmd_context *, const char *name);
@@ -69,7 +70,6 @@ int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-
 /* Fills the context from argv after the command's words; "--" ends the options, "-" is an argument. */
 int cmd_parse(struct cmd_context *, int argc, char **argv);
 void cmd_print_all(FILE *);
-int cmd_write_docs(void); /* lockstep help --markdown */
 void cmd_print_help(const struct cmd *, FILE *);
 /* Set by SIGINT, SIGTERM, SIGHUP and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. */
 void cmd_catch_signals(void);

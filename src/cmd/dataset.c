@@ -124,7 +124,8 @@ static int show(struct cmd_context *c) {
     lk_dataset_close(d);
     return code;
 }
-const struct cmd cmd_dataset_show = {"dataset show", "NAME", 1, 1, "Show a dataset's sizes and roots.", NULL, NULL, show};
+const struct cmd cmd_dataset_show = {"dataset show", "DATASET", 1,   1, "Show a dataset's sizes and roots.",
+                                     NULL,           NULL,      show};
 
 static int verify(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -139,7 +140,7 @@ static int verify(struct cmd_context *c) {
     return CMD_OK;
 }
 const struct cmd cmd_dataset_verify = {"dataset verify",
-                                       "NAME",
+                                       "DATASET",
                                        1,
                                        1,
                                        "Hash every byte of a dataset and check its parts against each other.",
@@ -204,7 +205,7 @@ static int cat(struct cmd_context *c) {
     return code;
 }
 const struct cmd cmd_dataset_cat = {"dataset cat",
-                                    "NAME",
+                                    "DATASET",
                                     1,
                                     1,
                                     "Print the text behind the tokens, document after document.",

@@ -1,4 +1,4 @@
-/* lockstep gc, version, help */
+/* lockstep gc, version */
 #include "cmd.h"
 
 #include "lockstep/lab.h"
@@ -39,18 +39,3 @@ static int version(struct cmd_context *c) {
     return CMD_OK;
 }
 const struct cmd cmd_version = {"version", "", 0, 0, "Print the version.", NULL, NULL, version};
-
-static int help(struct cmd_context *c) {
-    if (cmd_flag(c, "--markdown")) return cmd_write_docs();
-    cmd_print_all(stdout);
-    return CMD_OK;
-}
-const struct cmd cmd_help = {
-    "help",
-    "[COMMAND]",
-    0,
-    2,
-    "Explain a command, or list them all.",
-    (const struct cmd_option[]){{"--markdown", NULL, "all of it, as docs/commands.md"}, {NULL, NULL, NULL}},
-    NULL,
-    help};
