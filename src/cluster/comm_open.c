@@ -49,6 +49,16 @@ static bool readable(char **path, char *candidate) {
     return false;
 }
 
+/* Where `make install` puts it, seen from the shared library (a program that is linked with it may lie anywhere). */
+static bool beside_library(char **path) {
+    static const char here;
+    Dl_info about;
+    if (!dladdr(&here, &about) || !about.dli_fname) return false;
+    const char *slash = strrchr(about.dli_fname, '/');
+    int n = slash ? (int)(slash - about.dli_fname) : 0;
+    return slash && readable(path, lk_asprintf("%.*s/lockstep/lockstep-mpi.so", n, about.dli_fname));
+}
+
 /* Beside the program and up to three folders above (tests lie in build/src/cluster), then where `make install` puts it. */
 int lk__comm_mpi_find(char **path, struct lk_err *err) {
     const char *given = getenv("LOCKSTEP_MPI");
@@ -68,6 +78,7 @@ int lk__comm_mpi_find(char **path, struct lk_err *err) {
         if (up == 0 && readable(path, lk_asprintf("%s/../lib/lockstep/lockstep-mpi.so", dir))) return LK_OK;
         slash = strrchr(dir, '/');
     }
+    if (beside_library(path)) return LK_OK;
     return lk_fail(
         err, LK_EUNSUPPORTED,
         "this build has no MPI part, so there can be one rank only: install libopenmpi-dev and openmpi-bin, then "

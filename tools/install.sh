@@ -1,0 +1,67 @@
+#!/bin/sh
+# tools/install.sh install|uninstall BUILD PREFIX VERSION SO_VERSION: what `make install` and `make uninstall` do, below
+# DESTDIR (environment; empty by default). One list says what lies where, so that what was installed can be taken away.
+set -eu
+cd "$(dirname "$0")/.."
+verb=$1 build=$2 prefix=$3 version=$4 so_version=$5
+case $prefix in /*) ;; *) echo "install: PREFIX=$prefix is no absolute path" >&2 && exit 2 ;; esac
+root=${DESTDIR:-}$prefix
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+
+pc() {
+    cat <<PC
+prefix=$prefix
+includedir=\${prefix}/include
+libdir=\${prefix}/lib
+
+Name: lockstep
+Description: trains and serves language models, the same bits everywhere
+Version: $version
+Requires: jansson
+Requires.private: lmdb libzstd zlib libcrypto
+Libs: -L\${libdir} -llockstep
+Libs.private: -linih -lm -ldl -pthread
+Cflags: -I\${includedir}
+PC
+}
+# MODE FILE FOLDER, one a line
+list() {
+    echo "755 $build/lockstep bin"
+    echo "644 $build/liblockstep.a lib"
+    echo "755 $made/liblockstep.so.$version lib"
+    [ ! -e "$build/lockstep-mpi.so" ] || echo "755 $build/lockstep-mpi.so lib/lockstep"
+    echo "644 $made/lockstep.pc lib/pkgconfig"
+    for f in include/lockstep/*.h; do echo "644 $f include/lockstep"; done
+    for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg; do echo "644 $f share/doc/lockstep"; done
+    for f in examples/*.ini examples/*.c; do echo "644 $f share/doc/lockstep/examples"; done
+    for f in "$made"/man/*.1; do echo "644 $f share/man/man1"; done
+    echo "644 $made/bash/lockstep share/bash-completion/completions"
+    echo "644 $made/zsh/_lockstep share/zsh/site-functions"
+}
+links() { # TARGET NAME
+    echo "liblockstep.so.$version liblockstep.so.$so_version"
+    echo "liblockstep.so.$so_version liblockstep.so"
+}
+
+mkdir "$made/man" "$made/bash" "$made/zsh"
+"$build/lockstep" help --man "$made/man" >/dev/null
+"$build/lockstep" help --completion bash >"$made/bash/lockstep"
+"$build/lockstep" help --completion zsh >"$made/zsh/_lockstep"
+pc >"$made/lockstep.pc"
+cp "$build/liblockstep.so" "$made/liblockstep.so.$version"
+case $verb in
+install)
+    list | while read -r mode file folder; do install -D -m "$mode" -t "$root/$folder" "$file"; done
+    links | while read -r target name; do ln -sfn "$target" "$root/lib/$name"; done
+    [ -n "${DESTDIR:-}" ] || [ "$(id -u)" != 0 ] || ldconfig 2>/dev/null || true # so that programs find the library at once
+    ;;
+uninstall)
+    list | while read -r mode file folder; do rm -f "$root/$folder/${file##*/}"; done
+    links | while read -r target name; do rm -f "$root/lib/$name"; done
+    for d in lib/lockstep include/lockstep share/doc/lockstep/examples share/doc/lockstep; do
+        [ ! -d "$root/$d" ] || rmdir "$root/$d" 2>/dev/null || echo "uninstall: $root/$d holds other files; it stays" >&2
+    done
+    ;;
+*) echo "usage: tools/install.sh install|uninstall BUILD PREFIX VERSION SO_VERSION" >&2 && exit 2 ;;
+esac
