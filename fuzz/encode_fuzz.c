@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (back.size != size || (size && memcmp(back.data, text, size) != 0)) abort();
     for (size_t at = 1; at < size && at < 200; at++) {
         if (lk_utf8_complete(text, at) > at || at - lk_utf8_complete(text, at) > 3) abort();
-        if (!lk__cut_is_safe(text, at, size)) continue;
+        if (!lk__cut_is_safe(LK__GPT2, text, at, size)) continue;
         parts.count = 0;
         append(t, text, at, &parts);
         append(t, text + at, size - at, &parts);

@@ -1,4 +1,4 @@
-/* Byte-level byte-pair encoding with the GPT-2 pattern. Algorithms and the rule for invalid UTF-8:
+/* Byte-pair encoding on bytes, with the patterns of the families in use. Algorithms and the rule for invalid UTF-8:
  * src/data/tokenizer/README.md. A tokenizer is immutable and may be used by any number of threads; it keeps the memory of
  * its encoding threads (words seen and their ids, up to 36 MB a thread) for the next call, until it is freed. */
 #ifndef LOCKSTEP_TOKENIZER_H
@@ -11,6 +11,7 @@ extern "C" {
 #endif
 
 #define LK_TOKEN_END "<|endoftext|>" /* the one special token that training adds, always the last id */
+#define LK_PATTERNS  "gpt2, cl100k, o200k, llama3, qwen2, smollm" /* how a text is cut into words */
 
 struct lk_tokenizer;
 
@@ -21,15 +22,28 @@ struct lk_tokenizer;
 int lk_tokenizer_train(const struct lk_bytes *texts, size_t count, uint32_t vocab, struct lk_pool *,
                        int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg, struct lk_tokenizer **out,
                        struct lk_err *);
+/* The same with another pattern, by its name; LK_EINVAL if there is none of that name. */
+int lk_tokenizer_train_pattern(const struct lk_bytes *texts, size_t count, uint32_t vocab, const char *pattern,
+                               struct lk_pool *, int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg,
+                               struct lk_tokenizer **out, struct lk_err *);
 void lk_tokenizer_free(struct lk_tokenizer *);
 
-uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *); /* ids are 0 .. vocab-1 */
-uint32_t lk_tokenizer_end(const struct lk_tokenizer *);   /* id of LK_TOKEN_END, or UINT32_MAX if there is none */
+uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *);      /* ids are 0 .. vocab-1 */
+const char *lk_tokenizer_pattern(const struct lk_tokenizer *); /* its name */
+/* The token between documents: the one named at import, else LK_TOKEN_END, "<|end_of_text|>" or "</s>", the first of these
+ * that is a special token; UINT32_MAX if there is none. */
+uint32_t lk_tokenizer_end(const struct lk_tokenizer *);
+/* The token that a tokenizer.json puts in front of every text (its post_processor), or UINT32_MAX. */
+uint32_t lk_tokenizer_begin(const struct lk_tokenizer *);
+/* The id of a special or other added token by its text, or UINT32_MAX. */
+uint32_t lk_tokenizer_find(const struct lk_tokenizer *, const void *text, size_t size);
+bool lk_tokenizer_is_special(const struct lk_tokenizer *, uint32_t id);
 /* The bytes of an id, borrowed; size 0 for an id out of range. */
 struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *, uint32_t id);
 
-/* Appends ids to *tokens (grown with lk_realloc; *count, *capacity in tokens). Special tokens in the text are plain text.
- * pool may be NULL; the result does not depend on it. */
+/* Appends ids to *tokens (grown with lk_realloc; *count, *capacity in tokens). Special tokens in the text are plain
+ * text; added tokens that are not special are found, as Hugging Face's library does with encode_special_tokens. pool may be
+ * NULL; the result does not depend on it. */
 struct lk_tokens {
     uint32_t *ids;
     size_t count, capacity;
@@ -37,6 +51,16 @@ struct lk_tokens {
 int lk_tokenizer_encode(const struct lk_tokenizer *, const void *text, size_t size, struct lk_pool *, struct lk_tokens *out,
                         struct lk_err *);
 void lk_tokens_release(struct lk_tokens *);
+
+struct lk_encode_options {
+    bool special; /* special tokens in the text are taken as such: for prompts and chat templates, not for foreign text */
+    bool around;  /* also the tokens that the tokenizer.json's post_processor puts before and behind a text */
+    /* Unless NULL: set to an array of n + 1 places in the text, n the tokens appended, for lk_free. Token i of these stands
+     * for the bytes [offsets[i], offsets[i + 1]); together they cover the text. */
+    uint64_t **offsets;
+};
+int lk_tokenizer_encode_with(const struct lk_tokenizer *, const void *text, size_t size, const struct lk_encode_options *,
+                             struct lk_pool *, struct lk_tokens *out, struct lk_err *);
 /* Appends the bytes of ids (special tokens by their text); an id out of range: LK_EINVAL that names its position. */
 int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t count, struct lk_buf *out,
                         struct lk_err *);
@@ -45,8 +69,19 @@ int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t
  * its next bytes come. Invalid bytes are not waited for, so at most 3 bytes are held back. */
 size_t lk_utf8_complete(const void *data, size_t size);
 
-/* Hugging Face tokenizer.json (BPE with ByteLevel pre-tokenizer; anything else is refused by name). */
+/* Hugging Face tokenizer.json (BPE with a pipeline that can be computed exactly; anything else is refused by name). name:
+ * for messages. end: text of the end token, NULL for the rule of lk_tokenizer_end; one that is not there: LK_EINVAL. */
 int lk_tokenizer_import(const void *json, size_t size, const char *name, struct lk_tokenizer **out, struct lk_err *);
+int lk_tokenizer_import_end(const void *json, size_t size, const char *name, const char *end, struct lk_tokenizer **out,
+                            struct lk_err *);
+/* A tiktoken rank file: a line a token, base64 and rank. specials[i]: text and id of a special token. */
+struct lk_special {
+    struct lk_bytes text;
+    uint32_t id;
+};
+int lk_tokenizer_import_ranks(const void *file, size_t size, const char *name, const char *pattern,
+                              const struct lk_special *specials, size_t special_count, const char *end,
+                              struct lk_tokenizer **out, struct lk_err *);
 int lk_tokenizer_export(const struct lk_tokenizer *, struct lk_buf *out, struct lk_err *);
 
 /* Stored as a manifest of blobs (docs/formats.md); the root covers pattern, Unicode version, tokens, merges. */

@@ -397,7 +397,7 @@ static void large_vocabularies_take_four_bytes(void **state) {
     }
     special[vocab - 1] = 1;
     struct lk_tokenizer *t;
-    struct lk__parts parts = {.vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .special = special};
+    struct lk__parts parts = {.vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
     OK(lk__tokenizer_make(&parts, "large", &t, &err));
     struct lk_root root, built;
     struct lk_dataset *d;

@@ -133,7 +133,7 @@ static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk
     struct lk__job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
     int code = add_job(b, &digest, err);
     for (size_t at = begin, next; !code && at < end; at = next) {
-        next = end - at <= LK__JOB_BYTES ? end : at + lk__next_cut(text + at, LK__JOB_BYTES - 1, end - at);
+        next = end - at <= LK__JOB_BYTES ? end : at + lk__tokenizer_cut(b->t, text + at, LK__JOB_BYTES - 1, end - at);
         struct lk__job j = {
             .kind = LK__JOB_PIECE, .text = text + at, .size = next - at, .offset = at, .split = split, .last = next == end};
         j.row.source_offset = begin;

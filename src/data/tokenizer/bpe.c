@@ -251,3 +251,11 @@ int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8
     if (size < BUCKET_WORD || !t->ordered) return merge_heap(t, s, word, size, ids);
     return merge_buckets(t, s, word, size, ids);
 }
+
+int64_t lk__word_ids(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size, uint32_t *ids) {
+    if (t->traits.whole_words) {
+        ids[0] = lk__token_of(t, word, size);
+        if (ids[0] != LK__NO_ID) return 1;
+    }
+    return lk__bpe(t, s, word, size, ids);
+}

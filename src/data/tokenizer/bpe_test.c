@@ -167,7 +167,7 @@ static void parts_are_checked(void **state) {
     offset[256] = 256, offset[257] = 258, offset[258] = 261; /* "ab", "abc" */
     struct lk__merge merges[] = {{'a', 'b', 256}, {256, 'c', 257}, {'a', 'b', 256}};
     struct lk__parts p = {
-        .vocab = 258, .offset = offset, .bytes = bytes, .special = special, .merges = merges, .merge_count = 3};
+        .vocab = 258, .offset = offset, .bytes = bytes, .added = special, .merges = merges, .merge_count = 3};
     struct lk_tokenizer *t;
     OK(lk__tokenizer_make(&p, "x", &t, &err)); /* a pair that stands twice keeps its last rank */
     assert_int_equal(t->merge_count, 2);

@@ -23,6 +23,7 @@ struct worker {
 };
 struct round {
     const struct lk_tokenizer *t;
+    bool plain; /* the text is a plain part already */
     struct worker *workers;
     struct piece *pieces;
     size_t count;
@@ -50,7 +51,8 @@ static void encode_piece(void *arg, size_t tile, int thread) {
         w->tokens = lk__encoder_tokens(w->encoder);
     }
     p->begin = w->tokens->count;
-    p->code = lk__encoder_run(w->encoder, p->text, p->size, w->tokens, &err);
+    p->code = r->plain ? lk__encoder_words(w->encoder, p->text, p->size, w->tokens, &err)
+                       : lk__encoder_run(w->encoder, p->text, p->size, w->tokens, &err);
     if (p->code) piece_failed(w, tile, &err);
     p->count = w->tokens->count - p->begin;
 }
@@ -65,7 +67,10 @@ static void copy_piece(void *arg, size_t tile, int thread) {
 /* Cuts pieces off text[at..size); returns where the rest begins. */
 static size_t cut_pieces(struct round *r, size_t most, const uint8_t *text, size_t at, size_t size) {
     for (r->count = 0; r->count < most && at < size; r->count++) {
-        size_t end = size - at <= PIECE_BYTES ? size : lk__next_cut(text, at + PIECE_BYTES - 1, size);
+        size_t end = size, from = at + PIECE_BYTES - 1;
+        if (size - at > PIECE_BYTES)
+            end =
+                r->plain ? lk__next_cut(r->t->traits.pattern, text, from, size) : lk__tokenizer_cut(r->t, text, from, size);
         r->pieces[r->count] = (struct piece){.text = text + at, .size = end - at};
         at = end;
     }
@@ -95,11 +100,13 @@ static int join_round(struct round *r, struct lk_pool *pool, size_t done, size_t
     return 0;
 }
 
-static int encode_parallel(const struct lk_tokenizer *t, const uint8_t *text, size_t size, struct lk_pool *pool,
+static int encode_parallel(const struct lk_tokenizer *t, bool plain, const uint8_t *text, size_t size, struct lk_pool *pool,
                            struct lk_tokens *out, struct lk_err *err) {
     size_t threads = (size_t)lk_pool_threads(pool), most = threads * PIECES_EACH, before = out->count;
-    struct round r = {
-        .t = t, .workers = lk_calloc(threads, sizeof *r.workers), .pieces = lk_calloc(most, sizeof *r.pieces)};
+    struct round r = {.t = t,
+                      .plain = plain,
+                      .workers = lk_calloc(threads, sizeof *r.workers),
+                      .pieces = lk_calloc(most, sizeof *r.pieces)};
     int code = r.workers && r.pieces ? 0 : lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
     for (size_t at = 0; !code && at < size;) {
         at = cut_pieces(&r, most, text, at, size);
@@ -115,14 +122,90 @@ static int encode_parallel(const struct lk_tokenizer *t, const uint8_t *text, si
     return code;
 }
 
+/* --- a whole text ----------------------------------------------------------------------------------------- */
+
+struct encoding {
+    struct lk__encoder *encoder;
+    struct lk_pool *pool;
+};
+
+static int encode_part(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    const struct encoding *e = arg;
+    if (lk_pool_threads(e->pool) > 1 && size > PARALLEL_MIN)
+        return encode_parallel(lk__encoder_tokenizer(e->encoder), true, text, size, e->pool, out, err);
+    return lk__encoder_words(e->encoder, text, size, out, err);
+}
+
+static int encode_parts(const struct lk_tokenizer *t, const uint8_t *text, size_t size, bool special, struct lk_pool *pool,
+                        struct lk__trace *trace, struct lk_tokens *out, struct lk_err *err) {
+    struct encoding e = {lk__encoder_take(t), pool};
+    if (!e.encoder) return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+    struct lk__walk w = {.t = t,
+                         .special = special,
+                         .normal = lk__encoder_normal(e.encoder),
+                         .trace = trace,
+                         .plain = encode_part,
+                         .arg = &e,
+                         .out = out};
+    int code = lk__walk_text(&w, text, size, err);
+    lk__encoder_give(e.encoder);
+    return code;
+}
+
 int lk_tokenizer_encode(const struct lk_tokenizer *t, const void *text, size_t size, struct lk_pool *pool,
                         struct lk_tokens *out, struct lk_err *err) {
-    if (lk_pool_threads(pool) > 1 && size > PARALLEL_MIN) return encode_parallel(t, text, size, pool, out, err);
-    struct lk__encoder *e = lk__encoder_take(t);
-    if (!e) return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+    bool cut = !lk__walk_needed(t, false) || t->cuttable;
     size_t before = out->count;
-    int code = lk__encoder_run(e, text, size, out, err);
+    int code;
+    if (cut && lk_pool_threads(pool) > 1 && size > PARALLEL_MIN)
+        code = encode_parallel(t, false, text, size, pool, out, err);
+    else
+        code = encode_parts(t, text, size, false, pool, NULL, out, err);
     if (code) out->count = before;
-    lk__encoder_give(e);
+    return code;
+}
+
+/* Where the bytes of each token come from; inside a span that is not the text's own bytes, its begin. */
+static int make_offsets(const struct lk_tokenizer *t, const struct lk__trace *trace, const uint32_t *ids, size_t count,
+                        uint64_t **out) {
+    uint64_t *offsets = *out = lk_alloc((count + 1) * sizeof *offsets);
+    if (!offsets) return LK_ENOMEM;
+    uint64_t normal = 0, span_normal = 0, text = 0;
+    for (size_t i = 0, k = 0; i <= count; i++) {
+        while (k < trace->count && normal >= span_normal + trace->spans[k].normal_size) {
+            span_normal += trace->spans[k].normal_size;
+            text += trace->spans[k++].text_size;
+        }
+        offsets[i] = text + (k < trace->count && trace->spans[k].same ? normal - span_normal : 0);
+        if (i < count) normal += lk_tokenizer_bytes(t, ids[i]).size;
+    }
+    offsets[0] = 0; /* what stands for no text in front, too, begins there */
+    return 0;
+}
+
+static int put_one(const struct lk_tokenizer *t, uint32_t id, struct lk_tokens *out, struct lk__trace *trace) {
+    if (lk__tokens_reserve(out, 1) || lk__trace_add(trace, lk_tokenizer_bytes(t, id).size, 0, false)) return LK_ENOMEM;
+    out->ids[out->count++] = id;
+    return 0;
+}
+
+int lk_tokenizer_encode_with(const struct lk_tokenizer *t, const void *text, size_t size,
+                             const struct lk_encode_options *options, struct lk_pool *pool, struct lk_tokens *out,
+                             struct lk_err *err) {
+    struct lk__trace spans = {0}, *trace = options->offsets ? &spans : NULL;
+    size_t before = out->count;
+    int code = 0;
+    if (trace) *options->offsets = NULL;
+    if (options->around && t->traits.before != LK__NO_ID) code = put_one(t, t->traits.before, out, trace);
+    if (!code)
+        code = encode_parts(t, text, size, options->special, pool, trace, out, err);
+    else
+        code = lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+    if (!code && options->around && t->traits.after != LK__NO_ID && put_one(t, t->traits.after, out, trace))
+        code = lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+    if (!code && trace && make_offsets(t, trace, out->ids + before, out->count - before, options->offsets))
+        code = lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
+    lk_free(spans.spans);
+    if (code) out->count = before;
     return code;
 }

@@ -36,6 +36,7 @@ struct lk__encoder {
     const struct lk_tokenizer *t;
     struct lk__scratch scratch;
     struct lk_tokens tokens;
+    struct lk_buf normal;
     struct cached *cache;
     uint32_t (*more)[CACHED_BYTES + 1]; /* ids of words with more than CACHED_IDS */
     size_t slots, used, more_used;
@@ -113,12 +114,19 @@ void lk__encoder_free(struct lk__encoder *e) {
     lk_free(e->cache);
     lk_free(e->more);
     lk_tokens_release(&e->tokens);
+    lk_buf_release(&e->normal);
     lk_free(e->scratch.memory);
     lk_free(e);
 }
 
 struct lk_tokens *lk__encoder_tokens(struct lk__encoder *e) {
     return &e->tokens;
+}
+struct lk_buf *lk__encoder_normal(struct lk__encoder *e) {
+    return &e->normal;
+}
+const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *e) {
+    return e->t;
 }
 
 static void scratch_release(struct lk__encoder *e) {
@@ -138,6 +146,8 @@ void lk__encoder_give(struct lk__encoder *e) {
     if (e) e->tokens.count = 0;
     if (e && e->tokens.capacity > KEPT_TOKENS) lk_tokens_release(&e->tokens);
     if (e && e->scratch.size_bytes > KEPT_SCRATCH) scratch_release(e);
+    if (e && e->normal.size > KEPT_SCRATCH) lk_buf_release(&e->normal);
+    if (e) e->normal.size = 0;
     for (size_t i = 0; e && i < LK__KEPT; i++) {
         struct lk__encoder *none = NULL;
         if (atomic_compare_exchange_strong(&e->t->kept->encoders[i], &none, e)) return;
@@ -222,7 +232,7 @@ static int encode_long(struct lk__encoder *e, const uint8_t *word, size_t size, 
         out->count += k->count;
         return 0;
     }
-    if (!n) n = lk__bpe(e->t, &e->scratch, word, size, ids);
+    if (!n) n = lk__word_ids(e->t, &e->scratch, word, size, ids);
     if (n >= 0 && keep && keep_long(k, hash, word, size, ids, (size_t)n)) n = LK_ENOMEM;
     if (n < 0) return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
     out->count += (size_t)n;
@@ -243,7 +253,7 @@ static int encode_rare(struct lk__encoder *e, const struct key *k, const uint8_t
         k->bucket[1] = found;
         return 0;
     }
-    size_t n = (size_t)lk__bpe(e->t, &e->scratch, word, size, out);
+    size_t n = (size_t)lk__word_ids(e->t, &e->scratch, word, size, out);
     struct cached c = {k->low, k->high | (uint64_t)n << 60, {0}};
     if (n > CACHED_IDS) c.ids[0] = (uint32_t)e->more_used++;
     memcpy(n > CACHED_IDS ? e->more[c.ids[0]] : c.ids, out, n * sizeof *out);
@@ -279,9 +289,9 @@ static int encode_batch(struct lk__encoder *e, const uint8_t *text, size_t size,
     return 0;
 }
 
-int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+int lk__encoder_words(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
     size_t have = 0, before = out->count;
-    lk__starts_begin(&e->starts, text, size, false);
+    lk__starts_begin(&e->starts, e->t->traits.pattern, text, size, false);
     for (bool end = false; !end;) {
         size_t found = lk__starts_next(&e->starts, e->begins + have, CHUNK);
         have += found;
@@ -298,4 +308,14 @@ int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct
         have = 1;
     }
     return 0;
+}
+
+static int plain_words(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    return lk__encoder_words(arg, text, size, out, err);
+}
+
+int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    if (!lk__walk_needed(e->t, false)) return lk__encoder_words(e, text, size, out, err);
+    struct lk__walk w = {.t = e->t, .normal = &e->normal, .plain = plain_words, .arg = e, .out = out};
+    return lk__walk_text(&w, text, size, err);
 }

@@ -37,21 +37,22 @@ static void edited(const char *from, const char *to, int code, const char *part)
 static void what_would_differ_is_refused_by_name(void **state) {
     (void)state;
     edited("\"type\":\"BPE\"", "\"type\":\"WordPiece\"", LK_EUNSUPPORTED, "its model is WordPiece, not BPE");
-    edited("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", LK_EUNSUPPORTED, "it has a normalizer NFC");
+    edited("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFKC\"}", LK_EUNSUPPORTED, "its normalizer is NFKC");
     edited("\"truncation\":null", "\"truncation\":{\"max_length\":5}", LK_EUNSUPPORTED, "it has a truncation");
     edited("\"padding\":null", "\"padding\":{}", LK_EUNSUPPORTED, "it has a padding");
-    edited("\"add_prefix_space\":false", "\"add_prefix_space\":true", LK_EUNSUPPORTED, "add_prefix_space on");
     edited("\"use_regex\":true", "\"use_regex\":false", LK_EUNSUPPORTED, "use_regex off");
     edited("{\"type\":\"ByteLevel\"", "{\"type\":\"Whitespace\"", LK_EUNSUPPORTED, "its pre_tokenizer is Whitespace");
     edited("\"post_processor\":null", "\"post_processor\":{\"type\":\"TemplateProcessing\"}", LK_EUNSUPPORTED,
-           "its post_processor is TemplateProcessing");
+           "not tokens around");
+    edited("\"post_processor\":null", "\"post_processor\":{\"type\":\"RobertaProcessing\"}", LK_EUNSUPPORTED,
+           "its post_processor is RobertaProcessing");
     edited("\"decoder\":null", "\"decoder\":{\"type\":\"Metaspace\"}", LK_EUNSUPPORTED, "its decoder is Metaspace");
     edited("\"dropout\":null", "\"dropout\":0.1", LK_EUNSUPPORTED, "dropout");
     edited("\"continuing_subword_prefix\":null", "\"continuing_subword_prefix\":\"##\"", LK_EUNSUPPORTED,
            "continuing_subword_prefix");
     edited("\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", LK_EUNSUPPORTED, "end_of_word_suffix");
     edited("\"byte_fallback\":false", "\"byte_fallback\":true", LK_EUNSUPPORTED, "byte_fallback on");
-    edited("\"special\":true", "\"special\":false", LK_EUNSUPPORTED, "is not special");
+    edited("\"single_word\":false", "\"single_word\":true", LK_EUNSUPPORTED, "has single_word on");
     edited("\"version\":\"1.0\"", "\"version\":\"2.0\"", LK_EUNSUPPORTED, "version");
     edited("\"dropout\"", "\"temperature\":1,\"dropout\"", LK_EUNSUPPORTED, "the model has the key \"temperature\"");
     edited("\"version\"", "\"extra\":[],\"version\"", LK_EUNSUPPORTED, "the file has the key \"extra\"");
@@ -104,8 +105,8 @@ static void damage_is_named(void **state) {
         assert_true(lk_tokenizer_import(json, n, "t.json", &t, &err) < 0);
 }
 
-/* A token that no merges reach: only ignore_merges would give it. */
-static void ignore_merges_is_refused_where_it_matters(void **state) {
+/* A token that no merges reach: only ignore_merges gives it. */
+static void ignore_merges_takes_whole_words(void **state) {
     (void)state;
     const char *at = strstr(json, "\"merges\":["), *end = strchr(at, ']');
     assert_non_null(end);
@@ -113,12 +114,29 @@ static void ignore_merges_is_refused_where_it_matters(void **state) {
     bool pair_form = *first == '[';
     char *after = strchr(first, pair_form ? ']' : ',') + (pair_form ? 2 : 1);
     memmove(first, after, strlen(after) + 1); /* the first merge is gone */
-    struct lk_tokenizer *t;
+    struct lk_tokenizer *t, *whole;
+    struct lk_tokens ids = {0};
     OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &t, &err));
-    lk_tokenizer_free(t);
     char *flag = strstr(copy, "\"ignore_merges\":false");
     memcpy(flag, "\"ignore_merges\":true ", 21);
-    FAILS(lk_tokenizer_import(copy, strlen(copy), "t.json", &t, &err), LK_EUNSUPPORTED, "ignore_merges is on and token");
+    OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &whole, &err));
+    assert_false(t->traits.whole_words);
+    assert_true(whole->traits.whole_words);
+    uint32_t lost = 0;
+    for (uint32_t id = 0; id < t->vocab && !lost; id++) {
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
+        ids.count = 0;
+        OK(lk_tokenizer_encode(t, b.data, b.size, NULL, &ids, &err));
+        if (ids.count == 2 && !t->added[id]) lost = id;
+    }
+    struct lk_bytes b = lk_tokenizer_bytes(t, lost);
+    ids.count = 0;
+    OK(lk_tokenizer_encode(whole, b.data, b.size, NULL, &ids, &err));
+    assert_int_equal(ids.count, 1);
+    assert_int_equal(ids.ids[0], lost);
+    lk_tokens_release(&ids);
+    lk_tokenizer_free(t);
+    lk_tokenizer_free(whole);
     lk_free(copy);
 }
 
@@ -130,7 +148,7 @@ static void both_forms_of_merges_are_equal(void **state) {
     OK(lk_tokenizer_export(a, &out, &err));                  /* "a b" */
     OK(lk_tokenizer_import(out.data, out.size, "b", &b, &err));
     assert_int_equal(a->vocab, b->vocab);
-    assert_int_equal(a->end, b->end);
+    assert_int_equal(a->traits.end, b->traits.end);
     assert_int_equal(a->merge_count, b->merge_count);
     assert_memory_equal(a->merges, b->merges, a->merge_count * sizeof *a->merges);
     assert_memory_equal(a->bytes, b->bytes, (size_t)a->offset[a->vocab]);
@@ -210,7 +228,7 @@ int main(void) {
         cmocka_unit_test(what_would_differ_is_refused_by_name),
         cmocka_unit_test(what_cannot_matter_is_read),
         cmocka_unit_test(damage_is_named),
-        cmocka_unit_test(ignore_merges_is_refused_where_it_matters),
+        cmocka_unit_test(ignore_merges_takes_whole_words),
         cmocka_unit_test(both_forms_of_merges_are_equal),
         cmocka_unit_test(ids_are_kept),
         cmocka_unit_test(every_allocation_may_fail),

@@ -1,6 +1,7 @@
 /* What the files of this folder share; src/data/dataset uses the encoder at the end. */
 #ifndef LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #define LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
+#include "data/tokenizer/pretoken.h"
 #include "lockstep/tokenizer.h"
 #include <stdatomic.h>
 
@@ -20,29 +21,62 @@ struct lk__pair_slot {
     uint32_t tag, rank;
 };
 
+/* What stands for an id in lk_tokenizer.added; 0: a token that merges make. The text of all others is taken as it is. */
+enum { LK__SPECIAL = 1, LK__ADDED = 2, LK__LSTRIP = 4, LK__RSTRIP = 8, LK__NORMALIZED = 16 };
+
+/* How ids come about, besides tokens and merges. Ids: LK__NO_ID if there is none. */
+struct lk__traits {
+    enum lk__pattern pattern;
+    bool whole_words;       /* a word that is a token is that token, whatever merges make of it */
+    bool prefix_space;      /* a space in front of every plain part of the text that does not begin with one */
+    bool nfc;               /* the text's normal form C is encoded */
+    uint32_t end;           /* between documents */
+    uint32_t before, after; /* around a text: the post_processor's template */
+};
+extern const struct lk__traits lk__default_traits;
+
+/* Tokens that are looked for in the text, in the order of their bytes. */
+struct lk__added {
+    const uint8_t *text;
+    size_t size;
+    uint32_t id;
+};
+struct lk__added_set {
+    struct lk__added *tokens;
+    size_t count;
+    bool plain;      /* one of them is not special: it is looked for in every text */
+    bool first[256]; /* begins of these tokens */
+};
+
 struct lk_tokenizer {
-    uint32_t vocab, end;   /* end: LK__NO_ID if there is none */
+    struct lk__traits traits;
+    uint32_t vocab;
     uint32_t byte_id[256]; /* id of each byte */
     uint64_t *offset;      /* vocab + 1: bytes of id i are bytes[offset[i] .. offset[i+1]); none for a hole */
     uint8_t *bytes;
-    uint8_t *special; /* a flag an id */
-    size_t special_count;
+    uint8_t *added; /* a set of LK__SPECIAL ... an id */
+    size_t added_count;
+    struct lk__added_set sets[2]; /* in the text as it is; in the normalized text */
+    uint32_t *words;              /* ids of tokens by hash of their bytes, for whole_words; LK__NO_ID: empty */
+    uint64_t word_mask;
     struct lk__merge *merges;
     uint32_t merge_count;
     struct lk__pair_slot *slots;
     uint64_t slot_mask;
     uint32_t *byte_ranks; /* the same for two bytes: [first << 8 | second] */
     struct lk__kept *kept;
-    bool ordered; /* every merge's parts are bytes or come from earlier merges: long words use buckets */
+    bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
+    bool ordered;  /* every merge's parts are bytes or come from earlier merges: long words use buckets */
 };
 
-/* Takes copies. offset has vocab + 1 entries; special may be NULL. Checks everything: ids of bytes, parts of merges, their
- * text. what: for messages. A pair that stands twice keeps its last rank, as in Hugging Face's library. */
+/* Takes copies. offset has vocab + 1 entries; added and traits may be NULL. Checks everything: ids of bytes, parts of
+ * merges, their text. what: for messages. A pair that stands twice keeps its last rank, as in Hugging Face's library. */
 struct lk__parts {
     uint32_t vocab;
     const uint64_t *offset;
     const uint8_t *bytes;
-    const uint8_t *special;
+    const uint8_t *added;
+    const struct lk__traits *traits;
     const struct lk__merge *merges;
     size_t merge_count;
 };
@@ -74,6 +108,11 @@ struct lk__scratch {
  * 1 <= size <= LK__WORD_MAX. */
 int64_t lk__bpe(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t *word, size_t size, uint32_t *ids);
 
+/* The token whose bytes these are, LK__NO_ID if there is none or the tokenizer has no need to know. */
+uint32_t lk__token_of(const struct lk_tokenizer *, const uint8_t *bytes, size_t size);
+/* A word's ids, at most size: itself as a token where whole_words says so, else lk__bpe. */
+int64_t lk__word_ids(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t *word, size_t size, uint32_t *ids);
+
 /* The same for a word of few runs of equal bytes and ordered merges, without memory; 0: it is no such word. */
 size_t lk__merge_runs(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
 
@@ -89,11 +128,57 @@ struct lk__kept {
 struct lk_tokens *lk__encoder_tokens(struct lk__encoder *);
 struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
 void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
-/* Appends the ids of a text, taken alone. On an error out holds what it held and, behind that, ids of a part of the text:
- * who goes on with it sets its count back. */
+/* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,
+ * behind that, ids of a part of the text: who goes on with it sets its count back. */
 int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *);
 
+/* The same for a part of it in which no added token is looked for and nothing is normalized. */
+int lk__encoder_words(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err);
+/* Memory for normalized text, kept like the cache. */
+struct lk_buf *lk__encoder_normal(struct lk__encoder *);
+const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *);
+/* The first place in (from, size) where a text may be cut so that its parts, taken alone, give the ids of the whole; or
+ * size. */
+size_t lk__tokenizer_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
+
 int lk__tokens_reserve(struct lk_tokens *, size_t extra); /* 0 or LK_ENOMEM */
+
+/* --- from the text to its plain parts: parts.c --- */
+
+/* Where normalized bytes come from: each span is normal_size bytes made of text_size bytes, the same ones if both are equal
+ * and `same` is set. */
+struct lk__span {
+    uint64_t normal_size, text_size;
+    bool same;
+};
+struct lk__trace {
+    struct lk__span *spans;
+    size_t count, capacity;
+};
+int lk__trace_add(struct lk__trace *, uint64_t normal_size, uint64_t text_size, bool same); /* a NULL trace is fine */
+
+/* Encodes one plain part; *used for its own. */
+typedef int lk__plain_fn(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err);
+struct lk__walk {
+    const struct lk_tokenizer *t;
+    bool special;
+    struct lk_buf *normal;
+    struct lk__trace *trace; /* may be NULL */
+    lk__plain_fn *plain;
+    void *arg;
+    struct lk_tokens *out;
+};
+/* Appends the ids of a text: those of added tokens, and what `plain` makes of the parts between them. */
+int lk__walk_text(const struct lk__walk *, const uint8_t *text, size_t size, struct lk_err *err);
+bool lk__walk_needed(const struct lk_tokenizer *, bool special); /* else the whole text is one plain part as it is */
+int lk__added_make(struct lk_tokenizer *, const char *what, struct lk_err *err);
+void lk__added_release(struct lk_tokenizer *);
+
+/* --- normal form C: nfc.c --- */
+extern const char lk__nfc_version[];
+bool lk__nfc_is_normal(const uint8_t *text, size_t size); /* may say false of a text that is */
+/* Appends the normal form; invalid bytes stand as they are. LK_ENOMEM or 0. */
+int lk__nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__trace *);
 
 /* The characters by which byte-level vocabularies write bytes (GPT-2's table): 188 stand for themselves, the others are
  * U+0100 onwards. */

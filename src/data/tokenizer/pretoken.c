@@ -1,15 +1,13 @@
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
 
-/* Classes of ASCII; 4 marks a byte of a longer sequence or a stray one. */
-enum { MULTI = 4 };
 #define O LK__OTHER
 #define L LK__LETTER
 #define N LK__NUMBER
 #define S LK__SPACE
-#define M MULTI
+#define M LK__MULTI
 /* clang-format off */
-static const uint8_t byte_class[256] = {
+const uint8_t lk__byte_class[256] = {
     O, O, O, O, O, O, O, O, O, S, S, S, S, S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O,
     S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, N, N, N, N, N, N, N, N, N, N, O, O, O, O, O, O,
     O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O,
@@ -56,7 +54,7 @@ size_t lk__utf8_decode(const uint8_t *p, size_t size, uint32_t *c) {
 enum lk__class lk__unit(const uint8_t *p, size_t size, size_t *length) {
     if (p[0] < 0x80) {
         *length = 1;
-        return (enum lk__class)byte_class[p[0]];
+        return (enum lk__class)lk__byte_class[p[0]];
     }
     uint32_t c;
     *length = lk__utf8_decode(p, size, &c);
@@ -65,15 +63,14 @@ enum lk__class lk__unit(const uint8_t *p, size_t size, size_t *length) {
     return LK__OTHER;
 }
 
-/* End of the run of `class` from text[at]. */
-static size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
+size_t lk__run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
     while (at < size) {
-        uint8_t k = byte_class[text[at]];
+        uint8_t k = lk__byte_class[text[at]];
         if (k == (uint8_t) class) {
             at++;
             continue;
         }
-        if (k != MULTI) break;
+        if (k != LK__MULTI) break;
         size_t length;
         if (lk__unit(text + at, size - at, &length) != class) break;
         at += length;
@@ -102,7 +99,7 @@ size_t lk__contraction(const uint8_t *p, size_t size) {
     return (p[1] == 'r' || p[1] == 'v') && p[2] == 'e' ? 3 : 0;
 }
 
-size_t lk__word_end(const uint8_t *text, size_t at, size_t size) {
+size_t lk__word_end_gpt2(const uint8_t *text, size_t at, size_t size) {
     size_t length, from = at;
     if (text[at] == '\'') {
         length = lk__contraction(text + at, size - at);
@@ -113,36 +110,37 @@ size_t lk__word_end(const uint8_t *text, size_t at, size_t size) {
     }
     enum lk__class class = lk__unit(text + from, size - from, &length);
     if (class == LK__SPACE) return space_end(text, at, size);
-    return run_end(text, from + length, size, class);
+    return lk__run_end(text, from + length, size, class);
 }
 
-bool lk__cut_is_safe(const uint8_t *text, size_t at, size_t size) {
-    if (continues(text[at])) return false;
+/* The class of the unit that ends at text[at], seen from behind. */
+static enum lk__class class_before(const uint8_t *text, size_t at) {
     size_t length;
-    enum lk__class before = LK__OTHER;
     for (size_t k = 1; k <= 4 && k <= at; k++) {
         if (continues(text[at - k])) continue;
         enum lk__class class = lk__unit(text + at - k, k, &length);
-        if (length == k) before = class;
-        break;
+        return length == k ? class : LK__OTHER;
     }
-    if (before == LK__SPACE) return false;
-    enum lk__class after = lk__unit(text + at, size - at, &length);
-    switch (after) {
-    case LK__SPACE:
-        return true;
-    case LK__NUMBER:
-        return before != LK__NUMBER;
-    case LK__OTHER:
-        return before != LK__OTHER;
-    case LK__LETTER:
-        return before == LK__NUMBER; /* other, letter may be a contraction */
-    }
-    return false;
+    return LK__OTHER;
 }
 
-size_t lk__next_cut(const uint8_t *text, size_t from, size_t size) {
+bool lk__cut_is_safe(enum lk__pattern pattern, const uint8_t *text, size_t at, size_t size) {
+    if (continues(text[at])) return false;
+    size_t length;
+    enum lk__class before = class_before(text, at), after = lk__unit(text + at, size - at, &length);
+    if (before == LK__SPACE) return false;
+    if (after == LK__NUMBER) return before != LK__NUMBER;
+    if (pattern != LK__GPT2) { /* a newline may belong to the signs in front of it, a mark or a quote to the letters */
+        if (before == LK__NUMBER) return true;
+        return after == LK__SPACE && (before == LK__LETTER || (text[at] != '\r' && text[at] != '\n'));
+    }
+    if (after == LK__SPACE) return true;
+    if (after == LK__OTHER) return before != LK__OTHER;
+    return before == LK__NUMBER; /* other, letter may be a contraction */
+}
+
+size_t lk__next_cut(enum lk__pattern pattern, const uint8_t *text, size_t from, size_t size) {
     for (size_t at = from + 1; at < size; at++)
-        if (lk__cut_is_safe(text, at, size)) return at;
+        if (lk__cut_is_safe(pattern, text, at, size)) return at;
     return size;
 }

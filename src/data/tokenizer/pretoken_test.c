@@ -77,7 +77,7 @@ static void check_text(const uint8_t *text, size_t size) {
     size_t n = make_units(text, size, u), i = 0, at = 0;
     while (i < n) {
         i += match(u, i, n);
-        size_t end = lk__word_end(text, at, size);
+        size_t end = lk__word_end_gpt2(text, at, size);
         if (end != u[i].at) {
             for (size_t k = 0; k < size; k++) print_message("%02x ", text[k]);
             fail_msg("a word from byte %zu ends at %zu, not %zu", at, end, u[i].at);
@@ -147,7 +147,7 @@ static void well_formed_is_table_3_7(void **state) {
 
 static size_t words_of(const uint8_t *text, size_t begin, size_t end, size_t *ends) {
     size_t n = 0;
-    for (size_t at = begin; at < end; n++) ends[n] = at = begin + lk__word_end(text + begin, at - begin, end - begin);
+    for (size_t at = begin; at < end; n++) ends[n] = at = begin + lk__word_end_gpt2(text + begin, at - begin, end - begin);
     return n;
 }
 
@@ -160,7 +160,7 @@ static void safe_cuts_change_no_word(void **state) {
         size_t whole[400], parts[400], size = random_text(text, 2 + random_below(30));
         size_t n = words_of(text, 0, size, whole);
         for (size_t at = 1; at < size; at++, cuts++) {
-            if (!lk__cut_is_safe(text, at, size)) continue;
+            if (!lk__cut_is_safe(LK__GPT2, text, at, size)) continue;
             safe++;
             size_t k = words_of(text, 0, at, parts);
             k += words_of(text, at, size, parts + k);

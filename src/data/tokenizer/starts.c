@@ -1,5 +1,4 @@
 #include "data/tokenizer/starts.h"
-#include "data/tokenizer/pretoken.h"
 #include <string.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -154,14 +153,31 @@ static inline uint64_t block_starts(struct lk__starts *s) {
     return starts & c->quote ? contract(s, starts, starts & c->quote) : starts;
 }
 
-void lk__starts_begin(struct lk__starts *s, const void *text, size_t size, bool lines) {
-    *s = (struct lk__starts){.text = text, .size = size, .lines = lines, .set = 1}; /* a text begins with a word */
+void lk__starts_begin(struct lk__starts *s, enum lk__pattern pattern, const void *text, size_t size, bool lines) {
+    *s = (struct lk__starts){.text = text, .size = size, .pattern = pattern, .lines = lines};
+    s->line_end = lines ? 0 : size;
+    if (pattern != LK__GPT2) return;
+    s->set = 1; /* a text begins with a word */
     classify(s, 0, &s->now);
     classify(s, 64, &s->next);
 }
 
+static size_t next_by_words(struct lk__starts *s, size_t *out, size_t room) {
+    size_t n = 0;
+    while (n < room && s->at < s->size) {
+        if (s->at == s->line_end) {
+            const uint8_t *newline = memchr(s->text + s->at, '\n', s->size - s->at);
+            s->line_end = newline ? (size_t)(newline - s->text) + 1 : s->size;
+        }
+        out[n++] = s->at;
+        s->at = lk__word_end(s->pattern, s->text, s->at, s->line_end);
+    }
+    return n;
+}
+
 size_t lk__starts_next(struct lk__starts *s, size_t *out, size_t room) {
     size_t n = 0;
+    if (s->pattern != LK__GPT2) return next_by_words(s, out, room);
     while (n < room && s->at < s->size) {
         uint64_t starts = block_starts(s);
         if (s->size - s->at < 64) starts &= bits_from(0, s->size - s->at);

@@ -1,10 +1,8 @@
-/* Where the words of a text begin, found 64 bytes at a time with masks of bits instead of a look at each byte; the words
- * are those of lk__word_end. README.md, "Begins of words by masks". */
+/* Where the words of a text begin. With GPT-2's pattern they are found 64 bytes at a time with masks of bits instead of a
+ * look at each byte (README.md, "Begins of words by masks"), with the others by lk__word_end, word by word. */
 #ifndef LOCKSTEP_DATA_STARTS_H
 #define LOCKSTEP_DATA_STARTS_H
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "data/tokenizer/pretoken.h"
 
 /* One bit a byte. Bytes of a longer sequence have the class of its character. */
 struct lk__classes {
@@ -16,14 +14,16 @@ struct lk__classes {
 
 struct lk__starts {
     const uint8_t *text;
-    size_t size, at; /* at: the block of `now` */
+    size_t size, at; /* at: the block of `now`, or a word */
+    enum lk__pattern pattern;
     bool lines;      /* every line is a text of its own */
+    size_t line_end; /* of the line with `at`, where a pattern other than GPT-2's looks no further */
     struct lk__classes before, now, next;
     uint64_t clear, set;  /* for the next block: what a contraction at the end of the last one does to it */
     size_t carry;         /* bytes of a character that began in `next` and goes on behind it */
     unsigned carry_class; /* its class */
 };
-void lk__starts_begin(struct lk__starts *, const void *text, size_t size, bool lines);
+void lk__starts_begin(struct lk__starts *, enum lk__pattern, const void *text, size_t size, bool lines);
 
 #define LK__STARTS_MORE 63
 /* Writes the positions at which words begin, ascending, the first of all 0: until there are `room` of them and up to

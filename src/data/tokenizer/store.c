@@ -4,7 +4,6 @@
 #include <string.h>
 
 #define FORMAT       "lockstep-tokenizer-0"
-#define PATTERN      "gpt2"
 #define INVALID_RULE "byte-is-other"
 
 static void put_u32(uint8_t *p, uint32_t v) {
@@ -51,6 +50,33 @@ static void set(json_t *object, const char *key, json_t *value, bool *failed) {
     if (json_object_set_new(object, key, value)) *failed = true;
 }
 
+static void set_id(json_t *m, const char *key, uint32_t id, bool *failed) {
+    if (id != LK__NO_ID) set(m, key, json_integer(id), failed);
+}
+
+/* Keys that stand only where they say something, so that the roots of tokenizers without them stay. */
+static void put_traits(json_t *m, const struct lk_tokenizer *t, bool *failed) {
+    json_t *added = json_array();
+    for (uint32_t id = 0; id < t->vocab; id++)
+        if (t->added[id] > LK__SPECIAL && json_array_append_new(added, json_pack("[i,i]", (int)id, t->added[id])))
+            *failed = true;
+    if (json_array_size(added))
+        set(m, "added", added, failed);
+    else
+        json_decref(added);
+    if (t->traits.nfc) {
+        set(m, "normalizer", json_string("nfc"), failed);
+        set(m, "normalizer_unicode", json_string(lk__nfc_version), failed);
+    }
+    if (t->traits.whole_words) set(m, "whole_words", json_true(), failed);
+    if (t->traits.prefix_space) set(m, "prefix_space", json_true(), failed);
+    struct lk_bytes end = lk_tokenizer_bytes(t, t->traits.end);
+    if (end.size != strlen(LK_TOKEN_END) || memcmp(end.data, LK_TOKEN_END, end.size) != 0)
+        set_id(m, "end", t->traits.end, failed);
+    set_id(m, "before", t->traits.before, failed);
+    set_id(m, "after", t->traits.after, failed);
+}
+
 int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct lk_root *out, struct lk_err *err) {
     struct lk_root tokens, merges;
     char hex[LK_ROOT_HEX];
@@ -60,14 +86,15 @@ int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct l
     bool failed = false;
     json_t *m = json_object(), *special = json_array();
     for (uint32_t id = 0; id < t->vocab; id++)
-        if (t->special[id] && json_array_append_new(special, json_integer(id))) failed = true;
+        if (t->added[id] & LK__SPECIAL && json_array_append_new(special, json_integer(id))) failed = true;
     set(m, "format", json_string(FORMAT), &failed);
-    set(m, "pattern", json_string(PATTERN), &failed);
+    set(m, "pattern", json_string(lk__pattern_names[t->traits.pattern]), &failed);
     set(m, "unicode", json_string(lk__unicode_version), &failed);
     set(m, "invalid_utf8", json_string(INVALID_RULE), &failed);
     set(m, "vocab", json_integer(t->vocab), &failed);
     set(m, "merge_count", json_integer(t->merge_count), &failed);
     set(m, "special", special, &failed);
+    put_traits(m, t, &failed);
     set(m, "tokens", json_string(lk_root_hex(&tokens, hex)), &failed);
     set(m, "merges", json_string(lk_root_hex(&merges, hex)), &failed);
     code = failed ? lk_fail(err, LK_ENOMEM, "saving a tokenizer: out of memory") : lk_manifest_put(s, m, out, err);
@@ -101,7 +128,8 @@ static int open_part(struct lk_store *s, const json_t *m, const char *key, const
 struct loading {
     struct lk_blob tokens, merges;
     uint64_t *offset;
-    uint8_t *special;
+    uint8_t *added;
+    struct lk__traits traits;
     struct lk__merge *list;
 };
 
@@ -121,16 +149,62 @@ static int read_tokens(struct loading *l, uint64_t vocab, const char *what, stru
 
 static int read_special(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
     const json_t *list = json_object_get(m, "special");
-    l->special = lk_calloc((size_t)vocab, 1);
-    if (!l->special) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    l->added = lk_calloc((size_t)vocab, 1);
+    if (!l->added) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     if (!json_is_array(list)) return lk_fail(err, LK_ECORRUPT, "%s: special is no list", what);
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_int_t id = json_integer_value(json_array_get(list, i));
         if (!json_is_integer(json_array_get(list, i)) || id < 0 || (uint64_t)id >= vocab)
             return lk_fail(err, LK_ECORRUPT, "%s: special[%zu] is no id", what, i);
-        l->special[id] = 1;
+        l->added[id] = LK__SPECIAL;
     }
     return 0;
+}
+
+static int read_added(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
+    const json_t *list = json_object_get(m, "added");
+    if (list && !json_is_array(list)) return lk_fail(err, LK_ECORRUPT, "%s: added is no list", what);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i), *a = json_array_get(one, 0), *b = json_array_get(one, 1);
+        json_int_t id = json_integer_value(a), kind = json_integer_value(b);
+        if (!json_is_integer(a) || !json_is_integer(b) || id < 0 || (uint64_t)id >= vocab || kind < 1 ||
+            kind >= 2 * LK__NORMALIZED || (l->added[id] != 0) != ((kind & LK__SPECIAL) != 0))
+            return lk_fail(err, LK_ECORRUPT, "%s: added[%zu] is no id and kind", what, i);
+        l->added[id] = (uint8_t)kind;
+    }
+    return 0;
+}
+
+static int read_id(const json_t *m, const char *key, uint64_t vocab, uint32_t *id, const char *what, struct lk_err *err) {
+    const json_t *v = json_object_get(m, key);
+    if (!v) return 0;
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) >= vocab)
+        return lk_fail(err, LK_ECORRUPT, "%s: %s is no id", what, key);
+    *id = (uint32_t)json_integer_value(v);
+    return 0;
+}
+
+static int read_traits(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
+    const char *pattern;
+    l->traits = lk__default_traits;
+    int code = lk_json_get_string(m, "pattern", what, &pattern, err);
+    if (code) return code;
+    l->traits.pattern = lk__pattern_find(pattern);
+    if (l->traits.pattern == LK__PATTERN_COUNT)
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "%s: pattern is \"%.40s\", this program knows %s; use the version that made it", what, pattern,
+                       LK_PATTERNS);
+    l->traits.nfc = json_object_get(m, "normalizer") != NULL;
+    if (l->traits.nfc) {
+        code = check_word(m, "normalizer", "nfc", what, err);
+        if (!code) code = check_word(m, "normalizer_unicode", lk__nfc_version, what, err);
+    }
+    l->traits.whole_words = json_is_true(json_object_get(m, "whole_words"));
+    l->traits.prefix_space = json_is_true(json_object_get(m, "prefix_space"));
+    if (!code) code = read_id(m, "end", vocab, &l->traits.end, what, err);
+    if (!code) code = read_id(m, "before", vocab, &l->traits.before, what, err);
+    if (!code) code = read_id(m, "after", vocab, &l->traits.after, what, err);
+    return code;
 }
 
 static int read_merges(struct loading *l, uint64_t count, const char *what, struct lk_err *err) {
@@ -148,7 +222,6 @@ static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, co
                       struct lk_err *err) {
     uint64_t vocab, merge_count;
     int code = check_word(m, "format", FORMAT, what, err);
-    if (!code) code = check_word(m, "pattern", PATTERN, what, err);
     if (!code) code = check_word(m, "unicode", lk__unicode_version, what, err);
     if (!code) code = check_word(m, "invalid_utf8", INVALID_RULE, what, err);
     if (!code) code = lk_json_get_u64(m, "vocab", what, &vocab, err);
@@ -157,12 +230,15 @@ static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, co
     if (!code) code = open_part(s, m, "merges", what, &l->merges, err);
     if (!code) code = read_tokens(l, vocab, what, err);
     if (!code) code = read_special(l, m, vocab, what, err);
+    if (!code) code = read_added(l, m, vocab, what, err);
+    if (!code) code = read_traits(l, m, vocab, what, err);
     if (!code) code = read_merges(l, merge_count, what, err);
     if (code) return code;
     struct lk__parts parts = {.vocab = (uint32_t)vocab,
                               .offset = l->offset,
                               .bytes = l->tokens.data + 4 + 4 * vocab,
-                              .special = l->special,
+                              .added = l->added,
+                              .traits = &l->traits,
                               .merges = l->list,
                               .merge_count = (size_t)merge_count};
     return lk__tokenizer_make(&parts, what, out, err);
@@ -182,7 +258,7 @@ int lk_tokenizer_load(struct lk_store *s, const struct lk_root *root, struct lk_
     if (l.tokens.data) lk_blob_close(&l.tokens);
     if (l.merges.data) lk_blob_close(&l.merges);
     lk_free(l.offset);
-    lk_free(l.special);
+    lk_free(l.added);
     lk_free(l.list);
     json_decref(m);
     return code;

@@ -33,9 +33,9 @@ static void a_loaded_tokenizer_is_the_saved_one(void **state) {
     OK(lk_tokenizer_save(store, golden, &root, &err));
     OK(lk_tokenizer_load(store, &root, &t, &err));
     assert_int_equal(t->vocab, golden->vocab);
-    assert_int_equal(t->end, golden->end);
+    assert_int_equal(t->traits.end, golden->traits.end);
     assert_int_equal(t->merge_count, golden->merge_count);
-    assert_int_equal(t->special_count, 1);
+    assert_int_equal(t->added_count, 1);
     assert_memory_equal(t->merges, golden->merges, t->merge_count * sizeof *t->merges);
     assert_memory_equal(t->bytes, golden->bytes, (size_t)t->offset[t->vocab]);
     OK(lk_tokenizer_save(store, t, &again, &err));
@@ -64,7 +64,13 @@ static void other_manifests_are_refused(void **state) {
     OK(lk_blob_put(store->blobs, "abc", 3, &small, &err));
     lk_root_hex(&small, hex);
     changed("format", json_string("lockstep-tokenizer-9"), LK_EUNSUPPORTED, "lockstep-tokenizer-9");
-    changed("pattern", json_string("cl100k"), LK_EUNSUPPORTED, "cl100k");
+    changed("pattern", json_string("cl99k"), LK_EUNSUPPORTED, "cl99k");
+    changed("added", json_integer(1), LK_ECORRUPT, "added");
+    changed("added", json_pack("[[i,i]]", 5000, 2), LK_ECORRUPT, "added[0]");
+    changed("added", json_pack("[[i,i]]", 999, 2), LK_ECORRUPT, "added[0]"); /* special, but its kind says no */
+    changed("normalizer", json_string("nfd"), LK_EUNSUPPORTED, "nfd");
+    changed("end", json_integer(1000), LK_ECORRUPT, "end is no id");
+    changed("before", json_string("a"), LK_ECORRUPT, "before is no id");
     changed("unicode", json_string("15.0.0"), LK_EUNSUPPORTED, "15.0.0");
     changed("invalid_utf8", json_string("drop"), LK_EUNSUPPORTED, "drop");
     changed("vocab", json_integer(999), LK_ECORRUPT, "vocabulary of 999");

@@ -1,5 +1,6 @@
 /* The tokenizer in memory: built from parts that are checked, never changed afterwards. */
 #include "data/tokenizer/internal.h"
+#include "data/tokenizer/key.h"
 #include <string.h>
 
 static bool stands_for_itself(uint32_t b) {
@@ -28,13 +29,17 @@ void lk__byte_order(uint8_t order[256]) {
         if (!stands_for_itself(b)) order[n++] = (uint8_t)b;
 }
 
+const struct lk__traits lk__default_traits = {.end = LK__NO_ID, .before = LK__NO_ID, .after = LK__NO_ID};
+
 void lk_tokenizer_free(struct lk_tokenizer *t) {
     if (!t) return;
     for (size_t i = 0; t->kept && i < LK__KEPT; i++) lk__encoder_free(t->kept->encoders[i]);
     lk_free(t->kept);
     lk_free(t->offset);
     lk_free(t->bytes);
-    lk_free(t->special);
+    lk_free(t->added);
+    lk__added_release(t);
+    lk_free(t->words);
     lk_free(t->merges);
     lk_free(t->slots);
     lk_free(t->byte_ranks);
@@ -55,31 +60,29 @@ static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const 
     uint64_t total = p->offset[p->vocab];
     t->offset = lk_alloc(((size_t)p->vocab + 1) * sizeof *t->offset);
     t->bytes = lk_alloc(total ? (size_t)total : 1);
-    t->special = lk_calloc(p->vocab, 1);
-    if (!t->offset || !t->bytes || !t->special) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    t->added = lk_calloc(p->vocab, 1);
+    if (!t->offset || !t->bytes || !t->added) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     memcpy(t->offset, p->offset, ((size_t)p->vocab + 1) * sizeof *t->offset);
     if (total) memcpy(t->bytes, p->bytes, (size_t)total);
     for (uint32_t id = 0; id < t->vocab; id++) {
         if (bytes_of(t, id).size > LK__TOKEN_MAX)
             return lk_fail(err, LK_EINVAL, "%s: token %lu has %zu bytes, more than %zu", what, (unsigned long)id,
                            bytes_of(t, id).size, LK__TOKEN_MAX);
-        if (!p->special || !p->special[id]) continue;
-        t->special[id] = 1;
-        t->special_count++;
+        if (!p->added || !p->added[id]) continue;
+        t->added[id] = p->added[id];
+        t->added_count++;
     }
     return 0;
 }
 
 static int find_bytes_and_end(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     memset(t->byte_id, 0xFF, sizeof t->byte_id);
-    t->end = LK__NO_ID;
     for (uint32_t id = 0; id < t->vocab; id++) {
         struct lk_bytes b = bytes_of(t, id);
-        if (t->special[id]) {
-            if (b.size == strlen(LK_TOKEN_END) && !memcmp(b.data, LK_TOKEN_END, b.size)) t->end = id;
-            continue;
-        }
-        if (b.size != 1) continue;
+        if (t->added[id] & LK__SPECIAL && t->traits.end == LK__NO_ID && b.size == strlen(LK_TOKEN_END) &&
+            !memcmp(b.data, LK_TOKEN_END, b.size))
+            t->traits.end = id;
+        if (t->added[id] || b.size != 1) continue;
         uint8_t byte = *(const uint8_t *)b.data;
         if (t->byte_id[byte] != LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu both stand for byte 0x%02x", what,
@@ -98,8 +101,9 @@ static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, 
         return lk_fail(err, LK_EINVAL, "%s: merge %zu names an id outside the vocabulary of %lu", what, index,
                        (unsigned long)t->vocab);
     struct lk_bytes a = bytes_of(t, m->left), b = bytes_of(t, m->right), c = bytes_of(t, m->id);
-    if (t->special[m->left] || t->special[m->right] || t->special[m->id])
-        return lk_fail(err, LK_EINVAL, "%s: merge %zu uses a special token", what, index);
+    if (t->added[m->left] || t->added[m->right] || t->added[m->id])
+        return lk_fail(err, LK_EINVAL, "%s: merge %zu uses %s token", what, index,
+                       (t->added[m->left] | t->added[m->right] | t->added[m->id]) & LK__SPECIAL ? "a special" : "an added");
     if (!a.size || !b.size || c.size != a.size + b.size || memcmp(c.data, a.data, a.size) ||
         memcmp((const char *)c.data + a.size, b.data, b.size))
         return lk_fail(err, LK_EINVAL, "%s: merge %zu: token %lu is not token %lu followed by token %lu", what, index,
@@ -141,6 +145,40 @@ static void drop_doubles(struct lk_tokenizer *t, uint8_t *dropped) {
 
 static void rank_bytes(struct lk_tokenizer *t) {
     for (uint32_t i = 0; i < 65536; i++) t->byte_ranks[i] = lk__pair_rank(t, t->byte_id[i >> 8], t->byte_id[i & 255]);
+}
+
+/* --- tokens by their bytes ------------------------------------------------------------------------------- */
+
+uint32_t lk__token_of(const struct lk_tokenizer *t, const uint8_t *bytes, size_t size) {
+    if (!t->words) return LK__NO_ID;
+    for (uint64_t at = lk__word_hash(bytes, size);; at++) {
+        uint32_t id = t->words[at & t->word_mask];
+        if (id == LK__NO_ID) return id;
+        struct lk_bytes b = bytes_of(t, id);
+        if (b.size == size && !memcmp(b.data, bytes, size)) return id;
+    }
+}
+
+static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
+    if (!t->traits.whole_words) return 0;
+    size_t slots = 1024;
+    while (slots < (size_t)t->vocab * 2) slots *= 2;
+    t->word_mask = slots - 1;
+    t->words = lk_alloc(slots * sizeof *t->words);
+    if (!t->words) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    memset(t->words, 0xFF, slots * sizeof *t->words);
+    for (uint32_t id = 0; id < t->vocab; id++) {
+        struct lk_bytes b = bytes_of(t, id);
+        if (t->added[id] || !b.size) continue;
+        uint32_t other = lk__token_of(t, b.data, b.size);
+        if (other != LK__NO_ID)
+            return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu have the same bytes", what, (unsigned long)other,
+                           (unsigned long)id);
+        uint64_t at = lk__word_hash(b.data, b.size);
+        while (t->words[at & t->word_mask] != LK__NO_ID) at++;
+        t->words[at & t->word_mask] = id;
+    }
+    return 0;
 }
 
 static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
@@ -185,10 +223,13 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     *out = NULL;
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    t->traits = p->traits ? *p->traits : lk__default_traits;
     t->kept = lk_calloc(1, sizeof *t->kept);
     int code = t->kept ? copy_tokens(t, p, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     if (!code) code = find_bytes_and_end(t, what, err);
+    if (!code) code = make_words(t, what, err);
     if (!code) code = make_merges(t, p, what, err);
+    if (!code) code = lk__added_make(t, what, err);
     if (code)
         lk_tokenizer_free(t);
     else
@@ -201,8 +242,22 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
 uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
     return t->vocab;
 }
+const char *lk_tokenizer_pattern(const struct lk_tokenizer *t) {
+    return lk__pattern_names[t->traits.pattern];
+}
+uint32_t lk_tokenizer_begin(const struct lk_tokenizer *t) {
+    return t->traits.before;
+}
+bool lk_tokenizer_is_special(const struct lk_tokenizer *t, uint32_t id) {
+    return id < t->vocab && t->added[id] & LK__SPECIAL;
+}
+uint32_t lk_tokenizer_find(const struct lk_tokenizer *t, const void *text, size_t size) {
+    for (uint32_t id = 0; id < t->vocab; id++)
+        if (t->added[id] && bytes_of(t, id).size == size && !memcmp(bytes_of(t, id).data, text, size)) return id;
+    return LK__NO_ID;
+}
 uint32_t lk_tokenizer_end(const struct lk_tokenizer *t) {
-    return t->end;
+    return t->traits.end;
 }
 
 struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *t, uint32_t id) {

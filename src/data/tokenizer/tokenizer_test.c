@@ -89,7 +89,7 @@ static struct lk_tokens encode_plainly(const uint8_t *text, size_t size) {
     struct lk_tokens ids = {0};
     struct lk__scratch scratch = {0};
     for (size_t at = 0, end; at < size; at = end) {
-        end = lk__word_end(text, at, size);
+        end = lk__word_end_gpt2(text, at, size);
         OK(lk__tokens_reserve(&ids, end - at));
         ids.count += (size_t)lk__bpe(golden, &scratch, text + at, end - at, ids.ids + ids.count);
     }

@@ -51,6 +51,7 @@ struct trainer {
     struct lk_buf bytes; /* of all tokens */
     uint64_t *offset;
     uint32_t tokens, limit;
+    enum lk__pattern pattern;
     uint32_t *token_slots; /* id + 1 by hash of its bytes */
     size_t token_slot_count;
     struct lk__merge *merges;
@@ -332,34 +333,39 @@ static int learn(struct trainer *t, int (*progress)(void *, uint32_t, uint32_t),
 }
 
 static int finish(struct trainer *t, uint32_t vocab, struct lk_tokenizer **out, struct lk_err *err) {
-    uint8_t *special = lk_calloc(vocab, 1);
-    if (!special || lk_buf_append(&t->bytes, LK_TOKEN_END, strlen(LK_TOKEN_END))) {
-        lk_free(special);
+    uint8_t *added = lk_calloc(vocab, 1);
+    struct lk__traits traits = lk__default_traits;
+    traits.pattern = t->pattern;
+    if (!added || lk_buf_append(&t->bytes, LK_TOKEN_END, strlen(LK_TOKEN_END))) {
+        lk_free(added);
         return lk_fail(err, LK_ENOMEM, "learning merges: out of memory");
     }
     t->offset[vocab] = t->bytes.size;
-    special[vocab - 1] = 1;
+    added[vocab - 1] = LK__SPECIAL;
     struct lk__parts parts = {.vocab = vocab,
                               .offset = t->offset,
                               .bytes = (const uint8_t *)t->bytes.data,
-                              .special = special,
+                              .added = added,
+                              .traits = &traits,
                               .merges = t->merges,
                               .merge_count = t->merge_count};
     int code = lk__tokenizer_make(&parts, "learned vocabulary", out, err);
-    lk_free(special);
+    lk_free(added);
     return code;
 }
 
-int lk_tokenizer_train(const struct lk_bytes *texts, size_t count, uint32_t vocab, struct lk_pool *pool,
-                       int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg, struct lk_tokenizer **out,
-                       struct lk_err *err) {
+int lk_tokenizer_train_pattern(const struct lk_bytes *texts, size_t count, uint32_t vocab, const char *pattern,
+                               struct lk_pool *pool, int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg,
+                               struct lk_tokenizer **out, struct lk_err *err) {
     *out = NULL;
     if (vocab < 257 || vocab > LK__VOCAB_MAX)
         return lk_fail(err, LK_EINVAL, "a vocabulary of %lu: it must have 257 (the bytes and the end token) to %lu tokens",
                        (unsigned long)vocab, (unsigned long)LK__VOCAB_MAX);
-    struct trainer t = {0};
+    struct trainer t = {.pattern = lk__pattern_find(pattern)};
+    if (t.pattern == LK__PATTERN_COUNT)
+        return lk_fail(err, LK_EINVAL, "there is no pattern %.40s; there are %s", pattern, LK_PATTERNS);
     uint32_t byte_id[256];
-    int code = lk__words_count(texts, count, pool, &t.words, err);
+    int code = lk__words_count(t.pattern, texts, count, pool, &t.words, err);
     if (!code && first_tokens(&t, vocab, byte_id)) code = lk_fail(err, LK_ENOMEM, "learning merges: out of memory");
     if (!code) code = split_words(&t, byte_id, err);
     if (!code && count_pairs(&t)) code = lk_fail(err, LK_ENOMEM, "counting pairs: out of memory");
@@ -367,4 +373,10 @@ int lk_tokenizer_train(const struct lk_bytes *texts, size_t count, uint32_t voca
     if (!code) code = finish(&t, vocab, out, err);
     trainer_release(&t);
     return code;
+}
+
+int lk_tokenizer_train(const struct lk_bytes *texts, size_t count, uint32_t vocab, struct lk_pool *pool,
+                       int (*progress)(void *arg, uint32_t done, uint32_t total), void *arg, struct lk_tokenizer **out,
+                       struct lk_err *err) {
+    return lk_tokenizer_train_pattern(texts, count, vocab, "gpt2", pool, progress, arg, out, err);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes unicode_table.c: the class of every code point, for the GPT-2 pattern.
+"""Writes unicode_table.c: the class of every code point, for the patterns.
 
     pip install unicodedata2==16.0.0 && python3 unicode_table.py > unicode_table.c
 
@@ -21,39 +21,54 @@ def class_of(c):
     return {"L": 1, "N": 2}.get(major, 0)
 
 
+def case_of(c):
+    """In o200k's two sets: 1 the first (upper), 2 the second (lower), 3 both."""
+    category = unicodedata2.category(chr(c))
+    if category in ("Lu", "Lt"):
+        return 1
+    return 2 if category == "Ll" else 3 if category in ("Lm", "Lo") or category[0] == "M" else 0
+
+
 def rows(values, per_line, text):
     for i in range(0, len(values), per_line):
         print("    " + " ".join(text(v) + "," for v in values[i : i + per_line]))
 
 
+def put_table(values, first_name, name, comment):
+    blocks, first = {}, []
+    for at in range(0, len(values), BLOCK):
+        first.append(blocks.setdefault(tuple(values[at : at + BLOCK]), len(blocks)))
+    assert len(blocks) <= 256 or first_name == "case_block"
+    print("/* Block of 128 code points -> row of the second table. */")
+    print("const %s lk__unicode_%s[%d] = {" % ("uint8_t" if first_name == "block" else "uint16_t", first_name, len(first)))
+    rows(first, 28, lambda v: "%d" % v)
+    print("};")
+    print("/* %s */" % comment)
+    print("const uint8_t lk__unicode_%s[%d][%d] = {" % (name, len(blocks), BLOCK // 4))
+    for block in blocks:
+        packed = [sum(block[i + j] << (2 * j) for j in range(4)) for i in range(0, BLOCK, 4)]
+        print("    {%s}," % ",".join("%d" % v for v in packed))
+    print("};")
+
+
 def main():
     assert unicodedata2.unidata_version == VERSION, unicodedata2.unidata_version
     classes = [class_of(c) for c in range(0x110000)]
-    end = max(c for c, k in enumerate(classes) if k) + 1
-    end = (end + BLOCK - 1) // BLOCK * BLOCK
-    blocks, first = {}, []
-    for at in range(0, end, BLOCK):
-        block = tuple(classes[at : at + BLOCK])
-        first.append(blocks.setdefault(block, len(blocks)))
-    packed = []
-    for block in blocks:
-        for i in range(0, BLOCK, 4):
-            packed.append(sum(block[i + j] << (2 * j) for j in range(4)))
-    assert len(blocks) <= 256
+    cases = [case_of(c) for c in range(0x110000)]
+    ends = []
+    for values in (classes, cases):
+        end = max(c for c, k in enumerate(values) if k) + 1
+        ends.append((end + BLOCK - 1) // BLOCK * BLOCK)
     print("/* Written by unicode_table.py from Unicode %s; do not edit. */" % VERSION)
     print('#include "data/tokenizer/pretoken.h"\n')
     print("/* clang-format off */")
     print('const char lk__unicode_version[] = "%s";' % VERSION)
-    print("const uint32_t lk__unicode_end = 0x%x;" % end)
-    print("/* Block of 128 code points -> row of the second table. */")
-    print("const uint8_t lk__unicode_block[%d] = {" % len(first))
-    rows(first, 28, lambda v: "%d" % v)
-    print("};")
-    print("/* Four classes a byte, the first in the low bits: 0 other, 1 letter, 2 number, 3 white space. */")
-    print("const uint8_t lk__unicode_class[%d][%d] = {" % (len(blocks), BLOCK // 4))
-    for i in range(len(blocks)):
-        print("    {%s}," % ",".join("%d" % v for v in packed[i * 32 : i * 32 + 32]))
-    print("};")
+    print("const uint32_t lk__unicode_end = 0x%x;" % ends[0])
+    put_table(classes[: ends[0]], "block", "class",
+              "Four classes a byte, the first in the low bits: 0 other, 1 letter, 2 number, 3 white space.")
+    print("const uint32_t lk__unicode_case_end = 0x%x;" % ends[1])
+    put_table(cases[: ends[1]], "case_block", "case",
+              "Four a byte: 1 Lu, Lt; 2 Ll; 3 Lm, Lo, Mn, Mc, Me; 0 all others.")
 
 
 main()

@@ -86,12 +86,12 @@ static int count_words(struct lk__words *w, struct near *table, const uint8_t *t
     return 0;
 }
 
-static int count_piece(struct lk__words *w, const uint8_t *text, size_t size) {
+static int count_piece(struct lk__words *w, enum lk__pattern pattern, const uint8_t *text, size_t size) {
     struct lk__starts starts;
     size_t begins[1 + CHUNK + LK__STARTS_MORE + 1], have = 0;
     struct near *table = lk_calloc((size_t)1 << NEAR_BITS, sizeof *table);
     int code = table ? 0 : LK_ENOMEM;
-    lk__starts_begin(&starts, text, size, true);
+    lk__starts_begin(&starts, pattern, text, size, true);
     for (bool end = false; !code && !end;) {
         size_t found = lk__starts_next(&starts, begins + have, CHUNK);
         have += found;
@@ -113,6 +113,7 @@ static int count_piece(struct lk__words *w, const uint8_t *text, size_t size) {
 #define ROUND_PIECES 32 /* counted before they are added up, so that memory does not grow with the text */
 
 struct round {
+    enum lk__pattern pattern;
     struct lk_bytes pieces[ROUND_PIECES];
     struct lk__words words[ROUND_PIECES];
     int codes[ROUND_PIECES];
@@ -122,7 +123,7 @@ struct round {
 static void count_tile(void *arg, size_t tile, int thread) {
     struct round *r = arg;
     (void)thread;
-    r->codes[tile] = count_piece(&r->words[tile], r->pieces[tile].data, r->pieces[tile].size);
+    r->codes[tile] = count_piece(&r->words[tile], r->pattern, r->pieces[tile].data, r->pieces[tile].size);
 }
 
 /* Adds the pieces in their order, so that first appearances come out in the order of the text. */
@@ -142,11 +143,12 @@ static int run_round(struct round *r, struct lk_pool *pool, struct lk__words *ou
     return code;
 }
 
-int lk__words_count(const struct lk_bytes *texts, size_t count, struct lk_pool *pool, struct lk__words *out,
-                    struct lk_err *err) {
+int lk__words_count(enum lk__pattern pattern, const struct lk_bytes *texts, size_t count, struct lk_pool *pool,
+                    struct lk__words *out, struct lk_err *err) {
     *out = (struct lk__words){0};
     struct round *r = lk_calloc(1, sizeof *r);
     int code = r ? 0 : LK_ENOMEM;
+    if (r) r->pattern = pattern;
     for (size_t i = 0; !code && i < count; i++) {
         const uint8_t *text = texts[i].data;
         for (size_t at = 0; !code && at < texts[i].size;) {

@@ -1,6 +1,7 @@
 /* Distinct words of texts with their counts, in order of first appearance. */
 #ifndef LOCKSTEP_DATA_WORDS_H
 #define LOCKSTEP_DATA_WORDS_H
+#include "data/tokenizer/pretoken.h"
 #include "lockstep/tokenizer.h"
 
 struct lk__word {
@@ -16,7 +17,8 @@ struct lk__words {
 };
 /* Counts the words of every line of every text, each line with its newline and taken alone. Same result, in the same order,
  * for any pool. */
-int lk__words_count(const struct lk_bytes *texts, size_t count, struct lk_pool *, struct lk__words *out, struct lk_err *);
+int lk__words_count(enum lk__pattern, const struct lk_bytes *texts, size_t count, struct lk_pool *, struct lk__words *out,
+                    struct lk_err *);
 void lk__words_release(struct lk__words *);
 
 #endif

@@ -1,0 +1,147 @@
+/* A tokenizer as Hugging Face's tokenizer.json, which tokenizers of any version reads and gives the same ids with. */
+#include "data/tokenizer/internal.h"
+#include "data/tokenizer/pretoken.h"
+#include <string.h>
+
+/* Appends a token as a JSON string: its bytes as byte-level characters, or a special token's text as it is. */
+static int put_text(const struct lk_tokenizer *t, uint32_t id, struct lk_buf *out, bool quotes) {
+    struct lk_bytes b = lk_tokenizer_bytes(t, id);
+    const uint8_t *p = b.data;
+    int bad = quotes ? lk_buf_append(out, "\"", 1) : 0;
+    for (size_t i = 0; !bad && i < b.size; i++) {
+        uint32_t c = t->added[id] ? p[i] : lk__byte_to_char(p[i]);
+        if (c == '"' || c == '\\')
+            bad = lk_buf_printf(out, "\\%c", (int)c);
+        else if (c < 0x20)
+            bad = lk_buf_printf(out, "\\u%04x", (unsigned)c);
+        else if (c < 0x80 || t->added[id])
+            bad = lk_buf_append(out, &(char){(char)c}, 1);
+        else
+            bad = lk_buf_append(out, (char[]){(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2);
+    }
+    if (!bad && quotes) bad = lk_buf_append(out, "\"", 1);
+    return bad;
+}
+
+static const char *word(int x) {
+    return x ? "true" : "false";
+}
+
+static int put_added(const struct lk_tokenizer *t, struct lk_buf *out) {
+    int bad = 0;
+    bool first = true;
+    for (uint32_t id = 0; !bad && id < t->vocab; id++) {
+        if (!t->added[id]) continue;
+        bad = lk_buf_printf(out, "%s\n    {\"id\": %lu, \"content\": ", first ? "" : ",", (unsigned long)id);
+        if (!bad) bad = put_text(t, id, out, true);
+        uint8_t kind = t->added[id];
+        if (!bad)
+            bad = lk_buf_printf(
+                out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": %s, \"special\": %s}",
+                word(kind & LK__LSTRIP), word(kind & LK__RSTRIP), word(kind & LK__NORMALIZED), word(kind & LK__SPECIAL));
+        first = false;
+    }
+    return bad;
+}
+
+static int put_model(const struct lk_tokenizer *t, struct lk_buf *out) {
+    bool first = true;
+    int bad = lk_buf_printf(out,
+                            "  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null,\n"
+                            "    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+                            "    \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": %s,\n"
+                            "    \"vocab\": {",
+                            word(t->traits.whole_words));
+    for (uint32_t id = 0; !bad && id < t->vocab; id++) {
+        if (!lk_tokenizer_bytes(t, id).size || (t->added[id] && t->traits.whole_words)) continue;
+        bad = lk_buf_printf(out, "%s\n      ", first ? "" : ",");
+        if (!bad) bad = put_text(t, id, out, true);
+        if (!bad) bad = lk_buf_printf(out, ": %lu", (unsigned long)id);
+        first = false;
+    }
+    if (!bad) bad = lk_buf_printf(out, "\n    },\n    \"merges\": [");
+    for (uint32_t i = 0; !bad && i < t->merge_count; i++) {
+        bad = lk_buf_printf(out, "%s\n      \"", i ? "," : "");
+        if (!bad) bad = put_text(t, t->merges[i].left, out, false);
+        if (!bad) bad = lk_buf_append(out, " ", 1);
+        if (!bad) bad = put_text(t, t->merges[i].right, out, false);
+        if (!bad) bad = lk_buf_append(out, "\"", 1);
+    }
+    return bad ? bad : lk_buf_printf(out, "\n    ]\n  }\n}\n");
+}
+
+static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
+    bool split = t->traits.pattern != LK__GPT2 && t->traits.pattern != LK__SMOLLM;
+    int bad =
+        lk_buf_printf(out, "  \"normalizer\": %s,\n  \"pre_tokenizer\": ", t->traits.nfc ? "{\"type\": \"NFC\"}" : "null");
+    if (!bad && t->traits.pattern == LK__SMOLLM)
+        bad = lk_buf_printf(out, "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
+                                 "    {\"type\": \"Digits\", \"individual_digits\": true},\n    ");
+    if (!bad && split) {
+        bad = lk_buf_printf(out, "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
+                                 "    {\"type\": \"Split\", \"pattern\": {\"Regex\": \"");
+        for (const char *p = lk__pattern_files[t->traits.pattern]; !bad && *p; p++)
+            bad = lk_buf_printf(out, *p == '\\' ? "\\%c" : "%c", *p);
+        if (!bad) bad = lk_buf_printf(out, "\"}, \"behavior\": \"Isolated\", \"invert\": false},\n    ");
+    }
+    if (!bad)
+        bad = lk_buf_printf(
+            out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}%s",
+            word(t->traits.prefix_space), word(!split), t->traits.pattern != LK__GPT2 ? "]}" : "");
+    return bad;
+}
+
+static int put_piece(const struct lk_tokenizer *t, uint32_t id, const char *before, const char *after, struct lk_buf *out) {
+    if (id == LK__NO_ID) return 0;
+    int bad = lk_buf_printf(out, "%s{\"SpecialToken\": {\"id\": ", before);
+    if (!bad) bad = put_text(t, id, out, true);
+    return bad ? bad : lk_buf_printf(out, ", \"type_id\": 0}}%s", after);
+}
+
+static int put_special(const struct lk_tokenizer *t, uint32_t id, const char *before, struct lk_buf *out) {
+    if (id == LK__NO_ID) return 0;
+    int bad = lk_buf_printf(out, "%s", before);
+    if (!bad) bad = put_text(t, id, out, true);
+    if (!bad) bad = lk_buf_printf(out, ": {\"id\": ");
+    if (!bad) bad = put_text(t, id, out, true);
+    if (!bad) bad = lk_buf_printf(out, ", \"ids\": [%lu], \"tokens\": [", (unsigned long)id);
+    if (!bad) bad = put_text(t, id, out, true);
+    return bad ? bad : lk_buf_printf(out, "]}");
+}
+
+/* For two texts, which this program does not join: one after the other, each with its tokens. */
+static int put_template(const struct lk_tokenizer *t, struct lk_buf *out) {
+    uint32_t before = t->traits.before, after = t->traits.after;
+    if (before == LK__NO_ID && after == LK__NO_ID) return lk_buf_printf(out, "null");
+    int bad = lk_buf_printf(out, "{\"type\": \"TemplateProcessing\",\n    \"single\": [");
+    if (!bad) bad = put_piece(t, before, "", ", ", out);
+    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}");
+    if (!bad) bad = put_piece(t, after, ", ", "", out);
+    if (!bad) bad = lk_buf_printf(out, "],\n    \"pair\": [");
+    if (!bad) bad = put_piece(t, before, "", ", ", out);
+    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}");
+    if (!bad) bad = put_piece(t, after, ", ", "", out);
+    if (!bad) bad = lk_buf_printf(out, ", ");
+    if (!bad) bad = put_piece(t, before, "", ", ", out);
+    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}");
+    if (!bad) bad = put_piece(t, after, ", ", "", out);
+    if (!bad) bad = lk_buf_printf(out, "],\n    \"special_tokens\": {");
+    if (!bad) bad = put_special(t, before, "", out);
+    if (!bad && after != before) bad = put_special(t, after, before == LK__NO_ID ? "" : ", ", out);
+    return bad ? bad : lk_buf_printf(out, "}}");
+}
+
+int lk_tokenizer_export(const struct lk_tokenizer *t, struct lk_buf *out, struct lk_err *err) {
+    int bad = lk_buf_printf(out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n"
+                                 "  \"added_tokens\": [");
+    if (!bad) bad = put_added(t, out);
+    if (!bad) bad = lk_buf_printf(out, "%s],\n", t->added_count ? "\n  " : "");
+    if (!bad) bad = put_pre_tokenizer(t, out);
+    if (!bad) bad = lk_buf_printf(out, ",\n  \"post_processor\": ");
+    if (!bad) bad = put_template(t, out);
+    if (!bad)
+        bad = lk_buf_printf(out, ",\n  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
+                                 "\"trim_offsets\": true, \"use_regex\": true},\n");
+    if (!bad) bad = put_model(t, out);
+    return bad ? lk_fail(err, LK_ENOMEM, "exporting a tokenizer: out of memory") : 0;
+}

@@ -1,0 +1,29 @@
+/* What reads tokenizer.json: huggingface.c the model, pipeline.c what stands around it. */
+#ifndef LOCKSTEP_DATA_HUGGINGFACE_H
+#define LOCKSTEP_DATA_HUGGINGFACE_H
+#include "data/tokenizer/internal.h"
+#include "lockstep/json.h"
+
+struct lk__importing {
+    const char *name;
+    struct lk__traits traits;
+    uint32_t vocab;
+    uint64_t *offset;
+    struct lk_buf bytes;
+    uint8_t *added;
+    const char **texts; /* by id, as in the file; NULL for a hole */
+    json_t *vocab_map;  /* borrowed */
+    struct lk__merge *merges;
+    size_t merge_count;
+};
+
+int lk__refuse(const struct lk__importing *, struct lk_err *, const char *what);
+const json_t *lk__get(const json_t *object, const char *key); /* absent and null are the same in these files */
+int lk__check_keys(const struct lk__importing *, const json_t *object, const char *where, const char *const *known,
+                   struct lk_err *);
+/* normalizer, pre_tokenizer, decoder, and what must be absent; sets traits. */
+int lk__read_pipeline(struct lk__importing *, const json_t *root, struct lk_err *);
+/* The tokens around a text; ids are known by then. */
+int lk__read_template(struct lk__importing *, const json_t *post_processor, struct lk_err *);
+
+#endif

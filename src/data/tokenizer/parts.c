@@ -1,0 +1,226 @@
+/* A text's way to its plain parts: added tokens are found in it, what stands between them is normalized, tokens that are
+ * found in normalized text come next, and the rest is plain. README.md, "Added tokens". */
+#include "data/tokenizer/internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+int lk__trace_add(struct lk__trace *t, uint64_t normal_size, uint64_t text_size, bool same) {
+    if (!t || (!normal_size && !text_size)) return 0;
+    struct lk__span *last = t->count ? &t->spans[t->count - 1] : NULL;
+    if (last && last->same && same) {
+        last->normal_size += normal_size;
+        last->text_size += text_size;
+        return 0;
+    }
+    if (t->count == t->capacity) {
+        size_t capacity = t->capacity ? t->capacity * 2 : 64;
+        struct lk__span *grown = lk_realloc(t->spans, capacity * sizeof *grown);
+        if (!grown) return LK_ENOMEM;
+        t->spans = grown;
+        t->capacity = capacity;
+    }
+    t->spans[t->count++] = (struct lk__span){normal_size, text_size, same};
+    return 0;
+}
+
+/* --- sets of added tokens -------------------------------------------------------------------------------- */
+
+static int by_text(const void *a, const void *b) {
+    const struct lk__added *x = a, *y = b;
+    int order = memcmp(x->text, y->text, x->size < y->size ? x->size : y->size);
+    return order ? order : (x->size > y->size) - (x->size < y->size);
+}
+
+static int make_set(struct lk_tokenizer *t, int normalized, const char *what, struct lk_err *err) {
+    struct lk__added_set *set = &t->sets[normalized];
+    set->tokens = lk_calloc(t->added_count + 1, sizeof *set->tokens);
+    if (!set->tokens) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    for (uint32_t id = 0; id < t->vocab; id++) {
+        if (!t->added[id] || !(t->added[id] & LK__NORMALIZED) != !normalized) continue;
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
+        if (!b.size) return lk_fail(err, LK_EINVAL, "%s: added token %lu is empty", what, (unsigned long)id);
+        if (normalized && t->traits.nfc && !lk__nfc_is_normal(b.data, b.size))
+            return lk_fail(err, LK_EUNSUPPORTED,
+                           "%s: added token %lu is \"normalized\", but its text is not in normal form C", what,
+                           (unsigned long)id);
+        set->tokens[set->count++] = (struct lk__added){b.data, b.size, id};
+        set->first[*(const uint8_t *)b.data] = true;
+        if (!(t->added[id] & LK__SPECIAL)) set->plain = true;
+    }
+    qsort(set->tokens, set->count, sizeof *set->tokens, by_text);
+    for (size_t i = 1; i < set->count; i++)
+        if (!by_text(&set->tokens[i - 1], &set->tokens[i]))
+            return lk_fail(err, LK_EINVAL, "%s: added tokens %lu and %lu have the same text", what,
+                           (unsigned long)set->tokens[i - 1].id, (unsigned long)set->tokens[i].id);
+    return 0;
+}
+
+/* No token that is looked for has a safe cut inside or takes spaces that may lie behind one. */
+static bool find_cuttable(const struct lk_tokenizer *t) {
+    for (int which = 0; which < 2; which++)
+        for (size_t i = 0; i < t->sets[which].count; i++) {
+            const struct lk__added *a = &t->sets[which].tokens[i];
+            if (t->added[a->id] & (LK__LSTRIP | LK__RSTRIP)) return false;
+            if (a->size > 1 && lk__next_cut(t->traits.pattern, a->text, 0, a->size) < a->size) return false;
+        }
+    return !t->traits.prefix_space;
+}
+
+int lk__added_make(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
+    int code = make_set(t, 0, what, err);
+    if (!code) code = make_set(t, 1, what, err);
+    if (code) return code;
+    t->cuttable = find_cuttable(t);
+    bool strips = false;
+    for (size_t i = 0; i < t->sets[1].count; i++)
+        strips |= (t->added[t->sets[1].tokens[i].id] & (LK__LSTRIP | LK__RSTRIP)) != 0;
+    if (t->traits.nfc && (strips || t->traits.prefix_space))
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: NFC together with %s is not read", what,
+                       strips ? "lstrip or rstrip of a normalized token" : "add_prefix_space");
+    return 0;
+}
+
+void lk__added_release(struct lk_tokenizer *t) {
+    for (int i = 0; i < 2; i++) lk_free(t->sets[i].tokens);
+}
+
+/* The longest token of the set at text[0..size), or NULL: the tokens that agree so far are a range, narrowed byte by byte.
+ */
+static const struct lk__added *longest_at(const struct lk__added_set *set, const uint8_t *text, size_t size) {
+    size_t low = 0, high = set->count;
+    const struct lk__added *found = NULL;
+    for (size_t k = 0; k < size && low < high; k++) {
+        size_t from = low, to = high;
+        for (size_t end = high; from < end;) { /* the first that has text[k] or more there */
+            size_t middle = (from + end) / 2;
+            if (set->tokens[middle].text[k] < text[k])
+                from = middle + 1;
+            else
+                end = middle;
+        }
+        for (size_t begin = from; begin < to;) { /* the first that has more */
+            size_t middle = (begin + to) / 2;
+            if (set->tokens[middle].text[k] <= text[k])
+                begin = middle + 1;
+            else
+                to = middle;
+        }
+        low = from;
+        high = to;
+        if (low == high) break;
+        if (set->tokens[low].size == k + 1) found = &set->tokens[low++]; /* it ends here: the first of the range */
+    }
+    return found;
+}
+
+/* The first place from `at` on where a token of the set stands, size if there is none. */
+static size_t find_added(const struct lk__added_set *set, const uint8_t *text, size_t at, size_t size,
+                         const struct lk__added **out) {
+    for (*out = NULL; at < size; at++) {
+        if (!set->first[text[at]]) continue;
+        *out = longest_at(set, text + at, size - at);
+        if (*out) return at;
+    }
+    return size;
+}
+
+static size_t spaces_before(const uint8_t *text, size_t at, size_t least) {
+    size_t length;
+    while (at > least) {
+        size_t from = at - 1;
+        while (from > least && at - from < 4 && (text[from] & 0xC0) == 0x80) from--;
+        if (lk__unit(text + from, at - from, &length) != LK__SPACE || length != at - from) break;
+        at = from;
+    }
+    return at;
+}
+
+static size_t spaces_behind(const uint8_t *text, size_t at, size_t size) {
+    size_t length;
+    while (at < size && lk__unit(text + at, size - at, &length) == LK__SPACE) at += length;
+    return at;
+}
+
+/* --- the walk --------------------------------------------------------------------------------------------- */
+
+static int no_memory(struct lk_err *err) {
+    return lk_fail(err, LK_ENOMEM, "encoding: out of memory");
+}
+
+static int put_plain(const struct lk__walk *w, const uint8_t *text, size_t size, struct lk_err *err) {
+    if (!size) return 0;
+    if (!w->t->traits.prefix_space || text[0] == ' ') return w->plain(w->arg, text, size, w->out, err);
+    uint8_t *copy = lk_alloc(size + 1);
+    if (!copy) return no_memory(err);
+    copy[0] = ' ';
+    memcpy(copy + 1, text, size);
+    int code = w->plain(w->arg, copy, size + 1, w->out, err);
+    lk_free(copy);
+    return code;
+}
+
+typedef int part_fn(const struct lk__walk *, const uint8_t *text, size_t size, bool traced, struct lk_err *err);
+
+static int put_added(const struct lk__walk *w, uint32_t id) {
+    if (lk__tokens_reserve(w->out, 1)) return LK_ENOMEM;
+    w->out->ids[w->out->count++] = id;
+    return 0;
+}
+
+/* Takes the tokens of a set out of text[0..size) and gives what stands between them to `part`. */
+static int walk_set(const struct lk__walk *w, int which, const uint8_t *text, size_t size, bool traced, part_fn *part,
+                    struct lk_err *err) {
+    const struct lk__added_set *set = &w->t->sets[which];
+    const struct lk__added *found;
+    size_t done = 0;
+    if (!set->count || (!w->special && !set->plain)) return part(w, text, size, traced, err);
+    for (size_t at = find_added(set, text, 0, size, &found); found;) {
+        size_t begin = at, end = at + found->size, next = end;
+        uint8_t kind = w->t->added[found->id];
+        uint32_t id = found->id;
+        at = find_added(set, text, next, size, &found);
+        if (!w->special && kind & LK__SPECIAL) continue; /* plain text, and what it covers is no token either */
+        if (kind & LK__LSTRIP) begin = spaces_before(text, begin, done);
+        if (begin < done) begin = done; /* a token of white space that the one in front of it has taken */
+        if (kind & LK__RSTRIP) end = spaces_behind(text, end, size);
+        if (end < done) end = done;
+        int code = begin > done ? part(w, text + done, begin - done, traced, err) : 0;
+        if (!code && (put_added(w, id) ||
+                      (traced && lk__trace_add(w->trace, lk_tokenizer_bytes(w->t, id).size, end - begin, false))))
+            code = no_memory(err);
+        if (code) return code;
+        done = end;
+    }
+    return done < size ? part(w, text + done, size - done, traced, err) : 0;
+}
+
+static int plain_part(const struct lk__walk *w, const uint8_t *text, size_t size, bool traced, struct lk_err *err) {
+    bool space = w->t->traits.prefix_space && size && text[0] != ' ';
+    if (traced && (lk__trace_add(w->trace, space, 0, false) || lk__trace_add(w->trace, size, size, true)))
+        return no_memory(err);
+    return put_plain(w, text, size, err);
+}
+
+static int normal_part(const struct lk__walk *w, const uint8_t *text, size_t size, bool traced, struct lk_err *err) {
+    if (!w->t->traits.nfc || lk__nfc_is_normal(text, size)) return walk_set(w, 1, text, size, traced, plain_part, err);
+    w->normal->size = 0;
+    if (lk__nfc(text, size, w->normal, w->trace)) return no_memory(err);
+    return walk_set(w, 1, (const uint8_t *)w->normal->data, w->normal->size, false, plain_part, err);
+}
+
+bool lk__walk_needed(const struct lk_tokenizer *t, bool special) {
+    for (int i = 0; i < 2; i++)
+        if (t->sets[i].count && (special || t->sets[i].plain)) return true;
+    return t->traits.prefix_space || t->traits.nfc;
+}
+
+int lk__walk_text(const struct lk__walk *w, const uint8_t *text, size_t size, struct lk_err *err) {
+    return size ? walk_set(w, 0, text, size, true, normal_part, err) : 0;
+}
+
+size_t lk__tokenizer_cut(const struct lk_tokenizer *t, const uint8_t *text, size_t from, size_t size) {
+    if (!lk__walk_needed(t, false)) return lk__next_cut(t->traits.pattern, text, from, size);
+    for (size_t at = from + 1; t->cuttable && at < size; at++) /* what stands at ASCII alone is not normalized */
+        if (text[at - 1] < 0x80 && text[at] < 0x80 && lk__cut_is_safe(t->traits.pattern, text, at, size)) return at;
+    return size;
+}

@@ -1,0 +1,198 @@
+/* What a tokenizer.json does before and after its model: read where it is one of the forms that are computed here exactly,
+ * else refused by its name. */
+#include "data/tokenizer/huggingface.h"
+#include <string.h>
+
+static const char *type_of(const json_t *part) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    return type ? type : "without a type";
+}
+
+static int refuse_type(const struct lk__importing *in, const char *where, const json_t *part, struct lk_err *err) {
+    char message[200];
+    snprintf(message, sizeof message, "its %s is %.60s, which is not computed", where, type_of(part));
+    return lk__refuse(in, err, message);
+}
+
+/* The parts of a Sequence, or the part itself: at most `most` of them; their number, or SIZE_MAX if there are more. */
+static size_t parts_of(const json_t *part, const char *list, const json_t **out, size_t most) {
+    if (!part) return 0;
+    if (strcmp(type_of(part), "Sequence") != 0) {
+        out[0] = part;
+        return 1;
+    }
+    const json_t *parts = json_object_get(part, list);
+    size_t n = json_array_size(parts);
+    if (!json_is_array(parts) || n > most) return SIZE_MAX;
+    for (size_t i = 0; i < n; i++) out[i] = json_array_get(parts, i);
+    return n;
+}
+
+static int read_normalizer(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    static const char *const known[] = {"type", "normalizers", NULL};
+    const json_t *parts[4];
+    size_t n = parts_of(part, "normalizers", parts, 4);
+    int code = part ? lk__check_keys(in, part, "the normalizer", known, err) : 0;
+    if (code) return code;
+    if (n == SIZE_MAX) return refuse_type(in, "normalizer", part, err);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(type_of(parts[i]), "NFC") != 0) return refuse_type(in, "normalizer", parts[i], err);
+        in->traits.nfc = true;
+    }
+    return 0;
+}
+
+/* The expressions by which files say a pattern, besides ours. */
+static const struct {
+    const char *regex;
+    enum lk__pattern pattern;
+} spellings[] = {
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", LK__GPT2},
+    /* tiktoken's cl100k before it had \s++$ is the same as llama3's */
+    {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}| "
+     "?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
+     LK__LLAMA3},
+    {"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     LK__PATTERN_COUNT}, /* no long s: another pattern */
+};
+
+static int read_split(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    static const char *const known[] = {"type", "pattern", "behavior", "invert", NULL};
+    int code = lk__check_keys(in, part, "the Split", known, err);
+    if (code) return code;
+    const char *regex = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
+    const char *behavior = json_string_value(json_object_get(part, "behavior"));
+    bool invert = json_is_true(json_object_get(part, "invert"));
+    if (!regex) return lk__refuse(in, err, "its Split has no Regex");
+    if (!behavior || !((!strcmp(behavior, "Isolated") && !invert) || (!strcmp(behavior, "Removed") && invert)))
+        return lk__refuse(in, err, "its Split has another behavior than Isolated without invert, or Removed with it");
+    in->traits.pattern = LK__PATTERN_COUNT;
+    for (int i = 0; i < LK__PATTERN_COUNT; i++)
+        if (i != LK__SMOLLM && !strcmp(regex, lk__pattern_files[i])) in->traits.pattern = (enum lk__pattern)i;
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++)
+        if (!strcmp(regex, spellings[i].regex)) in->traits.pattern = spellings[i].pattern;
+    if (in->traits.pattern != LK__PATTERN_COUNT) return 0;
+    return lk_fail(err, LK_EUNSUPPORTED, "%s: its Split has the Regex \"%.200s\", which is none of %s", in->name, regex,
+                   LK_PATTERNS);
+}
+
+static int read_byte_level(struct lk__importing *in, const json_t *part, bool alone, bool splits, struct lk_err *err) {
+    static const char *const known[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL};
+    int code = lk__check_keys(in, part, "ByteLevel", known, err);
+    if (code) return code;
+    const json_t *regex = lk__get(part, "use_regex");
+    bool prefix = !json_is_false(lk__get(part, "add_prefix_space")), has_regex = !regex || json_is_true(regex);
+    if (has_regex != splits)
+        return lk__refuse(in, err,
+                          splits ? "its pre_tokenizer has use_regex off and no Split"
+                                 : "its pre_tokenizer has use_regex on behind a Split");
+    if (prefix && !alone)
+        return lk__refuse(
+            in, err, "its pre_tokenizer has add_prefix_space on behind another, which puts one in front of every word");
+    in->traits.prefix_space = prefix;
+    return 0;
+}
+
+static int read_pre_tokenizer(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    static const char *const known[] = {"type", "individual_digits", NULL};
+    const json_t *parts[2];
+    size_t n = parts_of(part, "pretokenizers", parts, 2);
+    if (!n) return lk__refuse(in, err, "it has no pre_tokenizer");
+    if (n == SIZE_MAX) return lk__refuse(in, err, "its pre_tokenizer is a Sequence of more than two");
+    if (strcmp(type_of(parts[n - 1]), "ByteLevel") != 0) return refuse_type(in, "pre_tokenizer", parts[n - 1], err);
+    if (n == 1) return read_byte_level(in, parts[0], true, true, err);
+    if (!strcmp(type_of(parts[0]), "Split")) {
+        int code = read_split(in, parts[0], err);
+        return code ? code : read_byte_level(in, parts[1], false, false, err);
+    }
+    if (strcmp(type_of(parts[0]), "Digits") != 0) return refuse_type(in, "pre_tokenizer", parts[0], err);
+    int code = lk__check_keys(in, parts[0], "Digits", known, err);
+    if (code) return code;
+    if (!json_is_true(lk__get(parts[0], "individual_digits")))
+        return lk__refuse(in, err, "its pre_tokenizer Digits has individual_digits off");
+    in->traits.pattern = LK__SMOLLM;
+    return read_byte_level(in, parts[1], false, true, err);
+}
+
+static int read_decoder(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    const json_t *parts[2];
+    size_t n = parts_of(part, "decoders", parts, 2);
+    if (n == SIZE_MAX) return refuse_type(in, "decoder", part, err);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(type_of(parts[i]), "ByteLevel") != 0) return refuse_type(in, "decoder", parts[i], err);
+    return 0;
+}
+
+int lk__read_pipeline(struct lk__importing *in, const json_t *root, struct lk_err *err) {
+    static const char *const known[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
+                                        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
+    static const char *const absent[] = {"truncation", "padding"};
+    int code = lk__check_keys(in, root, "the file", known, err);
+    if (code) return code;
+    const char *version = json_string_value(json_object_get(root, "version"));
+    if (!version || strcmp(version, "1.0")) return lk__refuse(in, err, "its version is not \"1.0\"");
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        char message[160];
+        if (!lk__get(root, absent[i])) continue;
+        snprintf(message, sizeof message, "it has a %s; set it to null if its effect is not wanted", absent[i]);
+        return lk__refuse(in, err, message);
+    }
+    code = read_normalizer(in, lk__get(root, "normalizer"), err);
+    if (!code) code = read_pre_tokenizer(in, lk__get(root, "pre_tokenizer"), err);
+    if (!code) code = read_decoder(in, lk__get(root, "decoder"), err);
+    return code;
+}
+
+/* --- the tokens around a text ----------------------------------------------------------------------------- */
+
+/* The id that the template's special token stands for. */
+static int template_id(const struct lk__importing *in, const json_t *processor, const json_t *piece, uint32_t *id,
+                       struct lk_err *err) {
+    const char *name = json_string_value(json_object_get(piece, "id"));
+    const json_t *token = name ? json_object_get(json_object_get(processor, "special_tokens"), name) : NULL;
+    const json_t *ids = json_object_get(token, "ids"), *one = json_array_get(ids, 0);
+    if (json_array_size(ids) != 1 || !json_is_integer(one) || json_integer_value(one) < 0 ||
+        json_integer_value(one) >= in->vocab || !in->added[json_integer_value(one)])
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: its post_processor's token \"%.60s\" is not one added token", in->name,
+                       name ? name : "");
+    if (*id != LK__NO_ID) return lk__refuse(in, err, "its post_processor puts two tokens on one side of a text");
+    *id = (uint32_t)json_integer_value(one);
+    return 0;
+}
+
+static int read_single(struct lk__importing *in, const json_t *processor, struct lk_err *err) {
+    static const char *const known[] = {"type", "single", "pair", "special_tokens", NULL};
+    int code = lk__check_keys(in, processor, "the post_processor", known, err);
+    const json_t *single = json_object_get(processor, "single");
+    bool text = false;
+    for (size_t i = 0; !code && i < json_array_size(single); i++) {
+        const json_t *special = json_object_get(json_array_get(single, i), "SpecialToken");
+        const json_t *sequence = json_object_get(json_array_get(single, i), "Sequence");
+        const char *name = json_string_value(json_object_get(sequence, "id"));
+        if (special)
+            code = template_id(in, processor, special, text ? &in->traits.after : &in->traits.before, err);
+        else if (text || !name || strcmp(name, "A") != 0)
+            code = lk__refuse(in, err, "its post_processor's template for one text is not tokens around \"A\"");
+        else
+            text = true;
+    }
+    return code || text ? code
+                        : lk__refuse(in, err, "its post_processor's template for one text is not tokens around \"A\"");
+}
+
+int lk__read_template(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    const json_t *parts[3];
+    size_t n = parts_of(part, "processors", parts, 3);
+    bool have = false;
+    if (n == SIZE_MAX) return refuse_type(in, "post_processor", part, err);
+    for (size_t i = 0; i < n; i++) {
+        if (!strcmp(type_of(parts[i]), "ByteLevel")) continue;
+        if (strcmp(type_of(parts[i]), "TemplateProcessing") != 0) return refuse_type(in, "post_processor", parts[i], err);
+        if (have) return lk__refuse(in, err, "its post_processor has two templates");
+        int code = read_single(in, parts[i], err);
+        if (code) return code;
+        have = true;
+    }
+    return 0;
+}
