@@ -118,8 +118,8 @@ $(PEERS)/ready: tests/peers/requirements.txt
 	python3 -m venv $(PEERS)
 	$(PEERS)/bin/pip install -q -r $<
 	@touch $@
-## test-peers: install PyTorch, tokenizers, tiktoken into build/peers (5 GB) and compare live
-test-peers: all $(PEERS)/ready
+## test-peers: install PyTorch, transformers, tokenizers, tiktoken into build/peers (5 GB) and compare live
+test-peers: all $(BUILD)/tests/families $(PEERS)/ready
 	@for t in tests/peers/*_peers.py; do echo "== $$t"; $(PEERS)/bin/python $$t $(BUILD)/lockstep || exit 1; done
 ## bench: matrix products and attention beside the FMA peak, and the tokenizer
 bench: all

@@ -1,6 +1,6 @@
-/* bare OUT STEPS [host]: trains some steps of both families, odd shapes, on made-up tokens with the real engine and without
- * a store, and writes losses, weights and moments to OUT: equal files are equal bits. The test of NEON builds it for
- * aarch64, where no other library is at hand.
+/* bare OUT STEPS [host]: trains some steps of both families and all variants, odd shapes, on made-up tokens with the real
+ * engine and without a store, and writes losses, weights and moments to OUT: equal files are equal bits. The test of NEON
+ * builds it for aarch64, where no other library is at hand.
  *
  * host: this thread has flush-to-zero, denormals-are-zero and another rounding set beforehand, as a host program may; OUT
  * must be the same, and the settings are checked to be back after every call. */
@@ -128,7 +128,14 @@ static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
                                 .tied = c.tied,
                                 .norm_epsilon = c.norm_epsilon,
                                 .rope_theta = c.rope_theta,
-                                .init_std = c.init_std};
+                                .init_std = c.init_std,
+                                .qkv_bias = c.qkv_bias,
+                                .qk_norm = c.qk_norm,
+                                .window = c.window,
+                                .rope_factor = c.rope_factor,
+                                .rope_low = c.rope_low,
+                                .rope_high = c.rope_high,
+                                .rope_original = c.rope_original};
     struct lk_dataset dataset = {0};
     struct lk__engine engine;
     check(lk_layout_init(&layout, &m, &err), &err, "layout");
@@ -213,6 +220,9 @@ int main(int argc, char **argv) {
     struct lk_run_config other = config_of(LK_LLAMA, steps);
     other.kv_heads = 1, other.tied = true, other.recompute = true, other.micro_batch = 6,
     other.steps = steps > 3 ? 3 : steps;
+    train(math, other, out);
+    other.qkv_bias = other.qk_norm = true, other.window = 20, other.micro_batch = 2;
+    other.rope_factor = 8, other.rope_low = 1, other.rope_high = 4, other.rope_original = 30;
     train(math, other, out);
     small_numbers(math, out);
     check(lk_math_fingerprint(math, &fingerprint, &err), &err, "fingerprint");

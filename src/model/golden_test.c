@@ -76,23 +76,7 @@ static void initial_weights_have_python_s_bits(void **state) {
     test_math_close(&m);
 }
 
-static void update(const struct lk_layout *l, struct lk_math *math, int step, const float *g, float *w, float *m,
-                   float *v) {
-    const double b1 = 0.9, b2 = 0.95, rate = 3e-3;
-    for (size_t i = 0; i < l->tensor_count; i++) {
-        const struct lk_tensor *t = &l->tensors[i];
-        struct lk_adamw a = {(float)b1,
-                             (float)(1 - b1),
-                             (float)b2,
-                             (float)(1 - b2),
-                             (float)(-rate / (1 - lk_pow64(b1, step))),
-                             (float)(1 / lk_sqrt64(1 - lk_pow64(b2, step))),
-                             1e-3f,
-                             t->decay ? (float)(1 - rate * 0.1) : 1,
-                             1};
-        lk_adamw_step(math, &a, t->count, w + t->offset, g + t->offset, m + t->offset, v + t->offset);
-    }
-}
+static const struct test_adamw adamw = {3e-3, 0.9, 0.95, 1e-3, 0.1};
 
 static void check_gradient(const struct golden *golden, const struct lk_layout *l, const float *g) {
     for (size_t i = 0; i < golden->tensor_count; i++) {
@@ -167,7 +151,7 @@ static void loss_gradient_and_updates_are_pytorch_s(void **state) {
             near(loss, golden->losses[step - 1], golden->losses[step - 1], 2e-6,
                  golden->name ? golden->name : test_family(golden->config.family), "loss");
             if (step == 1) check_gradient(golden, &l, g);
-            update(&l, m.math, step, g, w, m1, m2);
+            test_adamw(&l, m.math, step, &adamw, g, w, m1, m2);
         }
         check_weights(golden, &l, w, first);
         lk_free(w);

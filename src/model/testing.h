@@ -92,6 +92,27 @@ static inline double test_gradient(struct lk_math *math, const struct lk_layout 
     return sum / b->unmasked;
 }
 
+/* One update by AdamW, `step` from 1. */
+struct test_adamw {
+    double rate, beta1, beta2, epsilon, decay;
+};
+static inline void test_adamw(const struct lk_layout *l, struct lk_math *math, int step, const struct test_adamw *o,
+                              const float *g, float *w, float *m, float *v) {
+    for (size_t i = 0; i < l->tensor_count; i++) {
+        const struct lk_tensor *t = &l->tensors[i];
+        struct lk_adamw a = {(float)o->beta1,
+                             (float)(1 - o->beta1),
+                             (float)o->beta2,
+                             (float)(1 - o->beta2),
+                             (float)(-o->rate / (1 - lk_pow64(o->beta1, step))),
+                             (float)(1 / lk_sqrt64(1 - lk_pow64(o->beta2, step))),
+                             (float)o->epsilon,
+                             t->decay ? (float)(1 - o->rate * o->decay) : 1,
+                             1};
+        lk_adamw_step(math, &a, t->count, w + t->offset, g + t->offset, m + t->offset, v + t->offset);
+    }
+}
+
 /* A pool and its math, closed together. */
 struct test_math {
     struct lk_pool *pool;

@@ -18,7 +18,7 @@ import model_golden as golden
 
 def hf_config(kind, c):
     """transformers' configuration of ours; kind: its model_type."""
-    common = dict(vocab_size=c["vocab"], tie_word_embeddings=c["tied"], attn_implementation="eager", bos_token_id=None,
+    common = dict(initializer_range=c["init_std"], vocab_size=c["vocab"], tie_word_embeddings=c["tied"], attn_implementation="eager", bos_token_id=None,
                   eos_token_id=None, pad_token_id=None)
     if kind == "gpt2":
         return GPT2Config(n_embd=c["width"], n_layer=c["layers"], n_head=c["heads"], n_inner=c["ffn"], n_positions=c["context"],
