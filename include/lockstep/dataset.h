@@ -67,6 +67,22 @@ uint64_t lk_dataset_document_at(const struct lk_dataset *, enum lk_split, uint64
 /* The byte range in the document's text of the tokens [begin, end) of one document. */
 int lk_dataset_byte_range(const struct lk_dataset *, enum lk_split, uint64_t document, uint64_t begin, uint64_t end,
                           uint64_t *byte_begin, uint64_t *byte_end, struct lk_err *);
+/* The same tokens for other trainers: files of llm.c, of Megatron-LM, of numpy (docs/formats.md, "Exported datasets"). */
+enum lk_dataset_format { LK_DATASET_LLMC, LK_DATASET_MEGATRON, LK_DATASET_NPY };
+struct lk_dataset_export_options {
+    enum lk_dataset_format format;
+    bool splits[2];        /* by enum lk_split: which ones; both false: both, without those that are empty */
+    bool without_masks;    /* llm.c's and Megatron's files hold no loss masks: leave them out instead of failing */
+    uint64_t shard_tokens; /* llm.c: at most this many tokens a file; 0: 100,000,000; at most 2^31 - 1 */
+    int (*progress)(void *arg, uint64_t tokens_done, uint64_t tokens_total); /* non-zero stops: LK_ESTOPPED */
+    void (*file)(void *arg, const char *path, uint64_t size_bytes);          /* each file, once all are there */
+    void *arg;                                                               /* (either function may be NULL) */
+};
+/* Writes dir/NAME_train..., dir/NAME_val..., dir made if absent. The files get their names when all are written and synced,
+ * all or none; one that exists is LK_EEXISTS. Open the dataset with verify. */
+int lk_dataset_export(const struct lk_dataset *, const char *dir, const char *name,
+                      const struct lk_dataset_export_options *, struct lk_err *);
+
 /* Checks every blob's hash and the invariants between parts (document ends ascending, ids below the vocabulary, ...). */
 int lk_dataset_verify(struct lk_store *, const struct lk_root *, struct lk_err *);
 

@@ -13,6 +13,12 @@ static int open_dataset(struct cmd_context *c, const char *name, bool verify, st
     return CMD_OK;
 }
 
+/* Of text: the end tokens stand for none. */
+static double bytes_a_token(const struct lk_dataset *d, enum lk_split s) {
+    uint64_t tokens = lk_dataset_tokens(d, s), ends = tokens ? lk_dataset_documents(d, s) + 1 : 0;
+    return tokens > ends ? (double)lk_dataset_bytes(d, s) / (double)(tokens - ends) : 0;
+}
+
 static json_t *describe(const struct lk_dataset *d, const char *name) {
     char hex[LK_ROOT_HEX], tokenizer[LK_ROOT_HEX];
     json_t *all =
@@ -21,9 +27,10 @@ static json_t *describe(const struct lk_dataset *d, const char *name) {
     static const char *const splits[] = {"train", "held_out"};
     for (int s = 0; s < 2 && all; s++)
         json_object_set_new(all, splits[s],
-                            json_pack("{s:I, s:I, s:I}", "tokens", (json_int_t)lk_dataset_tokens(d, (enum lk_split)s),
+                            json_pack("{s:I, s:I, s:I, s:f}", "tokens", (json_int_t)lk_dataset_tokens(d, (enum lk_split)s),
                                       "documents", (json_int_t)lk_dataset_documents(d, (enum lk_split)s), "bytes",
-                                      (json_int_t)lk_dataset_bytes(d, (enum lk_split)s)));
+                                      (json_int_t)lk_dataset_bytes(d, (enum lk_split)s), "bytes_a_token",
+                                      bytes_a_token(d, (enum lk_split)s)));
     return all;
 }
 
@@ -36,7 +43,7 @@ static void print(const struct lk_dataset *d, const char *name) {
         uint64_t documents = lk_dataset_documents(d, (enum lk_split)s);
         printf("  %-9s %12llu tokens  %10llu document%s %15llu bytes  %.2f bytes a token\n", splits[s],
                (unsigned long long)tokens, (unsigned long long)documents, documents == 1 ? " " : "s",
-               (unsigned long long)bytes, tokens ? (double)bytes / (double)tokens : 0);
+               (unsigned long long)bytes, bytes_a_token(d, (enum lk_split)s));
     }
     printf("  tokenizer %s\n", lk_root_hex(lk_dataset_tokenizer(d), hex));
     printf("  root      %s\n", lk_root_hex(lk_dataset_root(d), hex));
@@ -111,21 +118,99 @@ static int list(struct cmd_context *c) {
 }
 const struct cmd cmd_dataset_list = {"dataset list", "", 0, 0, "List datasets and their roots.", NULL, NULL, list};
 
+/* The begin of a document's text, whole characters only. */
+#define SAMPLE_TOKENS 64
+static int sample_text(const struct lk_dataset *d, const struct lk_tokenizer *t, enum lk_split split,
+                       const struct lk_document *doc, struct lk_buf *text, struct lk_err *err) {
+    uint32_t id = 0;
+    for (uint64_t i = doc->token_begin; i < doc->token_end && i - doc->token_begin < SAMPLE_TOKENS; i++) {
+        lk_dataset_sequence(d, split, i, 1, &id, NULL, NULL); /* context 1: sequence i is token i */
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
+        if (lk_buf_append(text, b.data, b.size)) return lk_fail(err, LK_ENOMEM, "no memory for a sample");
+    }
+    text->size = lk_utf8_complete(text->data, text->size);
+    return LK_OK;
+}
+
+/* The sample's first lines that hold anything, cut at SAMPLE_WIDTH bytes. */
+#define SAMPLE_LINES 3
+#define SAMPLE_WIDTH 100
+static void print_sample(const struct lk_document *doc, const struct lk_buf *text, const char *split) {
+    size_t at = 0;
+    printf("  %s document %llu, %s", split, (unsigned long long)doc->index, doc->source_path);
+    if (doc->line) printf(" line %llu", (unsigned long long)doc->line);
+    printf(", %llu tokens\n", (unsigned long long)(doc->token_end - doc->token_begin));
+    for (int lines = 0; lines < SAMPLE_LINES && at < text->size;) {
+        const char *line = text->data + at, *end = memchr(line, '\n', text->size - at);
+        size_t size = end ? (size_t)(end - line) : text->size - at, shown = size;
+        at += size + 1;
+        if (shown > SAMPLE_WIDTH) shown = lk_utf8_complete(line, SAMPLE_WIDTH);
+        if (!size) continue;
+        printf("    | ");
+        for (size_t i = 0; i < shown; i++) putchar((unsigned char)line[i] < 0x20 || line[i] == 0x7f ? ' ' : line[i]);
+        printf("%s\n", shown < size ? "..." : "");
+        lines++;
+    }
+}
+
+/* Documents at equal distances, the first one among them: the same for everybody who asks for as many. */
+static int samples(struct cmd_context *c, const struct lk_dataset *d, uint64_t wanted, json_t *all) {
+    struct lk_err err = {0};
+    struct lk_tokenizer *t = NULL;
+    struct lk_document doc;
+    struct lk_buf text = LK_BUF_INIT;
+    static const char *const splits[] = {"train", "held out"}, *const keys[] = {"train", "held_out"};
+    int code = lk_tokenizer_load(c->store, lk_dataset_tokenizer(d), &t, &err);
+    for (int s = 0; s < 2; s++) {
+        uint64_t documents = lk_dataset_documents(d, (enum lk_split)s), count = wanted < documents ? wanted : documents;
+        for (uint64_t i = 0; i < count && !code; i++) {
+            text.size = 0;
+            code = lk_dataset_document(d, (enum lk_split)s, documents / count * i, &doc, &err);
+            if (!code) code = sample_text(d, t, (enum lk_split)s, &doc, &text, &err);
+            if (code || !all) {
+                if (!code) print_sample(&doc, &text, splits[s]);
+                continue;
+            }
+            json_t *string = json_stringn(text.data ? text.data : "", text.size); /* NULL: no UTF-8 */
+            json_array_append_new(
+                all, json_pack("{s:s, s:I, s:s, s:I, s:I, s:o}", "split", keys[s], "document", (json_int_t)doc.index,
+                               "source", doc.source_path, "line", (json_int_t)doc.line, "tokens",
+                               (json_int_t)(doc.token_end - doc.token_begin), "begin", string ? string : json_null()));
+        }
+    }
+    lk_buf_release(&text);
+    lk_tokenizer_free(t);
+    return code ? cmd_fail(&err) : CMD_OK;
+}
+
 static int show(struct cmd_context *c) {
     struct lk_dataset *d = NULL;
+    uint64_t wanted = 3;
+    if (cmd_u64(c, "--samples", 0, 1000000, &wanted)) return CMD_USAGE;
     int code = open_dataset(c, c->arguments[0], false, &d);
     if (code) return code;
-    if (cmd_json(c)) {
+    json_t *list = cmd_json(c) ? json_array() : NULL;
+    if (!list) print(d, c->arguments[0]);
+    code = samples(c, d, wanted, list);
+    if (list && !code) {
         json_t *all = describe(d, c->arguments[0]);
         json_object_set_new(all, "manifest", json_deep_copy(lk_dataset_manifest(d)));
+        json_object_set(all, "samples", list);
         code = cmd_print_json(all);
-    } else
-        print(d, c->arguments[0]);
+    }
+    json_decref(list);
     lk_dataset_close(d);
     return code;
 }
-const struct cmd cmd_dataset_show = {"dataset show", "DATASET", 1,   1, "Show a dataset's sizes and roots.",
-                                     NULL,           NULL,      show};
+const struct cmd cmd_dataset_show = {
+    "dataset show",
+    "DATASET",
+    1,
+    1,
+    "Show a dataset: tokens, documents, bytes a token, roots, and how some documents begin.",
+    (const struct cmd_option[]){{"--samples", "N", "so many documents a split, at equal distances; 3"}, {NULL, NULL, NULL}},
+    NULL,
+    show};
 
 static int verify(struct cmd_context *c) {
     struct lk_err err = {0};

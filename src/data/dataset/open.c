@@ -214,6 +214,8 @@ int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_
                                 .size_bytes = row.size_bytes};
     out->token_begin = index ? lk__end_of(s, index - 1) + 1 : 1;
     out->token_end = lk__end_of(s, index);
+    if (out->token_begin > out->token_end || out->token_end >= s->tokens)
+        return lk_fail(err, LK_ECORRUPT, "document %llu: its end is out of place", (unsigned long long)index);
     memcpy(out->digest.bytes, row.digest, sizeof row.digest);
     return 0;
 }
