@@ -45,7 +45,7 @@ static int train(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_tokenizer *t = NULL;
-    const char *name = cmd_value(c, "--name");
+    const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern");
     uint64_t vocab = 32768;
     int code = check_name(c, name);
     if (!code) code = cmd_u64(c, "--vocab", 257, 4000000, &vocab);
@@ -64,7 +64,8 @@ static int train(struct cmd_context *c) {
     cmd_catch_signals();
     if (code) code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
-    if (!code && lk_tokenizer_train(texts, n, (uint32_t)vocab, c->pool, show_progress, &progress, &t, &err))
+    if (!code && lk_tokenizer_train_pattern(texts, n, (uint32_t)vocab, pattern ? pattern : "gpt2", c->pool, show_progress,
+                                            &progress, &t, &err))
         code = cmd_fail(&err);
     lk_progress_end(&progress);
     if (!code) code = keep(c, t, name);
@@ -81,9 +82,10 @@ const struct cmd cmd_tokenizer_train = {
     -1,
     "Learn a byte-level BPE from texts (\"-\": standard input).",
     (const struct cmd_option[]){{"--vocab", "N", "tokens: 256 bytes, merges, and the end of text; 32768 by default"},
+                                {"--pattern", "P", "how words are cut: " LK_PATTERNS "; gpt2 by default"},
                                 {"--name", "T", "name to keep it under (required)"},
                                 {NULL, NULL, NULL}},
-    "The merges are those of Hugging Face's BpeTrainer with the GPT-2 pattern on the same files.",
+    "The merges are those of Hugging Face's BpeTrainer with that pattern on the same files.",
     train};
 
 /* --- encode, decode -------------------------------------------------------------------------------------- */
@@ -111,31 +113,52 @@ static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
     return CMD_OK;
 }
 
+/* A line a token: id, first byte, the byte behind the last. */
+static int print_offsets(const struct cmd_context *c, const struct lk_tokens *ids, const uint64_t *offsets) {
+    bool json = cmd_json(c);
+    for (size_t i = 0; i < ids->count; i++)
+        printf(json ? "%s[%u, %llu, %llu]" : "%s%u %llu %llu\n", json ? (i ? ",\n " : "[") : "", ids->ids[i],
+               (unsigned long long)offsets[i], (unsigned long long)offsets[i + 1]);
+    if (json) puts(ids->count ? "]" : "[]");
+    return CMD_OK;
+}
+
 static int encode(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_tokenizer *t = NULL;
     struct lk_root root;
     struct lk_buf text = LK_BUF_INIT;
     struct lk_tokens ids = {0};
+    uint64_t *offsets = NULL;
+    struct lk_encode_options options = {.special = cmd_flag(c, "--special"),
+                                        .around = cmd_flag(c, "--around"),
+                                        .offsets = cmd_flag(c, "--offsets") ? &offsets : NULL};
     int code = load(c, c->arguments[0], &t, &root);
     if (!code) code = cmd_open_pool(c);
-    if (!code && (cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &text, &err) ||
-                  lk_tokenizer_encode(t, text.data, text.size, c->pool, &ids, &err)))
+    if (!code && cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &text, &err)) code = cmd_fail(&err);
+    bool plain = !options.special && !options.around && !options.offsets;
+    if (!code && (plain ? lk_tokenizer_encode(t, text.data, text.size, c->pool, &ids, &err)
+                        : lk_tokenizer_encode_with(t, text.data, text.size, &options, c->pool, &ids, &err)))
         code = cmd_fail(&err);
-    if (!code) code = print_ids(c, &ids);
+    if (!code) code = offsets ? print_offsets(c, &ids, offsets) : print_ids(c, &ids);
+    lk_free(offsets);
     lk_tokens_release(&ids);
     lk_buf_release(&text);
     lk_tokenizer_free(t);
     return code;
 }
-const struct cmd cmd_tokenizer_encode = {"tokenizer encode",
-                                         "T [FILE]",
-                                         1,
-                                         2,
-                                         "Print the ids of a text (standard input without FILE), one line.",
-                                         NULL,
-                                         NULL,
-                                         encode};
+const struct cmd cmd_tokenizer_encode = {
+    "tokenizer encode",
+    "T [FILE]",
+    1,
+    2,
+    "Print the ids of a text (standard input without FILE), one line.",
+    (const struct cmd_option[]){{"--special", NULL, "take special tokens in the text as such"},
+                                {"--around", NULL, "add the tokens that the file puts around a text"},
+                                {"--offsets", NULL, "a line a token: id, its first byte, the byte behind it"},
+                                {NULL, NULL, NULL}},
+    NULL,
+    encode};
 
 /* Whole numbers between white space, commas or brackets. */
 static int parse_ids(const struct lk_buf *text, struct lk_tokens *out, struct lk_err *err) {
@@ -190,19 +213,43 @@ const struct cmd cmd_tokenizer_decode = {
 
 /* --- import, export -------------------------------------------------------------------------------------- */
 
+/* TEXT=ID, the last = counts. */
+static int parse_specials(const struct cmd_context *c, struct lk_special *out, size_t *count) {
+    const char *const *values;
+    *count = (size_t)cmd_values(c, "--special", &values);
+    for (size_t i = 0; i < *count; i++) {
+        const char *equal = strrchr(values[i], '=');
+        char *end = NULL;
+        unsigned long long id = equal && equal[1] >= '0' && equal[1] <= '9' ? strtoull(equal + 1, &end, 10) : 0;
+        if (!end || *end || equal == values[i] || id > UINT32_MAX)
+            return cmd_usage_error(c, "--special %s: give TEXT=ID, such as '<|endoftext|>=100257'", values[i]);
+        out[i] = (struct lk_special){lk_bytes(values[i], (size_t)(equal - values[i])), (uint32_t)id};
+    }
+    return CMD_OK;
+}
+
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_tokenizer *t = NULL;
-    struct lk_buf json = LK_BUF_INIT;
-    const char *name = cmd_value(c, "--name");
+    struct lk_buf file = LK_BUF_INIT;
+    struct lk_special specials[CMD_MANY];
+    size_t special_count, length = strlen(c->arguments[0]);
+    const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern"), *end = cmd_value(c, "--end");
+    bool ranks = pattern || (length > 9 && !strcmp(c->arguments[0] + length - 9, ".tiktoken"));
     int code = check_name(c, name);
+    if (!code) code = parse_specials(c, specials, &special_count);
+    if (!code && ranks && !pattern)
+        code = cmd_usage_error(c, "a rank file does not say its pattern: give --pattern, one of %s", LK_PATTERNS);
+    if (!code && !ranks && special_count) code = cmd_usage_error(c, "--special is for rank files, with --pattern");
     if (code) return code;
-    if (cmd_read_input(c->arguments[0], &json, &err) ||
-        lk_tokenizer_import(json.data, json.size, c->arguments[0], &t, &err))
+    if (cmd_read_input(c->arguments[0], &file, &err) ||
+        (ranks ? lk_tokenizer_import_ranks(file.data, file.size, c->arguments[0], pattern, specials, special_count, end, &t,
+                                           &err)
+               : lk_tokenizer_import_end(file.data, file.size, c->arguments[0], end, &t, &err)))
         code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true);
     if (!code) code = keep(c, t, name);
-    lk_buf_release(&json);
+    lk_buf_release(&file);
     lk_tokenizer_free(t);
     return code;
 }
@@ -211,9 +258,14 @@ const struct cmd cmd_tokenizer_import = {
     "FILE",
     1,
     1,
-    "Bring in a Hugging Face tokenizer.json (byte-level BPE, GPT-2 pattern).",
-    (const struct cmd_option[]){{"--name", "T", "name to keep it under (required)"}, {NULL, NULL, NULL}},
-    NULL,
+    "Bring in a Hugging Face tokenizer.json (BPE) or a tiktoken rank file.",
+    (const struct cmd_option[]){
+        {"--name", "T", "name to keep it under (required)"},
+        {"--end", "TEXT", "the token between documents; else <|endoftext|>, <|end_of_text|> or </s>"},
+        {"--pattern", "P", "it is a rank file, whose words are cut so: " LK_PATTERNS},
+        {"--special", "TEXT=ID", "a special token of a rank file; may be given often"},
+        {NULL, NULL, NULL}},
+    "What a tokenizer.json may hold: src/data/tokenizer/README.md. Anything else is refused by its name.",
     import};
 
 static int export(struct cmd_context *c) {
@@ -282,12 +334,12 @@ static int show(struct cmd_context *c) {
     }
     lk_root_hex(&root, hex);
     if (cmd_json(c))
-        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i}", "name", c->arguments[0], "root", hex, "vocab",
+        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
                                         (int)lk_tokenizer_vocab(t), "end", (json_int_t)lk_tokenizer_end(t), "longest",
-                                        (int)longest));
+                                        (int)longest, "pattern", lk_tokenizer_pattern(t)));
     else
-        printf("name     %s\nroot     %s\nvocab    %u\nend      %u\nlongest  %zu bytes\n", c->arguments[0], hex,
-               lk_tokenizer_vocab(t), lk_tokenizer_end(t), longest);
+        printf("name     %s\nroot     %s\npattern  %s\nvocab    %u\nend      %u\nlongest  %zu bytes\n", c->arguments[0],
+               hex, lk_tokenizer_pattern(t), lk_tokenizer_vocab(t), lk_tokenizer_end(t), longest);
     lk_tokenizer_free(t);
     return code;
 }

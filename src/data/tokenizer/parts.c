@@ -23,6 +23,25 @@ int lk__trace_add(struct lk__trace *t, uint64_t normal_size, uint64_t text_size,
     return 0;
 }
 
+/* --- white space ----------------------------------------------------------------------------------------- */
+
+static size_t spaces_before(const uint8_t *text, size_t at, size_t least) {
+    size_t length;
+    while (at > least) {
+        size_t from = at - 1;
+        while (from > least && at - from < 4 && (text[from] & 0xC0) == 0x80) from--;
+        if (lk__unit(text + from, at - from, &length) != LK__SPACE || length != at - from) break;
+        at = from;
+    }
+    return at;
+}
+
+static size_t spaces_behind(const uint8_t *text, size_t at, size_t size) {
+    size_t length;
+    while (at < size && lk__unit(text + at, size - at, &length) == LK__SPACE) at += length;
+    return at;
+}
+
 /* --- sets of added tokens -------------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b) {
@@ -66,18 +85,35 @@ static bool find_cuttable(const struct lk_tokenizer *t) {
     return !t->traits.prefix_space;
 }
 
+/* Where tokens take the spaces beside them, none may begin or end with one: which of two has it would not be clear, and the
+ * library's answers overlap. */
+static int check_strips(const struct lk_tokenizer *t, int which, const char *what, struct lk_err *err) {
+    const struct lk__added_set *set = &t->sets[which];
+    bool strips = false, spaces = false;
+    size_t length;
+    for (size_t i = 0; i < set->count; i++) {
+        const struct lk__added *a = &set->tokens[i];
+        strips |= (t->added[a->id] & (LK__LSTRIP | LK__RSTRIP)) != 0;
+        spaces |= lk__unit(a->text, a->size, &length) == LK__SPACE || spaces_before(a->text, a->size, 0) < a->size;
+    }
+    if (strips && spaces)
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "%s: added tokens with lstrip or rstrip stand beside one that begins or ends with a "
+                       "space; that is not computed",
+                       what);
+    if (which && t->traits.nfc && (strips || t->traits.prefix_space))
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: NFC together with %s is not computed", what,
+                       strips ? "lstrip or rstrip of a normalized token" : "add_prefix_space");
+    return 0;
+}
+
 int lk__added_make(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     int code = make_set(t, 0, what, err);
     if (!code) code = make_set(t, 1, what, err);
     if (code) return code;
     t->cuttable = find_cuttable(t);
-    bool strips = false;
-    for (size_t i = 0; i < t->sets[1].count; i++)
-        strips |= (t->added[t->sets[1].tokens[i].id] & (LK__LSTRIP | LK__RSTRIP)) != 0;
-    if (t->traits.nfc && (strips || t->traits.prefix_space))
-        return lk_fail(err, LK_EUNSUPPORTED, "%s: NFC together with %s is not read", what,
-                       strips ? "lstrip or rstrip of a normalized token" : "add_prefix_space");
-    return 0;
+    for (int which = 0; which < 2 && !code; which++) code = check_strips(t, which, what, err);
+    return code;
 }
 
 void lk__added_release(struct lk_tokenizer *t) {
@@ -122,23 +158,6 @@ static size_t find_added(const struct lk__added_set *set, const uint8_t *text, s
         if (*out) return at;
     }
     return size;
-}
-
-static size_t spaces_before(const uint8_t *text, size_t at, size_t least) {
-    size_t length;
-    while (at > least) {
-        size_t from = at - 1;
-        while (from > least && at - from < 4 && (text[from] & 0xC0) == 0x80) from--;
-        if (lk__unit(text + from, at - from, &length) != LK__SPACE || length != at - from) break;
-        at = from;
-    }
-    return at;
-}
-
-static size_t spaces_behind(const uint8_t *text, size_t at, size_t size) {
-    size_t length;
-    while (at < size && lk__unit(text + at, size - at, &length) == LK__SPACE) at += length;
-    return at;
 }
 
 /* --- the walk --------------------------------------------------------------------------------------------- */
