@@ -24,8 +24,10 @@ config llama.ini model.vocab=1021 model.tied=false
 config llama-tied.ini model.kv_heads=1 model.vocab=1021 batch.grains=3 data.dataset=documents data.cross_documents=false
 config gpt2.ini model.family=gpt2 model.heads=12 model.ffn=85 model.vocab=1021 batch.grains=12
 config pairs.ini data.dataset=pairs batch.sequences=7 batch.grains=7 model.layers=1 optimizer.schedule=linear optimizer.warmup=3
+config variants.ini model.kv_heads=1 model.vocab=1021 model.qkv_bias=true model.qk_norm=true model.window=20 model.rope_factor=8 \
+    model.rope_original=30 data.dataset=documents data.cross_documents=false
 best=$(isas | head -n 1)
-for c in llama llama-tied gpt2 pairs; do
+for c in llama llama-tied gpt2 pairs variants; do
     want=$(train $c.ini --threads 2)
     if ! grep -q weights_root <<<"$want"; then not_ok "$c trains" "$want"; continue; fi
     echo "# $c: $(root <<<"$want")"
@@ -48,6 +50,10 @@ want=$(train llama.ini | root)
 for change in run.seed=2 data.dataset=changed batch.grains=3 batch.grains=4 batch.grains=1 run.steps=7 model.vocab=1020 optimizer.clip=0.5 \
               optimizer.beta2=0.951 model.tied=true optimizer.learning_rate=1.0000001e-3; do
     differ "another $change, another root" "$(train llama.ini $change | root)" "$want"
+done
+want=$(train variants.ini | root)
+for change in model.qkv_bias=false model.qk_norm=false model.window=19 model.window=0 model.rope_factor=0 model.rope_original=29; do
+    differ "another $change, another root" "$(train variants.ini $change | root)" "$want"
 done
 want=$(train llama-tied.ini | root)
 differ "attention across documents, another root" "$(train llama-tied.ini data.cross_documents=true | root)" "$want"
