@@ -172,7 +172,10 @@ static void run_norm(const struct lk__kernels *k, struct arrays *a, size_t n, in
     float *mean = a->x[7], *rstd = a->x[7] + row_count;
     k->norm_forward(row_count, n, a->x[0], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[4], mean, rstd);
     k->norm_backward(row_count, n, a->x[0], a->x[1], mean, rstd, layer, a->x[3], v & 2 ? a->x[4] : NULL,
-                     v & 4 ? a->x[4] : a->x[5], v & 8 ? a->x[0] : v & 2 ? a->x[6] : NULL);
+                     v & 4 ? a->x[4] : a->x[5],
+                     v & 8   ? a->x[0]
+                     : v & 2 ? a->x[6]
+                             : NULL);
     if (v & 8) k->norm_forward(row_count, n, a->x[3], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[3], mean, rstd);
 }
 static void run_loss(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {

@@ -11,7 +11,9 @@ their bounds; exits 1 when one is over its bound.
 The judge is transformers in double, which goes back to float32 for softmax, RMSNorm and rotary angles; what transformers in
 float32 differs from it is printed too (in brackets). Logits: relative to their root mean square. Gradients: to their tensor's
 greatest, or a hundredth of the model's greatest (with a window of 1, q and k have none). AdamW: to the learning rate; epsilon is large (1e-3), or an update of a tiny gradient would be its sign."""
+import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -123,6 +125,35 @@ def compare(program, work, n, title, kind, c):
     return mine
 
 
+def scaled_frequency(v, factor, low, high, original):
+    """docs/numerics.md, section 5, word by word; v: the unscaled one."""
+    f = np.float32
+    length = (f(1) / v) * f(2 * math.pi)
+    if length > f(original / low):
+        return v / f(factor)
+    if length < f(original / high):
+        return v
+    z = ((f(1) / length) * f(original) - f(low)) / f(high - low)
+    return ((f(1) - z) * v) / f(factor) + z * v
+
+
+def compare_frequencies(count):
+    """By bits, from transformers' unscaled frequencies; src/math/vectors_test.c holds ours to the page."""
+    r, other, all_ = random.Random(1), 0, 0
+    for _ in range(count):
+        d, theta, low = 2 * r.randint(1, 128), r.choice([10000.0, 500000.0, 1e6, r.uniform(2, 1e6)]), r.choice([1.0, r.uniform(0.1, 3)])
+        scaling = [r.choice([8.0, 32.0, r.uniform(1, 64)]), low, low + r.choice([3.0, r.uniform(0.01, 9)]), r.choice([8192, r.randint(2, 20000)])]
+        c = BASE | dict(width=d, heads=1, kv_heads=1, head_dim=d, ffn=1, context=131072, vocab=2, tied=True, rope_theta=theta)
+        plain = families.hf_config("llama", c)
+        c |= dict(zip(("rope_factor", "rope_low", "rope_high", "rope_original"), scaling))
+        rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding
+        unscaled, judge = (rotary(x).inv_freq.numpy() for x in (plain, families.hf_config("llama", c)))
+        mine = np.array([scaled_frequency(v, *scaling) for v in unscaled], dtype=np.float32)
+        other, all_ = other + int((mine.view(np.uint32) != judge.view(np.uint32)).sum()), all_ + d // 2
+    print(f"scaled rotary frequencies: {all_} of {count} random configurations, {other} with other bits")
+    return other == 0
+
+
 def main():
     program = os.path.join(os.path.dirname(os.path.abspath(sys.argv[1])), "tests", "families")
     print("ours against transformers in double [transformers in float32 against it]; bounds: "
@@ -130,7 +161,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         seen = [compare(program, work, n, *case) for n, case in enumerate(CASES)]
     worst = {k: max(x[k] for x in seen) for k in BOUNDS}
-    good = all(worst[k] < BOUNDS[k] for k in BOUNDS)
+    good = compare_frequencies(3000) and all(worst[k] < BOUNDS[k] for k in BOUNDS)
     print(f"{'largest':40}" + "".join(f"  {k} {v:.1e}" for k, v in worst.items()))
     print("family peers:", "equal within the bounds" if good else "DIFFERENT")
     return 0 if good else 1
