@@ -11,7 +11,7 @@ owner() {
     blob | kv | store) echo store ;;
     comm) echo cluster ;;
     dataset | tokenizer) echo data ;;
-    model) echo model ;;
+    model | models) echo model ;;
     train) echo train ;;
     generate) echo serve ;;
     lab) echo lab ;;

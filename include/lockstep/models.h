@@ -1,0 +1,78 @@
+/* Models in the store: weights, configuration, tokenizer and what else a Hugging Face folder brings, behind one root; from
+ * such folders and into them. Formats: docs/formats.md, "Models"; which families and keys: src/model/README.md.
+ *
+ * A model is a JSON manifest, immutable, and known by its root; a name (kind "model") points at it. A run's checkpoint can
+ * be seen as a model too (lk_run_model in lockstep/train.h), so that whoever takes models takes runs. */
+#ifndef LOCKSTEP_MODELS_H
+#define LOCKSTEP_MODELS_H
+#include "lockstep/blob.h"
+#include "lockstep/model.h"
+#include "lockstep/store.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LK_MODEL_STOPS 16
+
+struct lk_model {
+    struct lk_layout layout; /* layout.config is the configuration */
+    struct lk_root weights_root, tokenizer_root;
+    bool has_tokenizer;
+    const float *weights;           /* (layout.floats), read-only; NULL when opened without */
+    uint32_t stops[LK_MODEL_STOPS]; /* ids that end a text, besides the tokenizer's end token */
+    size_t stop_count;
+    uint32_t begin; /* the id that its folder says a text begins with (bos_token_id), UINT32_MAX: none */
+    json_t *manifest;
+    struct lk_blob blob; /* where the weights lie, or */
+    float *copy;         /* where they were copied to, because the layout pads them */
+};
+
+struct lk_model_parts {
+    const struct lk_model_config *config;
+    const char *type; /* Hugging Face's model_type ("llama"); NULL: the plainest that computes config */
+    const struct lk_root *weights, *tokenizer; /* tokenizer: NULL: none */
+    const uint32_t *stops;
+    size_t stop_count;
+    uint32_t begin; /* id that begins a text, UINT32_MAX: none */
+    json_t *files;  /* {"tokenizer_config.json": root, ...}, borrowed; NULL: none */
+};
+/* A manifest of these parts, as a new reference; NULL: no memory. */
+json_t *lk_model_manifest(const struct lk_model_parts *);
+
+/* Opens what a manifest describes (its reference is taken, also on failure). weights: map and verify them (LK_ECORRUPT
+ * names the file), with a copy where the layout pads tensors. */
+int lk_model_open(struct lk_store *, json_t *manifest, bool weights, struct lk_model *out, struct lk_err *);
+int lk_model_open_root(struct lk_store *, const struct lk_root *, bool weights, struct lk_model *out, struct lk_err *);
+void lk_model_close(struct lk_model *); /* zeroed is fine */
+
+/* --- Hugging Face folders -------------------------------------------------------------------------------------------- */
+struct lk_model_import {
+    const struct lk_root *tokenizer; /* use this one instead of the folder's tokenizer.json; NULL: the folder's */
+    bool no_tokenizer;               /* leave it out */
+    const char *const *ignore;       /* keys of config.json that may be passed over although they are not known */
+    size_t ignore_count;
+    void (*note)(void *arg, const char *text); /* what the folder says and training here does not follow (dropout) */
+    int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* non-zero stops: LK_ESTOPPED */
+    void *arg;
+};
+/* Reads config.json, model.safetensors or the files of model.safetensors.index.json (F32, BF16, F16), tokenizer.json,
+ * generation_config.json; keeps tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and
+ * generation_config.json as they are. Whatever in config.json would change the result and is not computed here is
+ * LK_EUNSUPPORTED that names the key; a tensor that is missing, left over or of another shape LK_EINVAL that names it.
+ * The manifest is put, and named by nobody. */
+int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_import *, struct lk_root *out,
+                    struct lk_err *);
+
+enum lk_dtype { LK_F32, LK_BF16, LK_F16 };
+/* Writes DIR, which must not exist or be empty, as transformers' AutoModelForCausalLM and AutoTokenizer read it. Values are
+ * rounded to nearest even; one beyond float16 is LK_EINVAL that names the tensor. All or nothing: DIR appears when it is
+ * whole and durable. The model has its weights. */
+int lk_model_export(struct lk_store *, const struct lk_model *, enum lk_dtype, const char *dir, struct lk_err *);
+/* llm.c's checkpoint (version 3: f32, 5: bf16) in the file `path`; GPT-2 family with tied weights only. */
+int lk_model_export_llmc(const struct lk_model *, enum lk_dtype, const char *path, struct lk_err *);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

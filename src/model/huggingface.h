@@ -1,0 +1,27 @@
+/* Hugging Face's config.json and names of tensors. Private to src/model. */
+#ifndef LOCKSTEP_MODEL_HUGGINGFACE_H
+#define LOCKSTEP_MODEL_HUGGINGFACE_H
+#include "lockstep/models.h"
+
+/* What a config.json says. */
+struct lk__hf_config {
+    struct lk_model_config model;
+    const char *type; /* static: "llama" */
+    uint32_t stops[LK_MODEL_STOPS];
+    size_t stop_count;
+    uint32_t begin; /* UINT32_MAX: none */
+};
+/* Every key is read, known to change nothing, or in `ignore`; else LK_EUNSUPPORTED that names it. note may be NULL. */
+int lk__hf_config_read(const json_t *config, const char *file, const char *const *ignore, size_t ignore_count,
+                       void (*note)(void *arg, const char *text), void *arg, struct lk__hf_config *out, struct lk_err *);
+/* Adds a number or a list of numbers (eos_token_id); anything else is nothing. */
+void lk__hf_stops(const json_t *eos, struct lk__hf_config *);
+/* The model_type that computes this configuration: `wanted` if it does, else the plainest; NULL: there is none. */
+const char *lk__hf_type(const struct lk_model_config *, const char *wanted);
+/* config.json for the model. NULL: no memory. */
+json_t *lk__hf_config_write(const struct lk_model *, const char *type, enum lk_dtype);
+
+/* A matrix that the folder holds as (in, out) while we have (out, in): GPT-2's Conv1D. */
+bool lk__hf_transposed(const struct lk_layout *, const struct lk_tensor *);
+
+#endif
