@@ -30,7 +30,7 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@for h in jansson.h jansson_config.h; do ln -sf $$(find /usr/include -name $$h | head -n 1) $(BUILD)/arm64-train/include/; done
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
-	@cp $(BUILD)/arm64-train/tests/bare $@
+	@mkdir -p $(@D); cp $(BUILD)/arm64-train/tests/bare $@
 .PHONY: test test-programs e2e test-ranks
 
 ## check: floors, docs/commands.md, long files, formatting (CHECK_FORMAT=no leaves that out)

@@ -34,6 +34,8 @@ struct lk_generate_options {
      * memory again as the weights (layout->floats) until lk_generate returns; not done where it would take more than four
      * fifths of lk_memory_available_bytes. */
     bool panels;
+    const uint32_t *ends; /* ids that end the text, besides the tokenizer's end token */
+    size_t end_count;
     const char *const *stops; /* the text ends before the first of these */
     size_t stop_count;
     /* Gets text as it comes, never a part of a character (an incomplete one at the very end is given as it is); returning

@@ -6,6 +6,7 @@
 #include "lockstep/dataset.h"
 #include "lockstep/ini.h"
 #include "lockstep/model.h"
+#include "lockstep/models.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,6 +17,7 @@ extern "C" {
 
 /* --- Configuration --------------------------------------------------------------------------------------- */
 enum lk_schedule { LK_COSINE, LK_LINEAR, LK_CONSTANT };
+enum lk_optimizer_from { LK_OPTIMIZER_FRESH, LK_OPTIMIZER_KEEP };
 
 struct lk_run_config {
     char name[LK_NAME_MAX + 1];
@@ -29,8 +31,11 @@ struct lk_run_config {
     bool qkv_bias, qk_norm;
     uint32_t window, rope_original;
     double rope_factor, rope_low, rope_high;
+    char from[LK_NAME_MAX + 32]; /* what lk_model_find takes, or empty: initial weights from the seed */
+    uint32_t optimizer_from;     /* enum lk_optimizer_from */
     uint32_t sequences, grains;
-    uint32_t micro_batch; /* sequences at a time; 0: chosen by the memory plan */
+    uint32_t batch_context; /* positions in a training sequence; 0: context */
+    uint32_t micro_batch;   /* sequences at a time; 0: chosen by the memory plan */
     bool recompute;
     double learning_rate, beta1, beta2, epsilon, weight_decay, clip, min_ratio;
     uint32_t schedule, warmup, decay;
@@ -61,11 +66,19 @@ int lk_run_config_read(const struct lk_ini *, struct lk_run_config *out, struct 
 /* Fills what depends on the tokenizer's vocabulary and on other keys, and checks the whole. */
 int lk_run_config_resolve(struct lk_run_config *, uint32_t tokenizer_vocab, struct lk_err *);
 struct lk_model_config lk_run_config_model(const struct lk_run_config *);
+/* The other way: [model] as this configuration has it. */
+void lk_run_config_set_model(struct lk_run_config *, const struct lk_model_config *);
+/* Positions in a training sequence. */
+static inline uint32_t lk_run_config_context(const struct lk_run_config *c) {
+    return c->batch_context ? c->batch_context : c->context;
+}
 /* {"run": {...}, "model": {...}, ...}: every key, floats as exact hexadecimal strings; new reference, NULL: no memory. */
 json_t *lk_run_config_json(const struct lk_run_config *);
 int lk_run_config_from_json(const json_t *, struct lk_run_config *out, struct lk_err *);
-/* SHA-256 of the canonical JSON of what decides the bits (docs/formats.md, "Identity"). */
-int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset, struct lk_root *out, struct lk_err *);
+/* SHA-256 of the canonical JSON of what decides the bits (docs/formats.md, "Identity"). initial: the root of the weights or
+ * the state that the run begins with; NULL: the seed says. */
+int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset, const struct lk_root *initial,
+                    struct lk_root *out, struct lk_err *);
 
 double lk_learning_rate(const struct lk_run_config *, uint32_t step);
 
@@ -74,7 +87,8 @@ struct lk__shards;
 struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
-    uint64_t updates, samples;
+    uint64_t updates, samples;            /* of these moments: those before the run that it goes on from count */
+    uint64_t before;                      /* updates at the run's step 0 */
     /* In training: moments hold this rank's slices only; weights are the engine's, and may be all ranks' together. */
     const struct lk__shards *shards;
     bool weights_shared;
@@ -91,10 +105,6 @@ struct lk_checkpoint {
 };
 /* Loads and verifies; weights only when state->moments1 is NULL. Damage: LK_ECORRUPT that names the file. */
 int lk_checkpoint_load(struct lk_store *, const struct lk_root *state_root, struct lk_state *, struct lk_err *);
-/* A checkpoint's weights where they lie, for reading: hashes are checked, *weights (layout->floats) is valid until
- * lk_blob_close. LK_EUNSUPPORTED: the layout pads some tensor, so they have to be loaded. */
-int lk_checkpoint_map(struct lk_store *, const struct lk_root *root, const struct lk_layout *, struct lk_blob *,
-                      const float **weights, struct lk_err *);
 
 /* --- Memory plan ----------------------------------------------------------------------------------------- */
 struct lk_plan {
@@ -142,9 +152,27 @@ struct lk_run {
     struct lk_run_config config;
     struct lk_root identity, dataset, tokenizer;
     struct lk_layout layout;
+    /* What it began with. LK_FROM_STATE: weights, moments and counts of `initial_state`. */
+    enum lk_run_from { LK_FROM_SEED, LK_FROM_WEIGHTS, LK_FROM_STATE } from;
+    struct lk_root initial_model, initial_weights, initial_state;
+    uint64_t updates_before;
 };
 int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct lk_err *);
 void lk_run_close(struct lk_run *);
+
+/* --- Models: named ones, and checkpoints of runs ---------------------------------------------------------------------
+ * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole) or "RUN@STEP"; "model:NAME" and "run:NAME" where
+ * both have the name. */
+struct lk_model_ref {
+    char name[LK_NAME_MAX + 1];
+    bool is_run;
+    uint32_t step;        /* of the checkpoint, when it is a run */
+    struct lk_root state; /* its state root, when it is a run */
+};
+/* Finds and opens it. A run's damaged checkpoint is reported to `warning` (may be NULL) and the one before is taken, unless
+ * STEP was given. LK_ENOTFOUND: neither a model nor a run, or no checkpoint of that step is kept (it says which are). */
+int lk_model_find(struct lk_store *, const char *text, bool weights, void (*warning)(void *arg, const char *message),
+                  void *arg, struct lk_model_ref *ref, struct lk_model *out, struct lk_err *);
 
 /* --- Training -------------------------------------------------------------------------------------------- */
 struct lk_trainer;

@@ -10,22 +10,32 @@ static int eval(struct cmd_context *c) {
     struct lk_root root;
     struct lk_eval_row row = {0};
     const char *name = cmd_value(c, "--dataset");
-    uint64_t sequences = 0;
-    if (cmd_u64(c, "--sequences", 0, UINT32_MAX, &sequences)) return CMD_USAGE;
+    uint64_t sequences = 0, context = 0;
+    if (cmd_u64(c, "--sequences", 0, UINT32_MAX, &sequences) || cmd_u64(c, "--context", 1, UINT32_MAX, &context))
+        return CMD_USAGE;
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
+    if (!name && !m.ref.is_run) {
+        cmd_model_close(&m);
+        return cmd_usage_error(c, "%s is a model: say which --dataset it is evaluated on", c->arguments[0]);
+    }
     if (name)
         code = lk_store_name_get(c->store, "dataset", name, &root, &err);
     else
         root = m.run.dataset;
     if (!code) code = lk_dataset_open(c->store, &root, true, &d, &err);
-    if (!code && !lk_root_equal(lk_dataset_tokenizer(d), &m.run.tokenizer))
-        code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that run %s learned with",
-                       name ? name : m.run.config.dataset, m.run.name);
+    if (!code && m.model.has_tokenizer && !lk_root_equal(lk_dataset_tokenizer(d), &m.model.tokenizer_root))
+        code = lk_fail(&err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that %s learned with",
+                       name ? name : m.run.config.dataset, m.ref.name);
+    if (!code && !context) context = m.ref.is_run ? lk_run_config_context(&m.run.config) : m.model.layout.config.context;
+    if (!code && context > m.model.layout.config.context)
+        code = lk_fail(&err, LK_EINVAL, "--context %llu is more than the model's %u", (unsigned long long)context,
+                       m.model.layout.config.context);
     if (!code)
-        code = lk_evaluate(c->math, &m.run.layout, m.weights, d, m.run.config.context, m.run.config.cross_documents,
-                           (uint32_t)sequences, &row, &err);
-    row.step = m.step;
+        code = lk_evaluate(c->math, &m.model.layout, m.model.weights, d, (uint32_t)context,
+                           !m.ref.is_run || m.run.config.cross_documents, (uint32_t)sequences, &row, &err);
+    row.step = m.ref.step;
+    bool is_run = m.ref.is_run;
     lk_dataset_close(d);
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);
@@ -34,19 +44,22 @@ static int eval(struct cmd_context *c) {
                                         "loss", row.loss, "targets", (json_int_t)row.targets, "bytes",
                                         (json_int_t)row.bytes, "bits_per_byte",
                                         row.bytes ? json_real(lk_bits_per_byte(&row)) : json_null()));
-    printf("%s at step %u: held-out loss %.6f nats a token over %llu tokens", c->arguments[0], row.step, row.loss,
-           (unsigned long long)row.targets);
+    printf("%s", c->arguments[0]);
+    if (is_run) printf(" at step %u", row.step);
+    printf(": held-out loss %.6f nats a token over %llu tokens", row.loss, (unsigned long long)row.targets);
     if (row.bytes) printf(", %.4f bits a byte over %llu bytes", lk_bits_per_byte(&row), (unsigned long long)row.bytes);
     putchar('\n');
     return CMD_OK;
 }
-const struct cmd cmd_eval = {"eval",
-                             "RUN",
-                             1,
-                             1,
-                             "Loss and bits per byte on a dataset's held-out split.",
-                             (const struct cmd_option[]){{"--dataset", "DATASET", "the run's own by default"},
-                                                         {"--sequences", "N", "only the first N sequences"},
-                                                         {NULL, NULL, NULL}},
-                             NULL,
-                             eval};
+const struct cmd cmd_eval = {
+    "eval",
+    "MODEL|RUN[@STEP]",
+    1,
+    1,
+    "Loss and bits per byte on a dataset's held-out split.",
+    (const struct cmd_option[]){{"--dataset", "DATASET", "the run's own by default"},
+                                {"--sequences", "N", "only the first N sequences"},
+                                {"--context", "N", "positions in a sequence; as in training, or the model's"},
+                                {NULL, NULL, NULL}},
+    NULL,
+    eval};

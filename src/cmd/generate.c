@@ -40,6 +40,13 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     return code;
 }
 
+static int load_tokenizer(struct cmd_context *c, const struct cmd_model *m, struct lk_tokenizer **out, struct lk_err *err) {
+    if (!m->model.has_tokenizer)
+        return lk_fail(err, LK_EINVAL, "model %s was imported without a tokenizer, so it cannot read or write text",
+                       m->ref.name);
+    return lk_tokenizer_load(c->store, &m->model.tokenizer_root, out, err);
+}
+
 static int generate(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
@@ -58,11 +65,13 @@ static int generate(struct cmd_context *c) {
     }
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
+    o.ends = m.model.stops;
+    o.end_count = m.model.stop_count;
     cmd_catch_signals();
     if (out.json) out.ids = json_array();
-    code = lk_tokenizer_load(c->store, &m.run.tokenizer, &t, &err);
+    code = load_tokenizer(c, &m, &t, &err);
     if (!code && !out.json) put_text(&out, prompt, strlen(prompt));
-    if (!code) code = lk_generate(c->math, &m.run.layout, m.weights, t, prompt, strlen(prompt), &o, &g, &err);
+    if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
     cmd_model_close(&m);
     if (code)
@@ -86,7 +95,7 @@ static int generate(struct cmd_context *c) {
 }
 const struct cmd cmd_generate = {
     "generate",
-    "RUN [PROMPT]",
+    "MODEL|RUN[@STEP] [PROMPT]",
     1,
     2,
     "Go on from a prompt (\"-\": standard input).",

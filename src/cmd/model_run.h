@@ -1,18 +1,16 @@
-/* A run opened for reading its newest weights: what eval and generate share. */
+/* A model of the store or a run's checkpoint, opened for reading: what eval, generate and `model` share. */
 #ifndef LOCKSTEP_CMD_MODEL_RUN_H
 #define LOCKSTEP_CMD_MODEL_RUN_H
 #include "cmd.h"
 #include "lockstep/train.h"
 
 struct cmd_model {
-    struct lk_run run;
-    const float *weights;  /* (run.layout.floats) */
-    struct lk_blob blob;   /* where they lie, or */
-    struct lk_state state; /* where they were copied to, if the model pads them */
-    uint32_t step;
+    struct lk_model_ref ref;
+    struct lk_model model; /* with its weights */
+    struct lk_run run;     /* when ref.is_run */
 };
-/* Opens store and math, loads the newest good checkpoint's weights; a damaged one is named on stderr. Prints errors. */
-int cmd_model_open(struct cmd_context *, const char *run, struct cmd_model *out);
+/* Opens store and math, and what MODEL, RUN or RUN@STEP names; a damaged checkpoint is named on stderr. Prints errors. */
+int cmd_model_open(struct cmd_context *, const char *name, struct cmd_model *out);
 void cmd_model_close(struct cmd_model *);
 
 #endif

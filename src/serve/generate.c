@@ -122,14 +122,22 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
-    if (!code) code = lk_kv_cache_init(&g->cache, g->layout, context, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (!code && end != UINT32_MAX) code = push_token(g, end, err);
     if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)
         code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
+    /* no more than can be needed: models of others have contexts of 131,072 */
+    size_t most = g->tokens.count + g->options->max_tokens;
+    if (!code) code = lk_kv_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, err);
     return code;
+}
+
+static bool is_end(const struct generator *g, uint32_t id, uint32_t end) {
+    bool is = id == end;
+    for (size_t i = 0; i < g->options->end_count; i++) is |= id == g->options->ends[i];
+    return is;
 }
 
 static int loop(struct generator *g, struct lk_generation *out, struct lk_err *err) {
@@ -146,7 +154,7 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
             lk_sample_token(g->math, logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
         out->tokens++;
         if (g->options->token) g->options->token(g->options->arg, id);
-        if (id == end) {
+        if (is_end(g, id, end)) {
             out->finish = LK_FINISH_END;
             break;
         }

@@ -90,14 +90,49 @@ static void expand(struct lk_store *store, const struct lk_root *state, struct r
     }
     json_decref(manifest);
 }
-/* Removes the blobs of dropped states that no kept checkpoint of any run needs. A failure leaves garbage for gc, nothing
- * worse. The write lock keeps other runs from committing a checkpoint meanwhile; what was removed before one of them got
- * that lock, its commit misses. */
+static void add_hex(struct roots *r, const json_t *object, const char *key) {
+    struct lk_root root;
+    const char *hex = json_string_value(json_object_get(object, key));
+    if (hex && lk_root_parse(hex, &root)) add_root(r, &root);
+}
+/* A named model's weights; a manifest that can't be read leaves open what it needs. */
+struct naming {
+    struct lk_store *store;
+    struct roots *needed;
+};
+static int named_model(void *arg, const char *name, const struct lk_root *root) {
+    struct naming *n = arg;
+    json_t *manifest;
+    (void)name;
+    int code = lk_manifest_get(n->store, root, "model", &manifest, NULL);
+    if (code == LK_ENOTFOUND || code == LK_ECORRUPT) return n->needed->code;
+    if (code) return n->needed->code = code;
+    add_hex(n->needed, manifest, "weights");
+    json_decref(manifest);
+    return n->needed->code;
+}
+/* What a run began with. */
+struct initials {
+    struct roots *needed, *states;
+};
+static int run_initial(void *arg, const char *name, json_t *record) {
+    struct initials *i = arg;
+    const json_t *initial = json_object_get(record, "initial");
+    (void)name;
+    add_hex(i->needed, initial, "weights");
+    add_hex(i->states, initial, "state");
+    return i->needed->code ? i->needed->code : i->states->code;
+}
+/* Removes the blobs of dropped states that no kept checkpoint of any run needs, no run began with, and no named model has.
+ * A failure leaves garbage for gc, nothing worse. The write lock keeps other runs from committing a checkpoint meanwhile;
+ * what was removed before one of them got that lock, its commit misses. */
 static void remove_states(struct lk_store *store, const struct roots *dropped) {
     struct roots states = {0}, needed = {0}, victims = {0};
     struct lk_kv_txn *t;
     if (!dropped->count || lk_kv_begin(store->kv, true, &t, NULL)) return;
     states.code = lk_kv_scan(t, lk_bytes("c/", 2), lk_bytes("c0", 2), kept_state, &states, NULL);
+    if (!states.code) states.code = lk_name_list(t, "model", named_model, &(struct naming){store, &needed}, NULL);
+    if (!states.code) states.code = lk_record_list(t, "run", run_initial, &(struct initials){&needed, &states}, NULL);
     for (size_t i = 0; i < states.count; i++) expand(store, &states.list[i], &needed);
     for (size_t i = 0; i < dropped->count; i++) expand(store, &dropped->list[i], &victims);
     for (size_t i = 0; i < victims.count && !states.code && !needed.code; i++)

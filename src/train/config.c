@@ -49,10 +49,16 @@ static const struct lk_option options[] = {
     F64("model", "rope_high", rope_high, "4", 1e-6, 1e6, LATER, "high_freq_factor of that scaling"),
     U32("model", "rope_original", rope_original, "8192", 1, MANY, LATER,
         "original_max_position_embeddings of that scaling"),
+    {"model", "from", LK_O_TEXT, FIELD(from), "", 0, 0, NULL, LK_O_LATER,
+     "begin with the weights of this model, run or RUN@STEP; it gives all other keys of [model]"},
+    {"model", "optimizer", LK_O_ENUM, FIELD(optimizer_from), "fresh", 0, 0, "fresh|keep", LK_O_LATER,
+     "keep: go on with the moments and the order of samples of model.from, a run"},
     U32("batch", "sequences", sequences, "16", 1, 16777216, true, "sequences in a batch"),
     U32("batch", "grains", grains, "", 1, 16777216, true,
         "parts whose gradients are summed in a fixed tree; the largest power of two up to 8 that divides sequences by "
         "default"),
+    U32("batch", "context", batch_context, "0", 0, 4194304, LATER,
+        "positions in a training sequence; 0: model.context, which is the most"),
     U32("memory", "micro_batch", micro_batch, "0", 0, 16777216, false,
         "sequences processed at a time, changes no bit; 0: as memory allows"),
     BOOL("memory", "recompute", recompute, "false", false, "compute activations again in backward, changes no bit"),
@@ -197,6 +203,18 @@ static void name_from_file(const char *file, char *out) {
     if (!lk_name_valid(out)) out[0] = 0;
 }
 
+/* The model says what it is. */
+static int check_from(const struct lk_ini *ini, struct lk_err *err) {
+    for (size_t i = 0; i < ini->count; i++) {
+        const struct lk_ini_entry *e = &ini->entries[i];
+        if (strcmp(e->section, "model") || strcmp(e->key, "from") == 0 || strcmp(e->key, "optimizer") == 0) continue;
+        return lk_fail(err, LK_EINVAL,
+                       "%s: model.%s is given by model.from: leave it out (batch.context sets the length of sequences)",
+                       e->where, e->key);
+    }
+    return LK_OK;
+}
+
 int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     memset(out, 0, sizeof *out);
@@ -216,7 +234,7 @@ int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, stru
         return lk_fail(err, LK_EINVAL, "%s: data.dataset is missing: name a dataset (`lockstep dataset list` shows them)",
                        ini->name);
     if (!out->name[0]) return lk_fail(err, LK_EINVAL, "%s: run.name is missing", ini->name);
-    return LK_OK;
+    return out->from[0] ? check_from(ini, err) : LK_OK;
 }
 
 static uint32_t or_else(uint32_t value, uint32_t fallback) {
@@ -237,9 +255,14 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
         for (c->grains = 8; c->sequences % c->grains; c->grains /= 2) {}
     if (c->sequences % c->grains)
         return lk_fail(err, LK_EINVAL, "batch.grains = %u must divide batch.sequences = %u", c->grains, c->sequences);
-    if ((uint64_t)c->sequences * c->context > UINT32_MAX)
-        return lk_fail(err, LK_EINVAL, "batch.sequences = %u times model.context = %u is more than %u tokens a batch",
-                       c->sequences, c->context, UINT32_MAX);
+    uint32_t context = lk_run_config_context(c);
+    if (context > c->context)
+        return lk_fail(err, LK_EINVAL, "batch.context = %u is more than the model's context of %u", context, c->context);
+    if ((uint64_t)c->sequences * context > UINT32_MAX)
+        return lk_fail(err, LK_EINVAL, "batch.sequences = %u times a context of %u is more than %u tokens a batch",
+                       c->sequences, context, UINT32_MAX);
+    if (c->optimizer_from == LK_OPTIMIZER_KEEP && !c->from[0])
+        return lk_fail(err, LK_EINVAL, "model.optimizer = keep wants model.from, the run whose optimizer goes on");
     c->warmup = or_else(c->warmup, c->steps / 20);
     if (c->warmup > c->steps)
         return lk_fail(err, LK_EINVAL,
@@ -276,6 +299,18 @@ struct lk_model_config lk_run_config_model(const struct lk_run_config *c) {
                                     .rope_low = c->rope_factor > 0 ? c->rope_low : 0,
                                     .rope_high = c->rope_factor > 0 ? c->rope_high : 0,
                                     .rope_original = c->rope_factor > 0 ? c->rope_original : 0};
+}
+
+void lk_run_config_set_model(struct lk_run_config *c, const struct lk_model_config *m) {
+    struct lk_run_config old = *c;
+    c->family = m->family;
+    c->layers = m->layers, c->width = m->width, c->heads = m->heads, c->kv_heads = m->kv_heads, c->head_dim = m->head_dim;
+    c->ffn = m->ffn, c->context = m->context, c->vocab = m->vocab, c->tied = m->tied;
+    c->norm_epsilon = m->norm_epsilon, c->rope_theta = m->rope_theta, c->init_std = m->init_std;
+    c->qkv_bias = m->qkv_bias, c->qk_norm = m->qk_norm, c->window = m->window, c->rope_factor = m->rope_factor;
+    bool scaled = m->rope_factor > 0;
+    c->rope_low = scaled ? m->rope_low : old.rope_low, c->rope_high = scaled ? m->rope_high : old.rope_high;
+    c->rope_original = scaled ? m->rope_original : old.rope_original;
 }
 
 /* --- JSON and identity ----------------------------------------------------------------------------------- */
@@ -369,14 +404,15 @@ int lk_run_config_from_json(const json_t *all, struct lk_run_config *out, struct
     return LK_OK;
 }
 
-int lk_run_identity(const struct lk_run_config *c, const struct lk_root *dataset, struct lk_root *out, struct lk_err *err) {
+int lk_run_identity(const struct lk_run_config *c, const struct lk_root *dataset, const struct lk_root *initial,
+                    struct lk_root *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    char hex[LK_ROOT_HEX];
+    char hex[LK_ROOT_HEX], initial_hex[LK_ROOT_HEX];
     struct lk_buf text = LK_BUF_INIT;
     json_t *all = config_json(c, true), *run = json_object_get(all, "run");
     int code = LK_ENOMEM;
     if (all && !json_object_set_new(all, "dataset", json_string(lk_root_hex(dataset, hex))) &&
-        !json_object_set_new(all, "initial", json_null()) &&
+        !json_object_set_new(all, "initial", initial ? json_string(lk_root_hex(initial, initial_hex)) : json_null()) &&
         !json_object_set_new(all, "numerics", json_string(LK_NUMERICS)) &&
         !json_object_set_new(all, "seed", json_incref(json_object_get(run, "seed"))) &&
         !json_object_set_new(all, "steps", json_incref(json_object_get(run, "steps"))) && !json_object_del(all, "run"))

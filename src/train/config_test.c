@@ -194,12 +194,12 @@ static void the_identity_holds_what_decides_the_bits(void **state) {
     struct lk_root a, b;
     struct lk_run_config c = good();
     OK(lk_run_config_resolve(&c, 300, &test_err));
-    OK(lk_run_identity(&c, &dataset, &a, &test_err));
-    OK(lk_run_identity(&c, &other, &b, &test_err));
+    OK(lk_run_identity(&c, &dataset, NULL, &a, &test_err));
+    OK(lk_run_identity(&c, &other, NULL, &b, &test_err));
     assert_false(lk_root_equal(&a, &b));
     static const char *const outside[] = {"run.name",     "data.dataset",   "memory.micro_batch", "memory.recompute",
                                           "eval.every",   "eval.sequences", "checkpoint.every",   "checkpoint.keep",
-                                          "sample.every", "sample.prompt"};
+                                          "sample.every", "sample.prompt",  "model.from",         "model.optimizer"};
     for (size_t i = 0; i < count; i++) {
         struct lk_run_config d = c;
         char name[64];
@@ -207,7 +207,7 @@ static void the_identity_holds_what_decides_the_bits(void **state) {
         snprintf(name, sizeof name, "%s.%s", o[i].section, o[i].key);
         for (size_t j = 0; j < sizeof outside / sizeof *outside; j++) free |= strcmp(name, outside[j]) == 0;
         change(&d, &o[i]);
-        OK(lk_run_identity(&d, &dataset, &b, &test_err));
+        OK(lk_run_identity(&d, &dataset, NULL, &b, &test_err));
         if (lk_root_equal(&a, &b) != free) fail_msg("%s %s the identity", name, free ? "changes" : "does not change");
     }
 }

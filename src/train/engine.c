@@ -22,7 +22,7 @@ int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, 
             ranks, c->grains, c->grains == 1 ? "" : "s", c->grains);
     if (ranks > LK_RANKS_MAX)
         return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_RANKS_MAX);
-    double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, c->context) / GRAIN_FLOPS;
+    double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, lk_run_config_context(c)) / GRAIN_FLOPS;
     return lk__share_grains(c->grains, (uint32_t)ranks, grain, (double)l->floats * sizeof(float) / SUM_BYTES, bounds, err);
 }
 
@@ -43,7 +43,7 @@ static int open_share(struct lk__engine *e, uint32_t micro_batch, struct lk_err 
 
 static int open_batch(struct lk__engine *e, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
-    size_t positions = (size_t)c->sequences * c->context;
+    size_t positions = (size_t)c->sequences * lk_run_config_context(c);
     uint32_t most = 0;
     for (uint32_t i = 0; i < e->unit_count; i++) most = e->units[i].sequences > most ? e->units[i].sequences : most;
     e->inputs = lk_alloc(positions * 4);
@@ -59,8 +59,8 @@ static int open_batch(struct lk__engine *e, struct lk_err *err) {
         !e->loss_offsets || !e->block_sums || !e->parts)
         return lk_fail(err, LK_ENOMEM, "no memory for a batch of %zu tokens", positions);
     for (int k = 0; k <= e->shards.ranks; k++) e->loss_offsets[k] = e->bounds[k] * sizeof(double);
-    return lk_decoder_create(e->layout, e->math, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING, &e->decoder,
-                             err);
+    return lk_decoder_create(e->layout, e->math, most, lk_run_config_context(c), c->recompute ? LK_RECOMPUTE : LK_TRAINING,
+                             &e->decoder, err);
 }
 
 int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const struct lk_layout *layout,
@@ -69,14 +69,14 @@ int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const s
     LK_NUMERIC_SCOPE();
     struct lk_err why = {0};
     *e = (struct lk__engine){.config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
-    e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, c->context);
+    e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, lk_run_config_context(c));
     int code = comm ? LK_OK : lk_comm_open_self(&e->own_comm, err);
     if (code) return code;
     e->comm = comm ? comm : e->own_comm;
     code = open_share(e, micro_batch, &why);
     if (!code) code = open_batch(e, &why);
     code = lk_comm_agree(e->comm, "opening the engine", code, &why);
-    size_t tokens = (size_t)(e->grains.end - e->grains.first) * (c->sequences / c->grains) * c->context;
+    size_t tokens = (size_t)(e->grains.end - e->grains.first) * (c->sequences / c->grains) * lk_run_config_context(c);
     if (!code)
         code = lk__reduce_open(e->comm, math, &e->shards, c->grains, e->bounds, e->buffer_count, tokens, &e->reduce, &why);
     if (!code) {
@@ -121,12 +121,12 @@ static uint64_t load_batch(struct lk__engine *e, uint64_t samples) {
     uint64_t n = e->sequences_in_dataset, targets = 0;
     for (uint32_t j = 0; j < c->sequences; j++) {
         uint64_t sample = samples + j;
-        size_t at = (size_t)j * c->context;
+        size_t at = (size_t)j * lk_run_config_context(c);
         e->sample_index[j] = lk_permute(c->seed, (uint32_t)(sample / n), n, sample % n);
-        lk_dataset_sequence(e->dataset, LK_TRAIN, e->sample_index[j], c->context, e->inputs + at, e->targets + at,
-                            e->document_start + at);
+        lk_dataset_sequence(e->dataset, LK_TRAIN, e->sample_index[j], lk_run_config_context(c), e->inputs + at,
+                            e->targets + at, e->document_start + at);
     }
-    for (size_t i = 0; i < (size_t)c->sequences * c->context; i++) targets += e->targets[i] != UINT32_MAX;
+    for (size_t i = 0; i < (size_t)c->sequences * lk_run_config_context(c); i++) targets += e->targets[i] != UINT32_MAX;
     return targets;
 }
 
@@ -134,7 +134,7 @@ static uint64_t load_batch(struct lk__engine *e, uint64_t samples) {
 static void run_unit(struct lk__engine *e, const float *weights, const struct lk__unit *u, float scale, float *gradient,
                      lk_stage_fn *stage) {
     const struct lk_run_config *c = e->config;
-    uint32_t T = c->context, grain_sequences = c->sequences / c->grains;
+    uint32_t T = lk_run_config_context(c), grain_sequences = c->sequences / c->grains;
     size_t at = (size_t)u->first * T, rows = (size_t)u->sequences * T;
     float *logits = lk_decoder_forward(e->decoder, weights, u->sequences, T, e->inputs + at,
                                        c->cross_documents ? NULL : e->document_start + at);
@@ -193,7 +193,7 @@ static int run_units(struct lk__engine *e, const float *weights, float scale, st
 
 static int batch_loss(struct lk__engine *e, uint64_t targets, double *loss, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
-    size_t rows = (size_t)(c->sequences / c->grains) * c->context;
+    size_t rows = (size_t)(c->sequences / c->grains) * lk_run_config_context(c);
     for (uint32_t g = e->grains.first; g < e->grains.end; g++) {
         double sum = 0;
         for (size_t i = g * rows; i < (g + 1) * rows; i++) sum += e->losses[i];
@@ -206,8 +206,8 @@ static int batch_loss(struct lk__engine *e, uint64_t targets, double *loss, stru
 
 int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    row->step = (uint32_t)state->updates + 1;
-    row->learning_rate = lk_learning_rate(e->config, (uint32_t)state->updates);
+    row->step = lk__state_step(state) + 1;
+    row->learning_rate = lk_learning_rate(e->config, lk__state_step(state));
     row->tokens = load_batch(e, state->samples);
     if (row->tokens == 0)
         return lk_fail(err, LK_EINVAL,
@@ -270,7 +270,7 @@ int lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_le
 
 static void describe_document(const struct lk__engine *e, uint32_t sequence, uint32_t position, char *out, size_t size) {
     struct lk_document doc;
-    uint64_t token = e->sample_index[sequence] * e->config->context + position;
+    uint64_t token = e->sample_index[sequence] * lk_run_config_context(e->config) + position;
     uint64_t index = lk_dataset_document_at(e->dataset, LK_TRAIN, token);
     if (lk_dataset_document(e->dataset, LK_TRAIN, index, &doc, NULL))
         snprintf(out, size, "document %llu", (unsigned long long)index);
@@ -326,7 +326,7 @@ static int least(struct lk__engine *e, const char *name, uint64_t *value, struct
 int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_t step, struct lk_err *err) {
     char document[600] = "";
     const struct lk_run_config *c = e->config;
-    size_t per = (size_t)(c->sequences / c->grains) * c->context;
+    size_t per = (size_t)(c->sequences / c->grains) * lk_run_config_context(c);
     uint64_t bad = UINT64_MAX, sequence = UINT64_MAX;
     struct finding f = {e, UINT64_MAX};
     for (uint32_t i = 0; i < e->shards.region_count; i++) {
@@ -340,14 +340,15 @@ int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_
     if (code) return code;
     bool loss = bad != UINT64_MAX;
     if (loss)
-        sequence = bad / c->context;
+        sequence = bad / lk_run_config_context(c);
     else {
         uint32_t mine = guilty_sequence(e, state);
         if (mine != UINT32_MAX) sequence = mine;
         if ((code = least(e, "who is to blame", &sequence, err))) return code;
     }
     if (sequence != UINT64_MAX)
-        describe_document(e, (uint32_t)sequence, loss ? (uint32_t)(bad % c->context) : 0, document, sizeof document);
+        describe_document(e, (uint32_t)sequence, loss ? (uint32_t)(bad % lk_run_config_context(c)) : 0, document,
+                          sizeof document);
     return lk_fail(err, LK_ENAN,
                    "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %s); the state before the "
                    "step is kept: "

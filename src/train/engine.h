@@ -76,6 +76,21 @@ size_t lk__shards_packed(const struct lk_layout *, const struct lk_tensor *, siz
 
 /* The state of one rank: its own slices of the moments; weights are borrowed. shared: all ranks have the same ones, so that
  * each writes its slices only. */
+static inline uint32_t lk__state_step(const struct lk_state *s) { /* of the run */
+    return (uint32_t)(s->updates - s->before);
+}
+/* [model] from: finds it, fills in the configuration's model, notes roots. The tokenizer must be the dataset's. */
+int lk__run_begin_from(struct lk_store *, struct lk_run *, void (*warning)(void *arg, const char *message), void *arg,
+                       struct lk_err *);
+json_t *lk__run_initial_json(const struct lk_run *); /* of the record; a new reference */
+int lk__run_initial_read(const json_t *, struct lk_run *, struct lk_err *);
+int lk__run_initial_check(struct lk_store *, const struct lk_run *, struct lk_err *); /* the blobs are still there */
+/* What the run's step 0 has: initial weights from its seed, or those it was given. `fill`: this process writes the weights,
+ * where several share them. */
+int lk__state_begin(struct lk_store *, struct lk_math *, const struct lk_run *, bool fill, struct lk_state *,
+                    struct lk_err *);
+/* All weights, or this rank's slices of shared ones, from a blob. */
+int lk__weights_load(struct lk_store *, const struct lk_root *, const struct lk_state *, struct lk_err *);
 int lk__state_init_shard(struct lk_state *, const struct lk__shards *, float *weights, bool shared, struct lk_err *);
 
 /* --- Reduction over ranks -------------------------------------------------------------------------------- */

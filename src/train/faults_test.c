@@ -268,7 +268,7 @@ static void create_without_memory(bool json) {
         }
         tolerated += made >= nth;                                  /* some are for words in messages only */
         OK(lk_run_get(world.store, "victim", &record, &test_err)); /* a success is a whole one */
-        if (json_object_size(record) != 15)
+        if (json_object_size(record) != 16)
             fail_msg("allocation %llu: the record has %zu keys", (unsigned long long)nth, json_object_size(record));
         json_decref(record);
         lk_trainer_free(t);

@@ -26,22 +26,23 @@ static int fill(const struct lk_run_config *c, const struct lk_layout *layout, s
     struct lk__range mine = {bounds[rank], bounds[rank + 1]};
     if ((code = lk__units_make(c->sequences, c->grains, mine, micro_batch, &units, &count, err))) return code;
     for (uint32_t i = 0; i < count; i++) most = units[i].sequences > most ? units[i].sequences : most;
-    uint64_t positions = (uint64_t)c->sequences * c->context;
+    uint64_t positions = (uint64_t)c->sequences * lk_run_config_context(c);
     p->micro_batch = most;
     p->units = count;
     p->gradient_buffers = lk__units_buffers(units, count, c->grains);
     lk_free(units);
     if ((code = lk__shards_init(&shards, layout, rank, ranks, err))) return code;
-    size_t tokens = (size_t)(c->sequences / c->grains) * (mine.end - mine.first) * c->context;
+    size_t tokens = (size_t)(c->sequences / c->grains) * (mine.end - mine.first) * lk_run_config_context(c);
     lk__reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, tokens,
                      &p->weights_bytes, &p->gradients_bytes);
     p->moments_bytes = 2 * shards.floats * sizeof(float);
     lk__shards_release(&shards);
-    p->activations_bytes = lk_decoder_bytes(layout, most, c->context, c->recompute ? LK_RECOMPUTE : LK_TRAINING);
+    p->activations_bytes =
+        lk_decoder_bytes(layout, most, lk_run_config_context(c), c->recompute ? LK_RECOMPUTE : LK_TRAINING);
     p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, tokens);
     p->batch_bytes = positions * 16 + layout->parameters / LK_BLOCK * 8;
     size_t threads = (size_t)lk_pool_threads(lk_math_pool(math));
-    size_t attention = lk_decoder_scratch_bytes(layout, c->context, LK_TRAINING) * threads,
+    size_t attention = lk_decoder_scratch_bytes(layout, lk_run_config_context(c), LK_TRAINING) * threads,
            now = lk_math_scratch_bytes(math);
     p->scratch_bytes = attention > now ? attention - now : 0; /* what is there already counts as the process */
     p->process_bytes = resident_bytes() + ((uint64_t)4 << 20);

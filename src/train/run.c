@@ -127,12 +127,13 @@ int lk__run_from_record(const json_t *record, struct lk_run *out, struct lk_err 
     snprintf(out->name, sizeof out->name, "%s", name);
     code = lk_run_config_from_json(json_object_get(record, "config"), &out->config, err);
     const struct lk_run_config *c = &out->config;
-    if (!code && (c->sequences % c->grains || (uint64_t)c->sequences * c->context > UINT32_MAX))
+    if (!code && (c->sequences % c->grains || (uint64_t)c->sequences * lk_run_config_context(c) > UINT32_MAX))
         code = lk_fail(err, LK_ECORRUPT, "the run's record: %u sequences of %u in %u grains are no possible batch",
-                       c->sequences, c->context, c->grains);
+                       c->sequences, lk_run_config_context(c), c->grains);
     if (!code) code = record_root(record, "identity", &out->identity, err);
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
+    if (!code) code = lk__run_initial_read(json_object_get(record, "initial"), out, err);
     struct lk_model_config m = lk_run_config_model(&out->config);
     return code ? code : lk_layout_init(&out->layout, &m, err);
 }

@@ -1,6 +1,7 @@
 /* A state's roots, and its way from blobs: whole, or one rank's slices. */
 #include "engine.h"
 
+#include <stdio.h>
 #include <string.h>
 
 int lk_array_root(const struct lk_layout *layout, const float *array, struct lk_root *out, struct lk_err *err) {
@@ -42,43 +43,37 @@ static void unpack(const struct lk_state *s, const unsigned char *data, bool sli
     }
 }
 
-/* The blob of one array, whole and of the right size. */
-static int open_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_layout *layout,
-                      struct lk_blob *blob, struct lk_err *err) {
-    const char *hex;
-    struct lk_root root;
-    int code = lk_json_get_string(manifest, key, "the checkpoint's manifest", &hex, err);
-    if (code) return code;
-    if (!lk_root_parse(hex, &root)) return lk_fail(err, LK_ECORRUPT, "the checkpoint's manifest: %s is not a root", key);
-    if ((code = lk_blob_open(store->blobs, &root, true, blob, err)))
-        return lk_fail_prefix(err, code, "the checkpoint's %s", key);
-    size_t found = blob->size, wanted = layout->parameters * sizeof(float);
-    if (found == wanted) return LK_OK;
-    lk_blob_close(blob);
-    return lk_fail(err, LK_ECORRUPT, "the checkpoint's %s have %zu bytes, the model wants %zu", key, found, wanted);
-}
-
-static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_state *s,
-                      float *array, struct lk_err *err) {
+/* One array, whole and of the right size, from its blob. what: for messages. */
+static int load_blob(struct lk_store *store, const struct lk_root *root, const char *what, const struct lk_state *s,
+                     float *array, struct lk_err *err) {
     struct lk_blob blob;
-    int code = open_array(store, manifest, key, s->layout, &blob, err);
-    if (code) return code;
+    int code = lk_blob_open(store->blobs, root, true, &blob, err);
+    if (code) return lk_fail_prefix(err, code, "%s", what);
+    size_t found = blob.size, wanted = s->layout->parameters * sizeof(float);
+    if (found != wanted) {
+        lk_blob_close(&blob);
+        return lk_fail(err, LK_ECORRUPT, "%s: %zu bytes, the model wants %zu", what, found, wanted);
+    }
     bool moments = array != s->weights;
     unpack(s, blob.data, s->shards && (moments || s->weights_shared), s->shards && moments, array);
     lk_blob_close(&blob);
     return LK_OK;
 }
 
-int lk_checkpoint_map(struct lk_store *store, const struct lk_root *root, const struct lk_layout *layout,
-                      struct lk_blob *blob, const float **weights, struct lk_err *err) {
-    json_t *manifest = NULL;
-    if (layout->floats != layout->parameters)
-        return lk_fail(err, LK_EUNSUPPORTED, "the model's tensors are padded in memory");
-    int code = lk_manifest_get(store, root, "checkpoint", &manifest, err);
-    if (!code) code = open_array(store, manifest, "weights", layout, blob, err);
-    if (!code) *weights = (const float *)(const void *)blob->data;
-    json_decref(manifest);
-    return code;
+static int load_array(struct lk_store *store, const json_t *manifest, const char *key, const struct lk_state *s,
+                      float *array, struct lk_err *err) {
+    const char *hex;
+    struct lk_root root;
+    char what[64];
+    int code = lk_json_get_string(manifest, key, "the checkpoint's manifest", &hex, err);
+    if (code) return code;
+    if (!lk_root_parse(hex, &root)) return lk_fail(err, LK_ECORRUPT, "the checkpoint's manifest: %s is not a root", key);
+    snprintf(what, sizeof what, "the checkpoint's %s", key);
+    return load_blob(store, &root, what, s, array, err);
+}
+
+int lk__weights_load(struct lk_store *store, const struct lk_root *root, const struct lk_state *s, struct lk_err *err) {
+    return load_blob(store, root, "the weights that the run begins with", s, s->weights, err);
 }
 
 int lk_checkpoint_load(struct lk_store *store, const struct lk_root *root, struct lk_state *s, struct lk_err *err) {

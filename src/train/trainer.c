@@ -49,7 +49,7 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
     int code = wait_saver(t, err);
     if (!code && t->rank == 0) {
         bool set = !lk__trainer_set(t, "state", state) && !set_profile(t) &&
-                   !json_object_set_new(t->record, "step", json_integer((json_int_t)t->state.updates));
+                   !json_object_set_new(t->record, "step", json_integer(lk__state_step(&t->state)));
         copy = set ? json_deep_copy(t->record) : NULL;
         if (!copy) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     }
@@ -57,7 +57,7 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
         json_decref(copy);
         return code;
     }
-    return lk__saver_start(t->saver, &t->state, (uint32_t)t->state.updates, copy, err);
+    return lk__saver_start(t->saver, &t->state, lk__state_step(&t->state), copy, err);
 }
 
 static bool due(uint32_t every, uint32_t step, uint32_t steps) {
@@ -66,7 +66,7 @@ static bool due(uint32_t every, uint32_t step, uint32_t steps) {
 
 static int evaluate(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
-    struct lk_eval_row row = {.step = (uint32_t)t->state.updates};
+    struct lk_eval_row row = {.step = lk__state_step(&t->state)};
     struct lk__evaluation e = {.decoder = t->engine.decoder,
                                .at_once = t->plan.micro_batch,
                                .layout = &t->run.layout,
@@ -74,7 +74,7 @@ static int evaluate(struct lk_trainer *t, struct lk_err *err) {
                                .comm = t->comm,
                                .weights = t->state.weights,
                                .dataset = t->dataset,
-                               .context = c->context,
+                               .context = lk_run_config_context(c),
                                .cross_documents = c->cross_documents};
     int code = lk__evaluate(&e, c->eval_sequences, &row, err);
     if (code) return code;
@@ -160,14 +160,14 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     struct lk_err mine = {0};
     int code = LK_OK;
     if (!err) err = &mine;
-    if (t->state.updates == t->run.config.steps) code = finish_again(t, err);
-    while (!code && t->state.updates < t->run.config.steps) {
+    if (lk__state_step(&t->state) == t->run.config.steps) code = finish_again(t, err);
+    while (!code && lk__state_step(&t->state) < t->run.config.steps) {
         if ((code = asked_to_stop(t, err)) == LK_ESTOPPED) {
             if ((code = save_and_leave(t, "stopped", NULL, err)))
-                return lk_fail_prefix(err, code, "stopped after step %llu, which could not be saved",
-                                      (unsigned long long)t->state.updates);
-            return lk_fail(err, LK_ESTOPPED, "stopped after step %llu; go on with `lockstep train --resume %s`",
-                           (unsigned long long)t->state.updates, t->run.name);
+                return lk_fail_prefix(err, code, "stopped after step %u, which could not be saved",
+                                      lk__state_step(&t->state));
+            return lk_fail(err, LK_ESTOPPED, "stopped after step %u; go on with `lockstep train --resume %s`",
+                           lk__state_step(&t->state), t->run.name);
         }
         if (!code) code = one_step(t, err);
     }

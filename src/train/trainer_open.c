@@ -23,12 +23,13 @@ static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
 
 static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
-    if (lk_dataset_sequences(t->dataset, LK_TRAIN, c->context) == 0)
+    if (lk_dataset_sequences(t->dataset, LK_TRAIN, lk_run_config_context(c)) == 0)
         return lk_fail(err, LK_EINVAL,
-                       "dataset %s has %llu training tokens, too few for one sequence of model.context = %u", c->dataset,
-                       (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), c->context);
+                       "dataset %s has %llu training tokens, too few for one sequence of %u positions (model.context or batch.context)",
+                       c->dataset, (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), lk_run_config_context(c));
     if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
-    return t->run.config.eval_every ? lk__evaluate_check(t->dataset, c->context, c->eval_sequences, err) : LK_OK;
+    return t->run.config.eval_every ? lk__evaluate_check(t->dataset, lk_run_config_context(c), c->eval_sequences, err)
+                                    : LK_OK;
 }
 
 /* Everything that needs memory, after every rank's plan has said yes. */
@@ -41,6 +42,7 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
         lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset, t->plan.micro_batch, err);
     if (code) return code;
     code = lk__engine_state(&t->engine, &t->state, &mine);
+    t->state.before = t->run.updates_before;
     if (!code && t->rank == 0) code = lk__ledger_open(t->store, t->run.name, &t->ledger, &mine);
     if ((code = agree(t, "moments", code, &mine, err))) return code;
     return lk__saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, t->comm, &t->saver, err);
@@ -69,7 +71,8 @@ static json_t *new_record(const struct lk_run *run) {
     bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
           json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
           json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||
-          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
+          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "initial", lk__run_initial_json(run)) ||
+          json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
     if (!bad) return r;
     json_decref(r);
     return NULL;
@@ -99,6 +102,7 @@ int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *e
     if (code) return code;
     if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK)
         code = exists_already(t->run.name, old, err);
+    if (creating && !code) code = lk__run_initial_check(t->store, &t->run, err);
     if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
     if (code) {
         lk_kv_abort(txn);
@@ -135,9 +139,11 @@ static int resolve(struct lk_trainer *t, const struct lk_run_config *config, str
     snprintf(run->name, sizeof run->name, "%s", config->name);
     int code = lk_store_name_get(t->store, "dataset", config->dataset, &run->dataset, err);
     if (!code) code = open_dataset(t, err);
+    if (!code && config->from[0]) code = lk__run_begin_from(t->store, run, t->hooks.warning, t->hooks.arg, err);
     if (!code) code = lk_run_config_resolve(&run->config, lk_dataset_vocab(t->dataset), err);
     if (!code) code = check_dataset(t, err);
-    if (!code) code = lk_run_identity(&run->config, &run->dataset, &run->identity, err);
+    const struct lk_root *const initial[] = {NULL, &run->initial_weights, &run->initial_state};
+    if (!code) code = lk_run_identity(&run->config, &run->dataset, initial[run->from], &run->identity, err);
     struct lk_model_config m = lk_run_config_model(&run->config);
     if (!code) code = lk_layout_init(&run->layout, &m, err);
     return code;
@@ -196,19 +202,16 @@ static void choose(const struct lk_checkpoint *list, size_t *left, struct candid
         if (list[--*left].kept) *out = (struct candidate){1, list[*left]};
 }
 
-static void from_the_beginning(struct lk_trainer *t) {
-    size_t bytes = t->engine.shards.floats * sizeof(float);
-    if (!t->state.weights_shared || t->rank == 0)
-        lk_layout_initialise(&t->run.layout, t->math, t->run.config.seed, t->state.weights);
-    memset(t->state.moments1, 0, bytes);
-    memset(t->state.moments2, 0, bytes);
-    t->state.updates = t->state.samples = 0;
+static int from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
+    struct lk_err mine = {0};
+    int code = lk__state_begin(t->store, t->math, &t->run, !t->state.weights_shared || t->rank == 0, &t->state, &mine);
+    return agree(t, "initial weights", code, &mine, err);
 }
 
 static int load_one(struct lk_trainer *t, const struct lk_checkpoint *c, struct lk_err *why) {
     int code = lk_checkpoint_load(t->store, &c->state, &t->state, why);
-    if (!code && t->state.updates != c->step)
-        code = lk_fail(why, LK_ECORRUPT, "its state is that of step %llu", (unsigned long long)t->state.updates);
+    if (!code && lk__state_step(&t->state) != c->step)
+        code = lk_fail(why, LK_ECORRUPT, "its state is that of step %lld", (long long)(t->state.updates - t->state.before));
     return lk_comm_agree(t->comm, "loading the checkpoint", code, why);
 }
 
@@ -225,7 +228,7 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         if (t->rank == 0) choose(list, &left, &c);
         if ((code = lk_comm_broadcast(t->comm, "checkpoint", &c, sizeof c, err))) break;
         if (!c.there) {
-            from_the_beginning(t);
+            code = from_the_beginning(t, err);
             break;
         }
         int failed = load_one(t, &c.checkpoint, &why);
@@ -310,7 +313,7 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_co
         lk_trainer_free(t);
         return code;
     }
-    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, (uint32_t)t->state.updates);
+    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, lk__state_step(&t->state));
     *out = t;
     return LK_OK;
 }
@@ -347,10 +350,7 @@ void lk_trainer_free(struct lk_trainer *t) {
 /* --- Dry run --------------------------------------------------------------------------------------------- */
 
 static int measure(struct lk_trainer *t, double *seconds, struct lk_err *err) {
-    int code = LK_OK;
-    from_the_beginning(t);
-    struct lk_err mine = {0};
-    code = agree(t, "dry run", LK_OK, &mine, err);
+    int code = from_the_beginning(t, err);
     for (int i = 0; i < 2 && !code; i++) { /* the first touches the memory, the second counts */
         struct lk_ledger_row row;
         uint64_t began = lk_clock_ns();

@@ -172,7 +172,7 @@ static void a_batch_without_targets_is_an_error(void **state) {
     FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "all targets of its batch are masked (prompts only)");
     assert_record(&world, "masked", "state", "failed");
     c = test_config("too-long", "model.context=100000");
-    FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "too few for one sequence of model.context = 100000");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "too few for one sequence of 100000 positions");
     c = test_config("no-data", "data.dataset=texd");
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "text");
 }

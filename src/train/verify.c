@@ -32,8 +32,7 @@ static int load_start(struct verifier *v, struct lk_math *math, struct lk_err *e
         return lk_checkpoint_load(v->store, &start->state, &v->state, err);
     }
     v->from = 0;
-    lk_layout_initialise(&v->run.layout, math, v->run.config.seed, v->state.weights);
-    return LK_OK;
+    return lk__state_begin(v->store, math, &v->run, true, &v->state, err);
 }
 
 static int open_all(struct verifier *v, struct lk_math *math, const char *name, struct lk_err *err) {
@@ -49,6 +48,7 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
     if (!code)
         code = lk__engine_open(&v->engine, &v->run.config, &v->run.layout, math, NULL, v->dataset, plan.micro_batch, err);
     if (!code) code = lk__engine_state(&v->engine, &v->state, err);
+    v->state.before = v->run.updates_before;
     if (!code) code = load_start(v, math, err);
     if (code) return code;
     v->rows = lk_calloc(v->to - v->from, sizeof *v->rows);
@@ -66,7 +66,7 @@ static int check_roots(struct verifier *v, struct lk_verify_result *out, struct 
         const struct lk_checkpoint *c = &v->checkpoints[i];
         struct lk_root weights, state;
         char old[LK_ROOT_HEX], new[LK_ROOT_HEX];
-        if (c->step != v->state.updates) continue;
+        if (c->step != lk__state_step(&v->state)) continue;
         int code = lk__state_roots(&v->state, &weights, &state, err);
         if (code) return code;
         out->roots_compared = true;
@@ -85,7 +85,7 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     struct verifier v = {.store = store, .from = from, .to = to};
     int code = open_all(&v, math, run, err);
     *out = (struct lk_verify_result){.from = v.from, .to = to, .equal = true};
-    while (!code && out->equal && v.state.updates < to) {
+    while (!code && out->equal && lk__state_step(&v.state) < to) {
         struct lk_ledger_row row;
         if ((code = lk__engine_gradient(&v.engine, &v.state, &row, err))) break;
         if ((code = lk__engine_update(&v.engine, &v.state, &row, err))) break;

@@ -1,0 +1,244 @@
+/* lockstep model import|export|list|show|rm|pin */
+#include "model_run.h"
+
+#include "lockstep/file.h"
+#include <string.h>
+
+static int check_name(const struct cmd_context *c, const char *name) {
+    if (!name) return cmd_usage_error(c, "--name is missing");
+    return lk_name_valid(name)
+               ? CMD_OK
+               : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
+}
+
+static const char *type_of(const struct lk_model *m) {
+    const char *type = json_string_value(json_object_get(m->manifest, "type"));
+    return type ? type : m->layout.config.family == LK_GPT2 ? "gpt2" : "llama";
+}
+
+/* What a machine reads of a model; takes no reference. */
+static json_t *describe(const struct lk_model *m, const char *name, const struct lk_root *root) {
+    char weights[LK_ROOT_HEX], hex[LK_ROOT_HEX], tokenizer[LK_ROOT_HEX];
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:s?, s:O, s:O, s:O}", "name", name, "root", lk_root_hex(root, hex), "type",
+                     type_of(m), "parameters", (json_int_t)m->layout.parameters, "weights_root",
+                     lk_root_hex(&m->weights_root, weights), "tokenizer_root",
+                     m->has_tokenizer ? lk_root_hex(&m->tokenizer_root, tokenizer) : NULL, "config",
+                     json_object_get(m->manifest, "config"), "stops", json_object_get(m->manifest, "stops"), "files",
+                     json_object_get(m->manifest, "files"));
+}
+
+static int remove_name(struct cmd_context *c, const char *name, struct lk_err *err) {
+    struct lk_kv_txn *t;
+    int code = lk_kv_begin(c->store->kv, true, &t, err);
+    if (!code && (code = lk_name_delete(t, "model", name, err)))
+        lk_kv_abort(t);
+    else if (!code)
+        code = lk_kv_commit(t, LK_DURABLE, NULL, err);
+    return code;
+}
+
+/* Names a model's root and says what it is. Whoever removes blobs looks at names first: what is there once the name is,
+ * stays. */
+static int keep(struct cmd_context *c, const char *name, const struct lk_root *root) {
+    struct lk_err err = {0};
+    struct lk_model m;
+    char hex[LK_ROOT_HEX];
+    int code = lk_model_open_root(c->store, root, false, &m, &err);
+    if (!code) code = cmd_name_put(c, "model", name, root, &err);
+    if (!code && !lk_blob_exists(c->store->blobs, &m.weights_root)) {
+        remove_name(c, name, NULL);
+        code = lk_fail(&err, LK_ENOTFOUND,
+                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
+    }
+    if (code) {
+        lk_model_close(&m);
+        return cmd_fail(&err);
+    }
+    if (cmd_json(c))
+        code = cmd_print_json(describe(&m, name, root));
+    else
+        printf("model %s: %s, %.1fM parameters, weights root %s\n", name, type_of(&m), (double)m.layout.parameters * 1e-6,
+               lk_root_hex(&m.weights_root, hex));
+    lk_model_close(&m);
+    return code;
+}
+
+/* --- import ---------------------------------------------------------------------------------------------- */
+
+static void show_note(void *arg, const char *text) {
+    (void)arg;
+    fprintf(stderr, "note: %s\n", text);
+}
+static int show_progress(void *arg, uint64_t done, uint64_t total) {
+    lk_progress_show(arg, false, "model: %.1f of %.1f GB", (double)done * 1e-9, (double)total * 1e-9);
+    return cmd_interrupted();
+}
+
+static int import(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_progress progress;
+    struct lk_root root, tokenizer;
+    const char *name = cmd_value(c, "--name"), *other = cmd_value(c, "--tokenizer");
+    struct lk_model_import o = {.note = show_note, .progress = show_progress, .arg = &progress};
+    int code = check_name(c, name);
+    if (code) return code;
+    o.ignore_count = (size_t)cmd_values(c, "--ignore", &o.ignore);
+    o.no_tokenizer = other && strcmp(other, "none") == 0;
+    if (!lk_file_exists(c->arguments[0])) {
+        lk_fail(&err, LK_ENOTFOUND, "there is no folder %s", c->arguments[0]);
+        return cmd_fail(&err);
+    }
+    if ((code = cmd_open_store(c, true))) return code;
+    if (other && !o.no_tokenizer) {
+        if (lk_store_name_get(c->store, "tokenizer", other, &tokenizer, &err)) return cmd_fail(&err);
+        o.tokenizer = &tokenizer;
+    }
+    lk_progress_init(&progress, stderr);
+    if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
+    cmd_catch_signals();
+    code = lk_model_import(c->store, c->arguments[0], &o, &root, &err);
+    lk_progress_end(&progress);
+    return code ? cmd_fail(&err) : keep(c, name, &root);
+}
+const struct cmd cmd_model_import = {
+    "model import",
+    "DIR",
+    1,
+    1,
+    "Bring in a Hugging Face folder (GPT-2, Llama, Mistral, Qwen2, Qwen3).",
+    (const struct cmd_option[]){
+        {"--name", "M", "name to keep it under (required)"},
+        {"--tokenizer", "T", "this tokenizer of the store instead of the folder's; \"none\": leave it out"},
+        {"--ignore", "KEY", "pass over this key of config.json, which is not known here; may be repeated"},
+        {NULL, NULL, NULL}},
+    "Reads config.json, model.safetensors or the files of model.safetensors.index.json (F32, BF16, F16), tokenizer.json\n"
+    "and generation_config.json. What in config.json would change the result and is not computed here is an error that\n"
+    "names the key. SmolLM2, TinyLlama and others of those types are read as well.",
+    import};
+
+/* --- export ---------------------------------------------------------------------------------------------- */
+
+static int pick(const struct cmd_context *c, const char *option, const char *const *words, int *out) {
+    const char *value = cmd_value(c, option);
+    for (int i = 0; words[i]; i++)
+        if (!value || strcmp(value, words[i]) == 0) return *out = i, CMD_OK;
+    return cmd_usage_error(c, "%s %s is not known", option, value);
+}
+
+static int export(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct cmd_model m;
+    int dtype = 0, format = 0;
+    if (pick(c, "--dtype", (const char *const[]){"f32", "bf16", "f16", NULL}, &dtype) ||
+        pick(c, "--format", (const char *const[]){"huggingface", "llmc", NULL}, &format))
+        return CMD_USAGE;
+    int code = cmd_model_open(c, c->arguments[0], &m);
+    if (code) return code;
+    const char *place = c->arguments[1];
+    code = format == 1 ? lk_model_export_llmc(&m.model, (enum lk_dtype)dtype, place, &err)
+                       : lk_model_export(c->store, &m.model, (enum lk_dtype)dtype, place, &err);
+    char hex[LK_ROOT_HEX];
+    lk_root_hex(&m.model.weights_root, hex);
+    if (code)
+        code = cmd_fail(&err);
+    else if (cmd_json(c))
+        code = cmd_print_json(json_pack("{s:s, s:s}", "path", place, "weights_root", hex));
+    else
+        printf("%s: %.1fM parameters, weights root %s\n", place, (double)m.model.layout.parameters * 1e-6, hex);
+    cmd_model_close(&m);
+    return code;
+}
+const struct cmd cmd_model_export = {
+    "model export",
+    "MODEL|RUN[@STEP] DIR",
+    2,
+    2,
+    "Write a folder that Hugging Face's transformers loads, or llm.c's checkpoint.",
+    (const struct cmd_option[]){{"--dtype", "TYPE", "f32 (the same bits), bf16 or f16, rounded to nearest; f32"},
+                                {"--format", "F", "huggingface, or llmc: a file for llm.c (GPT-2 only); huggingface"},
+                                {NULL, NULL, NULL}},
+    "DIR must not exist or be empty; it appears when it is whole. A model that came from a folder keeps its "
+    "tokenizer.json,\n"
+    "chat template and generation settings as they were.",
+    export};
+
+/* --- list, show, rm, pin --------------------------------------------------------------------------------- */
+
+static int list(struct cmd_context *c) {
+    return cmd_list_names(c, "model");
+}
+const struct cmd cmd_model_list = {"model list", "", 0, 0, "List models and their roots.", NULL, NULL, list};
+
+static int show(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_model m;
+    struct lk_root root;
+    char hex[LK_ROOT_HEX];
+    const char *key;
+    json_t *value;
+    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (lk_store_name_get(c->store, "model", c->arguments[0], &root, &err) ||
+        lk_model_open_root(c->store, &root, false, &m, &err))
+        return cmd_fail(&err);
+    if (cmd_json(c)) {
+        int code = cmd_print_json(describe(&m, c->arguments[0], &root));
+        lk_model_close(&m);
+        return code;
+    }
+    printf("%-14s %s\n", "name", c->arguments[0]);
+    printf("%-14s %s\n", "root", lk_root_hex(&root, hex));
+    printf("%-14s %s\n", "weights root", lk_root_hex(&m.weights_root, hex));
+    printf("%-14s %s\n", "tokenizer root", m.has_tokenizer ? lk_root_hex(&m.tokenizer_root, hex) : "-");
+    printf("%-14s %s\n%-14s %zu\n", "type", type_of(&m), "parameters", m.layout.parameters);
+    json_object_foreach(json_object_get(m.manifest, "config"), key, value) {
+        double real;
+        if (json_is_integer(value))
+            printf("%-14s %lld\n", key, (long long)json_integer_value(value));
+        else if (json_is_boolean(value))
+            printf("%-14s %s\n", key, json_is_true(value) ? "true" : "false");
+        else if (lk_json_float_parse(value, &real) == LK_OK)
+            printf("%-14s %.9g\n", key, real);
+        else
+            printf("%-14s %s\n", key, json_string_value(value));
+    }
+    json_object_foreach(json_object_get(m.manifest, "files"), key, value) printf("%-14s %s\n", "file", key);
+    lk_model_close(&m);
+    return CMD_OK;
+}
+const struct cmd cmd_model_show = {"model show", "MODEL", 1,   1, "Show a model's configuration and roots.",
+                                   NULL,         NULL,    show};
+
+static int rm(struct cmd_context *c) {
+    struct lk_err err = {0};
+    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (remove_name(c, c->arguments[0], &err)) return cmd_fail(&err);
+    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));
+    printf("model %s removed; `lockstep gc` frees what nothing else needs\n", c->arguments[0]);
+    return CMD_OK;
+}
+const struct cmd cmd_model_rm = {"model rm", "MODEL", 1, 1, "Remove a model's name.", NULL, NULL, rm};
+
+static int pin(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_model_ref ref;
+    struct lk_model m;
+    struct lk_root root;
+    const char *name = cmd_value(c, "--name");
+    int code = check_name(c, name);
+    if (code) return code;
+    if (cmd_open_store(c, false)) return CMD_FAILED;
+    code = lk_model_find(c->store, c->arguments[0], false, NULL, NULL, &ref, &m, &err);
+    if (code) return cmd_fail(&err);
+    code = lk_manifest_put(c->store, m.manifest, &root, &err);
+    lk_model_close(&m);
+    return code ? cmd_fail(&err) : keep(c, name, &root);
+}
+const struct cmd cmd_model_pin = {
+    "model pin",
+    "RUN[@STEP]",
+    1,
+    1,
+    "Keep a checkpoint's weights as a model, whatever becomes of its run.",
+    (const struct cmd_option[]){{"--name", "M", "name to keep it under (required)"}, {NULL, NULL, NULL}},
+    "Takes no room: the model names the checkpoint's own blob, which then stays when the run prunes or is removed.",
+    pin};

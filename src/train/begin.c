@@ -1,0 +1,97 @@
+/* What a run begins with: weights from its seed, or those of a model or a run's checkpoint. */
+#include "engine.h"
+
+#include <string.h>
+
+/* --- When the run is made -------------------------------------------------------------------------------- */
+
+static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, struct lk_err *err) {
+    if (!m->has_tokenizer || lk_root_equal(&m->tokenizer_root, &run->tokenizer)) return LK_OK;
+    return lk_fail(
+        err, LK_EINVAL,
+        "dataset %s was made with another tokenizer than the one that model.from = %s learned with: make it with "
+        "`lockstep dataset build --tokenizer model:%s`",
+        run->config.dataset, run->config.from, run->config.from);
+}
+
+static int keep_optimizer(struct lk_store *store, struct lk_run *run, const struct lk_model_ref *ref, struct lk_err *err) {
+    json_t *manifest = NULL;
+    if (!ref->is_run)
+        return lk_fail(err, LK_EINVAL, "model.optimizer = keep: %s is a model, and only runs have an optimizer's state",
+                       run->config.from);
+    int code = lk_manifest_get(store, &ref->state, "checkpoint", &manifest, err);
+    if (!code) code = lk_json_get_u64(manifest, "updates", "the checkpoint's manifest", &run->updates_before, err);
+    json_decref(manifest);
+    run->from = LK_FROM_STATE;
+    run->initial_state = ref->state;
+    return code;
+}
+
+int lk__run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
+                       void *arg, struct lk_err *err) {
+    struct lk_model_ref ref;
+    struct lk_model m;
+    int code = lk_model_find(store, run->config.from, false, warning, arg, &ref, &m, err);
+    if (code) return lk_fail_prefix(err, code, "model.from");
+    lk_run_config_set_model(&run->config, &m.layout.config);
+    run->from = LK_FROM_WEIGHTS;
+    run->initial_weights = m.weights_root;
+    code = check_tokenizer(run, &m, err);
+    if (!code) code = lk_manifest_put(store, m.manifest, &run->initial_model, err);
+    if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, &ref, err);
+    lk_model_close(&m);
+    return code;
+}
+
+static int check_blob(struct lk_store *store, const struct lk_run *run, const struct lk_root *root, struct lk_err *err) {
+    if (lk_blob_exists(store->blobs, root)) return LK_OK;
+    return lk_fail(err, LK_ENOTFOUND, "what model.from = %s named was removed meanwhile; name a checkpoint that stays",
+                   run->config.from);
+}
+
+int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
+    if (run->from == LK_FROM_SEED) return LK_OK;
+    int code = check_blob(store, run, &run->initial_weights, err);
+    return code || run->from != LK_FROM_STATE ? code : check_blob(store, run, &run->initial_state, err);
+}
+
+/* --- In the record --------------------------------------------------------------------------------------- */
+
+json_t *lk__run_initial_json(const struct lk_run *run) {
+    char model[LK_ROOT_HEX], weights[LK_ROOT_HEX], state[LK_ROOT_HEX];
+    if (run->from == LK_FROM_SEED) return json_null();
+    return json_pack("{s:s, s:s, s:s?, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
+                     lk_root_hex(&run->initial_weights, weights), "state",
+                     run->from == LK_FROM_STATE ? lk_root_hex(&run->initial_state, state) : NULL, "updates",
+                     (json_int_t)run->updates_before);
+}
+
+static bool read_root(const json_t *initial, const char *key, struct lk_root *out) {
+    const char *hex = json_string_value(json_object_get(initial, key));
+    return hex && lk_root_parse(hex, out);
+}
+
+int lk__run_initial_read(const json_t *initial, struct lk_run *run, struct lk_err *err) {
+    if (!initial || json_is_null(initial)) return LK_OK;
+    bool state = json_is_string(json_object_get(initial, "state"));
+    run->from = state ? LK_FROM_STATE : LK_FROM_WEIGHTS;
+    if (!read_root(initial, "model", &run->initial_model) || !read_root(initial, "weights", &run->initial_weights) ||
+        (state && !read_root(initial, "state", &run->initial_state)))
+        return lk_fail(err, LK_ECORRUPT, "the run's record has no good value for what it began with");
+    return lk_json_get_u64(initial, "updates", "the run's record", &run->updates_before, err);
+}
+
+/* --- The state ------------------------------------------------------------------------------------------- */
+
+int lk__state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill, struct lk_state *s,
+                    struct lk_err *err) {
+    size_t bytes = (s->shards ? s->shards->floats : run->layout.floats) * sizeof(float);
+    s->before = run->updates_before;
+    if (run->from == LK_FROM_STATE) return lk_checkpoint_load(store, &run->initial_state, s, err);
+    memset(s->moments1, 0, bytes);
+    memset(s->moments2, 0, bytes);
+    s->updates = s->samples = 0;
+    if (run->from == LK_FROM_WEIGHTS) return lk__weights_load(store, &run->initial_weights, s, err);
+    if (fill) lk_layout_initialise(&run->layout, math, run->config.seed, s->weights);
+    return LK_OK;
+}
