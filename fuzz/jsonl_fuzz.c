@@ -22,6 +22,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (json_object_size(v) <= 1000 && !t && json_is_string(p) && json_is_string(r) &&
         (code || record.prompt_size != json_string_length(p) || text.size != json_string_length(p) + json_string_length(r)))
         abort();
+    const json_t *m = json_object_get(v, "messages"), *one;
+    struct lk_buf messages = LK_BUF_INIT;
+    if (!code && record.messages &&
+        !lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err) && v) {
+        const struct lk__message *have = (const struct lk__message *)(const void *)messages.data;
+        size_t i;
+        if (json_array_size(m) != messages.size / sizeof *have) abort();
+        json_array_foreach(m, i, one) {
+            const json_t *role = json_object_get(one, "role"), *content = json_object_get(one, "content");
+            if (json_string_length(role) != have[i].role_size || json_string_length(content) != have[i].content_size)
+                abort();
+            if (memcmp(json_string_value(content), text.data + have[i].content, have[i].content_size)) abort();
+        }
+    }
+    lk_buf_release(&messages);
     json_decref(v);
     lk_buf_release(&text);
     return 0;

@@ -10,7 +10,7 @@ owner() {
     kernels) echo math ;;
     blob | kv | store) echo store ;;
     comm) echo cluster ;;
-    dataset | tokenizer) echo data ;;
+    chat | dataset | tokenizer) echo data ;;
     model | models) echo model ;;
     train) echo train ;;
     generate) echo serve ;;

@@ -6,7 +6,7 @@
  * ceil((S-1)/T), the last one short, so that every token but the first is predicted once. */
 #ifndef LOCKSTEP_DATASET_H
 #define LOCKSTEP_DATASET_H
-#include "lockstep/tokenizer.h"
+#include "lockstep/chat.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,11 +21,12 @@ struct lk_dataset_options {
     double holdout; /* share of the bytes at the end, 0 <= holdout <= 0.5; a plain text is cut after a newline (else
                        between UTF-8 characters), jsonl between records */
     const char *tokenizer_name; /* for messages */
+    enum lk_chat chat;          /* how "messages" of .jsonl records are written; LK_CHAT_NONE: they are an error */
     int (*progress)(void *arg, uint64_t bytes_done, uint64_t bytes_total /* 0: unknown */);
     void *progress_arg;
 };
-/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...}, one
- * a line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
+/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...} or
+ * {"messages": [{"role": ..., "content": ...}, ...]}, one a line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
  * input gives an equal root for any number of threads. Errors name file, line and byte. */
 int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count,
                      const struct lk_root *tokenizer, const struct lk_dataset_options *, struct lk_pool *,

@@ -34,6 +34,8 @@ struct lk_generate_options {
      * memory again as the weights (layout->floats) until lk_generate returns; not done where it would take more than four
      * fifths of lk_memory_available_bytes. */
     bool panels;
+    const uint32_t *ids; /* unless NULL: the prompt as it is to be read (lk_chat_prompt's), instead of a text */
+    size_t id_count;
     const uint32_t *ends; /* ids that end the text, besides the tokenizer's end token */
     size_t end_count;
     const char *const *stops; /* the text ends before the first of these */
@@ -44,7 +46,7 @@ struct lk_generate_options {
     void (*token)(void *arg, uint32_t id); /* every id drawn, the end token included; may be NULL */
     void *arg;
 };
-/* Goes on from the end token and the prompt's tokens. When the context is full, its newer half is read again and generation
+/* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the context is full, its newer half is read again and generation
  * goes on. weights: layout->floats, borrowed. */
 int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,

@@ -62,6 +62,8 @@ int cmd_usage_error(const struct cmd_context *, const char *format, ...) __attri
 int cmd_print_json(json_t *);
 /* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
 int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
+/* A tokenizer's name, or "model:M": that of a model or a run. */
+int cmd_find_tokenizer(struct cmd_context *, const char *name, struct lk_root *out, struct lk_err *);
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);
 int cmd_doctor_bench(struct cmd_context *);

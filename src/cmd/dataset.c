@@ -68,7 +68,10 @@ static int build(struct cmd_context *c) {
     const char *name = c->arguments[0], *tokenizer_name = cmd_value(c, "--tokenizer");
     struct lk_dataset_options options = {
         .holdout = 0.01, .tokenizer_name = tokenizer_name, .progress = show_progress, .progress_arg = &progress};
+    const char *template = cmd_value(c, "--template");
     if (!tokenizer_name) return cmd_usage_error(c, "--tokenizer is missing");
+    if (template && !(options.chat = lk_chat_named(template)))
+        return cmd_usage_error(c, "--template %s is none of " LK_CHAT_NAMES, template);
     if (!lk_name_valid(name))
         return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
     int code = cmd_f64(c, "--holdout", 0, 0.5, &options.holdout);
@@ -81,7 +84,7 @@ static int build(struct cmd_context *c) {
     for (size_t i = 0; i < n; i++) sources[i].path = c->arguments[i + 1];
     lk_progress_init(&progress, stderr);
     cmd_catch_signals();
-    code = lk_store_name_get(c->store, "tokenizer", tokenizer_name, &tokenizer, &err);
+    code = cmd_find_tokenizer(c, tokenizer_name, &tokenizer, &err);
     if (!code) code = lk_dataset_build(c->store, sources, n, &tokenizer, &options, c->pool, &root, &err);
     if (!code) code = cmd_name_put(c, "dataset", name, &root, &err);
     if (!code) code = lk_dataset_open(c->store, &root, false, &d, &err);
@@ -103,12 +106,13 @@ const struct cmd cmd_dataset_build = {
     -1,
     "Make a dataset from .txt and .jsonl files, also .gz and .zst; \"-\" is plain text.",
     (const struct cmd_option[]){
-        {"--tokenizer", "T", "name of a tokenizer (required)"},
+        {"--tokenizer", "T", "name of a tokenizer, or model:M for that of a model (required)"},
+        {"--template", "NAME", "how \"messages\" are written: " LK_CHAT_NAMES},
         {"--holdout", "SHARE", "share of the bytes at the end that is held out for evaluation; 0.01"},
         {NULL, NULL, NULL}},
-    "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the "
-    "loss on the\n"
-    "response only. Equal input gives an equal root for any number of threads.",
+    "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the\n"
+    "loss on the response only, or {\"messages\": [{\"role\": ..., \"content\": ...}, ...]} with the loss on what the\n"
+    "assistant says, if --template tells how they are written. Equal input gives an equal root for any number of threads.",
     build};
 
 /* --- list, show, verify ---------------------------------------------------------------------------------- */

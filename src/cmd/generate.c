@@ -1,6 +1,7 @@
 /* lockstep generate */
 #include "model_run.h"
 
+#include "lockstep/chat.h"
 #include "lockstep/generate.h"
 #include <string.h>
 
@@ -37,6 +38,33 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     o->stop_count = (size_t)cmd_values(c, "--stop", &o->stops);
     for (size_t i = 0; i < o->stop_count; i++)
         if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
+    const char *template = cmd_value(c, "--template");
+    if (template && lk_chat_named(template) == LK_CHAT_NONE)
+        return cmd_usage_error(c, "--template %s is none of " LK_CHAT_NAMES, template);
+    if (cmd_value(c, "--system") && !template) return cmd_usage_error(c, "--system goes with --template");
+    return code;
+}
+
+/* The prompt as what a user says, in the template's words; its stop token ends the answer. */
+struct conversation {
+    struct lk_tokens ids;
+    uint32_t ends[LK_MODEL_STOPS + 1];
+};
+static int converse(struct cmd_context *c, const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m,
+                    struct conversation *talk, struct lk_generate_options *o, struct lk_err *err) {
+    const char *template = cmd_value(c, "--template"), *system = cmd_value(c, "--system");
+    struct lk_message messages[2];
+    size_t count = 0;
+    if (!template) return LK_OK;
+    if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
+    messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
+    memcpy(talk->ends, m->model.stops, m->model.stop_count * sizeof *talk->ends);
+    int code =
+        lk_chat_prompt(t, lk_chat_named(template), messages, count, &talk->ids, &talk->ends[m->model.stop_count], err);
+    o->ends = talk->ends;
+    o->end_count = m->model.stop_count + 1;
+    o->ids = talk->ids.ids;
+    o->id_count = talk->ids.count;
     return code;
 }
 
@@ -58,6 +86,7 @@ static int generate(struct cmd_context *c) {
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     struct lk_buf input = LK_BUF_INIT;
+    struct conversation talk = {0};
     if (options(c, &o)) return CMD_USAGE;
     if (strcmp(prompt, "-") == 0) {
         if (cmd_read_input(NULL, &input, &err)) return cmd_fail(&err);
@@ -70,9 +99,11 @@ static int generate(struct cmd_context *c) {
     cmd_catch_signals();
     if (out.json) out.ids = json_array();
     code = load_tokenizer(c, &m, &t, &err);
-    if (!code && !out.json) put_text(&out, prompt, strlen(prompt));
+    if (!code) code = converse(c, t, prompt, &m, &talk, &o, &err);
+    if (!code && !out.json && !o.ids) put_text(&out, prompt, strlen(prompt));
     if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
+    lk_tokens_release(&talk.ids);
     cmd_model_close(&m);
     if (code)
         code = cmd_fail(&err);
@@ -105,6 +136,8 @@ const struct cmd cmd_generate = {
                                 {"--top-p", "X", "only the likeliest tokens that together have this share; 0.95"},
                                 {"--seed", "N", "1"},
                                 {"--stop", "S", "end before this text; may be repeated"},
+                                {"--template", "NAME", "the prompt is what a user says, in this template: " LK_CHAT_NAMES},
+                                {"--system", "TEXT", "what stands before it as the system's message"},
                                 {NULL, NULL, NULL}},
     "Equal weights, prompt, options and seed give equal text, on any machine.",
     generate};

@@ -244,12 +244,13 @@ static int skip_value(struct parser *p) {
 
 /* --- records --------------------------------------------------------------------------------------------- */
 
-enum { TEXT, PROMPT, RESPONSE, FIELDS };
-static const char *const field_names[FIELDS] = {"text", "prompt", "response"};
+enum { TEXT, PROMPT, RESPONSE, MESSAGES, FIELDS };
+static const char *const field_names[FIELDS] = {"text", "prompt", "response", "messages"};
 
 struct fields {
-    const char *value[FIELDS]; /* at the opening quote of the value */
-    struct lk_buf keys;        /* all keys so far, each behind its length */
+    const char *value[FIELDS]; /* at the opening quote or bracket of the value */
+    const char *messages_end;
+    struct lk_buf keys; /* all keys so far, each behind its length */
     struct lk_buf key;
     size_t key_count;
 };
@@ -285,8 +286,13 @@ static int member(struct parser *p, struct fields *f, struct lk_buf *text) {
     skip_space(p);
     for (int i = 0; i < FIELDS; i++) {
         if (f->key.size != strlen(field_names[i]) || memcmp(f->key.data, field_names[i], f->key.size)) continue;
-        if (p->at == p->end || *p->at != '"') return lk_fail(p->err, LK_EINVAL, "\"%s\" is not a string", field_names[i]);
         f->value[i] = p->at;
+        if (i == MESSAGES) { /* beside a text it is a key like others */
+            code = skip_value(p);
+            f->messages_end = p->at;
+            return code;
+        }
+        if (p->at == p->end || *p->at != '"') return lk_fail(p->err, LK_EINVAL, "\"%s\" is not a string", field_names[i]);
         if (i == TEXT) return string(p, text); /* the others wait until both are there */
     }
     return skip_value(p);
@@ -324,8 +330,13 @@ static int choose(struct parser *p, const struct fields *f, struct lk_buf *text,
             return fail(p, "it has \"text\" and also \"prompt\" or \"response\"; a record is the one or the other");
         return 0;
     }
+    if (f->value[MESSAGES] && !f->value[PROMPT] && !f->value[RESPONSE]) {
+        out->messages = f->value[MESSAGES];
+        out->messages_size = (size_t)(f->messages_end - out->messages);
+        return *out->messages == '[' ? 0 : fail(p, "\"messages\" is not a list");
+    }
     if (!f->value[PROMPT] || !f->value[RESPONSE])
-        return fail(p, "it has neither \"text\" nor both of \"prompt\" and \"response\"");
+        return fail(p, "it has neither \"text\" nor \"messages\" nor both of \"prompt\" and \"response\"");
     int code = take(p, f->value[PROMPT], text);
     out->prompt_size = text->size;
     return code ? code : take(p, f->value[RESPONSE], text);
@@ -351,4 +362,67 @@ int lk__record_parse(const char *line, size_t size, struct lk_buf *text, struct 
     lk_buf_release(&f.keys);
     lk_buf_release(&f.key);
     return code;
+}
+
+/* --- messages -------------------------------------------------------------------------------------------- */
+
+/* One "key": value of a message. The array is known to be JSON. */
+static int message_member(struct parser *p, struct lk_buf *text, struct lk__message *m, bool have[2], size_t number) {
+    static const char *const names[] = {"role", "content"};
+    skip_space(p);
+    const char *key = p->at;
+    int code = string(p, NULL), which = 2;
+    if (code) return code;
+    for (int i = 0; i < 2; i++)
+        if ((size_t)(p->at - key) == strlen(names[i]) + 2 && !memcmp(key + 1, names[i], strlen(names[i]))) which = i;
+    if (which == 2)
+        return lk_fail(p->err, LK_EINVAL, "messages[%zu] has the key %.*s; only \"role\" and \"content\" are known", number,
+                       p->at - key > 60 ? 60 : (int)(p->at - key), key);
+    if (have[which]) return lk_fail(p->err, LK_EINVAL, "messages[%zu] has \"%s\" twice", number, names[which]);
+    have[which] = true;
+    skip_space(p);
+    p->at++; /* the colon */
+    skip_space(p);
+    if (*p->at != '"') return lk_fail(p->err, LK_EINVAL, "messages[%zu].%s is not a string", number, names[which]);
+    size_t begin = text->size;
+    if ((code = string(p, text))) return code;
+    *(which ? &m->content : &m->role) = begin;
+    *(which ? &m->content_size : &m->role_size) = text->size - begin;
+    return 0;
+}
+
+static int message(struct parser *p, struct lk_buf *text, struct lk_buf *messages, size_t number) {
+    struct lk__message m = {0};
+    bool have[2] = {false, false};
+    if (*p->at != '{') return lk_fail(p->err, LK_EINVAL, "messages[%zu] is not an object", number);
+    p->at++;
+    skip_space(p);
+    bool empty = *p->at == '}';
+    if (empty) p->at++;
+    while (!empty) {
+        int code = message_member(p, text, &m, have, number);
+        if (code) return code;
+        skip_space(p);
+        if (*p->at++ == '}') break; /* else a comma */
+    }
+    if (!have[0] || !have[1])
+        return lk_fail(p->err, LK_EINVAL, "messages[%zu] has no \"%s\"", number, have[0] ? "content" : "role");
+    return append(p, messages, (const char *)&m, sizeof m);
+}
+
+int lk__messages_parse(const char *array, size_t size, struct lk_buf *text, struct lk_buf *messages, size_t *at,
+                       struct lk_err *err) {
+    struct parser p = {array + 1, array + size, err};
+    size_t number = 0;
+    int code = 0;
+    text->size = messages->size = 0;
+    skip_space(&p);
+    while (!code && *p.at != ']') {
+        if (*p.at == ',') p.at++;
+        skip_space(&p);
+        code = message(&p, text, messages, number++);
+        skip_space(&p);
+    }
+    *at = (size_t)(p.at - array);
+    return code || number ? code : fail(&p, "\"messages\" is empty");
 }

@@ -23,6 +23,8 @@ static struct outcome by_jansson(const char *line, size_t size, struct lk_buf *t
         o.prompt_size = json_string_length(p);
         o.code = lk_buf_append(text, json_string_value(p), json_string_length(p));
         if (!o.code) o.code = lk_buf_append(text, json_string_value(r), json_string_length(r));
+    } else if (json_is_object(v) && !t && !p && !r && json_is_array(json_object_get(v, "messages"))) {
+        o.code = 0; /* its text waits for lk__messages_parse */
     }
     json_decref(v);
     return o;
@@ -68,9 +70,54 @@ static void good_records(void **state) {
         "{\"te\\u0078t\":\"escaped key\"}",
         "{\"text\":\"\xE4\xB8\xAD\xF0\x9F\x98\x80 0123456789 abcdefgh\"}",
         "{\"n\":0,\"m\":-0,\"o\":10,\"p\":0.5,\"q\":1E5,\"text\":\"\"}",
-        "{\"\":1,\"text\":\"\\u007f\x7F\"}"};
+        "{\"\":1,\"text\":\"\\u007f\x7F\"}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
+        "{\"messages\":7,\"text\":\"a\"}",
+        "{\"prompt\":\"p\",\"messages\":[],\"response\":\"r\"}"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (check(lines[i], strlen(lines[i]))) fail_msg("%s: %s", lines[i], err.message);
+}
+
+static void messages_are_taken_apart(void **state) {
+    (void)state;
+    static const struct {
+        const char *array, *says; /* says NULL: good, roles and contents joined are `all` */
+        const char *all;
+    } cases[] = {
+        {"[{\"role\":\"user\",\"content\":\"a\\n\"},{\"content\":\"b\",\"role\":\"assistant\"}]", NULL,
+         "user|a\n|assistant|b|"},
+        {" [ { \"content\" : \"\" , \"role\" : \"\\u0075\" } ] ", NULL, "u||"},
+        {"[]", "is empty", NULL},
+        {"[7]", "messages[0] is not an object", NULL},
+        {"[{}]", "messages[0] has no \"role\"", NULL},
+        {"[{\"role\":\"user\"}]", "messages[0] has no \"content\"", NULL},
+        {"[{\"role\":\"a\",\"content\":\"\"},{\"role\":\"a\",\"role\":\"b\"}]", "messages[1] has \"role\" twice", NULL},
+        {"[{\"role\":\"a\",\"content\":null}]", "messages[0].content is not a string", NULL},
+        {"[{\"role\":\"a\",\"content\":\"\",\"tool_calls\":[]}]", "the key \"tool_calls\"", NULL},
+    };
+    struct lk_buf text = LK_BUF_INIT, messages = LK_BUF_INIT, all = LK_BUF_INIT;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lk__record record;
+        size_t at;
+        char *line = lk_asprintf("{\"messages\":%s}", cases[i].array);
+        assert_int_equal(lk__record_parse(line, strlen(line), &text, &record, &at, &err), 0);
+        assert_non_null(record.messages);
+        if (cases[i].says)
+            FAILS(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err), LK_EINVAL,
+                  cases[i].says);
+        else {
+            assert_int_equal(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err), 0);
+            const struct lk__message *m = (const struct lk__message *)(const void *)messages.data;
+            all.size = 0;
+            for (size_t k = 0; k < messages.size / sizeof *m; k++)
+                assert_int_equal(lk_buf_printf(&all, "%.*s|%.*s|", (int)m[k].role_size, text.data + m[k].role,
+                                               (int)m[k].content_size, text.data + m[k].content),
+                                 0);
+            assert_string_equal(all.data, cases[i].all);
+        }
+        lk_free(line);
+    }
+    lk_buf_release(&text), lk_buf_release(&messages), lk_buf_release(&all);
 }
 
 static void bad_records_say_what_and_where(void **state) {
@@ -204,6 +251,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_records),
         cmocka_unit_test(bad_records_say_what_and_where),
+        cmocka_unit_test(messages_are_taken_apart),
         cmocka_unit_test(depth_and_keys_are_limited),
         cmocka_unit_test(random_lines_are_judged_as_by_jansson),
         cmocka_unit_test(every_allocation_may_fail),

@@ -35,8 +35,8 @@ int lk__stream_fill(struct lk__stream *, size_t size, struct lk_buf *out, struct
 bool lk__stream_ended(const struct lk__stream *);
 void lk__stream_close(struct lk__stream *); /* NULL is fine */
 
-/* What a packed file says about the size of its text, at no cost; false: nothing, and size is as it was. It may be wrong (gzip's is that of the
- * last member, mod 2^32): who uses it looks again when the text has ended. */
+/* What a packed file says about the size of its text, at no cost; false: nothing, and size is as it was. It may be wrong
+ * (gzip's is that of the last member, mod 2^32): who uses it looks again when the text has ended. */
 bool lk__source_guess(const char *path, uint64_t *size);
 
 /* Makes all of a source readable at *out. dir: where an unpacked copy may be put. */

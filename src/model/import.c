@@ -70,6 +70,22 @@ static int check_vocabulary(const struct importing *in, const struct lk_tokenize
         lk_tokenizer_vocab(t) - 1, in->config.model.vocab);
 }
 
+/* The file's own end token, else the model's first one. */
+static int import_tokenizer(struct importing *in, const struct lk_buf *text, const char *path, struct lk_tokenizer **t) {
+    const char *json = text->data ? text->data : "";
+    int code = lk_tokenizer_import(json, text->size, path, t, in->err);
+    if (code || lk_tokenizer_end(*t) != UINT32_MAX || !in->config.stop_count) return code;
+    struct lk_bytes stop = lk_tokenizer_bytes(*t, in->config.stops[0]);
+    if (!stop.size || !lk_tokenizer_is_special(*t, in->config.stops[0])) return LK_OK;
+    char *end = lk_strndup(stop.data, stop.size);
+    lk_tokenizer_free(*t);
+    *t = NULL;
+    code = end ? lk_tokenizer_import_end(json, text->size, path, end, t, in->err)
+               : lk_fail(in->err, LK_ENOMEM, "%s: out of memory", path);
+    lk_free(end);
+    return code;
+}
+
 static int read_tokenizer(struct importing *in) {
     struct lk_tokenizer *t = NULL;
     struct lk_buf text = LK_BUF_INIT;
@@ -86,7 +102,7 @@ static int read_tokenizer(struct importing *in) {
                         "%s has no tokenizer.json: save it there with transformers' AutoTokenizer and save_pretrained, or "
                         "import with --tokenizer NAME or --tokenizer none",
                         in->dir);
-        if (!code) code = lk_tokenizer_import(text.data ? text.data : "", text.size, path, &t, in->err);
+        if (!code) code = import_tokenizer(in, &text, path, &t);
         if (code == LK_EUNSUPPORTED)
             code = lk_fail_prefix(in->err, code, "its tokenizer can't be taken (--tokenizer none leaves it out)");
         if (!code) code = lk_tokenizer_save(in->store, t, &in->tokenizer, in->err);

@@ -117,15 +117,17 @@ static void make_panels(struct generator *g) {
 }
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
-    uint32_t end = lk_tokenizer_end(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
+    uint32_t begin = lk_tokenizer_begin(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
-    if (!code && end != UINT32_MAX) code = push_token(g, end, err);
-    if (!code) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
+    if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
+    for (size_t i = 0; i < g->options->id_count && !code; i++) code = push_token(g, g->options->ids[i], err);
+    if (!code && !g->options->ids && begin != UINT32_MAX) code = push_token(g, begin, err);
+    if (!code && !g->options->ids) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)
         code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
     /* no more than can be needed: models of others have contexts of 131,072 */

@@ -54,7 +54,7 @@ for values in "model.heads=5" "model.heads=6 model.kv_heads=4" "batch.grains=5" 
 done
 bad "impossible: an odd head" 1 "c.ini: .*head size must be even; it is 13" -- "$LOCKSTEP" train c.ini run.name=x model.head_dim=13
 bad "an unknown dataset" 1 'no dataset named "nothing"; there is d' -- "$LOCKSTEP" train c.ini run.name=x data.dataset=nothing
-bad "a context longer than the data" 1 "too few for one sequence of model.context" -- "$LOCKSTEP" train c.ini run.name=x model.context=60000
+bad "a context longer than the data" 1 "too few for one sequence of 60000 positions" -- "$LOCKSTEP" train c.ini run.name=x model.context=60000
 bad "an unknown run" 1 'run.*"nothing".*there is c' -- "$LOCKSTEP" train --resume nothing
 bad "too little memory" 1 "needs .* of memory and .* are free" "model.width" "recompute" -- env LOCKSTEP_MEMORY_BYTES=100000 "$LOCKSTEP" train c.ini run.name=x
 bad "far too large a model" 1 "needs .* of memory and .* are free" -- env LOCKSTEP_MEMORY_BYTES=1000000000 "$LOCKSTEP" train c.ini run.name=x model.width=7000 model.layers=40
@@ -196,6 +196,7 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     quiet "$LOCKSTEP" dataset build d text.txt --tokenizer t --store disk/store
     quiet "$LOCKSTEP" train c.ini --store disk/store
     head -c 20M /dev/zero >disk/filler 2>/dev/null
+    truncate -s -64K disk/filler # room for the database, not for weights
     before=$(LOCKSTEP_STORE=$WORK/disk/store listing)
     fails "a full disk (train)" 1 "No space left" -- "$LOCKSTEP" train c.ini run.name=x --store disk/store
     fails "a full disk (dataset build)" 1 "No space left" -- "$LOCKSTEP" dataset build x text.txt --tokenizer t --holdout 0.03 --store disk/store

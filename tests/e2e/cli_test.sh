@@ -24,7 +24,7 @@ fails "an option without its value" 2 "--threads needs a value" -- "$LOCKSTEP" t
 fails "a flag with a value" 2 "takes no value" -- "$LOCKSTEP" runs list --json=yes
 fails "not a number" 2 "--threads x is not a whole number" -- "$LOCKSTEP" doctor --threads x
 fails "out of range" 2 "--threads 0 is out of range" -- "$LOCKSTEP" doctor --threads 0
-fails "missing argument" 2 "RUN is missing" -- "$LOCKSTEP" eval
+fails "missing argument" 2 "is missing" -- "$LOCKSTEP" eval
 fails "too many arguments" 2 'unexpected argument "b"' -- "$LOCKSTEP" eval a b
 
 # --- tokenizer ------------------------------------------------------------------------------------------------------------

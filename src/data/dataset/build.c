@@ -86,6 +86,7 @@ static int write_manifest(struct lk__builder *b, const struct lk_root *tokenizer
     json_t *m = json_object(), *recipe = json_object(), *splits = json_object(), *part = NULL;
     bool bad = json_object_set_new(recipe, "holdout", lk_json_float(b->options->holdout)) != 0;
     bad |= json_object_set_new(recipe, "readers", json_integer(LK__READERS_RULES)) != 0;
+    if (b->options->chat) bad |= json_object_set_new(recipe, "template", json_string(lk_chat_name(b->options->chat))) != 0;
     bad |= json_object_set_new(m, "recipe", recipe) != 0;
     bad |= json_object_set_new(m, "splits", splits) != 0;
     bad |= json_object_set_new(m, "format", json_string(LK__DATASET_FORMAT)) != 0;
@@ -108,7 +109,7 @@ static int write_manifest(struct lk__builder *b, const struct lk_root *tokenizer
 
 /* --- the whole ------------------------------------------------------------------------------------------- */
 
-static int check_arguments(const struct lk__builder *b, struct lk_err *err) {
+static int check_arguments(struct lk__builder *b, struct lk_err *err) {
     double h = b->options->holdout;
     if (!(h >= 0 && h <= 0.5)) return lk_fail(err, LK_EINVAL, "a holdout of %g; it must be from 0 to 0.5", h);
     if (!b->input_count) return lk_fail(err, LK_EINVAL, "no source to build a dataset from");
@@ -121,7 +122,7 @@ static int check_arguments(const struct lk__builder *b, struct lk_err *err) {
         return lk_fail(err, LK_EINVAL, "the tokenizer%s%s has no token %s, which stands between documents",
                        b->options->tokenizer_name ? " " : "", b->options->tokenizer_name ? b->options->tokenizer_name : "",
                        LK_TOKEN_END);
-    return 0;
+    return b->options->chat ? lk__chat_open(b->t, b->options->chat, &b->chat, err) : 0;
 }
 
 static void splits_free(struct lk__builder *b) {

@@ -25,6 +25,7 @@ struct lk__window {
 struct lk__builder {
     struct lk_store *store;
     struct lk_tokenizer *t;
+    struct lk__chat chat;
     const struct lk_dataset_options *options;
     struct lk_pool *pool;
     struct lk__input *inputs;

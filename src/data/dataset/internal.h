@@ -12,6 +12,8 @@ enum lk__part { LK__TOKENS, LK__ENDS, LK__DOCUMENTS, LK__INDEX, LK__MASK, LK__PA
 extern const char *const lk__part_names[LK__PARTS];
 extern const char *const lk__split_names[2];
 
+#define LK__CONVERSATION UINT32_MAX /* prompt_tokens of a conversation: its mask has no simple form */
+
 struct lk__row { /* a row of the document table */
     uint64_t source_offset, size_bytes, byte_begin, line;
     uint32_t source, prompt_tokens;

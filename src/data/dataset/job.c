@@ -8,16 +8,20 @@ void lk__job_begin(struct lk__job *j, const struct lk__job *what) {
     struct lk_tokens tokens = j->tokens;
     struct lk__job_document *documents = j->documents;
     size_t capacity = j->document_capacity;
+    struct lk_buf runs = j->runs;
     if (tokens.capacity > KEPT_TOKENS) lk_tokens_release(&tokens);
     tokens.count = 0;
     *j = *what;
     j->tokens = tokens;
+    j->runs = runs;
+    j->runs.size = 0;
     j->documents = documents;
     j->document_capacity = capacity;
 }
 
 void lk__job_release(struct lk__job *j) {
     lk_tokens_release(&j->tokens);
+    lk_buf_release(&j->runs);
     lk_free(j->documents);
     *j = (struct lk__job){0};
 }
@@ -25,6 +29,9 @@ void lk__job_release(struct lk__job *j) {
 void lk__job_thread_release(struct lk__job_thread *t) {
     lk__encoder_free(t->encoder);
     lk_buf_release(&t->text);
+    lk_buf_release(&t->rendered);
+    lk_buf_release(&t->messages);
+    lk_buf_release(&t->parts);
 }
 
 static int no_memory(struct lk__job *j) {
@@ -53,40 +60,90 @@ static int encode_record(struct lk__job *j, struct lk__job_thread *t, const stru
         code =
             lk__encoder_run(t->encoder, t->text.data + r->prompt_size, t->text.size - r->prompt_size, &j->tokens, &j->err);
     d->tokens = j->tokens.count - before;
-    if (!code && d->masked > UINT32_MAX) return lk_fail(&j->err, LK_EINVAL, "its prompt is too long");
+    if (!code && d->masked >= LK__CONVERSATION) return lk_fail(&j->err, LK_EINVAL, "its prompt is too long");
     return code;
 }
 
-static int run_line(struct lk__job *j, struct lk__job_thread *t, size_t at, size_t size) {
+static int encode_part(struct lk__job *j, struct lk__job_thread *t, const struct lk__chat_part *p) {
+    if (p->id == UINT32_MAX) return lk__encoder_run(t->encoder, t->rendered.data + p->begin, p->size, &j->tokens, &j->err);
+    if (lk__tokens_reserve(&j->tokens, 1)) return no_memory(j);
+    j->tokens.ids[j->tokens.count++] = p->id;
+    return 0;
+}
+
+/* A conversation: its text is that of its tokens, and so are size and digest. */
+static int encode_messages(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer,
+                           const struct lk__record *r, struct lk__job_document *d, size_t *where) {
+    size_t before = j->tokens.count, targets = 0;
+    if (!j->chat)
+        return lk_fail(&j->err, LK_EINVAL, "it has \"messages\": say by --template (%s) how they are written",
+                       LK_CHAT_NAMES);
+    int code = lk__messages_parse(r->messages, r->messages_size, &t->text, &t->messages, where, &j->err);
+    if (code) return code;
+    size_t count = t->messages.size / sizeof(struct lk__message);
+    const struct lk__message *m = (const struct lk__message *)(const void *)t->messages.data;
+    struct lk_message *all = lk_alloc(count * sizeof *all);
+    if (!all) return no_memory(j);
+    for (size_t i = 0; i < count; i++) {
+        all[i].role = lk_bytes(t->text.data + m[i].role, m[i].role_size);
+        all[i].content = lk_bytes(t->text.data + m[i].content, m[i].content_size);
+    }
+    code = lk__chat_render(j->chat, all, count, false, &t->rendered, &t->parts, &j->err);
+    lk_free(all);
+    const struct lk__chat_part *p = (const struct lk__chat_part *)(const void *)t->parts.data;
+    for (size_t i = 0; !code && i < t->parts.size / sizeof *p; i++) {
+        size_t from = j->tokens.count;
+        if ((code = encode_part(j, t, &p[i]))) break;
+        if (j->tokens.count - from > UINT32_MAX) return lk_fail(&j->err, LK_EINVAL, "a message is too long");
+        struct lk__job_run run = {(uint32_t)(j->tokens.count - from), p[i].target};
+        targets += p[i].target ? run.tokens : 0;
+        if (lk_buf_append(&j->runs, &run, sizeof run)) return no_memory(j);
+        d->runs++;
+    }
+    if (code) return code;
+    if (!targets) return lk_fail(&j->err, LK_EINVAL, "the assistant says nothing in it, so there is nothing to learn");
+    d->tokens = j->tokens.count - before;
+    t->text.size = 0;
+    for (size_t i = before; i < j->tokens.count; i++) {
+        struct lk_bytes b = lk_tokenizer_bytes(tokenizer, j->tokens.ids[i]);
+        if (lk_buf_append(&t->text, b.data, b.size)) return no_memory(j);
+    }
+    return 0;
+}
+
+static int run_line(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer, size_t at,
+                    size_t size) {
     struct lk__record record;
     size_t where = 0;
     int code = lk__record_parse((const char *)j->text + at, size, &t->text, &record, &where, &j->err);
     j->err_byte = j->offset + at + where;
     if (code || record.blank) return code;
-    if (!t->text.size) {
+    if (!t->text.size && !record.messages) {
         j->empty++;
         return 0;
     }
     struct lk__job_document d = {0};
     struct lk_root digest;
-    code = encode_record(j, t, &record, &d);
+    where = 0;
+    code = record.messages ? encode_messages(j, t, tokenizer, &record, &d, &where) : encode_record(j, t, &record, &d);
+    if (record.messages) j->err_byte = j->offset + (size_t)((const uint8_t *)record.messages - j->text) + where;
     if (code) return code;
     lk_sha256(t->text.data, t->text.size, &digest);
     memcpy(d.row.digest, digest.bytes, sizeof d.row.digest);
     d.row.source_offset = j->offset + at;
     d.row.size_bytes = t->text.size;
     d.row.line = j->lines + 1;
-    d.row.prompt_tokens = (uint32_t)d.masked;
+    d.row.prompt_tokens = record.messages ? LK__CONVERSATION : (uint32_t)d.masked;
     if (at < j->held_out) j->first_held_out = j->document_count + 1;
     return add_document(j, &d);
 }
 
-static int run_lines(struct lk__job *j, struct lk__job_thread *t) {
+static int run_lines(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer) {
     int code = 0;
     for (size_t at = 0; !code && at < j->size;) {
         const uint8_t *newline = memchr(j->text + at, '\n', j->size - at);
         size_t end = newline ? (size_t)(newline - j->text) : j->size;
-        code = run_line(j, t, at, end - at);
+        code = run_line(j, t, tokenizer, at, end - at);
         if (code) j->err_line = j->lines + 1;
         j->lines++;
         at = end + 1;
@@ -105,5 +162,5 @@ void lk__job_run(struct lk__job *j, const struct lk_tokenizer *tokenizer, struct
     else if (j->kind == LK__JOB_PIECE)
         j->code = lk__encoder_run(t->encoder, j->text, j->size, &j->tokens, &j->err);
     else
-        j->code = run_lines(j, t);
+        j->code = run_lines(j, t, tokenizer);
 }

@@ -32,12 +32,16 @@ static int write_piece(struct lk__builder *b, struct lk__job *j, struct lk_err *
 
 static int write_lines(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
     const uint32_t *ids = j->tokens.ids;
+    const struct lk__job_run *runs = (const struct lk__job_run *)(const void *)j->runs.data;
     for (size_t i = 0; i < j->document_count; i++) {
         struct lk__job_document *d = &j->documents[i];
         struct lk__splitter *s = b->splits[i < j->first_held_out ? LK_TRAIN : LK_HELD_OUT];
         d->row.source = (uint32_t)b->input;
         d->row.line += b->lines;
-        int code = lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
+        int code = d->runs ? 0 : lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
+        const uint32_t *at = ids;
+        for (size_t k = 0; k < d->runs && !code; k++, at += runs->tokens, runs++)
+            code = lk__splitter_tokens(s, at, runs->tokens, runs->target ? 0 : runs->tokens, err);
         if (!code) code = lk__splitter_document(s, &d->row, err);
         if (code) return code;
         ids += d->tokens;
@@ -166,7 +170,11 @@ static int add_lines(struct lk__builder *b, const uint8_t *text, size_t size, ui
             const uint8_t *newline = memchr(text + at + LK__JOB_BYTES, '\n', size - at - LK__JOB_BYTES);
             if (newline) next = (size_t)(newline - text) + 1;
         }
-        struct lk__job j = {.kind = LK__JOB_LINES, .text = text + at, .size = next - at, .offset = offset + at};
+        struct lk__job j = {.kind = LK__JOB_LINES,
+                            .text = text + at,
+                            .size = next - at,
+                            .offset = offset + at,
+                            .chat = b->chat.kind ? &b->chat : NULL};
         j.held_out = held_out <= j.offset ? 0 : held_out - j.offset > j.size ? j.size : (size_t)(held_out - j.offset);
         code = add_job(b, &j, err);
     }

@@ -1,5 +1,6 @@
 /* Writes one split: tokens, document ends, document table, byte index, loss mask. */
 #include "data/dataset/internal.h"
+#include "data/tokenizer/internal.h"
 #include <string.h>
 
 const char *const lk__part_names[LK__PARTS] = {"tokens", "ends", "documents", "index", "mask"};
@@ -23,6 +24,8 @@ struct lk__splitter {
     uint32_t *lengths; /* bytes of each id */
     uint8_t mask_byte;
     bool begun;
+    bool exact;         /* else rows are told size and digest of what the tokens give */
+    struct lk_buf text; /* then: the document's, from its tokens */
 };
 
 void lk__row_put(const struct lk__row *r, uint8_t out[LK__DOCUMENT_BYTES]) {
@@ -56,6 +59,7 @@ int lk__splitter_open(struct lk_store *store, const struct lk_tokenizer *t, stru
     s->t = t;
     s->token_bytes = vocab <= 65536 ? 2 : 4;
     s->end = lk_tokenizer_end(t);
+    s->exact = lk__tokenizer_exact(t);
     s->lengths = lk_alloc((size_t)vocab * sizeof *s->lengths);
     if (!s->lengths) return no_memory(err);
     for (uint32_t id = 0; id < vocab; id++) s->lengths[id] = (uint32_t)lk_tokenizer_bytes(t, id).size;
@@ -69,6 +73,7 @@ void lk__splitter_free(struct lk__splitter *s) {
         if (s->stages[i].writer) lk_blob_abort(s->stages[i].writer);
         lk_free(s->stages[i].bytes);
     }
+    lk_buf_release(&s->text);
     lk_free(s->lengths);
     lk_free(s);
 }
@@ -163,11 +168,22 @@ int lk__splitter_tokens(struct lk__splitter *s, const uint32_t *ids, size_t coun
         s->begun = true;
         code = put_tokens(s, &s->end, 1, 0, err);
     }
+    for (size_t i = 0; i < count && !s->exact && !code; i++) {
+        struct lk_bytes b = lk_tokenizer_bytes(s->t, ids[i]);
+        if (lk_buf_append(&s->text, b.data, b.size)) code = no_memory(err);
+    }
     return code ? code : put_tokens(s, ids, count, masked, err);
 }
 
 int lk__splitter_document(struct lk__splitter *s, struct lk__row *row, struct lk_err *err) {
     uint8_t *p;
+    if (!s->exact) {
+        struct lk_root digest;
+        lk_sha256(s->text.data ? s->text.data : "", s->text.size, &digest);
+        memcpy(row->digest, digest.bytes, sizeof row->digest);
+        row->size_bytes = s->text.size;
+        s->text.size = 0;
+    }
     LK_ASSERT(row->size_bytes == s->document_bytes);
     int code = room(s, LK__ENDS, 8, &p, err);
     if (code) return code;

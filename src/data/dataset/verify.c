@@ -32,6 +32,12 @@ static int check_tokens(struct checker *c, uint64_t document, uint64_t from, uin
 }
 
 static int check_mask(struct checker *c, uint64_t document, uint64_t from, uint64_t to, uint32_t prompt) {
+    if (prompt == LK__CONVERSATION) { /* the end token behind it is a target, and so is something in it */
+        bool target = false;
+        if (!c->s->parts[LK__MASK].data) return wrong(c, document, "it is a conversation, but there is no mask");
+        for (uint64_t at = from; at < to && !target; at++) target = !lk__is_masked(c->s, at);
+        return target && !lk__is_masked(c->s, to) ? 0 : wrong(c, document, "the mask leaves nothing to learn");
+    }
     if (prompt > to - from) return wrong(c, document, "its prompt is longer than it");
     if (prompt && !c->s->parts[LK__MASK].data) return wrong(c, document, "it has a prompt, but there is no mask");
     if (!c->s->parts[LK__MASK].data) return 0;

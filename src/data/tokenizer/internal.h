@@ -82,6 +82,11 @@ struct lk__parts {
 };
 int lk__tokenizer_make(const struct lk__parts *, const char *what, struct lk_tokenizer **out, struct lk_err *);
 
+/* The tokens of a text always give it back. Else they may give it in another form, which then is what a dataset holds. */
+static inline bool lk__tokenizer_exact(const struct lk_tokenizer *t) {
+    return !t->traits.nfc;
+}
+
 static inline uint64_t lk__pair_hash(uint64_t key) {
     key *= 0x9E3779B97F4A7C15u;
     return key ^ key >> 29;

@@ -1,0 +1,23 @@
+/* Conversations in the parts that are encoded apart. Private to src/data. */
+#ifndef LOCKSTEP_DATA_CHAT_H
+#define LOCKSTEP_DATA_CHAT_H
+#include "lockstep/chat.h"
+
+struct lk__chat {
+    enum lk_chat kind;
+    uint32_t begin, head, head_end, end; /* ids; UINT32_MAX where the template has none */
+};
+/* The template's tokens in the tokenizer: absent, or one of them the mark between documents: LK_EINVAL. */
+int lk__chat_open(const struct lk_tokenizer *, enum lk_chat, struct lk__chat *out, struct lk_err *);
+
+struct lk__chat_part {
+    uint32_t id;        /* a special token, or UINT32_MAX: text */
+    size_t begin, size; /* of the text */
+    bool target;        /* the loss is on it */
+};
+/* Rewrites *text and appends parts (struct lk__chat_part) to *parts. answer: the head of an answer follows. LK_EINVAL: a
+ * role that is not known. */
+int lk__chat_render(const struct lk__chat *, const struct lk_message *, size_t count, bool answer, struct lk_buf *text,
+                    struct lk_buf *parts, struct lk_err *);
+
+#endif

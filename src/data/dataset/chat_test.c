@@ -1,0 +1,209 @@
+/* Conversations: rendered as their templates say, encoded in parts, masked but for the assistant; in datasets, verified. */
+#include "data/chat.h"
+#include "data/dataset/internal.h"
+#include "data/test_help.h"
+
+static char dir[64];
+static struct lk_store *store;
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(dir, sizeof dir, "%s/lk-chat-XXXXXX", temporary_root());
+    assert_non_null(mkdtemp(dir));
+    OK(lk_store_open(dir, true, &store, &err));
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    lk_store_close(store);
+    return lk_dir_remove(dir, &err);
+}
+
+/* Bytes as tokens (ids 0 to 255 in the order of their characters), then special ones. */
+static const char *const specials[] = {"<|endoftext|>",       "<|im_start|>",      "<|im_end|>", "<|begin_of_text|>",
+                                       "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+#define SPECIALS (sizeof specials / sizeof *specials)
+static struct lk_tokenizer *tokenizer(size_t specials_count, const char *normalizer) {
+    struct lk_buf json = LK_BUF_INIT;
+    struct lk_tokenizer *t;
+    OK(lk_buf_printf(&json, "{\"version\":\"1.0\",\"added_tokens\":["));
+    for (size_t i = 0; i < specials_count; i++)
+        OK(lk_buf_printf(
+            &json,
+            "%s{\"id\":%zu,\"content\":\"%s\",\"special\":true,\"single_word\":false,\"lstrip\":false,\"rstrip\":"
+            "false,\"normalized\":false}",
+            i ? "," : "", 256 + i, specials[i]));
+    OK(lk_buf_printf(
+        &json,
+        "],\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},"
+        "\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{",
+        normalizer));
+    for (int b = 0, other = 0; b < 256; b++) { /* GPT-2's characters of bytes */
+        bool self = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+        uint8_t c[4];
+        size_t n = put_utf8(self ? (uint32_t)b : 256u + (uint32_t)other++, c);
+        OK(lk_buf_printf(&json, "%s\"%s%.*s\":%d", b ? "," : "", b == '"' || b == '\\' ? "\\" : "", (int)n, (char *)c, b));
+    }
+    OK(lk_buf_printf(&json, "}}}"));
+    OK(lk_tokenizer_import(json.data, json.size, "test", &t, &err));
+    lk_buf_release(&json);
+    return t;
+}
+
+static struct lk_bytes text_of(const char *s) {
+    return lk_bytes(s, strlen(s));
+}
+
+static void prompts_are_what_the_templates_say(void **state) {
+    (void)state;
+    static const char *const wanted[] = {
+        [LK_CHATML] =
+            "<|im_start|>system\n Be kind.\n<|im_end|>\n<|im_start|>user\n<|im_end|>?<|im_end|>\n<|im_start|>assistant\n",
+        [LK_CHAT_LLAMA3] =
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>"
+            "user<|end_header_id|>\n\n<|im_end|>?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"};
+    struct lk_message m[] = {{text_of("system"), text_of(" Be kind.\n")}, {text_of("user"), text_of("<|im_end|>?")}};
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
+    for (int kind = LK_CHATML; kind <= LK_CHAT_LLAMA3; kind++) {
+        struct lk_tokens ids = {0};
+        struct lk_buf text = LK_BUF_INIT;
+        uint32_t stop;
+        OK(lk_chat_prompt(t, (enum lk_chat)kind, m, 2, &ids, &stop, &err));
+        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &text, &err));
+        assert_int_equal(text.size, strlen(wanted[kind]));
+        assert_memory_equal(text.data, wanted[kind], text.size);
+        assert_int_equal(stop, lk_tokenizer_find(t, kind == LK_CHATML ? "<|im_end|>" : "<|eot_id|>", 10));
+        size_t ends = 0; /* what the user wrote is text, whatever it looks like */
+        for (size_t i = 0; i < ids.count; i++) ends += ids.ids[i] == stop;
+        assert_int_equal(ends, 2);
+        lk_tokens_release(&ids);
+        lk_buf_release(&text);
+    }
+    m[1].role = text_of("nobody");
+    struct lk_tokens ids = {0};
+    uint32_t stop;
+    FAILS(lk_chat_prompt(t, LK_CHATML, m, 2, &ids, &stop, &err), LK_EINVAL, "role \"nobody\"");
+    lk_tokenizer_free(t);
+    t = tokenizer(2, "null");
+    FAILS(lk_chat_prompt(t, LK_CHATML, m, 1, &ids, &stop, &err), LK_EINVAL, "no token <|im_end|>");
+    lk_tokens_release(&ids);
+    lk_tokenizer_free(t);
+    assert_int_equal(lk_chat_named("llama3"), LK_CHAT_LLAMA3);
+    assert_int_equal(lk_chat_named("llama"), LK_CHAT_NONE);
+}
+
+static int build(const struct lk_tokenizer *t, const char *name, const char *text, enum lk_chat chat, struct lk_root *out) {
+    struct lk_root root;
+    char *path = lk_asprintf("%s/%s", dir, name);
+    OK(lk_file_write_atomic(path, text, strlen(text), &err));
+    OK(lk_tokenizer_save(store, t, &root, &err));
+    int code = lk_dataset_build(store, &(struct lk_dataset_source){path}, 1, &root,
+                                &(struct lk_dataset_options){.chat = chat}, NULL, out, &err);
+    lk_free(path);
+    return code;
+}
+
+/* The whole stream as text, "[" and "]" around what is a target. */
+static char *stream_of(const struct lk_root *root) {
+    struct lk_dataset *d;
+    struct lk_buf text = LK_BUF_INIT;
+    OK(lk_dataset_open(store, root, true, &d, &err));
+    uint64_t n = lk_dataset_tokens(d, LK_TRAIN) - 1;
+    uint32_t *inputs = lk_alloc(n * 4), *targets = lk_alloc(n * 4);
+    assert_int_equal(lk_dataset_sequence(d, LK_TRAIN, 0, (uint32_t)n, inputs, targets, NULL), n);
+    bool in = false;
+    for (uint64_t i = 0; i < n; i++) {
+        bool target = targets[i] != UINT32_MAX;
+        uint32_t id = target ? targets[i] : i + 1 < n ? inputs[i + 1] : UINT32_MAX;
+        struct lk_bytes b = lk_tokenizer_bytes(d->tokenizer, id);
+        if (target != in) OK(lk_buf_append(&text, target ? "[" : "]", 1));
+        in = target;
+        OK(lk_buf_append(&text, b.data, b.size));
+    }
+    if (in) OK(lk_buf_append(&text, "]", 1));
+    lk_free(inputs), lk_free(targets);
+    lk_dataset_close(d);
+    return text.data;
+}
+
+static void only_the_assistant_is_learned(void **state) {
+    (void)state;
+    static const char talk[] =
+        "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo "
+        "<|im_end|>\"},{\"role\":"
+        "\"user\",\"content\":\"?\"},{\"role\":\"assistant\",\"content\":\"bye\"}]}\n"
+        "{\"text\": \"plain\"}\n{\"prompt\": \"p\", \"response\": \"r\", \"messages\": 3}\n"
+        "{\"messages\": [{\"content\":\"x\",\"role\":\"assistant\"}]}\n";
+    static const char *const wanted[] = {
+        [LK_CHATML] =
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yo "
+            "<|im_end|><|im_end|>]\n<|im_start|>user\n?<|im_end|>"
+            "\n<|im_start|>assistant\n[bye<|im_end|>]\n[<|endoftext|>plain<|endoftext|>]p[r<|endoftext|>]<|im_start|>"
+            "assistant\n[x<|im_end|>]\n[<|endoftext|>]",
+        [LK_CHAT_LLAMA3] =
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_"
+            "header_id|>"
+            "\n\n[yo "
+            "<|im_end|><|eot_id|>]<|start_header_id|>user<|end_header_id|>\n\n?<|eot_id|><|start_header_id|>assistant<|end_"
+            "header_id|>\n\n[bye<|eot_id|><|endoftext|>plain<|endoftext|>]p[r<|endoftext|>]<|begin_of_text|><|start_header_"
+            "id|>"
+            "assistant<|end_header_id|>\n\n[x<|eot_id|><|endoftext|>]"};
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
+    for (int kind = LK_CHATML; kind <= LK_CHAT_LLAMA3; kind++) {
+        struct lk_root root;
+        OK(build(t, "talk.jsonl", talk, (enum lk_chat)kind, &root));
+        OK(lk_dataset_verify(store, &root, &err));
+        char *stream = stream_of(&root);
+        assert_string_equal(stream, wanted[kind]);
+        lk_free(stream);
+    }
+    lk_tokenizer_free(t);
+}
+
+static void errors_name_file_line_and_byte(void **state) {
+    (void)state;
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null"), *few = tokenizer(1, "null");
+    struct lk_root root;
+    FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"}]}\n", LK_CHAT_NONE, &root), LK_EINVAL,
+          "say by --template (chatml, llama3)");
+    FAILS(build(t, "a.jsonl", "{\"text\":\"\"}\n{\"messages\": [{\"role\":\"user\",\"content\":7}]}\n", LK_CHATML, &root),
+          LK_EINVAL, "a.jsonl:2: byte 51: messages[0].content is not a string");
+    FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
+          "the assistant says nothing");
+    FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"me\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
+          "\"me\"");
+    FAILS(build(few, "a.jsonl", "{\"text\":\"a\"}\n", LK_CHAT_LLAMA3, &root), LK_EINVAL, "no token <|start_header_id|>");
+    lk_tokenizer_free(t);
+    lk_tokenizer_free(few);
+}
+
+/* A tokenizer that normalizes: the dataset holds, and verifies, the text that its tokens give. */
+static void normalized_texts_are_what_is_kept(void **state) {
+    (void)state;
+    struct lk_tokenizer *t = tokenizer(1, "{\"type\":\"NFC\"}");
+    struct lk_root root;
+    struct lk_dataset *d;
+    static const char plain[] = "cafe\xCC\x81 is e\xCC\x81 twice\n",
+                      line[] = "{\"text\": \"cafe\\u0301\"}\n{\"text\": \"x\"}\n";
+    OK(build(t, "plain.txt", plain, LK_CHAT_NONE, &root));
+    OK(lk_dataset_verify(store, &root, &err));
+    OK(lk_dataset_open(store, &root, true, &d, &err));
+    assert_int_equal(lk_dataset_bytes(d, LK_TRAIN), sizeof plain - 1 - 2);
+    lk_dataset_close(d);
+    OK(build(t, "lines.jsonl", line, LK_CHAT_NONE, &root));
+    OK(lk_dataset_verify(store, &root, &err));
+    char *stream = stream_of(&root);
+    assert_string_equal(stream, "[caf\xC3\xA9<|endoftext|>x<|endoftext|>]");
+    lk_free(stream);
+    lk_tokenizer_free(t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prompts_are_what_the_templates_say),
+        cmocka_unit_test(only_the_assistant_is_learned),
+        cmocka_unit_test(errors_name_file_line_and_byte),
+        cmocka_unit_test(normalized_texts_are_what_is_kept),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
