@@ -21,11 +21,11 @@ PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S
 # --- one library in its own process -------------------------------------------------------------------------------------
 
 def pieces_of(text, newline):
-    """About 1 MB each, cut where every library's words end: in front of a newline that follows no white space."""
+    """About 1 MB each, cut where every library's words end: in front of a newline that follows a letter or a digit."""
     out, at = [], 0
     while at < len(text):
         end = text.find(newline, at + 1_000_000)
-        while end > 0 and text[end - 1:end].isspace():
+        while end > 0 and not text[end - 1:end].isalnum():
             end = text.find(newline, end + 1)
         end = end if end > 0 else len(text)
         out.append(text[at:end])
@@ -41,7 +41,9 @@ def tiktoken_of(path):
     back = {chr(b if i < len(plain) else 256 + i - len(plain)): b for i, b in enumerate(chars)}
     special = {a["content"] for a in parsed["added_tokens"]}
     ranks = {bytes(back[c] for c in token): i for token, i in parsed["model"]["vocab"].items() if token not in special}
-    return tiktoken.Encoding("x", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    steps = parsed["pre_tokenizer"].get("pretokenizers", [])
+    pattern = steps[0]["pattern"]["Regex"] if steps and steps[0]["type"] == "Split" else PATTERN
+    return tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
 
 def encoder_of(lib, path, name, threads):

@@ -400,4 +400,5 @@ def main():
             patterns(ours, work, rng)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -88,6 +88,11 @@ static void damage_is_named(void **state) {
     edited("\"merges\":[", "\"merges\":{},\"m\":[", LK_EUNSUPPORTED, "\"m\"");
     edited("\"id\":999", "\"id\":5", LK_EINVAL, "is given to both");
     edited("\"content\":\"<|endoftext|>\"", "\"content\":\"\"", LK_EINVAL, "added_tokens[0] has no content");
+    /* found by the fuzzer: one looked for in the text, one in the normalized text */
+    edited("\"added_tokens\":[", "\"added_tokens\":[{\"id\":1000,\"content\":\"<|endoftext|>\",\"normalized\":true},",
+           LK_EINVAL, "added tokens 1000 and 999 have the same text");
+    edited("\"added_tokens\":[", "\"added_tokens\":[{\"id\":1000,\"content\":\" x\",\"lstrip\":true},", LK_EUNSUPPORTED,
+           "begins or ends with a space");
     static const char *const whole[] = {"",
                                         "null",
                                         "[]",

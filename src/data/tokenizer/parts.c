@@ -50,6 +50,11 @@ static int by_text(const void *a, const void *b) {
     return order ? order : (x->size > y->size) - (x->size < y->size);
 }
 
+static int same_text(const struct lk__added *a, const struct lk__added *b, const char *what, struct lk_err *err) {
+    return lk_fail(err, LK_EINVAL, "%s: added tokens %lu and %lu have the same text", what, (unsigned long)a->id,
+                   (unsigned long)b->id);
+}
+
 static int make_set(struct lk_tokenizer *t, int normalized, const char *what, struct lk_err *err) {
     struct lk__added_set *set = &t->sets[normalized];
     set->tokens = lk_calloc(t->added_count + 1, sizeof *set->tokens);
@@ -69,8 +74,7 @@ static int make_set(struct lk_tokenizer *t, int normalized, const char *what, st
     qsort(set->tokens, set->count, sizeof *set->tokens, by_text);
     for (size_t i = 1; i < set->count; i++)
         if (!by_text(&set->tokens[i - 1], &set->tokens[i]))
-            return lk_fail(err, LK_EINVAL, "%s: added tokens %lu and %lu have the same text", what,
-                           (unsigned long)set->tokens[i - 1].id, (unsigned long)set->tokens[i].id);
+            return same_text(&set->tokens[i - 1], &set->tokens[i], what, err);
     return 0;
 }
 
@@ -111,6 +115,12 @@ int lk__added_make(struct lk_tokenizer *t, const char *what, struct lk_err *err)
     int code = make_set(t, 0, what, err);
     if (!code) code = make_set(t, 1, what, err);
     if (code) return code;
+    const struct lk__added_set *plain = &t->sets[0], *normal = &t->sets[1];
+    for (size_t i = 0; i < normal->count; i++) {
+        const struct lk__added *a = &normal->tokens[i], *b;
+        b = bsearch(a, plain->tokens, plain->count, sizeof *a, by_text);
+        if (b) return same_text(a, b, what, err);
+    }
     t->cuttable = find_cuttable(t);
     for (int which = 0; which < 2 && !code; which++) code = check_strips(t, which, what, err);
     return code;
