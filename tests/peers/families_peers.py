@@ -4,13 +4,16 @@
     pip install -r tests/peers/requirements.txt
     families_peers.py path/to/lockstep
 
-Models with random weights, made by transformers 5.23.0, of sizes that golden values are too small for: logits, loss, gradient and
-the weights after one AdamW step. tests/families.c (built beside lockstep) computes ours. Prints the largest differences and
-their bounds; exits 1 when one is over its bound.
+Models with random weights, made by transformers 5.23.0, of sizes that golden values are too small for. Each is saved as a folder and
+imported: the weights must be those bytes. From what was imported, configuration and weights, tests/families.c (built beside
+lockstep) computes logits, loss, gradient and the weights after one AdamW step. Then it is exported, and what transformers loads
+there must give the logits of the model that it was, by bits. Prints the largest differences and their bounds; exits 1 when
+one is over its bound.
 
 The judge is transformers in double, which goes back to float32 for softmax, RMSNorm and rotary angles; what transformers in
 float32 differs from it is printed too (in brackets). Logits: relative to their root mean square. Gradients: to their tensor's
 greatest, or a hundredth of the model's greatest (with a window of 1, q and k have none). AdamW: to the learning rate; epsilon is large (1e-3), or an update of a tiny gradient would be its sign."""
+import json
 import math
 import os
 import random
@@ -28,6 +31,7 @@ import model_golden as golden
 
 assert torch.__version__.split("+")[0] == "2.15.0" and transformers.__version__ == "5.23.0"
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 SEQUENCES, THREADS = 2, 2
@@ -77,6 +81,44 @@ def theirs(kind, c, weights, tokens, targets, dtype):
     return dict(loss=loss.item(), logits=logits.detach().double().numpy(), gradients=gradients, weights=peer.weights())
 
 
+class Store:
+    def __init__(self, program, work):
+        self.program, self.work, self.url = os.path.abspath(program), work, "file:" + os.path.join(work, "store")
+
+    def run(self, *arguments):
+        p = subprocess.run([self.program, *arguments, "--store", self.url], capture_output=True, text=True)
+        if p.returncode != 0:
+            sys.exit(f"lockstep {' '.join(arguments)}: {p.stderr}")
+        return p.stdout
+
+    def blob(self, root):
+        with open(os.path.join(self.work, "store", "blobs", root[:2], root[2:]), "rb") as f:
+            return f.read()
+
+    def import_folder(self, folder, name):
+        """The configuration as it was read, and all weights in canonical order."""
+        self.run("model", "import", folder, "--name", name, "--tokenizer", "none")
+        shown = json.loads(self.run("model", "show", name, "--json"))
+        number = lambda x: float.fromhex(x) if isinstance(x, str) and x.startswith(("0x", "-0x")) else x
+        return {k: number(v) for k, v in shown["config"].items()}, np.frombuffer(self.blob(shown["weights_root"]), "<f4")
+
+
+def through_the_store(store, n, made, c, weights):
+    """The folder of `made` comes in and goes out; returns the configuration that came in."""
+    come, gone = os.path.join(store.work, f"in{n}"), os.path.join(store.work, f"out{n}")
+    made.model.save_pretrained(come)
+    config, data = store.import_folder(come, f"m{n}")
+    assert all(config.get(k, 0) == c.get(k, 0) for k in HEADER if c["family"] == "llama" or k != "rope_theta"), config
+    assert data.tobytes() == b"".join(x.astype("<f4").tobytes() for x in weights.values())
+    store.run("model", "export", f"m{n}", gone)
+    model, notes = transformers.AutoModelForCausalLM.from_pretrained(gone, attn_implementation="eager", output_loading_info=True)
+    assert not any(notes.values()), notes
+    tokens = torch.arange(c["context"])[None] % c["vocab"]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=tokens).logits, made.logits(tokens)), "the exported model computes something else"
+    return config | dict(family=c["family"])
+
+
 def ours(program, work, c, weights, tokens, targets):
     numbers = [float(c["family"] == "gpt2"), *(float(c.get(k, 0)) for k in HEADER), *map(float, tokens.shape), OPTIMIZER["lr"],
                *OPTIMIZER["betas"], OPTIMIZER["eps"], DECAY, THREADS]
@@ -108,7 +150,7 @@ def differences(a, judge):
                 adamw=max(greatest(a["weights"][k] - w) for k, w in judge["weights"].items()) / OPTIMIZER["lr"])
 
 
-def compare(program, work, n, title, kind, c):
+def compare(program, store, n, title, kind, c):
     torch.manual_seed(n)
     made = families.Peer(kind, c, torch.float32)  # transformers' own random weights, with gains and biases that are seen
     with torch.no_grad():
@@ -116,11 +158,12 @@ def compare(program, work, n, title, kind, c):
             if x.dim() == 1:
                 x.add_(0.2 * torch.randn_like(x))
     weights = {k: x.astype(np.float32) for k, x in made.weights().items()}
+    imported = through_the_store(store, n, made, c, weights)
     tokens = torch.randint(0, c["vocab"], (SEQUENCES, c["context"]))
     targets = torch.randint(0, c["vocab"], (SEQUENCES, c["context"]))
     masked = torch.rand(targets.shape) < 0.1
     judge, single = (theirs(kind, c, weights, tokens, targets.masked_fill(masked, -100), t) for t in (torch.float64, torch.float32))
-    mine, other = differences(ours(program, work, c, weights, tokens, targets.masked_fill(masked, -1)), judge), differences(single, judge)
+    mine, other = differences(ours(program, store.work, imported, weights, tokens, targets.masked_fill(masked, -1)), judge), differences(single, judge)
     print(f"{title:40}" + "".join(f"  {k} {mine[k]:.1e} [{other[k]:.1e}]" for k in BOUNDS), flush=True)
     return mine
 
@@ -159,7 +202,8 @@ def main():
     print("ours against transformers in double [transformers in float32 against it]; bounds: "
           + ", ".join(f"{k} {v:.0e}" for k, v in BOUNDS.items()))
     with tempfile.TemporaryDirectory() as work:
-        seen = [compare(program, work, n, *case) for n, case in enumerate(CASES)]
+        store = Store(sys.argv[1], work)
+        seen = [compare(program, store, n, *case) for n, case in enumerate(CASES)]
     worst = {k: max(x[k] for x in seen) for k in BOUNDS}
     good = compare_frequencies(3000) and all(worst[k] < BOUNDS[k] for k in BOUNDS)
     print(f"{'largest':40}" + "".join(f"  {k} {v:.1e}" for k, v in worst.items()))
