@@ -31,7 +31,13 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
 	@mkdir -p $(@D); cp $(BUILD)/arm64-train/tests/bare $@
-.PHONY: test test-programs e2e test-ranks
+## test-fresh: demo and test on a fresh Debian 12 in a folder (root, debootstrap); DIR=... keeps it
+test-fresh:
+	@tools/fresh-debian.sh $(DIR)
+## test-compilers: clang, GCC -O0, x86-64 without FMA, arm64 under qemu; ONLY="clang arm64" takes some
+test-compilers: all
+	@tools/other-compilers.sh $(ONLY)
+.PHONY: test test-programs e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes
@@ -51,7 +57,7 @@ test-sanitize:
 unit-all: $(if $(ONLY_FLOORS),$(filter $(foreach f,$(ONLY_FLOORS),$(BUILD)/src/$f/%),$(TESTS)),$(TESTS))
 	@E2E=no TEST_SECONDS=$(or $(TEST_SECONDS),1800) tests/run.sh $^
 
-## fuzz: every parser's fuzzer for FUZZ_SECONDS (10) under address
+## fuzz: every parser's fuzzer for FUZZ_SECONDS (10; 60 before a release) under address
 FUZZ_SECONDS ?= 10
 FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*_fuzz.c))
 fuzz:

@@ -47,7 +47,8 @@ int lk_fpenv_ok(void); /* 1 when this thread's control bits are as the numeric c
 static inline void lk_fpenv_leave(unsigned long long *old) {
     lk_fpenv_restore(*old);
 }
-#define LK_NUMERIC_SCOPE() unsigned long long lk_fpenv_before __attribute__((cleanup(lk_fpenv_leave))) = lk_fpenv_set()
+#define LK_NUMERIC_SCOPE()                                                                                                 \
+    unsigned long long lk_fpenv_before __attribute__((cleanup(lk_fpenv_leave), unused)) = lk_fpenv_set()
 
 #ifdef __cplusplus
 }

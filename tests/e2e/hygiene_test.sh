@@ -4,7 +4,7 @@
 ROOT=$HERE/../..
 
 # The objects that compute: nothing of libm, which differs from machine to machine.
-objects() { find "$BUILD_DIR" -path "$BUILD_DIR/arm64*" -prune -o -path "$BUILD_DIR/san-*" -prune -o -name '*.o' -print | grep -E "$1" | grep -v _test.o; }
+objects() { find "$BUILD_DIR" -path "$BUILD_DIR/arm64*" -prune -o -path "$BUILD_DIR/san-*" -prune -o -path "$BUILD_DIR/other" -prune -o -name '*.o' -print | grep -E "$1" | grep -v _test.o; }
 BUILD_DIR=$(cd "$(dirname "$LOCKSTEP")" && pwd)
 LIBM='^(a?(sin|cos|tan)h?|sincos|exp2?|expm1|exp10|log(2|10|1p|b)?|l?gamma|pow|sqrt|cbrt|hypot|fma|fmod|remainder|erfc?|[jy][01n]|nearbyint|l?l?rint|l?l?round|floor|ceil|trunc|ldexp|frexp|scalbn|nextafter|atan2|fabs|fmin|fmax)[fl]?(@.*)?$'
 for floor in math model train serve; do
