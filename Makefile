@@ -98,7 +98,7 @@ $(BUILD)/ref-$1/%.o: %.c
 	$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $(if $(filter fma,$1),$$(FLAGS_fma)) -DLK_REF=$1 -DLK_REF_$1=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -path $(BUILD)/other -prune -o -name '*.d' -type f -print 2>/dev/null)
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 ## unit: the unit tests of FLOORS; ONLY=src/base/ini_test runs one
