@@ -17,23 +17,24 @@ mkdir -p "$other"
 
 # --- what every configuration must give ------------------------------------------------------------------------------------
 fingerprint() { "$@" doctor --threads 2 | awk '/^fingerprint/ { print $2 }'; }
-# root STEPS COMMAND...: tokenizer, dataset and some steps of the demo's configuration by that program: the weights' root
+# root SETTINGS COMMAND...: tokenizer, dataset and some steps of the demo's configuration by that program: the weights' root
 root() {
-    local steps=$1 store
+    local settings=$1 store
     shift
     store=$(mktemp -d "$other/store.XXXXXX")
     export LOCKSTEP_STORE=$store/store
     LOCKSTEP=$host bash -c '. "$1" && text 200000 1 >"$0"' "$store/text" "$PWD/tests/e2e/lib.sh"
     "$@" tokenizer train "$store/text" --vocab 1024 --name demo >&2 && "$@" dataset build demo "$store/text" --tokenizer demo >&2 &&
-        "$@" train examples/demo.ini run.steps="$steps" optimizer.warmup=1 eval.every=0 checkpoint.every=0 >&2 &&
+        "$@" train examples/demo.ini $settings optimizer.warmup=1 eval.every=0 checkpoint.every=0 >&2 &&
         "$@" generate demo "the " --tokens 8 >&2 && "$@" runs show demo --json | sed -n 's/.*"weights_root": "\([0-9a-f]*\)".*/\1/p'
     rm -rf "$store"
 }
 same() { [ "$2" = "$3" ] && [ -n "$2" ] || { echo "$1: $2, of build/lockstep: $3"; return 1; }; }
-bits() { # STEPS COMMAND...
-    local steps=$1
+NATIVE="run.steps=20" EMULATED="run.steps=2 batch.sequences=2 batch.grains=2 model.context=64 model.layers=2"
+bits() { # SETTINGS COMMAND...
+    local settings=$1
     shift
-    same fingerprint "$(fingerprint "$@")" "$(fingerprint "$host")" && same "weights root" "$(root "$steps" "$@")" "$(root "$steps" "$host")"
+    same fingerprint "$(fingerprint "$@")" "$(fingerprint "$host")" && same "weights root" "$(root "$settings" "$@")" "$(root "$settings" "$host")"
 }
 quiet_make() { # no warning either
     make -s -j"$jobs" "$@" 2>"$other/warnings" || { cat "$other/warnings"; return 1; }
@@ -43,19 +44,19 @@ quiet_make() { # no warning either
 tested() { # NAME make's settings...
     local build=build/other/$1 t
     shift
-    quiet_make BUILD="$build" "$@" test-programs || return 1
+    quiet_make BUILD="$build" NEON_CC=none "$@" test-programs || return 1
     E2E=no LOCKSTEP=$build/lockstep BUILD=$build JOBS=$jobs tests/run.sh $(find "$build/src" -name '*_test' -type f | sort) || return 1
     for t in roots cli; do LOCKSTEP=$PWD/$build/lockstep BUILD=$build bash tests/e2e/${t}_test.sh || return 1; done
 }
 
 # --- configurations ----------------------------------------------------------------------------------------------------------
-try_clang() { need clang clang && tested clang CC=clang && bits 20 build/other/clang/lockstep; }
-try_gcc-O0() { tested gcc-O0 OPT=-O0 && bits 20 build/other/gcc-O0/lockstep; }
+try_clang() { need clang clang && tested clang CC=clang && bits "$NATIVE" build/other/clang/lockstep; }
+try_gcc-O0() { tested gcc-O0 OPT=-O0 && bits "$NATIVE" build/other/gcc-O0/lockstep; }
 try_x86-64() {
     [ "$(uname -m)" = x86_64 ] || { echo "this is no x86-64"; return 1; }
-    need qemu-x86_64 qemu-user && tested x86-64 OPT='-O2 -march=x86-64' && bits 20 build/other/x86-64/lockstep &&
+    need qemu-x86_64 qemu-user && tested x86-64 OPT='-O2 -march=x86-64' && bits "$NATIVE" build/other/x86-64/lockstep &&
         { [ "$(qemu-x86_64 -cpu Westmere build/other/x86-64/lockstep doctor | sed -n 's/.*(here: \(.*\))/\1/p')" = ref ] || { echo "the emulated CPU has more than ref"; return 1; }; } &&
-        bits 1 qemu-x86_64 -cpu Westmere build/other/x86-64/lockstep
+        bits "$EMULATED" qemu-x86_64 -cpu Westmere build/other/x86-64/lockstep
 }
 arm64_root() {
     local root=$other/arm64-root
@@ -71,7 +72,7 @@ arm64_root() {
 try_arm64() {
     local root=$other/arm64-root
     arm64_root && quiet_make BUILD=build/other/arm64 CC="aarch64-linux-gnu-gcc --sysroot=$root" MPI=no all &&
-        bits 2 qemu-aarch64 -L "$root" build/other/arm64/lockstep && LOCKSTEP_ISA=ref bits 1 qemu-aarch64 -L "$root" build/other/arm64/lockstep
+        bits "$EMULATED" qemu-aarch64 -L "$root" build/other/arm64/lockstep && LOCKSTEP_ISA=ref bits "$EMULATED" qemu-aarch64 -L "$root" build/other/arm64/lockstep
 }
 
 status=0
