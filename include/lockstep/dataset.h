@@ -26,8 +26,9 @@ struct lk_dataset_options {
     void *progress_arg;
 };
 /* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...} or
- * {"messages": [{"role": ..., "content": ...}, ...]}, one a line), each also with .gz or .zst; "-" is plain text. Puts blobs and manifest, returns the root; names nothing. Equal
- * input gives an equal root for any number of threads. Errors name file, line and byte. */
+ * {"messages": [{"role": ..., "content": ...}, ...]}, one a line), each also with .gz or .zst; "-" is plain text. Puts
+ * blobs and manifest, returns the root; names nothing. Equal input gives an equal root for any number of threads. Errors
+ * name file, line and byte. */
 int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count,
                      const struct lk_root *tokenizer, const struct lk_dataset_options *, struct lk_pool *,
                      struct lk_root *out, struct lk_err *);
