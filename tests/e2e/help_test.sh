@@ -65,6 +65,8 @@ says "lockstep tokenizer show alpha " "no argument left" ""
 says "lockstep tokenizer train sub/" "files" "sub/a file sub/b.ini"
 says "lockstep tokenizer train text.txt sub/b" "files, again" "sub/b.ini"
 says "lockstep help --completion " "words" "bash zsh"
+says "lockstep generate " "a model or a run" "first"
+says "lockstep eval f" "also to evaluate" "first"
 says "lockstep help ge" "a command to explain" "generate"
 began=$(now_ms)
 for i in 1 2 3 4 5 6 7 8 9 10; do bash_says "lockstep dataset show " >/dev/null; done
