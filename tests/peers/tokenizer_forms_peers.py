@@ -2,7 +2,7 @@
 """Compares the patterns, forms of tokenizer.json and rank files of `lockstep tokenizer` with the libraries, live:
 
     pip install tokenizers==0.23.3 tiktoken==0.14.0
-    tokenizer_forms_peers.py path/to/lockstep [quick] [forms|patterns]
+    tokenizer_forms_peers.py path/to/lockstep [quick] [forms|patterns [NAME...]]
 
 Vocabularies are made here: one learned from a text of all scripts, and one in which every two bytes merge, so that ids show
 where words end. Prints one line a check; exits 1 at a difference."""
@@ -191,7 +191,8 @@ def patterns(ours, work, rng):
         f.write("".join(random_text(rng, 400) * rng.randint(1, 4) for _ in range(60)) + WORDS * 20 + EMOJI * 9)
     rank_file = os.path.join(work, "pairs.tiktoken")
     write_ranks(rank_file, pairs())
-    for pattern in ["smollm", "cl100k", *SPLIT, "gpt2"]:
+    names = ["smollm", "cl100k", *SPLIT, "gpt2"]
+    for pattern in [n for n in names if n in sys.argv] or names:
         encoders = []
         if pattern != "cl100k":
             theirs = learned(pattern, corpus, 1200)

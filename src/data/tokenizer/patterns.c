@@ -42,15 +42,25 @@ size_t lk__contraction_any_case(const uint8_t *p, size_t size) {
     return (a == 'r' || a == 'v') && b == 'e' ? 3 : 0;
 }
 
-static bool is_break(uint8_t b) {
+/* lk__unit and lk__run_end with ASCII, most of most texts, in line. */
+static inline enum lk__class unit_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
+    *length = 1;
+    return text[at] < 0x80 ? (enum lk__class)lk__byte_class[text[at]] : lk__unit(text + at, size - at, length);
+}
+static inline size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
+    while (at < size && lk__byte_class[text[at]] == (uint8_t)class) at++;
+    return at < size && text[at] >= 0x80 ? lk__run_end(text, at, size, class) : at;
+}
+
+static inline bool is_break(uint8_t b) {
     return b == '\r' || b == '\n';
 }
 
 /* The class at text[at], or none at the end of the text. */
 #define AT_END ((enum lk__class)9)
-static enum lk__class class_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
+static inline enum lk__class class_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
     *length = 0;
-    return at < size ? lk__unit(text + at, size - at, length) : AT_END;
+    return at < size ? unit_at(text, at, size, length) : AT_END;
 }
 
 /* \p{N}{1,most}, the first of them ending at `at`. */
@@ -62,7 +72,7 @@ static size_t numbers_end(const uint8_t *text, size_t at, size_t size, int most)
 
 /* [^\s\p{L}\p{N}]*[\r\n]* or, with slash, [^\s\p{L}\p{N}]*[\r\n/]* */
 static size_t signs_end(const uint8_t *text, size_t at, size_t size, bool slash) {
-    at = lk__run_end(text, at, size, LK__OTHER);
+    at = run_end(text, at, size, LK__OTHER);
     while (at < size && (is_break(text[at]) || (slash && text[at] == '/'))) at++;
     return at;
 }
@@ -84,15 +94,15 @@ static size_t spaces_end(const uint8_t *text, size_t at, size_t size, bool break
 }
 
 /* cl100k, llama3, qwen2. */
-static size_t word_end_llama(const uint8_t *text, size_t at, size_t size, int digits, bool whole_at_end) {
+static inline size_t word_end_llama(const uint8_t *text, size_t at, size_t size, int digits, bool whole_at_end) {
     size_t length, next_length;
     if (text[at] == '\'' && (length = lk__contraction_any_case(text + at, size - at))) return at + length;
-    enum lk__class class = lk__unit(text + at, size - at, &length);
+    enum lk__class class = unit_at(text, at, size, &length);
     size_t next = at + length;
-    if (class == LK__LETTER) return lk__run_end(text, next, size, LK__LETTER);
+    if (class == LK__LETTER) return run_end(text, next, size, LK__LETTER);
     if (class == LK__NUMBER) return numbers_end(text, next, size, digits);
     enum lk__class after = class_at(text, next, size, &next_length);
-    if (after == LK__LETTER && !is_break(text[at])) return lk__run_end(text, next + next_length, size, LK__LETTER);
+    if (after == LK__LETTER && !is_break(text[at])) return run_end(text, next + next_length, size, LK__LETTER);
     if (class == LK__OTHER || (text[at] == ' ' && after == LK__OTHER)) return signs_end(text, next, size, false);
     return spaces_end(text, at, size, true, whole_at_end, false);
 }
@@ -101,7 +111,7 @@ static size_t word_end_llama(const uint8_t *text, size_t at, size_t size, int di
 static size_t word_end_smollm(const uint8_t *text, size_t at, size_t size) {
     size_t length, next_length;
     if (text[at] == '\'' && (length = lk__contraction(text + at, size - at))) return at + length;
-    enum lk__class class = lk__unit(text + at, size - at, &length);
+    enum lk__class class = unit_at(text, at, size, &length);
     size_t next = at + length;
     if (class == LK__NUMBER) return next;
     if (text[at] == ' ') {
@@ -111,7 +121,7 @@ static size_t word_end_smollm(const uint8_t *text, size_t at, size_t size) {
         else
             class = LK__SPACE;
     }
-    return class == LK__SPACE ? spaces_end(text, at, size, false, false, true) : lk__run_end(text, next, size, class);
+    return class == LK__SPACE ? spaces_end(text, at, size, false, false, true) : run_end(text, next, size, class);
 }
 
 /* --- o200k ------------------------------------------------------------------------------------------------ */
@@ -149,7 +159,7 @@ static size_t with_contraction(const uint8_t *text, size_t at, size_t size) {
 
 static size_t word_end_o200k(const uint8_t *text, size_t at, size_t size) {
     size_t length, upper, end = 0, next_length;
-    enum lk__class class = lk__unit(text + at, size - at, &length);
+    enum lk__class class = unit_at(text, at, size, &length);
     size_t next = at + length;
     if (class == LK__NUMBER) return numbers_end(text, next, size, 3);
     if (class == LK__LETTER) {

@@ -240,9 +240,19 @@ static void begins_are_those_of_the_words(void **state) {
     for (int i = 0; i < (SLOW_BUILD ? 2000 : 30000); i++) {
         enum lk__pattern pattern = (enum lk__pattern)(i % LK__PATTERN_COUNT);
         struct lk__starts s;
-        uint8_t text[600];
-        size_t size = text_of_kinds(text, random_below(24)), want = 0, have[600 + LK__STARTS_MORE], n = 0, found;
+        uint8_t text[4000];
+        size_t size = text_of_kinds(text, random_below(120)), want = 0, have[4000 + LK__STARTS_MORE], n = 0, found;
         bool lines = i & 8;
+        if (i & 16) { /* long runs over the edges of blocks */
+            size = 0;
+            while (size < 1000) {
+                static const char *const some[] = {" ", "a",  "\xC3\xA9", "\xE4\xB8\xAD", " \n",
+                                                   "1", "'s", ".",        "\xCC\x81",     "\xE3\x80\x80"};
+                const char *unit = some[random_below(10)];
+                for (size_t k = random_below(4) ? 1 : random_below(90); k; k--, size += strlen(unit))
+                    memcpy(text + size, unit, strlen(unit));
+            }
+        }
         size_t room = 1 + random_below(9);
         lk__starts_begin(&s, pattern, text, size, lines);
         do n += found = lk__starts_next(&s, have + n, room);

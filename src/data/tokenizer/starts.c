@@ -153,24 +153,53 @@ static inline uint64_t block_starts(struct lk__starts *s) {
     return starts & c->quote ? contract(s, starts, starts & c->quote) : starts;
 }
 
+/* --- word by word ----------------------------------------------------------------------------------------- */
+
+/* Patterns of which `\p{L}+` with one unit in front is a word, whatever the letters' case. */
+static bool has_letter_runs(enum lk__pattern p) {
+    return p == LK__CL100K || p == LK__LLAMA3 || p == LK__QWEN2;
+}
+
 void lk__starts_begin(struct lk__starts *s, enum lk__pattern pattern, const void *text, size_t size, bool lines) {
     *s = (struct lk__starts){.text = text, .size = size, .pattern = pattern, .lines = lines};
     s->line_end = lines ? 0 : size;
-    if (pattern != LK__GPT2) return;
     s->set = 1; /* a text begins with a word */
+    if (pattern != LK__GPT2 && !has_letter_runs(pattern)) return;
     classify(s, 0, &s->now);
     classify(s, 64, &s->next);
 }
 
+static inline void next_block(struct lk__starts *s) {
+    s->block += 64;
+    s->now = s->next;
+    classify(s, s->block + 64, &s->next);
+}
+
+/* End of the word at `at` if it is letters, or a space and letters: most words are; else 0. */
+static inline size_t letters_end(struct lk__starts *s, size_t at) {
+    while (at - s->block >= 64) next_block(s);
+    if (s->now.blank >> (at - s->block) & 1 && ++at - s->block == 64) next_block(s);
+    uint64_t others = ~s->now.letter >> (at - s->block);
+    if (others & 1) return 0;
+    while (!others) {
+        next_block(s);
+        at = s->block;
+        others = ~s->now.letter;
+    }
+    return at + (size_t)__builtin_ctzll(others);
+}
+
 static size_t next_by_words(struct lk__starts *s, size_t *out, size_t room) {
-    size_t n = 0;
+    size_t n = 0, end;
+    bool runs = has_letter_runs(s->pattern);
     while (n < room && s->at < s->size) {
         if (s->at == s->line_end) {
             const uint8_t *newline = memchr(s->text + s->at, '\n', s->size - s->at);
             s->line_end = newline ? (size_t)(newline - s->text) + 1 : s->size;
         }
         out[n++] = s->at;
-        s->at = lk__word_end(s->pattern, s->text, s->at, s->line_end);
+        end = runs ? letters_end(s, s->at) : 0;
+        s->at = end ? end : lk__word_end(s->pattern, s->text, s->at, s->line_end);
     }
     return n;
 }

@@ -1,5 +1,6 @@
 /* Where the words of a text begin. With GPT-2's pattern they are found 64 bytes at a time with masks of bits instead of a
- * look at each byte (README.md, "Begins of words by masks"), with the others by lk__word_end, word by word. */
+ * look at each byte (README.md, "Begins of words by masks"), with the others by lk__word_end, word by word, but for runs of
+ * letters where the pattern has these as they are. */
 #ifndef LOCKSTEP_DATA_STARTS_H
 #define LOCKSTEP_DATA_STARTS_H
 #include "data/tokenizer/pretoken.h"
@@ -18,6 +19,7 @@ struct lk__starts {
     enum lk__pattern pattern;
     bool lines;      /* every line is a text of its own */
     size_t line_end; /* of the line with `at`, where a pattern other than GPT-2's looks no further */
+    size_t block;    /* of `now`, word by word */
     struct lk__classes before, now, next;
     uint64_t clear, set;  /* for the next block: what a contraction at the end of the last one does to it */
     size_t carry;         /* bytes of a character that began in `next` and goes on behind it */
