@@ -45,26 +45,30 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     return code;
 }
 
-/* The prompt as what a user says, in the template's words; its stop token ends the answer. */
-struct conversation {
+/* A prompt that is not a plain text: what a user says, in the template's words, with a stop token that ends the answer; or,
+ * for a model that came from a folder, the text alone where its tokenizer puts nothing before it, as transformers has it.
+ */
+struct prepared {
     struct lk_tokens ids;
     uint32_t ends[LK_MODEL_STOPS + 1];
 };
-static int converse(struct cmd_context *c, const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m,
-                    struct conversation *talk, struct lk_generate_options *o, struct lk_err *err) {
+static int prepare(struct cmd_context *c, const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m,
+                   struct prepared *p, struct lk_generate_options *o, struct lk_err *err) {
     const char *template = cmd_value(c, "--template"), *system = cmd_value(c, "--system");
     struct lk_message messages[2];
     size_t count = 0;
-    if (!template) return LK_OK;
-    if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
-    messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
-    memcpy(talk->ends, m->model.stops, m->model.stop_count * sizeof *talk->ends);
-    int code =
-        lk_chat_prompt(t, lk_chat_named(template), messages, count, &talk->ids, &talk->ends[m->model.stop_count], err);
-    o->ends = talk->ends;
-    o->end_count = m->model.stop_count + 1;
-    o->ids = talk->ids.ids;
-    o->id_count = talk->ids.count;
+    int code = LK_OK;
+    memcpy(p->ends, m->model.stops, m->model.stop_count * sizeof *p->ends);
+    o->ends = p->ends;
+    o->end_count = m->model.stop_count;
+    if (template) {
+        if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
+        messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
+        code = lk_chat_prompt(t, lk_chat_named(template), messages, count, &p->ids, &p->ends[o->end_count++], err);
+    } else if (*prompt && json_is_string(json_object_get(m->model.manifest, "type")) && lk_tokenizer_begin(t) == UINT32_MAX)
+        code = lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, &p->ids, err);
+    o->ids = p->ids.ids;
+    o->id_count = p->ids.count;
     return code;
 }
 
@@ -86,7 +90,7 @@ static int generate(struct cmd_context *c) {
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     struct lk_buf input = LK_BUF_INIT;
-    struct conversation talk = {0};
+    struct prepared prepared = {0};
     if (options(c, &o)) return CMD_USAGE;
     if (strcmp(prompt, "-") == 0) {
         if (cmd_read_input(NULL, &input, &err)) return cmd_fail(&err);
@@ -94,16 +98,14 @@ static int generate(struct cmd_context *c) {
     }
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
-    o.ends = m.model.stops;
-    o.end_count = m.model.stop_count;
     cmd_catch_signals();
     if (out.json) out.ids = json_array();
     code = load_tokenizer(c, &m, &t, &err);
-    if (!code) code = converse(c, t, prompt, &m, &talk, &o, &err);
-    if (!code && !out.json && !o.ids) put_text(&out, prompt, strlen(prompt));
+    if (!code) code = prepare(c, t, prompt, &m, &prepared, &o, &err);
+    if (!code && !out.json && !cmd_value(c, "--template")) put_text(&out, prompt, strlen(prompt));
     if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
-    lk_tokens_release(&talk.ids);
+    lk_tokens_release(&prepared.ids);
     cmd_model_close(&m);
     if (code)
         code = cmd_fail(&err);

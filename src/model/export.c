@@ -185,15 +185,33 @@ static int put_tokenizer(struct lk_store *store, const struct lk_model *m, const
     return code;
 }
 
-static int put_all(struct lk_store *store, const struct lk_model *m, enum lk_dtype dtype, const char *dir,
+/* A run of our own has no ids from a folder: its texts begin and end with the tokenizer's end token. */
+static int add_ids(struct lk_store *store, const struct lk_model *from, struct lk_model *out, struct lk_err *err) {
+    struct lk_tokenizer *t = NULL;
+    *out = *from;
+    if (from->stop_count || !from->has_tokenizer) return LK_OK;
+    int code = lk_tokenizer_load(store, &from->tokenizer_root, &t, err);
+    if (!code && lk_tokenizer_end(t) != UINT32_MAX) {
+        out->stops[out->stop_count++] = lk_tokenizer_end(t);
+        if (out->begin == UINT32_MAX && !json_is_string(json_object_get(from->manifest, "type")))
+            out->begin = out->stops[0];
+    }
+    lk_tokenizer_free(t);
+    return code;
+}
+
+static int put_all(struct lk_store *store, const struct lk_model *model, enum lk_dtype dtype, const char *dir,
                    struct lk_err *err) {
+    struct lk_model with_ids, *m = &with_ids; /* its parts stay the model's */
+    int code = add_ids(store, model, &with_ids, err);
+    if (code) return code;
     const char *type = lk__hf_type(&m->layout.config, json_string_value(json_object_get(m->manifest, "type"))), *name;
     json_t *files = json_object_get(m->manifest, "files"), *hex;
     if (!type)
         return lk_fail(
             err, LK_EUNSUPPORTED,
             "no model of transformers computes this configuration: Qwen2 has qkv_bias, Qwen3 qk_norm, none both");
-    int code = put_json(dir, "config.json", lk__hf_config_write(m, type, dtype), err);
+    code = put_json(dir, "config.json", lk__hf_config_write(m, type, dtype), err);
     json_object_foreach(files, name, hex) {
         if (!code) code = put_kept(store, dir, name, hex, err);
     }
