@@ -46,8 +46,8 @@ struct lk_generate_options {
     void (*token)(void *arg, uint32_t id); /* every id drawn, the end token included; may be NULL */
     void *arg;
 };
-/* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the context is full, its newer half is read again and generation
- * goes on. weights: layout->floats, borrowed. */
+/* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the
+ * context is full, its newer half is read again and generation goes on. weights: layout->floats, borrowed. */
 int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
                 struct lk_err *);

@@ -1,5 +1,5 @@
-#include "data/source.h"
 #include "base/syscalls.h"
+#include "data/source.h"
 #include "data/test_help.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -25,7 +25,8 @@ static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
     if (lk_dataset_sequences(t->dataset, LK_TRAIN, lk_run_config_context(c)) == 0)
         return lk_fail(err, LK_EINVAL,
-                       "dataset %s has %llu training tokens, too few for one sequence of %u positions (model.context or batch.context)",
+                       "dataset %s has %llu training tokens, too few for one sequence of %u positions (model.context or "
+                       "batch.context)",
                        c->dataset, (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), lk_run_config_context(c));
     if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
     return t->run.config.eval_every ? lk__evaluate_check(t->dataset, lk_run_config_context(c), c->eval_sequences, err)

@@ -48,7 +48,7 @@ static inline enum lk__class unit_at(const uint8_t *text, size_t at, size_t size
     return text[at] < 0x80 ? (enum lk__class)lk__byte_class[text[at]] : lk__unit(text + at, size - at, length);
 }
 static inline size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
-    while (at < size && lk__byte_class[text[at]] == (uint8_t)class) at++;
+    while (at < size && lk__byte_class[text[at]] == (uint8_t) class) at++;
     return at < size && text[at] >= 0x80 ? lk__run_end(text, at, size, class) : at;
 }
 
