@@ -170,6 +170,13 @@ int cmd_open_math(struct cmd_context *c) {
     return lk_math_open(c->pool, NULL, &c->math, &err) ? cmd_fail(&err) : CMD_OK;
 }
 
+int cmd_check_name(const struct cmd_context *c, const char *name) {
+    if (!name) return cmd_usage_error(c, "--name is missing");
+    return lk_name_valid(name)
+               ? CMD_OK
+               : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
+}
+
 int cmd_name_put(struct cmd_context *c, const char *kind, const char *name, const struct lk_root *root,
                  struct lk_err *err) {
     struct lk_root old;

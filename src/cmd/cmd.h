@@ -60,6 +60,8 @@ int cmd_fail(const struct lk_err *);
 int cmd_usage_error(const struct cmd_context *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints a value as pretty JSON on stdout; takes the reference. */
 int cmd_print_json(json_t *);
+/* The value of --name, which must be there and a name. */
+int cmd_check_name(const struct cmd_context *, const char *name);
 /* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
 int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
 /* A tokenizer's name, or "model:M": that of a model or a run. */

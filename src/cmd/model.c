@@ -4,13 +4,6 @@
 #include "lockstep/file.h"
 #include <string.h>
 
-static int check_name(const struct cmd_context *c, const char *name) {
-    if (!name) return cmd_usage_error(c, "--name is missing");
-    return lk_name_valid(name)
-               ? CMD_OK
-               : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
-}
-
 static const char *type_of(const struct lk_model *m) {
     const char *type = json_string_value(json_object_get(m->manifest, "type"));
     return type ? type : m->layout.config.family == LK_GPT2 ? "gpt2" : "llama";
@@ -80,7 +73,7 @@ static int import(struct cmd_context *c) {
     struct lk_root root, tokenizer;
     const char *name = cmd_value(c, "--name"), *other = cmd_value(c, "--tokenizer");
     struct lk_model_import o = {.note = show_note, .progress = show_progress, .arg = &progress};
-    int code = check_name(c, name);
+    int code = cmd_check_name(c, name);
     if (code) return code;
     o.ignore_count = (size_t)cmd_values(c, "--ignore", &o.ignore);
     o.no_tokenizer = other && strcmp(other, "none") == 0;
@@ -224,7 +217,7 @@ static int pin(struct cmd_context *c) {
     struct lk_model m;
     struct lk_root root;
     const char *name = cmd_value(c, "--name");
-    int code = check_name(c, name);
+    int code = cmd_check_name(c, name);
     if (code) return code;
     if (cmd_open_store(c, false)) return CMD_FAILED;
     code = lk_model_find(c->store, c->arguments[0], false, NULL, NULL, &ref, &m, &err);

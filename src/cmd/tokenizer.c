@@ -27,13 +27,6 @@ static int keep(struct cmd_context *c, const struct lk_tokenizer *t, const char 
     return CMD_OK;
 }
 
-static int check_name(const struct cmd_context *c, const char *name) {
-    if (!name) return cmd_usage_error(c, "--name is missing");
-    return lk_name_valid(name)
-               ? CMD_OK
-               : cmd_usage_error(c, "--name %s: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
-}
-
 /* --- train ----------------------------------------------------------------------------------------------- */
 
 static int show_progress(void *arg, uint32_t done, uint32_t total) {
@@ -47,7 +40,7 @@ static int train(struct cmd_context *c) {
     struct lk_tokenizer *t = NULL;
     const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern");
     uint64_t vocab = 32768;
-    int code = check_name(c, name);
+    int code = cmd_check_name(c, name);
     if (!code) code = cmd_u64(c, "--vocab", 257, 4000000, &vocab);
     if (!code) code = cmd_open_pool(c);
     if (code) return code;
@@ -236,7 +229,7 @@ static int import(struct cmd_context *c) {
     size_t special_count, length = strlen(c->arguments[0]);
     const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern"), *end = cmd_value(c, "--end");
     bool ranks = pattern || (length > 9 && !strcmp(c->arguments[0] + length - 9, ".tiktoken"));
-    int code = check_name(c, name);
+    int code = cmd_check_name(c, name);
     if (!code) code = parse_specials(c, specials, &special_count);
     if (!code && ranks && !pattern)
         code = cmd_usage_error(c, "a rank file does not say its pattern: give --pattern, one of %s", LK_PATTERNS);

@@ -4,21 +4,11 @@
 
 static struct test_world world;
 
-/* [model] of the parent's or `from`; the rest as in test_config. */
+/* [model] is to be given by `from`; the rest as in test_config. */
 static struct lk_run_config config(const char *name, const char *more) {
-    static const char base[] = "[run]\nsteps=3\nseed=5\n[data]\ndataset=text\n[batch]\nsequences=6\ngrains=3\n[optimizer]\n"
-                               "learning_rate=0.01\nschedule=constant\nwarmup=0\n[eval]\nevery=0\n[checkpoint]\nevery=1\n";
-    struct lk_run_config c;
-    struct lk_ini ini;
-    char *copy = lk_strdup(more), *rest = NULL;
-    OK(lk_ini_parse(base, sizeof base - 1, "test.ini", &ini, &test_err));
-    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
-        OK(lk_ini_override(&ini, word, &test_err));
-    OK(lk_run_config_read(&ini, &c, &test_err));
-    snprintf(c.name, sizeof c.name, "%s", name);
-    lk_ini_release(&ini);
-    lk_free(copy);
-    return c;
+    return test_config_of("[run]\nsteps=3\nseed=5\n[data]\ndataset=text\n[batch]\nsequences=6\ngrains=3\n[optimizer]\n"
+                          "learning_rate=0.01\nschedule=constant\nwarmup=0\n[eval]\nevery=0\n[checkpoint]\nevery=1\n",
+                          name, more);
 }
 static struct lk_run_config parent(const char *name, const char *more) {
     char *all = lk_asprintf("optimizer.schedule=constant optimizer.warmup=0 checkpoint.keep=0 checkpoint.every=1 %s", more);

@@ -72,17 +72,12 @@ static inline void test_world_drop(struct test_world *w) {
     test_dir_remove(w->dir);
 }
 
-/* A tiny run; `more`: assignments "section.key=value" in one string, separated by spaces. */
-static inline struct lk_run_config test_config(const char *name, const char *more) {
-    static const char base[] =
-        "[run]\nsteps=6\nseed=5\n[data]\ndataset=text\n[model]\nlayers=2\nwidth=12\nheads=2\nffn=17\ncontext=11\nvocab="
-        "283\n"
-        "init_std=0.1\n[batch]\nsequences=6\ngrains=3\n[optimizer]\nlearning_rate=0.01\n[eval]\nevery=0\n"
-        "[checkpoint]\nevery=2\n";
+/* A run from an INI text; `more`: assignments "section.key=value" in one string, separated by spaces. */
+static inline struct lk_run_config test_config_of(const char *base, const char *name, const char *more) {
     struct lk_run_config c;
     struct lk_ini ini;
     char *copy = lk_strdup(more), *rest = NULL;
-    OK(lk_ini_parse(base, sizeof base - 1, "test.ini", &ini, &test_err));
+    OK(lk_ini_parse(base, strlen(base), "test.ini", &ini, &test_err));
     for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
         OK(lk_ini_override(&ini, word, &test_err));
     OK(lk_run_config_read(&ini, &c, &test_err));
@@ -90,6 +85,15 @@ static inline struct lk_run_config test_config(const char *name, const char *mor
     lk_ini_release(&ini);
     lk_free(copy);
     return c;
+}
+/* A tiny one. */
+static inline struct lk_run_config test_config(const char *name, const char *more) {
+    return test_config_of(
+        "[run]\nsteps=6\nseed=5\n[data]\ndataset=text\n[model]\nlayers=2\nwidth=12\nheads=2\nffn=17\ncontext=11\nvocab="
+        "283\n"
+        "init_std=0.1\n[batch]\nsequences=6\ngrains=3\n[optimizer]\nlearning_rate=0.01\n[eval]\nevery=0\n"
+        "[checkpoint]\nevery=2\n",
+        name, more);
 }
 
 /* A string of the run's record. */
