@@ -81,8 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_blobs made = {.count = 0};
     struct lk_root root;
     struct lk_err err = {0};
-    struct lk_blob blob;
-    const float *weights;
+    struct lk_model model;
     if (!store) begin();
     unsigned choices = (unsigned)fuzz_number(&in, 1);
     struct lk_buf text = LK_BUF_INIT;
@@ -94,7 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     json_decref(m);
     lk_buf_release(&text);
     load(&root, choices & 2);
-    if (lk_checkpoint_map(store, &root, &layout, &blob, &weights, &err) == 0) lk_blob_close(&blob);
+    if (lk_model_open_root(store, &root, true, &model, &err) == 0) lk_model_close(&model); /* or take it for a model */
     fuzz_delete(store, &made);
     return 0;
 }

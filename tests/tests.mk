@@ -7,9 +7,10 @@ test:
 	@INSTALL=$(INSTALL) tools/packages.sh test
 	@$(MAKE) --no-print-directory -s -j$$(nproc) BUILD=$(BUILD) test-programs
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) tests/run.sh $(TESTS)
-# bench/ is compiled with them, so that it does not fall behind
+# bench/ and fuzz/ are compiled with them, so that they do not fall behind
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(if $(MPI_SO),$(wildcard bench/*.c),$(filter-out bench/reduce%,$(wildcard bench/*.c))))
-test-programs: all $(TESTS) $(CHECKERS) $(BENCHES)
+test-programs: all $(TESTS) $(CHECKERS) $(BENCHES) $(patsubst %.c,$(BUILD)/%.o,$(wildcard fuzz/*_fuzz.c))
+$(BUILD)/fuzz/%.o: CFLAGS += -Werror=implicit-function-declaration
 ## e2e: the end-to-end tests only; ONLY=cli runs those whose names hold that
 e2e: all $(CHECKERS)
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) ONLY=$(ONLY) tests/run.sh

@@ -147,8 +147,8 @@ const struct cmd cmd_model_export = {
     2,
     2,
     "Write a folder that Hugging Face's transformers loads, or llm.c's checkpoint.",
-    (const struct cmd_option[]){{"--dtype", "TYPE", "f32 (the same bits), bf16 or f16, rounded to nearest; f32"},
-                                {"--format", "F", "huggingface, or llmc: a file for llm.c (GPT-2 only); huggingface"},
+    (const struct cmd_option[]){{"--dtype", "f32|bf16|f16", "f32 has the same bits, others are rounded to nearest; f32"},
+                                {"--format", "huggingface|llmc", "llmc: a file for llm.c (GPT-2 only); huggingface"},
                                 {NULL, NULL, NULL}},
     "DIR must not exist or be empty; it appears when it is whole. A model that came from a folder keeps its "
     "tokenizer.json,\n"
