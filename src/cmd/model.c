@@ -137,7 +137,8 @@ static int export(struct cmd_context *c) {
     else if (cmd_json(c))
         code = cmd_print_json(json_pack("{s:s, s:s}", "path", place, "weights_root", hex));
     else
-        printf("%s: %.1fM parameters, weights root %s\n", place, (double)m.model.layout.parameters * 1e-6, hex);
+        printf("%s: %.1fM parameters, %sweights root %s\n", place, (double)m.model.layout.parameters * 1e-6,
+               dtype == LK_F32 ? "" : "rounded to 16 bits from ", hex);
     cmd_model_close(&m);
     return code;
 }
