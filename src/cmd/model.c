@@ -30,24 +30,35 @@ static int remove_name(struct cmd_context *c, const char *name, struct lk_err *e
     return code;
 }
 
-/* Names a model's root and says what it is. Whoever removes blobs looks at names first: what is there once the name is,
- * stays. */
+/* Whoever removes a run's blobs does so under the write lock and looks at names first, so what is there now stays. */
+static int put_name(struct cmd_context *c, const char *name, const struct lk_root *root, const struct lk_root *weights,
+                    struct lk_err *err) {
+    struct lk_kv_txn *t;
+    int code = lk_kv_begin(c->store->kv, true, &t, err);
+    if (code) return code;
+    if (!lk_blob_exists(c->store->blobs, weights) || !lk_blob_exists(c->store->blobs, root))
+        code = lk_fail(err, LK_ENOTFOUND,
+                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
+    if (!code) code = lk_name_put(t, "model", name, root, err);
+    if (!code) return lk_kv_commit(t, LK_DURABLE, NULL, err);
+    lk_kv_abort(t);
+    return code;
+}
+
+/* Names a model's root and says what it is, and what had the name before. */
 static int keep(struct cmd_context *c, const char *name, const struct lk_root *root) {
     struct lk_err err = {0};
     struct lk_model m;
+    struct lk_root old;
     char hex[LK_ROOT_HEX];
     int code = lk_model_open_root(c->store, root, false, &m, &err);
-    if (!code) code = cmd_name_put(c, "model", name, root, &err);
-    if (!code && !lk_blob_exists(c->store->blobs, &m.weights_root)) {
-        remove_name(c, name, NULL);
-        code = lk_fail(&err, LK_ENOTFOUND,
-                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
-    }
-    if (code) {
-        lk_model_close(&m);
-        return cmd_fail(&err);
-    }
-    if (cmd_json(c))
+    if (code) return cmd_fail(&err);
+    bool moves = lk_store_name_get(c->store, "model", name, &old, NULL) == LK_OK && !lk_root_equal(&old, root);
+    code = put_name(c, name, root, &m.weights_root, &err);
+    if (!code && moves) fprintf(stderr, "model %s was root %s before\n", name, lk_root_hex(&old, hex));
+    if (code)
+        code = cmd_fail(&err);
+    else if (cmd_json(c))
         code = cmd_print_json(describe(&m, name, root));
     else
         printf("model %s: %s, %.1fM parameters, weights root %s\n", name, type_of(&m), (double)m.layout.parameters * 1e-6,

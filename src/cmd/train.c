@@ -27,9 +27,9 @@ struct view {
 static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_layout *layout, const struct lk_plan *p) {
     struct view *v = arg;
     char total[32], weights[32], moments[32], gradients[32], activations[32], rest[32], have[32];
-    double flops = 3 * lk_model_flops(&layout->config, c->sequences, c->context);
+    double flops = 3 * lk_model_flops(&layout->config, c->sequences, lk_run_config_context(c));
     v->step_flops = flops;
-    v->batch_tokens = (uint64_t)c->sequences * c->context;
+    v->batch_tokens = (uint64_t)c->sequences * lk_run_config_context(c);
     lk_progress_line(&v->progress, "model: %zu parameters, %s, %u layer%s of width %u, context %u, vocabulary %u",
                      layout->parameters, c->family == LK_LLAMA ? "llama" : "gpt2", c->layers, c->layers == 1 ? "" : "s",
                      c->width, c->context, c->vocab);

@@ -4,6 +4,7 @@
  * not. Heads are encoded apart from what the assistant says, because in generation the head is there before the answer. */
 #include "data/chat.h"
 #include "data/tokenizer/internal.h"
+#include "data/tokenizer/pretoken.h"
 
 #include <string.h>
 
@@ -56,7 +57,7 @@ static void put_special(struct render *r, uint32_t id, bool target) {
     r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
 }
 
-/* The first `head` of `pieces` are no targets and encoded as one part, what follows is another one. */
+/* The pieces, joined, are one part. */
 static void put_text(struct render *r, const struct lk_bytes *pieces, size_t count, bool target) {
     struct lk__chat_part p = {.id = UINT32_MAX, .begin = r->text->size, .target = target};
     for (size_t i = 0; i < count; i++)
@@ -65,12 +66,23 @@ static void put_text(struct render *r, const struct lk_bytes *pieces, size_t cou
     if (p.size) r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
 }
 
+/* Python's str.isspace, which the template's trim goes by. */
+static bool is_space(uint32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
 static struct lk_bytes trimmed(struct lk_bytes b) {
-    const char *p = b.data;
-    size_t n = b.size;
-    while (n && strchr(" \t\n\v\f\r", p[n - 1]) && p[n - 1]) n--;
-    while (n && strchr(" \t\n\v\f\r", *p) && *p) p++, n--;
-    return lk_bytes(p, n);
+    const uint8_t *p = b.data;
+    size_t begin = 0, end, size;
+    uint32_t c;
+    while (begin < b.size && (size = lk__utf8_decode(p + begin, b.size - begin, &c)) && is_space(c)) begin += size;
+    end = begin; /* behind the last character that is no space */
+    for (size_t at = begin; at < b.size;) {
+        size = lk__utf8_decode(p + at, b.size - at, &c);
+        at += size ? size : 1;
+        if (!size || !is_space(c)) end = at;
+    }
+    return lk_bytes(p + begin, end - begin);
 }
 
 /* content NULL: the head alone. */

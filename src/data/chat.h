@@ -15,7 +15,7 @@ struct lk__chat_part {
     size_t begin, size; /* of the text */
     bool target;        /* the loss is on it */
 };
-/* Rewrites *text and appends parts (struct lk__chat_part) to *parts. answer: the head of an answer follows. LK_EINVAL: a
+/* Writes *text and the parts (struct lk__chat_part) over *parts. answer: the head of an answer follows. LK_EINVAL: a
  * role that is not known. */
 int lk__chat_render(const struct lk__chat *, const struct lk_message *, size_t count, bool answer, struct lk_buf *text,
                     struct lk_buf *parts, struct lk_err *);

@@ -6,10 +6,12 @@
 #include "lockstep/tokenizer.h"
 #include "safetensors.h"
 
-#include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PIECE_FLOATS ((size_t)1 << 18)
@@ -121,9 +123,9 @@ static int write_safetensors(const struct lk_model *m, enum lk_dtype dtype, cons
 
 /* --- The other files ------------------------------------------------------------------------------------- */
 
-/* Floating-point numbers with as few digits as give them back. */
+/* Floating-point numbers with as few digits as give them back. NULL: no memory. */
 static char *dump(const json_t *v) {
-    for (size_t digits = 6; digits < 17; digits++) {
+    for (size_t digits = 6; digits <= 17; digits++) {
         char *text = json_dumps(v, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
         json_t *back = text ? json_loads(text, 0, NULL) : NULL;
         bool same = back && json_equal(back, v);
@@ -131,7 +133,7 @@ static char *dump(const json_t *v) {
         if (same) return text;
         free(text);
     }
-    return json_dumps(v, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    return NULL;
 }
 
 /* Takes the value's reference. */
@@ -173,9 +175,12 @@ static int put_tokenizer(struct lk_store *store, const struct lk_model *m, const
         struct lk_bytes end = lk_tokenizer_bytes(t, lk_tokenizer_end(t));
         json_t *c = json_pack("{s:s, s:b, s:i}", "tokenizer_class", "PreTrainedTokenizerFast",
                               "clean_up_tokenization_spaces", 0, "model_max_length", (int)m->layout.config.context);
-        if (c && end.size) {
-            json_object_set_new(c, "eos_token", json_stringn(end.data, end.size));
-            json_object_set_new(c, "bos_token", json_stringn(end.data, end.size));
+        bool said = end.size && lk_tokenizer_is_special(t, lk_tokenizer_end(t));
+        if (c && said &&
+            (json_object_set_new(c, "eos_token", json_stringn(end.data, end.size)) ||
+             json_object_set_new(c, "bos_token", json_stringn(end.data, end.size)))) {
+            json_decref(c);
+            c = NULL;
         }
         code = put_json(dir, "tokenizer_config.json", c, err);
     }
@@ -216,11 +221,14 @@ static int put_all(struct lk_store *store, const struct lk_model *model, enum lk
         if (!code) code = put_kept(store, dir, name, hex, err);
     }
     if (!code && !json_object_get(files, "generation_config.json")) {
-        json_t *stops = json_array();
-        for (size_t i = 0; i < m->stop_count; i++) json_array_append_new(stops, json_integer(m->stops[i]));
-        code =
-            put_json(dir, "generation_config.json",
-                     m->stop_count ? json_pack("{s:o}", "eos_token_id", stops) : (json_decref(stops), json_object()), err);
+        json_t *stops = json_array(), *c = stops ? json_pack("{s:o}", "eos_token_id", stops) : NULL;
+        for (size_t i = 0; i < m->stop_count && c; i++)
+            if (json_array_append_new(stops, json_integer(m->stops[i]))) {
+                json_decref(c);
+                c = NULL;
+            }
+        if (c && !m->stop_count) json_object_clear(c);
+        code = put_json(dir, "generation_config.json", c, err);
     }
     if (!code && m->has_tokenizer && !json_object_get(files, "tokenizer.json")) code = put_tokenizer(store, m, dir, err);
     char *path = lk_asprintf("%s/model.safetensors", dir);
@@ -254,19 +262,48 @@ static int finish(const char *building, const char *place, int code, struct lk_e
     return code;
 }
 
+static bool is_empty_folder(const char *path) {
+    DIR *d = opendir(path);
+    int entries = 0;
+    while (d && readdir(d)) entries++;
+    if (d) closedir(d);
+    return d && entries == 2; /* . and .. */
+}
+
+/* mkdtemp makes a folder for its owner alone; others may read an export as the umask says. */
+static int open_to_all(const char *path) {
+    mode_t mask = umask(0);
+    umask(mask);
+    return chmod(path, 0777 & ~mask);
+}
+
+/* A new folder beside the place, nobody else's; NULL on failure. */
+static char *make_building(const char *place, struct lk_err *err) {
+    char *parent = parent_of(place), *building = NULL;
+    if (!parent) lk_fail(err, LK_ENOMEM, "no memory for the name of a folder");
+    if (parent && lk_dir_make(parent, err) == LK_OK && !(building = lk_asprintf("%s.tmp.XXXXXX", place)))
+        lk_fail(err, LK_ENOMEM, "no memory for the name of a folder");
+    lk_free(parent);
+    if (!building || (mkdtemp(building) && !open_to_all(building))) return building;
+    lk_fail_errno(err, "cannot make the folder %s", building);
+    lk_free(building);
+    return NULL;
+}
+
 int lk_model_export(struct lk_store *store, const struct lk_model *m, enum lk_dtype dtype, const char *dir,
                     struct lk_err *err) {
+    struct lk_err own;
     LK_ASSERT(m->weights);
-    char *place = plain_path(dir), *building = place ? lk_asprintf("%s.tmp.%ld", place, (long)getpid()) : NULL;
-    int code = building ? LK_OK : lk_fail(err, LK_EINVAL, "\"%s\" is no name of a folder", dir);
-    if (!code && lk_file_exists(place) && rmdir(place)) /* an empty one may go: it comes again, full */
-        code =
-            errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR
-                ? lk_fail(err, LK_EEXISTS, "%s exists and is no empty folder: remove it, or export to another one", place)
-                : lk_fail_errno(err, "cannot replace %s", place);
-    if (!code) code = lk_dir_make(building, err);
-    if (!code) code = put_all(store, m, dtype, building, err);
-    if (building) code = finish(building, place, code, err);
+    if (!err) err = &own;
+    char *place = plain_path(dir);
+    if (!place) return lk_fail(err, LK_EINVAL, "\"%s\" is no name of a folder", dir);
+    int code = LK_OK;
+    char *building = NULL;
+    if (lk_file_exists(place) && !is_empty_folder(place))
+        code = lk_fail(err, LK_EEXISTS, "%s exists and is no empty folder: remove it, or export to another one", place);
+    else if (!(building = make_building(place, err)))
+        code = err->code;
+    if (building) code = finish(building, place, put_all(store, m, dtype, building, err), err);
     lk_free(place);
     lk_free(building);
     return code;
@@ -327,6 +364,7 @@ int lk_model_export_llmc(const struct lk_model *m, enum lk_dtype dtype, const ch
         return lk_fail(err, LK_EUNSUPPORTED,
                        "llm.c's checkpoint holds GPT-2 only, with tied weights and an inner width of 4 times the width");
     if (dtype == LK_F16) return lk_fail(err, LK_EUNSUPPORTED, "llm.c's checkpoint holds f32 or bf16, no f16");
+    if (lk_file_exists(path)) return lk_fail(err, LK_EEXISTS, "%s exists: remove it, or export to another file", path);
     char *building = lk_asprintf("%s.tmp.%ld", path, (long)getpid());
     struct output o = {.model = m, .type = stored[dtype], .path = building, .fd = -1, .err = err};
     if (!building) return lk_fail(err, LK_ENOMEM, "no memory to write %s", path);

@@ -228,6 +228,8 @@ static void llmc_reads_its_checkpoint(void **state) {
     for (size_t i = 0; i < L; i++, at += 4 * 3 * C * C)
         assert_memory_equal(f.data + at, m.weights + l->tensors[l->layers[i].qkv].offset, 4 * 3 * C * C);
     assert_memory_equal(f.data + f.size - 4 * C, m.weights + l->tensors[l->norm_bias].offset, 4 * C);
+    FAILS(lk_model_export_llmc(&m, LK_BF16, path, &test_err), LK_EEXISTS, "remove it");
+    assert_int_equal(unlink(path), 0);
     OK(lk_model_export_llmc(&m, LK_BF16, path, &test_err));
     lk_buf_release(&f);
     f = (struct lk_buf)LK_BUF_INIT;
@@ -433,13 +435,29 @@ static int entries(const char *dir) {
     return n;
 }
 
+static void same_file(const char *a, const char *b, const char *name) {
+    struct lk_buf x = LK_BUF_INIT, y = LK_BUF_INIT;
+    char *p = test_join(a, name), *q = test_join(b, name);
+    OK(lk_file_read(p, 1 << 24, &x, &test_err));
+    OK(lk_file_read(q, 1 << 24, &y, &test_err));
+    assert_int_equal(x.size, y.size);
+    assert_memory_equal(x.data, y.data, x.size);
+    lk_buf_release(&x), lk_buf_release(&y);
+    lk_free(p), lk_free(q);
+}
+
 static void every_failure_leaves_nothing(void **state) {
     struct world *w = *state;
     struct lk_model m;
     struct lk_root root;
     char *top = test_join(w->dir, "faults"), *dir = lk_asprintf("%s/out", top);
     open_model(w, &configs[0], 1, &m);
+    char *whole = test_join(w->dir, "whole");
+    static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "model.safetensors"};
     OK(lk_dir_make(top, &test_err));
+    OK(lk_model_export(w->store, &m, LK_F32, whole, &test_err));
+    json_set_alloc_funcs(lk_alloc, lk_free); /* JSON's memory too */
     for (int error = 0; error < 2; error++)
         for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
             assert_in_range(nth, 1, 5000);
@@ -451,6 +469,8 @@ static void every_failure_leaves_nothing(void **state) {
             bool done = error ? lk_file_call_count() < nth : lk_alloc_count() < nth;
             lk_file_fail_at(0, 0);
             lk_alloc_fail_at(0);
+            for (size_t i = 0; i < sizeof files / sizeof *files && !code; i++)
+                same_file(whole, dir, files[i]); /* a success is a whole one */
             if (!code) lk_dir_remove(dir, NULL);
             if (done) {
                 OK(code);
@@ -460,6 +480,8 @@ static void every_failure_leaves_nothing(void **state) {
                 assert_true(error && lk_dir_remove(dir, NULL) == 0);
             assert_int_equal(entries(top), 0);
         }
+    json_set_alloc_funcs(malloc, free);
+    test_dir_remove(whole);
     OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
     FAIL_EACH_ALLOCATION(import_from(w, dir, NULL, &root));
     for (uint64_t nth = 1;; nth++) {

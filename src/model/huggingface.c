@@ -174,6 +174,7 @@ static int read_key(struct reader *r, size_t i, const json_t *v) {
     case MUST_BE:
         return must_be(r, keys[i].name, v, keys[i].value);
     case DROPOUT:
+        if (!json_is_number(v)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no number", r->file, keys[i].name);
         if (json_number_value(v) != 0 && r->note) {
             snprintf(text, sizeof text, "%s = %g: a dropout of training; training goes on without", keys[i].name,
                      json_number_value(v));
@@ -291,7 +292,9 @@ static int read_type(struct reader *r, const char **name) {
         r->type = model_types[i].bit;
         *name = model_types[i].name;
         const char *a = json_string_value(json_array_get(architectures, 0));
-        if (!json_array_size(architectures) || (a && strcmp(a, model_types[i].architecture) == 0)) return LK_OK;
+        bool absent = !architectures || json_is_null(architectures) ||
+                      (json_is_array(architectures) && !json_array_size(architectures));
+        if (absent || (a && strcmp(a, model_types[i].architecture) == 0)) return LK_OK;
         return lk_fail(r->err, LK_EUNSUPPORTED, "%s: architectures = [\"%.60s\"] is not computed here, only %s", r->file,
                        a ? a : "?", model_types[i].architecture);
     }
@@ -321,14 +324,29 @@ static int complete(struct reader *r) {
     return LK_OK;
 }
 
-void lk__hf_stops(const json_t *eos, struct lk__hf_config *c) {
-    size_t n = json_is_array(eos) ? json_array_size(eos) : 1;
+/* *id: UINT32_MAX when there is no such row. */
+static int read_id(const json_t *v, const char *file, const char *key, uint32_t vocab, uint32_t *id, struct lk_err *err) {
+    if (!json_is_integer(v)) return lk_fail(err, LK_EINVAL, "%s: %s is no token's number", file, key);
+    json_int_t n = json_integer_value(v);
+    *id = n >= 0 && n < (json_int_t)vocab ? (uint32_t)n : UINT32_MAX;
+    return LK_OK;
+}
+
+int lk__hf_stops(const json_t *eos, const char *file, struct lk__hf_config *c, struct lk_err *err) {
+    size_t n = json_is_array(eos) ? json_array_size(eos) : eos && !json_is_null(eos);
     for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_is_array(eos) ? json_array_get(eos, i) : eos;
-        bool there = !json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= UINT32_MAX;
-        for (size_t j = 0; j < c->stop_count; j++) there |= c->stops[j] == (uint32_t)json_integer_value(v);
-        if (!there && c->stop_count < LK_MODEL_STOPS) c->stops[c->stop_count++] = (uint32_t)json_integer_value(v);
+        uint32_t id = UINT32_MAX;
+        int code =
+            read_id(json_is_array(eos) ? json_array_get(eos, i) : eos, file, "eos_token_id", c->model.vocab, &id, err);
+        if (code) return code;
+        bool there = id == UINT32_MAX;
+        for (size_t j = 0; j < c->stop_count; j++) there |= c->stops[j] == id;
+        if (there) continue;
+        if (c->stop_count == LK_MODEL_STOPS)
+            return lk_fail(err, LK_EUNSUPPORTED, "%s: eos_token_id has more than %d ids", file, LK_MODEL_STOPS);
+        c->stops[c->stop_count++] = id;
     }
+    return LK_OK;
 }
 
 int lk__hf_config_read(const json_t *config, const char *file, const char *const *ignore, size_t ignore_count,
@@ -357,10 +375,11 @@ int lk__hf_config_read(const json_t *config, const char *file, const char *const
     if (!code) code = read_window(&r);
     if (code) return code;
     out->model = r.p.m;
-    lk__hf_stops(json_object_get(config, "eos_token_id"), out);
     const json_t *begin = json_object_get(config, "bos_token_id");
-    if (json_is_integer(begin) && json_integer_value(begin) >= 0 && json_integer_value(begin) < UINT32_MAX)
-        out->begin = (uint32_t)json_integer_value(begin);
+    code = lk__hf_stops(json_object_get(config, "eos_token_id"), file, out, err);
+    if (!code && begin && !json_is_null(begin))
+        code = read_id(begin, file, "bos_token_id", out->model.vocab, &out->begin, err);
+    if (code) return code;
     code = lk_model_config_check(&out->model, err);
     return code ? lk_fail_prefix(err, code, "%s", file) : LK_OK;
 }
@@ -421,15 +440,15 @@ static json_t *write_rotary(const struct lk_model_config *m, const char *type) {
 }
 
 static json_t *write_stops(const uint32_t *stops, size_t count) {
+    if (!count) return json_null();
+    if (count == 1) return json_integer(stops[0]);
     json_t *all = json_array();
-    if (!count) {
-        json_decref(all);
-        return json_null();
-    }
-    for (size_t i = 0; i < count; i++) json_array_append_new(all, json_integer(stops[i]));
-    if (count > 1) return all;
-    json_decref(all);
-    return json_integer(stops[0]);
+    for (size_t i = 0; i < count; i++)
+        if (json_array_append_new(all, json_integer(stops[i]))) {
+            json_decref(all);
+            return NULL;
+        }
+    return all;
 }
 
 json_t *lk__hf_config_write(const struct lk_model *model, const char *type, enum lk_dtype dtype) {

@@ -14,8 +14,8 @@ struct lk__hf_config {
 /* Every key is read, known to change nothing, or in `ignore`; else LK_EUNSUPPORTED that names it. note may be NULL. */
 int lk__hf_config_read(const json_t *config, const char *file, const char *const *ignore, size_t ignore_count,
                        void (*note)(void *arg, const char *text), void *arg, struct lk__hf_config *out, struct lk_err *);
-/* Adds a number or a list of numbers (eos_token_id); anything else is nothing. */
-void lk__hf_stops(const json_t *eos, struct lk__hf_config *);
+/* Adds eos_token_id: null, a number or a list of numbers. Ids that the model has no row for can never come: left out. */
+int lk__hf_stops(const json_t *eos, const char *file, struct lk__hf_config *, struct lk_err *);
 /* The model_type that computes this configuration: `wanted` if it does, else the plainest; NULL: there is none. */
 const char *lk__hf_type(const struct lk_model_config *, const char *wanted);
 /* config.json for the model. NULL: no memory. */

@@ -54,7 +54,8 @@ static int read_configs(struct importing *in) {
     if (code == LK_ENOTFOUND) code = lk_fail(in->err, code, "%s has no config.json: is it a Hugging Face folder?", in->dir);
     if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, o->note, o->arg, &in->config, in->err);
     if (!code && (code = read_json(in, "generation_config.json", &generation)) == LK_ENOTFOUND) code = LK_OK;
-    if (!code) lk__hf_stops(json_object_get(generation, "eos_token_id"), &in->config);
+    if (!code)
+        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &in->config, in->err);
     if (!code) code = lk_layout_init(&in->layout, &in->config.model, in->err);
     json_decref(config);
     json_decref(generation);
@@ -115,9 +116,10 @@ static int read_tokenizer(struct importing *in) {
     return code;
 }
 
-/* With another tokenizer than the folder's, the files that speak of it are left behind. */
+/* With another tokenizer than the folder's, the files that speak of it are left behind. One that cannot be taken here still
+ * goes out again as it came. */
 static int keep_files(struct importing *in) {
-    bool own = in->has_tokenizer && !in->options->tokenizer;
+    bool own = !in->options->tokenizer;
     int code = LK_OK;
     if (!(in->files = json_object())) return lk_fail(in->err, LK_ENOMEM, "no memory for a list of files");
     for (size_t i = 0; i < sizeof kept / sizeof *kept && !code; i++) {

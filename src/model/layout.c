@@ -36,6 +36,26 @@ static int check_variants(const struct lk_model_config *c, struct lk_err *err) {
     return LK_OK;
 }
 
+/* What the keys of a run's configuration allow: what is trained must be read again. */
+static int check_ranges(const struct lk_model_config *c, struct lk_err *err) {
+    const struct {
+        const char *key;
+        double value, low, high;
+    } ranges[] = {{"layers", c->layers, 1, 10000},
+                  {"width", c->width, 1, 1048576},
+                  {"ffn", c->ffn, 1, 4194304},
+                  {"context", c->context, 1, 4194304},
+                  {"vocab", c->vocab, 2, 2147483647},
+                  {"norm_epsilon", c->norm_epsilon, 1e-30, 1},
+                  {"rope_theta", c->family == LK_LLAMA ? c->rope_theta : 1, 1, 1e12},
+                  {"init_std", c->init_std, 0, 10}};
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (!(ranges[i].value >= ranges[i].low && ranges[i].value <= ranges[i].high))
+            return lk_fail(err, LK_EINVAL, "[model] %s = %.15g must lie in %.15g .. %.15g", ranges[i].key, ranges[i].value,
+                           ranges[i].low, ranges[i].high);
+    return LK_OK;
+}
+
 int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->layers == 0 || c->width == 0 || c->heads == 0 || c->ffn == 0 || c->context == 0 || c->vocab < 2)
         return lk_fail(err, LK_EINVAL,
@@ -55,7 +75,8 @@ int lk_model_config_check(const struct lk_model_config *c, struct lk_err *err) {
     if (c->head_dim > HEAD_DIM_MOST || c->heads > HEADS_MOST)
         return lk_fail(err, LK_EINVAL, "[model] heads = %u of size %u: at most %d of at most %d", c->heads, c->head_dim,
                        HEADS_MOST, HEAD_DIM_MOST);
-    int code = check_variants(c, err);
+    int code = check_ranges(c, err);
+    if (!code) code = check_variants(c, err);
     if (code) return code;
     double parameters = (double)c->vocab * c->width * (c->tied ? 1 : 2) +
                         (double)c->layers * ((double)c->width * c->head_dim * (2.0 * c->heads + 2.0 * c->kv_heads) +

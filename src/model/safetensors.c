@@ -87,6 +87,10 @@ static int by_place(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
+static int by_name(const void *a, const void *b) {
+    return strcmp((*(struct lk__stored_tensor *const *)a)->name, (*(struct lk__stored_tensor *const *)b)->name);
+}
+
 /* No byte belongs to two tensors or to none, as the format wants. */
 static int check_places(const struct reading *r, const struct lk__safetensors *s) {
     const unsigned char *at = r->data;
@@ -117,7 +121,8 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
     r.data = p + 8 + header;
     r.size = size - 8 - header;
     out->tensors = lk_calloc(json_object_size(out->header) + 1, sizeof *out->tensors);
-    int code = out->tensors ? LK_OK : lk_fail(err, LK_ENOMEM, "%s: no memory for its table of tensors", name);
+    out->names = lk_calloc(json_object_size(out->header) + 1, sizeof *out->names);
+    int code = out->tensors && out->names ? LK_OK : lk_fail(err, LK_ENOMEM, "%s: no memory for its table of tensors", name);
     const char *key;
     json_t *value;
     json_object_foreach(out->header, key, value) {
@@ -126,6 +131,8 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
     }
     if (!code) qsort(out->tensors, out->count, sizeof *out->tensors, by_place);
     if (!code) code = check_places(&r, out);
+    for (size_t i = 0; i < out->count && !code; i++) out->names[i] = &out->tensors[i];
+    if (!code) qsort(out->names, out->count, sizeof *out->names, by_name);
     if (code) lk__safetensors_release(out);
     return code;
 }
@@ -133,14 +140,14 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
 void lk__safetensors_release(struct lk__safetensors *s) {
     json_decref(s->header);
     lk_free(s->tensors);
+    lk_free(s->names);
     *s = (struct lk__safetensors){0};
 }
 
 struct lk__stored_tensor *lk__safetensors_find(const struct lk__safetensors *s, const char *name) {
-    if (!json_object_get(s->header, name)) return NULL;
-    for (size_t i = 0; i < s->count; i++)
-        if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
-    return NULL;
+    struct lk__stored_tensor key = {.name = name}, *of = &key;
+    struct lk__stored_tensor *const *found = bsearch(&of, s->names, s->count, sizeof *s->names, by_name);
+    return found ? *found : NULL;
 }
 
 /* --- Values ---------------------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@ struct lk__stored_tensor {
 struct lk__safetensors {
     json_t *header;
     struct lk__stored_tensor *tensors; /* by place in the file */
+    struct lk__stored_tensor **names;  /* the same by name */
     size_t count;
 };
 /* data: a whole file, borrowed until release. LK_ECORRUPT names `name`, the tensor and what is wrong. */

@@ -54,10 +54,10 @@ int lk__weights_in_open(const char *dir, struct lk__weights_in *w, struct lk_err
     *w = (struct lk__weights_in){0};
     if (!one || !index)
         code = lk_fail(err, LK_ENOMEM, "no memory to open %s", dir);
+    else if (lk_file_exists(one)) /* where both are, transformers takes this one */
+        code = add_shard(dir, "model.safetensors", w, err);
     else if (lk_file_exists(index))
         code = open_index(dir, index, w, err);
-    else if (lk_file_exists(one))
-        code = add_shard(dir, "model.safetensors", w, err);
     else
         code = lk_fail(err, LK_ENOTFOUND,
                        "%s has neither model.safetensors nor model.safetensors.index.json; weights in other formats "

@@ -125,7 +125,11 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
-    for (size_t i = 0; i < g->options->id_count && !code; i++) code = push_token(g, g->options->ids[i], err);
+    for (size_t i = 0; i < g->options->id_count && !code; i++)
+        code = g->options->ids[i] < vocab
+                   ? push_token(g, g->options->ids[i], err)
+                   : lk_fail(err, LK_EINVAL, "token %zu of the prompt, %u, is none of the model's %u", i,
+                             g->options->ids[i], vocab);
     if (!code && !g->options->ids && begin != UINT32_MAX) code = push_token(g, begin, err);
     if (!code && !g->options->ids) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)

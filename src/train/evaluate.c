@@ -156,6 +156,9 @@ int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const floa
                                .dataset = dataset,
                                .context = context,
                                .cross_documents = cross_documents};
+    if (lk_dataset_vocab(dataset) > layout->config.vocab)
+        return lk_fail(err, LK_EINVAL, "the dataset has tokens up to %u, the model only %u rows",
+                       lk_dataset_vocab(dataset) - 1, layout->config.vocab);
     int code = lk_comm_open_self(&e.comm, err);
     if (!code) code = lk_decoder_create(layout, math, e.at_once, context, LK_INFER, &e.decoder, err);
     if (!code) code = lk__evaluate(&e, sequences, out, err);

@@ -64,6 +64,11 @@ static json_t *manifest_of(const struct lk_run *run, const struct lk_checkpoint 
         return lk_model_manifest(&(struct lk_model_parts){
             .config = &m, .weights = &c->weights, .tokenizer = &run->tokenizer, .begin = UINT32_MAX});
     manifest = json_deep_copy(initial);
+    if (manifest && !json_is_string(json_object_get(manifest, "tokenizer")) &&
+        json_object_set_new(manifest, "tokenizer", json_string(lk_root_hex(&run->tokenizer, hex)))) {
+        json_decref(manifest);
+        return NULL;
+    }
     if (manifest && !json_object_set_new(manifest, "weights", json_string(lk_root_hex(&c->weights, hex)))) return manifest;
     json_decref(manifest);
     return NULL;

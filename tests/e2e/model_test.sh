@@ -88,6 +88,22 @@ if grep -q Qwen3ForCausalLM out/tune/config.json; then ok "and so is its type"; 
 fails "another tokenizer's dataset" 1 "another tokenizer" -- "$LOCKSTEP" train tune.ini run.name=x model.from=gpt2
 fails "keys that the model gives" 1 "model.width is given by model.from" -- "$LOCKSTEP" train tune.ini run.name=x model.width=3
 
+# --- without the folder's tokenizer ----------------------------------------------------------------------------------------
+check "a model without its tokenizer" "$LOCKSTEP" model import "$GOLDEN/qwen3" --name bare --tokenizer none
+fails "reads no text" 1 "without a tokenizer" -- "$LOCKSTEP" generate bare "the"
+check "its files go out again all the same" "$LOCKSTEP" model export bare out/bare
+if cmp -s out/bare/tokenizer.json "$GOLDEN/qwen3/tokenizer.json"; then ok "as they were"; else not_ok "as they were"; fi
+quiet "$LOCKSTEP" tokenizer train text.txt --vocab 270 --name small
+quiet "$LOCKSTEP" tokenizer train text.txt --vocab 300 --name large
+for t in small large; do quiet "$LOCKSTEP" dataset build "by-$t" text.txt --tokenizer $t --holdout 0.1; done
+fails "more tokens than rows" 1 "the dataset has tokens up to 299, the model only" -- "$LOCKSTEP" eval bare --dataset by-large --context 24
+check "a run from it" "$LOCKSTEP" train tune.ini run.name=bare-run run.steps=2 checkpoint.every=2 model.from=bare data.dataset=by-small
+check "has the tokenizer that it learned with" "$LOCKSTEP" generate bare-run "the" --tokens 4
+fails "and no other" 1 "another tokenizer" -- "$LOCKSTEP" eval bare-run --dataset by-large
+fails "a name keeps what it has when the new model is none" 1 "no config.json" -- "$LOCKSTEP" model import out --name bare
+check "so it is still there" "$LOCKSTEP" model show bare
+fails "an export replaces no file" 1 "exists: remove it" -- "$LOCKSTEP" model export gpt2 gpt2.bin --format llmc
+
 # --- names -----------------------------------------------------------------------------------------------------------------
 check "a checkpoint is pinned" "$LOCKSTEP" model pin tune@4 --name early
 early=$(root_of early)

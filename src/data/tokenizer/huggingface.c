@@ -29,6 +29,8 @@ int lk__check_keys(const struct lk__importing *in, const json_t *object, const c
     return 0;
 }
 
+#define ADDED_BYTES 1024 /* of one added token */
+
 static int check_model(const struct lk__importing *in, const json_t *model, struct lk_err *err) {
     static const char *const known[] = {"type",
                                         "dropout",
@@ -89,6 +91,9 @@ static int check_added(const struct lk__importing *in, const json_t *token, cons
     static const char *const known[] = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL};
     int code = lk__check_keys(in, token, "an added token", known, err);
     if (code) return code;
+    if (strlen(text) > ADDED_BYTES) /* they are looked for at every place of a text */
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: added token \"%.60s...\" is longer than %d bytes", in->name, text,
+                       ADDED_BYTES);
     if (json_is_true(json_object_get(token, "single_word")))
         return lk_fail(err, LK_EUNSUPPORTED, "%s: added token \"%.60s\" has single_word on, which is not computed",
                        in->name, text);

@@ -71,7 +71,8 @@ static void put_traits(json_t *m, const struct lk_tokenizer *t, bool *failed) {
     if (t->traits.whole_words) set(m, "whole_words", json_true(), failed);
     if (t->traits.prefix_space) set(m, "prefix_space", json_true(), failed);
     struct lk_bytes end = lk_tokenizer_bytes(t, t->traits.end);
-    if (end.size != strlen(LK_TOKEN_END) || memcmp(end.data, LK_TOKEN_END, end.size) != 0)
+    bool usual = end.size == strlen(LK_TOKEN_END) && memcmp(end.data, LK_TOKEN_END, end.size) == 0;
+    if (!usual || !lk_tokenizer_is_special(t, t->traits.end)) /* which is found by its text */
         set_id(m, "end", t->traits.end, failed);
     set_id(m, "before", t->traits.before, failed);
     set_id(m, "after", t->traits.after, failed);
