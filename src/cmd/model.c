@@ -174,8 +174,14 @@ static int list(struct cmd_context *c) {
 }
 const struct cmd cmd_model_list = {"model list", "", 0, 0, "List models and their roots.", NULL, NULL, list};
 
+/* "model:M" is M here too. */
+static const char *plain_name(const char *name) {
+    return strncmp(name, "model:", 6) ? name : name + 6;
+}
+
 static int show(struct cmd_context *c) {
     struct lk_err err = {0};
+    c->arguments[0] = (char *)(uintptr_t)plain_name(c->arguments[0]);
     struct lk_model m;
     struct lk_root root;
     char hex[LK_ROOT_HEX];
@@ -215,6 +221,7 @@ const struct cmd cmd_model_show = {"model show", "MODEL", 1,   1, "Show a model'
 
 static int rm(struct cmd_context *c) {
     struct lk_err err = {0};
+    c->arguments[0] = (char *)(uintptr_t)plain_name(c->arguments[0]);
     if (cmd_open_store(c, false)) return CMD_FAILED;
     if (remove_name(c, c->arguments[0], &err)) return cmd_fail(&err);
     if (cmd_json(c)) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));

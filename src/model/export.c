@@ -296,7 +296,12 @@ int lk_model_export(struct lk_store *store, const struct lk_model *m, enum lk_dt
     LK_ASSERT(m->weights);
     if (!err) err = &own;
     char *place = plain_path(dir);
-    if (!place) return lk_fail(err, LK_EINVAL, "\"%s\" is no name of a folder", dir);
+    const char *last = place ? strrchr(place, '/') : NULL;
+    last = last ? last + 1 : place;
+    if (!place || !*last || strcmp(last, ".") == 0 || strcmp(last, "..") == 0) {
+        lk_free(place);
+        return lk_fail(err, LK_EINVAL, "\"%s\" is no name of a new folder: say what it shall be called", dir);
+    }
     int code = LK_OK;
     char *building = NULL;
     if (lk_file_exists(place) && !is_empty_folder(place))

@@ -327,6 +327,12 @@ static void what_is_not_computed_is_named(void **state) {
         {llama, "\"rope_parameters\":{\"rope_type\":\"default\",\"attention_factor\":2.0}",
          "rope_parameters.attention_factor", LK_EUNSUPPORTED},
         {llama, "\"rope_scaling\":7", "rope_scaling is no object", LK_EINVAL},
+        {llama, "\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5.0}",
+         "stands beside rope_parameters", LK_EUNSUPPORTED},
+        {mistral, "\"sliding_window\":0", "sliding_window = 0", LK_EUNSUPPORTED},
+        {llama, "\"eos_token_id\":\"2\"", "eos_token_id is no token's number", LK_EINVAL},
+        {llama, "\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "more than 16", LK_EUNSUPPORTED},
+        {gpt2, "\"attn_pdrop\":\"x\"", "attn_pdrop is no number", LK_EINVAL},
         {llama, "\"sliding_window\":4", "sliding_window is not known here", LK_EUNSUPPORTED},
         {llama, "\"quantization_config\":{}", "quantization_config is not known here", LK_EUNSUPPORTED},
         {llama, "\"architectures\":[\"LlamaForSequenceClassification\"]", "LlamaForSequenceClassification",
@@ -356,6 +362,9 @@ static void what_is_not_computed_is_named(void **state) {
             FAILS(read_config(bad[i].begin, rest, &c), bad[i].code, bad[i].says);
         lk_free(rest);
     }
+    OK(read_config(llama, "\"eos_token_id\":[4,99,4],\"bos_token_id\":99,\"rope_scaling\":{}",
+                   &c)); /* 99: no row of the model */
+    assert_true(c.stop_count == 1 && c.stops[0] == 4 && c.begin == UINT32_MAX);
     OK(read_config(llama, "\"of_no_meaning\":3,\"quantization_config\":null", &c));
     OK(read_config(gpt2, "\"attn_pdrop\":0.25", &c));
     assert_non_null(strstr(last_note, "attn_pdrop = 0.25"));

@@ -2,8 +2,10 @@
  * hold for absent keys, and files of earlier versions (rope_theta and rope_scaling beside rope_parameters). */
 #include "huggingface.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { GPT2 = 1, LLAMA = 2, MISTRAL = 4, QWEN2 = 8, QWEN3 = 16 };
 #define ROTARY (LLAMA | MISTRAL | QWEN2 | QWEN3)
@@ -207,6 +209,11 @@ static int read_keys(struct reader *r, const char *const *ignore, size_t ignore_
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */
 
+/* Whether the key is there for transformers: {} counts as absent. */
+static bool said(const json_t *rope) {
+    return rope && !json_is_null(rope) && !(json_is_object(rope) && !json_object_size(rope));
+}
+
 static int read_rope(struct reader *r, const char *name) {
     static const char *const number_names[] = {"rope_theta", "factor", "low_freq_factor", "high_freq_factor"};
     struct lk_model_config *m = &r->p.m;
@@ -215,7 +222,7 @@ static int read_rope(struct reader *r, const char *name) {
     const char *key;
     json_t *value;
     char full[100];
-    if (!rope || json_is_null(rope)) return LK_OK;
+    if (!said(rope)) return LK_OK;
     if (!json_is_object(rope)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no object", r->file, name);
     const json_t *type = json_object_get(rope, "rope_type");
     if (!type) type = json_object_get(rope, "type"); /* its name before transformers 4.43 */
@@ -274,7 +281,9 @@ static int read_window(struct reader *r) {
         some = sliding > 0;
         all = sliding == p->m.layers;
     }
-    if (!some || !size) return LK_OK;
+    if (!some || json_is_null(window)) return LK_OK;
+    if (!size && !(r->type & (GPT2 | LLAMA))) return refuse(r, "sliding_window", "= 0 lets nothing be seen");
+    if (!size) return LK_OK;
     if (!all)
         return refuse(r, json_is_array(types) ? "layer_types" : "max_window_layers",
                       "gives only some layers a window; all or none is computed here");
@@ -324,6 +333,14 @@ static int complete(struct reader *r) {
     return LK_OK;
 }
 
+int lk__hf_file(const char *path, bool *there, struct lk_err *err) {
+    struct stat s;
+    *there = lstat(path, &s) == 0;
+    if (!*there) return errno == ENOENT ? LK_OK : lk_fail_errno(err, "cannot look at %s", path);
+    if (stat(path, &s)) return lk_fail(err, LK_EIO, "cannot follow the link %s: %s", path, strerror(errno));
+    return S_ISREG(s.st_mode) ? LK_OK : lk_fail(err, LK_EINVAL, "%s is no regular file", path);
+}
+
 /* *id: UINT32_MAX when there is no such row. */
 static int read_id(const json_t *v, const char *file, const char *key, uint32_t vocab, uint32_t *id, struct lk_err *err) {
     if (!json_is_integer(v)) return lk_fail(err, LK_EINVAL, "%s: %s is no token's number", file, key);
@@ -369,6 +386,9 @@ int lk__hf_config_read(const json_t *config, const char *file, const char *const
         r.p.m.kv_heads = r.type == MISTRAL ? 8 : 32;
     if (r.type == QWEN3 && !json_object_get(config, "head_dim")) r.p.m.head_dim = 128;
     code = read_keys(&r, ignore, ignore_count);
+    if (!code && said(json_object_get(config, "rope_scaling")) && said(json_object_get(config, "rope_parameters")))
+        code = refuse(&r, "rope_scaling",
+                      "stands beside rope_parameters, and versions of transformers differ in which they take");
     if (!code) code = read_rope(&r, "rope_scaling");
     if (!code) code = read_rope(&r, "rope_parameters");
     if (!code) code = complete(&r);

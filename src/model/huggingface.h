@@ -21,6 +21,10 @@ const char *lk__hf_type(const struct lk_model_config *, const char *wanted);
 /* config.json for the model. NULL: no memory. */
 json_t *lk__hf_config_write(const struct lk_model *, const char *type, enum lk_dtype);
 
+/* A file of a folder: absent, or a regular one, also through links; anything else (a link to nowhere, a pipe) is an error.
+ */
+int lk__hf_file(const char *path, bool *there, struct lk_err *);
+
 /* A matrix that the folder holds as (in, out) while we have (out, in): GPT-2's Conv1D. */
 bool lk__hf_transposed(const struct lk_layout *, const struct lk_tensor *);
 

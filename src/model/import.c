@@ -27,11 +27,10 @@ struct importing {
 /* LK_ENOTFOUND, with no message, when it is not there. */
 static int read_file(const struct importing *in, const char *name, size_t limit, struct lk_buf *out) {
     char *path = lk_asprintf("%s/%s", in->dir, name);
-    int code = LK_ENOTFOUND;
-    if (!path)
-        code = lk_fail(in->err, LK_ENOMEM, "no memory to open %s/%s", in->dir, name);
-    else if (lk_file_exists(path))
-        code = lk_file_read(path, limit, out, in->err);
+    bool there = false;
+    int code =
+        path ? lk__hf_file(path, &there, in->err) : lk_fail(in->err, LK_ENOMEM, "no memory to open %s/%s", in->dir, name);
+    if (!code) code = there ? lk_file_read(path, limit, out, in->err) : LK_ENOTFOUND;
     lk_free(path);
     return code;
 }

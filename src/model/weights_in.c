@@ -50,13 +50,18 @@ static int open_index(const char *dir, const char *path, struct lk__weights_in *
 
 int lk__weights_in_open(const char *dir, struct lk__weights_in *w, struct lk_err *err) {
     char *one = lk_asprintf("%s/model.safetensors", dir), *index = lk_asprintf("%s/model.safetensors.index.json", dir);
-    int code;
+    bool whole = false, parts = false;
     *w = (struct lk__weights_in){0};
-    if (!one || !index)
-        code = lk_fail(err, LK_ENOMEM, "no memory to open %s", dir);
-    else if (lk_file_exists(one)) /* where both are, transformers takes this one */
+    int code = one && index ? lk__hf_file(one, &whole, err) : lk_fail(err, LK_ENOMEM, "no memory to open %s", dir);
+    if (!code) code = lk__hf_file(index, &parts, err);
+    if (code) {
+        lk_free(one);
+        lk_free(index);
+        return code;
+    }
+    if (whole) /* where both are, transformers takes this one */
         code = add_shard(dir, "model.safetensors", w, err);
-    else if (lk_file_exists(index))
+    else if (parts)
         code = open_index(dir, index, w, err);
     else
         code = lk_fail(err, LK_ENOTFOUND,

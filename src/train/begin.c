@@ -27,26 +27,38 @@ static int keep_optimizer(struct lk_store *store, struct lk_run *run, const stru
     return code;
 }
 
-int lk__run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
-                       void *arg, struct lk_err *err) {
-    struct lk_model_ref ref;
+static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
+                      void *arg, struct lk_model_ref *ref, struct lk_err *err) {
     struct lk_model m;
-    int code = lk_model_find(store, run->config.from, false, warning, arg, &ref, &m, err);
+    int code = lk_model_find(store, run->config.from, false, warning, arg, ref, &m, err);
     if (code) return lk_fail_prefix(err, code, "model.from");
     lk_run_config_set_model(&run->config, &m.layout.config);
     run->from = LK_FROM_WEIGHTS;
     run->initial_weights = m.weights_root;
     code = check_tokenizer(run, &m, err);
     if (!code) code = lk_manifest_put(store, m.manifest, &run->initial_model, err);
-    if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, &ref, err);
+    if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, ref, err);
     lk_model_close(&m);
+    return code ? code : lk__run_initial_check(store, run, err);
+}
+
+int lk__run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
+                       void *arg, struct lk_err *err) {
+    struct lk_model_ref ref = {0};
+    int code = LK_ENOTFOUND;
+    /* A run in training may prune its newest checkpoint while we look at it: then there is a newer one. */
+    for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !strchr(run->config.from, '@'))); i++)
+        code = begin_once(store, run, warning, arg, &ref, err);
     return code;
 }
 
 static int check_blob(struct lk_store *store, const struct lk_run *run, const struct lk_root *root, struct lk_err *err) {
     if (lk_blob_exists(store->blobs, root)) return LK_OK;
-    return lk_fail(err, LK_ENOTFOUND, "what model.from = %s named was removed meanwhile; name a checkpoint that stays",
-                   run->config.from);
+    return lk_fail(
+        err, LK_ENOTFOUND,
+        "what model.from = %s named was removed meanwhile by its run, which prunes checkpoints: try again, or let "
+        "it keep more (checkpoint.keep)",
+        run->config.from);
 }
 
 int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {

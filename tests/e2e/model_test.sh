@@ -37,6 +37,14 @@ check "unless it is passed over" "$LOCKSTEP" model import odd --name x --ignore 
 rm odd/model-00002-of-00004.safetensors
 fails "a file is missing" 1 "model-00002-of-00004.safetensors" -- "$LOCKSTEP" model import odd --name x --ignore new_in_2027
 
+for file in config.json tokenizer.json generation_config.json model.safetensors; do
+    rm -rf odd && cp -r "$GOLDEN/llama" odd && rm odd/$file && mkfifo odd/$file
+    fails "a pipe as $file" 1 "$file is no regular file" -- timeout 20 "$LOCKSTEP" model import odd --name x
+    rm odd/$file && ln -s nowhere odd/$file
+    fails "a link to nowhere as $file" 1 "cannot follow the link .*$file" -- "$LOCKSTEP" model import odd --name x
+done
+fails "a folder without a name" 1 "no name of a new folder" -- "$LOCKSTEP" model export gpt2 out/.
+
 # --- beginning with them ---------------------------------------------------------------------------------------------------
 for i in $(seq 300); do echo "in the beginning God created the heaven and the earth, and the $i-th day was good."; done >text.txt
 for i in $(seq 60); do echo "{\"messages\": [{\"role\": \"user\", \"content\": \"day $i?\"}, {\"role\": \"assistant\", \"content\": \"the earth\"}]}"; done >talk.jsonl
