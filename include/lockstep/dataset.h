@@ -47,10 +47,10 @@ uint64_t lk_dataset_bytes(const struct lk_dataset *, enum lk_split);  /* text by
 uint64_t lk_dataset_documents(const struct lk_dataset *, enum lk_split);
 uint64_t lk_dataset_sequences(const struct lk_dataset *, enum lk_split, uint32_t context);
 
-/* Sequence n in O(1): writes up to context inputs, targets (UINT32_MAX where the loss is masked: prompt tokens of jsonl
- * records), and document_start[t] = position in this sequence where t's document began (0 when it began before the
- * sequence; a document begins with the E before it). Any output may be NULL. Returns the number of positions (< context
- * only in the last held-out sequence). Thread-safe. */
+/* Sequence n in O(1): writes up to context inputs, targets (UINT32_MAX where the loss is masked: prompts of jsonl
+ * records, and in conversations all but what the assistant says), and document_start[t] = position in this sequence where
+ * t's document began (0 when it began before the sequence; a document begins with the E before it). Any output may be NULL.
+ * Returns the number of positions (< context only in the last held-out sequence). Thread-safe. */
 uint32_t lk_dataset_sequence(const struct lk_dataset *, enum lk_split, uint64_t n, uint32_t context, uint32_t *inputs,
                              uint32_t *targets, uint32_t *document_start);
 
@@ -61,7 +61,8 @@ struct lk_document {
     uint64_t source_offset, size_bytes;     /* where its text (jsonl: its line) begins in the uncompressed source; length of
                                                its text */
     uint64_t line;                          /* jsonl: 1-based line; else 0 */
-    struct lk_root digest;                  /* SHA-256 of its text */
+    struct lk_root digest; /* SHA-256 of its text; that and size_bytes as its tokens give the text back, which
+                              is another form where the tokenizer normalizes */
 };
 int lk_dataset_document(const struct lk_dataset *, enum lk_split, uint64_t index, struct lk_document *out, struct lk_err *);
 /* The document that token position `token` of the stream lies in (its end token counts to it; position 0 to the first). */
