@@ -8,7 +8,7 @@
 static bool keeps_bytes(const struct lk_tokenizer *t) {
     for (uint32_t id = 0; id < t->vocab; id++)
         if (t->added[id] & (LK__LSTRIP | LK__RSTRIP)) return false;
-    return !t->traits.nfc && !t->traits.prefix_space;
+    return !t->traits.nfc && !t->traits.prefix_space && !t->traits.characters;
 }
 
 static void check_text(const struct lk_tokenizer *t, const struct lk_tokenizer *again, const uint8_t *data, size_t size,

@@ -1,6 +1,7 @@
-/* Byte-pair encoding on bytes, with the patterns of the families in use. Algorithms and the rule for invalid UTF-8:
- * src/data/tokenizer/README.md. A tokenizer is immutable and may be used by any number of threads; it keeps the memory of
- * its encoding threads (words seen and their ids, up to 36 MB a thread) for the next call, until it is freed. */
+/* Byte-pair encoding on bytes, with the patterns of the families in use, and on characters (SentencePiece). Algorithms and
+ * the rule for invalid UTF-8: src/data/tokenizer/README.md. A tokenizer is immutable and may be used by any number of
+ * threads; it keeps the memory of its encoding threads (words seen and their ids, up to 36 MB a thread) for the next call,
+ * until it is freed. */
 #ifndef LOCKSTEP_TOKENIZER_H
 #define LOCKSTEP_TOKENIZER_H
 #include "lockstep/store.h"
@@ -29,7 +30,7 @@ int lk_tokenizer_train_pattern(const struct lk_bytes *texts, size_t count, uint3
 void lk_tokenizer_free(struct lk_tokenizer *);
 
 uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *);      /* ids are 0 .. vocab-1 */
-const char *lk_tokenizer_pattern(const struct lk_tokenizer *); /* its name */
+const char *lk_tokenizer_pattern(const struct lk_tokenizer *); /* its name; "none": SentencePiece's */
 /* The token between documents: the one named at import, else LK_TOKEN_END, "<|end_of_text|>" or "</s>", the first of these
  * that is a special token; UINT32_MAX if there is none. */
 uint32_t lk_tokenizer_end(const struct lk_tokenizer *);
@@ -61,7 +62,8 @@ struct lk_encode_options {
 };
 int lk_tokenizer_encode_with(const struct lk_tokenizer *, const void *text, size_t size, const struct lk_encode_options *,
                              struct lk_pool *, struct lk_tokens *out, struct lk_err *);
-/* Appends the bytes of ids (special tokens by their text); an id out of range: LK_EINVAL that names its position. */
+/* Appends the bytes of ids (special tokens by their text), without the one space at the begin that a SentencePiece
+ * tokenizer puts in front of a text, where its file says so; an id out of range: LK_EINVAL that names its position. */
 int lk_tokenizer_decode(const struct lk_tokenizer *, const uint32_t *ids, size_t count, struct lk_buf *out,
                         struct lk_err *);
 

@@ -367,6 +367,107 @@ def rank_files(ours, work, rng):
     check("rank files of random vocabularies, and their exports", True)
 
 
+# --- SentencePiece's BPE as Hugging Face converts it ------------------------------------------------------------------
+
+MARK = "\u2581"
+
+
+def converted(rng, corpus, shape, flag, crossing, scheme, last, sizes=(300, 900, 2500)):
+    """A model over characters with byte tokens, as conversions of Llama and Mistral look: <unk>, <s>, </s>, bytes, pieces."""
+    base = Tokenizer(models.BPE())
+    base.pre_tokenizer = pre_tokenizers.Metaspace(MARK, "always", split=not crossing)
+    base.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=rng.choice(sizes), limit_alphabet=rng.choice([60, 200, 1000]), show_progress=False))
+    model = json.loads(base.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    taken = {*names, "<tool>", "[INST]"}  # a piece that is an added token, too, is refused where merges use it
+    pieces = [p for p in sorted(model["vocab"], key=model["vocab"].get) if p not in taken]
+    multi, single = [p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1]
+    vocab = {p: i for i, p in enumerate(names + (multi + single if last else single + multi))}
+    merges = [tuple(m) for m in model["merges"] if taken.isdisjoint((*m, "".join(m)))]
+    if rng.random() < 0.5:  # every way to make a piece, in the order of the pieces: what the converters write
+        merges = [(p[:k], p[k:]) for p in multi for k in range(1, len(p)) if {p[:k], p[k:]} <= vocab.keys() - taken]
+    t = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", MARK)
+    strip = shape == "prepend" or scheme != "never"
+    if shape == "prepend":
+        t.normalizer = normalizers.Sequence([normalizers.Prepend(MARK), replace])
+    elif shape == "replace":
+        t.normalizer, strip = rng.choice([replace, normalizers.Sequence([replace])]), False
+    else:
+        t.pre_tokenizer = pre_tokenizers.Metaspace(MARK, scheme, split=False)
+    t.decoder = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(), *([decoders.Strip(" ", 1, 0)] if strip else [])])
+    t.add_special_tokens([AddedToken(s, special=True, normalized=flag) for s in names[:3]])
+    if rng.random() < 0.5:
+        t.add_tokens([AddedToken("<tool>", normalized=rng.random() < 0.5), AddedToken("[INST]", normalized=False), AddedToken("\u00e9x y", normalized=rng.random() < 0.5)])
+    if rng.random() < 0.7:
+        t.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
+    return t
+
+
+PIECES = [
+    *"abcdest  .\n123<>/|", " ", "  ", "    ", "the ", " the", "<s>", " <s>", "</s>", "<unk>", "<tool>", "[INST]", " [INST] ", "\u00e9x y", "<0x41>",
+    MARK, MARK * 3, MARK + "<s>", "\u2580", "\u2582", "\u00e9", "e\u0301", "\u4e2d\u6587", "\U0001f600", "\U0001f468\u200d\U0001f469", "\u0928\u092e", "\u0000", "\t", "\r\n", "\u3000", "\u00a0",
+]
+
+
+def piece_text(rng, size):
+    return "".join(rng.choice(PIECES) if rng.random() < 0.9 else chr(rng.choice(SCALARS)) for _ in range(size))
+
+
+def whole_texts(rng):
+    """Texts of every kind; the long ones are one word, or many, between added tokens."""
+    yield from ["", " ", "  ", "a", " a", "a ", "\n", MARK, MARK + " ", "<s>", " <s>", "<s> ", "<s>a", "<s> a", "a<s>b", "a <s> b", "<s><s>", " " * 40, "\u00e9x y", EMOJI, WORDS]
+    yield from (piece_text(rng, rng.randint(1, 60)) for _ in range(6 if QUICK else 25))
+    yield piece_text(rng, 6000)
+    yield random_text(rng, 6000)
+    yield long_runs(rng).replace("a", rng.choice("ab "))
+    yield "".join(chr(c) for c in SCALARS[:: 97 if QUICK else 17])
+
+
+def characters(ours):
+    rng = random.Random(23)
+    kinds = [("prepend", "never"), ("replace", "never"), *(("metaspace", s) for s in ("first", "always", "never"))]
+    for i in range(15 if QUICK else 60):
+        shape, scheme = kinds[i % len(kinds)]
+        corpus = [piece_text(rng, 200).replace("\u0000", "") for _ in range(30)] + [WORDS, EMOJI] * 3 + ["the the rest is best and bad  \u4e2d\u6587\u4e2d " * 9]
+        t = converted(rng, corpus, shape, rng.random() < 0.4, rng.random() < 0.3, scheme, rng.random() < 0.7)
+        root = ours.take("characters", t)
+        path, again = ours.again("characters")
+        what = f"characters {i} ({shape}, {scheme})"
+        if root != again:
+            check(f"{what}: an export comes in with the same root", False)
+        exported = Tokenizer.from_file(path)
+        for text in whole_texts(rng):
+            for other in (t, exported):
+                other.encode_special_tokens = False
+                ids = ours.encode("characters", text, "--special")
+                same_ids(f"{what}: special", t, ids, other.encode(text, add_special_tokens=False).ids, text)
+                same_ids(f"{what}: around", t, ours.encode("characters", text, "--special", "--around"), other.encode(text).ids, text)
+                mine, back = ours.decode("characters", ids), other.decode(ids, skip_special_tokens=False).encode()
+                if mine != back:
+                    at = next(i for i in range(len(mine) + 1) if mine[: i + 1] != back[: i + 1])
+                    print("decoded", mine[max(at - 20, 0) :][:60], "\ntheirs ", back[max(at - 20, 0) :][:60])
+                    check(f"{what}: decode", False)
+                other.encode_special_tokens = True
+                same_ids(f"{what}: plain", t, ours.encode("characters", text), other.encode(text, add_special_tokens=False).ids, text)
+            check_spans(ours, t, text)
+    check("SentencePiece's BPE: Prepend, Replace and Metaspace, byte_fallback, added tokens, decoding", True)
+
+
+def check_spans(ours, t, text):
+    """Offsets follow one another from the first byte to the last, and a token that is text stands for that text."""
+    data, spans = text.encode(), ours.offsets("characters", text, "--special")
+    ends = [0] + [e for _, _, e in spans]
+    if spans and (ends[-1] != len(data) or any(b != e for (_, b, _), e in zip(spans, ends))):
+        print(ascii(text), spans)
+        check("offsets cover the text", False)
+    for id_, begin, end in spans:
+        piece, said = t.id_to_token(id_), data[begin:end].decode(errors="replace")
+        if end > begin and not piece.startswith("<0x") and said.replace(MARK, " ").strip(" ") != piece.replace(MARK, " ").strip(" "):
+            print(ascii(text), id_, ascii(piece), begin, end, ascii(said))
+            check("offsets of a token", False)
+
+
 def report(name, other, text, ours):
     """The shortest piece of a text that differs."""
     def differs(piece):
@@ -395,6 +496,7 @@ def main():
         ours = Ours(os.path.abspath(sys.argv[1]), work)
         if "patterns" not in sys.argv[2:]:
             forms(ours, rng)
+            characters(ours)
             nfc_texts(ours)
             rank_files(ours, work, rng)
         if "forms" not in sys.argv[2:]:

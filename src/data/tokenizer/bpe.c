@@ -16,11 +16,27 @@ static void *scratch_take(struct lk__scratch *s, size_t size_bytes) {
 
 /* --- short words: look for the lowest rank each time ----------------------------------------------------- */
 
+/* The ids with which a word of characters begins. */
+static size_t unit_tokens(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
+    size_t n = 0;
+    for (size_t at = 0, length; at < size; at += length) {
+        uint32_t unit[4];
+        size_t count = lk__unit_ids(t, word + at, size - at, unit, &length);
+        for (size_t i = 0; i < count; i++) ids[n++] = unit[i];
+    }
+    return n;
+}
+
 static size_t merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     uint32_t rank[LK__SHORT_WORD];
     size_t n = size;
-    for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[word[i]];
-    for (size_t i = 0; i + 1 < n; i++) rank[i] = t->byte_ranks[word[i] << 8 | word[i + 1]];
+    if (t->traits.characters) {
+        n = unit_tokens(t, word, size, ids);
+        for (size_t i = 0; i + 1 < n; i++) rank[i] = lk__pair_rank(t, ids[i], ids[i + 1]);
+    } else {
+        for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[word[i]];
+        for (size_t i = 0; i + 1 < n; i++) rank[i] = t->byte_ranks[word[i] << 8 | word[i + 1]];
+    }
     while (n > 1) {
         uint64_t low = UINT64_MAX; /* rank, then place */
         for (size_t i = 0; i + 1 < n; i++) {
@@ -76,8 +92,11 @@ static void remove_at(struct line *l, size_t i) {
 
 static void line_begin(struct line *l, const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids,
                        uint64_t *alive) {
+    if (t->traits.characters)
+        size = unit_tokens(t, word, size, ids);
+    else
+        for (size_t i = 0; i < size; i++) ids[i] = t->byte_id[word[i]];
     *l = (struct line){ids, alive, size};
-    for (size_t i = 0; i < size; i++) ids[i] = t->byte_id[word[i]];
     memset(alive, 0xFF, (size + 63) / 64 * 8);
     if (size & 63) alive[size >> 6] = ((uint64_t)1 << (size & 63)) - 1;
 }
@@ -131,8 +150,9 @@ static int64_t merge_heap(const struct lk_tokenizer *t, struct lk__scratch *s, c
     struct line l;
     line_begin(&l, t, word, size, ids, (uint64_t *)(void *)memory);
     struct heap h = {(uint64_t *)(void *)(memory + bits_bytes), 0};
-    for (size_t i = 0; i + 1 < size; i++) {
-        uint32_t rank = t->byte_ranks[word[i] << 8 | word[i + 1]];
+    for (size_t i = 0; i + 1 < l.size; i++) {
+        uint32_t rank =
+            t->traits.characters ? lk__pair_rank(t, ids[i], ids[i + 1]) : t->byte_ranks[word[i] << 8 | word[i + 1]];
         if (rank != LK__NO_ID) h.entries[h.count++] = (uint64_t)rank << 32 | (uint32_t)i;
     }
     for (size_t i = h.count / 2; i-- > 0;) heap_down(&h, i);
@@ -220,7 +240,7 @@ static int64_t merge_buckets(const struct lk_tokenizer *t, struct lk__scratch *s
     b.next = b.head + t->merge_count;
     b.before = b.next + size;
     memset(b.head, 0xFF, head_bytes);
-    for (size_t i = size - 1; i-- > 0;) bucket_offer(&b, &l, i, i + 1);
+    for (size_t i = l.size - 1; i-- > 0;) bucket_offer(&b, &l, i, i + 1);
     for (uint32_t rank = 0; rank < t->merge_count; rank++) {
         const struct lk__merge *m = &t->merges[rank];
         while (b.head[rank] != LK__NO_ID) {
@@ -246,7 +266,7 @@ static int64_t merge_buckets(const struct lk_tokenizer *t, struct lk__scratch *s
 
 int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size, uint32_t *ids) {
     if (size <= LK__SHORT_WORD) return (int64_t)merge_short(t, word, size, ids);
-    size_t n = lk__merge_runs(t, word, size, ids);
+    size_t n = t->traits.characters ? 0 : lk__merge_runs(t, word, size, ids);
     if (n) return (int64_t)n;
     if (size < BUCKET_WORD || !t->ordered) return merge_heap(t, s, word, size, ids);
     return merge_buckets(t, s, word, size, ids);

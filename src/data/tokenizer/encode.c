@@ -69,8 +69,7 @@ static size_t cut_pieces(struct round *r, size_t most, const uint8_t *text, size
     for (r->count = 0; r->count < most && at < size; r->count++) {
         size_t end = size, from = at + PIECE_BYTES - 1;
         if (size - at > PIECE_BYTES)
-            end =
-                r->plain ? lk__next_cut(r->t->traits.pattern, text, from, size) : lk__tokenizer_cut(r->t, text, from, size);
+            end = r->plain ? lk__plain_cut(r->t, text, from, size) : lk__tokenizer_cut(r->t, text, from, size);
         r->pieces[r->count] = (struct piece){.text = text + at, .size = end - at};
         at = end;
     }
@@ -177,14 +176,14 @@ static int make_offsets(const struct lk_tokenizer *t, const struct lk__trace *tr
             text += trace->spans[k++].text_size;
         }
         offsets[i] = text + (k < trace->count && trace->spans[k].same ? normal - span_normal : 0);
-        if (i < count) normal += lk_tokenizer_bytes(t, ids[i]).size;
+        if (i < count) normal += lk__normal_size(t, ids[i]);
     }
     offsets[0] = 0; /* what stands for no text in front, too, begins there */
     return 0;
 }
 
 static int put_one(const struct lk_tokenizer *t, uint32_t id, struct lk_tokens *out, struct lk__trace *trace) {
-    if (lk__tokens_reserve(out, 1) || lk__trace_add(trace, lk_tokenizer_bytes(t, id).size, 0, false)) return LK_ENOMEM;
+    if (lk__tokens_reserve(out, 1) || lk__trace_add(trace, lk__normal_size(t, id), 0, false)) return LK_ENOMEM;
     out->ids[out->count++] = id;
     return 0;
 }

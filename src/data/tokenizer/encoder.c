@@ -43,6 +43,7 @@ struct lk__encoder {
     unsigned shift;                     /* of a hash, to a bucket's number */
     struct kept_long longs[LONG_SLOTS]; /* the last word of each hash */
     struct lk__starts starts;
+    size_t next; /* with characters: the next word's begin */
     size_t begins[1 + CHUNK + LK__STARTS_MORE + 1];
 };
 
@@ -289,11 +290,19 @@ static int encode_batch(struct lk__encoder *e, const uint8_t *text, size_t size,
     return 0;
 }
 
+static size_t next_begins(struct lk__encoder *e, const uint8_t *text, size_t size, size_t *out) {
+    size_t found = 0;
+    if (!e->t->traits.characters) return lk__starts_next(&e->starts, out, CHUNK);
+    for (; found < CHUNK && e->next < size; e->next = lk__character_cut(e->t, text, e->next, size)) out[found++] = e->next;
+    return found;
+}
+
 int lk__encoder_words(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
     size_t have = 0, before = out->count;
     lk__starts_begin(&e->starts, e->t->traits.pattern, text, size, false);
+    e->next = 0;
     for (bool end = false; !end;) {
-        size_t found = lk__starts_next(&e->starts, e->begins + have, CHUNK);
+        size_t found = next_begins(e, text, size, e->begins + have);
         have += found;
         end = found < CHUNK;
         if (end) e->begins[have++] = size;

@@ -3,18 +3,26 @@
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
 
-/* Appends a token as a JSON string: its bytes as byte-level characters, or a special token's text as it is. */
+#define MARK "\\u2581"
+
+/* Appends a token as a JSON string: its bytes as byte-level characters, or the text of an added token as it is. With
+ * characters: "<0xNN>" for a byte, else its text with U+2581 for spaces. */
 static int put_text(const struct lk_tokenizer *t, uint32_t id, struct lk_buf *out, bool quotes) {
     struct lk_bytes b = lk_tokenizer_bytes(t, id);
     const uint8_t *p = b.data;
+    bool text = t->added[id] || t->traits.characters, marks = t->traits.characters && !t->added[id];
+    if (marks && id >= t->traits.first_byte && id - t->traits.first_byte < 256)
+        return lk_buf_printf(out, quotes ? "\"<0x%02X>\"" : "<0x%02X>", (unsigned)*p);
     int bad = quotes ? lk_buf_append(out, "\"", 1) : 0;
     for (size_t i = 0; !bad && i < b.size; i++) {
-        uint32_t c = t->added[id] ? p[i] : lk__byte_to_char(p[i]);
-        if (c == '"' || c == '\\')
+        uint32_t c = text ? p[i] : lk__byte_to_char(p[i]);
+        if (marks && c == ' ')
+            bad = lk_buf_printf(out, MARK);
+        else if (c == '"' || c == '\\')
             bad = lk_buf_printf(out, "\\%c", (int)c);
         else if (c < 0x20)
             bad = lk_buf_printf(out, "\\u%04x", (unsigned)c);
-        else if (c < 0x80 || t->added[id])
+        else if (c < 0x80 || text)
             bad = lk_buf_append(out, &(char){(char)c}, 1);
         else
             bad = lk_buf_append(out, (char[]){(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2);
@@ -46,12 +54,14 @@ static int put_added(const struct lk_tokenizer *t, struct lk_buf *out) {
 
 static int put_model(const struct lk_tokenizer *t, struct lk_buf *out) {
     bool first = true;
-    int bad = lk_buf_printf(out,
-                            "  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null,\n"
-                            "    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
-                            "    \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": %s,\n"
-                            "    \"vocab\": {",
-                            word(t->traits.whole_words));
+    bool characters = t->traits.characters, unknown = characters && lk_tokenizer_find(t, "<unk>", 5) != LK__NO_ID;
+    int bad =
+        lk_buf_printf(out,
+                      "  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": %s,\n"
+                      "    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+                      "    \"fuse_unk\": %s, \"byte_fallback\": %s, \"ignore_merges\": %s,\n"
+                      "    \"vocab\": {",
+                      unknown ? "\"<unk>\"" : "null", word(characters), word(characters), word(t->traits.whole_words));
     for (uint32_t id = 0; !bad && id < t->vocab; id++) {
         if (!lk_tokenizer_bytes(t, id).size || (t->added[id] && t->traits.whole_words)) continue;
         bad = lk_buf_printf(out, "%s\n      ", first ? "" : ",");
@@ -68,6 +78,30 @@ static int put_model(const struct lk_tokenizer *t, struct lk_buf *out) {
         if (!bad) bad = lk_buf_append(out, "\"", 1);
     }
     return bad ? bad : lk_buf_printf(out, "\n    ]\n  }\n}\n");
+}
+
+static int put_spaces(const struct lk_tokenizer *t, struct lk_buf *out) {
+    static const char *const schemes[] = {"never", "always", "first"};
+    if (t->traits.characters == LK__METASPACE)
+        return lk_buf_printf(out,
+                             "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", "
+                             "\"replacement\": \"" MARK "\", \"prepend_scheme\": \"%s\", \"split\": false}",
+                             schemes[t->traits.prefix_space]);
+    return lk_buf_printf(out,
+                         "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s\n    {\"type\": \"Replace\", "
+                         "\"pattern\": {\"String\": \" \"}, \"content\": \"" MARK "\"}]},\n  \"pre_tokenizer\": null",
+                         t->traits.prefix_space ? "\n    {\"type\": \"Prepend\", \"prepend\": \"" MARK "\"}," : "");
+}
+
+static int put_decoder(const struct lk_tokenizer *t, struct lk_buf *out) {
+    if (!t->traits.characters)
+        return lk_buf_printf(out, ",\n  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
+                                  "\"trim_offsets\": true, \"use_regex\": true},\n");
+    return lk_buf_printf(out,
+                         ",\n  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [\n    {\"type\": \"Replace\", "
+                         "\"pattern\": {\"String\": \"" MARK "\"}, \"content\": \" \"},\n"
+                         "    {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                         t->traits.strip ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}" : "");
 }
 
 static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
@@ -136,12 +170,10 @@ int lk_tokenizer_export(const struct lk_tokenizer *t, struct lk_buf *out, struct
                                  "  \"added_tokens\": [");
     if (!bad) bad = put_added(t, out);
     if (!bad) bad = lk_buf_printf(out, "%s],\n", t->added_count ? "\n  " : "");
-    if (!bad) bad = put_pre_tokenizer(t, out);
+    if (!bad) bad = t->traits.characters ? put_spaces(t, out) : put_pre_tokenizer(t, out);
     if (!bad) bad = lk_buf_printf(out, ",\n  \"post_processor\": ");
     if (!bad) bad = put_template(t, out);
-    if (!bad)
-        bad = lk_buf_printf(out, ",\n  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
-                                 "\"trim_offsets\": true, \"use_regex\": true},\n");
+    if (!bad) bad = put_decoder(t, out);
     if (!bad) bad = put_model(t, out);
     return bad ? lk_fail(err, LK_ENOMEM, "exporting a tokenizer: out of memory") : 0;
 }

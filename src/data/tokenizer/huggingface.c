@@ -4,10 +4,11 @@
 #include <string.h>
 
 int lk__refuse(const struct lk__importing *in, struct lk_err *err, const char *what) {
-    return lk_fail(err, LK_EUNSUPPORTED,
-                   "%s: %s; what is read is byte-level BPE with a known pattern (src/data/tokenizer/README.md, "
-                   "\"tokenizer.json\")",
-                   in->name, what);
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "%s: %s; what is read is byte-level BPE with a known pattern, and SentencePiece's BPE with byte_fallback "
+        "(src/data/tokenizer/README.md, \"tokenizer.json\")",
+        in->name, what);
 }
 
 const json_t *lk__get(const json_t *object, const char *key) {
@@ -31,7 +32,7 @@ int lk__check_keys(const struct lk__importing *in, const json_t *object, const c
 
 #define ADDED_BYTES 1024 /* of one added token */
 
-static int check_model(const struct lk__importing *in, const json_t *model, struct lk_err *err) {
+static int check_model(struct lk__importing *in, const json_t *model, struct lk_err *err) {
     static const char *const known[] = {"type",
                                         "dropout",
                                         "unk_token",
@@ -62,7 +63,9 @@ static int check_model(const struct lk__importing *in, const json_t *model, stru
         snprintf(message, sizeof message, "its model has a %s", affixes[i]);
         return lk__refuse(in, err, message);
     }
-    if (json_is_true(lk__get(model, "byte_fallback"))) return lk__refuse(in, err, "its model has byte_fallback on");
+    in->fallback = json_is_true(lk__get(model, "byte_fallback"));
+    if (in->fallback && json_is_true(lk__get(model, "ignore_merges")))
+        return lk__refuse(in, err, "its model has both byte_fallback and ignore_merges on");
     if (!json_is_object(lk__get(model, "vocab"))) return lk__refuse(in, err, "its model has no vocab");
     if (!json_is_array(lk__get(model, "merges"))) return lk__refuse(in, err, "its model has no list of merges");
     return 0;
@@ -113,7 +116,7 @@ static uint8_t kind_of(const json_t *token) {
 
 /* Without a normalizer it matters only where some are normalized and some are not: these are looked for first. */
 static void drop_normalized(struct lk__importing *in) {
-    bool all = !in->traits.nfc;
+    bool all = !in->traits.nfc && in->traits.characters != LK__NORMALIZER;
     for (uint32_t id = 0; id < in->vocab; id++) all &= !in->added[id] || in->added[id] & LK__NORMALIZED;
     for (uint32_t id = 0; all && id < in->vocab; id++) in->added[id] &= (uint8_t)~LK__NORMALIZED;
 }
@@ -149,10 +152,39 @@ static int collect(struct lk__importing *in, const json_t *added, struct lk_err 
     return 0;
 }
 
+/* A token of SentencePiece's: the byte that "<0xNN>" stands for, else its text with spaces for U+2581. */
+static int append_characters(struct lk__importing *in, uint32_t id, struct lk_err *err) {
+    const char *text = in->texts[id];
+    uint32_t byte = id - in->traits.first_byte;
+    char name[16];
+    if (id >= in->traits.first_byte && byte < 256) {
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
+        if (strcmp(text, name) != 0)
+            return lk_fail(err, LK_EUNSUPPORTED,
+                           "%s: id %lu is \"%.60s\", not %s; tokens of bytes must follow <0x00> in order", in->name,
+                           (unsigned long)id, text, name);
+        return lk_buf_append(&in->bytes, &(char){(char)byte}, 1) ? LK_ENOMEM : 0;
+    }
+    if (strchr(text, ' '))
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: token %lu \"%.60s\" has a space, which no text gives beside U+2581",
+                       in->name, (unsigned long)id, text);
+    return lk__spaces((const uint8_t *)text, strlen(text), false, &in->bytes, NULL);
+}
+
+/* The token of byte 0; the others must follow it. */
+static int find_first_byte(struct lk__importing *in, struct lk_err *err) {
+    const json_t *id = json_object_get(in->vocab_map, "<0x00>");
+    if (!in->traits.characters) return 0;
+    if (!id) return lk__refuse(in, err, "its model has byte_fallback on, but no token <0x00>");
+    in->traits.first_byte = (uint32_t)json_integer_value(id);
+    return 0;
+}
+
 static int append_token(struct lk__importing *in, uint32_t id, struct lk_err *err) {
     const uint8_t *p = (const uint8_t *)in->texts[id];
     size_t size = strlen(in->texts[id]);
     if (in->added[id]) return lk_buf_append(&in->bytes, p, size) ? LK_ENOMEM : 0;
+    if (in->traits.characters) return append_characters(in, id, err);
     while (size) {
         uint32_t c = 0;
         size_t length = lk__utf8_decode(p, size, &c);
@@ -275,6 +307,7 @@ static int import_parts(struct lk__importing *in, const json_t *root, const char
     if (code) return code;
     in->vocab_map = json_object_get(model, "vocab");
     code = collect(in, added, err);
+    if (!code) code = find_first_byte(in, err);
     if (!code) code = make_bytes(in, err);
     if (!code) code = read_merges(in, json_object_get(model, "merges"), err);
     if (!code) code = lk__read_template(in, lk__get(root, "post_processor"), err);

@@ -7,6 +7,7 @@
 struct lk__importing {
     const char *name;
     struct lk__traits traits;
+    bool fallback; /* byte_fallback: SentencePiece's BPE */
     uint32_t vocab;
     uint64_t *offset;
     struct lk_buf bytes;

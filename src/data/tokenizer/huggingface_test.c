@@ -51,7 +51,7 @@ static void what_would_differ_is_refused_by_name(void **state) {
     edited("\"continuing_subword_prefix\":null", "\"continuing_subword_prefix\":\"##\"", LK_EUNSUPPORTED,
            "continuing_subword_prefix");
     edited("\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", LK_EUNSUPPORTED, "end_of_word_suffix");
-    edited("\"byte_fallback\":false", "\"byte_fallback\":true", LK_EUNSUPPORTED, "byte_fallback on");
+    edited("\"byte_fallback\":false", "\"byte_fallback\":true", LK_EUNSUPPORTED, "its pre_tokenizer is ByteLevel, which");
     edited("\"single_word\":false", "\"single_word\":true", LK_EUNSUPPORTED, "has single_word on");
     edited("\"version\":\"1.0\"", "\"version\":\"2.0\"", LK_EUNSUPPORTED, "version");
     edited("\"dropout\"", "\"temperature\":1,\"dropout\"", LK_EUNSUPPORTED, "the model has the key \"temperature\"");

@@ -24,11 +24,22 @@ struct lk__pair_slot {
 /* What stands for an id in lk_tokenizer.added; 0: a token that merges make. The text of all others is taken as it is. */
 enum { LK__SPECIAL = 1, LK__ADDED = 2, LK__LSTRIP = 4, LK__RSTRIP = 8, LK__NORMALIZED = 16 };
 
+/* Where a space is put in front of what stands between added tokens: nowhere; where it does not begin with one; there, but
+ * only at the begin of the text; everywhere. */
+enum lk__prefix { LK__PREFIX_NONE, LK__PREFIX_UNLESS, LK__PREFIX_FIRST, LK__PREFIX_EACH };
+
+/* SentencePiece's BPE (characters.c): words begin with characters instead of bytes, and U+2581 is a space. That is so of
+ * the text before normalized tokens are looked for in it, or of its plain parts. */
+enum lk__characters { LK__BYTES, LK__NORMALIZER, LK__METASPACE };
+
 /* How ids come about, besides tokens and merges. Ids: LK__NO_ID if there is none. */
 struct lk__traits {
-    enum lk__pattern pattern;
-    bool whole_words;       /* a word that is a token is that token, whatever merges make of it */
-    bool prefix_space;      /* a space in front of every plain part of the text that does not begin with one */
+    enum lk__pattern pattern; /* of bytes; characters have none */
+    enum lk__characters characters;
+    uint32_t first_byte; /* with characters: the token of byte 0; the others follow it */
+    bool strip;          /* a space at the begin of a decoded text is not given */
+    bool whole_words;    /* a word that is a token is that token, whatever merges make of it */
+    enum lk__prefix prefix_space;
     bool nfc;               /* the text's normal form C is encoded */
     uint32_t end;           /* between documents */
     uint32_t before, after; /* around a text: the post_processor's template */
@@ -57,13 +68,16 @@ struct lk_tokenizer {
     uint8_t *added; /* a set of LK__SPECIAL ... an id */
     size_t added_count;
     struct lk__added_set sets[2]; /* in the text as it is; in the normalized text */
-    uint32_t *words;              /* ids of tokens by hash of their bytes, for whole_words; LK__NO_ID: empty */
+    uint8_t *normal_added;        /* the texts of the second set where they are not the tokens' own */
+    uint32_t *words; /* ids of tokens by hash of their bytes, for whole_words, those of one character for `characters`;
+                      * LK__NO_ID: empty */
     uint64_t word_mask;
     struct lk__merge *merges;
     uint32_t merge_count;
     struct lk__pair_slot *slots;
     uint64_t slot_mask;
     uint32_t *byte_ranks; /* the same for two bytes: [first << 8 | second] */
+    uint64_t *joins;      /* with characters: bit [first << 8 | second] of two bytes that stand side by side in a merge */
     struct lk__kept *kept;
     bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
     bool ordered;  /* every merge's parts are bytes or come from earlier merges: long words use buckets */
@@ -84,7 +98,7 @@ int lk__tokenizer_make(const struct lk__parts *, const char *what, struct lk_tok
 
 /* The tokens of a text always give it back. Else they may give it in another form, which then is what a dataset holds. */
 static inline bool lk__tokenizer_exact(const struct lk_tokenizer *t) {
-    return !t->traits.nfc;
+    return !t->traits.nfc && !t->traits.characters;
 }
 
 static inline uint64_t lk__pair_hash(uint64_t key) {
@@ -139,6 +153,8 @@ int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct 
 
 /* The same for a part of it in which no added token is looked for and nothing is normalized. */
 int lk__encoder_words(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err);
+/* The first place in (from, size) where a plain part of a text may be cut; or size. */
+size_t lk__plain_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
 /* Memory for normalized text, kept like the cache. */
 struct lk_buf *lk__encoder_normal(struct lk__encoder *);
 const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *);
@@ -167,6 +183,7 @@ typedef int lk__plain_fn(void *arg, const uint8_t *text, size_t size, struct lk_
 struct lk__walk {
     const struct lk_tokenizer *t;
     bool special;
+    const uint8_t *text; /* the whole of it; lk__walk_text sets it */
     struct lk_buf *normal;
     struct lk__trace *trace; /* may be NULL */
     lk__plain_fn *plain;
@@ -178,6 +195,26 @@ int lk__walk_text(const struct lk__walk *, const uint8_t *text, size_t size, str
 bool lk__walk_needed(const struct lk_tokenizer *, bool special); /* else the whole text is one plain part as it is */
 int lk__added_make(struct lk_tokenizer *, const char *what, struct lk_err *err);
 void lk__added_release(struct lk_tokenizer *);
+
+/* --- characters: characters.c --- */
+
+/* Checks tokens, makes byte_id, the table of characters and, once merges are there, joins. */
+int lk__characters_tokens(struct lk_tokenizer *, const char *what, struct lk_err *err);
+int lk__characters_joins(struct lk_tokenizer *, const char *what, struct lk_err *err);
+/* The ids of the unit at text[0..size), size >= 1: its token or those of its bytes. Their number; *length: the unit's
+ * bytes. */
+size_t lk__unit_ids(const struct lk_tokenizer *, const uint8_t *text, size_t size, uint32_t ids[4], size_t *length);
+size_t lk__character_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from,
+                         size_t size);                               /* see lk__plain_cut */
+size_t lk__next_mark(const uint8_t *text, size_t from, size_t size); /* the first U+2581 from there on, or size */
+/* Appends the text with a space for every U+2581, and one in front if `prefix`. LK_ENOMEM or 0. */
+int lk__spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out, struct lk__trace *);
+#define LK__MARK "\xE2\x96\x81" /* U+2581, of 3 bytes */
+
+/* What a token stands for in the normalized text, in bytes: with it an added token's space in front. */
+static inline size_t lk__normal_size(const struct lk_tokenizer *t, uint32_t id) {
+    return lk_tokenizer_bytes(t, id).size + (t->added[id] & LK__NORMALIZED && t->traits.prefix_space == LK__PREFIX_EACH);
+}
 
 /* --- normal form C: nfc.c --- */
 extern const char lk__nfc_version[];

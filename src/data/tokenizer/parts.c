@@ -55,6 +55,22 @@ static int same_text(const struct lk__added *a, const struct lk__added *b, const
                    (unsigned long)b->id);
 }
 
+/* Tokens of a set as they stand in normalized text, behind a space. */
+static int prefix_set(struct lk_tokenizer *t, struct lk__added_set *set) {
+    size_t total = 0;
+    for (size_t i = 0; i < set->count; i++) total += set->tokens[i].size + 1;
+    uint8_t *p = t->normal_added = lk_alloc(total + 1);
+    if (!p) return LK_ENOMEM;
+    for (size_t i = 0; i < set->count; i++) {
+        struct lk__added *a = &set->tokens[i];
+        *p = ' ';
+        memcpy(p + 1, a->text, a->size);
+        a->text = p;
+        p += ++a->size;
+    }
+    return 0;
+}
+
 static int make_set(struct lk_tokenizer *t, int normalized, const char *what, struct lk_err *err) {
     struct lk__added_set *set = &t->sets[normalized];
     set->tokens = lk_calloc(t->added_count + 1, sizeof *set->tokens);
@@ -68,9 +84,11 @@ static int make_set(struct lk_tokenizer *t, int normalized, const char *what, st
                            "%s: added token %lu is \"normalized\", but its text is not in normal form C", what,
                            (unsigned long)id);
         set->tokens[set->count++] = (struct lk__added){b.data, b.size, id};
-        set->first[*(const uint8_t *)b.data] = true;
         if (!(t->added[id] & LK__SPECIAL)) set->plain = true;
     }
+    if (normalized && t->traits.prefix_space == LK__PREFIX_EACH && prefix_set(t, set))
+        return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    for (size_t i = 0; i < set->count; i++) set->first[set->tokens[i].text[0]] = true;
     qsort(set->tokens, set->count, sizeof *set->tokens, by_text);
     for (size_t i = 1; i < set->count; i++)
         if (!by_text(&set->tokens[i - 1], &set->tokens[i]))
@@ -80,6 +98,7 @@ static int make_set(struct lk_tokenizer *t, int normalized, const char *what, st
 
 /* No token that is looked for has a safe cut inside or takes spaces that may lie behind one. */
 static bool find_cuttable(const struct lk_tokenizer *t) {
+    if (t->traits.characters) return false;
     for (int which = 0; which < 2; which++)
         for (size_t i = 0; i < t->sets[which].count; i++) {
             const struct lk__added *a = &t->sets[which].tokens[i];
@@ -105,6 +124,8 @@ static int check_strips(const struct lk_tokenizer *t, int which, const char *wha
                        "%s: added tokens with lstrip or rstrip stand beside one that begins or ends with a "
                        "space; that is not computed",
                        what);
+    if (which && t->traits.characters == LK__NORMALIZER && strips)
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: lstrip or rstrip of a normalized token is not computed", what);
     if (which && t->traits.nfc && (strips || t->traits.prefix_space))
         return lk_fail(err, LK_EUNSUPPORTED, "%s: NFC together with %s is not computed", what,
                        strips ? "lstrip or rstrip of a normalized token" : "add_prefix_space");
@@ -128,6 +149,7 @@ int lk__added_make(struct lk_tokenizer *t, const char *what, struct lk_err *err)
 
 void lk__added_release(struct lk_tokenizer *t) {
     for (int i = 0; i < 2; i++) lk_free(t->sets[i].tokens);
+    lk_free(t->normal_added);
 }
 
 /* The longest token of the set at text[0..size), or NULL: the tokens that agree so far are a range, narrowed byte by byte.
@@ -176,18 +198,6 @@ static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "encoding: out of memory");
 }
 
-static int put_plain(const struct lk__walk *w, const uint8_t *text, size_t size, struct lk_err *err) {
-    if (!size) return 0;
-    if (!w->t->traits.prefix_space || text[0] == ' ') return w->plain(w->arg, text, size, w->out, err);
-    uint8_t *copy = lk_alloc(size + 1);
-    if (!copy) return no_memory(err);
-    copy[0] = ' ';
-    memcpy(copy + 1, text, size);
-    int code = w->plain(w->arg, copy, size + 1, w->out, err);
-    lk_free(copy);
-    return code;
-}
-
 typedef int part_fn(const struct lk__walk *, const uint8_t *text, size_t size, bool traced, struct lk_err *err);
 
 static int put_added(const struct lk__walk *w, uint32_t id) {
@@ -214,8 +224,8 @@ static int walk_set(const struct lk__walk *w, int which, const uint8_t *text, si
         if (kind & LK__RSTRIP) end = spaces_behind(text, end, size);
         if (end < done) end = done;
         int code = begin > done ? part(w, text + done, begin - done, traced, err) : 0;
-        if (!code && (put_added(w, id) ||
-                      (traced && lk__trace_add(w->trace, lk_tokenizer_bytes(w->t, id).size, end - begin, false))))
+        if (!code &&
+            (put_added(w, id) || (traced && lk__trace_add(w->trace, lk__normal_size(w->t, id), end - begin, false))))
             code = no_memory(err);
         if (code) return code;
         done = end;
@@ -223,28 +233,51 @@ static int walk_set(const struct lk__walk *w, int which, const uint8_t *text, si
     return done < size ? part(w, text + done, size - done, traced, err) : 0;
 }
 
+static bool wants_space(const struct lk__walk *w, const uint8_t *text, size_t size) {
+    enum lk__prefix prefix = w->t->traits.prefix_space;
+    bool mark = w->t->traits.characters && size >= 3 && !memcmp(text, LK__MARK, 3);
+    return (prefix == LK__PREFIX_UNLESS || (prefix == LK__PREFIX_FIRST && text == w->text)) && text[0] != ' ' && !mark;
+}
+
 static int plain_part(const struct lk__walk *w, const uint8_t *text, size_t size, bool traced, struct lk_err *err) {
-    bool space = w->t->traits.prefix_space && size && text[0] != ' ';
-    if (traced && (lk__trace_add(w->trace, space, 0, false) || lk__trace_add(w->trace, size, size, true)))
+    if (!size) return 0;
+    bool space = wants_space(w, text, size);
+    if (space || (w->t->traits.characters == LK__METASPACE && lk__next_mark(text, 0, size) < size)) {
+        w->normal->size = 0; /* never what `text` lies in: what normalizes puts no space in front of plain parts */
+        if (lk__spaces(text, size, space, w->normal, traced ? w->trace : NULL)) return no_memory(err);
+        text = (const uint8_t *)w->normal->data;
+        size = w->normal->size;
+    } else if (traced && lk__trace_add(w->trace, size, size, true))
         return no_memory(err);
-    return put_plain(w, text, size, err);
+    return w->plain(w->arg, text, size, w->out, err);
 }
 
 static int normal_part(const struct lk__walk *w, const uint8_t *text, size_t size, bool traced, struct lk_err *err) {
-    if (!w->t->traits.nfc || lk__nfc_is_normal(text, size)) return walk_set(w, 1, text, size, traced, plain_part, err);
+    bool each = w->t->traits.prefix_space == LK__PREFIX_EACH;
+    if (w->t->traits.characters == LK__NORMALIZER ? !each && lk__next_mark(text, 0, size) == size
+                                                  : !w->t->traits.nfc || lk__nfc_is_normal(text, size))
+        return walk_set(w, 1, text, size, traced, plain_part, err);
     w->normal->size = 0;
-    if (lk__nfc(text, size, w->normal, w->trace)) return no_memory(err);
+    if (w->t->traits.nfc ? lk__nfc(text, size, w->normal, w->trace) : lk__spaces(text, size, each, w->normal, w->trace))
+        return no_memory(err);
     return walk_set(w, 1, (const uint8_t *)w->normal->data, w->normal->size, false, plain_part, err);
 }
 
 bool lk__walk_needed(const struct lk_tokenizer *t, bool special) {
     for (int i = 0; i < 2; i++)
         if (t->sets[i].count && (special || t->sets[i].plain)) return true;
-    return t->traits.prefix_space || t->traits.nfc;
+    return t->traits.prefix_space || t->traits.nfc || t->traits.characters;
 }
 
 int lk__walk_text(const struct lk__walk *w, const uint8_t *text, size_t size, struct lk_err *err) {
-    return size ? walk_set(w, 0, text, size, true, normal_part, err) : 0;
+    struct lk__walk whole = *w;
+    whole.text = text;
+    return size ? walk_set(&whole, 0, text, size, true, normal_part, err) : 0;
+}
+
+size_t lk__plain_cut(const struct lk_tokenizer *t, const uint8_t *text, size_t from, size_t size) {
+    return t->traits.characters ? lk__character_cut(t, text, from, size)
+                                : lk__next_cut(t->traits.pattern, text, from, size);
 }
 
 size_t lk__tokenizer_cut(const struct lk_tokenizer *t, const uint8_t *text, size_t from, size_t size) {

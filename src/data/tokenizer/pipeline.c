@@ -90,7 +90,7 @@ static int read_byte_level(struct lk__importing *in, const json_t *part, bool al
     if (prefix && !alone)
         return lk__refuse(
             in, err, "its pre_tokenizer has add_prefix_space on behind another, which puts one in front of every word");
-    in->traits.prefix_space = prefix;
+    in->traits.prefix_space = prefix ? LK__PREFIX_UNLESS : LK__PREFIX_NONE;
     return 0;
 }
 
@@ -124,6 +124,90 @@ static int read_decoder(struct lk__importing *in, const json_t *part, struct lk_
     return 0;
 }
 
+/* --- SentencePiece's: spaces are U+2581, which a normalizer or a pre_tokenizer makes of them ---------------- */
+
+static bool is_string(const json_t *object, const char *key, const char *want) {
+    const char *have = json_string_value(json_object_get(object, key));
+    return have && !strcmp(have, want);
+}
+
+static bool is_replace(const json_t *part, const char *from, const char *to) {
+    return !strcmp(type_of(part), "Replace") && is_string(json_object_get(part, "pattern"), "String", from) &&
+           is_string(part, "content", to) && json_object_size(part) == 3 &&
+           json_object_size(json_object_get(part, "pattern")) == 1;
+}
+
+static int read_mark_normalizer(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    static const char *const known[] = {"type", "normalizers", NULL};
+    const json_t *parts[2];
+    size_t n = parts_of(part, "normalizers", parts, 2), at = 0;
+    if (part && strcmp(type_of(part), "Replace") != 0) {
+        int code = lk__check_keys(in, part, "the normalizer", known, err);
+        if (code) return code;
+    }
+    if (n == SIZE_MAX) return refuse_type(in, "normalizer", part, err);
+    if (!n) return 0;
+    if (!strcmp(type_of(parts[0]), "Prepend") && is_string(parts[0], "prepend", LK__MARK) && n == 2 &&
+        json_object_size(parts[0]) == 2) {
+        in->traits.prefix_space = LK__PREFIX_EACH;
+        at = 1;
+    }
+    if (n != at + 1) return refuse_type(in, "normalizer", parts[at], err);
+    if (!is_replace(parts[at], " ", LK__MARK))
+        return lk__refuse(in, err, "its normalizer is not a Prepend of U+2581 and a Replace of the space with it");
+    in->traits.characters = LK__NORMALIZER;
+    return 0;
+}
+
+static int read_metaspace(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    static const char *const known[] = {"type",    "replacement", "add_prefix_space", "prepend_scheme", "split",
+                                        "str_rep", NULL};
+    if (!part) return 0;
+    if (strcmp(type_of(part), "Metaspace") != 0) return refuse_type(in, "pre_tokenizer", part, err);
+    int code = lk__check_keys(in, part, "Metaspace", known, err);
+    if (code) return code;
+    const json_t *split = lk__get(part, "split"), *prefix = lk__get(part, "add_prefix_space");
+    const char *scheme = json_string_value(lk__get(part, "prepend_scheme"));
+    if (!scheme) scheme = prefix && json_is_false(prefix) ? "never" : "always";
+    if (in->traits.characters) return lk__refuse(in, err, "it has a Metaspace behind a normalizer that makes U+2581");
+    if (!is_string(part, "replacement", LK__MARK)) return lk__refuse(in, err, "its Metaspace's replacement is not U+2581");
+    if (!json_is_false(split)) return lk__refuse(in, err, "its Metaspace has split on, which is not computed");
+    if (prefix && json_is_false(prefix) && strcmp(scheme, "never") != 0)
+        return lk__refuse(in, err, "its Metaspace's add_prefix_space and prepend_scheme contradict each other");
+    in->traits.characters = LK__METASPACE;
+    if (!strcmp(scheme, "always"))
+        in->traits.prefix_space = LK__PREFIX_UNLESS;
+    else if (!strcmp(scheme, "first"))
+        in->traits.prefix_space = LK__PREFIX_FIRST;
+    else if (strcmp(scheme, "never") != 0)
+        return lk__refuse(in, err, "its Metaspace's prepend_scheme is none of always, first and never");
+    return 0;
+}
+
+static int read_fallback_decoder(struct lk__importing *in, const json_t *part, struct lk_err *err) {
+    const json_t *p[4];
+    size_t n = parts_of(part, "decoders", p, 4);
+    bool good = (n == 3 || n == 4) && is_replace(p[0], LK__MARK, " ") && !strcmp(type_of(p[1]), "ByteFallback") &&
+                !strcmp(type_of(p[2]), "Fuse");
+    if (good && n == 4)
+        good = !strcmp(type_of(p[3]), "Strip") && is_string(p[3], "content", " ") &&
+               json_integer_value(json_object_get(p[3], "start")) == 1 && json_is_integer(json_object_get(p[3], "stop")) &&
+               !json_integer_value(json_object_get(p[3], "stop"));
+    in->traits.strip = n == 4;
+    return good ? 0
+                : lk__refuse(in, err,
+                             "its decoder is not Replace of U+2581, ByteFallback, Fuse and perhaps Strip of one space "
+                             "at the begin, in this order, which byte_fallback needs");
+}
+
+static int read_characters(struct lk__importing *in, const json_t *root, struct lk_err *err) {
+    int code = read_mark_normalizer(in, lk__get(root, "normalizer"), err);
+    if (!code) code = read_metaspace(in, lk__get(root, "pre_tokenizer"), err);
+    if (!code && !in->traits.characters)
+        code = lk__refuse(in, err, "neither its normalizer nor its pre_tokenizer makes U+2581 of spaces");
+    return code ? code : read_fallback_decoder(in, lk__get(root, "decoder"), err);
+}
+
 int lk__read_pipeline(struct lk__importing *in, const json_t *root, struct lk_err *err) {
     static const char *const known[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
                                         "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
@@ -138,6 +222,7 @@ int lk__read_pipeline(struct lk__importing *in, const json_t *root, struct lk_er
         snprintf(message, sizeof message, "it has a %s; set it to null if its effect is not wanted", absent[i]);
         return lk__refuse(in, err, message);
     }
+    if (in->fallback) return read_characters(in, root, err);
     code = read_normalizer(in, lk__get(root, "normalizer"), err);
     if (!code) code = read_pre_tokenizer(in, lk__get(root, "pre_tokenizer"), err);
     if (!code) code = read_decoder(in, lk__get(root, "decoder"), err);

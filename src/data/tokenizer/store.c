@@ -69,7 +69,15 @@ static void put_traits(json_t *m, const struct lk_tokenizer *t, bool *failed) {
         set(m, "normalizer_unicode", json_string(lk__nfc_version), failed);
     }
     if (t->traits.whole_words) set(m, "whole_words", json_true(), failed);
-    if (t->traits.prefix_space) set(m, "prefix_space", json_true(), failed);
+    if (t->traits.prefix_space == LK__PREFIX_UNLESS)
+        set(m, "prefix_space", json_true(), failed);
+    else if (t->traits.prefix_space)
+        set(m, "prefix_space", json_string(t->traits.prefix_space == LK__PREFIX_FIRST ? "first" : "each"), failed);
+    if (t->traits.characters)
+        set(m, "characters",
+            json_pack("{s:I,s:s,s:b}", "first_byte", (json_int_t)t->traits.first_byte, "spaces",
+                      t->traits.characters == LK__NORMALIZER ? "normalizer" : "metaspace", "strip", (int)t->traits.strip),
+            failed);
     struct lk_bytes end = lk_tokenizer_bytes(t, t->traits.end);
     bool usual = end.size == strlen(LK_TOKEN_END) && memcmp(end.data, LK_TOKEN_END, end.size) == 0;
     if (!usual || !lk_tokenizer_is_special(t, t->traits.end)) /* which is found by its text */
@@ -89,7 +97,7 @@ int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct l
     for (uint32_t id = 0; id < t->vocab; id++)
         if (t->added[id] & LK__SPECIAL && json_array_append_new(special, json_integer(id))) failed = true;
     set(m, "format", json_string(FORMAT), &failed);
-    set(m, "pattern", json_string(lk__pattern_names[t->traits.pattern]), &failed);
+    set(m, "pattern", json_string(lk_tokenizer_pattern(t)), &failed);
     set(m, "unicode", json_string(lk__unicode_version), &failed);
     set(m, "invalid_utf8", json_string(INVALID_RULE), &failed);
     set(m, "vocab", json_integer(t->vocab), &failed);
@@ -185,23 +193,56 @@ static int read_id(const json_t *m, const char *key, uint64_t vocab, uint32_t *i
     return 0;
 }
 
-static int read_traits(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
-    const char *pattern;
-    l->traits = lk__default_traits;
+/* With characters there is no pattern; without, the pattern is one of ours. */
+static int read_pattern(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
+    const json_t *c = json_object_get(m, "characters");
+    const char *pattern, *spaces;
     int code = lk_json_get_string(m, "pattern", what, &pattern, err);
     if (code) return code;
-    l->traits.pattern = lk__pattern_find(pattern);
-    if (l->traits.pattern == LK__PATTERN_COUNT)
+    if (!c) {
+        l->traits.pattern = lk__pattern_find(pattern);
+        if (l->traits.pattern != LK__PATTERN_COUNT) return 0;
+    }
+    if (!c || strcmp(pattern, "none") != 0)
         return lk_fail(err, LK_EUNSUPPORTED,
                        "%s: pattern is \"%.40s\", this program knows %s; use the version that made it", what, pattern,
-                       LK_PATTERNS);
+                       c ? "none beside characters" : LK_PATTERNS);
+    code = lk_json_get_string(c, "spaces", what, &spaces, err);
+    if (code) return code;
+    bool normalizer = !strcmp(spaces, "normalizer");
+    if (!normalizer && strcmp(spaces, "metaspace") != 0)
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: characters.spaces is \"%.40s\"; use the version that made it", what,
+                       spaces);
+    l->traits.characters = normalizer ? LK__NORMALIZER : LK__METASPACE;
+    l->traits.strip = json_is_true(json_object_get(c, "strip"));
+    return read_id(c, "first_byte", vocab, &l->traits.first_byte, what, err);
+}
+
+static int read_prefix(struct loading *l, const json_t *m, const char *what, struct lk_err *err) {
+    const json_t *prefix = json_object_get(m, "prefix_space");
+    const char *name = json_string_value(prefix);
+    if (json_is_true(prefix))
+        l->traits.prefix_space = LK__PREFIX_UNLESS;
+    else if (name && !strcmp(name, "first"))
+        l->traits.prefix_space = LK__PREFIX_FIRST;
+    else if (name && !strcmp(name, "each"))
+        l->traits.prefix_space = LK__PREFIX_EACH;
+    else if (prefix && !json_is_false(prefix))
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: prefix_space is not known; use the version that made it", what);
+    return 0;
+}
+
+static int read_traits(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
+    l->traits = lk__default_traits;
+    int code = read_pattern(l, m, vocab, what, err);
+    if (code) return code;
     l->traits.nfc = json_object_get(m, "normalizer") != NULL;
     if (l->traits.nfc) {
         code = check_word(m, "normalizer", "nfc", what, err);
         if (!code) code = check_word(m, "normalizer_unicode", lk__nfc_version, what, err);
     }
     l->traits.whole_words = json_is_true(json_object_get(m, "whole_words"));
-    l->traits.prefix_space = json_is_true(json_object_get(m, "prefix_space"));
+    if (!code) code = read_prefix(l, m, what, err);
     if (!code) code = read_id(m, "end", vocab, &l->traits.end, what, err);
     if (!code) code = read_id(m, "before", vocab, &l->traits.before, what, err);
     if (!code) code = read_id(m, "after", vocab, &l->traits.after, what, err);

@@ -29,7 +29,8 @@ void lk__byte_order(uint8_t order[256]) {
         if (!stands_for_itself(b)) order[n++] = (uint8_t)b;
 }
 
-const struct lk__traits lk__default_traits = {.end = LK__NO_ID, .before = LK__NO_ID, .after = LK__NO_ID};
+const struct lk__traits lk__default_traits = {
+    .first_byte = LK__NO_ID, .end = LK__NO_ID, .before = LK__NO_ID, .after = LK__NO_ID};
 
 void lk_tokenizer_free(struct lk_tokenizer *t) {
     if (!t) return;
@@ -40,6 +41,7 @@ void lk_tokenizer_free(struct lk_tokenizer *t) {
     lk_free(t->added);
     lk__added_release(t);
     lk_free(t->words);
+    lk_free(t->joins);
     lk_free(t->merges);
     lk_free(t->slots);
     lk_free(t->byte_ranks);
@@ -82,14 +84,14 @@ static int find_bytes_and_end(struct lk_tokenizer *t, const char *what, struct l
         if (t->added[id] & LK__SPECIAL && t->traits.end == LK__NO_ID && b.size == strlen(LK_TOKEN_END) &&
             !memcmp(b.data, LK_TOKEN_END, b.size))
             t->traits.end = id;
-        if (t->added[id] || b.size != 1) continue;
+        if (t->traits.characters || t->added[id] || b.size != 1) continue;
         uint8_t byte = *(const uint8_t *)b.data;
         if (t->byte_id[byte] != LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu both stand for byte 0x%02x", what,
                            (unsigned long)t->byte_id[byte], (unsigned long)id, byte);
         t->byte_id[byte] = id;
     }
-    for (int byte = 0; byte < 256; byte++)
+    for (int byte = 0; !t->traits.characters && byte < 256; byte++)
         if (t->byte_id[byte] == LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: no token for byte 0x%02x; a byte-level vocabulary has all 256", what, byte);
     return 0;
@@ -160,13 +162,14 @@ uint32_t lk__token_of(const struct lk_tokenizer *t, const uint8_t *bytes, size_t
 }
 
 static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
-    if (!t->traits.whole_words) return 0;
+    if (!t->traits.whole_words && !t->traits.characters) return 0;
     size_t slots = 1024;
     while (slots < (size_t)t->vocab * 2) slots *= 2;
     t->word_mask = slots - 1;
     t->words = lk_alloc(slots * sizeof *t->words);
     if (!t->words) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     memset(t->words, 0xFF, slots * sizeof *t->words);
+    if (t->traits.characters) return lk__characters_tokens(t, what, err);
     for (uint32_t id = 0; id < t->vocab; id++) {
         struct lk_bytes b = bytes_of(t, id);
         if (t->added[id] || !b.size) continue;
@@ -219,16 +222,28 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const 
     return code;
 }
 
+/* What only a damaged manifest asks for together. */
+static int check_traits(const struct lk__traits *s, const char *what, struct lk_err *err) {
+    bool prefix = s->prefix_space == LK__PREFIX_UNLESS || (s->characters && s->prefix_space == LK__PREFIX_FIRST);
+    if (s->characters == LK__NORMALIZER) prefix = s->prefix_space == LK__PREFIX_EACH;
+    if ((s->prefix_space && !prefix) || (s->characters ? s->nfc || s->whole_words : s->strip))
+        return lk_fail(err, LK_EINVAL, "%s: prefix_space, normalizer, whole_words and characters do not fit together",
+                       what);
+    return 0;
+}
+
 int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_tokenizer **out, struct lk_err *err) {
     *out = NULL;
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     t->traits = p->traits ? *p->traits : lk__default_traits;
     t->kept = lk_calloc(1, sizeof *t->kept);
-    int code = t->kept ? copy_tokens(t, p, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    int code = t->kept ? check_traits(&t->traits, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
+    if (!code) code = copy_tokens(t, p, what, err);
     if (!code) code = find_bytes_and_end(t, what, err);
     if (!code) code = make_words(t, what, err);
     if (!code) code = make_merges(t, p, what, err);
+    if (!code && t->traits.characters) code = lk__characters_joins(t, what, err);
     if (!code) code = lk__added_make(t, what, err);
     if (code)
         lk_tokenizer_free(t);
@@ -243,7 +258,7 @@ uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
     return t->vocab;
 }
 const char *lk_tokenizer_pattern(const struct lk_tokenizer *t) {
-    return lk__pattern_names[t->traits.pattern];
+    return t->traits.characters ? "none" : lk__pattern_names[t->traits.pattern];
 }
 uint32_t lk_tokenizer_begin(const struct lk_tokenizer *t) {
     return t->traits.before;
@@ -266,12 +281,18 @@ struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *t, uint32_t id) {
 
 int lk_tokenizer_decode(const struct lk_tokenizer *t, const uint32_t *ids, size_t count, struct lk_buf *out,
                         struct lk_err *err) {
+    bool strip = t->traits.strip;
     for (size_t i = 0; i < count; i++) {
         if (ids[i] >= t->vocab)
             return lk_fail(err, LK_EINVAL, "token %zu is %lu, but ids end at %lu", i, (unsigned long)ids[i],
                            (unsigned long)t->vocab - 1);
         struct lk_bytes b = bytes_of(t, ids[i]);
-        if (lk_buf_append(out, b.data, b.size)) return lk_fail(err, LK_ENOMEM, "decoding %zu tokens: out of memory", count);
+        bool space = lk__normal_size(t, ids[i]) > b.size; /* the library gives the text in which it finds the token */
+        if (!b.size) continue;
+        if (strip && !space && *(const char *)b.data == ' ') b = lk_bytes((const char *)b.data + 1, b.size - 1);
+        if ((space && !strip && lk_buf_append(out, " ", 1)) || lk_buf_append(out, b.data, b.size))
+            return lk_fail(err, LK_ENOMEM, "decoding %zu tokens: out of memory", count);
+        strip = false;
     }
     return 0;
 }
