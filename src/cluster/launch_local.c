@@ -295,6 +295,13 @@ static int run(struct launch *x, struct lk_err *err) {
 
 /* --- what it came to ------------------------------------------------------------------------------------- */
 
+static bool one_left_with(const struct launch *x, int status) {
+    int own;
+    for (int r = 0; r < x->l->ranks; r++)
+        if (lk__launch_left(x->dir, r, &own) && own == status) return true;
+    return false;
+}
+
 /* mpirun's own status is that of the first rank that failed, 128 + the signal that killed it. */
 static int judge(const struct launch *x, int *status, struct lk_err *err) {
     bool whole = WIFEXITED(x->child_status);
@@ -309,6 +316,9 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
         *status = x->bad_status;
         return LK_OK;
     }
+    /* Of ranks that ended between two looks of ours, mpirun knows the first: it left with this status, the others were
+     * ended. */
+    if (whole && said && !signal_number && one_left_with(x, said)) return LK_OK;
     /* When mpirun is killed the ranks are dead with it; one that died long before was the cause, whatever became of mpirun.
      */
     bool rank_first = x->bad >= 0 && x->child_ended_ns > x->bad_ns + SAME_NS;
