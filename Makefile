@@ -11,8 +11,8 @@ PREFIX  ?= /usr/local
 TEXT    ?=
 # V=1 shows the commands
 Q := $(if $(V),,@)
-# Floors in order; a floor may use itself and those before it. A shorter list builds a part: make FLOORS="base math" unit
-FLOORS  ?= base math store cluster data model train serve lab cmd
+# src/floors: the floors, lowest first; a floor uses itself and those below it. A shorter list builds a part: make FLOORS="base math" unit
+FLOORS  ?= $(shell cat src/floors)
 
 ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla -Wno-missing-field-initializers
@@ -75,7 +75,7 @@ $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
 	@echo "  $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # Only ranks load it, so that nothing else needs MPI; it brings what it uses of base.
-$(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/comm.h include/lockstep/comm.h
+$(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/comm.h include/lockstep/cluster/comm.h
 	@mkdir -p $(@D); echo "  $@"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=hidden -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)

@@ -1,8 +1,8 @@
 /* Attention against the FMA peak measured beside it; only visible pairs count: 4 d operations a pair forward, 10 d
  * backward. attention_bench [threads] [isa] [index of one shape] [rounds] */
 #include "bench_peak.h"
-#include "lockstep/kernels.h"
-#include "lockstep/mem.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/base/mem.h"
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  */
 #ifndef LOCKSTEP_BENCH_PEAK_H
 #define LOCKSTEP_BENCH_PEAK_H
-#include "lockstep/thread.h"
+#include "lockstep/base/thread.h"
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

@@ -1,9 +1,9 @@
 /* Loading a run's newest checkpoint beside plain reading of the same files: checkpoint_bench STORE RUN [rounds]
  * cold: the files are dropped from the page cache before each; warm: they are in it. Both in turns, medians. */
 #include "bench_median.h"
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
-#include "lockstep/train.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
+#include "lockstep/train/train.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

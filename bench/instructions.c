@@ -1,6 +1,6 @@
 /* Fixed work for counting instructions: bench/instructions.sh. One kernel, named by its argument, on one thread. */
-#include "lockstep/kernels.h"
-#include "lockstep/mem.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/base/mem.h"
 
 #include <stdio.h>
 #include <string.h>

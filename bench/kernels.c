@@ -5,11 +5,11 @@
  *               adds, comparisons and integers have ports of their own here) over the measured FMA peak, and its divisions
  *               and roots over the divider's measured rate.
  * Kernel and floor run in turns, as often; medians. usage: kernels [threads [isa [part of a name]]] */
-#include "lockstep/kernels.h"
+#include "lockstep/math/kernels.h"
 #include "bench_median.h"
 #include "bench_peak.h"
-#include "lockstep/mem.h"
-#include "lockstep/model.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/model/model.h"
 #include <stdio.h>
 
 #define ROUNDS_MOST 200

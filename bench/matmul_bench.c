@@ -1,7 +1,7 @@
 /* Matrix products against the FMA peak measured beside them: matmul_bench [threads] [isa] [index of one shape] [rounds] */
 #include "bench_peak.h"
-#include "lockstep/kernels.h"
-#include "lockstep/mem.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/base/mem.h"
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
 /* The gradient of GPT-2 124M summed over ranks: MPI_Allreduce beside our reduce-scatter and gather, in turns.
  * mpirun -n N reduce_bench [rounds]; LOCKSTEP_SHARED_MEMORY=no: our messages instead of shared memory. One thread a rank.
  */
-#include "lockstep/kernels.h"
-#include "lockstep/mem.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/base/mem.h"
 #include "train/engine.h"
 #include <mpi.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* Times the tokenizer:  tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS
  * Prints one JSON line; bench/tokenizer.sh puts it beside other libraries. Every call of a process is told apart: the first
  * one has cold caches. crc32 is that of the ids as 32-bit little-endian numbers. */
-#include "lockstep/file.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/base/file.h"
+#include "lockstep/data/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

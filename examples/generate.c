@@ -1,7 +1,7 @@
 /* Text from a model of the store, or a run's newest checkpoint.
  *   cc generate.c -o generate $(pkg-config --cflags --libs lockstep) && ./generate STORE tiny "Once upon a time" */
-#include <lockstep/generate.h>
-#include <lockstep/train.h>
+#include <lockstep/serve/generate.h>
+#include <lockstep/train/train.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* From a text to a model: learns a tokenizer, makes a dataset, trains a tiny model, prints its losses and its root.
  *   cc train.c -o train $(pkg-config --cflags --libs lockstep) && ./train TEXT STORE        (then: generate.c) */
-#include <lockstep/file.h>
-#include <lockstep/train.h>
+#include <lockstep/base/file.h>
+#include <lockstep/train/train.h>
 #include <stdio.h>
 
 static const char configuration[] = "[run]\nname = tiny\nsteps = 20\n"

@@ -1,7 +1,7 @@
 /* clang -fsanitize=fuzzer,address: a checkpoint whose manifest is hostile, with arrays of right and wrong sizes. It is
  * refused with a message, or loads; what loads has the weights that its manifest names.
  * The input: a byte of choices; then the manifest itself, or pieces of one that looks right. */
-#include "lockstep/train.h"
+#include "lockstep/train/train.h"
 #include "store_help.h"
 
 static struct lk_store *store;

@@ -2,7 +2,7 @@
  * of the input and encodes the second: all bytes come back, a cut that counts as safe changes nothing, and a stream's
  * complete prefix is sane. */
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
 

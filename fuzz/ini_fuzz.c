@@ -1,5 +1,5 @@
 /* clang -fsanitize=fuzzer,address: whatever the bytes, the INI reader ends with entries or with a place and a reason. */
-#include "lockstep/ini.h"
+#include "lockstep/base/ini.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* clang -fsanitize=fuzzer,address: hostile JSON is refused with a place; what is taken has one canonical text, which reads
  * back as the same value. */
-#include "lockstep/json.h"
+#include "lockstep/base/json.h"
 #include <stdlib.h>
 #include <string.h>
 

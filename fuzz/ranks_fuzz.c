@@ -2,7 +2,7 @@
  * The first byte chooses the pattern and whether the 256 bytes stand in front of the lines, without which no file is taken.
  */
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* What the fuzzers of stored things share: a store of blobs in memory, and bytes taken from the input. */
 #ifndef LOCKSTEP_FUZZ_STORE_HELP_H
 #define LOCKSTEP_FUZZ_STORE_HELP_H
-#include "lockstep/file.h"
-#include "lockstep/store.h"
+#include "lockstep/base/file.h"
+#include "lockstep/store/store.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

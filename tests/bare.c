@@ -5,7 +5,7 @@
  * host: this thread has flush-to-zero, denormals-are-zero and another rounding set beforehand, as a host program may; OUT
  * must be the same, and the settings are checked to be back after every call. */
 #include "../src/train/engine.h"
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tamper STORE RUN STEP: changes the last bit of the loss in one row of a run's ledger, as a wrong machine would have. */
-#include "lockstep/store.h"
+#include "lockstep/store/store.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

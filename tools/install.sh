@@ -32,7 +32,8 @@ list() {
     echo "755 $made/liblockstep.so.$version lib"
     [ ! -e "$build/lockstep-mpi.so" ] || echo "755 $build/lockstep-mpi.so lib/lockstep"
     echo "644 $made/lockstep.pc lib/pkgconfig"
-    for f in include/lockstep/*.h; do echo "644 $f include/lockstep"; done
+    echo "644 include/lockstep.h include"
+    for f in include/lockstep/*/*.h; do echo "644 $f $(dirname "$f")"; done
     for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg; do echo "644 $f share/doc/lockstep"; done
     for f in examples/*.ini examples/*.c; do echo "644 $f share/doc/lockstep/examples"; done
     for f in "$made"/man/*.1; do echo "644 $f share/man/man1"; done
@@ -59,7 +60,7 @@ install)
 uninstall)
     list | while read -r mode file folder; do rm -f "$root/$folder/${file##*/}"; done
     links | while read -r target name; do rm -f "$root/lib/$name"; done
-    for d in lib/lockstep include/lockstep share/doc/lockstep/examples share/doc/lockstep; do
+    for d in lib/lockstep $(sed "s,^,include/lockstep/," src/floors) include/lockstep share/doc/lockstep/examples share/doc/lockstep; do
         [ ! -d "$root/$d" ] || rmdir "$root/$d" 2>/dev/null || echo "uninstall: $root/$d holds other files; it stays" >&2
     done
     ;;

@@ -1,30 +1,14 @@
 #!/bin/bash
-# Floors: a file of src/FLOOR includes public headers of its floor and those below, and private headers of its own floor only.
-# base/syscalls.h is for every floor, yet not installed. A public header belongs to the floor that implements it.
+# Checks the floors. src/floors lists them, the lowest first. A file of src/FLOOR includes public headers of its own floor and of
+# lower floors, and private headers of its own floor only. A public header lies in include/lockstep/FLOOR.
+# base/syscalls.h and base/faults.h serve every floor, yet are not installed. include/lockstep.h includes every public header.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-order="base math store cluster data model train serve lab cmd"
-owner() {
-    case $1 in
-    err | file | hash | ini | json | mem | progress | random | thread) echo base ;;
-    kernels) echo math ;;
-    blob | kv | store) echo store ;;
-    comm) echo cluster ;;
-    chat | dataset | tokenizer) echo data ;;
-    model | models) echo model ;;
-    train) echo train ;;
-    generate) echo serve ;;
-    lab) echo lab ;;
-    *) echo unknown ;;
-    esac
-}
+mapfile -t floors <src/floors
 level() {
-    local i=0 f
-    for f in $order; do
-        [ "$f" = "$1" ] && echo $i && return
-        i=$((i + 1))
-    done
-    echo 99
+    local i
+    for i in "${!floors[@]}"; do [ "${floors[i]}" = "$1" ] && echo "$i" && return; done
+    echo -1
 }
 # Tests, and headers that only tests include, may look anywhere.
 of_tests() {
@@ -36,23 +20,30 @@ of_tests() {
 }
 bad=0
 complain() { echo "$1" && bad=1; }
+for folder in src/*/ include/lockstep/*/; do
+    [ "$(level "$(basename "$folder")")" -ge 0 ] || complain "$folder is no floor: src/floors lists the floors"
+done
 while IFS=: read -r file line text; do
     header=$(sed 's/.*"\(.*\)".*/\1/' <<<"$text")
     case $file in
-    include/lockstep/*) floor=$(owner "$(basename "$file" .h)") ;;
+    include/lockstep.h) continue ;;
+    include/lockstep/*) floor=$(cut -d/ -f3 <<<"$file") ;;
     *) floor=$(cut -d/ -f2 <<<"$file") ;;
     esac
     case $header in
     lockstep/*)
-        other=$(owner "$(basename "$header" .h)")
-        [ "$other" != unknown ] || complain "$file:$line: $header belongs to no floor: add it to tools/layers.sh"
+        other=$(cut -d/ -f2 <<<"$header")
+        [ -e "include/$header" ] || complain "$file:$line: there is no public header $header"
         [ "$(level "$other")" -le "$(level "$floor")" ] || of_tests "$file" || complain "$file:$line: floor $floor includes $header of the floor $other above it"
         ;;
-    base/syscalls.h) ;;
+    base/syscalls.h | base/faults.h) ;;
     */*)
         other=$(cut -d/ -f1 <<<"$header")
         [ -e "$(dirname "$file")/$header" ] || [ "$other" = "$floor" ] || of_tests "$file" || complain "$file:$line: floor $floor includes the private $header of another"
         ;;
     esac
 done < <(grep -nE '^ *# *include "' -r src include --include='*.c' --include='*.h')
+wanted=$(for f in "${floors[@]}"; do for h in include/lockstep/"$f"/*.h; do [ ! -e "$h" ] || echo "#include \"${h#include/}\""; done; done)
+[ "$(grep '^#include' include/lockstep.h)" = "$wanted" ] || complain "include/lockstep.h must include every public header, floor by floor:
+$wanted"
 exit $bad

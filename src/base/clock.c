@@ -1,4 +1,4 @@
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <time.h>
 
 uint64_t lk_clock_ns(void) {

@@ -1,4 +1,4 @@
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

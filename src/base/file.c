@@ -1,4 +1,4 @@
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include "base/syscalls.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* The control word of the floating-point unit: what the numeric contract wants, per thread. */
-#include "lockstep/thread.h"
+#include "lockstep/base/thread.h"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>

@@ -1,6 +1,6 @@
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 #include "base/sha256.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include <openssl/evp.h>
 #include <string.h>
 

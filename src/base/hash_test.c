@@ -1,6 +1,6 @@
 #include "base/sha256.h"
 #include "base/testing.h"
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 #include <signal.h>
 #include <sys/resource.h>
 

@@ -1,5 +1,5 @@
-#include "lockstep/ini.h"
-#include "lockstep/file.h"
+#include "lockstep/base/ini.h"
+#include "lockstep/base/file.h"
 #include <ini.h>
 #include <pthread.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 #include "base/testing.h"
-#include "lockstep/ini.h"
+#include "lockstep/base/ini.h"
 
 static int parse(const char *text, struct lk_ini *out, struct lk_err *err) {
     return lk_ini_parse(text, strlen(text), "f.ini", out, err);

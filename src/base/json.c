@@ -1,4 +1,4 @@
-#include "lockstep/json.h"
+#include "lockstep/base/json.h"
 #include <string.h>
 
 json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *err) {

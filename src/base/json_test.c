@@ -1,5 +1,5 @@
 #include "base/testing.h"
-#include "lockstep/json.h"
+#include "lockstep/base/json.h"
 #include <float.h>
 #include <math.h>
 

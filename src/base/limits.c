@@ -1,6 +1,6 @@
 #include "base/limits.h"
-#include "lockstep/mem.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/thread.h"
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>

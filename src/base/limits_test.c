@@ -1,7 +1,7 @@
 /* A made-up /proc and /sys below a temporary directory. */
 #include "base/limits.h"
 #include "base/testing.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/thread.h"
 #include <limits.h>
 
 static void put(const char *root, const char *path, const char *text) {

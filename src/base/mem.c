@@ -1,5 +1,5 @@
-#include "lockstep/mem.h"
-#include "lockstep/err.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/err.h"
 #include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>

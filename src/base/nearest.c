@@ -1,5 +1,5 @@
 /* "Did you mean": the candidate with the least edit distance. */
-#include "lockstep/ini.h"
+#include "lockstep/base/ini.h"
 #include <string.h>
 
 #define WORD_MAX 128

@@ -1,4 +1,4 @@
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>

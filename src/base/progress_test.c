@@ -1,5 +1,5 @@
 #include "base/testing.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 
 static void plain_lines_elsewhere(void **state) {
     (void)state;

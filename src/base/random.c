@@ -1,5 +1,5 @@
-#include "lockstep/random.h"
-#include "lockstep/err.h"
+#include "lockstep/base/random.h"
+#include "lockstep/base/err.h"
 
 /* Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC'11). */
 void lk_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {

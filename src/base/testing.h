@@ -1,10 +1,10 @@
 /* What the unit tests share. Not part of the library. */
 #ifndef LK_TESTING_H
 #define LK_TESTING_H
-#include "lockstep/err.h"
-#include "lockstep/file.h"
-#include "lockstep/mem.h"
-#include "lockstep/random.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

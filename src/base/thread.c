@@ -1,10 +1,10 @@
 /* The pool. A region is one lk_pool_run: the caller opens it by publishing a new `state`, threads join by adding one to
  * its count, and the caller closes it when no tile is left and waits only for those who joined. A thread that is asleep
  * or descheduled therefore never holds a short region up. README.md has the protocol. */
-#include "lockstep/thread.h"
+#include "lockstep/base/thread.h"
 #include "base/limits.h"
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>

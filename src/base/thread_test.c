@@ -1,6 +1,6 @@
 #include "base/testing.h"
-#include "lockstep/progress.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/progress.h"
+#include "lockstep/base/thread.h"
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>

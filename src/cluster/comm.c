@@ -1,6 +1,6 @@
 /* The public functions over an engine. */
 #include "cluster/comm.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * agree. */
 #ifndef LOCKSTEP_CLUSTER_COMM_H
 #define LOCKSTEP_CLUSTER_COMM_H
-#include "lockstep/comm.h"
+#include "lockstep/cluster/comm.h"
 
 struct lk_comm_ops {
     const char *name; /* for people */

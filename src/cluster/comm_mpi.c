@@ -2,7 +2,7 @@
  * wait polls, first eagerly and then with short sleeps, because ranks may outnumber cores and the checkpoint's thread waits
  * long. */
 #include "cluster/comm.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include <limits.h>
 #include <mpi.h>
 #include <sched.h>

@@ -1,7 +1,7 @@
 /* Which ranks this process belongs to, and the engine that reaches them. */
 #include "cluster/comm.h"
 #include "cluster/launch.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>

@@ -1,6 +1,6 @@
 /* One process alone: everything is told already. Needs nothing but base, so it runs wherever the engine does. */
 #include "cluster/comm.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 
 struct self {
     struct lk_comm c;

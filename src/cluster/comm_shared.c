@@ -4,9 +4,9 @@
  * barriers are words of such memory, with a futex to sleep on. README.md has the protocol and the order of memory accesses.
  */
 #include "cluster/comm.h"
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
+#include "lockstep/base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>

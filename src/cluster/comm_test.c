@@ -1,6 +1,6 @@
 /* One process alone; then every scene with real ranks, over shared memory and over messages. */
 #include "cluster/testing_ranks.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <pthread.h>
 
 static struct lk_comm *comm; /* of a rank */

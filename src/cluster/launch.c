@@ -1,7 +1,7 @@
 /* The rank's side of a launch: its process number in DIR/RANK at the start, its exit status in DIR/RANK.left at an ordinary
  * end. Who ends without the second was killed or crashed. */
 #include "cluster/launch.h"
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* What the launcher and the ranks that it starts tell each other through a folder of files. */
 #ifndef LOCKSTEP_CLUSTER_LAUNCH_H
 #define LOCKSTEP_CLUSTER_LAUNCH_H
-#include "lockstep/comm.h"
+#include "lockstep/cluster/comm.h"
 #include <sys/types.h>
 
 /* In a rank: tells the launcher (if LOCKSTEP_LAUNCH names its folder) our process, and at an ordinary exit the status. */

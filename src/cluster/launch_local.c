@@ -2,8 +2,8 @@
  */
 #include "cluster/comm.h"
 #include "cluster/launch.h"
-#include "lockstep/file.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -1,6 +1,6 @@
 /* The launcher: exit statuses, a stop, deaths of every kind, and that nobody is left behind. */
 #include "cluster/testing_ranks.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <signal.h>
 
 static volatile sig_atomic_t asked;

@@ -1,8 +1,8 @@
 /* Parsing of options, and what all commands share. */
 #include "cmd.h"
 
-#include "lockstep/file.h"
-#include "lockstep/ini.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/ini.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* lockstep dataset build|list|show|cat|verify */
 #include "cmd.h"
 
-#include "lockstep/dataset.h"
+#include "lockstep/data/dataset.h"
 #include <string.h>
 
 static int open_dataset(struct cmd_context *c, const char *name, bool verify, struct lk_dataset **out) {

@@ -1,7 +1,7 @@
 /* lockstep dataset export */
 #include "cmd.h"
 
-#include "lockstep/dataset.h"
+#include "lockstep/data/dataset.h"
 #include <string.h>
 
 struct exported {

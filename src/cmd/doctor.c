@@ -1,7 +1,7 @@
 /* lockstep doctor */
 #include "cmd.h"
 
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 #include <string.h>
 
 static void cpu_name(char *out, size_t size) {

@@ -1,7 +1,7 @@
 /* lockstep doctor --bench: the peaks of this machine, and where each kernel stands against them */
 #include "cmd.h"
 
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /* lockstep gc, version */
 #include "cmd.h"
 
-#include "lockstep/lab.h"
+#include "lockstep/lab/lab.h"
 #include <string.h>
 
 static int gc(struct cmd_context *c) {

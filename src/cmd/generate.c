@@ -1,8 +1,8 @@
 /* lockstep generate */
 #include "model_run.h"
 
-#include "lockstep/chat.h"
-#include "lockstep/generate.h"
+#include "lockstep/data/chat.h"
+#include "lockstep/serve/generate.h"
 #include <string.h>
 
 #define PANELS_FROM 32 /* tokens; making them takes as long as reading the weights a few times */

@@ -1,7 +1,7 @@
 /* The table of all commands, and the way from argv to one of them. */
 #include "cmd.h"
 
-#include "lockstep/ini.h"
+#include "lockstep/base/ini.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 /* Manual pages (the man macros of roff) from the commands' tables. */
 #include "help.h"
 
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <string.h>
 
 /* --- roff ------------------------------------------------------------------------------------------------ */

@@ -1,7 +1,7 @@
 /* lockstep model import|export|list|show|rm|pin */
 #include "model_run.h"
 
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <string.h>
 
 static const char *type_of(const struct lk_model *m) {

@@ -2,7 +2,7 @@
 #ifndef LOCKSTEP_CMD_MODEL_RUN_H
 #define LOCKSTEP_CMD_MODEL_RUN_H
 #include "cmd.h"
-#include "lockstep/train.h"
+#include "lockstep/train/train.h"
 
 struct cmd_model {
     struct lk_model_ref ref;

@@ -1,8 +1,8 @@
 /* lockstep runs list|show|log|plot|rm */
 #include "cmd.h"
 
-#include "lockstep/file.h"
-#include "lockstep/lab.h"
+#include "lockstep/base/file.h"
+#include "lockstep/lab/lab.h"
 #include <string.h>
 
 /* Floats are kept as exact hexadecimal strings; people and scripts get numbers. */

@@ -1,7 +1,7 @@
 /* lockstep tokenizer train|encode|decode|import|export|list|show */
 #include "cmd.h"
 
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <stdlib.h>
 #include <string.h>
 

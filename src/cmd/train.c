@@ -1,9 +1,9 @@
 /* lockstep train */
 #include "cmd.h"
 
-#include "lockstep/comm.h"
-#include "lockstep/generate.h"
-#include "lockstep/train.h"
+#include "lockstep/cluster/comm.h"
+#include "lockstep/serve/generate.h"
+#include "lockstep/train/train.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

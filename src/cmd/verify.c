@@ -1,8 +1,8 @@
 /* lockstep verify */
 #include "cmd.h"
 
-#include "lockstep/random.h"
-#include "lockstep/train.h"
+#include "lockstep/base/random.h"
+#include "lockstep/train/train.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* Conversations in the parts that are encoded apart. Private to src/data. */
 #ifndef LOCKSTEP_DATA_CHAT_H
 #define LOCKSTEP_DATA_CHAT_H
-#include "lockstep/chat.h"
+#include "lockstep/data/chat.h"
 
 struct lk__chat {
     enum lk_chat kind;

@@ -4,8 +4,8 @@
  * keys inside nested objects, neither of which matters here. At most 1,000 keys. */
 #ifndef LOCKSTEP_DATA_JSONL_H
 #define LOCKSTEP_DATA_JSONL_H
-#include "lockstep/err.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/mem.h"
 #include <stdbool.h>
 
 struct lk__record {

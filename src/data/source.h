@@ -3,7 +3,7 @@
  * .jsonl.zst so, without a copy on the disk. */
 #ifndef LOCKSTEP_DATA_SOURCE_H
 #define LOCKSTEP_DATA_SOURCE_H
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <stdint.h>
 
 enum lk__text_kind { LK__PLAIN, LK__JSONL };

@@ -1,9 +1,9 @@
 /* For the tests of this floor: cmocka, an OK() that shows messages, random numbers with a printed seed. */
 #ifndef LOCKSTEP_DATA_TEST_HELP_H
 #define LOCKSTEP_DATA_TEST_HELP_H
-#include "lockstep/file.h"
-#include "lockstep/store.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/file.h"
+#include "lockstep/store/store.h"
+#include "lockstep/base/thread.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

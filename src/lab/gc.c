@@ -1,9 +1,9 @@
 /* Mark and sweep. Marks start from every row of the store: 64 hexadecimal digits in a JSON row, or 32 raw bytes in the rows
  * of names and checkpoints. A marked blob that is a JSON manifest marks what it names. Anything young is kept: a writer may
  * be about to name it. */
-#include "lockstep/lab.h"
+#include "lockstep/lab/lab.h"
 
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <stdlib.h>
 #include <string.h>
 

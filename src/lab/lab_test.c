@@ -1,5 +1,5 @@
 /* Garbage collection keeps what is reachable and nothing else; the loss curve is a picture of the ledger. */
-#include "lockstep/lab.h"
+#include "lockstep/lab/lab.h"
 #include "train/testing.h"
 
 static struct test_world world;

@@ -1,6 +1,6 @@
 /* The loss curve as SVG: no script, no font, no file beside it. A column of pixels shows the least and greatest loss of its
  * steps, so that no spike is lost however long the run. */
-#include "lockstep/lab.h"
+#include "lockstep/lab/lab.h"
 
 #include <stdio.h>
 #include <string.h>

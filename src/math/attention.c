@@ -1,6 +1,6 @@
 /* Attention: gives (sequence, head, range of queries) or, backward, (sequence, kv head) to the pool. Every result is made
  * by one task alone, so threads change no bit. */
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include "math/kernel_table.h"
 #include "math/simd/attention_scratch.h"
 

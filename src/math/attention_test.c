@@ -1,5 +1,5 @@
 /* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
-#include "lockstep/kernels.h"
+#include "lockstep/math/kernels.h"
 #include "math/kernel_table.h"
 #include <setjmp.h>
 #include <stdarg.h>

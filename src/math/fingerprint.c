@@ -1,7 +1,7 @@
 /* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints
  * another one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
-#include "lockstep/hash.h"
-#include "lockstep/random.h"
+#include "lockstep/base/hash.h"
+#include "lockstep/base/random.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 

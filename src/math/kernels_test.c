@@ -1,7 +1,7 @@
 /* Every kernel of every instruction set, and the reference with our own fma, gives the bits of the reference, on plain,
  * hostile and special values and on all lengths around a vector and around the 64 lanes. (Matrix products and attention
  * have tests of their own; here they are compared between the two builds of the reference.) */
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 #include <setjmp.h>

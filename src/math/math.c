@@ -1,5 +1,5 @@
 /* Opens the math floor: chooses the instruction set, fills the kernel table, holds the scratch memory. */
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 #include "math/ref/scalar.h"

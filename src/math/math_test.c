@@ -1,6 +1,6 @@
 /* The floor as a whole: dispatch, the fingerprint, the numeric environment, reductions. */
-#include "lockstep/hash.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/hash.h"
+#include "lockstep/base/mem.h"
 #include "math/kernel_table.h"
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* Matrix products: cuts C into tiles by its shape and gives them to the pool. A tile does all of k, so threads never share
  * a sum and their number changes no bit. */
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include "math/kernel_table.h"
 
 struct job {

@@ -1,5 +1,5 @@
 /* Measures the machine's peaks: what `doctor` prints and what kernels are judged by. */
-#include "lockstep/mem.h"
+#include "lockstep/base/mem.h"
 #include "math/kernel_table.h"
 #include <string.h>
 #include <time.h>

@@ -1,5 +1,5 @@
 /* Where the time goes: drivers say what they are about to do, and are timed until they return. */
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include "math/kernel_table.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The decoder's workspace, shared by its forward and backward passes. Private to src/model. */
 #ifndef LOCKSTEP_MODEL_DECODER_H
 #define LOCKSTEP_MODEL_DECODER_H
-#include "lockstep/model.h"
+#include "lockstep/model/model.h"
 
 /* One layer's activations; rows = sequences * positions. */
 struct lk__activations {

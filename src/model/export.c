@@ -2,8 +2,8 @@
  * renamed there when it is whole and durable. */
 #include "base/syscalls.h"
 #include "huggingface.h"
-#include "lockstep/file.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/base/file.h"
+#include "lockstep/data/tokenizer.h"
 #include "safetensors.h"
 
 #include <dirent.h>

@@ -1,8 +1,8 @@
 /* Models out to folders and back: the same roots; what a folder says and we do not compute, by name; every failure on the
  * way leaves nothing. What transformers makes of the folders: tests/peers. */
 #include "huggingface.h"
-#include "lockstep/json.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/base/json.h"
+#include "lockstep/data/tokenizer.h"
 
 #include "testing.h"
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* Loss, gradients and AdamW against PyTorch (tests/golden/model_golden.py) and transformers (families_golden.py), initial
  * weights against another implementation of docs/numerics.md in Python: those by bits. */
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 #include "model/testing.h"
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* Hugging Face's config.json and names of tensors. Private to src/model. */
 #ifndef LOCKSTEP_MODEL_HUGGINGFACE_H
 #define LOCKSTEP_MODEL_HUGGINGFACE_H
-#include "lockstep/models.h"
+#include "lockstep/model/models.h"
 
 /* What a config.json says. */
 struct lk__hf_config {

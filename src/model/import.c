@@ -1,5 +1,5 @@
 /* A Hugging Face folder becomes a model of the store. */
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 #include "weights_in.h"
 
 #include <stdio.h>

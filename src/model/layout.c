@@ -1,5 +1,5 @@
 /* Tensors in canonical order: names, shapes, places, initial values. */
-#include "lockstep/model.h"
+#include "lockstep/model/model.h"
 
 #include <stdio.h>
 #include <string.h>

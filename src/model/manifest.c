@@ -1,5 +1,5 @@
 /* A model's manifest, and opening what it names. */
-#include "lockstep/models.h"
+#include "lockstep/model/models.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * 8 bytes little-endian size of a JSON header, the header, then the tensors' bytes without holes. */
 #ifndef LOCKSTEP_MODEL_SAFETENSORS_H
 #define LOCKSTEP_MODEL_SAFETENSORS_H
-#include "lockstep/json.h"
+#include "lockstep/base/json.h"
 
 #define LK__TENSOR_DIMS  8
 #define LK__HEADER_BYTES ((size_t)100 << 20) /* the format's own limit */

@@ -2,7 +2,7 @@
 #ifndef LK_MODEL_TESTING_H
 #define LK_MODEL_TESTING_H
 #include "base/testing.h"
-#include "lockstep/model.h"
+#include "lockstep/model/model.h"
 
 #define OK(x)                                                                                                              \
     do {                                                                                                                   \

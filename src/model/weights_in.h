@@ -2,7 +2,7 @@
 #ifndef LOCKSTEP_MODEL_WEIGHTS_IN_H
 #define LOCKSTEP_MODEL_WEIGHTS_IN_H
 #include "huggingface.h"
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include "safetensors.h"
 
 struct lk__shard {

@@ -1,8 +1,8 @@
 /* Generation: prefill, then one token at a time; text leaves as whole characters, held back while a stop text may begin. */
-#include "lockstep/generate.h"
+#include "lockstep/serve/generate.h"
 
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include <string.h>
 
 #define CHUNK 128 /* positions read at once in prefill */

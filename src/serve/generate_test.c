@@ -1,6 +1,6 @@
 /* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full
  * contexts. */
-#include "lockstep/generate.h"
+#include "lockstep/serve/generate.h"
 #include "model/testing.h"
 
 /* A tokenizer of 256 bytes, some pairs, and the end token; a model over it whose draws are nearly free. */

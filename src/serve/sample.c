@@ -1,8 +1,8 @@
 /* Drawing a token: docs/numerics.md, section 10. Ids are thrown into buckets by how far their logits lie below the
  * greatest, and a bucket is ordered (value descending, id ascending) when the draw comes to it. */
-#include "lockstep/generate.h"
+#include "lockstep/serve/generate.h"
 
-#include "lockstep/random.h"
+#include "lockstep/base/random.h"
 #include <math.h>
 #include <string.h>
 

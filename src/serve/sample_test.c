@@ -1,5 +1,5 @@
 /* Sampling against docs/numerics.md, section 10, written down with a plain sort. */
-#include "lockstep/generate.h"
+#include "lockstep/serve/generate.h"
 #include "model/testing.h"
 #include <math.h>
 

@@ -1,8 +1,8 @@
 /* Rows that every floor uses: names that point at roots, with their history, and JSON records. README.md has the bytes. */
-#include "lockstep/file.h"
-#include "lockstep/ini.h"
-#include "lockstep/mem.h"
-#include "lockstep/store.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/ini.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/store/store.h"
 #include "store/kv/kv_engine.h"
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-#include "lockstep/store.h"
-#include "lockstep/file.h"
-#include "lockstep/mem.h"
+#include "lockstep/store/store.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/mem.h"
 #include <string.h>
 
 #define FORMAT "0"

@@ -1,6 +1,6 @@
 #include "base/testing.h"
-#include "lockstep/progress.h"
-#include "lockstep/store.h"
+#include "lockstep/base/progress.h"
+#include "lockstep/store/store.h"
 
 static struct lk_store *open_at(const char *dir) {
     struct lk_store *s;

@@ -1,5 +1,5 @@
 /* The keys of a run's configuration: one table gives reading, defaults, checks, JSON, identity and documentation. */
-#include "lockstep/train.h"
+#include "lockstep/train/train.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * identity). */
 #include "engine.h"
 
-#include "lockstep/random.h"
+#include "lockstep/base/random.h"
 
 #include <stdio.h>
 #include <string.h>

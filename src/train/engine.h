@@ -1,8 +1,8 @@
 /* One deterministic step, and the buffers it needs. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_ENGINE_H
 #define LOCKSTEP_TRAIN_ENGINE_H
-#include "lockstep/comm.h"
-#include "lockstep/train.h"
+#include "lockstep/cluster/comm.h"
+#include "lockstep/train/train.h"
 
 /* --- Grains: units, the tree, ranks ---------------------------------------------------------------------- */
 struct lk__range { /* grains [first, end) */

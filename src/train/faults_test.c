@@ -1,6 +1,6 @@
 /* A save may fail or be killed at every point, memory may be out at every call, the disk may be full: afterwards the run
  * goes on to the same root. */
-#include "lockstep/lab.h"
+#include "lockstep/lab/lab.h"
 #include "train/engine.h"
 #include "train/testing.h"
 #include <errno.h>

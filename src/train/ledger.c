@@ -2,7 +2,7 @@
  * step executed again must give its old row. Layout of the rows: docs/formats.md. */
 #include "engine.h"
 
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The memory plan: what a run will take, known before its first step; too little memory is refused here. */
 #include "engine.h"
 
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <stdio.h>
 #include <unistd.h>
 

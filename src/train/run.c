@@ -1,7 +1,7 @@
 /* Runs: records, locks, checkpoints' rows. */
 #include "engine.h"
 
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

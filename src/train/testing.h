@@ -2,7 +2,7 @@
  * lab. */
 #ifndef LK_TRAIN_TESTING_H
 #define LK_TRAIN_TESTING_H
-#include "lockstep/train.h"
+#include "lockstep/train/train.h"
 #include "model/testing.h"
 
 struct test_world {

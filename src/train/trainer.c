@@ -2,7 +2,7 @@
  */
 #include "trainer.h"
 
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <string.h>
 
 /* What every rank brings is agreed on. */

@@ -1,7 +1,7 @@
 /* Opening a run: created or resumed by rank 0, joined by the others; memory, engine, the newest good checkpoint. */
 #include "trainer.h"
 
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* lockstep/hash.h without libcrypto, which is not there for the other machine: what the math floor needs. */
-#include "lockstep/hash.h"
+/* lockstep/base/hash.h without libcrypto, which is not there for the other machine: what the math floor needs. */
+#include "lockstep/base/hash.h"
 #include "base/sha256.h"
 #include <stdio.h>
 #include <string.h>

@@ -16,8 +16,8 @@ equal "what pkg-config is told does not name DESTDIR" "$(head -n 1 stage/opt/loc
 # --- headers ---------------------------------------------------------------------------------------------------------
 alone() { # FILE-ENDING COMPILER...: every header by itself
     local h
-    for h in "$U"/include/lockstep/*.h; do
-        echo "#include <lockstep/${h##*/}>" >"one.$1"
+    for h in $(cd "$U/include" && find . -name '*.h'); do
+        echo "#include <${h#./}>" >"one.$1"
         "${@:2}" -Wall -Wextra -Werror -I"$U/include" -fsyntax-only "one.$1" || return 1
     done
 }
@@ -26,10 +26,10 @@ check "every header alone is C++17" alone cc g++ -std=c++17
 
 # --- what the shared library shows -------------------------------------------------------------------------------------
 # gcc lists every declaration with its file; functions defined in a header are its own.
-printf '#include "lockstep/%s"\n' $(cd "$U/include/lockstep" && ls) >all.c
+echo '#include "lockstep.h"' >all.c
 quiet gcc -I"$U/include" -fsyntax-only -aux-info declared.txt all.c
 # The name is the last word before the first bracket.
-sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' | sort -u >declared
+sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z]*\/[a-z_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' | sort -u >declared
 nm -D --defined-only "$U/lib/liblockstep.so" | awk '$2 != "A" { print $3 }' | sed 's/@.*//' | sort -u >exported
 check "there are functions to compare" test "$(wc -l <declared)" -gt 250
 equal "the shared library shows the functions of the headers, no more and no less" "$(diff declared exported)equal" equal
@@ -72,7 +72,7 @@ if have_ranks; then
     check "the installed program starts ranks" "$U/bin/lockstep" train tiny.ini run.name=two --on local:2
     equal "with the same root" "$(LOCKSTEP=$U/bin/lockstep run_field two weights_root)" "$want"
     cat >ranks.c <<'C'
-#include <lockstep/comm.h>
+#include <lockstep/cluster/comm.h>
 #include <stdio.h>
 int main(void) {
     struct lk_err err = {0};

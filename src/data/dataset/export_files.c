@@ -1,7 +1,7 @@
 /* New files that get their names together: temporaries, synced as each one ends, renamed at the end. */
 #include "data/dataset/export_files.h"
 #include "base/syscalls.h"
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

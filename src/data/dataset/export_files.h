@@ -1,7 +1,7 @@
 /* New files that get their names together, or not at all. */
 #ifndef LOCKSTEP_DATA_DATASET_EXPORT_FILES_H
 #define LOCKSTEP_DATA_DATASET_EXPORT_FILES_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 /* What the files of this folder share: the layout of a dataset (README.md, "Formats"). */
 #ifndef LOCKSTEP_DATA_DATASET_INTERNAL_H
 #define LOCKSTEP_DATA_DATASET_INTERNAL_H
-#include "lockstep/dataset.h"
+#include "lockstep/data/dataset.h"
 
 #define LK__DATASET_FORMAT "lockstep-dataset-0"
 #define LK__READERS_RULES  1    /* changes when a reader would make other documents of the same file */

@@ -2,7 +2,7 @@
 #ifndef LOCKSTEP_DATA_HUGGINGFACE_H
 #define LOCKSTEP_DATA_HUGGINGFACE_H
 #include "data/tokenizer/internal.h"
-#include "lockstep/json.h"
+#include "lockstep/base/json.h"
 
 struct lk__importing {
     const char *name;

@@ -2,7 +2,7 @@
 #ifndef LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #define LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 #include <stdatomic.h>
 
 #define LK__NO_ID     UINT32_MAX

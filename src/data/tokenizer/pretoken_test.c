@@ -1,6 +1,6 @@
 #include "data/test_help.h"
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/hash.h"
+#include "lockstep/base/hash.h"
 
 /* --- the pattern, alternative by alternative, as it is written ------------------------------------------- */
 

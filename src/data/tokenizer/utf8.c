@@ -1,5 +1,5 @@
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 
 /* True when p[0..size) is the beginning, not the whole, of a well-formed sequence. */
 static bool is_beginning(const uint8_t *p, size_t size) {

@@ -2,7 +2,7 @@
 #ifndef LOCKSTEP_DATA_WORDS_H
 #define LOCKSTEP_DATA_WORDS_H
 #include "data/tokenizer/pretoken.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 
 struct lk__word {
     uint64_t offset; /* into bytes */

@@ -1,5 +1,5 @@
 /* The table of the reference. The double build has none: its arguments are doubles. */
-#include "lockstep/random.h"
+#include "lockstep/base/random.h"
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE

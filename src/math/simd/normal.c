@@ -1,7 +1,7 @@
 /* Normal random numbers, a vector of elements at once: lk_random (docs/numerics.md, section 10) and Box and Muller's
  * transformation with the double functions of section 9 on the range that they have here; functions64.c and ref are the
  * same on scalars. */
-#include "lockstep/random.h"
+#include "lockstep/base/random.h"
 #include "math/kernel_table.h"
 #include "math/simd/vec_double.h"
 

@@ -1,8 +1,8 @@
 #include "store/blob/blob_dir.h"
 #include "base/syscalls.h"
-#include "lockstep/file.h"
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* What the two kinds of writers into a directory share: a temporary file that becomes a blob. */
 #ifndef LK_BLOB_DIR_H
 #define LK_BLOB_DIR_H
-#include "lockstep/file.h"
+#include "lockstep/base/file.h"
 #include "store/blob/blob_engine.h"
 #include <sys/types.h>
 

@@ -1,7 +1,7 @@
 /* A blob of known size that several processes write: the creator's temporary, which the others open by its name. */
 #include "base/syscalls.h"
-#include "lockstep/file.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/mem.h"
 #include "store/blob/blob_dir.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "lockstep/progress.h"
+#include "lockstep/base/progress.h"
 #include "store/blob/testing.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * roots. */
 #ifndef LK_BLOB_ENGINE_H
 #define LK_BLOB_ENGINE_H
-#include "lockstep/blob.h"
+#include "lockstep/store/blob.h"
 
 /* Blobs of known size that several processes write. blob.c has checked kinds and ranges. */
 struct lk_sized_ops {

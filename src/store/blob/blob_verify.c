@@ -1,7 +1,7 @@
 /* The root of a blob that is on the disk, by several threads: leaves are independent, and reading and hashing go on side by
  * side. */
-#include "lockstep/mem.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/thread.h"
 #include "store/blob/blob_dir.h"
 #include <sys/mman.h>
 

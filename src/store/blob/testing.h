@@ -2,7 +2,7 @@
 #ifndef LK_BLOB_TESTING_H
 #define LK_BLOB_TESTING_H
 #include "base/testing.h"
-#include "lockstep/blob.h"
+#include "lockstep/store/blob.h"
 #include <dirent.h>
 
 static inline struct lk_blobs *open_at(const char *dir) {

@@ -1,5 +1,5 @@
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include "store/kv/kv_engine.h"
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* The kv seam. kv.c checks arguments, keeps the reserved rows and calls an engine; an engine only moves bytes. */
 #ifndef LK_KV_ENGINE_H
 #define LK_KV_ENGINE_H
-#include "lockstep/kv.h"
+#include "lockstep/store/kv.h"
 
 /* Keys that begin with a zero byte belong to kv.c: callers can neither read nor write them, scans pass over them. */
 #define LK__KV_RESERVED 0x00

@@ -1,6 +1,6 @@
-#include "lockstep/file.h"
-#include "lockstep/mem.h"
-#include "lockstep/progress.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include "store/kv/kv_engine.h"
 #include <errno.h>
 #include <lmdb.h>

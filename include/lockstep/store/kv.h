@@ -2,7 +2,7 @@
  * Engines stand behind struct lk_kv_ops (src/store/kv/kv_engine.h); nothing else knows which one is open. */
 #ifndef LOCKSTEP_KV_H
 #define LOCKSTEP_KV_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
 /* JSON: jansson's values, with messages that say where, canonical text, and checked getters. */
 #ifndef LOCKSTEP_JSON_H
 #define LOCKSTEP_JSON_H
-#include "lockstep/err.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/mem.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>

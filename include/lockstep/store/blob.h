@@ -1,8 +1,8 @@
 /* Immutable blobs named by their root. Engines stand behind struct lk_blobs_ops (src/store/blob/blob_engine.h). */
 #ifndef LOCKSTEP_BLOB_H
 #define LOCKSTEP_BLOB_H
-#include "lockstep/err.h"
-#include "lockstep/hash.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/hash.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

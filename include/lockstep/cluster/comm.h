@@ -7,7 +7,7 @@
  * src/cluster/README.md. */
 #ifndef LOCKSTEP_COMM_H
 #define LOCKSTEP_COMM_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

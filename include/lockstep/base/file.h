@@ -1,8 +1,8 @@
 /* Files: whole reads, atomic durable writes, read-only maps. Every system call here can be made to fail by tests. */
 #ifndef LOCKSTEP_FILE_H
 #define LOCKSTEP_FILE_H
-#include "lockstep/err.h"
-#include "lockstep/mem.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/mem.h"
 #include <stdbool.h>
 #include <sys/types.h>
 

@@ -4,7 +4,7 @@
  *   root  = SHA-256(0x02 || length as u64 little-endian || MTH)                                   */
 #ifndef LOCKSTEP_HASH_H
 #define LOCKSTEP_HASH_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
  * their only failure is a wrong argument, which is an assertion. One caller at a time per lk_math. */
 #ifndef LOCKSTEP_KERNELS_H
 #define LOCKSTEP_KERNELS_H
-#include "lockstep/err.h"
-#include "lockstep/thread.h"
+#include "lockstep/base/err.h"
+#include "lockstep/base/thread.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* A fixed pool of threads. Work is cut into tiles by shape alone; threads claim tiles in any order. */
 #ifndef LOCKSTEP_THREAD_H
 #define LOCKSTEP_THREAD_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stddef.h>
 
 #ifdef __cplusplus

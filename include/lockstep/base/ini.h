@@ -1,7 +1,7 @@
 /* INI files with line numbers (inih does the splitting). Later entries of one key replace earlier ones. */
 #ifndef LOCKSTEP_INI_H
 #define LOCKSTEP_INI_H
-#include "lockstep/err.h"
+#include "lockstep/base/err.h"
 #include <stddef.h>
 
 #ifdef __cplusplus

@@ -2,9 +2,9 @@
  * and JSON records.  Rows are laid out in docs/formats.md. */
 #ifndef LOCKSTEP_STORE_H
 #define LOCKSTEP_STORE_H
-#include "lockstep/blob.h"
-#include "lockstep/json.h"
-#include "lockstep/kv.h"
+#include "lockstep/store/blob.h"
+#include "lockstep/base/json.h"
+#include "lockstep/store/kv.h"
 
 #ifdef __cplusplus
 extern "C" {

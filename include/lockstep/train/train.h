@@ -2,11 +2,11 @@
  * verification. Algorithms and failure cases: src/train/README.md. */
 #ifndef LOCKSTEP_TRAIN_H
 #define LOCKSTEP_TRAIN_H
-#include "lockstep/comm.h"
-#include "lockstep/dataset.h"
-#include "lockstep/ini.h"
-#include "lockstep/model.h"
-#include "lockstep/models.h"
+#include "lockstep/cluster/comm.h"
+#include "lockstep/data/dataset.h"
+#include "lockstep/base/ini.h"
+#include "lockstep/model/model.h"
+#include "lockstep/model/models.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,12 +2,12 @@
  * such folders and into them. Formats: docs/formats.md, "Models"; which families and keys: src/model/README.md.
  *
  * A model is a JSON manifest, immutable, and known by its root; a name (kind "model") points at it. A run's checkpoint can
- * be seen as a model too (lk_run_model in lockstep/train.h), so that whoever takes models takes runs. */
+ * be seen as a model too (lk_run_model in lockstep/train/train.h), so that whoever takes models takes runs. */
 #ifndef LOCKSTEP_MODELS_H
 #define LOCKSTEP_MODELS_H
-#include "lockstep/blob.h"
-#include "lockstep/model.h"
-#include "lockstep/store.h"
+#include "lockstep/store/blob.h"
+#include "lockstep/model/model.h"
+#include "lockstep/store/store.h"
 
 #ifdef __cplusplus
 extern "C" {

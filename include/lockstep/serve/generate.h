@@ -2,8 +2,8 @@
  * Numbers: docs/numerics.md, section 10. */
 #ifndef LOCKSTEP_GENERATE_H
 #define LOCKSTEP_GENERATE_H
-#include "lockstep/model.h"
-#include "lockstep/tokenizer.h"
+#include "lockstep/model/model.h"
+#include "lockstep/data/tokenizer.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,7 +2,7 @@
  * "Conversations". */
 #ifndef LOCKSTEP_CHAT_H
 #define LOCKSTEP_CHAT_H
-#include "lockstep/tokenizer.h"
+#include "lockstep/data/tokenizer.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,7 +1,7 @@
 /* The lab floor: pictures of runs, and garbage collection of the store. */
 #ifndef LOCKSTEP_LAB_H
 #define LOCKSTEP_LAB_H
-#include "lockstep/train.h"
+#include "lockstep/train/train.h"
 
 #ifdef __cplusplus
 extern "C" {

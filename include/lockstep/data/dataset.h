@@ -6,7 +6,7 @@
  * ceil((S-1)/T), the last one short, so that every token but the first is predicted once. */
 #ifndef LOCKSTEP_DATASET_H
 #define LOCKSTEP_DATASET_H
-#include "lockstep/chat.h"
+#include "lockstep/data/chat.h"
 
 #ifdef __cplusplus
 extern "C" {

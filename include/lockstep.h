@@ -1,0 +1,36 @@
+/* Lockstep: everything that its library offers, floor by floor from the lowest. A program may include single headers
+ * instead. */
+#ifndef LOCKSTEP_H
+#define LOCKSTEP_H
+#include "lockstep/base/err.h"
+#include "lockstep/base/file.h"
+#include "lockstep/base/hash.h"
+#include "lockstep/base/ini.h"
+#include "lockstep/base/json.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
+#include "lockstep/base/random.h"
+#include "lockstep/base/thread.h"
+
+#include "lockstep/math/kernels.h"
+
+#include "lockstep/store/blob.h"
+#include "lockstep/store/kv.h"
+#include "lockstep/store/store.h"
+
+#include "lockstep/cluster/comm.h"
+
+#include "lockstep/data/chat.h"
+#include "lockstep/data/dataset.h"
+#include "lockstep/data/tokenizer.h"
+
+#include "lockstep/model/model.h"
+#include "lockstep/model/models.h"
+
+#include "lockstep/train/train.h"
+
+#include "lockstep/serve/generate.h"
+
+#include "lockstep/lab/lab.h"
+
+#endif
