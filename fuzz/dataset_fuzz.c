@@ -2,8 +2,8 @@
  * are not trusted because they are whole). It is refused, or every way of reading it stays inside its parts.
  * The input: a byte of choices; then either the manifest itself, or changes to a dataset that is good: of bytes, sizes and
  * counts, until there are no more. */
-#include "lockstep/data/dataset.h"
 #include "lockstep/base/progress.h"
+#include "lockstep/data/dataset.h"
 #include "store_help.h"
 
 #define PARTS 5

@@ -1,5 +1,5 @@
-/* The system calls of all floors' writers, for tests to make them fail (lockstep/base/file.h, lk_file_fail_at). Every floor may
- * include this; it is not installed. */
+/* The system calls of all floors' writers, for tests to make them fail (lockstep/base/file.h, lk_file_fail_at). Every floor
+ * may include this; it is not installed. */
 #ifndef LOCKSTEP_BASE_SYSCALLS_H
 #define LOCKSTEP_BASE_SYSCALLS_H
 #include <sys/types.h>

@@ -1,11 +1,11 @@
 /* Commands: a table of options makes parsing, -h and docs/commands.md. Only this floor prints. */
 #ifndef LOCKSTEP_CMD_H
 #define LOCKSTEP_CMD_H
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/progress.h"
-#include "lockstep/store/store.h"
 #include "lockstep/base/thread.h"
 #include "lockstep/data/tokenizer.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/store/store.h"
 
 enum { CMD_OK = 0, CMD_FAILED = 1, CMD_USAGE = 2 };
 

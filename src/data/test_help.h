@@ -2,8 +2,8 @@
 #ifndef LOCKSTEP_DATA_TEST_HELP_H
 #define LOCKSTEP_DATA_TEST_HELP_H
 #include "lockstep/base/file.h"
-#include "lockstep/store/store.h"
 #include "lockstep/base/thread.h"
+#include "lockstep/store/store.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

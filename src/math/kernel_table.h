@@ -3,8 +3,8 @@
  * from the pool's threads with the numeric environment set. Private to src/math. */
 #ifndef LOCKSTEP_MATH_KERNEL_TABLE_H
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 
 typedef void lk__mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 

@@ -1,6 +1,6 @@
 /* Matrix products: every ISA and thread count gives the bits of the contract, written down here once more, naively. */
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

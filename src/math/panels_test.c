@@ -1,6 +1,6 @@
 /* Products with weights in panels give the bits of lk_matmul, for every instruction set, thread count and edge. */
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

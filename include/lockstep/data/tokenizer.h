@@ -4,8 +4,8 @@
  * until it is freed. */
 #ifndef LOCKSTEP_TOKENIZER_H
 #define LOCKSTEP_TOKENIZER_H
-#include "lockstep/store/store.h"
 #include "lockstep/base/thread.h"
+#include "lockstep/store/store.h"
 
 #ifdef __cplusplus
 extern "C" {

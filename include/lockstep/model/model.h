@@ -2,9 +2,9 @@
  * and GPT-2 families. Numbers: docs/numerics.md. Names of tensors: Hugging Face's; order and shapes: docs/formats.md. */
 #ifndef LOCKSTEP_MODEL_H
 #define LOCKSTEP_MODEL_H
+#include "lockstep/base/mem.h"
 #include "lockstep/cluster/comm.h"
 #include "lockstep/math/kernels.h"
-#include "lockstep/base/mem.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -5,8 +5,8 @@
  * be seen as a model too (lk_run_model in lockstep/train/train.h), so that whoever takes models takes runs. */
 #ifndef LOCKSTEP_MODELS_H
 #define LOCKSTEP_MODELS_H
-#include "lockstep/store/blob.h"
 #include "lockstep/model/model.h"
+#include "lockstep/store/blob.h"
 #include "lockstep/store/store.h"
 
 #ifdef __cplusplus

@@ -2,8 +2,8 @@
  * Numbers: docs/numerics.md, section 10. */
 #ifndef LOCKSTEP_GENERATE_H
 #define LOCKSTEP_GENERATE_H
-#include "lockstep/model/model.h"
 #include "lockstep/data/tokenizer.h"
+#include "lockstep/model/model.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,8 +2,8 @@
  * and JSON records.  Rows are laid out in docs/formats.md. */
 #ifndef LOCKSTEP_STORE_H
 #define LOCKSTEP_STORE_H
-#include "lockstep/store/blob.h"
 #include "lockstep/base/json.h"
+#include "lockstep/store/blob.h"
 #include "lockstep/store/kv.h"
 
 #ifdef __cplusplus

@@ -2,9 +2,9 @@
  * verification. Algorithms and failure cases: src/train/README.md. */
 #ifndef LOCKSTEP_TRAIN_H
 #define LOCKSTEP_TRAIN_H
+#include "lockstep/base/ini.h"
 #include "lockstep/cluster/comm.h"
 #include "lockstep/data/dataset.h"
-#include "lockstep/base/ini.h"
 #include "lockstep/model/model.h"
 #include "lockstep/model/models.h"
 

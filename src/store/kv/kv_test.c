@@ -1,6 +1,6 @@
 #include "base/testing.h"
-#include "lockstep/store/kv.h"
 #include "lockstep/base/progress.h"
+#include "lockstep/store/kv.h"
 #include "store/kv/kv_engine.h"
 #include <poll.h>
 #include <pthread.h>
