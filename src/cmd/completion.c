@@ -203,9 +203,9 @@ static void zsh_what(const char *placeholder, size_t size, const char *kind) {
 
 static void zsh_options(const struct cmd_option *options) {
     for (const struct cmd_option *o = options; o && o->name; o++) {
-        char kind[128] = "";
+        char kind[128] = "", help[256];
         printf(" '%s%s[", o->name, o->value ? (o->name[1] == '-' ? "=" : "") : "");
-        zsh_text(o->help);
+        zsh_text(cmd_option_help(o, help));
         printf("]");
         if (o->value) {
             what(o->value, strlen(o->value), kind);

@@ -60,22 +60,26 @@ static int show_progress(void *arg, uint64_t done, uint64_t total) {
     return cmd_interrupted();
 }
 
+static struct {
+    const char *tokenizer;
+    enum lk_chat chat;
+    double holdout;
+} building;
+
 static int build(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_dataset *d = NULL;
     struct lk_root tokenizer, root;
-    const char *name = c->arguments[0], *tokenizer_name = cmd_value(c, "--tokenizer");
-    struct lk_dataset_options options = {
-        .holdout = 0.01, .tokenizer_name = tokenizer_name, .progress = show_progress, .progress_arg = &progress};
-    const char *template = cmd_value(c, "--template");
-    if (!tokenizer_name) return cmd_usage_error(c, "--tokenizer is missing");
-    if (template && !(options.chat = lk_chat_named(template)))
-        return cmd_usage_error(c, "--template %s is none of " LK_CHAT_NAMES, template);
+    const char *name = c->arguments[0];
+    struct lk_dataset_options options = {.holdout = building.holdout,
+                                         .tokenizer_name = building.tokenizer,
+                                         .chat = building.chat,
+                                         .progress = show_progress,
+                                         .progress_arg = &progress};
     if (!lk_name_valid(name))
         return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
-    int code = cmd_f64(c, "--holdout", 0, 0.5, &options.holdout);
-    if (!code) code = cmd_open_pool(c);
+    int code = cmd_open_pool(c);
     if (!code) code = cmd_open_store(c, false);
     if (code) return code;
     size_t n = (size_t)c->argument_count - 1;
@@ -84,14 +88,14 @@ static int build(struct cmd_context *c) {
     for (size_t i = 0; i < n; i++) sources[i].path = c->arguments[i + 1];
     lk_progress_init(&progress, stderr);
     cmd_catch_signals();
-    code = cmd_find_tokenizer(c, tokenizer_name, &tokenizer, &err);
+    code = cmd_find_tokenizer(c, building.tokenizer, &tokenizer, &err);
     if (!code) code = lk_dataset_build(c->store, sources, n, &tokenizer, &options, c->pool, &root, &err);
     if (!code) code = cmd_name_put(c, "dataset", name, &root, &err);
     if (!code) code = lk_dataset_open(c->store, &root, false, &d, &err);
     lk_progress_end(&progress);
     if (code)
         code = cmd_fail(&err);
-    else if (cmd_json(c))
+    else if (c->json)
         code = cmd_print_json(describe(d, name));
     else
         print(d, name);
@@ -105,11 +109,13 @@ const struct cmd cmd_dataset_build = {
     2,
     -1,
     "Make a dataset from .txt and .jsonl files, also .gz and .zst; \"-\" is plain text.",
-    (const struct cmd_option[]){
-        {"--tokenizer", "T", "name of a tokenizer, or model:M for that of a model (required)"},
-        {"--template", "NAME", "how \"messages\" are written: " LK_CHAT_NAMES},
-        {"--holdout", "SHARE", "share of the bytes at the end that is held out for evaluation; 0.01"},
-        {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_STRING("--tokenizer", "T", &building.tokenizer, CMD_REQUIRED,
+                                           "name of a tokenizer, or model:M for that of a model"),
+                                CMD_CALL("--template", "NAME", &building.chat, cmd_take_template, NULL,
+                                         "how \"messages\" are written: " LK_CHAT_NAMES),
+                                CMD_F64("--holdout", "SHARE", &building.holdout, 0, 0.5, "0.01",
+                                        "share of the bytes at the end that is held out for evaluation"),
+                                CMD_END},
     "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the\n"
     "loss on the response only, or {\"messages\": [{\"role\": ..., \"content\": ...}, ...]} with the loss on what the\n"
     "assistant says, if --template tells how they are written. Equal input gives an equal root for any number of threads.",
@@ -187,15 +193,15 @@ static int samples(struct cmd_context *c, const struct lk_dataset *d, uint64_t w
     return code ? cmd_fail(&err) : CMD_OK;
 }
 
+static uint64_t wanted_samples;
+
 static int show(struct cmd_context *c) {
     struct lk_dataset *d = NULL;
-    uint64_t wanted = 3;
-    if (cmd_u64(c, "--samples", 0, 1000000, &wanted)) return CMD_USAGE;
     int code = open_dataset(c, c->arguments[0], false, &d);
     if (code) return code;
-    json_t *list = cmd_json(c) ? json_array() : NULL;
+    json_t *list = c->json ? json_array() : NULL;
     if (!list) print(d, c->arguments[0]);
-    code = samples(c, d, wanted, list);
+    code = samples(c, d, wanted_samples, list);
     if (list && !code) {
         json_t *all = describe(d, c->arguments[0]);
         json_object_set_new(all, "manifest", json_deep_copy(lk_dataset_manifest(d)));
@@ -212,7 +218,9 @@ const struct cmd cmd_dataset_show = {
     1,
     1,
     "Show a dataset: tokens, documents, bytes a token, roots, and how some documents begin.",
-    (const struct cmd_option[]){{"--samples", "N", "so many documents a split, at equal distances; 3"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_U64("--samples", "N", &wanted_samples, 0, 1000000, "3", "so many documents a split, at equal distances"),
+        CMD_END},
     NULL,
     show};
 
@@ -224,7 +232,7 @@ static int verify(struct cmd_context *c) {
     if (lk_store_name_get(c->store, "dataset", c->arguments[0], &root, &err) || lk_dataset_verify(c->store, &root, &err))
         return cmd_fail(&err);
     lk_root_hex(&root, hex);
-    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s, s:s, s:b}", "name", c->arguments[0], "root", hex, "whole", 1));
+    if (c->json) return cmd_print_json(json_pack("{s:s, s:s, s:b}", "name", c->arguments[0], "root", hex, "whole", 1));
     printf("dataset %s is whole: every byte hashes to root %s\n", c->arguments[0], hex);
     return CMD_OK;
 }
@@ -255,7 +263,7 @@ static int print_document(struct cmd_context *c, const struct lk_dataset *d, con
     }
     if (code)
         code = cmd_fail(&err);
-    else if (cmd_json(c)) {
+    else if (c->json) {
         json_t *line = json_pack("{s:I, s:s, s:I, s:I, s:I}", "document", (json_int_t)index, "source", doc.source_path,
                                  "offset", (json_int_t)doc.source_offset, "line", (json_int_t)doc.line, "tokens",
                                  (json_int_t)(doc.token_end - doc.token_begin));
@@ -270,15 +278,19 @@ static int print_document(struct cmd_context *c, const struct lk_dataset *d, con
     return code;
 }
 
+static struct {
+    uint64_t document;
+    bool held_out;
+} catted = {.document = UINT64_MAX};
+
 static int cat(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_dataset *d = NULL;
     struct lk_tokenizer *t = NULL;
-    enum lk_split split = cmd_flag(c, "--held-out") ? LK_HELD_OUT : LK_TRAIN;
-    uint64_t first = 0, only = UINT64_MAX;
+    enum lk_split split = catted.held_out ? LK_HELD_OUT : LK_TRAIN;
+    uint64_t first = 0, only = catted.document;
     int code = open_dataset(c, c->arguments[0], true, &d);
     if (!code && lk_tokenizer_load(c->store, lk_dataset_tokenizer(d), &t, &err)) code = cmd_fail(&err);
-    if (!code) code = cmd_u64(c, "--document", 0, UINT64_MAX - 1, &only);
     uint64_t count = code ? 0 : lk_dataset_documents(d, split);
     if (!code && only != UINT64_MAX) {
         if (only >= count)
@@ -293,13 +305,13 @@ static int cat(struct cmd_context *c) {
     lk_dataset_close(d);
     return code;
 }
-const struct cmd cmd_dataset_cat = {"dataset cat",
-                                    "DATASET",
-                                    1,
-                                    1,
-                                    "Print the text behind the tokens, document after document.",
-                                    (const struct cmd_option[]){{"--document", "N", "only this document"},
-                                                                {"--held-out", NULL, "the held-out split"},
-                                                                {NULL, NULL, NULL}},
-                                    "Nothing is put between documents. With --json one object a line, with its source.",
-                                    cat};
+const struct cmd cmd_dataset_cat = {
+    "dataset cat",
+    "DATASET",
+    1,
+    1,
+    "Print the text behind the tokens, document after document.",
+    (const struct cmd_option[]){CMD_U64("--document", "N", &catted.document, 0, UINT64_MAX - 1, NULL, "only this document"),
+                                CMD_FLAG("--held-out", &catted.held_out, "the held-out split"), CMD_END},
+    "Nothing is put between documents. With --json one object a line, with its source.",
+    cat};

@@ -21,22 +21,20 @@ static void take_file(void *arg, const char *path, uint64_t size_bytes) {
     json_array_append_new(x->files, json_pack("{s:s, s:I}", "file", path, "bytes", (json_int_t)size_bytes));
 }
 
+static struct {
+    int format, split;
+    uint64_t shard_tokens;
+    bool without_masks;
+} exporting = {.split = -1};
+
 static int read_options(struct cmd_context *c, struct lk_dataset_export_options *o) {
-    static const char *const formats[] = {"llmc", "megatron", "npy"}, *const splits[] = {"train", "held-out"};
-    const char *format = cmd_value(c, "--format"), *split = cmd_value(c, "--split");
-    int found = -1;
-    if (!format) return cmd_usage_error(c, "--format is missing: llmc, megatron or npy");
-    for (int i = 0; i < 3; i++)
-        if (strcmp(format, formats[i]) == 0) found = i;
-    if (found < 0) return cmd_usage_error(c, "--format %s: llmc, megatron and npy are there", format);
-    o->format = (enum lk_dataset_format)found;
-    for (int i = 0; i < 2; i++) o->splits[i] = split && strcmp(split, splits[i]) == 0;
-    if (split && !o->splits[0] && !o->splits[1])
-        return cmd_usage_error(c, "--split %s: train and held-out are there", split);
-    o->without_masks = cmd_flag(c, "--without-masks");
-    if (cmd_value(c, "--shard-tokens") && o->format != LK_DATASET_LLMC)
+    o->format = (enum lk_dataset_format)exporting.format;
+    if (exporting.split >= 0) o->splits[exporting.split] = true;
+    o->without_masks = exporting.without_masks;
+    o->shard_tokens = exporting.shard_tokens;
+    if (cmd_given(c, &exporting.shard_tokens) && o->format != LK_DATASET_LLMC)
         return cmd_usage_error(c, "--shard-tokens goes with --format llmc");
-    return cmd_u64(c, "--shard-tokens", 1, INT32_MAX, &o->shard_tokens);
+    return CMD_OK;
 }
 
 static int print_files(const struct exported *x, const char *name, const char *dir) {
@@ -55,7 +53,8 @@ static int export(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_root root;
     struct lk_dataset *d = NULL;
-    struct exported x = {.json = cmd_json(c)};
+    static const char *const formats[] = {"llmc", "megatron", "npy"};
+    struct exported x = {.json = c->json};
     struct lk_dataset_export_options o = {.progress = show_progress, .file = take_file, .arg = &x};
     const char *name = c->arguments[0], *dir = c->arguments[1];
     int code = read_options(c, &o);
@@ -71,8 +70,7 @@ static int export(struct cmd_context *c) {
     if (code)
         code = cmd_fail(&err);
     else if (x.json)
-        code = cmd_print_json(
-            json_pack("{s:s, s:s, s:O}", "name", name, "format", cmd_value(c, "--format"), "files", x.files));
+        code = cmd_print_json(json_pack("{s:s, s:s, s:O}", "name", name, "format", formats[o.format], "files", x.files));
     else
         code = print_files(&x, name, dir);
     json_decref(x.files);
@@ -86,11 +84,12 @@ const struct cmd cmd_dataset_export = {
     2,
     "Write a dataset's tokens for other trainers: llm.c, Megatron-LM, numpy.",
     (const struct cmd_option[]){
-        {"--format", "llmc|megatron|npy", "which one (required)"},
-        {"--split", "train|held-out", "only this split; both by default"},
-        {"--shard-tokens", "N", "llmc: tokens a file; 100000000"},
-        {"--without-masks", NULL, "llmc, megatron: leave loss masks out, which these cannot hold, instead of failing"},
-        {NULL, NULL, NULL}},
+        CMD_CHOICE("--format", &exporting.format, "llmc|megatron|npy", CMD_REQUIRED, "which one"),
+        CMD_CHOICE("--split", &exporting.split, "train|held-out", NULL, "only this split; both by default"),
+        CMD_U64("--shard-tokens", "N", &exporting.shard_tokens, 1, INT32_MAX, "100000000", "llmc: tokens a file"),
+        CMD_FLAG("--without-masks", &exporting.without_masks,
+                 "llmc, megatron: leave loss masks out, which these cannot hold, instead of failing"),
+        CMD_END},
     "Files are DIR/DATASET_train... and DIR/DATASET_val...; they get their names when all of them are on the disk, all or "
     "none,\n"
     "and nothing is written over. docs/formats.md says what they hold and where end tokens stand.",

@@ -44,6 +44,8 @@ static int self_test(struct cmd_context *c, struct lk_root *out, struct lk_err *
     return code;
 }
 
+static bool bench;
+
 static int doctor(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_peaks p;
@@ -52,13 +54,13 @@ static int doctor(struct cmd_context *c) {
     const char *names[8];
     int code = cmd_open_math(c);
     if (code) return code;
-    if (cmd_flag(c, "--bench")) return cmd_doctor_bench(c);
+    if (bench) return cmd_doctor_bench(c);
     cpu_name(cpu, sizeof cpu);
     lk_math_measure(c->math, 0.3, &p);
     if (self_test(c, &root, &err)) return cmd_fail(&err);
     lk_root_hex(&root, hex);
     int threads = lk_pool_threads(c->pool);
-    if (cmd_json(c))
+    if (c->json)
         return cmd_print_json(json_pack(
             "{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", LK_VERSION, "cpu", cpu, "isa",
             lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
@@ -79,6 +81,6 @@ const struct cmd cmd_doctor = {
     0,
     0,
     "Look at this machine: CPU, kernels, peaks, memory, self-test.",
-    (const struct cmd_option[]){{"--bench", NULL, "measure the peaks and each kernel against them"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_FLAG("--bench", &bench, "measure the peaks and each kernel against them"), CMD_END},
     "The fingerprint hashes the outputs of every kernel; it is equal on all healthy machines.",
     doctor};

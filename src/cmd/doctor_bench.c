@@ -188,7 +188,7 @@ static int ascending(const void *a, const void *b) {
 static double sync_seconds(const struct cmd_context *c) {
     char path[4096] = "";
     double seconds[9];
-    const char *url = cmd_store_url(c);
+    const char *url = c->store_url;
     if (strncmp(url, "file:", 5) == 0) url += 5;
     snprintf(path, sizeof path, "%s/sync-XXXXXX", access(url, W_OK) == 0 ? url : ".");
     int fd = mkstemp(path);
@@ -239,8 +239,8 @@ static int take_arrays(struct bench *b, struct lk_arena *memory, struct lk_err *
 int cmd_doctor_bench(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_arena memory = {0};
-    struct bench b = {.math = c->math, .list = cmd_json(c) ? json_array() : NULL};
-    json_t *isas = cmd_json(c) ? json_object() : NULL;
+    struct bench b = {.math = c->math, .list = c->json ? json_array() : NULL};
+    json_t *isas = c->json ? json_object() : NULL;
     int code = take_arrays(&b, &memory, &err);
     double sync = sync_seconds(c);
     if (!code) lk_math_measure(c->math, 0.5, &b.peaks);

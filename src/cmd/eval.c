@@ -3,16 +3,19 @@
 
 #include <string.h>
 
+static struct {
+    const char *dataset;
+    uint32_t sequences, context;
+} evaluated;
+
 static int eval(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
     struct lk_dataset *d = NULL;
     struct lk_root root;
     struct lk_eval_row row = {0};
-    const char *name = cmd_value(c, "--dataset");
-    uint64_t sequences = 0, context = 0;
-    if (cmd_u64(c, "--sequences", 0, UINT32_MAX, &sequences) || cmd_u64(c, "--context", 1, UINT32_MAX, &context))
-        return CMD_USAGE;
+    const char *name = evaluated.dataset;
+    uint32_t context = evaluated.context;
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
     if (!name && !m.ref.is_run) {
@@ -29,17 +32,16 @@ static int eval(struct cmd_context *c) {
                        name ? name : m.run.config.dataset, m.ref.name);
     if (!code && !context) context = m.ref.is_run ? lk_run_config_context(&m.run.config) : m.model.layout.config.context;
     if (!code && context > m.model.layout.config.context)
-        code = lk_fail(&err, LK_EINVAL, "--context %llu is more than the model's %u", (unsigned long long)context,
-                       m.model.layout.config.context);
+        code = lk_fail(&err, LK_EINVAL, "--context %u is more than the model's %u", context, m.model.layout.config.context);
     if (!code)
-        code = lk_evaluate(c->math, &m.model.layout, m.model.weights, d, (uint32_t)context,
-                           !m.ref.is_run || m.run.config.cross_documents, (uint32_t)sequences, &row, &err);
+        code = lk_evaluate(c->math, &m.model.layout, m.model.weights, d, context,
+                           !m.ref.is_run || m.run.config.cross_documents, evaluated.sequences, &row, &err);
     row.step = m.ref.step;
     bool is_run = m.ref.is_run;
     lk_dataset_close(d);
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);
-    if (cmd_json(c))
+    if (c->json)
         return cmd_print_json(json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step,
                                         "loss", row.loss, "targets", (json_int_t)row.targets, "bytes",
                                         (json_int_t)row.bytes, "bits_per_byte",
@@ -57,9 +59,11 @@ const struct cmd cmd_eval = {
     1,
     1,
     "Loss and bits per byte on a dataset's held-out split.",
-    (const struct cmd_option[]){{"--dataset", "DATASET", "the run's own by default"},
-                                {"--sequences", "N", "only the first N sequences"},
-                                {"--context", "N", "positions in a sequence; as in training, or the model's"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_STRING("--dataset", "DATASET", &evaluated.dataset, NULL, "the run's own by default"),
+        CMD_U32("--sequences", "N", &evaluated.sequences, 0, UINT32_MAX, NULL, "only the first N sequences"),
+        CMD_U32("--context", "N", &evaluated.context, 1, UINT32_MAX, NULL,
+                "positions in a sequence; as in training, or the model's"),
+        CMD_END},
     NULL,
     eval};

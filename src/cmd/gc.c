@@ -4,16 +4,19 @@
 #include "lockstep/lab/lab.h"
 #include <string.h>
 
+static struct {
+    uint64_t grace_seconds;
+    bool dry;
+} collecting;
+
 static int gc(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_gc_result r;
     char freed[32], kept[32];
-    uint64_t grace = 3600;
-    bool dry = cmd_flag(c, "--dry-run");
-    if (cmd_u64(c, "--grace", 0, 1000000000, &grace)) return CMD_USAGE;
+    bool dry = collecting.dry;
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    if (lk_gc(c->store, (int64_t)grace * 1000, dry, &r, &err)) return cmd_fail(&err);
-    if (cmd_json(c))
+    if (lk_gc(c->store, (int64_t)collecting.grace_seconds * 1000, dry, &r, &err)) return cmd_fail(&err);
+    if (c->json)
         return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I, s:b}", "removed", (json_int_t)r.blobs, "removed_bytes",
                                         (json_int_t)r.bytes, "kept", (json_int_t)r.kept, "kept_bytes",
                                         (json_int_t)r.kept_bytes, "dry_run", dry));
@@ -27,14 +30,14 @@ const struct cmd cmd_gc = {
     0,
     0,
     "Remove what no name, run or kept checkpoint needs any more.",
-    (const struct cmd_option[]){{"--grace", "SECONDS", "keep anything younger, a writer may still need it; 3600"},
-                                {"--dry-run", NULL, "only say what would go"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_U64("--grace", "SECONDS", &collecting.grace_seconds, 0, 1000000000, "3600",
+                                        "keep anything younger, a writer may still need it"),
+                                CMD_FLAG("--dry-run", &collecting.dry, "only say what would go"), CMD_END},
     NULL,
     gc};
 
 static int version(struct cmd_context *c) {
-    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s, s:s}", "version", LK_VERSION, "numerics", "fp32-1"));
+    if (c->json) return cmd_print_json(json_pack("{s:s, s:s}", "version", LK_VERSION, "numerics", "fp32-1"));
     printf("lockstep %s (numerics fp32-1)\n", LK_VERSION);
     return CMD_OK;
 }

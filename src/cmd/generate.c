@@ -25,24 +25,24 @@ static void put_id(void *arg, uint32_t id) {
     if (o->ids) json_array_append_new(o->ids, json_integer(id));
 }
 
+static struct {
+    uint32_t tokens;
+    struct lk_sampling sampling;
+    struct cmd_list stops;
+    enum lk_chat chat;
+    const char *system;
+} wanted;
+
 static int options(struct cmd_context *c, struct lk_generate_options *o) {
-    uint64_t tokens = 200, top_k = 0;
-    int code = cmd_u64(c, "--tokens", 1, 100000000, &tokens);
-    if (!code) code = cmd_f64(c, "--temperature", 0, 1000, &o->sampling.temperature);
-    if (!code) code = cmd_u64(c, "--top-k", 0, UINT32_MAX, &top_k);
-    if (!code) code = cmd_f64(c, "--top-p", 0, 1, &o->sampling.top_p);
-    if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &o->sampling.seed);
-    o->max_tokens = (uint32_t)tokens;
-    o->panels = tokens >= PANELS_FROM;
-    o->sampling.top_k = (uint32_t)top_k;
-    o->stop_count = (size_t)cmd_values(c, "--stop", &o->stops);
+    o->sampling = wanted.sampling;
+    o->max_tokens = wanted.tokens;
+    o->panels = wanted.tokens >= PANELS_FROM;
+    o->stops = wanted.stops.items;
+    o->stop_count = wanted.stops.count;
     for (size_t i = 0; i < o->stop_count; i++)
         if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
-    const char *template = cmd_value(c, "--template");
-    if (template && lk_chat_named(template) == LK_CHAT_NONE)
-        return cmd_usage_error(c, "--template %s is none of " LK_CHAT_NAMES, template);
-    if (cmd_value(c, "--system") && !template) return cmd_usage_error(c, "--system goes with --template");
-    return code;
+    if (wanted.system && !wanted.chat) return cmd_usage_error(c, "--system goes with --template");
+    return CMD_OK;
 }
 
 /* A prompt that is not a plain text: what a user says, in the template's words, with a stop token that ends the answer; or,
@@ -52,19 +52,19 @@ struct prepared {
     struct lk_tokens ids;
     uint32_t ends[LK_MODEL_STOPS + 1];
 };
-static int prepare(struct cmd_context *c, const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m,
-                   struct prepared *p, struct lk_generate_options *o, struct lk_err *err) {
-    const char *template = cmd_value(c, "--template"), *system = cmd_value(c, "--system");
+static int prepare(const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m, struct prepared *p,
+                   struct lk_generate_options *o, struct lk_err *err) {
+    const char *system = wanted.system;
     struct lk_message messages[2];
     size_t count = 0;
     int code = LK_OK;
     memcpy(p->ends, m->model.stops, m->model.stop_count * sizeof *p->ends);
     o->ends = p->ends;
     o->end_count = m->model.stop_count;
-    if (template) {
+    if (wanted.chat) {
         if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
         messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
-        code = lk_chat_prompt(t, lk_chat_named(template), messages, count, &p->ids, &p->ends[o->end_count++], err);
+        code = lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, &p->ends[o->end_count++], err);
     } else if (*prompt && json_is_string(json_object_get(m->model.manifest, "type")) && lk_tokenizer_begin(t) == UINT32_MAX)
         code = lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, &p->ids, err);
     o->ids = p->ids.ids;
@@ -83,10 +83,9 @@ static int generate(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
     struct lk_tokenizer *t = NULL;
-    struct output out = {.json = cmd_json(c)};
+    struct output out = {.json = c->json};
     struct lk_generation g;
-    struct lk_generate_options o = {
-        .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .text = put_text, .token = put_id, .arg = &out};
+    struct lk_generate_options o = {.text = put_text, .token = put_id, .arg = &out};
     static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
     const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     struct lk_buf input = LK_BUF_INIT;
@@ -101,8 +100,8 @@ static int generate(struct cmd_context *c) {
     cmd_catch_signals();
     if (out.json) out.ids = json_array();
     code = load_tokenizer(c, &m, &t, &err);
-    if (!code) code = prepare(c, t, prompt, &m, &prepared, &o, &err);
-    if (!code && !out.json && !cmd_value(c, "--template")) put_text(&out, prompt, strlen(prompt));
+    if (!code) code = prepare(t, prompt, &m, &prepared, &o, &err);
+    if (!code && !out.json && !wanted.chat) put_text(&out, prompt, strlen(prompt));
     if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
     lk_tokens_release(&prepared.ids);
@@ -132,14 +131,17 @@ const struct cmd cmd_generate = {
     1,
     2,
     "Go on from a prompt (\"-\": standard input).",
-    (const struct cmd_option[]){{"--tokens", "N", "at most this many; 200"},
-                                {"--temperature", "X", "0: always the likeliest token; 0.8"},
-                                {"--top-k", "N", "only the N likeliest tokens; 0: all"},
-                                {"--top-p", "X", "only the likeliest tokens that together have this share; 0.95"},
-                                {"--seed", "N", "1"},
-                                {"--stop", "S", "end before this text; may be repeated"},
-                                {"--template", "NAME", "the prompt is what a user says, in this template: " LK_CHAT_NAMES},
-                                {"--system", "TEXT", "what stands before it as the system's message"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_U32("--tokens", "N", &wanted.tokens, 1, 100000000, "200", "at most this many"),
+        CMD_F64("--temperature", "X", &wanted.sampling.temperature, 0, 1000, "0.8",
+                "the higher, the less likely tokens come; 0: always the likeliest"),
+        CMD_U32("--top-k", "N", &wanted.sampling.top_k, 0, UINT32_MAX, "0", "only the N likeliest tokens, or all: 0"),
+        CMD_F64("--top-p", "X", &wanted.sampling.top_p, 0, 1, "0.95",
+                "only the likeliest tokens that together have this share"),
+        CMD_U64("--seed", "N", &wanted.sampling.seed, 0, UINT64_MAX, "1", "of the draws"),
+        CMD_LIST("--stop", "S", &wanted.stops, "end before this text; may be repeated"),
+        CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
+                 "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
+        CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"), CMD_END},
     "Equal weights, prompt, options and seed give equal text, on any machine.",
     generate};

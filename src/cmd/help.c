@@ -5,9 +5,9 @@
 
 static void print_options(const struct cmd_option *options, FILE *out) {
     for (const struct cmd_option *o = options; o && o->name; o++) {
-        char left[64];
+        char left[64], help[256];
         snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
-        fprintf(out, "  %-22s %s\n", left, o->help);
+        fprintf(out, "  %-22s %s\n", left, cmd_option_help(o, help));
     }
 }
 
@@ -40,15 +40,19 @@ static int write_markdown(void) {
     return CMD_OK;
 }
 
+static struct {
+    const char *folder;
+    int shell;
+    bool markdown;
+} wanted = {.shell = -1};
+
 static int help(struct cmd_context *c) {
-    const char *folder = cmd_value(c, "--man"), *shell = cmd_value(c, "--completion");
-    if (cmd_flag(c, "--markdown")) return write_markdown();
-    if (folder) return cmd_write_manual(folder);
-    if (!shell) cmd_print_all(stdout);
-    if (!shell) return CMD_OK;
-    if (strcmp(shell, "bash") == 0) return cmd_write_bash();
-    if (strcmp(shell, "zsh") == 0) return cmd_write_zsh();
-    return cmd_usage_error(c, "--completion %s: bash and zsh are there", shell);
+    (void)c;
+    if (wanted.markdown) return write_markdown();
+    if (wanted.folder) return cmd_write_manual(wanted.folder);
+    if (wanted.shell >= 0) return wanted.shell == 0 ? cmd_write_bash() : cmd_write_zsh();
+    cmd_print_all(stdout);
+    return CMD_OK;
 }
 const struct cmd cmd_help = {
     "help",
@@ -57,10 +61,11 @@ const struct cmd cmd_help = {
     2,
     "Explain a command, or list them all.",
     (const struct cmd_option[]){
-        {"--markdown", NULL, "all of it, as docs/commands.md"},
-        {"--man", "DIR", "all of it, as manual pages in that folder"},
-        {"--completion", "bash|zsh", "print what makes that shell complete commands, options and names"},
-        {NULL, NULL, NULL}},
+        CMD_FLAG("--markdown", &wanted.markdown, "all of it, as docs/commands.md"),
+        CMD_STRING("--man", "DIR", &wanted.folder, NULL, "all of it, as manual pages in that folder"),
+        CMD_CHOICE("--completion", &wanted.shell, "bash|zsh", NULL,
+                   "print what makes that shell complete commands, options and names"),
+        CMD_END},
     "`make install` puts manual pages and completion where man, bash and zsh look. Without that:\n"
     "  source <(lockstep help --completion bash)",
     help};

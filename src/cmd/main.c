@@ -140,13 +140,10 @@ static int command(int argc, char **argv) {
     c.cmd = cmd;
     int code = cmd_parse(&c, argc - 1 - words, argv + 1 + words);
     if (code) return code;
-    if (cmd_flag(&c, "-h")) {
+    if (c.help) {
         cmd_print_help(cmd, stdout);
         return CMD_OK;
     }
-    if (c.argument_count < cmd->least) return cmd_usage_error(&c, "%s is missing", cmd->arguments);
-    if (cmd->most >= 0 && c.argument_count > cmd->most)
-        return cmd_usage_error(&c, "unexpected argument \"%s\"", c.arguments[cmd->most]);
     code = cmd->run(&c);
     lk_math_close(c.math);
     lk_pool_close(c.pool);

@@ -49,11 +49,12 @@ static int put_paragraphs(struct lk_buf *out, const char *text) {
 
 static int put_options(struct lk_buf *out, const struct cmd_option *options) {
     int code = 0;
+    char help[256];
     for (const struct cmd_option *o = options; o && o->name && !code; o++) {
         code = lk_buf_printf(out, ".TP\n\\fB") || put_text(out, o->name, strlen(o->name)) || lk_buf_printf(out, "\\fR");
         if (o->value && !code)
             code = lk_buf_printf(out, " \\fI") || put_text(out, o->value, strlen(o->value)) || lk_buf_printf(out, "\\fR");
-        if (!code) code = lk_buf_append(out, "\n", 1) || put_line(out, o->help);
+        if (!code) code = lk_buf_append(out, "\n", 1) || put_line(out, cmd_option_help(o, help));
     }
     return code;
 }
@@ -101,12 +102,12 @@ static int command_page(const struct cmd *cmd, struct lk_buf *out) {
 }
 
 static const struct cmd_option environment[] = {
-    {"LOCKSTEP_STORE", NULL, "the store, where --store is not given"},
-    {"LOCKSTEP_ISA", NULL, "ref, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
-    {"LOCKSTEP_MEMORY_BYTES", NULL, "plan with no more memory than this"},
-    {"LOCKSTEP_SHARED_MEMORY", NULL, "no: ranks of one machine exchange messages"},
-    {"LOCKSTEP_MPI", NULL, "the file lockstep-mpi.so, where it does not lie beside the program or the library"},
-    {NULL, NULL, NULL},
+    {.name = "LOCKSTEP_STORE", .help = "the store, where --store is not given"},
+    {.name = "LOCKSTEP_ISA", .help = "ref, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
+    {.name = "LOCKSTEP_MEMORY_BYTES", .help = "plan with no more memory than this"},
+    {.name = "LOCKSTEP_SHARED_MEMORY", .help = "no: ranks of one machine exchange messages"},
+    {.name = "LOCKSTEP_MPI", .help = "the file lockstep-mpi.so, where it does not lie beside the program or the library"},
+    CMD_END,
 };
 
 static int main_page(struct lk_buf *out) {

@@ -58,7 +58,7 @@ static int keep(struct cmd_context *c, const char *name, const struct lk_root *r
     if (!code && moves) fprintf(stderr, "model %s was root %s before\n", name, lk_root_hex(&old, hex));
     if (code)
         code = cmd_fail(&err);
-    else if (cmd_json(c))
+    else if (c->json)
         code = cmd_print_json(describe(&m, name, root));
     else
         printf("model %s: %s, %.1fM parameters, weights root %s\n", name, type_of(&m), (double)m.layout.parameters * 1e-6,
@@ -78,15 +78,20 @@ static int show_progress(void *arg, uint64_t done, uint64_t total) {
     return cmd_interrupted();
 }
 
+static struct {
+    const char *name, *tokenizer;
+    struct cmd_list ignore;
+} importing;
+
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_root root, tokenizer;
-    const char *name = cmd_value(c, "--name"), *other = cmd_value(c, "--tokenizer");
+    const char *other = importing.tokenizer;
     struct lk_model_import o = {.note = show_note, .progress = show_progress, .arg = &progress};
-    int code = cmd_check_name(c, name);
-    if (code) return code;
-    o.ignore_count = (size_t)cmd_values(c, "--ignore", &o.ignore);
+    int code;
+    o.ignore = importing.ignore.items;
+    o.ignore_count = importing.ignore.count;
     o.no_tokenizer = other && strcmp(other, "none") == 0;
     if (!lk_file_exists(c->arguments[0])) {
         lk_fail(&err, LK_ENOTFOUND, "there is no folder %s", c->arguments[0]);
@@ -102,7 +107,7 @@ static int import(struct cmd_context *c) {
     cmd_catch_signals();
     code = lk_model_import(c->store, c->arguments[0], &o, &root, &err);
     lk_progress_end(&progress);
-    return code ? cmd_fail(&err) : keep(c, name, &root);
+    return code ? cmd_fail(&err) : keep(c, importing.name, &root);
 }
 const struct cmd cmd_model_import = {
     "model import",
@@ -110,11 +115,12 @@ const struct cmd cmd_model_import = {
     1,
     1,
     "Bring in a Hugging Face folder (GPT-2, Llama, Mistral, Qwen2, Qwen3).",
-    (const struct cmd_option[]){
-        {"--name", "M", "name to keep it under (required)"},
-        {"--tokenizer", "T", "this tokenizer of the store instead of the folder's; \"none\": leave it out"},
-        {"--ignore", "KEY", "pass over this key of config.json, which is not known here; may be repeated"},
-        {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_NAME("--name", "M", &importing.name, CMD_REQUIRED, "name to keep it under"),
+                                CMD_STRING("--tokenizer", "T", &importing.tokenizer, NULL,
+                                           "this tokenizer of the store instead of the folder's; \"none\": leave it out"),
+                                CMD_LIST("--ignore", "KEY", &importing.ignore,
+                                         "pass over this key of config.json, which is not known here; may be repeated"),
+                                CMD_END},
     "Reads config.json, model.safetensors or the files of model.safetensors.index.json (F32, BF16, F16), tokenizer.json\n"
     "and generation_config.json. What in config.json would change the result and is not computed here is an error that\n"
     "names the key. SmolLM2, TinyLlama and others of those types are read as well.",
@@ -122,30 +128,22 @@ const struct cmd cmd_model_import = {
 
 /* --- export ---------------------------------------------------------------------------------------------- */
 
-static int pick(const struct cmd_context *c, const char *option, const char *const *words, int *out) {
-    const char *value = cmd_value(c, option);
-    for (int i = 0; words[i]; i++)
-        if (!value || strcmp(value, words[i]) == 0) return *out = i, CMD_OK;
-    return cmd_usage_error(c, "%s %s is not known", option, value);
-}
+static struct { int dtype, format; /* dtype: as enum lk_dtype */ } exporting;
 
 static int export(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
-    int dtype = 0, format = 0;
-    if (pick(c, "--dtype", (const char *const[]){"f32", "bf16", "f16", NULL}, &dtype) ||
-        pick(c, "--format", (const char *const[]){"huggingface", "llmc", NULL}, &format))
-        return CMD_USAGE;
+    enum lk_dtype dtype = (enum lk_dtype)exporting.dtype;
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
     const char *place = c->arguments[1];
-    code = format == 1 ? lk_model_export_llmc(&m.model, (enum lk_dtype)dtype, place, &err)
-                       : lk_model_export(c->store, &m.model, (enum lk_dtype)dtype, place, &err);
+    code = exporting.format == 1 ? lk_model_export_llmc(&m.model, dtype, place, &err)
+                                 : lk_model_export(c->store, &m.model, dtype, place, &err);
     char hex[LK_ROOT_HEX];
     lk_root_hex(&m.model.weights_root, hex);
     if (code)
         code = cmd_fail(&err);
-    else if (cmd_json(c))
+    else if (c->json)
         code = cmd_print_json(json_pack("{s:s, s:s}", "path", place, "weights_root", hex));
     else
         printf("%s: %.1fM parameters, %sweights root %s\n", place, (double)m.model.layout.parameters * 1e-6,
@@ -159,9 +157,11 @@ const struct cmd cmd_model_export = {
     2,
     2,
     "Write a folder that Hugging Face's transformers loads, or llm.c's checkpoint.",
-    (const struct cmd_option[]){{"--dtype", "f32|bf16|f16", "f32 has the same bits, others are rounded to nearest; f32"},
-                                {"--format", "huggingface|llmc", "llmc: a file for llm.c (GPT-2 only); huggingface"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_CHOICE("--dtype", &exporting.dtype, "f32|bf16|f16", "f32",
+                   "f32 has the same bits, others are rounded to nearest"),
+        CMD_CHOICE("--format", &exporting.format, "huggingface|llmc", "huggingface", "llmc: a file for llm.c (GPT-2 only)"),
+        CMD_END},
     "DIR must not exist or be empty; it appears when it is whole. A model that came from a folder keeps its "
     "tokenizer.json,\n"
     "chat template and generation settings as they were.",
@@ -191,7 +191,7 @@ static int show(struct cmd_context *c) {
     if (lk_store_name_get(c->store, "model", c->arguments[0], &root, &err) ||
         lk_model_open_root(c->store, &root, false, &m, &err))
         return cmd_fail(&err);
-    if (cmd_json(c)) {
+    if (c->json) {
         int code = cmd_print_json(describe(&m, c->arguments[0], &root));
         lk_model_close(&m);
         return code;
@@ -224,26 +224,25 @@ static int rm(struct cmd_context *c) {
     c->arguments[0] = (char *)(uintptr_t)plain_name(c->arguments[0]);
     if (cmd_open_store(c, false)) return CMD_FAILED;
     if (remove_name(c, c->arguments[0], &err)) return cmd_fail(&err);
-    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));
+    if (c->json) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));
     printf("model %s removed; `lockstep gc` frees what nothing else needs\n", c->arguments[0]);
     return CMD_OK;
 }
 const struct cmd cmd_model_rm = {"model rm", "MODEL", 1, 1, "Remove a model's name.", NULL, NULL, rm};
+
+static const char *pin_name;
 
 static int pin(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_model_ref ref;
     struct lk_model m;
     struct lk_root root;
-    const char *name = cmd_value(c, "--name");
-    int code = cmd_check_name(c, name);
-    if (code) return code;
     if (cmd_open_store(c, false)) return CMD_FAILED;
-    code = lk_model_find(c->store, c->arguments[0], false, NULL, NULL, &ref, &m, &err);
+    int code = lk_model_find(c->store, c->arguments[0], false, NULL, NULL, &ref, &m, &err);
     if (code) return cmd_fail(&err);
     code = lk_manifest_put(c->store, m.manifest, &root, &err);
     lk_model_close(&m);
-    return code ? cmd_fail(&err) : keep(c, name, &root);
+    return code ? cmd_fail(&err) : keep(c, pin_name, &root);
 }
 const struct cmd cmd_model_pin = {
     "model pin",
@@ -251,6 +250,6 @@ const struct cmd cmd_model_pin = {
     1,
     1,
     "Keep a checkpoint's weights as a model, whatever becomes of its run.",
-    (const struct cmd_option[]){{"--name", "M", "name to keep it under (required)"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_NAME("--name", "M", &pin_name, CMD_REQUIRED, "name to keep it under"), CMD_END},
     "Takes no room: the model names the checkpoint's own blob, which then stays when the run prunes or is removed.",
     pin};

@@ -63,7 +63,7 @@ static int list_one(void *arg, const char *name, json_t *record) {
 }
 static int list(struct cmd_context *c) {
     struct lk_err err = {0};
-    json_t *all = cmd_json(c) ? json_array() : NULL;
+    json_t *all = c->json ? json_array() : NULL;
     if (cmd_open_store(c, false)) return CMD_FAILED;
     if (!all)
         printf("%-24s %-9s %8s/%-8s %10s %10s  %s\n", "run", "state", "step", "steps", "loss", "held out", "weights root");
@@ -133,7 +133,7 @@ int cmd_show_run(struct cmd_context *c, const char *name) {
                                        "eval_loss", "weights_root", "state_root", "dataset_root", "seed",  "numerics"};
     if (lk_run_get(c->store, name, &record, &err)) return cmd_fail(&err);
     readable(record);
-    if (cmd_json(c)) return cmd_print_json(record);
+    if (c->json) return cmd_print_json(record);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) print_value(keys[i], json_object_get(record, keys[i]));
     if (json_object_get(record, "error")) print_value("error", json_object_get(record, "error"));
     if (json_object_get(record, "profile")) print_profile(json_object_get(record, "profile"));
@@ -145,7 +145,7 @@ static int show(struct cmd_context *c) {
     int code = cmd_show_run(c, c->arguments[0]);
     struct lk_err err = {0};
     json_t *record;
-    if (code || cmd_json(c) || lk_run_get(c->store, c->arguments[0], &record, &err)) return code;
+    if (code || c->json || lk_run_get(c->store, c->arguments[0], &record, &err)) return code;
     readable(record);
     const char *section;
     json_t *keys, *value;
@@ -174,18 +174,18 @@ static int log_row(void *arg, const struct lk_ledger_row *r) {
                (unsigned long long)r->tokens, r->seconds);
     return 0;
 }
+static struct { uint32_t from, to; } logged = {.to = UINT32_MAX};
+
 static int log_run(struct cmd_context *c) {
     struct lk_err err = {0};
     json_t *record;
-    bool json = cmd_json(c);
-    uint64_t from = 0, to = UINT32_MAX;
-    if (cmd_u64(c, "--from", 0, UINT32_MAX, &from) || cmd_u64(c, "--to", 0, UINT32_MAX, &to)) return CMD_USAGE;
+    bool json = c->json;
     if (cmd_open_store(c, false)) return CMD_FAILED;
     if (lk_run_get(c->store, c->arguments[0], &record, &err)) return cmd_fail(&err);
     json_decref(record);
     if (!json) printf("%8s  %10s  %10s  %12s  %8s  %8s\n", "step", "loss", "norm", "rate", "tokens", "seconds");
-    return lk_ledger_list(c->store, c->arguments[0], (uint32_t)from, (uint32_t)to, log_row, &json, &err) ? cmd_fail(&err)
-                                                                                                         : CMD_OK;
+    return lk_ledger_list(c->store, c->arguments[0], logged.from, logged.to, log_row, &json, &err) ? cmd_fail(&err)
+                                                                                                   : CMD_OK;
 }
 const struct cmd cmd_runs_log = {
     "runs log",
@@ -193,7 +193,8 @@ const struct cmd cmd_runs_log = {
     1,
     1,
     "Print the ledger: a line a step.",
-    (const struct cmd_option[]){{"--from", "STEP", "first step"}, {"--to", "STEP", "last step"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){CMD_U32("--from", "STEP", &logged.from, 0, UINT32_MAX, NULL, "first step"),
+                                CMD_U32("--to", "STEP", &logged.to, 0, UINT32_MAX, NULL, "last step"), CMD_END},
     "With --json one object a step: step, loss, gradient_norm, learning_rate, tokens, seconds.",
     log_run};
 
@@ -201,11 +202,13 @@ const struct cmd cmd_runs_log = {
  * -----------------------------------------------------------------------------------------------------------------------
  */
 
+static const char *plot_out;
+
 static int plot(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_buf svg = LK_BUF_INIT;
     char file[LK_NAME_MAX + 8];
-    const char *out = cmd_value(c, "--out");
+    const char *out = plot_out;
     snprintf(file, sizeof file, "%s.svg", c->arguments[0]);
     if (!out) out = file;
     if (cmd_open_store(c, false)) return CMD_FAILED;
@@ -216,7 +219,7 @@ static int plot(struct cmd_context *c) {
         code = lk_file_write_atomic(out, svg.data, svg.size, &err);
     lk_buf_release(&svg);
     if (code) return cmd_fail(&err);
-    if (cmd_json(c)) return cmd_print_json(json_pack("{s:s}", "file", out));
+    if (c->json) return cmd_print_json(json_pack("{s:s}", "file", out));
     if (strcmp(out, "-")) printf("%s\n", out);
     return CMD_OK;
 }
@@ -226,7 +229,8 @@ const struct cmd cmd_runs_plot = {
     1,
     1,
     "Draw the loss curve as an SVG picture.",
-    (const struct cmd_option[]){{"--out", "FILE", "RUN.svg by default; \"-\" is standard output"}, {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_STRING("--out", "FILE", &plot_out, NULL, "RUN.svg by default; \"-\" is standard output"), CMD_END},
     NULL,
     plot};
 
@@ -240,8 +244,8 @@ static int rm(struct cmd_context *c) {
     }
     for (int i = 0; i < c->argument_count; i++) {
         if (lk_run_remove(c->store, c->arguments[i], &err)) return cmd_fail(&err);
-        if (!cmd_json(c)) printf("removed %s; `lockstep gc` frees its space\n", c->arguments[i]);
+        if (!c->json) printf("removed %s; `lockstep gc` frees its space\n", c->arguments[i]);
     }
-    return cmd_json(c) ? cmd_print_json(json_pack("{s:i}", "removed", c->argument_count)) : CMD_OK;
+    return c->json ? cmd_print_json(json_pack("{s:i}", "removed", c->argument_count)) : CMD_OK;
 }
 const struct cmd cmd_runs_rm = {"runs rm", "RUN...", 1, -1, "Remove runs.", NULL, NULL, rm};

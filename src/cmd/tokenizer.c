@@ -21,7 +21,7 @@ static int keep(struct cmd_context *c, const struct lk_tokenizer *t, const char 
     if (lk_tokenizer_save(c->store, t, &root, &err) || cmd_name_put(c, "tokenizer", name, &root, &err))
         return cmd_fail(&err);
     lk_root_hex(&root, hex);
-    if (cmd_json(c))
+    if (c->json)
         return cmd_print_json(json_pack("{s:s, s:i, s:s}", "name", name, "vocab", (int)lk_tokenizer_vocab(t), "root", hex));
     printf("tokenizer %s: %u tokens, root %s\n", name, lk_tokenizer_vocab(t), hex);
     return CMD_OK;
@@ -34,15 +34,16 @@ static int show_progress(void *arg, uint32_t done, uint32_t total) {
     return cmd_interrupted();
 }
 
+static struct {
+    const char *name, *pattern;
+    uint32_t vocab;
+} training;
+
 static int train(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_tokenizer *t = NULL;
-    const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern");
-    uint64_t vocab = 32768;
-    int code = cmd_check_name(c, name);
-    if (!code) code = cmd_u64(c, "--vocab", 257, 4000000, &vocab);
-    if (!code) code = cmd_open_pool(c);
+    int code = cmd_open_pool(c);
     if (code) return code;
     size_t n = (size_t)c->argument_count;
     struct lk_buf *files = lk_calloc(n, sizeof *files);
@@ -57,11 +58,11 @@ static int train(struct cmd_context *c) {
     cmd_catch_signals();
     if (code) code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
-    if (!code && lk_tokenizer_train_pattern(texts, n, (uint32_t)vocab, pattern ? pattern : "gpt2", c->pool, show_progress,
-                                            &progress, &t, &err))
+    if (!code &&
+        lk_tokenizer_train_pattern(texts, n, training.vocab, training.pattern, c->pool, show_progress, &progress, &t, &err))
         code = cmd_fail(&err);
     lk_progress_end(&progress);
-    if (!code) code = keep(c, t, name);
+    if (!code) code = keep(c, t, training.name);
     for (size_t i = 0; files && i < n; i++) lk_buf_release(&files[i]);
     lk_free(files);
     lk_free(texts);
@@ -74,10 +75,10 @@ const struct cmd cmd_tokenizer_train = {
     1,
     -1,
     "Learn a byte-level BPE from texts (\"-\": standard input).",
-    (const struct cmd_option[]){{"--vocab", "N", "tokens: 256 bytes, merges, and the end of text; 32768 by default"},
-                                {"--pattern", "P", "how words are cut: " LK_PATTERNS "; gpt2 by default"},
-                                {"--name", "T", "name to keep it under (required)"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_U32("--vocab", "N", &training.vocab, 257, 4000000, "32768", "tokens: 256 bytes, merges, and the end of text"),
+        CMD_STRING("--pattern", "P", &training.pattern, "gpt2", "how words are cut: " LK_PATTERNS),
+        CMD_NAME("--name", "T", &training.name, CMD_REQUIRED, "name to keep it under"), CMD_END},
     "The merges are those of Hugging Face's BpeTrainer with that pattern on the same files.",
     train};
 
@@ -85,7 +86,7 @@ const struct cmd cmd_tokenizer_train = {
 
 /* Digits without printf, which would take longer than the encoding. */
 static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
-    bool json = cmd_json(c);
+    bool json = c->json;
     char buffer[4096], separator = json ? ',' : ' ';
     size_t used = 0;
     if (json) putchar('[');
@@ -108,13 +109,15 @@ static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
 
 /* A line a token: id, first byte, the byte behind the last. */
 static int print_offsets(const struct cmd_context *c, const struct lk_tokens *ids, const uint64_t *offsets) {
-    bool json = cmd_json(c);
+    bool json = c->json;
     for (size_t i = 0; i < ids->count; i++)
         printf(json ? "%s[%u, %llu, %llu]" : "%s%u %llu %llu\n", json ? (i ? ",\n " : "[") : "", ids->ids[i],
                (unsigned long long)offsets[i], (unsigned long long)offsets[i + 1]);
     if (json) puts(ids->count ? "]" : "[]");
     return CMD_OK;
 }
+
+static struct { bool special, around, offsets; } encoding;
 
 static int encode(struct cmd_context *c) {
     struct lk_err err = {0};
@@ -123,9 +126,8 @@ static int encode(struct cmd_context *c) {
     struct lk_buf text = LK_BUF_INIT;
     struct lk_tokens ids = {0};
     uint64_t *offsets = NULL;
-    struct lk_encode_options options = {.special = cmd_flag(c, "--special"),
-                                        .around = cmd_flag(c, "--around"),
-                                        .offsets = cmd_flag(c, "--offsets") ? &offsets : NULL};
+    struct lk_encode_options options = {
+        .special = encoding.special, .around = encoding.around, .offsets = encoding.offsets ? &offsets : NULL};
     int code = load(c, c->arguments[0], &t, &root);
     if (!code) code = cmd_open_pool(c);
     if (!code && cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &text, &err)) code = cmd_fail(&err);
@@ -146,10 +148,10 @@ const struct cmd cmd_tokenizer_encode = {
     1,
     2,
     "Print the ids of a text (standard input without FILE), one line.",
-    (const struct cmd_option[]){{"--special", NULL, "take special tokens in the text as such"},
-                                {"--around", NULL, "add the tokens that the file puts around a text"},
-                                {"--offsets", NULL, "a line a token: id, its first byte, the byte behind it"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_FLAG("--special", &encoding.special, "take special tokens in the text as such"),
+        CMD_FLAG("--around", &encoding.around, "add the tokens that the file puts around a text"),
+        CMD_FLAG("--offsets", &encoding.offsets, "a line a token: id, its first byte, the byte behind it"), CMD_END},
     NULL,
     encode};
 
@@ -189,7 +191,7 @@ static int decode(struct cmd_context *c) {
     if (!code && (cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &input, &err) ||
                   parse_ids(&input, &ids, &err) || lk_tokenizer_decode(t, ids.ids, ids.count, &text, &err)))
         code = cmd_fail(&err);
-    if (!code && cmd_json(c)) { /* JSON holds text only: other bytes are an error with a way out */
+    if (!code && c->json) { /* JSON holds text only: other bytes are an error with a way out */
         json_t *s = json_stringn(text.data ? text.data : "", text.size);
         code = s ? cmd_print_json(s)
                  : cmd_fail((lk_fail(&err, LK_EINVAL, "the text is not UTF-8; leave out --json to get its bytes"), &err));
@@ -206,18 +208,25 @@ const struct cmd cmd_tokenizer_decode = {
 
 /* --- import, export -------------------------------------------------------------------------------------- */
 
+static struct {
+    const char *name, *end, *pattern;
+    struct {
+        struct lk_special items[CMD_MANY];
+        size_t count;
+    } specials;
+} importing;
+
 /* TEXT=ID, the last = counts. */
-static int parse_specials(const struct cmd_context *c, struct lk_special *out, size_t *count) {
-    const char *const *values;
-    *count = (size_t)cmd_values(c, "--special", &values);
-    for (size_t i = 0; i < *count; i++) {
-        const char *equal = strrchr(values[i], '=');
-        char *end = NULL;
-        unsigned long long id = equal && equal[1] >= '0' && equal[1] <= '9' ? strtoull(equal + 1, &end, 10) : 0;
-        if (!end || *end || equal == values[i] || id > UINT32_MAX)
-            return cmd_usage_error(c, "--special %s: give TEXT=ID, such as '<|endoftext|>=100257'", values[i]);
-        out[i] = (struct lk_special){lk_bytes(values[i], (size_t)(equal - values[i])), (uint32_t)id};
-    }
+static int take_special(const struct cmd_context *c, const struct cmd_option *o, const char *text) {
+    const char *equal = strrchr(text, '=');
+    char *end = NULL;
+    unsigned long long id = equal && equal[1] >= '0' && equal[1] <= '9' ? strtoull(equal + 1, &end, 10) : 0;
+    if (!end || *end || equal == text || id > UINT32_MAX)
+        return cmd_usage_error(c, "%s %s: give TEXT=ID, such as '<|endoftext|>=100257'", o->name, text);
+    if (importing.specials.count == CMD_MANY)
+        return cmd_usage_error(c, "%s is given more than %d times", o->name, CMD_MANY);
+    importing.specials.items[importing.specials.count++] =
+        (struct lk_special){lk_bytes(text, (size_t)(equal - text)), (uint32_t)id};
     return CMD_OK;
 }
 
@@ -225,23 +234,21 @@ static int import(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_tokenizer *t = NULL;
     struct lk_buf file = LK_BUF_INIT;
-    struct lk_special specials[CMD_MANY];
-    size_t special_count, length = strlen(c->arguments[0]);
-    const char *name = cmd_value(c, "--name"), *pattern = cmd_value(c, "--pattern"), *end = cmd_value(c, "--end");
+    size_t length = strlen(c->arguments[0]), special_count = importing.specials.count;
+    const char *pattern = importing.pattern, *end = importing.end;
     bool ranks = pattern || (length > 9 && !strcmp(c->arguments[0] + length - 9, ".tiktoken"));
-    int code = cmd_check_name(c, name);
-    if (!code) code = parse_specials(c, specials, &special_count);
-    if (!code && ranks && !pattern)
+    int code = CMD_OK;
+    if (ranks && !pattern)
         code = cmd_usage_error(c, "a rank file does not say its pattern: give --pattern, one of %s", LK_PATTERNS);
     if (!code && !ranks && special_count) code = cmd_usage_error(c, "--special is for rank files, with --pattern");
     if (code) return code;
     if (cmd_read_input(c->arguments[0], &file, &err) ||
-        (ranks ? lk_tokenizer_import_ranks(file.data, file.size, c->arguments[0], pattern, specials, special_count, end, &t,
-                                           &err)
+        (ranks ? lk_tokenizer_import_ranks(file.data, file.size, c->arguments[0], pattern, importing.specials.items,
+                                           special_count, end, &t, &err)
                : lk_tokenizer_import_end(file.data, file.size, c->arguments[0], end, &t, &err)))
         code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, true);
-    if (!code) code = keep(c, t, name);
+    if (!code) code = keep(c, t, importing.name);
     lk_buf_release(&file);
     lk_tokenizer_free(t);
     return code;
@@ -253,11 +260,13 @@ const struct cmd cmd_tokenizer_import = {
     1,
     "Bring in a Hugging Face tokenizer.json (BPE) or a tiktoken rank file.",
     (const struct cmd_option[]){
-        {"--name", "T", "name to keep it under (required)"},
-        {"--end", "TEXT", "the token between documents; else <|endoftext|>, <|end_of_text|> or </s>"},
-        {"--pattern", "P", "it is a rank file, whose words are cut so: " LK_PATTERNS},
-        {"--special", "TEXT=ID", "a special token of a rank file; may be given often"},
-        {NULL, NULL, NULL}},
+        CMD_NAME("--name", "T", &importing.name, CMD_REQUIRED, "name to keep it under"),
+        CMD_STRING("--end", "TEXT", &importing.end, NULL,
+                   "the token between documents; else <|endoftext|>, <|end_of_text|> or </s>"),
+        CMD_STRING("--pattern", "P", &importing.pattern, NULL, "it is a rank file, whose words are cut so: " LK_PATTERNS),
+        CMD_CALL("--special", "TEXT=ID", &importing.specials, take_special, NULL,
+                 "a special token of a rank file; may be given often"),
+        CMD_END},
     "What a tokenizer.json may hold: src/data/tokenizer/README.md. Anything else is refused by its name.",
     import};
 
@@ -273,7 +282,7 @@ static int export(struct cmd_context *c) {
         fwrite(json.data, 1, json.size, stdout);
     else if (!code && lk_file_write_atomic(c->arguments[1], json.data, json.size, &err))
         code = cmd_fail(&err);
-    if (!code && !print && cmd_json(c))
+    if (!code && !print && c->json)
         code = cmd_print_json(json_pack("{s:s, s:I}", "file", c->arguments[1], "bytes", (json_int_t)json.size));
     lk_buf_release(&json);
     lk_tokenizer_free(t);
@@ -300,7 +309,7 @@ static int list_one(void *arg, const char *name, const struct lk_root *root) {
 int cmd_list_names(struct cmd_context *c, const char *kind) {
     struct lk_err err = {0};
     struct lk_kv_txn *t;
-    json_t *all = cmd_json(c) ? json_array() : NULL;
+    json_t *all = c->json ? json_array() : NULL;
     if (cmd_open_store(c, false)) return CMD_FAILED;
     int code = lk_kv_begin(c->store->kv, false, &t, &err);
     if (code) return cmd_fail(&err);
@@ -326,7 +335,7 @@ static int show(struct cmd_context *c) {
         if (i != lk_tokenizer_end(t) && b.size > longest) longest = b.size;
     }
     lk_root_hex(&root, hex);
-    if (cmd_json(c))
+    if (c->json)
         code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
                                         (int)lk_tokenizer_vocab(t), "end", (json_int_t)lk_tokenizer_end(t), "longest",
                                         (int)longest, "pattern", lk_tokenizer_pattern(t)));

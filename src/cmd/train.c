@@ -8,6 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+static struct {
+    const char *resume;
+    int ranks; /* of --on; 0: not given */
+    bool dry, profile, keys;
+} wanted;
+
 struct view {
     struct cmd_context *c;
     struct lk_comm *comm;
@@ -120,13 +126,13 @@ static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
 /* --- Ranks on this machine ------------------------------------------------------------------------------- */
 
 /* "local:N" */
-static int parse_on(struct cmd_context *c, const char *on, int *ranks) {
+static int take_on(const struct cmd_context *c, const struct cmd_option *o, const char *on) {
     char *end;
     long n = strncmp(on, "local:", 6) == 0 ? strtol(on + 6, &end, 10) : 0;
     if (n < 1 || n > LK_RANKS_MAX || on[6] < '0' || on[6] > '9' || *end)
         return cmd_usage_error(c, "--on %s: what is supported is local:N, N ranks on this machine, 1 to %d", on,
                                LK_RANKS_MAX);
-    *ranks = (int)n;
+    *(int *)o->any = (int)n;
     return CMD_OK;
 }
 
@@ -140,10 +146,9 @@ static void add(struct rank_command *r, const char *word) {
     r->argv[r->count++] = (char *)word;
 }
 static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r) {
-    uint64_t threads = 0;
+    int threads = (int)c->threads;
     ssize_t n = readlink("/proc/self/exe", r->path, sizeof r->path - 1);
-    if (cmd_u64(c, "--threads", 1, 256, &threads)) return CMD_USAGE;
-    if (!threads) threads = (uint64_t)lk_threads_default() / (uint64_t)ranks;
+    if (!threads) threads = lk_threads_default() / ranks;
     if (!threads) threads = 1;
     if (c->argument_count > CMD_MANY) return cmd_usage_error(c, "--on takes at most %d arguments", CMD_MANY);
     if (n <= 0) {
@@ -151,19 +156,20 @@ static int rank_command(struct cmd_context *c, int ranks, struct rank_command *r
         return CMD_FAILED;
     }
     r->path[n] = 0;
-    snprintf(r->threads, sizeof r->threads, "%d", (int)threads);
+    snprintf(r->threads, sizeof r->threads, "%d", threads);
     add(r, r->path);
     add(r, "train");
     add(r, "--threads");
     add(r, r->threads);
-    for (const char *const *o = (const char *const[]){"--store", "--resume", NULL}; *o; o++)
-        if (cmd_value(c, *o)) {
-            add(r, *o);
-            add(r, cmd_value(c, *o));
-        }
-    if (cmd_json(c)) add(r, "--json");
-    if (cmd_flag(c, "--dry-run")) add(r, "--dry-run");
-    if (cmd_flag(c, "--profile")) add(r, "--profile");
+    add(r, "--store");
+    add(r, c->store_url);
+    if (wanted.resume) {
+        add(r, "--resume");
+        add(r, wanted.resume);
+    }
+    if (c->json) add(r, "--json");
+    if (wanted.dry) add(r, "--dry-run");
+    if (wanted.profile) add(r, "--profile");
     add(r, "--");
     for (int i = 0; i < c->argument_count; i++) add(r, c->arguments[i]);
     r->argv[r->count] = NULL;
@@ -179,10 +185,10 @@ static int launch(struct cmd_context *c, int ranks, const char *name) {
     cmd_catch_signals();
     struct lk_launch l = {.ranks = ranks, .argv = r.argv, .stop = stop};
     if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) {
-        if (status || cmd_flag(c, "--dry-run")) return status ? CMD_FAILED : CMD_OK;
+        if (status || wanted.dry) return status ? CMD_FAILED : CMD_OK;
         return cmd_open_store(c, false) ? CMD_FAILED : cmd_show_run(c, name);
     }
-    if (status < 0 || cmd_flag(c, "--dry-run")) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
+    if (status < 0 || wanted.dry) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
     fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
     return CMD_FAILED;
 }
@@ -214,7 +220,7 @@ static int print_dry_run(struct cmd_context *c, struct lk_comm *comm, const stru
                          const struct lk_plan *p, double seconds) {
     char memory[32], have[32], time[32], step[32];
     int ranks = lk_comm_ranks(comm);
-    if (cmd_json(c))
+    if (c->json)
         return cmd_print_json(json_pack("{s:I, s:I, s:I, s:i, s:i, s:i, s:f, s:f}", "memory_bytes",
                                         (json_int_t)p->total_bytes, "available_bytes", (json_int_t)p->available_bytes,
                                         "moments_bytes", (json_int_t)p->moments_bytes, "ranks", ranks, "micro_batch",
@@ -235,14 +241,12 @@ static void name_config(struct cmd_context *c, int code, struct lk_err *err) {
 
 /* What every rank opens. Others than rank 0 leave the database alone. */
 static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err *err) {
-    uint64_t threads = 0;
-    if (cmd_u64(c, "--threads", 1, 256, &threads)) return lk_fail(err, LK_EINVAL, "--threads is wrong");
-    int code = lk_pool_open(threads ? (int)threads : lk_threads_default(), &c->pool, err);
+    int code = lk_pool_open(c->threads ? (int)c->threads : lk_threads_default(), &c->pool, err);
     if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
-    if (!code && cmd_flag(c, "--profile")) code = lk_math_profile(c->math, err);
+    if (!code && wanted.profile) code = lk_math_profile(c->math, err);
     if (code) return code;
-    code = lk_comm_rank(comm) == 0 ? lk_store_open(cmd_store_url(c), false, &c->store, err)
-                                   : lk_store_open_blobs(cmd_store_url(c), &c->store, err);
+    code = lk_comm_rank(comm) == 0 ? lk_store_open(c->store_url, false, &c->store, err)
+                                   : lk_store_open_blobs(c->store_url, &c->store, err);
     if (!code) lk_blobs_use_threads(c->store->blobs, lk_pool_threads(c->pool));
     return code;
 }
@@ -313,7 +317,7 @@ static int run_rank(struct cmd_context *c, const char *resume) {
     int rank = 0, code = lk_comm_open(&v.comm, &err);
     if (code) return cmd_fail(&err); /* perhaps only this rank knows */
     rank = lk_comm_rank(v.comm);
-    bool dry = cmd_flag(c, "--dry-run");
+    bool dry = wanted.dry;
     if (rank == 0 && !resume) code = read_config(c, &config, &err);
     if (!code) code = open_rank(c, v.comm, &err);
     code = lk_comm_agree(v.comm, "starting", code, &err);
@@ -335,15 +339,14 @@ static int run_rank(struct cmd_context *c, const char *resume) {
 static int train(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_run_config config;
-    const char *resume = cmd_value(c, "--resume"), *on = cmd_value(c, "--on");
-    int ranks = 0;
-    if (cmd_flag(c, "--keys")) return print_keys();
+    const char *resume = wanted.resume;
+    int ranks = wanted.ranks;
+    if (wanted.keys) return print_keys();
     if (resume && c->argument_count)
         return cmd_usage_error(c, "--resume takes the run's configuration as it is; give no CONFIG.ini and no keys");
     if (!resume && !c->argument_count) return cmd_usage_error(c, "CONFIG.ini or --resume RUN is missing");
-    if (resume && cmd_flag(c, "--dry-run")) return cmd_usage_error(c, "--dry-run goes with CONFIG.ini");
-    if (on && parse_on(c, on, &ranks)) return CMD_USAGE;
-    if (on && lk_comm_launched(NULL, NULL))
+    if (resume && wanted.dry) return cmd_usage_error(c, "--dry-run goes with CONFIG.ini");
+    if (ranks && lk_comm_launched(NULL, NULL))
         return cmd_usage_error(c, "--on starts ranks by itself: give it without mpirun, or mpirun without it");
     if (ranks <= 1) return run_rank(c, resume);                          /* one rank needs no mpirun */
     if (!resume && read_config(c, &config, &err)) return cmd_fail(&err); /* before anything is started */
@@ -355,12 +358,13 @@ const struct cmd cmd_train = {
     0,
     -1,
     "Train a model; the result depends on configuration, data and seed only.",
-    (const struct cmd_option[]){{"--resume", "RUN", "go on with a stopped or killed run"},
-                                {"--on", "local:N", "as N ranks (processes) on this machine; --threads is a rank's"},
-                                {"--dry-run", NULL, "print memory and time, store nothing"},
-                                {"--profile", NULL, "show where the time goes, by kernel; `runs show` has it afterwards"},
-                                {"--keys", NULL, "list all keys of CONFIG.ini with their defaults"},
-                                {NULL, NULL, NULL}},
+    (const struct cmd_option[]){
+        CMD_STRING("--resume", "RUN", &wanted.resume, NULL, "go on with a stopped or killed run"),
+        CMD_CALL("--on", "local:N", &wanted.ranks, take_on, NULL,
+                 "as N ranks (processes) on this machine; --threads is a rank's"),
+        CMD_FLAG("--dry-run", &wanted.dry, "print memory and time, store nothing"),
+        CMD_FLAG("--profile", &wanted.profile, "show where the time goes, by kernel; `runs show` has it afterwards"),
+        CMD_FLAG("--keys", &wanted.keys, "list all keys of CONFIG.ini with their defaults"), CMD_END},
     "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads and ranks, any instruction set\n"
     "(LOCKSTEP_ISA=ref|avx2|avx512|neon), any kill and resume give the same bits. LOCKSTEP_MEMORY_BYTES=N makes the\n"
     "memory plan use no more than that.\n"

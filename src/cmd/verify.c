@@ -10,8 +10,19 @@ static void show_progress(void *arg, uint32_t step, uint32_t from, uint32_t to) 
     lk_progress_show(arg, false, "verify: step %u of %u..%u", step, from, to);
 }
 
+struct choice {
+    uint32_t from, to;
+};
+#define SAMPLES_MAX 256
+static struct {
+    struct choice segment;
+    uint32_t sample;
+    uint64_t seed;
+} wanted;
+
 /* "FROM..TO" */
-static int parse_segment(const struct cmd_context *c, const char *text, uint32_t *from, uint32_t *to) {
+static int take_segment(const struct cmd_context *c, const struct cmd_option *o, const char *text) {
+    struct choice *segment = o->any;
     char *end;
     if (*text < '0' || *text > '9') return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
     unsigned long a = strtoul(text, &end, 10);
@@ -19,8 +30,7 @@ static int parse_segment(const struct cmd_context *c, const char *text, uint32_t
         return cmd_usage_error(c, "--segment %s is not FROM..TO", text);
     unsigned long b = strtoul(end + 2, &end, 10);
     if (*end || a >= b || b > UINT32_MAX) return cmd_usage_error(c, "--segment %s is not FROM..TO with FROM < TO", text);
-    *from = (uint32_t)a;
-    *to = (uint32_t)b;
+    *segment = (struct choice){(uint32_t)a, (uint32_t)b};
     return CMD_OK;
 }
 
@@ -39,9 +49,6 @@ static int report(json_t *all, const char *run, const struct lk_verify_result *r
     return 0;
 }
 
-struct choice {
-    uint32_t from, to;
-};
 /* Segments between neighbouring checkpoints whose beginning can be loaded (or is step 0). */
 static size_t segments(const struct lk_checkpoint *list, size_t count, struct choice *out) {
     size_t n = 0;
@@ -57,14 +64,13 @@ static int verify(struct cmd_context *c) {
     struct lk_progress progress;
     struct lk_checkpoint *list = NULL;
     size_t count = 0;
-    const char *run = c->arguments[0], *segment = cmd_value(c, "--segment");
-    uint64_t sample = 0, seed = (uint64_t)lk_clock_wall_ms();
-    struct choice chosen[256];
-    int n = segment ? 1 : 0, code = cmd_u64(c, "--sample", 1, 256, &sample);
-    if (!code) code = cmd_u64(c, "--seed", 0, UINT64_MAX, &seed);
-    if (!code && segment) code = parse_segment(c, segment, &chosen[0].from, &chosen[0].to);
-    if (!code && segment && sample) code = cmd_usage_error(c, "--segment and --sample exclude each other");
-    if (!code) code = cmd_open_math(c);
+    const char *run = c->arguments[0];
+    struct choice chosen[SAMPLES_MAX] = {wanted.segment};
+    bool segment = cmd_given(c, &wanted.segment);
+    uint32_t sample = wanted.sample;
+    uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
+    if (segment && sample) return cmd_usage_error(c, "--segment and --sample exclude each other");
+    int n = segment ? 1 : 0, code = cmd_open_math(c);
     if (!code) code = cmd_open_store(c, false);
     if (code) return code;
     if (!segment) {
@@ -88,7 +94,7 @@ static int verify(struct cmd_context *c) {
             return cmd_fail(
                 (lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
     }
-    json_t *results = cmd_json(c) ? json_array() : NULL;
+    json_t *results = c->json ? json_array() : NULL;
     bool equal = true;
     lk_progress_init(&progress, stderr);
     for (int i = 0; i < n; i++) {
@@ -111,10 +117,11 @@ const struct cmd cmd_verify = {
     1,
     "Execute a segment of a run again and compare every row and root.",
     (const struct cmd_option[]){
-        {"--segment", "FROM..TO", "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"},
-        {"--sample", "N", "N random segments between checkpoints, each at most once"},
-        {"--seed", "N", "seed of --sample; the clock by default"},
-        {NULL, NULL, NULL}},
+        CMD_CALL("--segment", "FROM..TO", &wanted.segment, take_segment, NULL,
+                 "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"),
+        CMD_U32("--sample", "N", &wanted.sample, 1, SAMPLES_MAX, NULL,
+                "N random segments between checkpoints, each at most once"),
+        CMD_U64("--seed", "N", &wanted.seed, 0, UINT64_MAX, NULL, "seed of --sample; the clock by default"), CMD_END},
     "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit "
     "status 1).",
     verify};
