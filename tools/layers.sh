@@ -1,7 +1,7 @@
 #!/bin/bash
 # Checks the floors. src/floors lists them, the lowest first. A file of src/FLOOR includes public headers of its own floor and of
 # lower floors, and private headers of its own floor only. A public header lies in include/lockstep/FLOOR.
-# base/syscalls.h and base/faults.h serve every floor, yet are not installed. include/lockstep.h includes every public header.
+# base/syscalls.h, base/faults.h and base/sanitizers.h serve every floor, yet are not installed. include/lockstep.h includes every public header.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 mapfile -t floors <src/floors
@@ -36,7 +36,7 @@ while IFS=: read -r file line text; do
         [ -e "include/$header" ] || complain "$file:$line: there is no public header $header"
         [ "$(level "$other")" -le "$(level "$floor")" ] || of_tests "$file" || complain "$file:$line: floor $floor includes $header of the floor $other above it"
         ;;
-    base/syscalls.h | base/faults.h) ;;
+    base/syscalls.h | base/faults.h | base/sanitizers.h) ;;
     */*)
         other=$(cut -d/ -f1 <<<"$header")
         [ -e "$(dirname "$file")/$header" ] || [ "$other" = "$floor" ] || of_tests "$file" || complain "$file:$line: floor $floor includes the private $header of another"

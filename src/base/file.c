@@ -1,4 +1,5 @@
 #include "lockstep/base/file.h"
+#include "base/faults.h"
 #include "base/syscalls.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -23,18 +24,18 @@ static void reset(void) {
     atomic_store(&calls, 0);
 }
 
-void lk_file_fail_at(uint64_t nth, int error_number) {
+void lk__file_fail_at(uint64_t nth, int error_number) {
     reset();
     atomic_store(&failing_errno, error_number);
     atomic_store(&failing_call, nth);
 }
 
-void lk_file_kill_at(uint64_t nth) {
+void lk__file_kill_at(uint64_t nth) {
     reset();
     atomic_store(&killing_call, nth);
 }
 
-uint64_t lk_file_call_count(void) {
+uint64_t lk__file_call_count(void) {
     return atomic_load(&calls);
 }
 

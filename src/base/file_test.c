@@ -81,10 +81,10 @@ static void write_fails_at_every_point(void **state) {
         for (uint64_t nth = 1;; nth++) {
             struct lk_err e = {0};
             assert_int_equal(lk_file_write_atomic(path, "old", 3, &e), 0);
-            lk_file_fail_at(nth, numbers[k]);
+            lk__file_fail_at(nth, numbers[k]);
             int rc = lk_file_write_atomic(path, "new", 3, &e);
-            uint64_t calls = lk_file_call_count();
-            lk_file_fail_at(0, 0);
+            uint64_t calls = lk__file_call_count();
+            lk__file_fail_at(0, 0);
             assert_int_equal(entries(*state), 1);
             if (calls < nth) {
                 assert_int_equal(rc, 0);
@@ -110,7 +110,7 @@ struct kill_case {
 };
 static void killed_writer(void *arg) {
     struct kill_case *k = arg;
-    lk_file_kill_at(k->nth);
+    lk__file_kill_at(k->nth);
     lk_file_write_atomic(k->path, "new", 3, NULL);
 }
 static void killed_at_every_point(void **state) {
@@ -183,9 +183,9 @@ static void directories(void **state) {
     FAIL_EACH_ALLOCATION((lk_dir_remove(top, NULL), lk_dir_make(deep, &e)));
     for (uint64_t nth = 1; nth <= 4; nth++) {
         lk_dir_remove(top, NULL);
-        lk_file_fail_at(nth, EIO);
+        lk__file_fail_at(nth, EIO);
         assert_int_equal(lk_dir_make(deep, &e), LK_EIO);
-        lk_file_fail_at(0, 0);
+        lk__file_fail_at(0, 0);
     }
     assert_int_equal(lk_dir_sync("/nonexistent-dir", &e), LK_ENOTFOUND);
     lk_free(deep);
@@ -219,26 +219,16 @@ static void maps(void **state) {
     lk_free(path);
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(read_whole),
-        TEST(read_pipe),
-        TEST(write_fails_at_every_point),
-        TEST(killed_at_every_point),
-        TEST(full_disk_leaves_the_old),
-        TEST(short_writes_go_on),
-        TEST(directories),
-        TEST(maps),
+        TEST_IN_DIR(read_whole),
+        TEST_IN_DIR(read_pipe),
+        TEST_IN_DIR(write_fails_at_every_point),
+        TEST_IN_DIR(killed_at_every_point),
+        TEST_IN_DIR(full_disk_leaves_the_old),
+        TEST_IN_DIR(short_writes_go_on),
+        TEST_IN_DIR(directories),
+        TEST_IN_DIR(maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

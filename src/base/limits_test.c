@@ -89,18 +89,9 @@ static void this_machine(void **state) {
     unsetenv("LOCKSTEP_MEMORY_BYTES");
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(version_2), TEST(version_1_in_a_container), TEST(nothing_there),
-                                       TEST(siblings_count_once), TEST(this_machine)};
+    const struct CMUnitTest tests[] = {TEST_IN_DIR(version_2), TEST_IN_DIR(version_1_in_a_container),
+                                       TEST_IN_DIR(nothing_there), TEST_IN_DIR(siblings_count_once),
+                                       TEST_IN_DIR(this_machine)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 #include "lockstep/base/mem.h"
+#include "base/faults.h"
 #include "lockstep/base/err.h"
 #include <malloc.h>
 #include <stdarg.h>
@@ -14,13 +15,13 @@
 
 static atomic_uint_fast64_t calls, failing_call;
 
-void lk_alloc_fail_at(uint64_t nth) {
+void lk__alloc_fail_at(uint64_t nth) {
     atomic_store(&failing_call, 0);
     atomic_store(&calls, 0);
     atomic_store(&failing_call, nth);
 }
 
-uint64_t lk_alloc_count(void) {
+uint64_t lk__alloc_count(void) {
     return atomic_load(&calls);
 }
 

@@ -42,19 +42,19 @@ static void impossible_sizes_give_null(void **state) {
 
 static void the_nth_allocation_fails_once(void **state) {
     (void)state;
-    lk_alloc_fail_at(2);
+    lk__alloc_fail_at(2);
     void *a = lk_alloc(1), *b = lk_alloc(1), *c = lk_alloc(1);
     assert_non_null(a);
     assert_null(b);
     assert_non_null(c);
-    assert_int_equal(lk_alloc_count(), 3);
-    lk_alloc_fail_at(0);
+    assert_int_equal(lk__alloc_count(), 3);
+    lk__alloc_fail_at(0);
     lk_free(a);
     lk_free(c);
     struct lk_arena arena;
-    lk_alloc_fail_at(1);
+    lk__alloc_fail_at(1);
     assert_int_equal(lk_arena_init(&arena, 1), LK_ENOMEM);
-    lk_alloc_fail_at(0);
+    lk__alloc_fail_at(0);
 }
 
 static void strings(void **state) {

@@ -1,4 +1,4 @@
-/* The system calls of all floors' writers, for tests to make them fail (lockstep/base/file.h, lk_file_fail_at). Every floor
+/* The system calls of all floors' writers, for tests to make them fail (base/faults.h). Every floor
  * may include this; it is not installed. */
 #ifndef LOCKSTEP_BASE_SYSCALLS_H
 #define LOCKSTEP_BASE_SYSCALLS_H

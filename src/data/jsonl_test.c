@@ -1,5 +1,5 @@
 #include "data/jsonl.h"
-#include "data/test_help.h"
+#include "data/testing.h"
 #include <jansson.h>
 
 struct outcome {
@@ -39,9 +39,9 @@ static int check(const char *line, size_t size) {
     memcpy(copy, line, size);
     memcpy(exact, line, size);
     copy[size] = 0;
-    int code = lk__record_parse(exact, size, &have, &record, &at, &err);
+    int code = lk__record_parse(exact, size, &have, &record, &at, &test_err);
     struct outcome o = by_jansson(copy, size, &want);
-    if (code != o.code) fail_msg("%s: %d (%s), jansson %d", copy, code, code ? err.message : "", o.code);
+    if (code != o.code) fail_msg("%s: %d (%s), jansson %d", copy, code, code ? test_err.message : "", o.code);
     assert_true(at <= size);
     if (!code) {
         assert_int_equal(record.blank, o.blank);
@@ -75,7 +75,7 @@ static void good_records(void **state) {
         "{\"messages\":7,\"text\":\"a\"}",
         "{\"prompt\":\"p\",\"messages\":[],\"response\":\"r\"}"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (check(lines[i], strlen(lines[i]))) fail_msg("%s: %s", lines[i], err.message);
+        if (check(lines[i], strlen(lines[i]))) fail_msg("%s: %s", lines[i], test_err.message);
 }
 
 static void messages_are_taken_apart(void **state) {
@@ -100,13 +100,14 @@ static void messages_are_taken_apart(void **state) {
         struct lk__record record;
         size_t at;
         char *line = lk_asprintf("{\"messages\":%s}", cases[i].array);
-        assert_int_equal(lk__record_parse(line, strlen(line), &text, &record, &at, &err), 0);
+        assert_int_equal(lk__record_parse(line, strlen(line), &text, &record, &at, &test_err), 0);
         assert_non_null(record.messages);
         if (cases[i].says)
-            FAILS(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err), LK_EINVAL,
+            FAILS(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err), LK_EINVAL,
                   cases[i].says);
         else {
-            assert_int_equal(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err), 0);
+            assert_int_equal(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err),
+                             0);
             const struct lk__message *m = (const struct lk__message *)(const void *)messages.data;
             all.size = 0;
             for (size_t k = 0; k < messages.size / sizeof *m; k++)
@@ -167,7 +168,8 @@ static void bad_records_say_what_and_where(void **state) {
         struct lk__record record;
         size_t at = 999;
         assert_int_equal(check(cases[i].line, strlen(cases[i].line)), LK_EINVAL);
-        FAILS(lk__record_parse(cases[i].line, strlen(cases[i].line), &text, &record, &at, &err), LK_EINVAL, cases[i].part);
+        FAILS(lk__record_parse(cases[i].line, strlen(cases[i].line), &text, &record, &at, &test_err), LK_EINVAL,
+              cases[i].part);
         if (at != cases[i].at) fail_msg("%s: byte %zu, not %zu", cases[i].line, at, cases[i].at);
         lk_buf_release(&text);
     }
@@ -192,9 +194,9 @@ static void depth_and_keys_are_limited(void **state) {
         OK(lk_buf_printf(&b, "{\"text\":\"\""));
         for (int k = 0; k < keys; k++) OK(lk_buf_printf(&b, ",\"%d\":0", k));
         OK(lk_buf_append(&b, "}", 1));
-        int code = lk__record_parse(b.data, b.size, &text, &record, &at, &err);
+        int code = lk__record_parse(b.data, b.size, &text, &record, &at, &test_err);
         assert_int_equal(code, keys < 1000 ? 0 : LK_EINVAL);
-        if (code) assert_non_null(strstr(err.message, "more than 1000 keys"));
+        if (code) assert_non_null(strstr(test_err.message, "more than 1000 keys"));
         lk_buf_release(&b);
         lk_buf_release(&text);
     }
@@ -209,7 +211,7 @@ static void random_lines_are_judged_as_by_jansson(void **state) {
         "\xC3\xA9", "\"",   "\\",   "0"};
     random_begin("random_lines_are_judged_as_by_jansson");
     int good = 0;
-    for (int i = 0; i < (SLOW_BUILD ? 20000 : 200000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 20000 : 200000); i++) {
         char line[600];
         size_t n = 0;
         if (i & 1) {
@@ -237,10 +239,10 @@ static void every_allocation_may_fail(void **state) {
     size_t at;
     for (uint64_t n = 1;; n++) {
         struct lk_buf text = LK_BUF_INIT;
-        lk_alloc_fail_at(n);
-        int code = lk__record_parse(line, strlen(line), &text, &record, &at, &err);
-        bool reached = lk_alloc_count() >= n;
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(n);
+        int code = lk__record_parse(line, strlen(line), &text, &record, &at, &test_err);
+        bool reached = lk__alloc_count() >= n;
+        lk__alloc_fail_at(0);
         lk_buf_release(&text);
         assert_int_equal(code, reached ? LK_ENOMEM : 0);
         if (!reached) break;

@@ -1,6 +1,6 @@
 #include "base/syscalls.h"
 #include "data/source.h"
-#include "data/test_help.h"
+#include "data/testing.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -18,7 +18,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
-    return lk_dir_remove(dir, &err);
+    return lk_dir_remove(dir, &test_err);
 }
 
 static void endings_decide(void **state) {
@@ -96,9 +96,9 @@ static void members_and_frames_join(void **state) {
         pack((enum lk__packing)packing, text, 0, &packed); /* an empty one between */
         pack((enum lk__packing)packing, text + 300000, size - 300000, &packed);
         static const size_t chunks[] = {1, 2, 7, 4096, 1 << 20};
-        for (int i = SLOW_BUILD ? 2 : 0; i < 5; i++) {
+        for (int i = LK_SANITIZED ? 2 : 0; i < 5; i++) {
             struct lk_buf out = LK_BUF_INIT;
-            OK(lk__unpack((enum lk__packing)packing, packed.data, packed.size, chunks[i], "x", collect, &out, &err));
+            OK(lk__unpack((enum lk__packing)packing, packed.data, packed.size, chunks[i], "x", collect, &out, &test_err));
             assert_int_equal(out.size, size);
             assert_memory_equal(out.data, text, size);
             lk_buf_release(&out);
@@ -119,17 +119,17 @@ static void damage_is_an_error(void **state) {
         pack((enum lk__packing)packing, text, size, &packed);
         for (size_t n = 0; n < packed.size; n += n < 40 || n + 40 > packed.size ? 1 : 101) {
             struct lk_buf out = LK_BUF_INIT;
-            FAILS(lk__unpack((enum lk__packing)packing, packed.data, n, 4096, "some.gz", collect, &out, &err), LK_EINVAL,
-                  "some.gz: the ");
-            assert_non_null(strstr(err.message, n ? "it ends too early" : "the file is empty"));
+            FAILS(lk__unpack((enum lk__packing)packing, packed.data, n, 4096, "some.gz", collect, &out, &test_err),
+                  LK_EINVAL, "some.gz: the ");
+            assert_non_null(strstr(test_err.message, n ? "it ends too early" : "the file is empty"));
             lk_buf_release(&out);
         }
-        for (int i = 0; i < (SLOW_BUILD ? 300 : 3000); i++) {
+        for (int i = 0; i < (LK_SANITIZED ? 300 : 3000); i++) {
             struct lk_buf out = LK_BUF_INIT;
             size_t at = random_below(packed.size);
             char old = packed.data[at];
             packed.data[at] = (char)(old ^ 1 << random_below(8));
-            int code = lk__unpack((enum lk__packing)packing, packed.data, packed.size, 1000, "x", collect, &out, &err);
+            int code = lk__unpack((enum lk__packing)packing, packed.data, packed.size, 1000, "x", collect, &out, &test_err);
             if (code) assert_true(code == LK_EINVAL || code == LK_ENOMEM);
             if (!code) assert_int_equal(out.size, size);
             if (!code) assert_memory_equal(out.data, text, size);
@@ -138,8 +138,8 @@ static void damage_is_an_error(void **state) {
         }
         OK(lk_buf_append(&packed, "rubbish", 7));
         struct lk_buf out = LK_BUF_INIT;
-        FAILS(lk__unpack((enum lk__packing)packing, packed.data, packed.size, 4096, "x", collect, &out, &err), LK_EINVAL,
-              "is damaged at byte");
+        FAILS(lk__unpack((enum lk__packing)packing, packed.data, packed.size, 4096, "x", collect, &out, &test_err),
+              LK_EINVAL, "is damaged at byte");
         lk_buf_release(&out);
         lk_buf_release(&packed);
     }
@@ -168,13 +168,13 @@ static void all_kinds_open_as_one_map(void **state) {
     } files[] = {{"a.txt", text, size}, {"a.txt.gz", gz.data, gz.size}, {"a.zst", zst.data, zst.size}};
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
-        OK(lk_file_write_atomic(path, files[i].data, files[i].size, &err));
-        OK(lk__source_open(path, dir, &map, &err));
+        OK(lk_file_write_atomic(path, files[i].data, files[i].size, &test_err));
+        OK(lk__source_open(path, dir, &map, &test_err));
         assert_int_equal(map.size, size);
         assert_memory_equal(map.data, text, size);
         lk_map_close(&map);
-        FAILS(lk__source_pour(path, refuse, NULL, &err), LK_EBUSY, "too many");
-        if (i) FAILS(lk__source_open(path, "/nowhere/at/all", &map, &err), LK_ENOTFOUND, "/nowhere/at/all");
+        FAILS(lk__source_pour(path, refuse, NULL, &test_err), LK_EBUSY, "too many");
+        if (i) FAILS(lk__source_open(path, "/nowhere/at/all", &map, &test_err), LK_ENOTFOUND, "/nowhere/at/all");
     }
     snprintf(path, sizeof path, "%s/pipe", dir);
     assert_int_equal(mkfifo(path, 0600), 0);
@@ -183,14 +183,14 @@ static void all_kinds_open_as_one_map(void **state) {
         int fd = open(path, O_WRONLY);
         _exit(lk__write_all(fd, text, size) ? 1 : 0);
     }
-    OK(lk__source_open(path, dir, &map, &err));
+    OK(lk__source_open(path, dir, &map, &test_err));
     assert_int_equal(map.size, size);
     assert_memory_equal(map.data, text, size);
     lk_map_close(&map);
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
-    FAILS(lk__source_open(dir, dir, &map, &err), LK_EINVAL, "is a directory");
-    FAILS(lk__source_open("/no/such.txt", dir, &map, &err), LK_ENOTFOUND, "/no/such.txt");
+    FAILS(lk__source_open(dir, dir, &map, &test_err), LK_EINVAL, "is a directory");
+    FAILS(lk__source_open("/no/such.txt", dir, &map, &test_err), LK_ENOTFOUND, "/no/such.txt");
     lk_buf_release(&gz);
     lk_buf_release(&zst);
     lk_free(text);
@@ -206,9 +206,9 @@ static void more_than_4_gib_may_be_asked_for(void **state) {
     if (lk_buf_reserve(&out, size)) skip(); /* address space; little of it is touched */
     pack_gzip("some text of a line\n", 20, &packed);
     snprintf(path, sizeof path, "%s/small.jsonl.gz", dir);
-    OK(lk_file_write_atomic(path, packed.data, packed.size, &err));
-    OK(lk__stream_open(path, &s, &err));
-    OK(lk__stream_fill(s, size, &out, &err));
+    OK(lk_file_write_atomic(path, packed.data, packed.size, &test_err));
+    OK(lk__stream_open(path, &s, &test_err));
+    OK(lk__stream_fill(s, size, &out, &test_err));
     assert_true(lk__stream_ended(s));
     assert_int_equal(out.size, 20);
     assert_memory_equal(out.data, "some text of a line\n", 20);
@@ -225,22 +225,22 @@ static void every_fault_is_reported(void **state) {
         struct lk_buf packed = LK_BUF_INIT;
         pack((enum lk__packing)packing, "some text", 9, &packed);
         snprintf(path, sizeof path, "%s/f.%s", dir, packing == LK__GZIP ? "gz" : "zst");
-        OK(lk_file_write_atomic(path, packed.data, packed.size, &err));
+        OK(lk_file_write_atomic(path, packed.data, packed.size, &test_err));
         lk_buf_release(&packed);
         for (uint64_t n = 1;; n++) {
-            lk_alloc_fail_at(n);
-            int code = lk__source_open(path, dir, &map, &err);
-            bool reached = lk_alloc_count() >= n;
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(n);
+            int code = lk__source_open(path, dir, &map, &test_err);
+            bool reached = lk__alloc_count() >= n;
+            lk__alloc_fail_at(0);
             assert_int_equal(code, reached ? LK_ENOMEM : 0);
             if (!code) lk_map_close(&map);
             if (!reached) break;
         }
         for (uint64_t n = 1;; n++) {
-            lk_file_fail_at(n, ENOSPC);
-            int code = lk__source_open(path, dir, &map, &err);
-            bool reached = lk_file_call_count() >= n;
-            lk_file_fail_at(0, 0);
+            lk__file_fail_at(n, ENOSPC);
+            int code = lk__source_open(path, dir, &map, &test_err);
+            bool reached = lk__file_call_count() >= n;
+            lk__file_fail_at(0, 0);
             if (!code) lk_map_close(&map);
             if (!reached) break;
         }

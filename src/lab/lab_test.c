@@ -75,10 +75,10 @@ static void no_memory_is_said(void **state) {
     struct lk_gc_result result;
     FAIL_EACH_ALLOCATION(plot_something());
     for (uint64_t nth = 1;; nth++) { /* without memory nothing reachable may go */
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         lk_gc(world.store, 0, false, &result, &test_err);
-        uint64_t made = lk_alloc_count();
-        lk_alloc_fail_at(0);
+        uint64_t made = lk__alloc_count();
+        lk__alloc_fail_at(0);
         if (made < nth) break;
     }
     struct lk_verify_result v;

@@ -1,13 +1,7 @@
 /* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
+#include "base/testing.h"
 #include "lockstep/math/kernels.h"
 #include "math/kernel_table.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
@@ -312,6 +306,7 @@ static void negative_control(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("attention");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scratch_is_enough), cmocka_unit_test(random_shapes),  cmocka_unit_test(long_contexts),
         cmocka_unit_test(wide_heads),        cmocka_unit_test(special_values), cmocka_unit_test(chunks),

@@ -1,12 +1,7 @@
 /* Our own fma against the machine's, on cases made to be hard: ties, cancellation, results among the denormals, double
  * rounding. */
+#include "base/testing.h"
 #include "math/exact.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #if defined(__x86_64__)
 __attribute__((target("fma"))) static float machine_fma(float a, float b, float c) {
@@ -79,6 +74,7 @@ static void special_values_of_fma(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("fma");
     const struct CMUnitTest tests[] = {cmocka_unit_test(our_fma_is_exact), cmocka_unit_test(special_values_of_fma)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

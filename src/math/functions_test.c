@@ -2,17 +2,11 @@
  * log, sin, cos are within one ulp. A stride through all 2^32 floats here; `functions_test all` (make test-exhaustive)
  * takes every one. The judge is libm's double function, whose own error of less than an ulp of double is 2^-28 of ours;
  * where that could matter, within 2^-20 ulp of the bound, MPFR decides. */
-#include "lockstep/base/mem.h"
+#include "base/testing.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <cmocka.h>
 #ifdef LK_MPFR
 #include <mpfr.h>
 #endif

@@ -1,16 +1,9 @@
 /* Every kernel of every instruction set, and the reference with our own fma, gives the bits of the reference, on plain,
  * hostile and special values and on all lengths around a vector and around the 64 lanes. (Matrix products and attention
  * have tests of their own; here they are compared between the two builds of the reference.) */
-#include "lockstep/base/mem.h"
+#include "base/testing.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t state = 0x9e3779b97f4a7c15u;
 static uint32_t next(void) {
@@ -274,6 +267,7 @@ static void reference_is_equal_with_our_fma(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("kernels");
     lk_fpenv_set();
     collect();
     const struct CMUnitTest tests[] = {

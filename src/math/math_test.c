@@ -1,13 +1,8 @@
 /* The floor as a whole: dispatch, the fingerprint, the numeric environment, reductions. */
+#include "base/testing.h"
 #include "lockstep/base/hash.h"
-#include "lockstep/base/mem.h"
 #include "math/kernel_table.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <cmocka.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -76,9 +71,9 @@ static void failing_memory_is_reported(void **unused) {
     struct lk_math *m;
     struct lk_err err;
     for (uint64_t nth = 1; nth <= 2; nth++) {
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         int rc = lk_math_open(NULL, NULL, &m, &err);
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(0);
         if (rc == 0)
             lk_math_close(m);
         else

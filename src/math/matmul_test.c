@@ -1,13 +1,6 @@
 /* Matrix products: every ISA and thread count gives the bits of the contract, written down here once more, naively. */
-#include "lockstep/base/mem.h"
+#include "base/testing.h"
 #include "lockstep/math/kernels.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
@@ -281,6 +274,7 @@ static void negative_control(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("matrix products");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_shapes), cmocka_unit_test(several_segments),   cmocka_unit_test(groups_tree),
         cmocka_unit_test(few_rows),      cmocka_unit_test(more_than_one_tile), cmocka_unit_test(ways_of_reading),

@@ -1,12 +1,6 @@
 /* Products with weights in panels give the bits of lk_matmul, for every instruction set, thread count and edge. */
-#include "lockstep/base/mem.h"
+#include "base/testing.h"
 #include "lockstep/math/kernels.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
@@ -88,6 +82,7 @@ static void bits_are_those_of_matmul(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("products from panels");
     const struct CMUnitTest tests[] = {cmocka_unit_test(bits_are_those_of_matmul)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

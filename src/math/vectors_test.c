@@ -1,13 +1,8 @@
 /* The test vectors of docs/numerics.md, section 11, in every instruction set. `vectors_test print` writes that section's
  * list. */
+#include "base/testing.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static const struct {
     const char *name;

@@ -471,13 +471,13 @@ static void every_failure_leaves_nothing(void **state) {
         for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
             assert_in_range(nth, 1, 5000);
             if (error)
-                lk_file_fail_at(nth, ENOSPC);
+                lk__file_fail_at(nth, ENOSPC);
             else
-                lk_alloc_fail_at(nth);
+                lk__alloc_fail_at(nth);
             int code = lk_model_export(w->store, &m, LK_F32, dir, &test_err);
-            bool done = error ? lk_file_call_count() < nth : lk_alloc_count() < nth;
-            lk_file_fail_at(0, 0);
-            lk_alloc_fail_at(0);
+            bool done = error ? lk__file_call_count() < nth : lk__alloc_count() < nth;
+            lk__file_fail_at(0, 0);
+            lk__alloc_fail_at(0);
             for (size_t i = 0; i < sizeof files / sizeof *files && !code; i++)
                 same_file(whole, dir, files[i]); /* a success is a whole one */
             if (!code) lk_dir_remove(dir, NULL);
@@ -494,10 +494,10 @@ static void every_failure_leaves_nothing(void **state) {
     OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
     FAIL_EACH_ALLOCATION(import_from(w, dir, NULL, &root));
     for (uint64_t nth = 1;; nth++) {
-        lk_file_fail_at(nth, EIO);
+        lk__file_fail_at(nth, EIO);
         int code = import_from(w, dir, NULL, &root);
-        bool done = lk_file_call_count() < nth;
-        lk_file_fail_at(0, 0);
+        bool done = lk__file_call_count() < nth;
+        lk__file_fail_at(0, 0);
         if (done) {
             OK(code);
             break;

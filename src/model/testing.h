@@ -4,21 +4,6 @@
 #include "base/testing.h"
 #include "lockstep/model/model.h"
 
-#define OK(x)                                                                                                              \
-    do {                                                                                                                   \
-        int ok_code = (x);                                                                                                 \
-        if (ok_code) fail_msg("%s: %d, %s", #x, ok_code, test_err.message);                                                \
-    } while (0)
-/* x fails with `want` and a message that contains `part`. */
-#define FAILS(x, want, part)                                                                                               \
-    do {                                                                                                                   \
-        test_err.message[0] = 0;                                                                                           \
-        int fails_code = (x);                                                                                              \
-        if (fails_code != (want)) fail_msg("%s: code %d (%s), not %s", #x, fails_code, test_err.message, #want);           \
-        if (!strstr(test_err.message, part)) fail_msg("%s: \"%s\" does not say \"%s\"", #x, test_err.message, part);       \
-    } while (0)
-static struct lk_err test_err;
-
 static inline double test_uniform(struct test_random *r) {
     return (test_random_below(r, 1u << 24) + 0.5) / (1u << 24);
 }

@@ -227,10 +227,10 @@ static void without_memory_for_panels_the_text_is_the_same(void **state) {
         h.text.size = h.pieces = 0;
         lk_buf_reserve(&h.text, 4096);
         o.arg = &h;
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         int code = lk_generate(math.math, &layout, weights, tokenizer, "the stop", 8, &o, &g, &test_err);
-        bool over = lk_alloc_count() < nth;
-        lk_alloc_fail_at(0);
+        bool over = lk__alloc_count() < nth;
+        lk__alloc_fail_at(0);
         if (code)
             assert_int_equal(code, LK_ENOMEM), failed++;
         else
@@ -255,10 +255,10 @@ static void panels_need_memory_that_is_there(void **state) {
         OK(lk_buf_reserve(&heard[tight].text, 4096));
         o.arg = &heard[tight];
         if (tight) setenv("LOCKSTEP_MEMORY_BYTES", bytes, 1);
-        lk_alloc_fail_at(UINT64_MAX); /* counts */
+        lk__alloc_fail_at(UINT64_MAX); /* counts */
         OK(lk_generate(math.math, &layout, weights, tokenizer, "the stop", 8, &o, &g, &test_err));
-        made[tight] = lk_alloc_count();
-        lk_alloc_fail_at(0);
+        made[tight] = lk__alloc_count();
+        lk__alloc_fail_at(0);
     }
     unsetenv("LOCKSTEP_MEMORY_BYTES");
     assert_int_equal(made[0] - made[1], lk_panels_usable(math.math));

@@ -315,29 +315,19 @@ static void out_of_memory(void **state) {
     json_set_alloc_funcs(malloc, free);
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
     lk_log_quiet(true);
     const struct CMUnitTest tests[] = {
-        TEST(opening),
-        TEST(only_the_blobs),
-        TEST(unknown_formats_are_refused),
-        TEST(valid_names),
-        TEST(names_keep_their_history),
-        TEST(suggestions),
-        TEST(lists),
-        TEST(records),
-        TEST(manifests),
-        TEST(out_of_memory),
+        TEST_IN_DIR(opening),
+        TEST_IN_DIR(only_the_blobs),
+        TEST_IN_DIR(unknown_formats_are_refused),
+        TEST_IN_DIR(valid_names),
+        TEST_IN_DIR(names_keep_their_history),
+        TEST_IN_DIR(suggestions),
+        TEST_IN_DIR(lists),
+        TEST_IN_DIR(records),
+        TEST_IN_DIR(manifests),
+        TEST_IN_DIR(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -281,7 +281,7 @@ static void the_plan_is_kept_within_five_percent(void **state) {
     close(fds[1]);
     double ratio = (double)numbers[1] / (double)numbers[0];
     print_message("planned %.1f MB, peak %.1f MB: %.3f\n", (double)numbers[0] * 1e-6, (double)numbers[1] * 1e-6, ratio);
-    if (!TEST_SANITIZED && !(ratio > 0.95 && ratio < 1.05)) fail_msg("the plan is %.1f%% off", (ratio - 1) * 100);
+    if (!LK_SANITIZED && !(ratio > 0.95 && ratio < 1.05)) fail_msg("the plan is %.1f%% off", (ratio - 1) * 100);
 }
 
 int main(void) {

@@ -80,10 +80,10 @@ static void every_call_of_a_save_may_fail(void **state) {
     uint64_t calls = 0, failed = 0;
     for (uint64_t nth = 1;; nth++) {
         assert_in_range(nth, 1, 1000);
-        lk_file_fail_at(nth, numbers[nth % 3]);
+        lk__file_fail_at(nth, numbers[nth % 3]);
         int code = test_create_and_run(&world, &c, NULL);
-        calls = lk_file_call_count();
-        lk_file_fail_at(0, 0);
+        calls = lk__file_call_count();
+        lk__file_fail_at(0, 0);
         if (code) {
             failed++;
             assert_int_equal(code, LK_EIO);
@@ -110,7 +110,7 @@ static void train_with(void *arg) {
     test_world_open(&w);
     signal(SIGXFSZ, SIG_IGN);
     if (f->size_limit) setrlimit(RLIMIT_FSIZE, &(struct rlimit){f->size_limit, f->size_limit});
-    if (f->kill_at) lk_file_kill_at(f->kill_at);
+    if (f->kill_at) lk__file_kill_at(f->kill_at);
     int code = test_create_and_run(&w, &c, NULL);
     if (code && f->size_limit) _exit(code == LK_EIO && *test_err.message ? 3 : 4);
     _exit(code != 0);
@@ -233,10 +233,10 @@ static bool canonical_text_is_whole(void) {
     bool whole = true;
     for (uint64_t nth = 1; nth < 8; nth++) {
         struct lk_buf text = LK_BUF_INIT;
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         int code = lk_json_canonical(value, &text, NULL);
-        uint64_t made = lk_alloc_count();
-        lk_alloc_fail_at(0);
+        uint64_t made = lk__alloc_count();
+        lk__alloc_fail_at(0);
         whole &= code != 0 || made < nth;
         lk_buf_release(&text);
     }
@@ -254,10 +254,10 @@ static void create_without_memory(bool json) {
         json_t *record;
         assert_in_range(nth, 1, 5000);
         test_err.message[0] = 0;
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         int code = lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err);
-        uint64_t made = lk_alloc_count();
-        lk_alloc_fail_at(0);
+        uint64_t made = lk__alloc_count();
+        lk__alloc_fail_at(0);
         if (code) {
             if (code != LK_ENOMEM && !json)
                 fail_msg("allocation %llu: %d, %s", (unsigned long long)nth, code, test_err.message);
@@ -299,10 +299,10 @@ static void no_memory_at_some_calls_of_a_run(void **state) {
     for (uint64_t nth = 1; time(NULL) < end; nth += 1 + test_random_below(&r, 5)) {
         struct lk_trainer *t;
         OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
-        lk_alloc_fail_at(nth);
+        lk__alloc_fail_at(nth);
         int code = lk_trainer_run(t, &test_err);
-        uint64_t made = lk_alloc_count();
-        lk_alloc_fail_at(0);
+        uint64_t made = lk__alloc_count();
+        lk__alloc_fail_at(0);
         lk_trainer_free(t);
         failed += code != 0;
         finish_and_compare();

@@ -35,7 +35,7 @@ static jmp_buf cmocka_skip;
 static inline int run_tests(const struct CMUnitTest *tests, size_t count, int (*setup)(void **), int (*teardown)(void **)) {
     void *group = NULL;
     if (setup && setup(&group)) return 1;
-    for (size_t i = 0; i < count; i++) {
+    for (volatile size_t i = 0; i < count; i++) { /* longjmp */
         void *state = tests[i].initial_state ? tests[i].initial_state : group;
         if (setjmp(cmocka_skip)) {
             printf("  %s skipped\n", tests[i].name);

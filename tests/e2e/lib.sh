@@ -8,7 +8,7 @@ unset LOCKSTEP_ISA LOCKSTEP_MEMORY_BYTES LOCKSTEP_SHARED_MEMORY LOCKSTEP_MPI OMP
 HERE=$(cd "$(dirname "$0")" && pwd)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-e2e.XXXXXX")
 export LOCKSTEP_STORE=$WORK/store
-trap 'kill $(jobs -p) 2>/dev/null; [ -z "${MOUNTED:-}" ] || umount "$MOUNTED"; chmod -R u+rwX "$WORK"; rm -rf "$WORK"' EXIT
+trap 'repeat_line $?; kill $(jobs -p) 2>/dev/null; [ -z "${MOUNTED:-}" ] || umount "$MOUNTED"; chmod -R u+rwX "$WORK"; rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
 PASSED=0 FAILED=0
 
@@ -20,6 +20,20 @@ not_ok() {
     FAILED=$((FAILED + 1))
 }
 finish() { exit $((FAILED > 0)); }
+# seed: RANDOM from LOCKSTEP_TEST_SEED, else from a new one. Printed; a script that fails prints the line that repeats it.
+SEEDED=
+seed() {
+    RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
+    SEEDED=$LOCKSTEP_TEST_SEED
+    echo "# LOCKSTEP_TEST_SEED=$SEEDED"
+}
+repeat_line() { # exit status
+    local name target
+    [ "$1" -ne 0 ] && [ -n "$SEEDED" ] || return
+    name=$(basename "$0" .sh)
+    case $name in *_test) target="e2e ONLY=${name%_test}" ;; *) target=test-${name%_all} ;; esac
+    echo "repeat: LOCKSTEP_TEST_SEED=$SEEDED make $target"
+}
 
 # check NAME COMMAND...: exits 0.
 check() {

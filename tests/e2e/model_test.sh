@@ -126,8 +126,7 @@ fails "it is gone" 1 "no model named" -- "$LOCKSTEP" model show early
 fails "what is neither" 1 "no run named .*no model named" -- "$LOCKSTEP" generate nothing
 
 # --- kills: a folder is whole or not there ---------------------------------------------------------------------------------
-RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
-echo "# LOCKSTEP_TEST_SEED=$LOCKSTEP_TEST_SEED"
+seed
 broken=0
 for i in $(seq 12); do
     "$LOCKSTEP" model export qwen3 "killed$i" >/dev/null 2>&1 &

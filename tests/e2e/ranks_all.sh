@@ -1,6 +1,6 @@
 #!/bin/bash
 # All of what ranks_test.sh takes samples from (`make test-ranks`): every number of ranks up to 8, every kill from N ranks resumed
-# by M, instruction sets in every order. The last line is "N passed, N failed". LOCKSTEP_TEST_SEED repeats a run.
+# by M, instruction sets in every order. The last line is "N passed, N failed".
 . "$(dirname "$0")/lib.sh"
 
 end() {
@@ -11,8 +11,7 @@ if ! have_ranks; then
     ok "several ranks: skipped, this build has no MPI part or there is no mpirun"
     end
 fi
-RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
-echo "# LOCKSTEP_TEST_SEED=$LOCKSTEP_TEST_SEED"
+seed
 standard_data
 # train COMMAND... CONFIG [keys]...: prints what must agree, with the ledger's sum; the run is removed
 train() {

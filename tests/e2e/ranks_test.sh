@@ -1,14 +1,13 @@
 #!/bin/bash
 # Several ranks through the real mpirun: the same root and ledger as one process, whatever happens to a rank on the way. A small
-# part of all cases; `make test-ranks` (ranks_all.sh) runs the rest. LOCKSTEP_TEST_SEED repeats a run.
+# part of all cases; `make test-ranks` (ranks_all.sh) runs the rest.
 . "$(dirname "$0")/lib.sh"
 
 if ! have_ranks; then
     ok "several ranks: skipped, this build has no MPI part or there is no mpirun"
     finish
 fi
-RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
-echo "# LOCKSTEP_TEST_SEED=$LOCKSTEP_TEST_SEED"
+seed
 standard_data
 text 9000 2 | awk 'NR % 3 == 1 { gsub(/["\\]/, ""); p = $0 } NR % 3 == 2 { gsub(/["\\]/, ""); printf "{\"prompt\": \"%s\", \"response\": \" %s\"}\n", p, $0 }' >pairs.jsonl
 quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 || exit 1

@@ -1,9 +1,8 @@
 #!/bin/bash
-# Killed, stopped, resumed with other threads and kernels: the same bits as straight through. LOCKSTEP_TEST_SEED repeats a run.
+# Killed, stopped, resumed with other threads and kernels: the same bits as straight through.
 . "$(dirname "$0")/lib.sh"
 
-RANDOM=$((${LOCKSTEP_TEST_SEED:=$((RANDOM * 32768 + RANDOM))} & 32767))
-echo "# LOCKSTEP_TEST_SEED=$LOCKSTEP_TEST_SEED"
+seed
 standard_data
 ISAS=($(isas))
 FAST=("${ISAS[@]}")

@@ -1,4 +1,4 @@
-/* Files: whole reads, atomic durable writes, read-only maps. Every system call here can be made to fail by tests. */
+/* Files: whole reads, atomic durable writes, read-only maps. */
 #ifndef LOCKSTEP_FILE_H
 #define LOCKSTEP_FILE_H
 #include "lockstep/base/err.h"
@@ -29,12 +29,6 @@ struct lk_map {
 /* Maps a whole file read-only; an empty file gives size 0 and data non-NULL. */
 int lk_map_open(const char *path, struct lk_map *out, struct lk_err *);
 void lk_map_close(struct lk_map *);
-
-/* Tests: the nth system call of our writers from now fails with error_number (once); nth = 0 switches it off. */
-void lk_file_fail_at(uint64_t nth, int error_number);
-/* The same, but instead of failing the process is killed by SIGKILL just before the call. */
-void lk_file_kill_at(uint64_t nth);
-uint64_t lk_file_call_count(void); /* since the last of the two calls above */
 
 #ifdef __cplusplus
 }

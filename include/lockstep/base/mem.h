@@ -1,4 +1,4 @@
-/* Memory: one allocator wrapper (tests make the Nth call fail), arenas, growing byte buffers. */
+/* Memory: one allocator wrapper, arenas, growing byte buffers. */
 #ifndef LOCKSTEP_MEM_H
 #define LOCKSTEP_MEM_H
 #include <stddef.h>
@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-/* Each returns NULL when memory is out (or the test hook says so); size 0 gives a pointer that lk_free takes. Every pointer
+/* Each returns NULL when memory is out (or a test says so); size 0 gives a pointer that lk_free takes. Every pointer
  * is 64-byte aligned, from 4 MiB on 2 MiB with huge pages advised. */
 void *lk_alloc(size_t size_bytes);
 void *lk_calloc(size_t count, size_t size_bytes); /* checked product, zeroed */
@@ -17,11 +17,6 @@ char *lk_strdup(const char *s);
 char *lk_strndup(const char *s, size_t n);
 char *lk_asprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void lk_free(void *p);
-
-/* Tests: the nth allocation from now (1 = the next) fails, once; 0 switches the hook off. Process-wide, thread-safe. */
-void lk_alloc_fail_at(uint64_t nth);
-/* Number of allocations since the last lk_alloc_fail_at call. */
-uint64_t lk_alloc_count(void);
 
 /* A fixed region cut from the front, 64-byte aligned pieces, zero-filled at creation. Not thread-safe.
  * Backed by anonymous mmap with huge pages advised; memory is touched only when used. */

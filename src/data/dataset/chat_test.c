@@ -1,7 +1,7 @@
 /* Conversations: rendered as their templates say, encoded in parts, masked but for the assistant; in datasets, verified. */
 #include "data/chat.h"
 #include "data/dataset/internal.h"
-#include "data/test_help.h"
+#include "data/testing.h"
 
 static char dir[64];
 static struct lk_store *store;
@@ -10,13 +10,13 @@ static int setup(void **state) {
     (void)state;
     snprintf(dir, sizeof dir, "%s/lk-chat-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
-    OK(lk_store_open(dir, true, &store, &err));
+    OK(lk_store_open(dir, true, &store, &test_err));
     return 0;
 }
 static int teardown(void **state) {
     (void)state;
     lk_store_close(store);
-    return lk_dir_remove(dir, &err);
+    return lk_dir_remove(dir, &test_err);
 }
 
 /* Bytes as tokens (ids 0 to 255 in the order of their characters), then special ones. */
@@ -45,7 +45,7 @@ static struct lk_tokenizer *tokenizer(size_t specials_count, const char *normali
         OK(lk_buf_printf(&json, "%s\"%s%.*s\":%d", b ? "," : "", b == '"' || b == '\\' ? "\\" : "", (int)n, (char *)c, b));
     }
     OK(lk_buf_printf(&json, "}}}"));
-    OK(lk_tokenizer_import(json.data, json.size, "test", &t, &err));
+    OK(lk_tokenizer_import(json.data, json.size, "test", &t, &test_err));
     lk_buf_release(&json);
     return t;
 }
@@ -68,8 +68,8 @@ static void prompts_are_what_the_templates_say(void **state) {
         struct lk_tokens ids = {0};
         struct lk_buf text = LK_BUF_INIT;
         uint32_t stop;
-        OK(lk_chat_prompt(t, (enum lk_chat)kind, m, 2, &ids, &stop, &err));
-        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &text, &err));
+        OK(lk_chat_prompt(t, (enum lk_chat)kind, m, 2, &ids, &stop, &test_err));
+        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &text, &test_err));
         assert_int_equal(text.size, strlen(wanted[kind]));
         assert_memory_equal(text.data, wanted[kind], text.size);
         assert_int_equal(stop, lk_tokenizer_find(t, kind == LK_CHATML ? "<|im_end|>" : "<|eot_id|>", 10));
@@ -82,10 +82,10 @@ static void prompts_are_what_the_templates_say(void **state) {
     m[1].role = text_of("nobody");
     struct lk_tokens ids = {0};
     uint32_t stop;
-    FAILS(lk_chat_prompt(t, LK_CHATML, m, 2, &ids, &stop, &err), LK_EINVAL, "role \"nobody\"");
+    FAILS(lk_chat_prompt(t, LK_CHATML, m, 2, &ids, &stop, &test_err), LK_EINVAL, "role \"nobody\"");
     lk_tokenizer_free(t);
     t = tokenizer(2, "null");
-    FAILS(lk_chat_prompt(t, LK_CHATML, m, 1, &ids, &stop, &err), LK_EINVAL, "no token <|im_end|>");
+    FAILS(lk_chat_prompt(t, LK_CHATML, m, 1, &ids, &stop, &test_err), LK_EINVAL, "no token <|im_end|>");
     lk_tokens_release(&ids);
     lk_tokenizer_free(t);
     assert_int_equal(lk_chat_named("llama3"), LK_CHAT_LLAMA3);
@@ -95,10 +95,10 @@ static void prompts_are_what_the_templates_say(void **state) {
 static int build(const struct lk_tokenizer *t, const char *name, const char *text, enum lk_chat chat, struct lk_root *out) {
     struct lk_root root;
     char *path = lk_asprintf("%s/%s", dir, name);
-    OK(lk_file_write_atomic(path, text, strlen(text), &err));
-    OK(lk_tokenizer_save(store, t, &root, &err));
+    OK(lk_file_write_atomic(path, text, strlen(text), &test_err));
+    OK(lk_tokenizer_save(store, t, &root, &test_err));
     int code = lk_dataset_build(store, &(struct lk_dataset_source){path}, 1, &root,
-                                &(struct lk_dataset_options){.chat = chat}, NULL, out, &err);
+                                &(struct lk_dataset_options){.chat = chat}, NULL, out, &test_err);
     lk_free(path);
     return code;
 }
@@ -107,7 +107,7 @@ static int build(const struct lk_tokenizer *t, const char *name, const char *tex
 static char *stream_of(const struct lk_root *root) {
     struct lk_dataset *d;
     struct lk_buf text = LK_BUF_INIT;
-    OK(lk_dataset_open(store, root, true, &d, &err));
+    OK(lk_dataset_open(store, root, true, &d, &test_err));
     uint64_t n = lk_dataset_tokens(d, LK_TRAIN) - 1;
     uint32_t *inputs = lk_alloc(n * 4), *targets = lk_alloc(n * 4);
     assert_int_equal(lk_dataset_sequence(d, LK_TRAIN, 0, (uint32_t)n, inputs, targets, NULL), n);
@@ -152,7 +152,7 @@ static void only_the_assistant_is_learned(void **state) {
     for (int kind = LK_CHATML; kind <= LK_CHAT_LLAMA3; kind++) {
         struct lk_root root;
         OK(build(t, "talk.jsonl", talk, (enum lk_chat)kind, &root));
-        OK(lk_dataset_verify(store, &root, &err));
+        OK(lk_dataset_verify(store, &root, &test_err));
         char *stream = stream_of(&root);
         assert_string_equal(stream, wanted[kind]);
         lk_free(stream);
@@ -186,12 +186,12 @@ static void normalized_texts_are_what_is_kept(void **state) {
     static const char plain[] = "cafe\xCC\x81 is e\xCC\x81 twice\n",
                       line[] = "{\"text\": \"cafe\\u0301\"}\n{\"text\": \"x\"}\n";
     OK(build(t, "plain.txt", plain, LK_CHAT_NONE, &root));
-    OK(lk_dataset_verify(store, &root, &err));
-    OK(lk_dataset_open(store, &root, true, &d, &err));
+    OK(lk_dataset_verify(store, &root, &test_err));
+    OK(lk_dataset_open(store, &root, true, &d, &test_err));
     assert_int_equal(lk_dataset_bytes(d, LK_TRAIN), sizeof plain - 1 - 2);
     lk_dataset_close(d);
     OK(build(t, "lines.jsonl", line, LK_CHAT_NONE, &root));
-    OK(lk_dataset_verify(store, &root, &err));
+    OK(lk_dataset_verify(store, &root, &test_err));
     char *stream = stream_of(&root);
     assert_string_equal(stream, "[caf\xC3\xA9<|endoftext|>x<|endoftext|>]");
     lk_free(stream);

@@ -1,6 +1,6 @@
 #include "data/dataset/internal.h"
 #include "data/source.h"
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,10 +21,10 @@ static int setup(void **state) {
     (void)state;
     snprintf(dir, sizeof dir, "%s/lk-dataset-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
-    OK(lk_store_open(dir, true, &store, &err));
+    OK(lk_store_open(dir, true, &store, &test_err));
     struct lk_bytes b = lk_bytes(bible, sizeof bible - 1);
-    OK(lk_tokenizer_train(&b, 1, 290, NULL, NULL, NULL, &tok, &err));
-    OK(lk_tokenizer_save(store, tok, &tokenizer, &err));
+    OK(lk_tokenizer_train(&b, 1, 290, NULL, NULL, NULL, &tok, &test_err));
+    OK(lk_tokenizer_save(store, tok, &tokenizer, &test_err));
     end_id = lk_tokenizer_end(tok);
     return 0;
 }
@@ -33,7 +33,7 @@ static int teardown(void **state) {
     (void)state;
     lk_tokenizer_free(tok);
     lk_store_close(store);
-    return lk_dir_remove(dir, &err);
+    return lk_dir_remove(dir, &test_err);
 }
 
 static const char *file(const char *name, const void *data, size_t size) {
@@ -41,7 +41,7 @@ static const char *file(const char *name, const void *data, size_t size) {
     static int next;
     char *path = paths[next++ & 7];
     snprintf(path, 128, "%s/%s", dir, name);
-    OK(lk_file_write_atomic(path, data, size, &err));
+    OK(lk_file_write_atomic(path, data, size, &test_err));
     return path;
 }
 
@@ -58,7 +58,7 @@ static int build_many(const char *const *paths, size_t count, double holdout, st
     struct lk_dataset_source sources[8];
     struct lk_dataset_options o = {.holdout = holdout, .tokenizer_name = "T"};
     for (size_t i = 0; i < count; i++) sources[i].path = paths[i];
-    return lk_dataset_build(store, sources, count, &tokenizer, &o, pool, out, &err);
+    return lk_dataset_build(store, sources, count, &tokenizer, &o, pool, out, &test_err);
 }
 
 static int build(const char *path, double holdout, struct lk_root *out) {
@@ -69,8 +69,8 @@ static struct lk_dataset *open_built(const char *path, double holdout) {
     struct lk_root root;
     struct lk_dataset *d;
     OK(build(path, holdout, &root));
-    OK(lk_dataset_verify(store, &root, &err));
-    OK(lk_dataset_open(store, &root, false, &d, &err));
+    OK(lk_dataset_verify(store, &root, &test_err));
+    OK(lk_dataset_open(store, &root, false, &d, &test_err));
     assert_true(lk_root_equal(lk_dataset_root(d), &root));
     assert_true(lk_root_equal(lk_dataset_tokenizer(d), &tokenizer));
     assert_int_equal(lk_dataset_vocab(d), 290);
@@ -98,7 +98,7 @@ static void a_plain_text_is_cut_after_a_line(void **state) {
     assert_int_equal(lk_dataset_documents(d, LK_TRAIN), 1);
     assert_int_equal(lk_dataset_documents(d, LK_HELD_OUT), 1);
     struct lk_tokens want = {0};
-    OK(lk_tokenizer_encode(tok, third, strlen(third), NULL, &want, &err));
+    OK(lk_tokenizer_encode(tok, third, strlen(third), NULL, &want, &test_err));
     for (uint32_t context = 1; context < 40; context += 6) {
         uint32_t ids[300], target[300];
         uint64_t n = read_all(d, LK_HELD_OUT, context, ids, target);
@@ -113,13 +113,13 @@ static void a_plain_text_is_cut_after_a_line(void **state) {
     }
     struct lk_document doc;
     struct lk_root digest;
-    OK(lk_dataset_document(d, LK_HELD_OUT, 0, &doc, &err));
+    OK(lk_dataset_document(d, LK_HELD_OUT, 0, &doc, &test_err));
     lk_sha256(third, strlen(third), &digest);
     assert_true(lk_root_equal(&doc.digest, &digest));
     assert_int_equal(doc.source_offset, third - bible);
     assert_string_equal(doc.source_path, "a.txt");
     assert_int_equal(doc.line, 0);
-    FAILS(lk_dataset_document(d, LK_HELD_OUT, 1, &doc, &err), LK_EINVAL, "held_out split has 1");
+    FAILS(lk_dataset_document(d, LK_HELD_OUT, 1, &doc, &test_err), LK_EINVAL, "held_out split has 1");
     lk_tokens_release(&want);
     lk_dataset_close(d);
 }
@@ -152,17 +152,17 @@ static void records_have_masks_lines_and_ranges(void **state) {
     assert_int_equal(lk_dataset_tokens(d, LK_HELD_OUT), 0);
     assert_int_equal(lk_dataset_sequences(d, LK_HELD_OUT, 4), 0);
     assert_int_equal(json_integer_value(json_object_get(lk_dataset_manifest(d), "empty_count")), 1);
-    OK(lk_dataset_document(d, LK_TRAIN, 2, &doc, &err));
+    OK(lk_dataset_document(d, LK_TRAIN, 2, &doc, &test_err));
     assert_int_equal(doc.line, 5);
     assert_int_equal(doc.source_offset, strstr(lines, "{\"other") - lines);
-    OK(lk_dataset_document(d, LK_TRAIN, 1, &doc, &err));
+    OK(lk_dataset_document(d, LK_TRAIN, 1, &doc, &test_err));
     assert_int_equal(doc.line, 3);
     assert_int_equal(doc.size_bytes, strlen("the line was"));
     uint32_t in[200], target[200], start[200], context = (uint32_t)lk_dataset_tokens(d, LK_TRAIN) - 1;
     assert_int_equal(lk_dataset_sequence(d, LK_TRAIN, 0, context, in, target, start), context);
     uint64_t b, e, last = 0;
     for (uint64_t at = doc.token_begin; at < doc.token_end; at++) {
-        OK(lk_dataset_byte_range(d, LK_TRAIN, 1, at, at + 1, &b, &e, &err));
+        OK(lk_dataset_byte_range(d, LK_TRAIN, 1, at, at + 1, &b, &e, &test_err));
         assert_int_equal(b, last);
         assert_int_equal(e - b, lk_tokenizer_bytes(tok, in[at]).size);
         assert_memory_equal(&"the line was"[b], lk_tokenizer_bytes(tok, in[at]).data, e - b);
@@ -177,7 +177,7 @@ static void records_have_masks_lines_and_ranges(void **state) {
     assert_int_equal(lk_dataset_document_at(d, LK_TRAIN, doc.token_end), 1);
     assert_int_equal(lk_dataset_document_at(d, LK_TRAIN, doc.token_end + 1), 2);
     assert_int_equal(lk_dataset_document_at(d, LK_TRAIN, context), 2);
-    FAILS(lk_dataset_byte_range(d, LK_TRAIN, 1, 0, 2, &b, &e, &err), LK_EINVAL, "not in document 1");
+    FAILS(lk_dataset_byte_range(d, LK_TRAIN, 1, 0, 2, &b, &e, &test_err), LK_EINVAL, "not in document 1");
     lk_dataset_close(d);
 }
 
@@ -202,8 +202,8 @@ static void any_pool_gives_the_same_root(void **state) {
     (void)state;
     random_begin("any_pool_gives_the_same_root");
     struct lk_buf lines = LK_BUF_INIT, text = LK_BUF_INIT;
-    size_t documents = make_lines(&lines, SLOW_BUILD ? 500 : 1500);
-    for (size_t i = 0; i < (SLOW_BUILD ? 60000 : 200000); i++)
+    size_t documents = make_lines(&lines, LK_SANITIZED ? 500 : 1500);
+    for (size_t i = 0; i < (LK_SANITIZED ? 60000 : 200000); i++)
         OK(lk_buf_printf(&text, "w%zx%c", random_below(9000), random_below(9) ? ' ' : '\n'));
     const char *paths[] = {file("m.jsonl", lines.data, lines.size), file("m.txt", text.data, text.size),
                            file("empty.txt", "", 0), gz_file("m2.jsonl.gz", lines.data, lines.size)};
@@ -212,20 +212,20 @@ static void any_pool_gives_the_same_root(void **state) {
         struct lk_root one, many;
         struct lk_dataset *d;
         OK(build_many(paths, 4, holdouts[h], NULL, &one));
-        OK(lk_dataset_verify(store, &one, &err));
-        for (int threads = 2; threads <= 8; threads += SLOW_BUILD ? 6 : 3) {
+        OK(lk_dataset_verify(store, &one, &test_err));
+        for (int threads = 2; threads <= 8; threads += LK_SANITIZED ? 6 : 3) {
             struct lk_pool *pool;
-            OK(lk_pool_open(threads, &pool, &err));
+            OK(lk_pool_open(threads, &pool, &test_err));
             OK(build_many(paths, 4, holdouts[h], pool, &many));
             assert_true(lk_root_equal(&one, &many));
             lk_pool_close(pool);
         }
-        OK(lk_dataset_open(store, &one, true, &d, &err));
+        OK(lk_dataset_open(store, &one, true, &d, &test_err));
         assert_int_equal(lk_dataset_documents(d, LK_TRAIN) + lk_dataset_documents(d, LK_HELD_OUT), 2 * documents + 1);
         uint64_t total = 2 * lines.size + text.size, held = 0;
         for (uint64_t i = 0; i < lk_dataset_documents(d, LK_HELD_OUT); i++) {
             struct lk_document doc;
-            OK(lk_dataset_document(d, LK_HELD_OUT, i, &doc, &err));
+            OK(lk_dataset_document(d, LK_HELD_OUT, i, &doc, &test_err));
             assert_int_equal(doc.source, 3); /* the end is in the last file */
             if (!held) held = lines.size - doc.source_offset;
         }
@@ -243,9 +243,9 @@ static void the_root_knows_no_directory(void **state) {
     struct lk_root a, b;
     char other[128], path[160];
     snprintf(other, sizeof other, "%s/other", dir);
-    OK(lk_dir_make(other, &err));
+    OK(lk_dir_make(other, &test_err));
     snprintf(path, sizeof path, "%s/a.txt", other);
-    OK(lk_file_write_atomic(path, bible, sizeof bible - 1, &err));
+    OK(lk_file_write_atomic(path, bible, sizeof bible - 1, &test_err));
     OK(build(path, 0.1, &a));
     OK(build(file("a.txt", bible, sizeof bible - 1), 0.1, &b));
     assert_true(lk_root_equal(&a, &b));
@@ -258,7 +258,7 @@ static void the_root_knows_no_directory(void **state) {
     dup2(saved, 0);
     close(saved);
     close(fd);
-    OK(lk_dataset_open(store, &b, true, &d, &err));
+    OK(lk_dataset_open(store, &b, true, &d, &test_err));
     assert_int_equal(lk_dataset_bytes(d, LK_TRAIN) + lk_dataset_bytes(d, LK_HELD_OUT), sizeof bible - 1);
     lk_dataset_close(d);
 }
@@ -277,7 +277,7 @@ static void check_packed(const char *path, double holdout, struct lk_pool *pool,
     struct lk_root root;
     struct lk_dataset *d;
     OK(build_many(&path, 1, holdout, pool, &root));
-    OK(lk_dataset_open(store, &root, true, &d, &err));
+    OK(lk_dataset_open(store, &root, true, &d, &test_err));
     if (!json_equal(json_object_get(lk_dataset_manifest(d), "splits"), splits)) fail_msg("%s: other tokens", path);
     lk_dataset_close(d);
 }
@@ -288,7 +288,7 @@ static void packed_lines_are_those_of_the_file(void **state) {
     struct lk_buf text = LK_BUF_INIT;
     struct lk_pool *pool;
     put_lines(&text);
-    OK(lk_pool_open(3, &pool, &err));
+    OK(lk_pool_open(3, &pool, &test_err));
     const char *plain = file("lines.jsonl", text.data, text.size);
     size_t room = ZSTD_compressBound(text.size), cut = text.size / 3, packed;
     char *bytes = lk_alloc(room), several[128];
@@ -374,7 +374,7 @@ static void a_wrong_guess_is_noticed_early(void **state) {
     struct lk_dataset_source source = {.path = path};
     struct lk_dataset_options o = {.holdout = 0.1, .tokenizer_name = "T", .progress = add_progress, .progress_arg = sum};
     struct lk_root root, want;
-    OK(lk_dataset_build(store, &source, 1, &tokenizer, &o, NULL, &root, &err));
+    OK(lk_dataset_build(store, &source, 1, &tokenizer, &o, NULL, &root, &test_err));
     assert_int_equal(sum[0], text.size + last);
     assert_in_range(sum[1], sum[0], sum[0] + ((uint64_t)2 << 20));
     while (text.size < sum[0]) OK(lk_buf_append(&text, line, sizeof line - 1));
@@ -398,16 +398,16 @@ static void large_vocabularies_take_four_bytes(void **state) {
     special[vocab - 1] = 1;
     struct lk_tokenizer *t;
     struct lk__parts parts = {.vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
-    OK(lk__tokenizer_make(&parts, "large", &t, &err));
+    OK(lk__tokenizer_make(&parts, "large", &t, &test_err));
     struct lk_root root, built;
     struct lk_dataset *d;
-    OK(lk_tokenizer_save(store, t, &root, &err));
+    OK(lk_tokenizer_save(store, t, &root, &test_err));
     const char *path = file("l.txt", "abc", 3);
     struct lk_dataset_source s = {path};
     struct lk_dataset_options o = {0};
-    OK(lk_dataset_build(store, &s, 1, &root, &o, NULL, &built, &err));
-    OK(lk_dataset_verify(store, &built, &err));
-    OK(lk_dataset_open(store, &built, true, &d, &err));
+    OK(lk_dataset_build(store, &s, 1, &root, &o, NULL, &built, &test_err));
+    OK(lk_dataset_verify(store, &built, &test_err));
+    OK(lk_dataset_open(store, &built, true, &d, &test_err));
     uint32_t in[4];
     assert_int_equal(lk_dataset_sequence(d, LK_TRAIN, 0, 4, in, NULL, NULL), 4);
     assert_int_equal(in[0], vocab - 1);
@@ -457,10 +457,10 @@ static void bad_input_is_named(void **state) {
     path = file("a.txt", bible, sizeof bible - 1);
     struct lk_dataset_source s = {path};
     struct lk_dataset_options o = {.progress = stop};
-    FAILS(lk_dataset_build(store, &s, 1, &tokenizer, &o, NULL, &root, &err), LK_ESTOPPED, "stopped");
+    FAILS(lk_dataset_build(store, &s, 1, &tokenizer, &o, NULL, &root, &test_err), LK_ESTOPPED, "stopped");
     struct lk_root nothing = {{1}};
     o.progress = NULL;
-    FAILS(lk_dataset_build(store, &s, 1, &nothing, &o, NULL, &root, &err), LK_ENOTFOUND, "");
+    FAILS(lk_dataset_build(store, &s, 1, &nothing, &o, NULL, &root, &test_err), LK_ENOTFOUND, "");
 }
 
 static void flip(const struct lk_root *root, double where) {
@@ -486,19 +486,19 @@ static void a_flipped_bit_is_found_and_named(void **state) {
     struct lk_dataset *d;
     for (int i = 0; i < LK__PARTS; i++) {
         OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
-        OK(lk_dataset_open(store, &root, true, &d, &err));
+        OK(lk_dataset_open(store, &root, true, &d, &test_err));
         const json_t *split = json_object_get(json_object_get(lk_dataset_manifest(d), "splits"), "train");
         assert_true(lk_root_parse(json_string_value(json_object_get(split, lk__part_names[i])), &part));
         lk_dataset_close(d);
         flip(&part, 0.7);
-        FAILS(lk_dataset_open(store, &root, true, &d, &err), LK_ECORRUPT, lk__part_names[i]);
-        assert_non_null(strstr(err.message, dir)); /* and its file */
-        FAILS(lk_dataset_verify(store, &root, &err), LK_ECORRUPT, lk__part_names[i]);
-        OK(lk_blob_delete(store->blobs, &part, &err));
-        FAILS(lk_dataset_open(store, &root, false, &d, &err), LK_ENOTFOUND, lk__part_names[i]);
+        FAILS(lk_dataset_open(store, &root, true, &d, &test_err), LK_ECORRUPT, lk__part_names[i]);
+        assert_non_null(strstr(test_err.message, dir)); /* and its file */
+        FAILS(lk_dataset_verify(store, &root, &test_err), LK_ECORRUPT, lk__part_names[i]);
+        OK(lk_blob_delete(store->blobs, &part, &test_err));
+        FAILS(lk_dataset_open(store, &root, false, &d, &test_err), LK_ENOTFOUND, lk__part_names[i]);
     }
     OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
-    OK(lk_dataset_verify(store, &root, &err));
+    OK(lk_dataset_verify(store, &root, &test_err));
 }
 
 /* Parts whose hashes are right but which do not fit together; or a manifest of lies. */
@@ -508,19 +508,19 @@ static void changed(const char *split, const char *key, json_t *value, int open_
     struct lk_dataset *d;
     json_t *m;
     OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
-    OK(lk_manifest_get(store, &root, "dataset", &m, &err));
+    OK(lk_manifest_get(store, &root, "dataset", &m, &test_err));
     json_t *where = split ? json_object_get(json_object_get(m, "splits"), split) : m;
     assert_int_equal(value ? json_object_set_new(where, key, value) : json_object_del(where, key), 0);
-    OK(lk_manifest_put(store, m, &other, &err));
+    OK(lk_manifest_put(store, m, &other, &test_err));
     json_decref(m);
     if (open_code) {
-        FAILS(lk_dataset_open(store, &other, false, &d, &err), open_code, says);
+        FAILS(lk_dataset_open(store, &other, false, &d, &test_err), open_code, says);
         assert_null(d);
     } else {
-        OK(lk_dataset_open(store, &other, false, &d, &err));
+        OK(lk_dataset_open(store, &other, false, &d, &test_err));
         lk_dataset_close(d);
     }
-    FAILS(lk_dataset_verify(store, &other, &err), verify_code, says);
+    FAILS(lk_dataset_verify(store, &other, &test_err), verify_code, says);
 }
 
 /* A copy of a part with one byte changed, as its hex root. */
@@ -530,13 +530,13 @@ static json_t *edited_part(enum lk__part part, size_t at, uint8_t value) {
     struct lk_dataset *d;
     char hex[LK_ROOT_HEX];
     OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
-    OK(lk_dataset_open(store, &root, true, &d, &err));
+    OK(lk_dataset_open(store, &root, true, &d, &test_err));
     const struct lk_blob *b = &d->splits[0].parts[part];
     uint8_t *copy = lk_alloc(b->size);
     memcpy(copy, b->data, b->size);
     assert_true(at < b->size);
     copy[at] = value;
-    OK(lk_blob_put(store->blobs, copy, b->size, &root, &err));
+    OK(lk_blob_put(store->blobs, copy, b->size, &root, &test_err));
     lk_free(copy);
     lk_dataset_close(d);
     return json_string(lk_root_hex(&root, hex));
@@ -578,22 +578,22 @@ static void long_documents_have_an_index(void **state) {
     for (int i = 0; i < 40000; i++) OK(lk_buf_printf(&text, "w%zx%c", random_below(9000), random_below(9) ? ' ' : '\n'));
     struct lk_dataset *d = open_built(file("long.txt", text.data, text.size), 0.25);
     struct lk_document doc;
-    OK(lk_dataset_document(d, LK_HELD_OUT, 0, &doc, &err));
+    OK(lk_dataset_document(d, LK_HELD_OUT, 0, &doc, &test_err));
     for (int i = 0; i < 300; i++) {
         uint64_t a = doc.token_begin + random_below((size_t)(doc.token_end - doc.token_begin)), b, e;
         uint64_t z = a + random_below((size_t)(doc.token_end - a) + 1);
-        OK(lk_dataset_byte_range(d, LK_HELD_OUT, 0, a, z, &b, &e, &err));
+        OK(lk_dataset_byte_range(d, LK_HELD_OUT, 0, a, z, &b, &e, &test_err));
         struct lk_buf out = LK_BUF_INIT;
         for (uint64_t at = a; at < z && at < a + 50; at++) {
             uint32_t id = lk__token_at(d, &d->splits[LK_HELD_OUT], at);
-            OK(lk_tokenizer_decode(tok, &id, 1, &out, &err));
+            OK(lk_tokenizer_decode(tok, &id, 1, &out, &test_err));
         }
         assert_true(out.size <= e - b);
         if (out.size) assert_memory_equal(out.data, text.data + doc.source_offset + b, out.size);
         lk_buf_release(&out);
     }
     uint64_t b, e;
-    OK(lk_dataset_byte_range(d, LK_HELD_OUT, 0, doc.token_begin, doc.token_end, &b, &e, &err));
+    OK(lk_dataset_byte_range(d, LK_HELD_OUT, 0, doc.token_begin, doc.token_end, &b, &e, &test_err));
     assert_int_equal(b, 0);
     assert_int_equal(e, doc.size_bytes);
     lk_dataset_close(d);
@@ -606,38 +606,38 @@ static void every_fault_is_reported(void **state) {
     const char *paths[] = {gz_file("q.jsonl.gz", lines, sizeof lines - 1), file("q.txt", bible, sizeof bible - 1)};
     struct lk_root root, again;
     struct lk_dataset *d;
-    lk_alloc_fail_at(0);
+    lk__alloc_fail_at(0);
     OK(build_many(paths, 2, 0.2, NULL, &root));
-    uint64_t count = lk_alloc_count();
+    uint64_t count = lk__alloc_count();
     for (uint64_t n = 1; n <= count; n++) {
-        lk_alloc_fail_at(n);
+        lk__alloc_fail_at(n);
         int code = build_many(paths, 2, 0.2, NULL, &again);
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(0);
         if (!code && !lk_root_equal(&root, &again)) fail_msg("allocation %llu failed unseen", (unsigned long long)n);
     }
-    lk_alloc_fail_at(0);
-    OK(lk_dataset_open(store, &root, true, &d, &err));
-    count = lk_alloc_count();
+    lk__alloc_fail_at(0);
+    OK(lk_dataset_open(store, &root, true, &d, &test_err));
+    count = lk__alloc_count();
     lk_dataset_close(d);
     for (uint64_t n = 1; n <= count; n++) {
-        lk_alloc_fail_at(n);
-        assert_int_not_equal(lk_dataset_open(store, &root, true, &d, &err), 0);
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(n);
+        assert_int_not_equal(lk_dataset_open(store, &root, true, &d, &test_err), 0);
+        lk__alloc_fail_at(0);
         assert_null(d);
-        lk_alloc_fail_at(n);
-        assert_int_not_equal(lk_dataset_verify(store, &root, &err), 0);
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(n);
+        assert_int_not_equal(lk_dataset_verify(store, &root, &test_err), 0);
+        lk__alloc_fail_at(0);
     }
     for (uint64_t n = 1; n < 200; n++) {
-        lk_file_fail_at(n, ENOSPC);
+        lk__file_fail_at(n, ENOSPC);
         int code = build_many(paths, 2, 0.2, NULL, &again);
-        bool reached = lk_file_call_count() >= n;
-        lk_file_fail_at(0, 0);
+        bool reached = lk__file_call_count() >= n;
+        lk__file_fail_at(0, 0);
         if (!code) assert_true(lk_root_equal(&root, &again));
         if (!reached) break;
     }
     OK(build_many(paths, 2, 0.2, NULL, &again));
-    OK(lk_dataset_verify(store, &again, &err));
+    OK(lk_dataset_verify(store, &again, &test_err));
 }
 
 int main(void) {

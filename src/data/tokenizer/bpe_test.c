@@ -1,5 +1,5 @@
 #include "bpe.c" /* to reach each of the three ways */
-#include "data/test_help.h"
+#include "data/testing.h"
 
 /* A random vocabulary: bytes in a random order, then merges of random earlier tokens; shuffled merges are not `ordered`. */
 static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bool shuffled) {
@@ -41,7 +41,7 @@ static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bo
     struct lk__parts parts = {
         .vocab = count, .offset = offset, .bytes = (uint8_t *)bytes.data, .merges = list, .merge_count = made};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&parts, "random", &t, &err));
+    OK(lk__tokenizer_make(&parts, "random", &t, &test_err));
     if (!shuffled) assert_true(t->ordered);
     lk_free(offset);
     lk_free(list);
@@ -78,7 +78,7 @@ static void three_ways_and_the_definition_agree(void **state) {
     (void)state;
     random_begin("three_ways_and_the_definition_agree");
     struct lk__scratch s = {0};
-    for (int round = 0; round < (SLOW_BUILD ? 12 : 120); round++) {
+    for (int round = 0; round < (LK_SANITIZED ? 12 : 120); round++) {
         unsigned letters = 1 + (unsigned)random_below(4);
         struct lk_tokenizer *t = random_tokenizer(1 + random_below(60), letters, round & 1);
         for (int i = 0; i < 60; i++) {
@@ -109,7 +109,7 @@ static void runs_agree_with_the_heap(void **state) {
     size_t most = 3000, merged = 0, tries = 0;
     uint8_t *word = lk_alloc(most);
     uint32_t *want = lk_alloc(most * sizeof *want), *have = lk_alloc(most * sizeof *have);
-    for (int round = 0; round < (SLOW_BUILD ? 40 : 400); round++) {
+    for (int round = 0; round < (LK_SANITIZED ? 40 : 400); round++) {
         unsigned letters = 1 + (unsigned)random_below(4);
         struct lk_tokenizer *t = random_tokenizer(1 + random_below(80), letters, round % 8 == 7);
         for (int i = 0; i < 20; i++) {
@@ -142,7 +142,7 @@ static void long_words_agree(void **state) {
     size_t most = 50000;
     uint8_t *word = lk_alloc(most);
     uint32_t *a = lk_alloc(most * sizeof *a), *b = lk_alloc(most * sizeof *b);
-    for (int round = 0; round < (SLOW_BUILD ? 4 : 20); round++) {
+    for (int round = 0; round < (LK_SANITIZED ? 4 : 20); round++) {
         unsigned letters = 1 + (unsigned)random_below(3);
         struct lk_tokenizer *t = random_tokenizer(300, letters, false);
         size_t size = random_word(word, most, letters);
@@ -169,32 +169,32 @@ static void parts_are_checked(void **state) {
     struct lk__parts p = {
         .vocab = 258, .offset = offset, .bytes = bytes, .added = special, .merges = merges, .merge_count = 3};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&p, "x", &t, &err)); /* a pair that stands twice keeps its last rank */
+    OK(lk__tokenizer_make(&p, "x", &t, &test_err)); /* a pair that stands twice keeps its last rank */
     assert_int_equal(t->merge_count, 2);
     assert_int_equal(t->merges[0].id, 257);
     assert_int_equal(t->merges[1].id, 256);
     assert_false(t->ordered);
     lk_tokenizer_free(t);
     p.merge_count = 2;
-    OK(lk__tokenizer_make(&p, "x", &t, &err));
+    OK(lk__tokenizer_make(&p, "x", &t, &test_err));
     assert_true(t->ordered);
     assert_int_equal(lk_tokenizer_end(t), UINT32_MAX);
     lk_tokenizer_free(t);
     merges[1].id = 256;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "merge 1: token 256 is not token 256 followed by");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "merge 1: token 256 is not token 256 followed by");
     merges[1].id = 999;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "merge 1 names an id outside");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "merge 1 names an id outside");
     merges[1].id = 257;
     special[257] = 1;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "merge 1 uses a special token");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "merge 1 uses a special token");
     special[257] = 0;
     bytes[7] = 8;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "ids 7 and 8 both stand for byte 0x08");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "ids 7 and 8 both stand for byte 0x08");
     bytes[7] = 7;
     special[9] = 1;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "no token for byte 0x09");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "no token for byte 0x09");
     p.vocab = 255;
-    FAILS(lk__tokenizer_make(&p, "x", &t, &err), LK_EINVAL, "a vocabulary of 255 ids");
+    FAILS(lk__tokenizer_make(&p, "x", &t, &test_err), LK_EINVAL, "a vocabulary of 255 ids");
 }
 
 int main(void) {

@@ -1,6 +1,6 @@
 /* SentencePiece's BPE: ids and texts as Hugging Face's library gives them (tests/golden/tokenizer/make_characters.py),
  * exported, stored, cut, on pools, with damaged text, and with every allocation failing. */
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 
 static json_t *forms;
@@ -11,12 +11,12 @@ static int setup(void **state) {
     (void)state;
     size_t size;
     char *text = read_golden("tokenizer/characters.json", &size), url[80];
-    forms = lk_json_parse(text, size, "characters.json", &err);
+    forms = lk_json_parse(text, size, "characters.json", &test_err);
     lk_free(text);
     snprintf(directory, sizeof directory, "%s/lk-characters-XXXXXX", temporary_root());
     if (!forms || !mkdtemp(directory)) return -1;
     snprintf(url, sizeof url, "file:%s", directory);
-    return lk_store_open(url, true, &store, &err);
+    return lk_store_open(url, true, &store, &test_err);
 }
 static int teardown(void **state) {
     (void)state;
@@ -34,7 +34,7 @@ static char *file_of(size_t form) {
 static struct lk_tokenizer *import_form(size_t form) {
     struct lk_tokenizer *t;
     char *file = file_of(form);
-    OK(lk_tokenizer_import(file, strlen(file), "form.json", &t, &err));
+    OK(lk_tokenizer_import(file, strlen(file), "form.json", &t, &test_err));
     free(file);
     return t;
 }
@@ -45,7 +45,7 @@ static void encode(const struct lk_tokenizer *t, const char *text, size_t size, 
     uint64_t *offsets;
     struct lk_encode_options options = {special, around, &offsets};
     ids->count = 0;
-    OK(lk_tokenizer_encode_with(t, text, size, &options, NULL, ids, &err));
+    OK(lk_tokenizer_encode_with(t, text, size, &options, NULL, ids, &test_err));
     for (size_t i = 0; i < ids->count; i++) assert_true(offsets[i] <= offsets[i + 1]);
     if (ids->count) assert_true(offsets[0] == 0 && offsets[ids->count] == size);
     lk_free(offsets);
@@ -71,7 +71,7 @@ static void check_form(const struct lk_tokenizer *t, const json_t *texts, const 
         encode(t, text, strlen(text), true, false, &ids);
         check_ids(&ids, json_object_get(one, "special"), what, text);
         back.size = 0;
-        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &err));
+        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &test_err));
         assert_int_equal(back.size, strlen(decoded));
         if (back.size) assert_memory_equal(back.data, decoded, back.size);
     }
@@ -90,13 +90,13 @@ static void forms_give_the_librarys_ids_and_texts(void **state) {
         assert_string_equal(lk_tokenizer_pattern(t), "none");
         assert_int_equal(lk_tokenizer_end(t), lk_tokenizer_find(t, "</s>", 4));
         check_form(t, texts, "imported");
-        OK(lk_tokenizer_export(t, &file, &err));
-        OK(lk_tokenizer_import(file.data, file.size, "exported.json", &exported, &err));
+        OK(lk_tokenizer_export(t, &file, &test_err));
+        OK(lk_tokenizer_import(file.data, file.size, "exported.json", &exported, &test_err));
         check_form(exported, texts, "exported");
-        OK(lk_tokenizer_save(store, t, &root, &err));
-        OK(lk_tokenizer_save(store, exported, &again, &err));
+        OK(lk_tokenizer_save(store, t, &root, &test_err));
+        OK(lk_tokenizer_save(store, exported, &again, &test_err));
         assert_memory_equal(&root, &again, sizeof root);
-        OK(lk_tokenizer_load(store, &root, &loaded, &err));
+        OK(lk_tokenizer_load(store, &root, &loaded, &test_err));
         check_form(loaded, texts, "loaded");
         lk_tokenizer_free(t);
         lk_tokenizer_free(exported);
@@ -178,7 +178,7 @@ static void cuts_and_ways_to_merge_change_no_ids(void **state) {
             if (size > 100) assert_true(cuts > 10);
             assert_int_equal(joined, n);
             assert_memory_equal(have, want, n * sizeof *want);
-            OK(lk__encoder_words(e, text, size, &ids, &err));
+            OK(lk__encoder_words(e, text, size, &ids, &test_err));
             assert_int_equal(ids.count, n);
             assert_memory_equal(ids.ids, want, n * sizeof *want);
             lk_tokens_release(&ids);
@@ -199,9 +199,9 @@ static void any_pool_gives_the_same(void **state) {
         struct lk_tokenizer *t = import_form(form);
         struct lk_tokens one = {0}, many = {0};
         struct lk_pool *pool;
-        OK(lk_pool_open(3, &pool, &err));
-        OK(lk_tokenizer_encode(t, text, size, NULL, &one, &err));
-        OK(lk_tokenizer_encode(t, text, size, pool, &many, &err));
+        OK(lk_pool_open(3, &pool, &test_err));
+        OK(lk_tokenizer_encode(t, text, size, NULL, &one, &test_err));
+        OK(lk_tokenizer_encode(t, text, size, pool, &many, &test_err));
         assert_int_equal(one.count, many.count);
         assert_memory_equal(one.ids, many.ids, one.count * sizeof *one.ids);
         lk_pool_close(pool);
@@ -221,7 +221,7 @@ static void damage_comes_back(void **state) {
         struct lk_tokens ids = {0};
         struct lk_buf back = LK_BUF_INIT;
         encode(t, text, sizeof text - 1, false, false, &ids);
-        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &err));
+        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &test_err));
         assert_int_equal(back.size, sizeof text - 1);
         assert_memory_equal(back.data, text, back.size);
         lk_tokens_release(&ids);
@@ -240,7 +240,7 @@ static void edited(size_t form, const char *from, const char *to, int code, cons
     OK(lk_buf_append(&b, file, (size_t)(at - file)));
     OK(lk_buf_append(&b, to, strlen(to)));
     OK(lk_buf_append(&b, at + strlen(from), strlen(at + strlen(from))));
-    FAILS(lk_tokenizer_import(b.data, b.size, "t.json", &t, &err), code, part);
+    FAILS(lk_tokenizer_import(b.data, b.size, "t.json", &t, &test_err), code, part);
     assert_null(t);
     lk_buf_release(&b);
     free(file);
@@ -282,17 +282,17 @@ static void damaged_manifests_are_refused(void **state) {
     struct lk_tokenizer *t = import_form(0), *loaded;
     struct lk_root root, damaged;
     json_t *m;
-    OK(lk_tokenizer_save(store, t, &root, &err));
-    OK(lk_manifest_get(store, &root, "it", &m, &err));
+    OK(lk_tokenizer_save(store, t, &root, &test_err));
+    OK(lk_manifest_get(store, &root, "it", &m, &test_err));
     char *text = json_dumps(m, JSON_COMPACT);
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         char *at = strstr(text, edits[i][0]);
         if (!at) fail_msg("no %s in %s", edits[i][0], text);
         char *other = lk_asprintf("%.*s%s%s", (int)(at - text), text, edits[i][1], at + strlen(edits[i][0]));
         json_t *changed = json_loads(other, 0, NULL);
-        OK(lk_manifest_put(store, changed, &damaged, &err));
-        int code = lk_tokenizer_load(store, &damaged, &loaded, &err);
-        if (!code || !strstr(err.message, edits[i][2])) fail_msg("%s: %d %s", edits[i][1], code, err.message);
+        OK(lk_manifest_put(store, changed, &damaged, &test_err));
+        int code = lk_tokenizer_load(store, &damaged, &loaded, &test_err);
+        if (!code || !strstr(test_err.message, edits[i][2])) fail_msg("%s: %d %s", edits[i][1], code, test_err.message);
         json_decref(changed);
         lk_free(other);
     }
@@ -309,10 +309,10 @@ static void every_allocation_may_fail(void **state) {
         uint64_t imported = 0, encoded = 0;
         for (uint64_t n = 0; n <= imported; n += n < 40 || n + 60 > imported ? 1 : 37) {
             struct lk_tokenizer *t;
-            lk_alloc_fail_at(n);
-            int code = lk_tokenizer_import(file, strlen(file), "f", &t, &err);
-            if (!n) imported = lk_alloc_count();
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(n);
+            int code = lk_tokenizer_import(file, strlen(file), "f", &t, &test_err);
+            if (!n) imported = lk__alloc_count();
+            lk__alloc_fail_at(0);
             assert_true(n ? code && !t : !code);
             lk_tokenizer_free(t);
         }
@@ -321,10 +321,10 @@ static void every_allocation_may_fail(void **state) {
             uint64_t *offsets = NULL;
             struct lk_encode_options options = {true, true, &offsets};
             struct lk_tokenizer *fresh = import_form(form); /* nothing is kept from the call before */
-            lk_alloc_fail_at(n);
-            int code = lk_tokenizer_encode_with(fresh, text, sizeof text - 1, &options, NULL, &ids, &err);
-            if (!n) encoded = lk_alloc_count();
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(n);
+            int code = lk_tokenizer_encode_with(fresh, text, sizeof text - 1, &options, NULL, &ids, &test_err);
+            if (!n) encoded = lk__alloc_count();
+            lk__alloc_fail_at(0);
             assert_true(n ? code == LK_ENOMEM && !ids.count && !offsets : !code);
             lk_free(offsets);
             lk_tokens_release(&ids);

@@ -1,6 +1,6 @@
 /* The forms of tokenizer.json: ids of texts as Hugging Face's library gives them (tests/golden/tokenizer/make_forms.py),
  * stored, exported, on pools, with offsets, and with every allocation failing. */
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 
 static json_t *forms;
@@ -11,12 +11,12 @@ static int setup(void **state) {
     (void)state;
     size_t size;
     char *text = read_golden("tokenizer/forms.json", &size), url[80];
-    forms = lk_json_parse(text, size, "forms.json", &err);
+    forms = lk_json_parse(text, size, "forms.json", &test_err);
     lk_free(text);
     snprintf(directory, sizeof directory, "%s/lk-forms-XXXXXX", temporary_root());
     if (!forms || !mkdtemp(directory)) return -1;
     snprintf(url, sizeof url, "file:%s", directory);
-    return lk_store_open(url, true, &store, &err);
+    return lk_store_open(url, true, &store, &test_err);
 }
 static int teardown(void **state) {
     (void)state;
@@ -30,7 +30,7 @@ static int teardown(void **state) {
 static struct lk_tokenizer *import_form(size_t i) {
     struct lk_tokenizer *t;
     char *file = json_dumps(json_object_get(json_array_get(forms, i), "file"), 0);
-    OK(lk_tokenizer_import(file, strlen(file), "form.json", &t, &err));
+    OK(lk_tokenizer_import(file, strlen(file), "form.json", &t, &test_err));
     free(file);
     return t;
 }
@@ -70,11 +70,11 @@ static void check_form(const struct lk_tokenizer *t, size_t form) {
             struct lk_tokens ids = {0};
             uint64_t *offsets;
             struct lk_encode_options options = {ways[w].special, ways[w].around, &offsets};
-            OK(lk_tokenizer_encode_with(t, text, size, &options, NULL, &ids, &err));
+            OK(lk_tokenizer_encode_with(t, text, size, &options, NULL, &ids, &test_err));
             check_ids(&ids, json_object_get(one, ways[w].key), ways[w].key, text);
             check_offsets(t, text, size, &ids, offsets);
             ids.count = 0;
-            if (w == 0) OK(lk_tokenizer_encode(t, text, size, NULL, &ids, &err));
+            if (w == 0) OK(lk_tokenizer_encode(t, text, size, NULL, &ids, &test_err));
             if (w == 0) check_ids(&ids, json_object_get(one, "plain"), "encode", text);
             lk_free(offsets);
             lk_tokens_release(&ids);
@@ -90,14 +90,14 @@ static void forms_give_the_librarys_ids(void **state) {
         struct lk_buf out = LK_BUF_INIT;
         struct lk_root root, other;
         check_form(t, i);
-        OK(lk_tokenizer_save(store, t, &root, &err));
-        OK(lk_tokenizer_load(store, &root, &again, &err));
+        OK(lk_tokenizer_save(store, t, &root, &test_err));
+        OK(lk_tokenizer_load(store, &root, &again, &test_err));
         check_form(again, i);
         lk_tokenizer_free(again);
-        OK(lk_tokenizer_export(t, &out, &err));
-        OK(lk_tokenizer_import(out.data, out.size, "export", &again, &err));
+        OK(lk_tokenizer_export(t, &out, &test_err));
+        OK(lk_tokenizer_import(out.data, out.size, "export", &again, &test_err));
         check_form(again, i);
-        OK(lk_tokenizer_save(store, again, &other, &err));
+        OK(lk_tokenizer_save(store, again, &other, &test_err));
         assert_true(lk_root_equal(&root, &other));
         lk_tokenizer_free(again);
         lk_tokenizer_free(t);
@@ -113,7 +113,7 @@ static void any_pool_gives_the_same(void **state) {
         struct lk_tokenizer *t = import_form(form);
         const json_t *texts = json_object_get(json_array_get(forms, form), "texts");
         struct lk_buf text = LK_BUF_INIT;
-        while (text.size < (SLOW_BUILD ? 600000 : 1500000)) {
+        while (text.size < (LK_SANITIZED ? 600000 : 1500000)) {
             const char *one =
                 json_string_value(json_object_get(json_array_get(texts, random_below(json_array_size(texts))), "text"));
             uint8_t unit[8];
@@ -123,15 +123,15 @@ static void any_pool_gives_the_same(void **state) {
         for (int special = 0; special < 2; special++) {
             struct lk_encode_options options = {.special = special};
             struct lk_tokens want = {0};
-            OK(lk_tokenizer_encode_with(t, text.data, text.size, &options, NULL, &want, &err));
-            for (int threads = 1; threads <= 8; threads += SLOW_BUILD ? 5 : 1) {
+            OK(lk_tokenizer_encode_with(t, text.data, text.size, &options, NULL, &want, &test_err));
+            for (int threads = 1; threads <= 8; threads += LK_SANITIZED ? 5 : 1) {
                 struct lk_pool *pool;
                 struct lk_tokens have = {0};
-                OK(lk_pool_open(threads, &pool, &err));
+                OK(lk_pool_open(threads, &pool, &test_err));
                 if (special)
-                    OK(lk_tokenizer_encode_with(t, text.data, text.size, &options, pool, &have, &err));
+                    OK(lk_tokenizer_encode_with(t, text.data, text.size, &options, pool, &have, &test_err));
                 else
-                    OK(lk_tokenizer_encode(t, text.data, text.size, pool, &have, &err));
+                    OK(lk_tokenizer_encode(t, text.data, text.size, pool, &have, &test_err));
                 assert_int_equal(have.count, want.count);
                 assert_memory_equal(have.ids, want.ids, want.count * sizeof *want.ids);
                 lk_tokens_release(&have);
@@ -159,12 +159,12 @@ static void cuts_change_no_ids(void **state) {
             const char *text = json_string_value(json_object_get(one, "text"));
             size_t size = strlen(text);
             struct lk_tokens want = {0}, have = {0};
-            OK(lk__encoder_run(e, text, size, &want, &err));
+            OK(lk__encoder_run(e, text, size, &want, &test_err));
             for (size_t at = 0;
                  !t->traits.prefix_space && (at = lk__tokenizer_cut(t, (const uint8_t *)text, at, size)) < size; cuts++) {
                 have.count = 0;
-                OK(lk__encoder_run(e, text, at, &have, &err));
-                OK(lk__encoder_run(e, text + at, size - at, &have, &err));
+                OK(lk__encoder_run(e, text, at, &have, &test_err));
+                OK(lk__encoder_run(e, text + at, size - at, &have, &test_err));
                 if (have.count != want.count || memcmp(have.ids, want.ids, want.count * sizeof *want.ids))
                     fail_msg("a cut at %zu of \"%s\" changes ids", at, text);
             }
@@ -190,8 +190,8 @@ static void damage_comes_back(void **state) {
                 if (text[k] == 'e' || text[k] >= 0xCC) text[k] = 0xFF; /* nothing that NFC changes */
             struct lk_tokens ids = {0};
             struct lk_buf back = LK_BUF_INIT;
-            OK(lk_tokenizer_encode(t, text, size, NULL, &ids, &err));
-            OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &err));
+            OK(lk_tokenizer_encode(t, text, size, NULL, &ids, &test_err));
+            OK(lk_tokenizer_decode(t, ids.ids, ids.count, &back, &test_err));
             size_t space = t->traits.prefix_space && text[0] != ' ';
             assert_int_equal(back.size, size + space);
             assert_memory_equal(back.data + space, text, size);
@@ -210,10 +210,10 @@ static void every_allocation_may_fail(void **state) {
         uint64_t imported = 0, encoded = 0;
         for (uint64_t n = 0; n <= imported; n += n < 40 || n + 200 > imported ? 1 : 37) {
             struct lk_tokenizer *t;
-            lk_alloc_fail_at(n);
-            int code = lk_tokenizer_import(file, strlen(file), "f", &t, &err);
-            if (!n) imported = lk_alloc_count();
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(n);
+            int code = lk_tokenizer_import(file, strlen(file), "f", &t, &test_err);
+            if (!n) imported = lk__alloc_count();
+            lk__alloc_fail_at(0);
             if (!n) OK(code);
             if (n) assert_true(code && !t);
             lk_tokenizer_free(t);
@@ -224,10 +224,10 @@ static void every_allocation_may_fail(void **state) {
             uint64_t *offsets = NULL;
             struct lk_encode_options options = {true, true, &offsets};
             struct lk_tokenizer *fresh = n ? import_form(form) : t; /* nothing is kept from the call before */
-            lk_alloc_fail_at(n);
-            int code = lk_tokenizer_encode_with(fresh, text, sizeof text - 1, &options, NULL, &ids, &err);
-            if (!n) encoded = lk_alloc_count();
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(n);
+            int code = lk_tokenizer_encode_with(fresh, text, sizeof text - 1, &options, NULL, &ids, &test_err);
+            if (!n) encoded = lk__alloc_count();
+            lk__alloc_fail_at(0);
             if (!n) OK(code);
             if (n && (code != LK_ENOMEM || ids.count || offsets)) fail_msg("form %zu: allocation %d", form, (int)n);
             lk_free(offsets);

@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 
 static char *json;
@@ -26,9 +26,9 @@ static void edited(const char *from, const char *to, int code, const char *part)
     OK(lk_buf_append(&b, to, strlen(to)));
     OK(lk_buf_append(&b, at + strlen(from), strlen(at + strlen(from))));
     if (code)
-        FAILS(lk_tokenizer_import(b.data, b.size, "t.json", &t, &err), code, part);
+        FAILS(lk_tokenizer_import(b.data, b.size, "t.json", &t, &test_err), code, part);
     else
-        OK(lk_tokenizer_import(b.data, b.size, "t.json", &t, &err));
+        OK(lk_tokenizer_import(b.data, b.size, "t.json", &t, &test_err));
     if (code) assert_null(t);
     lk_tokenizer_free(t);
     lk_buf_release(&b);
@@ -102,12 +102,12 @@ static void damage_is_named(void **state) {
                                         "\xFF",
                                         "{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]},\"version\":\"1.0\"}"};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
-        err.message[0] = 0;
-        assert_true(lk_tokenizer_import(whole[i], strlen(whole[i]), "t.json", &t, &err) < 0);
-        assert_non_null(strstr(err.message, "t.json"));
+        test_err.message[0] = 0;
+        assert_true(lk_tokenizer_import(whole[i], strlen(whole[i]), "t.json", &t, &test_err) < 0);
+        assert_non_null(strstr(test_err.message, "t.json"));
     }
     for (size_t n = 0; n < json_size; n += json_size / 97)
-        assert_true(lk_tokenizer_import(json, n, "t.json", &t, &err) < 0);
+        assert_true(lk_tokenizer_import(json, n, "t.json", &t, &test_err) < 0);
 }
 
 /* A token that no merges reach: only ignore_merges gives it. */
@@ -121,22 +121,22 @@ static void ignore_merges_takes_whole_words(void **state) {
     memmove(first, after, strlen(after) + 1); /* the first merge is gone */
     struct lk_tokenizer *t, *whole;
     struct lk_tokens ids = {0};
-    OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &t, &err));
+    OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &t, &test_err));
     char *flag = strstr(copy, "\"ignore_merges\":false");
     memcpy(flag, "\"ignore_merges\":true ", 21);
-    OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &whole, &err));
+    OK(lk_tokenizer_import(copy, strlen(copy), "t.json", &whole, &test_err));
     assert_false(t->traits.whole_words);
     assert_true(whole->traits.whole_words);
     uint32_t lost = 0;
     for (uint32_t id = 0; id < t->vocab && !lost; id++) {
         struct lk_bytes b = lk_tokenizer_bytes(t, id);
         ids.count = 0;
-        OK(lk_tokenizer_encode(t, b.data, b.size, NULL, &ids, &err));
+        OK(lk_tokenizer_encode(t, b.data, b.size, NULL, &ids, &test_err));
         if (ids.count == 2 && !t->added[id]) lost = id;
     }
     struct lk_bytes b = lk_tokenizer_bytes(t, lost);
     ids.count = 0;
-    OK(lk_tokenizer_encode(whole, b.data, b.size, NULL, &ids, &err));
+    OK(lk_tokenizer_encode(whole, b.data, b.size, NULL, &ids, &test_err));
     assert_int_equal(ids.count, 1);
     assert_int_equal(ids.ids[0], lost);
     lk_tokens_release(&ids);
@@ -149,15 +149,15 @@ static void both_forms_of_merges_are_equal(void **state) {
     (void)state;
     struct lk_tokenizer *a, *b;
     struct lk_buf out = LK_BUF_INIT, again = LK_BUF_INIT;
-    OK(lk_tokenizer_import(json, json_size, "a", &a, &err)); /* ["a","b"] */
-    OK(lk_tokenizer_export(a, &out, &err));                  /* "a b" */
-    OK(lk_tokenizer_import(out.data, out.size, "b", &b, &err));
+    OK(lk_tokenizer_import(json, json_size, "a", &a, &test_err)); /* ["a","b"] */
+    OK(lk_tokenizer_export(a, &out, &test_err));                  /* "a b" */
+    OK(lk_tokenizer_import(out.data, out.size, "b", &b, &test_err));
     assert_int_equal(a->vocab, b->vocab);
     assert_int_equal(a->traits.end, b->traits.end);
     assert_int_equal(a->merge_count, b->merge_count);
     assert_memory_equal(a->merges, b->merges, a->merge_count * sizeof *a->merges);
     assert_memory_equal(a->bytes, b->bytes, (size_t)a->offset[a->vocab]);
-    OK(lk_tokenizer_export(b, &again, &err));
+    OK(lk_tokenizer_export(b, &again, &test_err));
     assert_int_equal(out.size, again.size);
     assert_memory_equal(out.data, again.data, out.size);
     lk_tokenizer_free(a);
@@ -180,19 +180,19 @@ static void ids_are_kept(void **state) {
         OK(lk_buf_printf(&b, ",\"%s%.*s\":%u", c[0] == '"' || c[0] == '\\' ? "\\" : "", (int)n, c, 1000 + i));
     }
     OK(lk_buf_printf(&b, "},\"merges\":[\"a b\",[\"ab\",\"c\"]]}}"));
-    OK(lk_tokenizer_import(b.data, b.size, "own", &t, &err));
+    OK(lk_tokenizer_import(b.data, b.size, "own", &t, &test_err));
     assert_int_equal(lk_tokenizer_vocab(t), 2001);
     assert_int_equal(lk_tokenizer_end(t), UINT32_MAX);
     assert_int_equal(lk_tokenizer_bytes(t, 5).size, 0);
     assert_int_equal(lk_tokenizer_bytes(t, 2000).size, 7);
     struct lk_tokens ids = {0};
-    OK(lk_tokenizer_encode(t, "abcabd", 6, NULL, &ids, &err));
+    OK(lk_tokenizer_encode(t, "abcabd", 6, NULL, &ids, &test_err));
     assert_int_equal(ids.count, 3);
     assert_int_equal(ids.ids[0], 3);
     assert_int_equal(ids.ids[1], 7);
     assert_int_equal(ids.ids[2], 1000 + 'd');
-    OK(lk_tokenizer_export(t, &out, &err));
-    OK(lk_tokenizer_import(out.data, out.size, "own again", &again, &err));
+    OK(lk_tokenizer_export(t, &out, &test_err));
+    OK(lk_tokenizer_import(out.data, out.size, "own again", &again, &test_err));
     assert_memory_equal(lk_tokenizer_bytes(again, 2000).data, "<\"\\\n\xC3\xA9>", 7);
     lk_tokenizer_free(again);
     lk_tokenizer_free(t);
@@ -205,24 +205,24 @@ static void every_allocation_may_fail(void **state) {
     (void)state;
     struct lk_tokenizer *t;
     struct lk_buf out = LK_BUF_INIT;
-    lk_alloc_fail_at(0);
-    OK(lk_tokenizer_import(json, json_size, "t.json", &t, &err));
-    uint64_t count = lk_alloc_count();
-    OK(lk_tokenizer_export(t, &out, &err));
-    uint64_t exported = lk_alloc_count() - count;
+    lk__alloc_fail_at(0);
+    OK(lk_tokenizer_import(json, json_size, "t.json", &t, &test_err));
+    uint64_t count = lk__alloc_count();
+    OK(lk_tokenizer_export(t, &out, &test_err));
+    uint64_t exported = lk__alloc_count() - count;
     lk_buf_release(&out);
     for (uint64_t n = 1; n <= count; n += n < 300 || n + 300 > count ? 1 : 97) {
         struct lk_tokenizer *none;
-        lk_alloc_fail_at(n);
-        int code = lk_tokenizer_import(json, json_size, "t.json", &none, &err);
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(n);
+        int code = lk_tokenizer_import(json, json_size, "t.json", &none, &test_err);
+        lk__alloc_fail_at(0);
         if (code == 0) fail_msg("allocation %llu failed and nobody saw it", (unsigned long long)n);
         assert_null(none);
     }
     for (uint64_t n = 1; n <= exported; n++) {
-        lk_alloc_fail_at(n);
-        FAILS(lk_tokenizer_export(t, &out, &err), LK_ENOMEM, "out of memory");
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(n);
+        FAILS(lk_tokenizer_export(t, &out, &test_err), LK_ENOMEM, "out of memory");
+        lk__alloc_fail_at(0);
         lk_buf_release(&out);
     }
     lk_tokenizer_free(t);

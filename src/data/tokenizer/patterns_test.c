@@ -1,6 +1,6 @@
 /* Every pattern against a slow transcription of its expression: a small backtracking matcher whose parts are the
  * expression's own, alternative by alternative; and the cut points of every pattern. */
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/starts.h"
 
 /* --- units ------------------------------------------------------------------------------------------------ */
@@ -161,7 +161,7 @@ static const uint32_t kinds[] = {'a', 'S',  0x17F, 0x4E2D, 0x1C5, 0x301, 0x903, 
 
 static void every_code_point_between_every_two_kinds(void **state) {
     (void)state;
-    for (uint32_t c = 0; c < 0x110000; c += c < 0x3100 ? 1 : SLOW_BUILD ? 97 : 3) {
+    for (uint32_t c = 0; c < 0x110000; c += c < 0x3100 ? 1 : LK_SANITIZED ? 97 : 3) {
         if (c >= 0xD800 && c < 0xE000) continue;
         for (size_t a = 0; a < KINDS; a++) { /* before, behind each kind: all pairs of them */
             uint8_t text[400];
@@ -196,7 +196,7 @@ static size_t text_of_kinds(uint8_t *text, size_t units) {
 static void random_texts_match_the_expressions(void **state) {
     (void)state;
     random_begin("random_texts_match_the_expressions");
-    for (int i = 0; i < (SLOW_BUILD ? 20000 : 300000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 20000 : 300000); i++) {
         uint8_t text[600];
         size_t n = i & 1 ? text_of_kinds(text, 1 + random_below(24)) : random_text(text, 1 + random_below(40));
         check_text((enum lk__pattern)(i % LK__PATTERN_COUNT), text, n);
@@ -214,7 +214,7 @@ static void safe_cuts_change_no_word(void **state) {
     (void)state;
     size_t safe[LK__PATTERN_COUNT] = {0}, cuts = 0;
     random_begin("safe_cuts_change_no_word");
-    for (int i = 0; i < (SLOW_BUILD ? 6000 : 120000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 6000 : 120000); i++) {
         enum lk__pattern pattern = (enum lk__pattern)(i % LK__PATTERN_COUNT);
         uint8_t text[600];
         size_t whole[600], parts[600];
@@ -237,7 +237,7 @@ static void safe_cuts_change_no_word(void **state) {
 static void begins_are_those_of_the_words(void **state) {
     (void)state;
     random_begin("begins_are_those_of_the_words");
-    for (int i = 0; i < (SLOW_BUILD ? 2000 : 30000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 2000 : 30000); i++) {
         enum lk__pattern pattern = (enum lk__pattern)(i % LK__PATTERN_COUNT);
         struct lk__starts s;
         uint8_t text[4000];

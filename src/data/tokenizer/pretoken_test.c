@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/pretoken.h"
 #include "lockstep/base/hash.h"
 
@@ -106,7 +106,7 @@ static void classes_are_those_of_the_libraries(void **state) {
 static void every_code_point_in_every_neighbourhood(void **state) {
     (void)state;
     static const char pattern[] = "a@1 @!@@ '@s\n@  @\t@'@ @1@";
-    for (uint32_t c = 0; c < 0x110000; c += SLOW_BUILD ? 11 : 1) {
+    for (uint32_t c = 0; c < 0x110000; c += LK_SANITIZED ? 11 : 1) {
         uint8_t text[200];
         size_t n = 0;
         if (c >= 0xD800 && c < 0xE000) continue;
@@ -118,7 +118,7 @@ static void every_code_point_in_every_neighbourhood(void **state) {
 static void random_texts_match_the_pattern(void **state) {
     (void)state;
     random_begin("random_texts_match_the_pattern");
-    for (int i = 0; i < (SLOW_BUILD ? 20000 : 300000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 20000 : 300000); i++) {
         uint8_t text[400];
         check_text(text, random_text(text, 1 + random_below(40)));
     }
@@ -134,7 +134,7 @@ static void random_texts_match_the_pattern(void **state) {
 
 static void well_formed_is_table_3_7(void **state) {
     (void)state;
-    for (uint32_t x = 0; x < 0x1000000; x += SLOW_BUILD ? 37 : 1) { /* all of 3 bytes; the fourth continues */
+    for (uint32_t x = 0; x < 0x1000000; x += LK_SANITIZED ? 37 : 1) { /* all of 3 bytes; the fourth continues */
         uint8_t p[4] = {(uint8_t)(x >> 16), (uint8_t)(x >> 8), (uint8_t)x, 0x80};
         uint32_t a = 0, b = 0;
         if (p[0] < 0xC0 && (x & 0xFFFF) != 0) continue;
@@ -155,7 +155,7 @@ static void safe_cuts_change_no_word(void **state) {
     (void)state;
     size_t safe = 0, cuts = 0;
     random_begin("safe_cuts_change_no_word");
-    for (int i = 0; i < (SLOW_BUILD ? 3000 : 40000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 3000 : 40000); i++) {
         uint8_t text[400];
         size_t whole[400], parts[400], size = random_text(text, 2 + random_below(30));
         size_t n = words_of(text, 0, size, whole);

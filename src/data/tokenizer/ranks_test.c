@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 
 static struct lk_buf bytes; /* the 256 bytes as a rank file's lines */
@@ -29,7 +29,7 @@ static int import_lines(const char *lines, const char *pattern, struct lk_tokeni
     struct lk_buf file = LK_BUF_INIT;
     OK(lk_buf_append(&file, bytes.data, bytes.size));
     OK(lk_buf_append(&file, lines, strlen(lines)));
-    int code = lk_tokenizer_import_ranks(file.data, file.size, "r.tiktoken", pattern, NULL, 0, NULL, t, &err);
+    int code = lk_tokenizer_import_ranks(file.data, file.size, "r.tiktoken", pattern, NULL, 0, NULL, t, &test_err);
     lk_buf_release(&file);
     return code;
 }
@@ -60,21 +60,22 @@ static void damage_is_named_with_its_line(void **state) {
         assert_null(t);
     }
     FAILS(import_lines("", "cl100", &t), LK_EINVAL, "there is no pattern cl100; there are gpt2");
-    FAILS(lk_tokenizer_import_ranks("YWI= 0\n", 7, "r", "gpt2", NULL, 0, NULL, &t, &err), LK_EINVAL,
+    FAILS(lk_tokenizer_import_ranks("YWI= 0\n", 7, "r", "gpt2", NULL, 0, NULL, &t, &test_err), LK_EINVAL,
           "r: a vocabulary of 1");
     struct lk_buf file = LK_BUF_INIT;
     char long_token[1025];
     memset(long_token, 'a', sizeof long_token);
     put_line(&file, long_token, 1025, 0);
-    FAILS(lk_tokenizer_import_ranks(file.data, file.size, "r", "gpt2", NULL, 0, NULL, &t, &err), LK_EINVAL,
+    FAILS(lk_tokenizer_import_ranks(file.data, file.size, "r", "gpt2", NULL, 0, NULL, &t, &test_err), LK_EINVAL,
           "more than 1024");
     lk_buf_release(&file);
     struct lk_special at = {lk_bytes("<|x|>", 5), 7};
-    FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, NULL, &t, &err), LK_EINVAL, "its id 7 is");
+    FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, NULL, &t, &test_err), LK_EINVAL,
+          "its id 7 is");
     at.id = 300;
-    FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, "<|y|>", &t, &err), LK_EINVAL,
+    FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, "<|y|>", &t, &test_err), LK_EINVAL,
           "\"<|y|>\"");
-    OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, "<|x|>", &t, &err));
+    OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &at, 1, "<|x|>", &t, &test_err));
     assert_int_equal(lk_tokenizer_end(t), 300);
     assert_int_equal(lk_tokenizer_find(t, "<|x|>", 5), 300);
     assert_true(lk_tokenizer_is_special(t, 300) && !lk_tokenizer_is_special(t, 299));
@@ -120,7 +121,7 @@ static size_t encode_slowly(const struct vocabulary *v, const char *p, size_t si
 static void random_files_give_tiktokens_ids(void **state) {
     (void)state;
     random_begin("random_files_give_tiktokens_ids");
-    for (int round = 0; round < (SLOW_BUILD ? 200 : 2000); round++) {
+    for (int round = 0; round < (LK_SANITIZED ? 200 : 2000); round++) {
         struct vocabulary v = {.count = 0};
         struct lk_buf lines = LK_BUF_INIT;
         struct lk_tokenizer *t;
@@ -149,7 +150,7 @@ static void random_files_give_tiktokens_ids(void **state) {
             size_t n = 1 + random_below(sizeof word);
             for (size_t k = 0; k < n; k++) word[k] = (char)('a' + random_below(letters));
             size_t count = encode_slowly(&v, word, n, want);
-            OK(lk_tokenizer_encode(t, word, n, NULL, &have, &err));
+            OK(lk_tokenizer_encode(t, word, n, NULL, &have, &test_err));
             if (have.count != count || memcmp(have.ids, want, count * sizeof *want))
                 fail_msg("%.*s has other ids", (int)n, word);
             lk_tokens_release(&have);
@@ -163,16 +164,16 @@ static void every_allocation_may_fail(void **state) {
     (void)state;
     struct lk_tokenizer *t;
     struct lk_special end = {lk_bytes("</s>", 4), 2000}; /* the list of tokens grows */
-    lk_alloc_fail_at(0);
-    OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "o200k", &end, 1, NULL, &t, &err));
-    uint64_t count = lk_alloc_count();
+    lk__alloc_fail_at(0);
+    OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "o200k", &end, 1, NULL, &t, &test_err));
+    uint64_t count = lk__alloc_count();
     assert_int_equal(lk_tokenizer_end(t), 2000);
     lk_tokenizer_free(t);
     for (uint64_t n = 1; n <= count; n++) {
-        lk_alloc_fail_at(n);
-        FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "o200k", &end, 1, NULL, &t, &err), LK_ENOMEM,
+        lk__alloc_fail_at(n);
+        FAILS(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "o200k", &end, 1, NULL, &t, &test_err), LK_ENOMEM,
               "out of memory");
-        lk_alloc_fail_at(0);
+        lk__alloc_fail_at(0);
         assert_null(t);
     }
 }

@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/pretoken.h"
 #include "data/tokenizer/starts.h"
 
@@ -54,7 +54,7 @@ static void check_text(const uint8_t *from, size_t size) {
 static void random_texts_have_the_same_words(void **state) {
     (void)state;
     random_begin("random_texts_have_the_same_words");
-    for (int i = 0; i < (SLOW_BUILD ? 10000 : 150000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 10000 : 150000); i++) {
         uint8_t text[4 * 400];
         size_t plain = random_below(150), n = plain;
         memset(text, 'a', plain); /* moves the rest over the edges of blocks */
@@ -85,7 +85,7 @@ static void runs_of_one_unit_have_the_same_words(void **state) {
 static void random_bytes_have_the_same_words(void **state) {
     (void)state;
     random_begin("random_bytes_have_the_same_words");
-    for (int i = 0; i < (SLOW_BUILD ? 5000 : 100000); i++) {
+    for (int i = 0; i < (LK_SANITIZED ? 5000 : 100000); i++) {
         uint8_t text[400];
         size_t n = random_below(sizeof text);
         for (size_t k = 0; k < n; k++) text[k] = (uint8_t)random_u64();

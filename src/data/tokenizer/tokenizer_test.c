@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/pretoken.h"
 #include <malloc.h>
@@ -11,7 +11,7 @@ static int setup(void **state) {
     (void)state;
     size_t size;
     char *json = read_golden("tokenizer/trained.json", &size);
-    OK(lk_tokenizer_import(json, size, "trained.json", &golden, &err));
+    OK(lk_tokenizer_import(json, size, "trained.json", &golden, &test_err));
     lk_free(json);
     return 0;
 }
@@ -24,7 +24,7 @@ static int teardown(void **state) {
 
 static struct lk_tokens encode(const void *text, size_t size, struct lk_pool *pool) {
     struct lk_tokens ids = {0};
-    OK(lk_tokenizer_encode(golden, text, size, pool, &ids, &err));
+    OK(lk_tokenizer_encode(golden, text, size, pool, &ids, &test_err));
     return ids;
 }
 
@@ -60,7 +60,7 @@ static void ids_are_those_of_the_libraries(void **state) {
 static void check_round_trip(const uint8_t *text, size_t size) {
     struct lk_tokens ids = encode(text, size, NULL);
     struct lk_buf back = LK_BUF_INIT;
-    OK(lk_tokenizer_decode(golden, ids.ids, ids.count, &back, &err));
+    OK(lk_tokenizer_decode(golden, ids.ids, ids.count, &back, &test_err));
     assert_int_equal(back.size, size);
     if (size) assert_memory_equal(back.data, text, size);
     lk_buf_release(&back);
@@ -105,8 +105,8 @@ static void the_cache_changes_nothing(void **state) {
     while (size < 300000) size += put_random_unit(text + size);
     struct lk_tokens whole = encode_plainly(text, size), bare = {0};
     struct lk__encoder *e = lk__encoder_create(golden);
-    OK(lk__encoder_run(e, text, size, &bare, &err));
-    OK(lk__encoder_run(e, text, size, &bare, &err)); /* warm */
+    OK(lk__encoder_run(e, text, size, &bare, &test_err));
+    OK(lk__encoder_run(e, text, size, &bare, &test_err)); /* warm */
     assert_int_equal(bare.count, 2 * whole.count);
     assert_memory_equal(bare.ids, whole.ids, whole.count * 4);
     assert_memory_equal(bare.ids + whole.count, whole.ids, whole.count * 4);
@@ -114,7 +114,7 @@ static void the_cache_changes_nothing(void **state) {
         size_t end = at + 1;
         while (end < size && end - at < 4000 && text[end] != '\n') end++;
         struct lk_tokens line = encode(text + at, end - at, NULL), again = {0};
-        OK(lk__encoder_run(e, text + at, end - at, &again, &err));
+        OK(lk__encoder_run(e, text + at, end - at, &again, &test_err));
         assert_ids(&again, line.ids, line.count);
         lk_tokens_release(&line);
         lk_tokens_release(&again);
@@ -130,7 +130,7 @@ static void the_cache_changes_nothing(void **state) {
 static void a_full_cache_changes_nothing(void **state) {
     (void)state;
     random_begin("a_full_cache_changes_nothing");
-    size_t size = 0, different = SLOW_BUILD ? 60000 : 800000, most = different * 64;
+    size_t size = 0, different = LK_SANITIZED ? 60000 : 800000, most = different * 64;
     uint8_t *text = lk_alloc(most);
     for (size_t i = 0; i < different; i++) {
         size += (size_t)sprintf((char *)text + size, " w%zu", i);
@@ -149,7 +149,7 @@ static void a_full_cache_changes_nothing(void **state) {
 static void any_pool_gives_the_same(void **state) {
     (void)state;
     random_begin("any_pool_gives_the_same");
-    size_t size = 0, most = (size_t)(SLOW_BUILD ? 1200 : 12288) << 10; /* more than a round of one thread */
+    size_t size = 0, most = (size_t)(LK_SANITIZED ? 1200 : 12288) << 10; /* more than a round of one thread */
     uint8_t *text = lk_alloc(most + 200);
     while (size < most) {
         if (size / 300000 == 2) /* a stretch without a cut */
@@ -162,13 +162,13 @@ static void any_pool_gives_the_same(void **state) {
     const size_t sizes[] = {1, 1 << 19, (1 << 20) + 1, (1 << 20) + 77777, most / 2, most};
     struct lk_tokens want[6];
     for (int i = 0; i < 6; i++) want[i] = encode(text, sizes[i], NULL);
-    for (int threads = 1; threads <= 8; threads += SLOW_BUILD ? 4 : 1) {
+    for (int threads = 1; threads <= 8; threads += LK_SANITIZED ? 4 : 1) {
         struct lk_pool *pool;
-        OK(lk_pool_open(threads, &pool, &err));
+        OK(lk_pool_open(threads, &pool, &test_err));
         for (int i = 0; i < 6; i++) {
             struct lk_tokens have = {0};
-            OK(lk_tokenizer_encode(golden, "x", 1, pool, &have, &err)); /* it appends */
-            OK(lk_tokenizer_encode(golden, text, sizes[i], pool, &have, &err));
+            OK(lk_tokenizer_encode(golden, "x", 1, pool, &have, &test_err)); /* it appends */
+            OK(lk_tokenizer_encode(golden, text, sizes[i], pool, &have, &test_err));
             assert_int_equal(have.count, want[i].count + 1);
             assert_memory_equal(have.ids + 1, want[i].ids, want[i].count * 4);
             lk_tokens_release(&have);
@@ -190,7 +190,7 @@ static void trouble_takes_linear_time(void **state) {
     (void)state;
     static const char *const units[] = {"a",    " ", "\n", "ab",  "-=",      "aaab", "\xE4\xB8\xAD",
                                         "\xFF", "'", "1",  " \n", "\xF0\x9F"};
-    size_t small = (size_t)1 << (SLOW_BUILD ? 14 : 18), large = small * 8;
+    size_t small = (size_t)1 << (LK_SANITIZED ? 14 : 18), large = small * 8;
     uint8_t *text = lk_alloc(large);
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
         size_t n = strlen(units[i]);
@@ -213,7 +213,7 @@ static void decoding_names_a_wrong_id(void **state) {
     (void)state;
     uint32_t ids[] = {1, 2, 1000};
     struct lk_buf out = LK_BUF_INIT;
-    FAILS(lk_tokenizer_decode(golden, ids, 3, &out, &err), LK_EINVAL, "token 2 is 1000");
+    FAILS(lk_tokenizer_decode(golden, ids, 3, &out, &test_err), LK_EINVAL, "token 2 is 1000");
     lk_buf_release(&out);
     assert_int_equal(lk_tokenizer_bytes(golden, 1000).size, 0);
     assert_int_equal(lk_tokenizer_bytes(golden, UINT32_MAX).size, 0);
@@ -267,16 +267,16 @@ static void encoding_survives_failing_allocations(void **state) {
     for (size_t i = 0; i < size; i++) text[i] = (uint8_t)("word 12, "[i % 9]);
     memset(text + 4000, 'q', 20000);
     struct lk_pool *pool;
-    OK(lk_pool_open(2, &pool, &err));
+    OK(lk_pool_open(2, &pool, &test_err));
     for (int parallel = 0; parallel < 2; parallel++) {
         size_t n = parallel ? size : 60000;
         struct lk_tokens ids = {0};
         for (uint64_t at = 1; at < 100; at++) {
-            lk_alloc_fail_at(at);
+            lk__alloc_fail_at(at);
             ids.count = 0;
-            int code = lk_tokenizer_encode(golden, text, n, parallel ? pool : NULL, &ids, &err);
-            bool reached = lk_alloc_count() >= at;
-            lk_alloc_fail_at(0);
+            int code = lk_tokenizer_encode(golden, text, n, parallel ? pool : NULL, &ids, &test_err);
+            bool reached = lk__alloc_count() >= at;
+            lk__alloc_fail_at(0);
             if (code) assert_int_equal(code, LK_ENOMEM);
             if (reached) assert_int_equal(code, LK_ENOMEM);
             if (code) assert_int_equal(ids.count, 0);
@@ -306,16 +306,16 @@ static void a_cache_that_cannot_grow_is_kept(void **state) {
         OK(lk__tokens_reserve(&have, size * 2));
         for (size_t at = 0; at + part <= size; at += part) {
             have.count = 0;
-            lk_alloc_fail_at(at ? nth : 1);
-            int code = lk__encoder_run(e, text + at, part, &have, &err);
-            lk_alloc_fail_at(0);
+            lk__alloc_fail_at(at ? nth : 1);
+            int code = lk__encoder_run(e, text + at, part, &have, &test_err);
+            lk__alloc_fail_at(0);
             if (!at) OK(code); /* a new cache takes a batch */
             if (code) assert_int_equal(code, LK_ENOMEM);
             failed += code != 0;
         }
         assert_true(failed > 100);
         have.count = 0;
-        OK(lk__encoder_run(e, text, size, &have, &err));
+        OK(lk__encoder_run(e, text, size, &have, &test_err));
         assert_ids(&have, want.ids, want.count);
         lk__encoder_free(e);
     }
@@ -337,7 +337,7 @@ static int first_failure_is_told(void) {
         at += SIZE + i * 10;
         text[at++] = '\n';
     }
-    if (lk_pool_open(2, &pool, &err)) return 2;
+    if (lk_pool_open(2, &pool, &test_err)) return 2;
     malloc_trim(0);
     FILE *f = fopen("/proc/self/statm", "r");
     unsigned long long pages = 0;
@@ -346,9 +346,9 @@ static int first_failure_is_told(void) {
     rlim_t most = (rlim_t)(pages * (unsigned long long)sysconf(_SC_PAGESIZE) + ((size_t)1 << 20));
     if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most})) return 2;
     for (int i = 0; i < 20; i++) {
-        if (lk_tokenizer_encode(golden, text, at, pool, &ids, &err) != LK_ENOMEM) return 3;
-        if (!strstr(err.message, " 2000000 ") && !strstr(err.message, " 2000001 ")) {
-            fprintf(stderr, "%s\n", err.message);
+        if (lk_tokenizer_encode(golden, text, at, pool, &ids, &test_err) != LK_ENOMEM) return 3;
+        if (!strstr(test_err.message, " 2000000 ") && !strstr(test_err.message, " 2000001 ")) {
+            fprintf(stderr, "%s\n", test_err.message);
             return 1;
         }
     }
@@ -357,7 +357,7 @@ static int first_failure_is_told(void) {
 
 static void the_first_failing_piece_is_told(void **state) {
     (void)state;
-    if (SLOW_BUILD) skip(); /* sanitizers take address space of their own */
+    if (LK_SANITIZED) skip(); /* sanitizers take address space of their own */
     pid_t child = fork();
     if (child == 0) _exit(first_failure_is_told());
     int status;

@@ -1,4 +1,4 @@
-#include "data/test_help.h"
+#include "data/testing.h"
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/pretoken.h"
 #include "data/tokenizer/words.h"
@@ -6,7 +6,7 @@
 static struct lk_tokenizer *train(const void *text, size_t size, uint32_t vocab, struct lk_pool *pool) {
     struct lk_tokenizer *t;
     struct lk_bytes b = lk_bytes(text, size);
-    OK(lk_tokenizer_train(&b, 1, vocab, pool, NULL, NULL, &t, &err));
+    OK(lk_tokenizer_train(&b, 1, vocab, pool, NULL, NULL, &t, &test_err));
     return t;
 }
 
@@ -24,7 +24,7 @@ static void merges_are_hugging_faces(void **state) {
     size_t size, json_size;
     char *corpus = read_golden("tokenizer/corpus.txt", &size), *json = read_golden("tokenizer/trained.json", &json_size);
     struct lk_tokenizer *ours = train(corpus, size, 1000, NULL), *theirs;
-    OK(lk_tokenizer_import(json, json_size, "trained.json", &theirs, &err));
+    OK(lk_tokenizer_import(json, json_size, "trained.json", &theirs, &test_err));
     assert_same(ours, theirs);
     assert_int_equal(lk_tokenizer_end(ours), 999);
     lk_tokenizer_free(ours);
@@ -79,7 +79,7 @@ static size_t train_by_definition(const uint8_t *text, size_t size, size_t merge
 static void incremental_counts_agree_with_the_definition(void **state) {
     (void)state;
     random_begin("incremental_counts_agree_with_the_definition");
-    for (int round = 0; round < (SLOW_BUILD ? 5 : 40); round++) {
+    for (int round = 0; round < (LK_SANITIZED ? 5 : 40); round++) {
         uint8_t text[2000];
         size_t size = 0, words = 20 + random_below(150);
         for (size_t w = 0; w < words; w++) {
@@ -109,11 +109,11 @@ static void words_are_counted_equally_by_any_pool(void **state) {
     }
     struct lk_bytes parts[2] = {lk_bytes(text, size / 3), lk_bytes(text + size / 3, size - size / 3)};
     struct lk__words one, many;
-    OK(lk__words_count(LK__GPT2, parts, 2, NULL, &one, &err));
+    OK(lk__words_count(LK__GPT2, parts, 2, NULL, &one, &test_err));
     for (int threads = 2; threads <= 5; threads += 3) {
         struct lk_pool *pool;
-        OK(lk_pool_open(threads, &pool, &err));
-        OK(lk__words_count(LK__GPT2, parts, 2, pool, &many, &err));
+        OK(lk_pool_open(threads, &pool, &test_err));
+        OK(lk__words_count(LK__GPT2, parts, 2, pool, &many, &test_err));
         assert_int_equal(one.count, many.count);
         assert_memory_equal(one.words, many.words, one.count * sizeof *one.words);
         assert_int_equal(one.bytes.size, many.bytes.size);
@@ -135,17 +135,18 @@ static void impossible_requests_are_refused(void **state) {
     (void)state;
     struct lk_tokenizer *t;
     struct lk_bytes b = lk_bytes("abcabc abc", 10);
-    FAILS(lk_tokenizer_train(&b, 1, 256, NULL, NULL, NULL, &t, &err), LK_EINVAL, "must have 257");
-    FAILS(lk_tokenizer_train(&b, 1, 300, NULL, NULL, NULL, &t, &err), LK_EINVAL, "ask for a vocabulary of 261 or less");
+    FAILS(lk_tokenizer_train(&b, 1, 256, NULL, NULL, NULL, &t, &test_err), LK_EINVAL, "must have 257");
+    FAILS(lk_tokenizer_train(&b, 1, 300, NULL, NULL, NULL, &t, &test_err), LK_EINVAL,
+          "ask for a vocabulary of 261 or less");
     assert_null(t);
-    FAILS(lk_tokenizer_train(NULL, 0, 300, NULL, NULL, NULL, &t, &err), LK_EINVAL, "only 0 pairs");
+    FAILS(lk_tokenizer_train(NULL, 0, 300, NULL, NULL, NULL, &t, &test_err), LK_EINVAL, "only 0 pairs");
     t = train("", 0, 257, NULL); /* bytes and the end token need no text */
     assert_int_equal(lk_tokenizer_vocab(t), 257);
     lk_tokenizer_free(t);
     size_t size;
     char *corpus = read_golden("tokenizer/corpus.txt", &size);
     b = lk_bytes(corpus, size);
-    FAILS(lk_tokenizer_train(&b, 1, 400, NULL, stop_at_20, NULL, &t, &err), LK_ESTOPPED, "stopped");
+    FAILS(lk_tokenizer_train(&b, 1, 400, NULL, stop_at_20, NULL, &t, &test_err), LK_ESTOPPED, "stopped");
     lk_free(corpus);
 }
 
@@ -153,16 +154,16 @@ static void every_allocation_may_fail(void **state) {
     (void)state;
     struct lk_bytes b = lk_bytes("the cat and the hat and the bat\nthat sat\n", 41);
     struct lk_tokenizer *t;
-    lk_alloc_fail_at(0);
-    OK(lk_tokenizer_train(&b, 1, 270, NULL, NULL, NULL, &t, &err));
-    uint64_t count = lk_alloc_count();
+    lk__alloc_fail_at(0);
+    OK(lk_tokenizer_train(&b, 1, 270, NULL, NULL, NULL, &t, &test_err));
+    uint64_t count = lk__alloc_count();
     lk_tokenizer_free(t);
     assert_true(count > 20);
     for (uint64_t n = 1; n <= count; n++) {
-        lk_alloc_fail_at(n);
-        FAILS(lk_tokenizer_train(&b, 1, 270, NULL, NULL, NULL, &t, &err), LK_ENOMEM, "out of memory");
+        lk__alloc_fail_at(n);
+        FAILS(lk_tokenizer_train(&b, 1, 270, NULL, NULL, NULL, &t, &test_err), LK_ENOMEM, "out of memory");
     }
-    lk_alloc_fail_at(0);
+    lk__alloc_fail_at(0);
 }
 
 int main(void) {

@@ -1,13 +1,8 @@
 /* The truth of the reference. Compiled with real = double its gradients agree with finite differences; and the float build
  * agrees with the double one as closely as float roundings allow. */
+#include "base/testing.h"
 #include "math/ref/ref.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t state = 0x2545f4914f6cdd1du;
 static double uniform(void) { /* [-1, 1) */
@@ -246,6 +241,7 @@ static void floats_agree_with_doubles(void **unused) {
 }
 
 int main(void) {
+    state += 0x9E3779B97F4A7C15u * test_seed("the reference");
     struct lk_math *m;
     if (lk_math_open(NULL, "ref", &m, NULL)) return 1;
     f = m->k;

@@ -361,18 +361,18 @@ static void fails_cleanly_at_every_call(void **state) {
     struct lk_root root, expected = put(b, data, size); /* its folder is there from now on */
     for (size_t k = 0; k < 3; k++) {
         assert_int_equal(lk_blob_delete(b, &expected, NULL), 0);
-        lk_file_fail_at(UINT64_MAX, 0);
+        lk__file_fail_at(UINT64_MAX, 0);
         assert_int_equal(use(b, data, size, &root, NULL), 0);
-        uint64_t calls = lk_file_call_count();
+        uint64_t calls = lk__file_call_count();
         /* create: open, fallocate; join: open; 2 writes, 2 syncs; leaves: 2 opens, 3 reads; finish: chmod, sync, rename */
         assert_int_equal(calls, 15 + CALLS_AFTER_RENAME);
         int fds = open_fds();
         for (uint64_t nth = 1; nth <= calls; nth++) {
             struct lk_err e = {0};
             lk_blob_delete(b, &expected, NULL);
-            lk_file_fail_at(nth, numbers[k]);
+            lk__file_fail_at(nth, numbers[k]);
             int rc = use(b, data, size, &root, &e);
-            lk_file_fail_at(0, 0);
+            lk__file_fail_at(0, 0);
             assert_int_equal(rc, LK_EIO);
             assert_non_null(strstr(e.message, strerror(numbers[k])));
             assert_non_null(strstr(e.message, *state));
@@ -394,9 +394,9 @@ static void a_failed_writer_stays_failed(void **state) {
         char name[LK_BLOB_NAME_MAX];
         struct lk_blob_writer *w = create(b, 3, name), *joiner;
         assert_int_equal(lk_blob_join(b, name, 3, &joiner, NULL), 0);
-        lk_file_fail_at(1, EIO);
+        lk__file_fail_at(1, EIO);
         int rc = at_sync ? lk_blob_sync(w, &e) : lk_blob_write_at(w, 0, "abc", 3, &e);
-        lk_file_fail_at(0, 0);
+        lk__file_fail_at(0, 0);
         assert_int_equal(rc, LK_EIO);
         assert_int_equal(lk_blob_write_at(w, 0, "abc", 3, &e), LK_EIO);
         assert_int_equal(lk_blob_sync(w, &e), LK_EIO);
@@ -417,15 +417,15 @@ static void interruptions_and_no_reservation_do_no_harm(void **state) {
     struct lk_blob_writer *w;
     static const int without[] = {EOPNOTSUPP, ENOSYS};
     for (int i = 0; i < 2; i++) {
-        lk_file_fail_at(2, without[i]); /* fallocate, as NFS 3 has it */
+        lk__file_fail_at(2, without[i]); /* fallocate, as NFS 3 has it */
         assert_int_equal(lk_blob_create_sized(b, 5, &w, NULL), 0);
-        lk_file_fail_at(1, EINTR);
+        lk__file_fail_at(1, EINTR);
         assert_int_equal(lk_blob_write_at(w, 0, "abc", 3, NULL), 0);
-        assert_int_equal(lk_file_call_count(), 2);
-        lk_file_fail_at(2, EINTR);
+        assert_int_equal(lk__file_call_count(), 2);
+        lk__file_fail_at(2, EINTR);
         assert_int_equal(lk_blob_leaves(w, 0, 1, &leaf, NULL), 0);
-        assert_int_equal(lk_file_call_count(), 3);
-        lk_file_fail_at(0, 0);
+        assert_int_equal(lk__file_call_count(), 3);
+        lk__file_fail_at(0, 0);
         assert_int_equal(lk_blob_finish_leaves(w, &leaf, &root, NULL), 0);
         content_is(b, &root, "abc\0", 5);
     }
@@ -477,7 +477,7 @@ static void killed_use(void *arg) {
     struct kill_case *k = arg;
     struct lk_blobs *b = open_at(k->dir);
     struct lk_root root;
-    lk_file_kill_at(k->nth);
+    lk__file_kill_at(k->nth);
     use(b, "content", 7, &root, NULL);
     lk_blobs_close(b);
 }
@@ -578,34 +578,24 @@ static void out_of_memory(void **state) {
     lk_free(data);
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(any_processes_give_the_bytes_of_one),
-        TEST(threads_share_a_writer),
-        TEST(ranges),
-        TEST(wrong_joiners),
-        TEST(the_wrong_writer_is_an_assertion),
-        TEST(an_equal_blob_is_kept_a_damaged_one_replaced),
-        TEST(wrong_leaves_show_when_verified),
-        TEST(fails_cleanly_at_every_call),
-        TEST(a_failed_writer_stays_failed),
-        TEST(interruptions_and_no_reservation_do_no_harm),
-        TEST(a_file_cut_short_is_an_error),
-        TEST(a_full_disk_shows_at_creation),
-        TEST(killed_at_every_call),
-        TEST(joiners_of_a_dead_creator),
-        TEST(ordinary_users_can_join),
-        TEST(out_of_memory),
+        TEST_IN_DIR(any_processes_give_the_bytes_of_one),
+        TEST_IN_DIR(threads_share_a_writer),
+        TEST_IN_DIR(ranges),
+        TEST_IN_DIR(wrong_joiners),
+        TEST_IN_DIR(the_wrong_writer_is_an_assertion),
+        TEST_IN_DIR(an_equal_blob_is_kept_a_damaged_one_replaced),
+        TEST_IN_DIR(wrong_leaves_show_when_verified),
+        TEST_IN_DIR(fails_cleanly_at_every_call),
+        TEST_IN_DIR(a_failed_writer_stays_failed),
+        TEST_IN_DIR(interruptions_and_no_reservation_do_no_harm),
+        TEST_IN_DIR(a_file_cut_short_is_an_error),
+        TEST_IN_DIR(a_full_disk_shows_at_creation),
+        TEST_IN_DIR(killed_at_every_call),
+        TEST_IN_DIR(joiners_of_a_dead_creator),
+        TEST_IN_DIR(ordinary_users_can_join),
+        TEST_IN_DIR(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

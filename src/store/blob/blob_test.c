@@ -123,10 +123,10 @@ static void past_the_cache_it_fails_cleanly(void **state) {
             struct lk_err e = {0};
             fill(data, size, (unsigned)nth);
             lk_root_of(data, size, &expected);
-            lk_file_fail_at(nth, errors[i]);
+            lk__file_fail_at(nth, errors[i]);
             int rc = put_past_cache(b, data, size, 700000, &root, &e);
-            uint64_t calls = lk_file_call_count();
-            lk_file_fail_at(0, 0);
+            uint64_t calls = lk__file_call_count();
+            lk__file_fail_at(0, 0);
             assert_int_equal(temporaries(*state), 0);
             if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, size);
             if (calls < nth) break;
@@ -261,10 +261,10 @@ static void fails_cleanly_at_every_call(void **state) {
         struct lk_err e = {0};
         data[0] = (char)nth;
         lk_root_of(data, 600000, &expected);
-        lk_file_fail_at(nth, ENOSPC);
+        lk__file_fail_at(nth, ENOSPC);
         int rc = lk_blob_put(b, data, 600000, &root, &e);
-        uint64_t calls = lk_file_call_count();
-        lk_file_fail_at(0, 0);
+        uint64_t calls = lk__file_call_count();
+        lk__file_fail_at(0, 0);
         assert_int_equal(temporaries(*state), 0);
         if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, 600000); /* never half of one */
         if (calls < nth) {
@@ -286,7 +286,7 @@ static void killed_put(void *arg) {
     struct kill_case *k = arg;
     struct lk_blobs *b = open_at(k->dir);
     struct lk_root root;
-    lk_file_kill_at(k->nth);
+    lk__file_kill_at(k->nth);
     lk_blob_put(b, "content", 7, &root, NULL);
     lk_blobs_close(b);
 }
@@ -343,9 +343,9 @@ static void a_failed_writer_stays_failed(void **state) {
     struct lk_root root;
     char *data = lk_calloc(1, 1 << 20);
     assert_int_equal(lk_blob_create(b, &w, &e), 0);
-    lk_file_fail_at(1, EIO);
+    lk__file_fail_at(1, EIO);
     assert_int_equal(lk_blob_write(w, data, 1 << 20, &e), LK_EIO);
-    lk_file_fail_at(0, 0);
+    lk__file_fail_at(0, 0);
     assert_int_equal(lk_blob_write(w, data, 1, &e), LK_EIO);
     assert_int_equal(lk_blob_finish(w, &root, &e), LK_EIO);
     assert_int_equal(temporaries(*state), 0);
@@ -400,32 +400,22 @@ static void out_of_memory(void **state) {
     assert_int_equal(temporaries(*state), 0);
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(put_open_delete),
-        TEST(any_pieces_give_one_root),
-        TEST(past_the_cache_the_same_blob),
-        TEST(past_the_cache_it_fails_cleanly),
-        TEST(damage_in_a_large_blob_is_found),
-        TEST(damage_is_found_and_named),
-        TEST(lists_in_order_of_root),
-        TEST(only_dead_temporaries_go),
-        TEST(fails_cleanly_at_every_call),
-        TEST(killed_at_every_call),
-        TEST(a_full_disk),
-        TEST(a_failed_writer_stays_failed),
-        TEST(writers_at_once),
-        TEST(out_of_memory),
+        TEST_IN_DIR(put_open_delete),
+        TEST_IN_DIR(any_pieces_give_one_root),
+        TEST_IN_DIR(past_the_cache_the_same_blob),
+        TEST_IN_DIR(past_the_cache_it_fails_cleanly),
+        TEST_IN_DIR(damage_in_a_large_blob_is_found),
+        TEST_IN_DIR(damage_is_found_and_named),
+        TEST_IN_DIR(lists_in_order_of_root),
+        TEST_IN_DIR(only_dead_temporaries_go),
+        TEST_IN_DIR(fails_cleanly_at_every_call),
+        TEST_IN_DIR(killed_at_every_call),
+        TEST_IN_DIR(a_full_disk),
+        TEST_IN_DIR(a_failed_writer_stays_failed),
+        TEST_IN_DIR(writers_at_once),
+        TEST_IN_DIR(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

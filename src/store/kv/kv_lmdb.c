@@ -1,3 +1,4 @@
+#include "base/sanitizers.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
@@ -13,16 +14,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MAP_MOST ((size_t)1 << 30)
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define MAP_MOST ((size_t)1 << 30)
-#endif
-#endif
-#ifndef MAP_MOST
-#define MAP_MOST ((size_t)256 << 30)
-#endif
+/* Sanitizers need most of the address space. */
+#define MAP_MOST  ((size_t)(LK_SANITIZED ? 1 : 256) << 30)
 #define MAP_LEAST ((size_t)1 << 30)
 #define READERS   1024
 

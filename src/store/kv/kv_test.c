@@ -464,10 +464,7 @@ static void little_address_space(void *dir) {
     write_in_child(dir);
 }
 static void fits_a_limited_address_space(void **state) {
-#if defined(__SANITIZE_ADDRESS__)
-    skip(); /* needs terabytes of it */
-#endif
-    if (LK_TSAN) skip();
+    if (LK_SANITIZED) skip(); /* needs terabytes of it */
     assert_int_equal(test_fork(little_address_space, *state), 0);
 }
 
@@ -494,31 +491,21 @@ static void out_of_memory(void **state) {
     lk_free(url);
 }
 
-static int setup(void **state) {
-    *state = test_dir_make();
-    return 0;
-}
-static int teardown(void **state) {
-    test_dir_remove(*state);
-    return 0;
-}
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
-        TEST(snapshots_and_aborts),
-        TEST(limits_and_misuse),
-        TEST(not_a_database),
-        TEST(network_file_systems),
-        TEST(times_strictly_increase),
-        TEST(equals_a_sorted_array),
-        TEST(writers_wait_for_each_other),
-        TEST(another_process_writes),
-        TEST(killed_at_random_points),
-        TEST(a_full_disk_changes_nothing),
-        TEST(fits_a_limited_address_space),
-        TEST(out_of_memory),
+        TEST_IN_DIR(snapshots_and_aborts),
+        TEST_IN_DIR(limits_and_misuse),
+        TEST_IN_DIR(not_a_database),
+        TEST_IN_DIR(network_file_systems),
+        TEST_IN_DIR(times_strictly_increase),
+        TEST_IN_DIR(equals_a_sorted_array),
+        TEST_IN_DIR(writers_wait_for_each_other),
+        TEST_IN_DIR(another_process_writes),
+        TEST_IN_DIR(killed_at_random_points),
+        TEST_IN_DIR(a_full_disk_changes_nothing),
+        TEST_IN_DIR(fits_a_limited_address_space),
+        TEST_IN_DIR(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
