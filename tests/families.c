@@ -50,15 +50,15 @@ static void logits_of(const struct lk_layout *l, struct lk_math *math, const str
     OK(lk_decoder_create(l, math, b->sequences, T, LK_INFER, &d, &test_err));
     memcpy(logits, lk_decoder_forward(d, w, b->sequences, T, b->tokens, NULL), (size_t)b->sequences * T * V * 4);
     for (uint32_t s = 0; s < b->sequences; s++) {
-        struct lk_kv_cache cache;
-        OK(lk_kv_cache_init(&cache, l, T, &test_err));
+        struct lk_attention_cache cache;
+        OK(lk_attention_cache_init(&cache, l, T, &test_err));
         for (uint32_t n = 1; cache.used < T; n = n % 7 + 1) {
             if (n > T - cache.used) n = T - cache.used;
             size_t at = (size_t)s * T + cache.used;
             const float *more = lk_decoder_extend(d, w, &cache, n, b->tokens + at, n);
             if (memcmp(more, logits + at * V, (size_t)n * V * 4)) fail_msg("%u tokens at %u: other logits", n, cache.used);
         }
-        lk_kv_cache_release(&cache);
+        lk_attention_cache_release(&cache);
     }
     lk_decoder_free(d);
 }

@@ -358,20 +358,21 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
 
 /* --- Generation ------------------------------------------------------------------------------------------ */
 
-int lk_kv_cache_init(struct lk_kv_cache *cache, const struct lk_layout *layout, uint32_t positions, struct lk_err *err) {
+int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t positions,
+                            struct lk_err *err) {
     const struct lk_model_config *m = &layout->config;
     size_t row = (size_t)m->kv_heads * m->head_dim;
-    *cache = (struct lk_kv_cache){.positions = positions};
+    *cache = (struct lk_attention_cache){.positions = positions};
     cache->data = lk_calloc((size_t)m->layers * 2 * positions * row, sizeof(float));
     return cache->data ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %u positions", positions);
 }
 
-void lk_kv_cache_release(struct lk_kv_cache *cache) {
+void lk_attention_cache_release(struct lk_attention_cache *cache) {
     lk_free(cache->data);
-    *cache = (struct lk_kv_cache){0};
+    *cache = (struct lk_attention_cache){0};
 }
 
-float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_kv_cache *cache, uint32_t count,
+float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_attention_cache *cache, uint32_t count,
                          const uint32_t *tokens, uint32_t wanted) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);

@@ -55,7 +55,7 @@ struct lk__pass {
     uint32_t sequences, queries, first;
     size_t rows;
     const uint32_t *first_key;
-    struct lk_kv_cache *cache; /* NULL in training */
+    struct lk_attention_cache *cache; /* NULL in training */
 };
 /* One layer's forward: reads a->x, writes the layer's output to x_next (which may be a->x). */
 void lk__layer_forward(struct lk_decoder *, const float *weights, uint32_t layer, const struct lk__pass *, float *x_next);

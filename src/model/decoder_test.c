@@ -51,11 +51,11 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
                            const float *expected) {
     const struct lk_model_config *c = &s->layout.config;
     struct lk_decoder *d;
-    struct lk_kv_cache cache;
+    struct lk_attention_cache cache;
     float *panels = lk_alloc(s->layout.floats * sizeof *panels);
     OK(lk_decoder_create(&s->layout, math, 1, chunk, LK_INFER, &d, &test_err));
     if (test_random_below(r, 2)) lk_decoder_use_panels(d, s->w, panels);
-    OK(lk_kv_cache_init(&cache, &s->layout, c->context, &test_err));
+    OK(lk_attention_cache_init(&cache, &s->layout, c->context, &test_err));
     while (cache.used < c->context) {
         uint32_t left = c->context - cache.used, n = 1 + test_random_below(r, left < chunk ? left : chunk);
         uint32_t wanted = test_random_below(r, 3) ? n : 1 + test_random_below(r, n), at = cache.used + n - wanted;
@@ -67,7 +67,7 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     assert_int_equal(cache.used, c->context);
     lk_decoder_free(d);
     lk_free(panels);
-    lk_kv_cache_release(&cache);
+    lk_attention_cache_release(&cache);
 }
 
 static void decode_equals_prefill_equals_training(void **state) {
@@ -238,18 +238,18 @@ static void angles_are_made_when_they_are_needed(void **state) {
     const struct lk_model_config c = {LK_LLAMA, 1, 8, 1, 1, 64, 8, 1 << 20, 11, true, 1e-6, 500000, 0.02};
     struct lk_layout l;
     struct lk_decoder *d;
-    struct lk_kv_cache cache;
+    struct lk_attention_cache cache;
     OK(lk_layout_init(&l, &c, &test_err));
     float *w = lk_alloc(l.floats * 4);
     test_weights(&r, &l, 0.2, w);
     OK(lk_decoder_create(&l, m.math, 1, 4, LK_INFER, &d, &test_err));
-    OK(lk_kv_cache_init(&cache, &l, 8, &test_err));
+    OK(lk_attention_cache_init(&cache, &l, 8, &test_err));
     assert_int_equal(d->turned, 0);
     for (uint32_t used = 0; used < 8; used += 4) {
         lk_decoder_extend(d, w, &cache, 4, (uint32_t[]){1, 2, 3, 4}, 1);
         assert_int_equal(d->turned, used + 4);
     }
-    lk_kv_cache_release(&cache);
+    lk_attention_cache_release(&cache);
     lk_decoder_free(d);
     lk_free(w);
     lk_layout_release(&l);
@@ -258,12 +258,12 @@ static void angles_are_made_when_they_are_needed(void **state) {
 
 static int make_and_free(const struct lk_layout *l, struct lk_math *math, enum lk_decoder_mode mode) {
     struct lk_decoder *d;
-    struct lk_kv_cache cache;
+    struct lk_attention_cache cache;
     int code = lk_decoder_create(l, math, 2, 9, mode, &d, &test_err);
     if (code) return code;
     lk_decoder_free(d);
-    if ((code = lk_kv_cache_init(&cache, l, 9, &test_err))) return code;
-    lk_kv_cache_release(&cache);
+    if ((code = lk_attention_cache_init(&cache, l, 9, &test_err))) return code;
+    lk_attention_cache_release(&cache);
     return LK_OK;
 }
 /* With a fresh lk_math, so that its scratch has to grow. */

@@ -14,7 +14,7 @@ struct generator {
     const struct lk_tokenizer *tokenizer;
     const struct lk_generate_options *options;
     struct lk_decoder *decoder;
-    struct lk_kv_cache cache;
+    struct lk_attention_cache cache;
     struct lk_tokens tokens; /* all so far, prompt included */
     float *panels;           /* the weights again, in the order that single tokens read them in; or NULL */
     void *workspace;         /* of sampling */
@@ -136,7 +136,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
     /* no more than can be needed: models of others have contexts of 131,072 */
     size_t most = g->tokens.count + g->options->max_tokens;
-    if (!code) code = lk_kv_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, err);
+    if (!code) code = lk_attention_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, err);
     return code;
 }
 
@@ -182,7 +182,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
     int code = start(&g, prompt, prompt_size, err);
     if (!code) code = loop(&g, out, err);
     lk_decoder_free(g.decoder);
-    lk_kv_cache_release(&g.cache);
+    lk_attention_cache_release(&g.cache);
     lk_tokens_release(&g.tokens);
     lk_free(g.panels);
     lk_free(g.workspace);

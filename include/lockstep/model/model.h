@@ -94,15 +94,15 @@ const float *lk_decoder_backward(struct lk_decoder *, const float *weights, cons
                                  size_t part_count, bool accumulate, float *gradient, lk_stage_fn *stage, void *arg);
 
 /* --- Keys and values for generation ---------------------------------------------------------------------------------- */
-struct lk_kv_cache {
+struct lk_attention_cache {
     uint32_t positions, used; /* capacity and filled */
     float *data;              /* layers x {k, v} x positions x kv_heads * head_dim */
 };
-int lk_kv_cache_init(struct lk_kv_cache *, const struct lk_layout *, uint32_t positions, struct lk_err *);
-void lk_kv_cache_release(struct lk_kv_cache *);
+int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, uint32_t positions, struct lk_err *);
+void lk_attention_cache_release(struct lk_attention_cache *);
 /* Forward of `count` further tokens of one sequence; the cache grows. Only the last `wanted` rows' logits are computed
  * (wanted, vocab). Bits equal to lk_decoder_forward's rows. count <= the decoder's positions, used + count <= positions. */
-float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_kv_cache *, uint32_t count,
+float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_attention_cache *, uint32_t count,
                          const uint32_t *tokens, uint32_t wanted);
 
 /* Generation at the memory's full speed: fills panels (layout->floats) with the weights' matrices in another order
