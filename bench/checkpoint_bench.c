@@ -47,9 +47,9 @@ int main(int argc, char **argv) {
     int rounds = argc > 3 ? atoi(argv[3]) : 5;
     static const char *const keys[] = {"weights", "moments1", "moments2"};
     if (argc < 3) stop("STORE RUN [rounds]");
-    if (lk_store_open(argv[1], false, &store, &err) || lk_run_open(store, argv[2], &run, &err) ||
+    if (lk_store_open(argv[1], LK_READ, &store, &err) || lk_run_open(store, argv[2], &run, &err) ||
         lk_run_checkpoints(store, argv[2], &list, &count, &err) || !count ||
-        lk_state_init(&state, &run.layout, true, &err) ||
+        lk_state_init(&state, &run.layout, LK_CREATE, &err) ||
         lk_manifest_get(store, &list[count - 1].state, "checkpoint", &manifest, &err))
         stop(err.message);
     for (int i = 0; i < 3; i++) {

@@ -23,8 +23,8 @@ int main(int argc, char **argv) {
     struct lk_generation result;
     if (argc != 4) return fprintf(stderr, "usage: generate STORE MODEL|RUN PROMPT\n"), 2;
     int failed =
-        lk_store_open(argv[1], false, &store, &err) || lk_pool_open(lk_threads_default(), &pool, &err) ||
-        lk_math_open(pool, NULL, &math, &err) || lk_model_find(store, argv[2], true, NULL, NULL, &ref, &model, &err) ||
+        lk_store_open(argv[1], LK_READ, &store, &err) || lk_pool_open(lk_threads_default(), &pool, &err) ||
+        lk_math_open(pool, NULL, &math, &err) || lk_model_find(store, argv[2], LK_CREATE, NULL, NULL, &ref, &model, &err) ||
         lk_tokenizer_load(store, &model.tokenizer_root, &tokenizer, &err) ||
         lk_generate(math, &model.layout, model.weights, tokenizer, argv[3], strlen(argv[3]), &options, &result, &err);
     if (failed)

@@ -31,7 +31,7 @@ int main(int argc, char **argv) {
     struct lk_root tokenizer_root, dataset_root, weights_root;
     char hex[LK_ROOT_HEX];
     if (argc != 3) return fprintf(stderr, "usage: train TEXT STORE\n"), 2;
-    int failed = lk_store_open(argv[2], true, &store, &err) || lk_pool_open(lk_threads_default(), &pool, &err) ||
+    int failed = lk_store_open(argv[2], LK_CREATE, &store, &err) || lk_pool_open(lk_threads_default(), &pool, &err) ||
                  lk_math_open(pool, NULL, &math, &err) || lk_map_open(argv[1], &text, &err);
     struct lk_bytes bytes = lk_bytes(text.data, text.size);
     failed = failed || lk_tokenizer_train(&bytes, 1, 512, pool, NULL, NULL, &tokenizer, &err) ||

@@ -16,7 +16,7 @@ static void fuzz_remove(void) {
 static inline struct lk_store *fuzz_store(void) {
     struct lk_store *store = NULL;
     snprintf(fuzz_dir, sizeof fuzz_dir, "%s/lockstep-fuzz-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-    if (!mkdtemp(fuzz_dir) || lk_store_open(fuzz_dir, true, &store, NULL)) abort();
+    if (!mkdtemp(fuzz_dir) || lk_store_open(fuzz_dir, LK_CREATE, &store, NULL)) abort();
     atexit(fuzz_remove);
     return store;
 }

@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
     unsigned step = (unsigned)atoi(argv[3]);
     size_t n = (size_t)snprintf(key, sizeof key - 4, "l/%s/", argv[2]);
     for (int i = 0; i < 4; i++) key[n++] = (char)(step >> (24 - 8 * i));
-    int code = lk_store_open(argv[1], false, &store, &err);
+    int code = lk_store_open(argv[1], LK_WRITE, &store, &err);
     if (!code) code = lk_kv_begin(store->kv, true, &t, &err);
     if (!code) code = lk_kv_get(t, lk_bytes(key, n), &row, &err);
     if (!code) {

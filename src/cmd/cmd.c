@@ -12,10 +12,10 @@ int cmd_fail(const struct lk_err *err) {
     return CMD_FAILED;
 }
 
-int cmd_open_store(struct cmd_context *c, bool create) {
+int cmd_open_store(struct cmd_context *c, enum lk_access how) {
     struct lk_err err = {0};
     if (c->store) return CMD_OK;
-    if (lk_store_open(c->store_url, create, &c->store, &err)) return cmd_fail(&err);
+    if (lk_store_open(c->store_url, how, &c->store, &err)) return cmd_fail(&err);
     lk_blobs_use_threads(c->store->blobs, (int)c->threads);
     return CMD_OK;
 }

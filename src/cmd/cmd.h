@@ -130,7 +130,7 @@ bool cmd_given(const struct cmd_context *, const void *variable);
 const char *cmd_option_help(const struct cmd_option *o, char out[256]);
 
 /* Open what the command needs; on failure the message is printed and CMD_FAILED returned. */
-int cmd_open_store(struct cmd_context *, bool create);
+int cmd_open_store(struct cmd_context *, enum lk_access);
 int cmd_open_pool(struct cmd_context *);
 int cmd_open_math(struct cmd_context *);
 

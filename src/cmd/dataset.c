@@ -7,7 +7,7 @@
 static int open_dataset(struct cmd_context *c, const char *name, bool verify, struct lk_dataset **out) {
     struct lk_err err = {0};
     struct lk_root root;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (lk_store_name_get(c->store, "dataset", name, &root, &err) || lk_dataset_open(c->store, &root, verify, out, &err))
         return cmd_fail(&err);
     return CMD_OK;
@@ -80,7 +80,7 @@ static int build(struct cmd_context *c) {
     if (!lk_name_valid(name))
         return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
     int code = cmd_open_pool(c);
-    if (!code) code = cmd_open_store(c, false);
+    if (!code) code = cmd_open_store(c, LK_WRITE);
     if (code) return code;
     size_t n = (size_t)c->argument_count - 1;
     struct lk_dataset_source *sources = lk_calloc(n, sizeof *sources);
@@ -228,7 +228,7 @@ static int verify(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_root root;
     char hex[LK_ROOT_HEX];
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (lk_store_name_get(c->store, "dataset", c->arguments[0], &root, &err) || lk_dataset_verify(c->store, &root, &err))
         return cmd_fail(&err);
     lk_root_hex(&root, hex);

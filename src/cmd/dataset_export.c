@@ -59,7 +59,7 @@ static int export(struct cmd_context *c) {
     const char *name = c->arguments[0], *dir = c->arguments[1];
     int code = read_options(c, &o);
     if (code) return code;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (!(x.files = json_array())) return cmd_fail((lk_fail(&err, LK_ENOMEM, "no memory"), &err));
     lk_progress_init(&x.progress, stderr);
     cmd_catch_signals();

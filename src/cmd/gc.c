@@ -14,7 +14,7 @@ static int gc(struct cmd_context *c) {
     struct lk_gc_result r;
     char freed[32], kept[32];
     bool dry = collecting.dry;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, dry ? LK_READ : LK_WRITE)) return CMD_FAILED;
     if (lk_gc(c->store, (int64_t)collecting.grace_seconds * 1000, dry, &r, &err)) return cmd_fail(&err);
     if (c->json)
         return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I, s:b}", "removed", (json_int_t)r.blobs, "removed_bytes",

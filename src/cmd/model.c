@@ -97,7 +97,7 @@ static int import(struct cmd_context *c) {
         lk_fail(&err, LK_ENOTFOUND, "there is no folder %s", c->arguments[0]);
         return cmd_fail(&err);
     }
-    if ((code = cmd_open_store(c, true))) return code;
+    if ((code = cmd_open_store(c, LK_CREATE))) return code;
     if (other && !o.no_tokenizer) {
         if (lk_store_name_get(c->store, "tokenizer", other, &tokenizer, &err)) return cmd_fail(&err);
         o.tokenizer = &tokenizer;
@@ -187,7 +187,7 @@ static int show(struct cmd_context *c) {
     char hex[LK_ROOT_HEX];
     const char *key;
     json_t *value;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (lk_store_name_get(c->store, "model", c->arguments[0], &root, &err) ||
         lk_model_open_root(c->store, &root, false, &m, &err))
         return cmd_fail(&err);
@@ -222,7 +222,7 @@ const struct cmd cmd_model_show = {"model show", "MODEL", 1,   1, "Show a model'
 static int rm(struct cmd_context *c) {
     struct lk_err err = {0};
     c->arguments[0] = (char *)(uintptr_t)plain_name(c->arguments[0]);
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
     if (remove_name(c, c->arguments[0], &err)) return cmd_fail(&err);
     if (c->json) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));
     printf("model %s removed; `lockstep gc` frees what nothing else needs\n", c->arguments[0]);
@@ -237,7 +237,7 @@ static int pin(struct cmd_context *c) {
     struct lk_model_ref ref;
     struct lk_model m;
     struct lk_root root;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
     int code = lk_model_find(c->store, c->arguments[0], false, NULL, NULL, &ref, &m, &err);
     if (code) return cmd_fail(&err);
     code = lk_manifest_put(c->store, m.manifest, &root, &err);

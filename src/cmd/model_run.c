@@ -11,7 +11,7 @@ int cmd_model_open(struct cmd_context *c, const char *name, struct cmd_model *m)
     struct lk_err err = {0};
     memset(m, 0, sizeof *m);
     int code = cmd_open_math(c);
-    if (!code) code = cmd_open_store(c, false);
+    if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
     code = lk_model_find(c->store, name, true, warn, NULL, &m->ref, &m->model, &err);
     if (!code && m->ref.is_run) code = lk_run_open(c->store, m->ref.name, &m->run, &err);

@@ -64,7 +64,7 @@ static int list_one(void *arg, const char *name, json_t *record) {
 static int list(struct cmd_context *c) {
     struct lk_err err = {0};
     json_t *all = c->json ? json_array() : NULL;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (!all)
         printf("%-24s %-9s %8s/%-8s %10s %10s  %s\n", "run", "state", "step", "steps", "loss", "held out", "weights root");
     if (lk_run_list(c->store, list_one, all, &err)) return cmd_fail(&err);
@@ -141,7 +141,7 @@ int cmd_show_run(struct cmd_context *c, const char *name) {
     return CMD_OK;
 }
 static int show(struct cmd_context *c) {
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     int code = cmd_show_run(c, c->arguments[0]);
     struct lk_err err = {0};
     json_t *record;
@@ -180,7 +180,7 @@ static int log_run(struct cmd_context *c) {
     struct lk_err err = {0};
     json_t *record;
     bool json = c->json;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (lk_run_get(c->store, c->arguments[0], &record, &err)) return cmd_fail(&err);
     json_decref(record);
     if (!json) printf("%8s  %10s  %10s  %12s  %8s  %8s\n", "step", "loss", "norm", "rate", "tokens", "seconds");
@@ -211,7 +211,7 @@ static int plot(struct cmd_context *c) {
     const char *out = plot_out;
     snprintf(file, sizeof file, "%s.svg", c->arguments[0]);
     if (!out) out = file;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     int code = lk_plot_run(c->store, c->arguments[0], &svg, &err);
     if (!code && strcmp(out, "-") == 0)
         fwrite(svg.data, 1, svg.size, stdout);
@@ -236,7 +236,7 @@ const struct cmd cmd_runs_plot = {
 
 static int rm(struct cmd_context *c) {
     struct lk_err err = {0};
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
     for (int i = 0; i < c->argument_count; i++) { /* a misspelt name removes nothing */
         json_t *record;
         if (lk_run_get(c->store, c->arguments[i], &record, &err)) return cmd_fail(&err);

@@ -7,7 +7,7 @@
 
 static int load(struct cmd_context *c, const char *name, struct lk_tokenizer **out, struct lk_root *root) {
     struct lk_err err = {0};
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     if (lk_store_name_get(c->store, "tokenizer", name, root, &err) || lk_tokenizer_load(c->store, root, out, &err))
         return cmd_fail(&err);
     return CMD_OK;
@@ -57,7 +57,7 @@ static int train(struct cmd_context *c) {
     if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
     cmd_catch_signals();
     if (code) code = cmd_fail(&err);
-    if (!code) code = cmd_open_store(c, true); /* after the inputs: a wrong path makes no store */
+    if (!code) code = cmd_open_store(c, LK_CREATE); /* after the inputs: a wrong path makes no store */
     if (!code &&
         lk_tokenizer_train_pattern(texts, n, training.vocab, training.pattern, c->pool, show_progress, &progress, &t, &err))
         code = cmd_fail(&err);
@@ -247,7 +247,7 @@ static int import(struct cmd_context *c) {
                                            special_count, end, &t, &err)
                : lk_tokenizer_import_end(file.data, file.size, c->arguments[0], end, &t, &err)))
         code = cmd_fail(&err);
-    if (!code) code = cmd_open_store(c, true);
+    if (!code) code = cmd_open_store(c, LK_CREATE);
     if (!code) code = keep(c, t, importing.name);
     lk_buf_release(&file);
     lk_tokenizer_free(t);
@@ -310,7 +310,7 @@ int cmd_list_names(struct cmd_context *c, const char *kind) {
     struct lk_err err = {0};
     struct lk_kv_txn *t;
     json_t *all = c->json ? json_array() : NULL;
-    if (cmd_open_store(c, false)) return CMD_FAILED;
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
     int code = lk_kv_begin(c->store->kv, false, &t, &err);
     if (code) return cmd_fail(&err);
     code = lk_name_list(t, kind, list_one, all, &err);

@@ -186,7 +186,7 @@ static int launch(struct cmd_context *c, int ranks, const char *name) {
     struct lk_launch l = {.ranks = ranks, .argv = r.argv, .stop = stop};
     if ((code = lk_launch_local(&l, &status, &err)) == LK_OK) {
         if (status || wanted.dry) return status ? CMD_FAILED : CMD_OK;
-        return cmd_open_store(c, false) ? CMD_FAILED : cmd_show_run(c, name);
+        return cmd_open_store(c, LK_READ) ? CMD_FAILED : cmd_show_run(c, name);
     }
     if (status < 0 || wanted.dry) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
     fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
@@ -245,7 +245,7 @@ static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err 
     if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
     if (!code && wanted.profile) code = lk_math_profile(c->math, err);
     if (code) return code;
-    code = lk_comm_rank(comm) == 0 ? lk_store_open(c->store_url, false, &c->store, err)
+    code = lk_comm_rank(comm) == 0 ? lk_store_open(c->store_url, wanted.dry ? LK_READ : LK_WRITE, &c->store, err)
                                    : lk_store_open_blobs(c->store_url, &c->store, err);
     if (!code) lk_blobs_use_threads(c->store->blobs, lk_pool_threads(c->pool));
     return code;

@@ -71,7 +71,7 @@ static int verify(struct cmd_context *c) {
     uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
     if (segment && sample) return cmd_usage_error(c, "--segment and --sample exclude each other");
     int n = segment ? 1 : 0, code = cmd_open_math(c);
-    if (!code) code = cmd_open_store(c, false);
+    if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
     if (!segment) {
         json_t *record;

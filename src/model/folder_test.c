@@ -21,7 +21,7 @@ static int world_make(void **state) {
     struct lk_bytes text = lk_bytes("in the beginning the earth was without form and void", 52);
     w.dir = test_dir_make();
     char *path = test_join(w.dir, "store");
-    OK(lk_store_open(path, true, &w.store, &test_err));
+    OK(lk_store_open(path, LK_CREATE, &w.store, &test_err));
     OK(lk_tokenizer_train(&text, 1, 263, NULL, NULL, NULL, &t, &test_err));
     OK(lk_tokenizer_save(w.store, t, &w.tokenizer, &test_err));
     lk_tokenizer_free(t);

@@ -1,7 +1,10 @@
 #include "lockstep/store/store.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define FORMAT "0"
 static const char format_key[] = "format";
@@ -61,18 +64,30 @@ static int absent(const struct lk_store *s, struct lk_err *err) {
                    s->dir);
 }
 
-static int open_parts(struct lk_store *s, bool create, struct lk_err *err) {
+/* Whether `file`, by which a store is known, is there and ours to see. */
+static int look(const struct lk_store *s, const char *file, struct lk_err *err) {
+    if (access(file, R_OK) == 0) return 0;
+    if (errno == ENOENT || errno == ENOTDIR) return absent(s, err);
+    struct stat st;
+    if (errno == EACCES && stat(s->dir, &st) == 0)
+        return lk_fail(err, LK_EIO, "no permission to read the store %s: it belongs to user %ld, this is user %ld", s->dir,
+                       (long)st.st_uid, (long)geteuid());
+    if (errno == EACCES) return lk_fail(err, LK_EIO, "no permission to read the store %s", s->dir);
+    return lk_fail_errno(err, "cannot open the store %s", s->dir);
+}
+
+static int open_parts(struct lk_store *s, enum lk_access how, struct lk_err *err) {
     char *url = lk_asprintf("file:%s", s->dir), *blobs = lk_asprintf("%s/blobs", s->dir);
     char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
     int rc = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    if (rc == 0 && !create && !lk_file_exists(data)) rc = absent(s, err);
-    if (rc == 0) rc = lk_kv_open(url, &s->kv, err);
+    if (rc == 0 && how != LK_CREATE) rc = look(s, data, err);
+    if (rc == 0) rc = lk_kv_open(url, how, &s->kv, err);
     if (rc == 0) {
         /* A store that is there is only read, so that opening it never waits for a writer. */
         rc = check_format(s, false, err);
-        if (rc == LK_ENOTFOUND && create) rc = check_format(s, true, err);
+        if (rc == LK_ENOTFOUND && how == LK_CREATE) rc = check_format(s, true, err);
     }
-    if (rc == 0) rc = lk_blobs_open(blobs, &s->blobs, err);
+    if (rc == 0) rc = lk_blobs_open(blobs, how, &s->blobs, err);
     lk_free(url);
     lk_free(blobs);
     lk_free(data);
@@ -82,12 +97,13 @@ static int open_parts(struct lk_store *s, bool create, struct lk_err *err) {
 static int open_blobs(struct lk_store *s, struct lk_err *err) {
     char *blobs = lk_asprintf("%s/blobs", s->dir);
     if (!blobs) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    int rc = lk_file_exists(blobs) ? lk_blobs_open(blobs, &s->blobs, err) : absent(s, err);
+    int rc = look(s, blobs, err);
+    if (rc == 0) rc = lk_blobs_open(blobs, LK_CREATE, &s->blobs, err);
     lk_free(blobs);
     return rc;
 }
 
-static int open_store(const char *url, bool rows, bool create, struct lk_store **out, struct lk_err *err) {
+static int open_store(const char *url, bool rows, enum lk_access how, struct lk_store **out, struct lk_err *err) {
     const char *dir;
     *out = NULL;
     int rc = directory_of(url, &dir, err);
@@ -99,7 +115,7 @@ static int open_store(const char *url, bool rows, bool create, struct lk_store *
     if (!s->url || !s->dir)
         rc = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
     else
-        rc = rows ? open_parts(s, create, err) : open_blobs(s, err);
+        rc = rows ? open_parts(s, how, err) : open_blobs(s, err);
     if (rc == 0)
         *out = s;
     else
@@ -107,11 +123,11 @@ static int open_store(const char *url, bool rows, bool create, struct lk_store *
     return rc;
 }
 
-int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, true, create, out, err);
+int lk_store_open(const char *url, enum lk_access how, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, true, how, out, err);
 }
 int lk_store_open_blobs(const char *url, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, false, false, out, err);
+    return open_store(url, false, LK_WRITE, out, err);
 }
 
 void lk_store_close(struct lk_store *s) {

@@ -5,7 +5,7 @@
 static struct lk_store *open_at(const char *dir) {
     struct lk_store *s;
     struct lk_err e;
-    if (lk_store_open(dir, true, &s, &e) != 0) fail_msg("%s", e.message);
+    if (lk_store_open(dir, LK_CREATE, &s, &e) != 0) fail_msg("%s", e.message);
     return s;
 }
 static struct lk_kv_txn *begin(struct lk_store *s, bool write) {
@@ -26,22 +26,22 @@ static void opening(void **state) {
     struct lk_store *s;
     struct lk_err e;
     char *dir = test_join(*state, "lockstep.d"), *url = lk_asprintf("file:%s", dir);
-    assert_int_equal(lk_store_open(dir, false, &s, &e), LK_ENOTFOUND);
+    assert_int_equal(lk_store_open(dir, LK_READ, &s, &e), LK_ENOTFOUND);
     assert_non_null(strstr(e.message, dir));
     assert_non_null(strstr(e.message, "dataset build"));
     assert_false(lk_file_exists(dir)); /* looking makes nothing */
-    assert_int_equal(lk_store_open(url, true, &s, &e), 0);
+    assert_int_equal(lk_store_open(url, LK_CREATE, &s, &e), 0);
     assert_string_equal(s->dir, dir);
     assert_string_equal(s->url, url);
     lk_store_close(s);
-    assert_int_equal(lk_store_open(dir, false, &s, &e), 0);
+    assert_int_equal(lk_store_open(dir, LK_READ, &s, &e), 0);
     lk_store_close(s);
     lk_store_close(NULL);
-    assert_int_equal(lk_store_open("postgresql://h/db", true, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open("postgresql://h/db", LK_CREATE, &s, &e), LK_EUNSUPPORTED);
     assert_non_null(strstr(e.message, "file:DIR"));
-    assert_int_equal(lk_store_open("s3://b/p", true, &s, &e), LK_EUNSUPPORTED);
-    assert_int_equal(lk_store_open("file:", true, &s, &e), LK_EINVAL);
-    assert_int_equal(lk_store_open("", true, &s, &e), LK_EINVAL);
+    assert_int_equal(lk_store_open("s3://b/p", LK_CREATE, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open("file:", LK_CREATE, &s, &e), LK_EINVAL);
+    assert_int_equal(lk_store_open("", LK_CREATE, &s, &e), LK_EINVAL);
     lk_free(dir);
     lk_free(url);
 }
@@ -85,20 +85,20 @@ static void unknown_formats_are_refused(void **state) {
     commit(w);
     lk_store_close(s);
     struct lk_err e;
-    assert_int_equal(lk_store_open(*state, true, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open(*state, LK_CREATE, &s, &e), LK_EUNSUPPORTED);
     assert_non_null(strstr(e.message, "\"17\""));
     assert_null(s);
     /* And rows without a format are someone else's. */
     char *dir = test_join(*state, "other"), *url = lk_asprintf("file:%s", dir);
     struct lk_kv *kv;
     struct lk_kv_txn *txn;
-    assert_int_equal(lk_kv_open(url, &kv, &e), 0);
+    assert_int_equal(lk_kv_open(url, LK_CREATE, &kv, &e), 0);
     assert_int_equal(lk_kv_begin(kv, true, &txn, &e), 0);
     assert_int_equal(lk_kv_put(txn, lk_bytes("x", 1), lk_bytes("y", 1), &e), 0);
     commit(txn);
     lk_kv_close(kv);
-    assert_int_equal(lk_store_open(dir, true, &s, &e), LK_ECORRUPT);
-    assert_int_equal(lk_store_open(dir, false, &s, &e), LK_ECORRUPT);
+    assert_int_equal(lk_store_open(dir, LK_CREATE, &s, &e), LK_ECORRUPT);
+    assert_int_equal(lk_store_open(dir, LK_READ, &s, &e), LK_ECORRUPT);
     lk_free(dir);
     lk_free(url);
 }
@@ -287,7 +287,7 @@ static int use(const char *dir) {
     struct lk_store *s;
     struct lk_root root, found;
     struct lk_kv_txn *w = NULL;
-    int rc = lk_store_open(dir, true, &s, NULL);
+    int rc = lk_store_open(dir, LK_CREATE, &s, NULL);
     if (rc != 0) return rc;
     json_t *j = json_pack("{s:i}", "a", 1), *back = NULL;
     if (!j) rc = LK_ENOMEM;

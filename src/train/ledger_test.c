@@ -8,7 +8,7 @@ static struct lk_store *store;
 static int setup(void **state) {
     (void)state;
     dir = test_dir_make();
-    OK(lk_store_open(dir, true, &store, &test_err));
+    OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
     return 0;
 }
 static int teardown(void **state) {

@@ -13,7 +13,7 @@ struct test_world {
 };
 
 static inline void test_world_open(struct test_world *w) {
-    OK(lk_store_open(w->dir, true, &w->store, &test_err));
+    OK(lk_store_open(w->dir, LK_CREATE, &w->store, &test_err));
     OK(lk_pool_open(2, &w->pool, &test_err));
     OK(lk_math_open(w->pool, NULL, &w->math, &test_err));
 }

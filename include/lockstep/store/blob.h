@@ -3,6 +3,7 @@
 #define LOCKSTEP_BLOB_H
 #include "lockstep/base/err.h"
 #include "lockstep/base/hash.h"
+#include "lockstep/store/kv.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,8 +20,11 @@ struct lk_blob {
     struct lk_root root;
 };
 
-/* A directory DIR, made if absent: DIR/ab/cd... (raw bytes, no header), temporaries in DIR/tmp. */
-int lk_blobs_open(const char *dir, struct lk_blobs **out, struct lk_err *);
+/* A directory DIR: DIR/ab/cd... (raw bytes, no header), temporaries in DIR/tmp; both are made with LK_CREATE. Opened with
+ * LK_READ, it needs no permission to write until a blob is written.
+ * LK_EINVAL: no name, or a path that is too long. LK_EUNSUPPORTED: no engine for it. LK_ENOTFOUND: absent (not with
+ * LK_CREATE). LK_EIO: no permission. LK_ENOMEM. */
+int lk_blobs_open(const char *dir, enum lk_access, struct lk_blobs **out, struct lk_err *);
 void lk_blobs_close(struct lk_blobs *);
 /* How many threads, the caller included, may verify a large blob that is opened; 0, as at the beginning:
  * lk_threads_default(). Not while another thread opens blobs. */

@@ -24,9 +24,22 @@ static inline struct lk_bytes lk_bytes(const void *data, size_t size) {
     return (struct lk_bytes){data, size};
 }
 
-/* url: "file:DIR" (LMDB in DIR/kv, made if absent; a network file system is refused by name). A directory may be opened
- * several times in a process; the handles share one environment. Not usable in a forked child, which opens its own. */
-int lk_kv_open(const char *url, struct lk_kv **out, struct lk_err *);
+/* How a kv, blobs or a store are opened. */
+enum lk_access {
+    LK_READ,  /* what is there; no permission to write is needed, and nothing is made */
+    LK_WRITE, /* what is there, to change it: LK_EIO at once where that is not permitted */
+    LK_CREATE /* made if absent, to change it */
+};
+
+/* url: "file:DIR" (LMDB in DIR/kv; a network file system is refused by name). A directory may be opened several times in a
+ * process; the handles share one environment. Not usable in a forked child, which opens its own.
+ * LK_READ by a user who may not write DIR/kv reads without locks, as nobody would see them. Rows that were read are those
+ * of one commit all the same: when a writer elsewhere gets so far ahead that it may reuse the pages of this snapshot (two
+ * commits after the begin), the next read is LK_EBUSY, and to begin again is all it takes. A value that lk_kv_get gave
+ * should then be used or copied at once. LK_EINVAL: the URL names no directory. LK_EUNSUPPORTED: no engine for it, or a
+ * network file system. LK_ENOTFOUND: absent (not with LK_CREATE). LK_EIO: no permission, or the disk failed. LK_ECORRUPT:
+ * DIR/kv holds something else. LK_ENOMEM: no memory, or too little address space (the message names the limit). */
+int lk_kv_open(const char *url, enum lk_access, struct lk_kv **out, struct lk_err *);
 void lk_kv_close(struct lk_kv *);
 
 /* One write transaction at a time (a second waits; on the same thread: LK_EBUSY); reads see the state at their begin. A

@@ -15,9 +15,12 @@ struct lk_store {
     struct lk_blobs *blobs;
     char *url, *dir;
 };
-/* url: "file:DIR" or just DIR. create=false: an absent store is LK_ENOTFOUND with the way to make one. A store of an
- * unknown format is refused (row "format"). */
-int lk_store_open(const char *url, bool create, struct lk_store **out, struct lk_err *);
+/* url: "file:DIR" or just DIR. How: enum lk_access in kv.h, with what is guaranteed where one may only read.
+ * LK_ENOTFOUND: absent, with the way to make one (not with LK_CREATE). LK_EUNSUPPORTED: no engine for the URL, a network
+ * file system, or a store of an unknown format (row "format"). LK_ECORRUPT: something else lies there. LK_EIO: no
+ * permission to read it or, with LK_WRITE and LK_CREATE, to write it; or the disk failed. LK_EINVAL: the URL names no
+ * directory. LK_ENOMEM. */
+int lk_store_open(const char *url, enum lk_access, struct lk_store **out, struct lk_err *);
 /* The store with its blobs only, for processes that must not open the database (ranks of a training job): blobs and
  * manifests work; kv is NULL, so names and records are an assertion. The database is not looked at, so its format is not
  * checked, and it may be on another machine: a store is there when DIR/blobs is, else LK_ENOTFOUND; nothing is made. */

@@ -10,7 +10,7 @@ static int setup(void **state) {
     (void)state;
     snprintf(dir, sizeof dir, "%s/lk-chat-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
-    OK(lk_store_open(dir, true, &store, &test_err));
+    OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
     return 0;
 }
 static int teardown(void **state) {

@@ -21,7 +21,7 @@ static int setup(void **state) {
     (void)state;
     snprintf(dir, sizeof dir, "%s/lk-dataset-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
-    OK(lk_store_open(dir, true, &store, &test_err));
+    OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
     struct lk_bytes b = lk_bytes(bible, sizeof bible - 1);
     OK(lk_tokenizer_train(&b, 1, 290, NULL, NULL, NULL, &tok, &test_err));
     OK(lk_tokenizer_save(store, tok, &tokenizer, &test_err));

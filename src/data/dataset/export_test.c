@@ -18,7 +18,7 @@ static int setup(void **state) {
     snprintf(dir, sizeof dir, "%s/lk-export-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
     snprintf(out, sizeof out, "%s/out", dir);
-    OK(lk_store_open(dir, true, &store, &test_err));
+    OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
     return 0;
 }
 static int teardown(void **state) {

@@ -16,7 +16,7 @@ static int setup(void **state) {
     snprintf(directory, sizeof directory, "%s/lk-forms-XXXXXX", temporary_root());
     if (!forms || !mkdtemp(directory)) return -1;
     snprintf(url, sizeof url, "file:%s", directory);
-    return lk_store_open(url, true, &store, &test_err);
+    return lk_store_open(url, LK_CREATE, &store, &test_err);
 }
 static int teardown(void **state) {
     (void)state;

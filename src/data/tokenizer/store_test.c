@@ -15,7 +15,7 @@ static int setup(void **state) {
     lk_free(json);
     snprintf(dir, sizeof dir, "%s/lk-tokenizer-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
-    OK(lk_store_open(dir, true, &store, &test_err));
+    OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
     return 0;
 }
 

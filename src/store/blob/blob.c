@@ -2,12 +2,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-int lk_blobs_open(const char *dir, struct lk_blobs **out, struct lk_err *err) {
+int lk_blobs_open(const char *dir, enum lk_access access, struct lk_blobs **out, struct lk_err *err) {
     *out = NULL;
     if (!*dir) return lk_fail(err, LK_EINVAL, "the directory for blobs has no name");
     if (strstr(dir, "://"))
         return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build keeps blobs at \"%.200s\"; it has directories", dir);
-    return lk__blobs_dir_open(dir, out, err);
+    return lk__blobs_dir_open(dir, access, out, err);
 }
 
 void lk_blobs_close(struct lk_blobs *b) {

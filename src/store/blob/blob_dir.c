@@ -36,12 +36,22 @@ static char *dir_path(struct lk_blobs *b, const struct lk_root *root, char *out)
     return out;
 }
 
-int lk__blobs_dir_open(const char *path, struct lk_blobs **out, struct lk_err *err) {
+/* What keeps us from using the directory so. */
+static int check_access(const char *path, enum lk_access how, struct lk_err *err) {
+    if (access(path, how == LK_READ ? R_OK | X_OK : R_OK | W_OK | X_OK) == 0) return 0;
+    if (errno == EACCES || errno == EROFS)
+        return lk_fail(err, LK_EIO, "no permission to %s %s", how == LK_READ ? "read" : "write", path);
+    return lk_fail_errno(err, "cannot open %s", path);
+}
+
+int lk__blobs_dir_open(const char *path, enum lk_access how, struct lk_blobs **out, struct lk_err *err) {
     if (strlen(path) > PATH_MAX_BYTES - 128) return lk_fail(err, LK_EINVAL, "the path of the blobs' directory is too long");
     struct lk__blob_dir *d = lk_calloc(1, sizeof *d);
     char *tmp = lk_asprintf("%s/tmp", path);
     if (d) d->path = lk_strdup(path);
-    int rc = d && d->path && tmp ? lk_dir_make(tmp, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
+    int rc = d && d->path && tmp ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
+    if (rc == 0 && how != LK_CREATE) rc = check_access(path, how, err);
+    if (rc == 0 && how != LK_READ) rc = lk_dir_make(tmp, err);
     lk_free(tmp);
     if (rc != 0) {
         if (d) lk_free(d->path);

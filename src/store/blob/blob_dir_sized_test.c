@@ -82,7 +82,7 @@ static void joiner_process(void *arg) {
     const struct job *j = arg;
     struct lk_blobs *b;
     struct lk_blob_writer *w;
-    int rc = lk_blobs_open(j->dir, &b, NULL);
+    int rc = lk_blobs_open(j->dir, LK_CREATE, &b, NULL);
     if (rc == 0) rc = lk_blob_join(b, j->name, j->size, &w, NULL);
     if (rc == 0) {
         rc = share(w, j);
@@ -545,7 +545,7 @@ static void use_as_nobody(void *dir) {
     struct lk_blobs *b;
     if (setgid(NOBODY) != 0 || setuid(NOBODY) != 0 || chdir(dir) != 0) _exit(77);
     umask(077);
-    int rc = lk_blobs_open(".", &b, NULL);
+    int rc = lk_blobs_open(".", LK_CREATE, &b, NULL);
     if (rc == 0) rc = use(b, "content", 7, &root, NULL);
     char path[4096];
     struct stat st;
@@ -565,7 +565,7 @@ static void ordinary_users_can_join(void **state) {
 static int use_once(const char *dir, const void *data, size_t size) {
     struct lk_blobs *b;
     struct lk_root root;
-    int rc = lk_blobs_open(dir, &b, NULL);
+    int rc = lk_blobs_open(dir, LK_CREATE, &b, NULL);
     if (rc != 0) return rc;
     rc = use(b, data, size, &root, NULL);
     lk_blobs_close(b);

@@ -44,6 +44,6 @@ struct lk_blob_writer {
 };
 
 extern const struct lk_blobs_ops lk__blobs_dir;
-int lk__blobs_dir_open(const char *dir, struct lk_blobs **out, struct lk_err *);
+int lk__blobs_dir_open(const char *dir, enum lk_access, struct lk_blobs **out, struct lk_err *);
 
 #endif

@@ -37,8 +37,8 @@ static void put_open_delete(void **state) {
     lk_blobs_close(b);
     lk_blobs_close(NULL);
     lk_blob_abort(NULL);
-    assert_int_equal(lk_blobs_open("s3://bucket/x", &b, &e), LK_EUNSUPPORTED);
-    assert_int_equal(lk_blobs_open("", &b, &e), LK_EINVAL);
+    assert_int_equal(lk_blobs_open("s3://bucket/x", LK_CREATE, &b, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_blobs_open("", LK_CREATE, &b, &e), LK_EINVAL);
 }
 
 static void any_pieces_give_one_root(void **state) {
@@ -383,7 +383,7 @@ static int use(const char *dir) {
     struct lk_blobs *b;
     struct lk_root root;
     struct lk_blob blob;
-    int n = 0, rc = lk_blobs_open(dir, &b, NULL);
+    int n = 0, rc = lk_blobs_open(dir, LK_CREATE, &b, NULL);
     if (rc != 0) return rc;
     rc = lk_blob_put(b, "abc", 3, &root, NULL);
     if (rc == 0) rc = lk_blob_open(b, &root, true, &blob, NULL);

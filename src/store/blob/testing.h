@@ -8,7 +8,7 @@
 static inline struct lk_blobs *open_at(const char *dir) {
     struct lk_blobs *b;
     struct lk_err e;
-    if (lk_blobs_open(dir, &b, &e) != 0) fail_msg("%s", e.message);
+    if (lk_blobs_open(dir, LK_CREATE, &b, &e) != 0) fail_msg("%s", e.message);
     return b;
 }
 static inline struct lk_root put(struct lk_blobs *b, const void *data, size_t size) {

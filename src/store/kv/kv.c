@@ -8,13 +8,13 @@ static const struct lk_kv_ops *const engines[] = {&lk__kv_lmdb};
 
 static const char clock_key[] = {LK__KV_RESERVED, 't'};
 
-int lk_kv_open(const char *url, struct lk_kv **out, struct lk_err *err) {
+int lk_kv_open(const char *url, enum lk_access access, struct lk_kv **out, struct lk_err *err) {
     *out = NULL;
     for (size_t i = 0; i < ENGINE_COUNT; i++) {
         size_t n = strlen(engines[i]->scheme);
         if (strncmp(url, engines[i]->scheme, n) != 0) continue;
         if (!url[n]) return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory", url);
-        return engines[i]->open(url + n, out, err);
+        return engines[i]->open(url + n, access, out, err);
     }
     return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory)",
                    url);

@@ -9,7 +9,7 @@
 struct lk_kv_ops {
     const char *name, *scheme; /* "LMDB", "file:" */
     /* where: the URL after the scheme. */
-    int (*open)(const char *where, struct lk_kv **out, struct lk_err *);
+    int (*open)(const char *where, enum lk_access, struct lk_kv **out, struct lk_err *);
     void (*close)(struct lk_kv *);
     int (*begin)(struct lk_kv *, bool write, struct lk_kv_txn **out, struct lk_err *);
     /* Both end and free the transaction. */

@@ -29,6 +29,8 @@ struct environment {
     int references;
     MDB_env *mdb;
     MDB_dbi dbi;
+    bool read_only; /* we may not write there */
+    bool lockless;  /* nor write its lock file: a writer does not see our snapshots */
     atomic_int transactions;
     atomic_ulong writer; /* the thread that holds the write transaction, 0: none */
     char *dir;
@@ -107,29 +109,51 @@ static size_t first_map_size(void) {
     return size;
 }
 
-/* The map is address space, not disk: the file is as large as its contents. */
-static int open_mdb(struct environment *env, struct lk_err *err) {
+static bool permitted(const char *dir, const char *file, int mode) {
+    char *path = lk_asprintf("%s%s", dir, file);
+    bool yes = path && access(path, mode) == 0;
+    lk_free(path);
+    return yes;
+}
+static bool forbidden(int rc) {
+    return rc == EACCES || rc == EROFS || rc == EPERM;
+}
+
+/* The map is address space, not disk: the file is as large as its contents. Returns what LMDB says. */
+static int open_mdb(struct environment *env, unsigned flags) {
     for (size_t size = first_map_size();; size /= 2) {
         int rc = mdb_env_create(&env->mdb);
-        if (rc != 0) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", env->dir);
+        if (rc != 0) return rc;
         mdb_env_set_maxreaders(env->mdb, READERS);
         mdb_env_set_mapsize(env->mdb, size);
-        rc = mdb_env_open(env->mdb, env->dir, MDB_NOTLS, 0666);
+        rc = mdb_env_open(env->mdb, env->dir, MDB_NOTLS | flags, 0666);
         if (rc == 0) return 0;
-        int code = fail(err, rc, env, "open");
-        if (rc == EACCES || rc == EROFS || rc == EPERM)
-            code = lk_fail(err, LK_EIO, "cannot open %s: no permission to write there", env->dir);
         mdb_env_close(env->mdb);
         env->mdb = NULL;
         /* EINVAL: what valgrind says to so much address space. */
-        if ((rc != ENOMEM && rc != EINVAL) || size <= MAP_LEAST) return code;
+        if ((rc != ENOMEM && rc != EINVAL) || size <= MAP_LEAST) return rc;
     }
 }
 
+/* Who may write opens for writing even to read, as handles share an environment. Who may write the lock file only still
+ * locks: that is how several users share a store. */
+static int open_as_permitted(struct environment *env, struct lk_err *err) {
+    int rc = open_mdb(env, 0);
+    if (forbidden(rc)) {
+        env->read_only = true;
+        rc = open_mdb(env, MDB_RDONLY);
+    }
+    if (forbidden(rc)) rc = open_mdb(env, MDB_RDONLY | MDB_NOLOCK);
+    if (forbidden(rc)) return lk_fail(err, LK_EIO, "no permission to read %s", env->dir);
+    /* On a read-only file system LMDB leaves the locks out by itself. */
+    if (rc == 0 && env->read_only) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
+    return rc == 0 ? 0 : fail(err, rc, env, "open");
+}
+
 static int open_environment(struct environment *env, struct lk_err *err) {
-    int rc = open_mdb(env, err), dead;
+    int rc = open_as_permitted(env, err), dead;
     if (rc != 0) return rc;
-    mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
+    if (!env->lockless) mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
     MDB_txn *txn = NULL;
     rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
     if (rc == 0) rc = mdb_dbi_open(txn, NULL, 0, &env->dbi);
@@ -143,8 +167,14 @@ static int open_environment(struct environment *env, struct lk_err *err) {
     return rc;
 }
 
+/* What was opened to be changed must be permitted to change, now and not at the first write. */
+static int check_writable(const struct environment *env, enum lk_access how, struct lk_err *err) {
+    if (how == LK_READ || !env->read_only) return 0;
+    return lk_fail(err, LK_EIO, "no permission to write %s: this store can only be read", env->dir);
+}
+
 /* With registry_lock held. Takes dir over. */
-static int find_or_open(char *dir, struct environment **out, struct lk_err *err) {
+static int find_or_open(char *dir, enum lk_access how, struct environment **out, struct lk_err *err) {
     struct stat st;
     if (stat(dir, &st) != 0) {
         int rc = lk_fail_errno(err, "cannot open %s", dir);
@@ -154,9 +184,9 @@ static int find_or_open(char *dir, struct environment **out, struct lk_err *err)
     for (struct environment *e = registry; e; e = e->next) {
         if (e->device != st.st_dev || e->inode != st.st_ino || e->pid != getpid()) continue;
         lk_free(dir);
-        e->references++;
-        *out = e;
-        return 0;
+        int code = check_writable(e, how, err);
+        if (code == 0) e->references++, *out = e;
+        return code;
     }
     struct environment *e = lk_calloc(1, sizeof *e);
     int rc = e ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
@@ -165,6 +195,7 @@ static int find_or_open(char *dir, struct environment **out, struct lk_err *err)
             .next = registry, .device = st.st_dev, .inode = st.st_ino, .pid = getpid(), .references = 1};
         e->dir = dir;
         rc = open_environment(e, err);
+        if (rc == 0 && (rc = check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
     }
     if (rc != 0) {
         lk_free(e);
@@ -193,15 +224,28 @@ static void lmdb_close(struct lk_kv *base) {
     lk_free(kv);
 }
 
-static int lmdb_open(const char *where, struct lk_kv **out, struct lk_err *err) {
+/* Before LMDB, which would make the file and says less. */
+static int check_there(const char *dir, struct lk_err *err) {
+    struct stat st;
+    char *data = lk_asprintf("%s/data.mdb", dir);
+    if (!data) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
+    int code = 0;
+    if (stat(data, &st) != 0 || access(data, R_OK) != 0)
+        code = errno == EACCES ? lk_fail(err, LK_EIO, "no permission to read %s", data)
+                               : lk_fail_errno(err, "cannot open %s", data);
+    lk_free(data);
+    return code;
+}
+
+static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, struct lk_err *err) {
     struct kv *kv = lk_calloc(1, sizeof *kv);
     char *dir = lk_asprintf("%s/kv", where);
     int rc = kv && dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
-    if (rc == 0) rc = lk_dir_make(dir, err);
+    if (rc == 0) rc = how == LK_CREATE ? lk_dir_make(dir, err) : check_there(dir, err);
     if (rc == 0) rc = refuse_network(dir, err);
     if (rc == 0) {
         pthread_mutex_lock(&registry_lock);
-        rc = find_or_open(dir, &kv->env, err);
+        rc = find_or_open(dir, how, &kv->env, err);
         pthread_mutex_unlock(&registry_lock);
         dir = NULL;
     }
@@ -230,6 +274,7 @@ static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, st
     struct environment *env = kv->env;
     unsigned long self = (unsigned long)pthread_self();
     LK_ASSERT(env->pid == getpid()); /* a store opened before fork() cannot be used after it */
+    if (write && env->read_only) return check_writable(env, LK_WRITE, err);
     if (write && atomic_load(&env->writer) == self)
         return lk_fail(err, LK_EBUSY, "this thread has a write transaction on %s open already; it would wait for itself",
                        env->dir);
@@ -293,10 +338,29 @@ static struct lk_bytes bytes(MDB_val v) {
     return lk_bytes(v.mv_data, v.mv_size);
 }
 
+/* Transaction N overwrites pages that transactions up to N - 2 freed. A snapshot K that no writer sees is whole as long as
+ * K + 2 is not there, since only K + 3 may write on what K + 1 freed. Looked at after each read, before it is handed out.
+ */
+static int check_snapshot(struct txn *txn, struct lk_err *err) {
+    MDB_envinfo info;
+    struct environment *env = txn->kv->env;
+    if (!env->lockless) return 0;
+    atomic_thread_fence(memory_order_seq_cst);
+    mdb_env_info(env->mdb, &info);
+    if (info.me_last_txnid < mdb_txn_id(txn->mdb) + 2) return 0;
+    return lk_fail(
+        err, LK_EBUSY,
+        "%s is being written, and without permission to write there this read cannot keep the writer from what it "
+        "reads; try again",
+        env->dir);
+}
+
 static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key), v;
     int rc = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
+    int late = check_snapshot(txn, err);
+    if (late != 0) return late;
     if (rc != 0) return fail(err, rc, txn->kv->env, "read");
     *value = bytes(v);
     return 0;
@@ -331,12 +395,12 @@ static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_byt
     if (rc != 0) return fail(err, rc, env, "scan");
     MDB_val k = val(from), v;
     rc = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
-    while (rc == 0 && stop == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
-        stop = fn(arg, bytes(k), bytes(v));
-        if (stop == 0) rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    while ((stop = check_snapshot(txn, err)) == 0 && rc == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
+        if ((stop = fn(arg, bytes(k), bytes(v))) != 0) break;
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
-    if (rc != 0 && rc != MDB_NOTFOUND) return fail(err, rc, env, "scan");
+    if (stop == 0 && rc != 0 && rc != MDB_NOTFOUND) return fail(err, rc, env, "scan");
     return stop;
 }
 

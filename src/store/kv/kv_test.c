@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #define S(text) lk_bytes(text, strlen(text))
 
@@ -14,7 +15,7 @@ static struct lk_kv *open_at(const char *dir) {
     char *url = lk_asprintf("file:%s", dir);
     struct lk_kv *kv;
     struct lk_err e;
-    int rc = lk_kv_open(url, &kv, &e);
+    int rc = lk_kv_open(url, LK_CREATE, &kv, &e);
     if (rc != 0) fail_msg("%s", e.message);
     lk_free(url);
     return kv;
@@ -102,10 +103,10 @@ static void limits_and_misuse(void **state) {
     lk_kv_abort(r);
     lk_free(big);
     lk_kv_close(kv);
-    assert_int_equal(lk_kv_open("postgresql://host/db", &other, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_kv_open("postgresql://host/db", LK_CREATE, &other, &e), LK_EUNSUPPORTED);
     assert_non_null(strstr(e.message, "file:DIR"));
-    assert_int_equal(lk_kv_open("file:", &other, &e), LK_EINVAL);
-    assert_int_equal(lk_kv_open("file:/proc/none", &other, &e), LK_EIO);
+    assert_int_equal(lk_kv_open("file:", LK_CREATE, &other, &e), LK_EINVAL);
+    assert_int_equal(lk_kv_open("file:/proc/none", LK_CREATE, &other, &e), LK_EIO);
 }
 
 static void not_a_database(void **state) {
@@ -116,7 +117,7 @@ static void not_a_database(void **state) {
     memset(garbage, 'g', sizeof garbage);
     assert_int_equal(lk_dir_make(dir, &e), 0);
     assert_int_equal(lk_file_write_atomic(path, garbage, sizeof garbage, &e), 0);
-    assert_int_equal(lk_kv_open(url, &kv, &e), LK_ECORRUPT);
+    assert_int_equal(lk_kv_open(url, LK_CREATE, &kv, &e), LK_ECORRUPT);
     assert_non_null(strstr(e.message, dir));
     lk_free(dir);
     lk_free(path);
@@ -409,6 +410,75 @@ static void killed_at_random_points(void **state) {
     }
 }
 
+/* --- may only read ---------------------------------------------------------------------------------------- */
+
+#define NOBODY 65534
+static int ignore_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    (void)arg, (void)key, (void)value;
+    return 0;
+}
+static void put_one(struct lk_kv *kv, const char *key, const char *value) {
+    struct lk_kv_txn *w = begin(kv, true);
+    put(w, key, value);
+    commit(w);
+}
+struct stranger {
+    const char *dir;
+    int go, done; /* pipes: a byte from the writer lets the next read begin, a byte back says that it was right */
+};
+static void read_as_nobody(void *arg) {
+    struct stranger *s = arg;
+    struct lk_kv *kv;
+    struct lk_kv_txn *txn;
+    struct lk_bytes v;
+    struct lk_err e;
+    char url[4096], c;
+    snprintf(url, sizeof url, "file:%s", s->dir);
+    if (setgid(NOBODY) != 0 || setuid(NOBODY) != 0) _exit(77);
+    if (lk_kv_open(url, LK_WRITE, &kv, &e) != LK_EIO || !strstr(e.message, "can only be read")) _exit(1);
+    if (lk_kv_open(url, LK_READ, &kv, &e) != 0) _exit(2);
+    if (lk_kv_begin(kv, true, &txn, &e) != LK_EIO || !strstr(e.message, "no permission to write")) _exit(3);
+    if (lk_kv_begin(kv, false, &txn, &e) != 0) _exit(4);
+    if (lk_kv_get(txn, S("n"), &v, &e) != 0 || v.size != 1 || memcmp(v.data, "0", 1) != 0) _exit(5);
+    for (int commits = 1; commits <= 2; commits++) {
+        if (write(s->done, "", 1) != 1 || read(s->go, &c, 1) != 1) _exit(6);
+        int code = lk_kv_get(txn, S("n"), &v, &e), scan = lk_kv_scan(txn, S("a"), S("z"), ignore_row, NULL, NULL);
+        /* One commit leaves the snapshot whole; after two its pages may be written upon. */
+        if (commits == 1 && (code != 0 || memcmp(v.data, "0", 1) != 0 || scan != 0)) _exit(7);
+        if (commits == 2 && (code != LK_EBUSY || !strstr(e.message, "try again") || scan != LK_EBUSY)) _exit(8);
+    }
+    lk_kv_abort(txn);
+    if (lk_kv_begin(kv, false, &txn, &e) != 0) _exit(9);
+    if (lk_kv_get(txn, S("n"), &v, &e) != 0 || memcmp(v.data, "2", 1) != 0) _exit(10);
+    lk_kv_abort(txn);
+    lk_kv_close(kv);
+    _exit(0);
+}
+/* A user without permission to write, beside a writer. */
+static void may_only_read(void **state) {
+    int go[2], done[2], status = 0;
+    char c;
+    if (LK_TSAN || geteuid() != 0) skip(); /* fork; who else could write, when we may not? */
+    struct lk_kv *kv = open_at(*state);
+    put_one(kv, "n", "0");
+    lk_kv_close(kv);
+    assert_int_equal(chmod(*state, 0755), 0);
+    assert_int_equal(pipe(go) + pipe(done), 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) read_as_nobody(&(struct stranger){*state, go[0], done[1]});
+    close(done[1]);
+    kv = open_at(*state);
+    for (int commits = 1; commits <= 2 && read(done[0], &c, 1) == 1; commits++) {
+        put_one(kv, "n", commits == 1 ? "1" : "2");
+        assert_int_equal(write(go[1], "", 1), 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(done[0]), close(go[0]), close(go[1]);
+    lk_kv_close(kv);
+}
+
 static void fill_the_disk(void *dir) {
     struct rlimit limit = {300000, 300000};
     struct lk_err e;
@@ -472,7 +542,7 @@ static int use(const char *url) {
     struct lk_kv *kv;
     struct lk_kv_txn *txn;
     int64_t t;
-    int rc = lk_kv_open(url, &kv, NULL);
+    int rc = lk_kv_open(url, LK_CREATE, &kv, NULL);
     if (rc != 0) return rc;
     rc = lk_kv_begin(kv, true, &txn, NULL);
     if (rc == 0) {
@@ -503,6 +573,7 @@ int main(void) {
         TEST_IN_DIR(writers_wait_for_each_other),
         TEST_IN_DIR(another_process_writes),
         TEST_IN_DIR(killed_at_random_points),
+        TEST_IN_DIR(may_only_read),
         TEST_IN_DIR(a_full_disk_changes_nothing),
         TEST_IN_DIR(fits_a_limited_address_space),
         TEST_IN_DIR(out_of_memory),
