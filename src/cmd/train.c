@@ -2,6 +2,7 @@
 #include "cmd.h"
 
 #include "lockstep/cluster/comm.h"
+#include "lockstep/math/measure.h"
 #include "lockstep/serve/generate.h"
 #include "lockstep/train/train.h"
 #include <stdlib.h>

@@ -5,6 +5,8 @@
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
 #include "lockstep/base/mem.h"
 #include "lockstep/math/kernels.h"
+#include "lockstep/math/measure.h"
+#include "lockstep/math/scalar.h"
 
 typedef void lk__mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 

@@ -1,6 +1,7 @@
 /* The floor as a whole: dispatch, the fingerprint, the numeric environment, reductions. */
 #include "lockstep/base/hash.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/fingerprint.h"
 #include "math/kernel_table.h"
 #include <setjmp.h>
 #include <stdarg.h>
