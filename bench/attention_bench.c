@@ -1,8 +1,8 @@
 /* Attention against the FMA peak measured beside it; only visible pairs count: 4 d operations a pair forward, 10 d
  * backward. attention_bench [threads] [isa] [index of one shape] [rounds] */
 #include "bench_peak.h"
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,8 +27,13 @@ static float *filled(struct lk_arena *arena, size_t n, unsigned seed) {
 static double time_one(struct lk_math *math, const struct lk_attention *a, const float *dout, float *dqkv) {
     double t = seconds_now();
     if (dout)
-        lk_attention_backward(math, a, dout, a->ldo, 0.125f, dqkv, dqkv + (size_t)a->heads * a->head_dim,
-                              dqkv + (size_t)(a->heads + a->kv_heads) * a->head_dim);
+        lk_attention_backward(math, a,
+                              &(struct lk_attention_gradient){.dout = dout,
+                                                              .ld_dout = a->ldo,
+                                                              .q_scale = 0.125f,
+                                                              .dq = dqkv,
+                                                              .dk = dqkv + (size_t)a->heads * a->head_dim,
+                                                              .dv = dqkv + (size_t)(a->heads + a->kv_heads) * a->head_dim});
     else
         lk_attention_forward(math, a);
     return seconds_now() - t;

@@ -3,9 +3,10 @@
  * does. After each token all weights are read once by the plain loop of `lockstep doctor`, so both see the same moment of
  * the machine. The prompt's rate is set beside the forward pass of training over as many tokens. */
 #include "bench_median.h"
-#include "lockstep/serve/generate.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
+#include "lockstep/math/measure.h"
+#include "lockstep/serve/generate.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Fixed work for counting instructions: bench/instructions.sh. One kernel, named by its argument, on one thread. */
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -56,11 +56,30 @@ static void attention_forward(void) {
 }
 static void attention_backward(void) {
     struct lk_attention x = attention_of();
-    lk_attention_backward(math, &x, b, 256, 0.125f, d, d + 65536, d + 131072);
+    lk_attention_backward(math, &x,
+                          &(struct lk_attention_gradient){
+                              .dout = b, .ld_dout = 256, .q_scale = 0.125f, .dq = d, .dk = d + 65536, .dv = d + 131072});
 }
 static void norm(void) {
-    lk_norm_forward(math, 256, 768, a, b, b + 768, 1e-5f, c, d, d + 256);
-    lk_norm_backward(math, 256, 768, a, b, d, d + 256, true, c, NULL, c, c + 196608);
+    lk_norm_forward(math, &(struct lk_norm){.rows = 256,
+                                            .n = 768,
+                                            .x = a,
+                                            .gain = b,
+                                            .bias = b + 768,
+                                            .epsilon = 1e-5f,
+                                            .y = c,
+                                            .mean = d,
+                                            .rstd = d + 256});
+    lk_norm_backward(math, &(struct lk_norm_gradient){.rows = 256,
+                                                      .n = 768,
+                                                      .layer = true,
+                                                      .x = a,
+                                                      .gain = b,
+                                                      .mean = d,
+                                                      .rstd = d + 256,
+                                                      .dy = c,
+                                                      .dx = c,
+                                                      .normalised = c + 196608});
 }
 static void activations(void) {
     lk_gelu_forward(math, FLOATS / 8, a, c);
@@ -70,7 +89,14 @@ static void activations(void) {
 }
 static void loss(void) {
     static uint32_t ids[16];
-    lk_cross_entropy(math, 16, 50304, c, 50304, ids, 1e-3f, true, d);
+    lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = 16,
+                                                      .vocab = 50304,
+                                                      .logits = c,
+                                                      .ld = 50304,
+                                                      .targets = ids,
+                                                      .scale = 1e-3f,
+                                                      .gradient = true,
+                                                      .loss = d});
 }
 static void optimizer(void) {
     double sums[FLOATS / LK_BLOCK];
@@ -88,7 +114,7 @@ static void optimizer(void) {
 }
 static void column_sum(void) {
     struct lk_row_part part = {.rows = 512, .ends_group = true};
-    lk_column_sum(math, 768, a, 768, NULL, 0, &part, 1, false, c);
+    lk_column_sum(math, &(struct lk_column_sum){.n = 768, .y = a, .ldy = 768, .parts = &part, .part_count = 1, .out = c});
 }
 static void none(void) {}
 

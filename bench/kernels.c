@@ -9,6 +9,7 @@
 #include "bench_median.h"
 #include "bench_peak.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/measure.h"
 #include "lockstep/model/model.h"
 #include <stdio.h>
 
@@ -40,16 +41,44 @@ static double sink;
 
 /* --- Kernels: what training calls, in place where training is ---------------------------------------------- */
 static void layer_norm(void) {
-    lk_norm_forward(math, rows, s->width, a[0], table, table, 1e-5f, a[1], mean, rstd);
+    lk_norm_forward(math, &(struct lk_norm){.rows = rows,
+                                            .n = s->width,
+                                            .x = a[0],
+                                            .gain = table,
+                                            .bias = table,
+                                            .epsilon = 1e-5f,
+                                            .y = a[1],
+                                            .mean = mean,
+                                            .rstd = rstd});
 }
 static void layer_norm_back(void) {
-    lk_norm_backward(math, rows, s->width, a[2], table, mean, rstd, true, a[3], a[0], a[0], a[1]);
+    lk_norm_backward(math, &(struct lk_norm_gradient){.rows = rows,
+                                                      .n = s->width,
+                                                      .layer = true,
+                                                      .x = a[2],
+                                                      .gain = table,
+                                                      .mean = mean,
+                                                      .rstd = rstd,
+                                                      .dy = a[3],
+                                                      .dx_add = a[0],
+                                                      .dx = a[0],
+                                                      .normalised = a[1]});
 }
 static void rms_norm(void) {
-    lk_norm_forward(math, rows, s->width, a[0], table, NULL, 1e-5f, a[1], NULL, rstd);
+    lk_norm_forward(math,
+                    &(struct lk_norm){
+                        .rows = rows, .n = s->width, .x = a[0], .gain = table, .epsilon = 1e-5f, .y = a[1], .rstd = rstd});
 }
 static void rms_norm_back(void) {
-    lk_norm_backward(math, rows, s->width, a[2], table, NULL, rstd, false, a[3], a[0], a[0], a[1]);
+    lk_norm_backward(math, &(struct lk_norm_gradient){.rows = rows,
+                                                      .n = s->width,
+                                                      .x = a[2],
+                                                      .gain = table,
+                                                      .rstd = rstd,
+                                                      .dy = a[3],
+                                                      .dx_add = a[0],
+                                                      .dx = a[0],
+                                                      .normalised = a[1]});
 }
 static void gelu(void) {
     lk_gelu_forward(math, n, a[0], a[1]);
@@ -64,22 +93,49 @@ static void swiglu_back(void) {
     lk_swiglu_backward(math, n, a[0], a[1], a[2], a[0], a[1]);
 }
 static void loss(void) {
-    lk_cross_entropy(math, rows, s->vocab, a[0], s->vocab, ids, 1e-3f, true, losses);
+    lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = rows,
+                                                      .vocab = s->vocab,
+                                                      .logits = a[0],
+                                                      .ld = s->vocab,
+                                                      .targets = ids,
+                                                      .scale = 1e-3f,
+                                                      .gradient = true,
+                                                      .loss = losses});
 }
 static void loss_alone(void) {
-    lk_cross_entropy(math, rows, s->vocab, a[0], s->vocab, ids, 1e-3f, false, losses);
+    lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = rows,
+                                                      .vocab = s->vocab,
+                                                      .logits = a[0],
+                                                      .ld = s->vocab,
+                                                      .targets = ids,
+                                                      .scale = 1e-3f,
+                                                      .loss = losses});
 }
 static void softmax_exp(void) {
     lk_softmax_exp_n(math, n, a[0], 2, a[1]);
 }
 static void rope(void) {
-    lk_rope(math, rows, s->heads, s->width / s->heads, s->context, 0, table, table + 65536, 1, false, a[0], s->width);
+    lk_rope(math, &(struct lk_rope){.rows = rows,
+                                    .heads = s->heads,
+                                    .head_dim = s->width / s->heads,
+                                    .positions = s->context,
+                                    .cos_table = table,
+                                    .sin_table = table + 65536,
+                                    .scale = 1,
+                                    .x = a[0],
+                                    .ldx = s->width});
 }
 static void scale(void) {
     lk_scale_rows(math, rows, s->width, 0.999f, a[0], s->width);
 }
 static void gather(void) {
-    lk_embed(math, rows, s->width, ids, table, s->llama ? NULL : a[0], s->context, 0, a[2]);
+    lk_embed(math, &(struct lk_embed){.rows = rows,
+                                      .n = s->width,
+                                      .ids = ids,
+                                      .table = table,
+                                      .positions_table = s->llama ? NULL : a[0],
+                                      .positions = s->context,
+                                      .out = a[2]});
 }
 static void scatter_add(void) {
     lk_embedding_gradient_begin(scatter);
@@ -88,10 +144,19 @@ static void scatter_add(void) {
                                   a[0] + (size_t)i * s->context * s->width);
 }
 static void bias_gradient(void) {
-    lk_column_sum(math, n / rows, a[0], n / rows, NULL, 0, parts, s->sequences, false, a[3]);
+    lk_column_sum(math,
+                  &(struct lk_column_sum){
+                      .n = n / rows, .y = a[0], .ldy = n / rows, .parts = parts, .part_count = s->sequences, .out = a[3]});
 }
 static void gain_gradient(void) {
-    lk_column_sum(math, s->width, a[0], s->width, a[1], s->width, parts, s->sequences, false, a[3]);
+    lk_column_sum(math, &(struct lk_column_sum){.n = s->width,
+                                                .y = a[0],
+                                                .ldy = s->width,
+                                                .factor = a[1],
+                                                .ld_factor = s->width,
+                                                .parts = parts,
+                                                .part_count = s->sequences,
+                                                .out = a[3]});
 }
 static void add(void) {
     lk_add(math, n, a[0], a[1], a[0]);

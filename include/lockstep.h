@@ -12,7 +12,11 @@
 #include "lockstep/base/random.h"
 #include "lockstep/base/thread.h"
 
+#include "lockstep/math/fingerprint.h"
 #include "lockstep/math/kernels.h"
+#include "lockstep/math/math.h"
+#include "lockstep/math/measure.h"
+#include "lockstep/math/scalar.h"
 
 #include "lockstep/store/blob.h"
 #include "lockstep/store/kv.h"

@@ -6,6 +6,7 @@
  * must be the same, and the settings are checked to be back after every call. */
 #include "../src/train/engine.h"
 #include "lockstep/base/hash.h"
+#include "lockstep/math/fingerprint.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #include "lockstep/base/thread.h"
 #include "lockstep/data/chat.h"
 #include "lockstep/data/tokenizer.h"
-#include "lockstep/math/kernels.h"
+#include "lockstep/math/math.h"
 #include "lockstep/store/store.h"
 
 enum { CMD_OK = 0, CMD_FAILED = 1, CMD_USAGE = 2 };

@@ -2,6 +2,8 @@
 #include "cmd.h"
 
 #include "lockstep/base/hash.h"
+#include "lockstep/math/fingerprint.h"
+#include "lockstep/math/measure.h"
 #include <string.h>
 
 static void cpu_name(char *out, size_t size) {

@@ -2,6 +2,8 @@
 #include "cmd.h"
 
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
+#include "lockstep/math/measure.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,13 +74,32 @@ static void attention(struct bench *b) {
 static void attention_backward(struct bench *b) {
     struct lk_attention a = attention_of(b);
     size_t size = (size_t)ROWS * WIDTH;
-    lk_attention_backward(b->math, &a, b->b, WIDTH, 0.125f, b->d, b->d + size, b->d + 2 * size);
+    lk_attention_backward(
+        b->math, &a,
+        &(struct lk_attention_gradient){
+            .dout = b->b, .ld_dout = WIDTH, .q_scale = 0.125f, .dq = b->d, .dk = b->d + size, .dv = b->d + 2 * size});
 }
 static void norm(struct bench *b) {
-    lk_norm_forward(b->math, FLOATS / WIDTH, WIDTH, b->a, b->b, b->b + WIDTH, 1e-5f, b->c, b->d, b->d + FLOATS / WIDTH);
+    lk_norm_forward(b->math, &(struct lk_norm){.rows = FLOATS / WIDTH,
+                                               .n = WIDTH,
+                                               .x = b->a,
+                                               .gain = b->b,
+                                               .bias = b->b + WIDTH,
+                                               .epsilon = 1e-5f,
+                                               .y = b->c,
+                                               .mean = b->d,
+                                               .rstd = b->d + FLOATS / WIDTH});
 }
 static void norm_backward(struct bench *b) {
-    lk_norm_backward(b->math, FLOATS / WIDTH, WIDTH, b->a, b->b, b->d, b->d + FLOATS / WIDTH, true, b->c, NULL, b->c, NULL);
+    lk_norm_backward(b->math, &(struct lk_norm_gradient){.rows = FLOATS / WIDTH,
+                                                         .n = WIDTH,
+                                                         .layer = true,
+                                                         .x = b->a,
+                                                         .gain = b->b,
+                                                         .mean = b->d,
+                                                         .rstd = b->d + FLOATS / WIDTH,
+                                                         .dy = b->c,
+                                                         .dx = b->c});
 }
 static void gelu(struct bench *b) {
     lk_gelu_forward(b->math, FLOATS, b->a, b->c);
@@ -87,11 +108,19 @@ static void gelu_backward(struct bench *b) {
     lk_gelu_backward(b->math, FLOATS, b->a, b->c, b->c);
 }
 static void loss(struct bench *b) {
-    lk_cross_entropy(b->math, FLOATS / VOCAB, VOCAB, b->c, VOCAB, b->ids, 1e-3f, true, b->d);
+    lk_cross_entropy(b->math, &(struct lk_cross_entropy){.rows = FLOATS / VOCAB,
+                                                         .vocab = VOCAB,
+                                                         .logits = b->c,
+                                                         .ld = VOCAB,
+                                                         .targets = b->ids,
+                                                         .scale = 1e-3f,
+                                                         .gradient = true,
+                                                         .loss = b->d});
 }
 static void column_sum(struct bench *b) {
     struct lk_row_part part = {.rows = FLOATS / WIDTH, .ends_group = true};
-    lk_column_sum(b->math, WIDTH, b->a, WIDTH, NULL, 0, &part, 1, false, b->c);
+    lk_column_sum(b->math, &(struct lk_column_sum){
+                               .n = WIDTH, .y = b->a, .ldy = WIDTH, .parts = &part, .part_count = 1, .out = b->c});
 }
 static void sums(struct bench *b) {
     lk_add(b->math, FLOATS, b->a, b->b, b->c);

@@ -8,9 +8,7 @@ struct job {
     struct lk_math *math;
     const struct lk_attention *a;
     size_t ranges;
-    const float *dout;
-    size_t ld_dout;
-    float q_scale, *dq, *dk, *dv;
+    const struct lk_attention_gradient *g;
 };
 
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward) {
@@ -63,17 +61,16 @@ void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
 
 static void backward_task(void *arg, size_t task, int thread) {
     const struct job *j = arg;
-    j->math->k.attention_backward(j->a, j->dout, j->ld_dout, j->q_scale, j->dq, j->dk, j->dv,
+    const struct lk_attention_gradient *g = j->g;
+    j->math->k.attention_backward(j->a, g->dout, g->ld_dout, g->q_scale, g->dq, g->dk, g->dv,
                                   (uint32_t)(task / j->a->kv_heads), (uint32_t)(task % j->a->kv_heads),
                                   lk__scratch(j->math, thread));
 }
 
-void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const float *dout, size_t ld_dout,
-                           float q_scale, float *dq, float *dk, float *dv) {
+void lk_attention_backward(struct lk_math *math, const struct lk_attention *a, const struct lk_attention_gradient *g) {
     LK_TIMED(math, ATTENTION_BACKWARD, 10.0 * a->head_dim * pairs(a), bytes(a, 4, 4));
     LK_ASSERT(a->first == 0 && "lk_attention_backward: the whole sequence at once");
     check(math, a, true);
-    struct job job = {
-        .math = math, .a = a, .dout = dout, .ld_dout = ld_dout, .q_scale = q_scale, .dq = dq, .dk = dk, .dv = dv};
+    struct job job = {.math = math, .a = a, .g = g};
     lk_pool_run(math->pool, (size_t)a->sequences * a->kv_heads, backward_task, &job);
 }

@@ -121,9 +121,14 @@ static int close_all(void **unused) {
 }
 
 static void backward(struct lk_math *math, const struct attention_case *c, float *dqkv) {
-    float scale = 0.37f;
-    lk_attention_backward(math, &c->a, c->dout, c->a.ldo, scale, dqkv, dqkv + (size_t)c->a.heads * c->a.head_dim,
-                          dqkv + (size_t)(c->a.heads + c->a.kv_heads) * c->a.head_dim);
+    lk_attention_backward(
+        math, &c->a,
+        &(struct lk_attention_gradient){.dout = c->dout,
+                                        .ld_dout = c->a.ldo,
+                                        .q_scale = 0.37f,
+                                        .dq = dqkv,
+                                        .dk = dqkv + (size_t)c->a.heads * c->a.head_dim,
+                                        .dv = dqkv + (size_t)(c->a.heads + c->a.kv_heads) * c->a.head_dim});
 }
 
 static void same(const struct attention_case *c, int i, const char *what, const float *want, const float *got, size_t n) {

@@ -1,5 +1,6 @@
 /* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints
  * another one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
+#include "lockstep/math/fingerprint.h"
 #include "lockstep/base/hash.h"
 #include "lockstep/base/random.h"
 #include "math/exact.h"
@@ -82,7 +83,7 @@ static void attention(struct work *w) {
         a.r = zeros(w, S * H * T);
         float *dq = zeros(w, S * T * H * D), *dk = zeros(w, S * T * KV * D), *dv = zeros(w, S * T * KV * D);
         lk_attention_forward(w->math, &a);
-        lk_attention_backward(w->math, &a, dout, H * D, 0.25f, dq, dk, dv);
+        lk_attention_backward(w->math, &a, &(struct lk_attention_gradient){dout, H * D, 0.25f, dq, dk, dv});
     }
 }
 
@@ -94,23 +95,26 @@ static void rows(struct work *w) {
     for (int layer = 0; layer < 2; layer++) {
         float *y = zeros(w, R * N), *mean = zeros(w, R), *rstd = zeros(w, R), *dx = zeros(w, R * N),
               *xhat = zeros(w, R * N);
-        lk_norm_forward(m, R, N, x, gain, layer ? bias : NULL, 1e-5f, y, mean, rstd);
-        lk_norm_backward(m, R, N, x, gain, mean, rstd, layer, dy, layer ? y : NULL, dx, xhat);
-        lk_column_sum(m, N, dy, N, layer ? xhat : NULL, N, parts, 4, false, zeros(w, N));
+        lk_norm_forward(m, &(struct lk_norm){R, N, x, gain, layer ? bias : NULL, 1e-5f, y, mean, rstd});
+        lk_norm_backward(m, &(struct lk_norm_gradient){R, N, layer, x, gain, mean, rstd, dy, layer ? y : NULL, dx, xhat});
+        lk_column_sum(m, &(struct lk_column_sum){N, dy, layer ? xhat : NULL, N, N, parts, 4, false, zeros(w, N)});
     }
     float *logits = fill(w, R * N);
     uint32_t targets[R];
     for (uint32_t i = 0; i < R; i++) targets[i] = i % 7 == 3 ? UINT32_MAX : i * 3;
-    lk_cross_entropy(m, R, N, logits, N, targets, 0.01f, false, zeros(w, R));
-    lk_cross_entropy(m, R, N, logits, N, targets, 0.01f, true, zeros(w, R));
+    lk_cross_entropy(m, &(struct lk_cross_entropy){R, N, logits, N, targets, 0.01f, false, zeros(w, R)});
+    lk_cross_entropy(m, &(struct lk_cross_entropy){R, N, logits, N, targets, 0.01f, true, zeros(w, R)});
     float *c = zeros(w, POSITIONS * DIM / 2), *s = zeros(w, POSITIONS * DIM / 2), *q = fill(w, R * HEADS * DIM);
     float frequencies[DIM / 2];
     lk_rope_frequencies(DIM, 10000, &(struct lk_rope_scaling){0}, frequencies);
     lk_rope_tables(DIM / 2, frequencies, 0, POSITIONS, c, s);
-    lk_rope(m, R, HEADS, DIM, POSITIONS / 2, 3, c, s, 0.2f, false, q, HEADS * DIM);
-    lk_rope(m, R, HEADS, DIM, POSITIONS / 2, 3, c, s, 0.2f, true, fill(w, R * HEADS * DIM), HEADS * DIM);
+    struct lk_rope rope = {R, HEADS, DIM, POSITIONS / 2, 3, c, s, 0.2f, false, q, HEADS * DIM};
+    lk_rope(m, &rope);
+    rope.inverse = true, rope.x = fill(w, R * HEADS * DIM);
+    lk_rope(m, &rope);
     lk_scale_rows(m, R, DIM, 0.3f, q, HEADS * DIM);
-    lk_embed(m, 6, N, (uint32_t[]){3, 0, 5, 1, 5, 2}, x, dy, 4, 2, zeros(w, 6 * N));
+    const uint32_t ids[] = {3, 0, 5, 1, 5, 2};
+    lk_embed(m, &(struct lk_embed){6, N, ids, x, dy, 4, 2, zeros(w, 6 * N)});
 }
 
 static void elements(struct work *w) {

@@ -2,7 +2,7 @@
  *
  * They use add, subtract, multiply, divide and square root only, no fma: a machine without one computes the same bits at
  * full speed. Compiled once, for every instruction set. */
-#include "lockstep/math/kernels.h"
+#include "lockstep/math/scalar.h"
 #include "math/exact.h"
 
 /* An unrounded sum h + l, |l| <= ulp(h) / 2. */

@@ -5,6 +5,8 @@
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
 #include "lockstep/base/mem.h"
 #include "lockstep/math/kernels.h"
+#include "lockstep/math/measure.h"
+#include "lockstep/math/scalar.h"
 
 typedef void lk__mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 
@@ -15,7 +17,7 @@ struct lk__kernels {
     /* Matrix product. mm_cut chooses the tile of C by the shape and the number of threads (both results >= 1, edges are cut
      * short by the driver); a tile does all of k, so its size is no bit's business; mm_tile makes one tile, rows [i0, i1),
      * columns [j0, j1), all parts and groups, epilogue included. turned: mm_tile_turned is faster, the same as C' = B' A'.
-     * scratch: at least mm_scratch_bytes, a constant, 64-byte aligned. ref: cut 64 x 64, no scratch, never turned. */
+     * scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
     size_t mm_scratch_bytes;
     void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
     lk__mm_tile_fn *mm_tile, *mm_tile_turned;
@@ -69,9 +71,12 @@ struct lk__kernels {
     void (*peak_stream)(size_t from, size_t n, const struct lk_stream *);
 };
 
-/* ref_table.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per ISA). */
+/* ref/ref_table.c and blocked/blocked_matmul.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per
+ * ISA). */
 void lk__fill_ref_soft(struct lk__kernels *);
 void lk__fill_ref_fma(struct lk__kernels *); /* x86: call only where the CPU has FMA */
+void lk__fill_blocked_soft(struct lk__kernels *);
+void lk__fill_blocked_fma(struct lk__kernels *);
 void lk__fill_avx2(struct lk__kernels *);
 void lk__fill_avx512(struct lk__kernels *);
 void lk__fill_neon(struct lk__kernels *);

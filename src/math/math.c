@@ -19,66 +19,63 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
-static const struct {
-    const char *name;
-    bool (*here)(void);
-    void (*fill)(struct lk__kernels *);
-} sets[] = {{"avx512", has_avx512, lk__fill_avx512}, {"avx2", has_avx2, lk__fill_avx2}};
-#define SETS (sizeof sets / sizeof *sets)
-
 #elif defined(__aarch64__)
 int lk__cpu_has_fma(void) {
     return 1;
 }
-static bool has_neon(void) {
-    return true;
-}
-static const struct {
-    const char *name;
-    bool (*here)(void);
-    void (*fill)(struct lk__kernels *);
-} sets[] = {{"neon", has_neon, lk__fill_neon}};
-#define SETS (sizeof sets / sizeof *sets)
-
 #else
 int lk__cpu_has_fma(void) {
     return 0;
 }
+#endif
+static bool has_any(void) {
+    return true;
+}
+
+/* Plain C, with the machine's fma or ours. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define WITH_FMA(fma, soft) (lk__cpu_has_fma() ? fma : soft)
+#else
+#define WITH_FMA(fma, soft) (soft)
+#endif
+static void fill_ref(struct lk__kernels *k) {
+    WITH_FMA(lk__fill_ref_fma, lk__fill_ref_soft)(k);
+}
+static void fill_blocked(struct lk__kernels *k) {
+    WITH_FMA(lk__fill_blocked_fma, lk__fill_blocked_soft)(k);
+}
+
+/* Best first. A vector set overrides what it is faster at, so what was filled before it is the reference. */
 static const struct {
     const char *name;
     bool (*here)(void);
     void (*fill)(struct lk__kernels *);
-} sets[1];
-#define SETS 0
+} sets[] = {
+#if defined(__x86_64__)
+    {"avx512", has_avx512, lk__fill_avx512},
+    {"avx2", has_avx2, lk__fill_avx2},
+#elif defined(__aarch64__)
+    {"neon", has_any, lk__fill_neon},
 #endif
+    {"blocked", has_any, fill_blocked},
+    {"ref", has_any, fill_ref},
+};
+#define SETS (sizeof sets / sizeof *sets)
 
 int lk_math_isas(const char *out[8]) {
     int n = 0;
     for (size_t i = 0; i < SETS; i++)
         if (sets[i].here()) out[n++] = sets[i].name;
-    out[n++] = "ref";
     return n;
-}
-
-static void fill_ref(struct lk__kernels *k) {
-#if defined(__x86_64__) || defined(__aarch64__)
-    if (lk__cpu_has_fma()) {
-        lk__fill_ref_fma(k);
-        return;
-    }
-#endif
-    lk__fill_ref_soft(k);
 }
 
 static int choose(const char *isa, struct lk__kernels *k, struct lk_err *err) {
     fill_ref(k);
-    if (isa && strcmp(isa, "ref") == 0) return 0;
     for (size_t i = 0; i < SETS; i++) {
         if (!sets[i].here() || (isa && strcmp(isa, sets[i].name) != 0)) continue;
         sets[i].fill(k);
         return 0;
     }
-    if (!isa) return 0;
     const char *names[8];
     char list[96] = "";
     int n = lk_math_isas(names);
@@ -147,11 +144,7 @@ size_t lk_math_scratch_bytes(const struct lk_math *m) {
 }
 
 /* --- Float scalars --------------------------------------------------------------------------------------- */
-#if defined(__x86_64__) || defined(__aarch64__)
-#define SCALAR(name, x) (lk__cpu_has_fma() ? lk__ref_fma_##name(x) : lk__ref_soft_##name(x))
-#else
-#define SCALAR(name, x) lk__ref_soft_##name(x)
-#endif
+#define SCALAR(name, x) WITH_FMA(lk__ref_fma_##name, lk__ref_soft_##name)(x)
 float lk_exp(float x) {
     return SCALAR(exp, x);
 }

@@ -1,6 +1,8 @@
 /* The floor as a whole: dispatch, the fingerprint, the numeric environment, reductions. */
 #include "base/testing.h"
 #include "lockstep/base/hash.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/math/fingerprint.h"
 #include "math/kernel_table.h"
 
 #if defined(__x86_64__)

@@ -158,198 +158,148 @@ void lk_init_normal(struct lk_math *m, uint64_t seed, uint32_t tensor, double de
 /* --- Rows ------------------------------------------------------------------------------------------------ */
 struct rows {
     const struct lk__kernels *k;
-    void (*run)(const struct rows *, size_t row, size_t rows);
-    size_t rows, n, tile, ld;
-    const float *x, *gain, *bias, *mean, *rstd, *dy, *dx_add;
-    float *y, *mean_out, *rstd_out, *normalised;
-    float scalar;
-    bool flag;
-    const uint32_t *ids;
-    uint32_t heads, head_dim, positions, first;
+    void (*run)(const struct lk__kernels *, const void *call, size_t row, size_t rows);
+    const void *call; /* the caller's struct */
+    size_t rows, tile;
 };
 
 static void rows_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct rows *r = arg;
     size_t from = tile * r->tile;
-    r->run(r, from, smaller(r->tile, r->rows - from));
+    r->run(r->k, r->call, from, smaller(r->tile, r->rows - from));
 }
-static void rows_run(struct lk_math *m, struct rows *r) {
-    r->k = &m->k;
-    r->tile = rows_of_tile(r->n, r->rows, (size_t)lk_pool_threads(m->pool));
-    lk_pool_run(m->pool, tiles_of(r->rows, r->tile), rows_tile, r);
-}
-
-static void run_norm(const struct rows *r, size_t row, size_t rows) {
-    size_t at = row * r->n;
-    r->k->norm_forward(rows, r->n, r->x + at, r->gain, r->bias, r->scalar, r->y + at,
-                       r->mean_out ? r->mean_out + row : NULL, r->rstd_out + row);
-}
-void lk_norm_forward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
-                     float eps, float *y, float *mean, float *rstd) {
-    LK_TIMED(m, NORM, 0, 2.0 * (double)(rows * n) * sizeof(float));
-    LK_ASSERT(!bias || mean);
-    rows_run(m, &(struct rows){.run = run_norm,
-                               .rows = rows,
-                               .n = n,
-                               .x = x,
-                               .gain = gain,
-                               .bias = bias,
-                               .scalar = eps,
-                               .y = y,
-                               .mean_out = mean,
-                               .rstd_out = rstd});
-}
-static void run_norm_back(const struct rows *r, size_t row, size_t rows) {
-    size_t at = row * r->n;
-    r->k->norm_backward(rows, r->n, r->x + at, r->gain, r->flag ? r->mean + row : NULL, r->rstd + row, r->flag, r->dy + at,
-                        r->dx_add ? r->dx_add + at : NULL, r->y + at, r->normalised ? r->normalised + at : NULL);
-}
-void lk_norm_backward(struct lk_math *m, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
-                      const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
-    LK_TIMED(m, NORM_BACKWARD, 0, (3.0 + (dx_add != NULL) + (normalised != NULL)) * (double)(rows * n) * sizeof(float));
-    rows_run(m, &(struct rows){.run = run_norm_back,
-                               .rows = rows,
-                               .n = n,
-                               .x = x,
-                               .gain = gain,
-                               .mean = mean,
-                               .rstd = rstd,
-                               .flag = layer,
-                               .dy = dy,
-                               .dx_add = dx_add,
-                               .y = dx,
-                               .normalised = normalised});
+static void rows_run(struct lk_math *m, size_t rows, size_t n, const void *call,
+                     void (*run)(const struct lk__kernels *, const void *call, size_t row, size_t rows)) {
+    struct rows r = {&m->k, run, call, rows, rows_of_tile(n, rows, (size_t)lk_pool_threads(m->pool))};
+    lk_pool_run(m->pool, tiles_of(rows, r.tile), rows_tile, &r);
 }
 
-static void run_rope(const struct rows *r, size_t row, size_t rows) {
-    r->k->rope(rows, row, r->heads, r->head_dim, r->positions, r->first, r->x, r->gain, r->scalar, r->flag,
-               r->y + row * r->ld, r->ld);
+static void run_norm(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_norm *t = call;
+    size_t at = row * t->n;
+    k->norm_forward(rows, t->n, t->x + at, t->gain, t->bias, t->epsilon, t->y + at, t->mean ? t->mean + row : NULL,
+                    t->rstd + row);
 }
-void lk_rope(struct lk_math *m, size_t rows, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
-             const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx) {
-    LK_TIMED(m, ROTARY, 0, 2.0 * (double)rows * heads * head_dim * sizeof(float));
-    LK_ASSERT(head_dim % 2 == 0 && positions > 0);
-    rows_run(m, &(struct rows){.run = run_rope,
-                               .rows = rows,
-                               .n = (size_t)heads * head_dim,
-                               .x = cos_table,
-                               .gain = sin_table,
-                               .scalar = scale,
-                               .flag = inverse,
-                               .y = x,
-                               .ld = ldx,
-                               .heads = heads,
-                               .head_dim = head_dim,
-                               .positions = positions,
-                               .first = first});
+void lk_norm_forward(struct lk_math *m, const struct lk_norm *t) {
+    LK_TIMED(m, NORM, 0, 2.0 * (double)(t->rows * t->n) * sizeof(float));
+    LK_ASSERT(!t->bias || t->mean);
+    rows_run(m, t->rows, t->n, t, run_norm);
 }
-static void run_scale(const struct rows *r, size_t row, size_t rows) {
-    for (size_t i = row; i < row + rows; i++) r->k->scale(r->n, r->scalar, r->y + i * r->ld);
+static void run_norm_gradient(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_norm_gradient *t = call;
+    size_t at = row * t->n;
+    k->norm_backward(rows, t->n, t->x + at, t->gain, t->layer ? t->mean + row : NULL, t->rstd + row, t->layer, t->dy + at,
+                     t->dx_add ? t->dx_add + at : NULL, t->dx + at, t->normalised ? t->normalised + at : NULL);
+}
+void lk_norm_backward(struct lk_math *m, const struct lk_norm_gradient *t) {
+    LK_TIMED(m, NORM_BACKWARD, 0,
+             (3.0 + (t->dx_add != NULL) + (t->normalised != NULL)) * (double)(t->rows * t->n) * sizeof(float));
+    LK_ASSERT(!t->layer || t->mean);
+    rows_run(m, t->rows, t->n, t, run_norm_gradient);
+}
+
+static void run_rope(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_rope *t = call;
+    k->rope(rows, row, t->heads, t->head_dim, t->positions, t->first, t->cos_table, t->sin_table, t->scale, t->inverse,
+            t->x + row * t->ldx, t->ldx);
+}
+void lk_rope(struct lk_math *m, const struct lk_rope *t) {
+    LK_TIMED(m, ROTARY, 0, 2.0 * (double)t->rows * t->heads * t->head_dim * sizeof(float));
+    LK_ASSERT(t->head_dim % 2 == 0 && t->positions > 0);
+    rows_run(m, t->rows, (size_t)t->heads * t->head_dim, t, run_rope);
+}
+
+struct scaling {
+    size_t n, ldx;
+    float scale, *x;
+};
+static void run_scale(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct scaling *t = call;
+    for (size_t i = row; i < row + rows; i++) k->scale(t->n, t->scale, t->x + i * t->ldx);
 }
 void lk_scale_rows(struct lk_math *m, size_t rows, size_t n, float scale, float *x, size_t ldx) {
     LK_TIMED(m, ROTARY, 0, 2.0 * (double)(rows * n) * sizeof(float));
-    rows_run(m, &(struct rows){.run = run_scale, .rows = rows, .n = n, .scalar = scale, .y = x, .ld = ldx});
+    rows_run(m, rows, n, &(struct scaling){n, ldx, scale, x}, run_scale);
 }
 
-static void run_loss(const struct rows *r, size_t row, size_t rows) {
-    r->k->cross_entropy(rows, r->n, r->y + row * r->ld, r->ld, r->ids + row, r->scalar, r->flag, r->rstd_out + row);
+static void run_loss(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_cross_entropy *t = call;
+    k->cross_entropy(rows, t->vocab, t->logits + row * t->ld, t->ld, t->targets + row, t->scale, t->gradient,
+                     t->loss + row);
 }
-void lk_cross_entropy(struct lk_math *m, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
-                      float scale, bool gradient, float *loss) {
-    LK_TIMED(m, LOSS, 0, (gradient ? 2.0 : 1.0) * (double)(rows * vocab) * sizeof(float));
-    rows_run(m, &(struct rows){.run = run_loss,
-                               .rows = rows,
-                               .n = vocab,
-                               .y = logits,
-                               .ld = ld,
-                               .ids = targets,
-                               .scalar = scale,
-                               .flag = gradient,
-                               .rstd_out = loss});
+void lk_cross_entropy(struct lk_math *m, const struct lk_cross_entropy *t) {
+    LK_TIMED(m, LOSS, 0, (t->gradient ? 2.0 : 1.0) * (double)(t->rows * t->vocab) * sizeof(float));
+    rows_run(m, t->rows, t->vocab, t, run_loss);
 }
 
 #define GATHER_AHEAD 2 /* rows */
-static void run_embed(const struct rows *r, size_t row, size_t rows) {
+static void run_embed(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_embed *t = call;
     for (size_t i = row; i < row + rows; i++) {
-        const float *from = r->x + r->ids[i] * r->n;
+        const float *from = t->table + t->ids[i] * t->n;
         if (i + GATHER_AHEAD < row + rows) { /* no processor guesses where that is */
-            const float *next = r->x + r->ids[i + GATHER_AHEAD] * r->n;
-            for (size_t c = 0; c < r->n; c += 16) __builtin_prefetch(next + c);
+            const float *next = t->table + t->ids[i + GATHER_AHEAD] * t->n;
+            for (size_t c = 0; c < t->n; c += 16) __builtin_prefetch(next + c);
         }
-        if (r->gain)
-            r->k->add(r->n, from, r->gain + (r->first + i % r->positions) * r->n, r->y + i * r->n);
+        if (t->positions_table)
+            k->add(t->n, from, t->positions_table + (t->first + i % t->positions) * t->n, t->out + i * t->n);
         else
-            memcpy(r->y + i * r->n, from, r->n * sizeof *from);
+            memcpy(t->out + i * t->n, from, t->n * sizeof *from);
     }
 }
-void lk_embed(struct lk_math *m, size_t rows, size_t n, const uint32_t *ids, const float *table,
-              const float *positions_table, uint32_t positions, uint32_t first, float *out) {
-    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(rows * n) * sizeof(float));
-    rows_run(m, &(struct rows){.run = run_embed,
-                               .rows = rows,
-                               .n = n,
-                               .ids = ids,
-                               .x = table,
-                               .gain = positions_table,
-                               .positions = positions,
-                               .first = first,
-                               .y = out});
+void lk_embed(struct lk_math *m, const struct lk_embed *t) {
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(t->rows * t->n) * sizeof(float));
+    rows_run(m, t->rows, t->n, t, run_embed);
 }
 
 /* --- Columns --------------------------------------------------------------------------------------------- */
 #define COLUMNS ((size_t)512) /* a tile, or less where there are more threads than such tiles */
 struct columns {
     const struct lk__kernels *k;
-    size_t n, tile, ldy, ld_factor, part_count;
-    const float *y, *factor;
-    const struct lk_row_part *parts;
-    bool accumulate;
-    float *out;
+    const struct lk_column_sum *call;
+    size_t tile;
 };
 static void columns_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct columns *c = arg;
+    const struct lk_column_sum *t = c->call;
     size_t j = tile * c->tile;
-    c->k->column_sum(smaller(c->tile, c->n - j), c->y + j, c->ldy, c->factor ? c->factor + j : NULL, c->ld_factor, c->parts,
-                     c->part_count, c->accumulate, c->out + j);
+    c->k->column_sum(smaller(c->tile, t->n - j), t->y + j, t->ldy, t->factor ? t->factor + j : NULL, t->ld_factor, t->parts,
+                     t->part_count, t->accumulate, t->out + j);
 }
-static double column_bytes(size_t n, const float *factor, const struct lk_row_part *parts, size_t part_count) {
+static double column_bytes(const struct lk_column_sum *t) {
     double rows = 0;
-    for (size_t i = 0; i < part_count; i++) rows += (double)parts[i].rows;
-    return (factor ? 2.0 : 1.0) * rows * (double)n * sizeof(float);
+    for (size_t i = 0; i < t->part_count; i++) rows += (double)t->parts[i].rows;
+    return (t->factor ? 2.0 : 1.0) * rows * (double)t->n * sizeof(float);
 }
-void lk_column_sum(struct lk_math *m, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
-                   const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out) {
-    LK_TIMED(m, COLUMN_SUM, 0, column_bytes(n, factor, parts, part_count));
+void lk_column_sum(struct lk_math *m, const struct lk_column_sum *t) {
+    LK_TIMED(m, COLUMN_SUM, 0, column_bytes(t));
     /* Whole cache lines, and as many tiles as can be shared out evenly. */
-    size_t threads = (size_t)lk_pool_threads(m->pool), rounds = tiles_of(n, COLUMNS * threads),
-           tile = n ? tiles_of(tiles_of(n, rounds * threads), 16) * 16 : COLUMNS;
-    struct columns c = {&m->k, n, tile, ldy, ld_factor, part_count, y, factor, parts, accumulate, out};
-    lk_pool_run(m->pool, tiles_of(n, tile), columns_tile, &c);
+    size_t threads = (size_t)lk_pool_threads(m->pool), rounds = tiles_of(t->n, COLUMNS * threads),
+           tile = t->n ? tiles_of(tiles_of(t->n, rounds * threads), 16) * 16 : COLUMNS;
+    struct columns c = {&m->k, t, tile};
+    lk_pool_run(m->pool, tiles_of(t->n, tile), columns_tile, &c);
 }
 
+#define LISTS ((size_t)16) /* a tile */
 struct chains {
     const struct lk__kernels *k;
-    size_t n, lists, tile;
-    const float *x;
-    uint32_t positions;
-    const uint32_t *first, *next, *target;
-    const bool *begins;
-    float *sums;
+    const struct lk_row_chains *call;
 };
 static void chains_tile(void *arg, size_t tile, int thread) {
     (void)thread;
     const struct chains *c = arg;
-    size_t end = smaller(c->lists, (tile + 1) * c->tile);
-    for (size_t i = tile * c->tile; i < end; i++)
-        c->k->row_chains(c->n, c->x, c->n, c->first[i], c->next, c->positions, c->begins[i], c->sums + c->target[i] * c->n);
+    const struct lk_row_chains *t = c->call;
+    size_t end = smaller(t->lists, (tile + 1) * LISTS);
+    for (size_t i = tile * LISTS; i < end; i++)
+        c->k->row_chains(t->n, t->x, t->n, t->first[i], t->next, t->positions, t->begins[i], t->sums + t->target[i] * t->n);
 }
-void lk_row_chains(struct lk_math *m, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
-                   const uint32_t *next, const uint32_t *target, const bool *begins, float *sums) {
-    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(lists * n) * sizeof(float)); /* at least: rows that repeat are read too */
-    struct chains c = {&m->k, n, lists, 16, x, positions, first, next, target, begins, sums};
-    lk_pool_run(m->pool, tiles_of(lists, c.tile), chains_tile, &c);
+void lk_row_chains(struct lk_math *m, const struct lk_row_chains *t) {
+    /* At least these bytes: rows that repeat are read too. */
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(t->lists * t->n) * sizeof(float));
+    struct chains c = {&m->k, t};
+    lk_pool_run(m->pool, tiles_of(t->lists, LISTS), chains_tile, &c);
 }
 
 /* --- Rotary tables --------------------------------------------------------------------------------------- */

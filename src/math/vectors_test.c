@@ -67,13 +67,19 @@ static void kernels(struct lk_math *m) {
     lk_matmul(m, &mm);
     result32("the same, a second part of k 600", y[0]);
     float mean, rstd;
-    lk_norm_forward(m, 1, 100, a, b, NULL, 1e-5f, y, &mean, &rstd);
+    lk_norm_forward(m, &(struct lk_norm){
+                           .rows = 1, .n = 100, .x = a, .gain = b, .epsilon = 1e-5f, .y = y, .mean = &mean, .rstd = &rstd});
     result32("RMSNorm of a, gain b, 100 wide, eps 1e-5: r", rstd), result32("element 7", y[7]);
-    lk_norm_backward(m, 1, 100, a, b, NULL, &rstd, false, b, NULL, z, NULL);
+    lk_norm_backward(m,
+                     &(struct lk_norm_gradient){.rows = 1, .n = 100, .x = a, .gain = b, .rstd = &rstd, .dy = b, .dx = z});
     result32("backward of dy = b: element 7", z[7]);
-    lk_norm_forward(m, 1, 100, a, b, b, 1e-5f, y, &mean, &rstd);
+    lk_norm_forward(
+        m, &(struct lk_norm){
+               .rows = 1, .n = 100, .x = a, .gain = b, .bias = b, .epsilon = 1e-5f, .y = y, .mean = &mean, .rstd = &rstd});
     result32("LayerNorm, bias b: mean", mean), result32("r", rstd), result32("element 7", y[7]);
-    lk_norm_backward(m, 1, 100, a, b, &mean, &rstd, true, b, NULL, z, NULL);
+    lk_norm_backward(
+        m, &(struct lk_norm_gradient){
+               .rows = 1, .n = 100, .layer = true, .x = a, .gain = b, .mean = &mean, .rstd = &rstd, .dy = b, .dx = z});
     result32("backward of dy = b: element 7", z[7]);
     lk_swiglu_forward(m, 100, a, b, y);
     result32("SwiGLU of gate a, up b: element 4", y[4]);
@@ -84,7 +90,14 @@ static void kernels(struct lk_math *m) {
     memcpy(y, a, sizeof y);
     float loss;
     uint32_t target = 5;
-    lk_cross_entropy(m, 1, 100, y, 100, &target, 0.125f, true, &loss);
+    lk_cross_entropy(m, &(struct lk_cross_entropy){.rows = 1,
+                                                   .vocab = 100,
+                                                   .logits = y,
+                                                   .ld = 100,
+                                                   .targets = &target,
+                                                   .scale = 0.125f,
+                                                   .gradient = true,
+                                                   .loss = &loss});
     result32("loss of logits a, 100 of them, target 5", loss), result32("gradient with w 1/8: element 4", y[4]),
         result32("element 5", y[5]);
     double sum;

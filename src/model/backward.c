@@ -1,5 +1,6 @@
 /* Backward pass of the decoder. Buffers are reused as soon as their last reader is done; each reuse is noted. */
 #include "decoder.h"
+#include "lockstep/math/scalar.h"
 
 struct gradients {
     struct lk_decoder *d;
@@ -7,6 +8,20 @@ struct gradients {
     size_t part_count;
     bool accumulate;
 };
+
+/* out (n) = the sum over rows of y (rows, n), times factor if there is one. */
+static void column_sum(const struct gradients *g, size_t n, const float *y, const float *factor,
+                       const struct lk_row_part *parts, float *out) {
+    lk_column_sum(g->d->math, &(struct lk_column_sum){.n = n,
+                                                      .y = y,
+                                                      .factor = factor,
+                                                      .ldy = n,
+                                                      .ld_factor = n,
+                                                      .parts = parts,
+                                                      .part_count = g->part_count,
+                                                      .accumulate = g->accumulate,
+                                                      .out = out});
+}
 
 /* dW (out, in) = dy' x over the sequences of each grain; db (out) likewise, when there is a bias. */
 static void weight_gradient(const struct gradients *g, size_t in, size_t out, const float *dy, const float *x, float *dw,
@@ -30,7 +45,7 @@ static void weight_gradient(const struct gradients *g, size_t in, size_t out, co
                                        .c = dw,
                                        .ldc = in,
                                        .accumulate = g->accumulate});
-    if (db) lk_column_sum(d->math, out, dy, out, NULL, 0, g->parts, g->part_count, g->accumulate, db);
+    if (db) column_sum(g, out, dy, NULL, g->parts, db);
 }
 
 struct projection {
@@ -57,9 +72,19 @@ static void norm_gradient(const struct gradients *g, const float *x, const float
                           const float *rstd, bool layer, bool first, float *xhat, float *dgain, float *dbias) {
     struct lk_decoder *d = g->d;
     size_t width = d->layout->config.width;
-    lk_norm_backward(d->math, d->rows, width, x, gain, mean, rstd, layer, d->dh, first ? NULL : d->dx, d->dx, xhat);
-    lk_column_sum(d->math, width, d->dh, width, xhat, width, g->parts, g->part_count, g->accumulate, dgain);
-    if (dbias) lk_column_sum(d->math, width, d->dh, width, NULL, 0, g->parts, g->part_count, g->accumulate, dbias);
+    lk_norm_backward(d->math, &(struct lk_norm_gradient){.rows = d->rows,
+                                                         .n = width,
+                                                         .layer = layer,
+                                                         .x = x,
+                                                         .gain = gain,
+                                                         .mean = mean,
+                                                         .rstd = rstd,
+                                                         .dy = d->dh,
+                                                         .dx_add = first ? NULL : d->dx,
+                                                         .dx = d->dx,
+                                                         .normalised = xhat});
+    column_sum(g, width, d->dh, xhat, g->parts, dgain);
+    if (dbias) column_sum(g, width, d->dh, NULL, g->parts, dbias);
 }
 
 static void ffn_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
@@ -88,11 +113,14 @@ static void head_norm_gradient(const struct gradients *g, uint32_t heads, const 
                                const float *dy, float *dx, float *dgain) {
     struct lk_decoder *d = g->d;
     size_t n = d->layout->config.head_dim;
-    lk_norm_backward(d->math, d->rows * heads, n, raw, gain, NULL, rstd, false, dy, NULL, dx, raw);
+    lk_norm_backward(
+        d->math,
+        &(struct lk_norm_gradient){
+            .rows = d->rows * heads, .n = n, .x = raw, .gain = gain, .rstd = rstd, .dy = dy, .dx = dx, .normalised = raw});
     for (size_t i = 0; i < g->part_count; i++)
         d->other_parts[i] = (struct lk_row_part){
             .first = g->parts[i].first * heads, .rows = g->parts[i].rows * heads, .ends_group = g->parts[i].ends_group};
-    lk_column_sum(d->math, n, dy, n, raw, n, d->other_parts, g->part_count, g->accumulate, dgain);
+    column_sum(g, n, dy, raw, d->other_parts, dgain);
 }
 
 static void attention_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
@@ -119,11 +147,27 @@ static void attention_backward(const struct gradients *g, struct lk__activations
                                      .ldo = q,
                                      .m = a->m,
                                      .r = a->r};
-    lk_attention_backward(d->math, &attention, d->dout, q, (float)(1.0 / lk_sqrt64(m->head_dim)), d->dq, d->dk, d->dv);
+    lk_attention_backward(d->math, &attention,
+                          &(struct lk_attention_gradient){.dout = d->dout,
+                                                          .ld_dout = q,
+                                                          .q_scale = (float)(1.0 / lk_sqrt64(m->head_dim)),
+                                                          .dq = d->dq,
+                                                          .dk = d->dk,
+                                                          .dv = d->dv});
     if (m->family == LK_LLAMA) {
-        lk_rope(d->math, d->rows, m->heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dq, q);
-        lk_rope(d->math, d->rows, m->kv_heads, m->head_dim, d->positions, 0, d->cos_table, d->sin_table, 1, true, d->dk,
-                kv);
+        struct lk_rope rope = {.rows = d->rows,
+                               .heads = m->heads,
+                               .head_dim = m->head_dim,
+                               .positions = d->positions,
+                               .cos_table = d->cos_table,
+                               .sin_table = d->sin_table,
+                               .scale = 1,
+                               .inverse = true,
+                               .x = d->dq,
+                               .ldx = q};
+        lk_rope(d->math, &rope);
+        rope.heads = m->kv_heads, rope.x = d->dk, rope.ldx = kv;
+        lk_rope(d->math, &rope);
     }
     float *dq = d->dq, *dk = d->dk;
     if (m->qk_norm) { /* q and k become the gradients of what was normalised */
@@ -145,7 +189,7 @@ static void position_gradient(const struct gradients *g, float *out) {
     for (size_t i = 0; i < g->part_count; i++)
         d->other_parts[i] = (struct lk_row_part){
             .first = g->parts[i].first / d->positions, .rows = 1, .ends_group = g->parts[i].ends_group};
-    lk_column_sum(d->math, n, d->dx, n, NULL, 0, d->other_parts, g->part_count, g->accumulate, out);
+    column_sum(g, n, d->dx, NULL, d->other_parts, out);
     if (!g->accumulate && n < all) lk_zero(d->math, all - n, out + n);
 }
 

@@ -1,5 +1,6 @@
 /* Workspace and forward pass of the decoder, both families. */
 #include "decoder.h"
+#include "lockstep/math/scalar.h"
 
 #include <string.h>
 
@@ -239,7 +240,7 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
     const struct lk_model_config *m = &d->layout->config;
     struct lk__activations *a = &d->layers[layer];
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
-    float *k = a->k, *v = a->v, *k_all = k, *v_all = v, eps = (float)m->norm_epsilon;
+    float *k = a->k, *v = a->v, *k_all = k, *v_all = v;
     size_t kv_rows = p->queries;
     if (p->cache) {
         kv_rows = p->cache->positions;
@@ -253,15 +254,32 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
         {w->q, q, w->q_bias, NULL, q_raw}, {w->k, kv, w->k_bias, NULL, k_raw}, {w->v, kv, w->v_bias, NULL, v}};
     linears(d, p->rows, m->width, a->h1, qkv, 3);
     if (m->qk_norm) { /* a head is a row */
-        lk_norm_forward(d->math, p->rows * m->heads, m->head_dim, q_raw, w->q_norm, NULL, eps, a->q, NULL, a->q_rstd);
-        lk_norm_forward(d->math, p->rows * m->kv_heads, m->head_dim, k_raw, w->k_norm, NULL, eps, k, NULL, a->k_rstd);
+        struct lk_norm norm = {.rows = p->rows * m->heads,
+                               .n = m->head_dim,
+                               .x = q_raw,
+                               .gain = w->q_norm,
+                               .epsilon = (float)m->norm_epsilon,
+                               .y = a->q,
+                               .rstd = a->q_rstd};
+        lk_norm_forward(d->math, &norm);
+        norm.rows = p->rows * m->kv_heads, norm.x = k_raw, norm.gain = w->k_norm, norm.y = k, norm.rstd = a->k_rstd;
+        lk_norm_forward(d->math, &norm);
     }
     float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
     if (m->family == LK_LLAMA) {
-        lk_rope(d->math, p->rows, m->heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, scale, false,
-                a->q, q);
-        lk_rope(d->math, p->rows, m->kv_heads, m->head_dim, p->queries, p->first, d->cos_table, d->sin_table, 1, false, k,
-                kv);
+        struct lk_rope rope = {.rows = p->rows,
+                               .heads = m->heads,
+                               .head_dim = m->head_dim,
+                               .positions = p->queries,
+                               .first = p->first,
+                               .cos_table = d->cos_table,
+                               .sin_table = d->sin_table,
+                               .scale = scale,
+                               .x = a->q,
+                               .ldx = q};
+        lk_rope(d->math, &rope);
+        rope.heads = m->kv_heads, rope.scale = 1, rope.x = k, rope.ldx = kv;
+        lk_rope(d->math, &rope);
     } else
         lk_scale_rows(d->math, p->rows, q, scale, a->q, q);
     lk_attention_forward(d->math, &(struct lk_attention){.sequences = p->sequences,
@@ -290,11 +308,21 @@ void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t laye
     struct lk__activations *a = &d->layers[layer];
     struct lk__layer_weights w = lk__layer_weights(d->layout, layer, weights);
     size_t rows = p->rows, q = (size_t)m->heads * m->head_dim;
-    float eps = (float)m->norm_epsilon;
-    lk_norm_forward(d->math, rows, m->width, a->x, w.norm1, w.norm1_bias, eps, a->h1, a->mean1, a->rstd1);
+    struct lk_norm norm = {.rows = rows,
+                           .n = m->width,
+                           .x = a->x,
+                           .gain = w.norm1,
+                           .bias = w.norm1_bias,
+                           .epsilon = (float)m->norm_epsilon,
+                           .y = a->h1,
+                           .mean = a->mean1,
+                           .rstd = a->rstd1};
+    lk_norm_forward(d->math, &norm);
     attention_forward(d, &w, layer, p);
     linear(d, rows, q, m->width, a->o, w.o, w.o_bias, a->x, a->x_mid);
-    lk_norm_forward(d->math, rows, m->width, a->x_mid, w.norm2, w.norm2_bias, eps, a->h2, a->mean2, a->rstd2);
+    norm.x = a->x_mid, norm.gain = w.norm2, norm.bias = w.norm2_bias, norm.y = a->h2, norm.mean = a->mean2,
+    norm.rstd = a->rstd2;
+    lk_norm_forward(d->math, &norm);
     if (m->family == LK_LLAMA) {
         const struct linear both[] = {{w.gate, m->ffn, NULL, NULL, a->gate}, {w.up, m->ffn, NULL, NULL, a->up}};
         linears(d, rows, m->width, a->h2, both, 2);
@@ -330,13 +358,26 @@ static float *pass_forward(struct lk_decoder *d, const float *weights, const str
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;
     const float *table = lk__tensor(l, l->embedding, weights);
-    lk_embed(d->math, p->rows, m->width, tokens, table, lk__tensor(l, l->positions, weights), p->queries, p->first,
-             d->layers[0].x);
+    lk_embed(d->math, &(struct lk_embed){.rows = p->rows,
+                                         .n = m->width,
+                                         .ids = tokens,
+                                         .table = table,
+                                         .positions_table = lk__tensor(l, l->positions, weights),
+                                         .positions = p->queries,
+                                         .first = p->first,
+                                         .out = d->layers[0].x});
     for (uint32_t i = 0; i < m->layers; i++)
         lk__layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
     size_t skip = p->rows - wanted;
-    lk_norm_forward(d->math, wanted, m->width, d->x_out + skip * m->width, lk__tensor(l, l->norm, weights),
-                    lk__tensor(l, l->norm_bias, weights), (float)m->norm_epsilon, d->h_out, d->mean_out, d->rstd_out);
+    lk_norm_forward(d->math, &(struct lk_norm){.rows = wanted,
+                                               .n = m->width,
+                                               .x = d->x_out + skip * m->width,
+                                               .gain = lk__tensor(l, l->norm, weights),
+                                               .bias = lk__tensor(l, l->norm_bias, weights),
+                                               .epsilon = (float)m->norm_epsilon,
+                                               .y = d->h_out,
+                                               .mean = d->mean_out,
+                                               .rstd = d->rstd_out});
     linear(d, wanted, m->width, m->vocab, d->h_out, head_of(l, weights), NULL, NULL, d->logits);
     return d->logits;
 }

@@ -178,8 +178,14 @@ static void accumulating_sequences_changes_no_gradient(void **state) {
             size_t first = (size_t)at * c->context, rows = (size_t)k * c->context;
             struct lk_row_part parts[2] = {{0, c->context, k == 1}, {c->context, c->context, true}};
             float *logits = lk_decoder_forward(d, s.w, k, c->context, b.tokens + first, b.start + first);
-            lk_cross_entropy(m.math, rows, vocab, logits, vocab, b.targets + first, (float)(1.0 / b.unmasked), true,
-                             losses);
+            lk_cross_entropy(m.math, &(struct lk_cross_entropy){.rows = rows,
+                                                                .vocab = vocab,
+                                                                .logits = logits,
+                                                                .ld = vocab,
+                                                                .targets = b.targets + first,
+                                                                .scale = (float)(1.0 / b.unmasked),
+                                                                .gradient = true,
+                                                                .loss = losses});
             lk_decoder_backward(d, s.w, parts, k, at > 0, g, NULL, NULL);
         }
         assert_memory_equal(g + s.layout.tensors[1].offset, whole + s.layout.tensors[1].offset, tail * 4);

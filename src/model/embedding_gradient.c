@@ -131,7 +131,15 @@ void lk_embedding_gradient_add(struct lk_embedding_gradient *e, struct lk_math *
         row->last = p;
     }
     for (uint32_t i = 0; i < e->touched_count; i++) e->rows[e->touched[i]].last = NONE;
-    lk_row_chains(math, e->width, dx, positions, e->touched_count, e->starts, e->next, e->touched, e->fresh, e->sums);
+    lk_row_chains(math, &(struct lk_row_chains){.n = e->width,
+                                                .lists = e->touched_count,
+                                                .x = dx,
+                                                .positions = positions,
+                                                .first = e->starts,
+                                                .next = e->next,
+                                                .target = e->touched,
+                                                .begins = e->fresh,
+                                                .sums = e->sums});
 }
 
 /* --- The tree over one token's rows, absent grains skipped ------------------------------------------------------- */

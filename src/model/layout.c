@@ -1,4 +1,5 @@
 /* Tensors in canonical order: names, shapes, places, initial values. */
+#include "lockstep/math/scalar.h"
 #include "lockstep/model/model.h"
 
 #include <stdio.h>

@@ -2,6 +2,7 @@
 #ifndef LK_MODEL_TESTING_H
 #define LK_MODEL_TESTING_H
 #include "base/testing.h"
+#include "lockstep/math/scalar.h"
 #include "lockstep/model/model.h"
 
 static inline double test_uniform(struct test_random *r) {
@@ -58,7 +59,14 @@ static inline double test_gradient(struct lk_math *math, const struct lk_layout 
         parts[s] =
             (struct lk_row_part){.first = (size_t)s * b->positions, .rows = b->positions, .ends_group = (s + 1) % per == 0};
     float *logits = lk_decoder_forward(d, w, b->sequences, b->positions, b->tokens, b->start);
-    lk_cross_entropy(math, rows, vocab, logits, vocab, b->targets, (float)(1.0 / b->unmasked), true, losses);
+    lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = rows,
+                                                      .vocab = vocab,
+                                                      .logits = logits,
+                                                      .ld = vocab,
+                                                      .targets = b->targets,
+                                                      .scale = (float)(1.0 / b->unmasked),
+                                                      .gradient = true,
+                                                      .loss = losses});
     memset(g, 0, l->floats * sizeof *g);
     const float *dx = lk_decoder_backward(d, w, parts, b->sequences, false, g, NULL, NULL);
     for (uint32_t i = 0; i < grains; i++) {

@@ -3,6 +3,7 @@
 #include "lockstep/serve/generate.h"
 
 #include "lockstep/base/random.h"
+#include "lockstep/math/scalar.h"
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
 /* Sampling against docs/numerics.md, section 10, written down with a plain sort. */
+#include "lockstep/math/scalar.h"
 #include "lockstep/serve/generate.h"
 #include "model/testing.h"
 #include <math.h>

@@ -3,6 +3,7 @@
 #include "engine.h"
 
 #include "lockstep/base/random.h"
+#include "lockstep/math/scalar.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -138,7 +139,14 @@ static void run_unit(struct lk__engine *e, const float *weights, const struct lk
     size_t at = (size_t)u->first * T, rows = (size_t)u->sequences * T;
     float *logits = lk_decoder_forward(e->decoder, weights, u->sequences, T, e->inputs + at,
                                        c->cross_documents ? NULL : e->document_start + at);
-    lk_cross_entropy(e->math, rows, c->vocab, logits, c->vocab, e->targets + at, scale, true, e->losses + at);
+    lk_cross_entropy(e->math, &(struct lk_cross_entropy){.rows = rows,
+                                                         .vocab = c->vocab,
+                                                         .logits = logits,
+                                                         .ld = c->vocab,
+                                                         .targets = e->targets + at,
+                                                         .scale = scale,
+                                                         .gradient = true,
+                                                         .loss = e->losses + at});
     for (uint32_t s = 0; s < u->sequences; s++)
         e->parts[s] = (struct lk_row_part){
             .first = (size_t)s * T, .rows = T, .ends_group = (u->first + s + 1) % grain_sequences == 0};

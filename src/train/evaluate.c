@@ -87,7 +87,13 @@ static void evaluate_range(const struct lk__evaluation *e, const struct buffers 
         }
         float *logits =
             lk_decoder_forward(e->decoder, e->weights, count, positions, b->inputs, e->cross_documents ? NULL : b->start);
-        lk_cross_entropy(e->math, (size_t)count * positions, vocab, logits, vocab, b->targets, 1, false, b->losses);
+        lk_cross_entropy(e->math, &(struct lk_cross_entropy){.rows = (size_t)count * positions,
+                                                             .vocab = vocab,
+                                                             .logits = logits,
+                                                             .ld = vocab,
+                                                             .targets = b->targets,
+                                                             .scale = 1,
+                                                             .loss = b->losses});
         *targets += add_losses(b, count, positions, b->sums + i);
         *covered += (uint64_t)count * positions;
         i += count;

@@ -1,4 +1,5 @@
 /* The learning rate of a step: docs/numerics.md, section 8. */
+#include "lockstep/math/scalar.h"
 #include "lockstep/train/train.h"
 
 double lk_learning_rate(const struct lk_run_config *c, uint32_t step) {

@@ -3,6 +3,7 @@
 #include "trainer.h"
 
 #include "lockstep/base/progress.h"
+#include "lockstep/math/measure.h"
 #include <string.h>
 
 /* What every rank brings is agreed on. */

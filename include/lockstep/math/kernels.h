@@ -1,12 +1,11 @@
-/* The math floor: every float result that Lockstep computes, with the bits that docs/numerics.md defines.
+/* The kernels: matrix products, attention, and all that works on rows and elements; bits as docs/numerics.md defines them.
  *
- * A struct lk_math holds the thread pool, the kernels chosen for this CPU and per-thread scratch memory. All arrays are
- * float32, row-major, caller-owned, and need no alignment unless stated (64 bytes is fastest). Functions return nothing:
- * their only failure is a wrong argument, which is an assertion. One caller at a time per lk_math. */
-#ifndef LOCKSTEP_KERNELS_H
-#define LOCKSTEP_KERNELS_H
-#include "lockstep/base/err.h"
-#include "lockstep/base/thread.h"
+ * All arrays are float32, row-major, owned by the caller, and need no alignment unless stated (64 bytes is fastest). A
+ * struct describes a call with many arguments; the function reads it only while it runs. Functions return nothing: their
+ * only failure is a wrong argument, which is an assertion. One caller at a time per lk_math. */
+#ifndef LOCKSTEP_MATH_KERNELS_H
+#define LOCKSTEP_MATH_KERNELS_H
+#include "lockstep/math/math.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,20 +13,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-struct lk_math;
-
-/* isa: NULL = LOCKSTEP_ISA or the best this CPU has; "ref", "avx2", "avx512", "neon" force one. Unknown or not on this
- * CPU: LK_EUNSUPPORTED that lists those which are. The pool is borrowed. */
-int lk_math_open(struct lk_pool *, const char *isa, struct lk_math **out, struct lk_err *);
-void lk_math_close(struct lk_math *);
-const char *lk_math_isa(const struct lk_math *); /* "ref", "avx2", ... */
-struct lk_pool *lk_math_pool(const struct lk_math *);
-/* The instruction sets compiled in that this CPU has, best first; returns their number (at most 8). */
-int lk_math_isas(const char *out[8]);
-/* Per-thread scratch: matrix products bring their own; attention needs lk_attention_scratch_bytes, reserved once before. */
-int lk_math_reserve(struct lk_math *, size_t bytes_per_thread, struct lk_err *);
-size_t lk_math_scratch_bytes(const struct lk_math *); /* all that this lk_math holds, for the memory plan */
 
 /* --- Matrix product -------------------------------------------------------------------------------------------------
  * C (m, n) = tree over groups of (sum over the group's parts of A_p (m, k_p) B_p (k_p, n)).
@@ -75,30 +60,56 @@ void lk_panels_multiply(struct lk_math *, size_t rows, size_t k, const float *x,
 
 /* --- Sums over tokens -------------------------------------------------------------------------------------------------
  * Rows of y are cut into parts (sequences) and groups (grains) as above; out (n) = tree over groups of sums over parts of
- * segment chains over rows. factor: NULL for ones (bias gradients), else (rows, n) (gain gradients, see lk_norm). */
+ * chains over rows, a chain for each segment. factor: NULL for ones (bias gradients), else (rows, n) at stride ld_factor
+ * (gain gradients, see lk_norm_gradient). y: (rows, n) at stride ldy. accumulate: totals go on from out; one group only. */
 struct lk_row_part {
     size_t first, rows;
     bool ends_group;
 };
-void lk_column_sum(struct lk_math *, size_t n, const float *y, size_t ldy, const float *factor, size_t ld_factor,
-                   const struct lk_row_part *parts, size_t part_count, bool accumulate, float *out);
+struct lk_column_sum {
+    size_t n;
+    const float *y, *factor;
+    size_t ldy, ld_factor;
+    const struct lk_row_part *parts;
+    size_t part_count;
+    bool accumulate;
+    float *out;
+};
+void lk_column_sum(struct lk_math *, const struct lk_column_sum *);
 
 /* Embedding gradients: list i of `lists` goes from row first[i] of x (rows, n) to row next[that] and so on, ascending, to
  * UINT32_MAX; its chains, one for each sequence (of `positions` rows) and segment, are added to row target[i] of sums
  * (.., n), or to +0 where begins[i]. No target occurs twice, no list is empty. next has an entry for each row of x; first,
  * target and begins have `lists`. */
-void lk_row_chains(struct lk_math *, size_t n, const float *x, uint32_t positions, size_t lists, const uint32_t *first,
-                   const uint32_t *next, const uint32_t *target, const bool *begins, float *sums);
+struct lk_row_chains {
+    size_t n, lists;
+    const float *x;
+    uint32_t positions;
+    const uint32_t *first, *next, *target;
+    const bool *begins;
+    float *sums;
+};
+void lk_row_chains(struct lk_math *, const struct lk_row_chains *);
 
 /* --- Norms: rows (rows, n) ------------------------------------------------------------------------------- */
-/* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y (may be x) and the two row statistics that backward needs: rstd
- * (rows) and, LayerNorm only, mean (rows). */
-void lk_norm_forward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *bias,
-                     float eps, float *y, float *mean, float *rstd);
-/* dx (rows, n) = dx_add + norm's backward of dy (dx_add may be NULL: nothing is added; it may be dx). normalised (rows, n):
- * the normalised input, written for lk_column_sum's factor; may be NULL or x. layer: true for LayerNorm. */
-void lk_norm_backward(struct lk_math *, size_t rows, size_t n, const float *x, const float *gain, const float *mean,
-                      const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx, float *normalised);
+/* RMSNorm when bias is NULL, LayerNorm otherwise. Writes y (may be x) and the two row statistics that the gradient needs:
+ * rstd (rows) and, LayerNorm only, mean (rows). gain, bias: (n). */
+struct lk_norm {
+    size_t rows, n;
+    const float *x, *gain, *bias;
+    float epsilon;
+    float *y, *mean, *rstd;
+};
+void lk_norm_forward(struct lk_math *, const struct lk_norm *);
+/* dx (rows, n) = dx_add + the norm's backward of dy (dx_add may be NULL: nothing is added; it may be dx). normalised (rows,
+ * n): the normalised input, written for lk_column_sum's factor; may be NULL or x. mean: as forward; NULL for RMSNorm. */
+struct lk_norm_gradient {
+    size_t rows, n;
+    bool layer; /* LayerNorm */
+    const float *x, *gain, *mean, *rstd, *dy, *dx_add;
+    float *dx, *normalised;
+};
+void lk_norm_backward(struct lk_math *, const struct lk_norm_gradient *);
 
 /* --- Activations: n elements ----------------------------------------------------------------------------------------- */
 void lk_swiglu_forward(struct lk_math *, size_t n, const float *gate, const float *up, float *out);
@@ -122,9 +133,17 @@ void lk_rope_frequencies(uint32_t head_dim, double theta, const struct lk_rope_s
 void lk_rope_tables(uint32_t half, const float *frequencies, uint32_t first, uint32_t end, float *cos_out, float *sin_out);
 /* In place on x: rows of `heads` heads of head_dim at stride ldx; row r is at position first + r mod positions. After the
  * rotation each element is multiplied by scale unless scale == 1. inverse: the transposed rotation (backward); then the
- * scale comes first. */
-void lk_rope(struct lk_math *, size_t rows, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,
-             const float *cos_table, const float *sin_table, float scale, bool inverse, float *x, size_t ldx);
+ * scale comes first. cos_table, sin_table: of lk_rope_tables from position 0. */
+struct lk_rope {
+    size_t rows;
+    uint32_t heads, head_dim, positions, first;
+    const float *cos_table, *sin_table;
+    float scale;
+    bool inverse;
+    float *x;
+    size_t ldx;
+};
+void lk_rope(struct lk_math *, const struct lk_rope *);
 /* x = x * scale on (rows, n) at stride ldx. */
 void lk_scale_rows(struct lk_math *, size_t rows, size_t n, float scale, float *x, size_t ldx);
 
@@ -146,20 +165,41 @@ struct lk_attention {
 };
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward);
 void lk_attention_forward(struct lk_math *, const struct lk_attention *);
-/* first must be 0. Writes dq, dk, dv (strides of q, k, v), dq including the final multiplication by q_scale. */
-void lk_attention_backward(struct lk_math *, const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
-                           float *dq, float *dk, float *dv);
+/* dout: (rows of q, heads * head_dim) at stride ld_dout. Writes dq, dk, dv (strides of q, k, v), dq including the final
+ * multiplication by q_scale. */
+struct lk_attention_gradient {
+    const float *dout;
+    size_t ld_dout;
+    float q_scale;
+    float *dq, *dk, *dv;
+};
+/* The attention is the one of the forward call, o, m and r included; first must be 0. */
+void lk_attention_backward(struct lk_math *, const struct lk_attention *, const struct lk_attention_gradient *);
 
 /* --- Loss ------------------------------------------------------------------------------------------------------------
- * For each row of logits (rows, vocab) at stride ld: loss[row] of target[row] (UINT32_MAX: masked, loss +0). gradient:
+ * For each row of logits (rows, vocab) at stride ld: loss[row] of targets[row] (UINT32_MAX: masked, loss +0). gradient:
  * overwrite the row by its gradient times scale (masked: +0). */
-void lk_cross_entropy(struct lk_math *, size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets,
-                      float scale, bool gradient, float *loss);
+struct lk_cross_entropy {
+    size_t rows, vocab;
+    float *logits;
+    size_t ld;
+    const uint32_t *targets;
+    float scale;
+    bool gradient;
+    float *loss;
+};
+void lk_cross_entropy(struct lk_math *, const struct lk_cross_entropy *);
 
 /* --- Embedding ------------------------------------------------------------------------------------------- */
 /* out (rows, n) = table[ids[row]] + positions_table[first + row mod positions] (positions_table NULL: no add). */
-void lk_embed(struct lk_math *, size_t rows, size_t n, const uint32_t *ids, const float *table,
-              const float *positions_table, uint32_t positions, uint32_t first, float *out);
+struct lk_embed {
+    size_t rows, n;
+    const uint32_t *ids;
+    const float *table, *positions_table;
+    uint32_t positions, first;
+    float *out;
+};
+void lk_embed(struct lk_math *, const struct lk_embed *);
 
 /* --- Optimizer ------------------------------------------------------------------------------------------- */
 #define LK_BLOCK 4096
@@ -190,81 +230,16 @@ void lk_adamw_step(struct lk_math *, const struct lk_adamw *, size_t n, float *w
 /* True if every value is finite. */
 bool lk_all_finite(struct lk_math *, size_t n, const float *x);
 
-/* --- Scalars (docs/numerics.md, "Functions"); the float ones equal the vector ones bit for bit ------------------------
- * Unlike the functions above they do not touch the control word: callers outside lk_pool_run have set it (lk_fpenv_set). */
-float lk_exp(float), lk_log(float), lk_tanh(float), lk_sin(float), lk_cos(float);
-float lk_softmax_exp(float); /* exp for x >= -64, +0 below, NaN for NaN */
-double lk_exp64(double), lk_log64(double), lk_pow64(double base, double exponent),
-    lk_cos_turns64(double turns); /* cos(2 pi t) */
-double lk_sqrt64(double);
-/* Vector forms, for tests and sampling. */
+/* --- Functions of scalar.h on n elements, for tests and sampling ------------------------------------------ */
 void lk_exp_n(struct lk_math *, size_t n, const float *x, float *y);
 void lk_tanh_n(struct lk_math *, size_t n, const float *x, float *y);
 void lk_softmax_exp_n(struct lk_math *, size_t n, const float *x, float subtract, float *y); /* softmax_exp(x - subtract) */
 
+/* --- Initialisation -------------------------------------------------------------------------------------- */
 /* Element i of a tensor filled with normal random numbers: (float)(z * deviation). tensor: its index in canonical order. */
 void lk_init_normal(struct lk_math *, uint64_t seed, uint32_t tensor, double deviation, size_t n, float *x);
 
 /* --- The machine ----------------------------------------------------------------------------------------- */
-/* The traffic of a kernel without its arithmetic: elements 0 .. n - 1 of all arrays in `read` are read; write[i] becomes
- * what read[i mod reads] holds, so that an array which is updated stays as it is where it stands at the same place in both.
- * past_caches: by stores that leave the caches alone, for which all of `write` must lie at multiples of 64 bytes. Takes as
- * long as any kernel of that traffic must at least. reads, writes: 1 0, 1 1, 2 0, 2 1, 2 2, 3 1, 3 2 or 4 3. */
-#define LK_STREAM_READS  4
-#define LK_STREAM_WRITES 3
-struct lk_stream {
-    size_t n, reads, writes;
-    const float *read[LK_STREAM_READS];
-    float *write[LK_STREAM_WRITES];
-    bool past_caches;
-};
-void lk_math_stream(struct lk_math *, const struct lk_stream *);
-
-struct lk_peaks {
-    double fma_flops_one, fma_flops_all; /* per second, one thread and the pool, by the chosen ISA */
-    double read_bytes_one, read_bytes_all;
-    double copy_bytes_all; /* bytes copied; each is read once and written once */
-};
-void lk_math_measure(struct lk_math *, double seconds, struct lk_peaks *out);
-
-/* --- Profile: where the time goes, by kernel ------------------------------------------------------------- */
-#define LK_KERNEL_TABLE(X)                                                                                                 \
-    X(MATMUL_FORWARD, "matmul forward")                                                                                    \
-    X(MATMUL_INPUT, "matmul input gradient")                                                                               \
-    X(MATMUL_WEIGHT, "matmul weight gradient")                                                                             \
-    X(ATTENTION, "attention forward")                                                                                      \
-    X(ATTENTION_BACKWARD, "attention backward")                                                                            \
-    X(NORM, "norm forward")                                                                                                \
-    X(NORM_BACKWARD, "norm backward")                                                                                      \
-    X(ACTIVATION, "activation forward")                                                                                    \
-    X(ACTIVATION_BACKWARD, "activation backward")                                                                          \
-    X(ROTARY, "rotary and scaling")                                                                                        \
-    X(LOSS, "softmax and loss")                                                                                            \
-    X(EMBEDDING, "embedding")                                                                                              \
-    X(COLUMN_SUM, "bias and gain gradients")                                                                               \
-    X(SUMS, "sums of gradients, norm")                                                                                     \
-    X(OPTIMIZER, "optimizer")
-enum lk_kernel {
-#define X(name, text) LK_KERNEL_##name,
-    LK_KERNEL_TABLE(X)
-#undef X
-        LK_KERNELS
-};
-struct lk_kernel_time {
-    uint64_t calls, ns, idle_ns; /* idle: of all threads together, waiting for the others inside the call */
-    double operations, bytes;    /* of products and attention; what must at least be moved to and from memory */
-};
-/* Begins to measure (from zero); the cost is two clock readings a call, and nothing while it is off. */
-int lk_math_profile(struct lk_math *, struct lk_err *);
-/* What happens meanwhile is not measured. */
-void lk_math_profile_pause(struct lk_math *, bool pause);
-/* (LK_KERNELS), or NULL when it is off. */
-const struct lk_kernel_time *lk_math_profiled(const struct lk_math *);
-const char *lk_kernel_name(enum lk_kernel);
-/* Runs every kernel on fixed inputs; the SHA-256 of all outputs, equal on all healthy machines, ISAs and thread counts. */
-struct lk_root;
-int lk_math_fingerprint(struct lk_math *, struct lk_root *out, struct lk_err *);
-
 #ifdef __cplusplus
 }
 #endif

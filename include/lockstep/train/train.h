@@ -5,6 +5,7 @@
 #include "lockstep/base/ini.h"
 #include "lockstep/cluster/comm.h"
 #include "lockstep/data/dataset.h"
+#include "lockstep/math/measure.h"
 #include "lockstep/model/model.h"
 #include "lockstep/model/models.h"
 
