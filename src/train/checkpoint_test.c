@@ -1,5 +1,6 @@
 /* Checkpoints: there and back, pruned, damaged; the memory plan. */
-#include "train/engine.h"
+#include "train/saver.h"
+#include "train/state.h"
 #include "train/testing.h"
 #include <sys/stat.h>
 
@@ -53,7 +54,7 @@ static void loaded_is_saved(const char *keys, bool padded) {
     OK(lk_state_init(&weights_only, s->layout, false, &test_err));
     OK(lk_checkpoint_load(world.store, &list[1].state, &weights_only, &test_err));
     assert_memory_equal(weights_only.weights, s->weights, s->layout->floats * 4);
-    OK(lk__state_roots(&back, &w, &root, &test_err));
+    OK(lk__train_state_roots(&back, &w, &root, &test_err));
     assert_true(lk_root_equal(&w, &list[1].weights) && lk_root_equal(&root, &list[1].state));
     assert_record(&world, "saved", "weights_root", lk_root_hex(&w, hex));
     assert_record(&world, "saved", "state_root", lk_root_hex(&root, hex));

@@ -1,6 +1,6 @@
 /* Keys of a run: defaults, ranges, suggestions, JSON there and back, what enters the identity, the schedule. */
+#include "lockstep/train/train.h"
 #include "model/testing.h"
-#include "train/engine.h"
 #include <math.h>
 
 static int read_text(const char *text, struct lk_run_config *out) {

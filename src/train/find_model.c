@@ -1,5 +1,5 @@
 /* From a name to a model: one of the store's, or a run's checkpoint seen as one. */
-#include "engine.h"
+#include "lockstep/train/train.h"
 
 #include <stdio.h>
 #include <stdlib.h>

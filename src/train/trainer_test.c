@@ -1,6 +1,7 @@
 /* Whole runs: one root however they are cut; failures name what failed and keep the state; locks; verification; evaluation.
  */
-#include "train/engine.h"
+#include "train/evaluate.h"
+#include "train/ledger.h"
 #include "train/testing.h"
 #include <signal.h>
 
@@ -181,7 +182,7 @@ static void a_batch_without_targets_is_an_error(void **state) {
 
 static void change_row(const char *run, char letter, uint32_t step, size_t byte) {
     char key[LK_KV_KEY_MAX], copy[128];
-    struct lk_bytes value, k = lk_bytes(key, lk__step_key(key, letter, run, step));
+    struct lk_bytes value, k = lk_bytes(key, lk__train_step_key(key, letter, run, step));
     struct lk_kv_txn *t;
     OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
     OK(lk_kv_get(t, k, &value, &test_err));
@@ -243,7 +244,7 @@ static void a_step_that_differs_stops_the_run(void **state) {
     struct lk_kv_txn *t; /* the checkpoint goes: steps 1 to 5 have to be done again */
     char key[LK_KV_KEY_MAX];
     OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
-    OK(lk_kv_delete(t, lk_bytes(key, lk__step_key(key, 'c', "diverged", 5)), &test_err));
+    OK(lk_kv_delete(t, lk_bytes(key, lk__train_step_key(key, 'c', "diverged", 5)), &test_err));
     OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
     change_row("diverged", 'l', 3, 8);
     FAILS(test_resume_and_run(&world, "diverged", NULL), LK_EDIVERGED,
@@ -274,16 +275,16 @@ static void evaluation_does_not_see_its_batch(void **state) {
     assert_int_equal(whole.targets, lk_dataset_tokens(d, LK_HELD_OUT) - 1); /* every token but the first, once */
     assert_int_equal(whole.bytes, lk_dataset_bytes(d, LK_HELD_OUT));
     for (uint32_t at_once = 1; at_once <= 9; at_once += 2) {
-        struct lk__evaluation e = {.at_once = at_once,
-                                   .layout = &run.layout,
-                                   .math = world.math,
-                                   .weights = s.weights,
-                                   .dataset = d,
-                                   .context = 11,
-                                   .cross_documents = true};
+        struct lk__train_evaluation e = {.at_once = at_once,
+                                         .layout = &run.layout,
+                                         .math = world.math,
+                                         .weights = s.weights,
+                                         .dataset = d,
+                                         .context = 11,
+                                         .cross_documents = true};
         OK(lk_comm_open_self(&e.comm, &test_err));
         OK(lk_decoder_create(&run.layout, world.math, at_once, 11, LK_TRAINING, &e.decoder, &test_err));
-        OK(lk__evaluate(&e, 0, &row, &test_err));
+        OK(lk__train_evaluate(&e, 0, &row, &test_err));
         assert_true(row.loss == whole.loss && row.targets == whole.targets && row.bytes == whole.bytes);
         lk_decoder_free(e.decoder);
         lk_comm_close(e.comm);

@@ -83,14 +83,14 @@ int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset,
 double lk_learning_rate(const struct lk_run_config *, uint32_t step);
 
 /* --- State ----------------------------------------------------------------------------------------------- */
-struct lk__shards;
+struct lk__train_shards;
 struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
     uint64_t updates, samples;            /* of these moments: those before the run that it goes on from count */
     uint64_t before;                      /* updates at the run's step 0 */
     /* In training: moments hold this rank's slices only; weights are the engine's, and may be all ranks' together. */
-    const struct lk__shards *shards;
+    const struct lk__train_shards *shards;
     bool weights_shared;
 };
 int lk_state_init(struct lk_state *, const struct lk_layout *, bool moments, struct lk_err *);

@@ -1,5 +1,6 @@
 /* What a run begins with: weights from its seed, or those of a model or a run's checkpoint. */
-#include "engine.h"
+#include "initial.h"
+#include "state.h"
 
 #include <string.h>
 
@@ -39,11 +40,11 @@ static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning
     if (!code) code = lk_manifest_put(store, m.manifest, &run->initial_model, err);
     if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, ref, err);
     lk_model_close(&m);
-    return code ? code : lk__run_initial_check(store, run, err);
+    return code ? code : lk__train_run_initial_check(store, run, err);
 }
 
-int lk__run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
-                       void *arg, struct lk_err *err) {
+int lk__train_run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
+                             void *arg, struct lk_err *err) {
     struct lk_model_ref ref = {0};
     int code = LK_ENOTFOUND;
     /* A run in training may prune its newest checkpoint while we look at it: then there is a newer one. */
@@ -61,7 +62,7 @@ static int check_blob(struct lk_store *store, const struct lk_run *run, const st
         run->config.from);
 }
 
-int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
+int lk__train_run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
     if (run->from == LK_FROM_SEED) return LK_OK;
     int code = check_blob(store, run, &run->initial_weights, err);
     return code || run->from != LK_FROM_STATE ? code : check_blob(store, run, &run->initial_state, err);
@@ -69,7 +70,7 @@ int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, stru
 
 /* --- In the record --------------------------------------------------------------------------------------- */
 
-json_t *lk__run_initial_json(const struct lk_run *run) {
+json_t *lk__train_run_initial_json(const struct lk_run *run) {
     char model[LK_ROOT_HEX], weights[LK_ROOT_HEX], state[LK_ROOT_HEX];
     if (run->from == LK_FROM_SEED) return json_null();
     return json_pack("{s:s, s:s, s:s?, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
@@ -83,7 +84,7 @@ static bool read_root(const json_t *initial, const char *key, struct lk_root *ou
     return hex && lk_root_parse(hex, out);
 }
 
-int lk__run_initial_read(const json_t *initial, struct lk_run *run, struct lk_err *err) {
+int lk__train_run_initial_read(const json_t *initial, struct lk_run *run, struct lk_err *err) {
     if (!initial || json_is_null(initial)) return LK_OK;
     bool state = json_is_string(json_object_get(initial, "state"));
     run->from = state ? LK_FROM_STATE : LK_FROM_WEIGHTS;
@@ -95,15 +96,15 @@ int lk__run_initial_read(const json_t *initial, struct lk_run *run, struct lk_er
 
 /* --- The state ------------------------------------------------------------------------------------------- */
 
-int lk__state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill, struct lk_state *s,
-                    struct lk_err *err) {
+int lk__train_state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill,
+                          struct lk_state *s, struct lk_err *err) {
     size_t bytes = (s->shards ? s->shards->floats : run->layout.floats) * sizeof(float);
     s->before = run->updates_before;
     if (run->from == LK_FROM_STATE) return lk_checkpoint_load(store, &run->initial_state, s, err);
     memset(s->moments1, 0, bytes);
     memset(s->moments2, 0, bytes);
     s->updates = s->samples = 0;
-    if (run->from == LK_FROM_WEIGHTS) return lk__weights_load(store, &run->initial_weights, s, err);
+    if (run->from == LK_FROM_WEIGHTS) return lk__train_weights_load(store, &run->initial_weights, s, err);
     if (fill) lk_layout_initialise(&run->layout, math, run->config.seed, s->weights);
     return LK_OK;
 }

@@ -2,16 +2,17 @@
  * the optimizer's step, which waits. Order: blobs (synced, renamed), manifest, then one durable transaction with the
  * checkpoint's row, the run's record and the ledger; then blobs of checkpoints that are no longer kept are removed. A kill
  * between any two leaves the checkpoint before as the newest. With several ranks each has such a thread; they write the
- * blobs together (checkpoint_ranks.c), and rank 0 does the rest. */
-#include "engine.h"
+ * blobs together (saver_ranks.c), and rank 0 does the rest. */
+#include "saver.h"
+#include "state.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-struct lk__saver {
+struct lk__train_saver {
     struct lk_store *store;
-    struct lk__ledger *ledger;
+    struct lk__train_ledger *ledger;
     struct lk_comm *comm; /* the thread's own */
     int rank, ranks;
     char *run;
@@ -27,14 +28,14 @@ struct lk__saver {
     struct lk_err err;
 };
 
-size_t lk__past_cache_bytes = (size_t)64 << 20;
+size_t lk__train_past_cache_bytes = (size_t)64 << 20;
 
 static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, const float *array, struct lk_root *out,
                      struct lk_err *err) {
     struct lk_blob_writer *w;
     int code = lk_blob_create(blobs, &w, err);
     if (code) return code;
-    if (layout->parameters * sizeof(float) >= lk__past_cache_bytes) lk_blob_past_cache(w);
+    if (layout->parameters * sizeof(float) >= lk__train_past_cache_bytes) lk_blob_past_cache(w);
     for (size_t i = 0; i < layout->tensor_count; i++)
         if ((code = lk_blob_write(w, array + layout->tensors[i].offset, layout->tensors[i].count * sizeof(float), err))) {
             lk_blob_abort(w);
@@ -148,10 +149,10 @@ static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_checkpo
     memcpy(value, c->state.bytes, 32);
     memcpy(value + 32, c->weights.bytes, 32);
     value[64] = c->kept;
-    return lk_kv_put(t, lk_bytes(key, lk__step_key(key, 'c', run, c->step)), lk_bytes(value, sizeof value), err);
+    return lk_kv_put(t, lk_bytes(key, lk__train_step_key(key, 'c', run, c->step)), lk_bytes(value, sizeof value), err);
 }
 
-int lk__checkpoint_drop(struct lk_store *store, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
+int lk__train_checkpoint_drop(struct lk_store *store, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
     struct lk_checkpoint dropped = *c;
     struct lk_kv_txn *t;
     dropped.kept = false;
@@ -166,8 +167,8 @@ int lk__checkpoint_drop(struct lk_store *store, const char *run, const struct lk
 
 /* The transaction: the new row, older ones dropped beyond `keep`, the record, the ledger. LK_ENOTFOUND: one of the blobs
  * was there when it was put, so nothing was written, and another run that no longer needed it has removed it since. */
-static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4], struct roots *dropped,
-                  struct lk_err *err) {
+static int commit(struct lk__train_saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4],
+                  struct roots *dropped, struct lk_err *err) {
     struct lk_checkpoint *list = NULL;
     size_t count = 0;
     struct lk_kv_txn *t;
@@ -189,7 +190,7 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const stru
         add_root(dropped, &list[i].state);
     }
     if (!code) code = lk_record_put(t, "run", s->run, s->record, err);
-    if (!code) code = lk__ledger_write(s->ledger, t, err);
+    if (!code) code = lk__train_ledger_write(s->ledger, t, err);
     if (code)
         lk_kv_abort(t);
     else
@@ -200,7 +201,7 @@ static int commit(struct lk__saver *s, const struct lk_checkpoint *c, const stru
 
 /* One array of a state that one rank has: while one is hashed another one is written. */
 struct putting {
-    struct lk__saver *saver;
+    struct lk__train_saver *saver;
     const float *array;
     struct lk_root *root;
     int code;
@@ -213,7 +214,8 @@ static void *put_one(void *arg) {
     p->code = put_array(p->saver->store->blobs, p->saver->state->layout, p->array, p->root, &p->err);
     return NULL;
 }
-static int put_arrays(struct lk__saver *s, const float *const arrays[3], struct lk_root roots[3], struct lk_err *err) {
+static int put_arrays(struct lk__train_saver *s, const float *const arrays[3], struct lk_root roots[3],
+                      struct lk_err *err) {
     struct putting all[3];
     int code = LK_OK;
     for (int i = 2; i >= 0; i--) { /* the first by this thread, as is one for which there is no other */
@@ -229,14 +231,14 @@ static int put_arrays(struct lk__saver *s, const float *const arrays[3], struct 
 }
 
 /* The three arrays and the manifest that names them (blobs[3], on rank 0). */
-static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err *err) {
+static int put_state(struct lk__train_saver *s, struct lk_root blobs[4], struct lk_err *err) {
     const struct lk_state *state = s->state;
     const float *arrays[] = {state->weights, state->moments1, state->moments2};
     int code = s->ranks == 1 ? put_arrays(s, arrays, blobs, err) : LK_OK;
     for (int i = 0; i < 3 && !code && s->ranks > 1; i++)
-        code = lk__put_array_together(s->store, s->comm, state, arrays[i], i > 0, &blobs[i], err);
+        code = lk__train_put_array_together(s->store, s->comm, state, arrays[i], i > 0, &blobs[i], err);
     if (code || s->rank > 0) return code;
-    json_t *manifest = lk__state_manifest(state, &blobs[0], &blobs[1], &blobs[2]);
+    json_t *manifest = lk__train_state_manifest(state, &blobs[0], &blobs[1], &blobs[2]);
     code = manifest ? lk_manifest_put(s->store, manifest, &blobs[3], err)
                     : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
     json_decref(manifest);
@@ -244,8 +246,8 @@ static int put_state(struct lk__saver *s, struct lk_root blobs[4], struct lk_err
 }
 
 /* What rank 0 alone does: record and transaction. */
-static int commit_state(struct lk__saver *s, struct lk_checkpoint *c, const struct lk_root blobs[4], struct roots *dropped,
-                        struct lk_err *err) {
+static int commit_state(struct lk__train_saver *s, struct lk_checkpoint *c, const struct lk_root blobs[4],
+                        struct roots *dropped, struct lk_err *err) {
     char hex[LK_ROOT_HEX];
     c->weights = blobs[0];
     c->state = blobs[3];
@@ -255,7 +257,7 @@ static int commit_state(struct lk__saver *s, struct lk_checkpoint *c, const stru
     return commit(s, c, blobs, dropped, err);
 }
 
-static int save(struct lk__saver *s, struct lk_err *err) {
+static int save(struct lk__train_saver *s, struct lk_err *err) {
     struct lk_checkpoint c = {.step = s->result.step, .kept = true};
     struct lk_root blobs[4];
     struct roots dropped = {0};
@@ -273,7 +275,7 @@ static int save(struct lk__saver *s, struct lk_err *err) {
 }
 
 static void *work(void *arg) {
-    struct lk__saver *s = arg;
+    struct lk__train_saver *s = arg;
     pthread_mutex_lock(&s->lock);
     for (;;) {
         while (!s->busy && !s->quit) pthread_cond_wait(&s->changed, &s->lock);
@@ -292,7 +294,7 @@ static void *work(void *arg) {
     return NULL;
 }
 
-static void saver_free(struct lk__saver *s) {
+static void saver_free(struct lk__train_saver *s) {
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     json_decref(s->record);
@@ -301,18 +303,17 @@ static void saver_free(struct lk__saver *s) {
     lk_free(s);
 }
 
-int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__ledger *ledger, struct lk_comm *comm,
-                   struct lk__saver **out, struct lk_err *err) {
-    struct lk__saver *s = lk_calloc(1, sizeof *s);
-    struct lk_err why = {0};
+int lk__train_saver_open(struct lk_store *store, const char *run, uint32_t keep, struct lk__train_ledger *ledger,
+                         struct lk_comm *comm, struct lk__train_saver **out, struct lk_err *err) {
+    struct lk__train_saver *s = lk_calloc(1, sizeof *s);
     if (s) s->run = lk_strdup(run);
-    int code = s && s->run ? LK_OK : lk_fail(&why, LK_ENOMEM, "no memory for checkpoints");
-    code = lk_comm_agree(comm, "opening checkpoints", code, &why);
-    if (!code) code = lk_comm_dup(comm, &s->comm, &why);
+    int code = s && s->run ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for checkpoints");
+    code = lk_comm_agree(comm, "opening checkpoints", code, err);
+    if (!code) code = lk_comm_dup(comm, &s->comm, err);
     if (code) {
         if (s) lk_free(s->run);
         lk_free(s);
-        return lk_fail(err, code, "%s", why.message);
+        return code;
     }
     s->rank = lk_comm_rank(comm);
     s->ranks = lk_comm_ranks(comm);
@@ -322,20 +323,21 @@ int lk__saver_open(struct lk_store *store, const char *run, uint32_t keep, struc
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     int started = pthread_create(&s->thread, NULL, work, s);
-    code = started ? lk_fail(&why, LK_ENOMEM, "cannot start the thread that writes checkpoints") : LK_OK;
-    if ((code = lk_comm_agree(comm, "opening checkpoints", code, &why))) {
+    code = started ? lk_fail(err, LK_ENOMEM, "cannot start the thread that writes checkpoints") : LK_OK;
+    if ((code = lk_comm_agree(comm, "opening checkpoints", code, err))) {
         if (started)
             saver_free(s);
         else
-            lk__saver_close(s);
-        return lk_fail(err, code, "%s", why.message);
+            lk__train_saver_close(s);
+        return code;
     }
     *out = s;
     return LK_OK;
 }
 
-int lk__saver_start(struct lk__saver *s, const struct lk_state *state, uint32_t step, json_t *record, struct lk_err *err) {
-    int code = lk__saver_wait(s, NULL, NULL, err);
+int lk__train_saver_start(struct lk__train_saver *s, const struct lk_state *state, uint32_t step, json_t *record,
+                          struct lk_err *err) {
+    int code = lk__train_saver_wait(s, NULL, NULL, err);
     if (code) {
         json_decref(record);
         return code;
@@ -351,7 +353,7 @@ int lk__saver_start(struct lk__saver *s, const struct lk_state *state, uint32_t 
     return LK_OK;
 }
 
-int lk__saver_wait(struct lk__saver *s, bool *saved, struct lk_checkpoint *out, struct lk_err *err) {
+int lk__train_saver_wait(struct lk__train_saver *s, bool *saved, struct lk_checkpoint *out, struct lk_err *err) {
     pthread_mutex_lock(&s->lock);
     while (s->busy) pthread_cond_wait(&s->changed, &s->lock);
     int code = s->code;
@@ -364,7 +366,7 @@ int lk__saver_wait(struct lk__saver *s, bool *saved, struct lk_checkpoint *out, 
     return code;
 }
 
-void lk__saver_close(struct lk__saver *s) {
+void lk__train_saver_close(struct lk__train_saver *s) {
     if (!s) return;
     pthread_mutex_lock(&s->lock);
     s->quit = true;
