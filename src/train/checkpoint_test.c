@@ -228,7 +228,7 @@ static void less_memory_makes_smaller_pieces(void **state) {
                               "batch.sequences=32 batch.grains=8");
     struct lk_plan whole, part;
     double seconds;
-    OK(lk_train_dry_run(world.store, world.math, NULL, &c, &whole, &seconds, &test_err));
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, NULL, &whole, &seconds, &test_err));
     assert_true(whole.micro_batch == 32 && whole.units == 1 && whole.gradient_buffers == 1 && seconds > 0);
     struct lk_layout l;
     OK(lk_run_config_resolve(&c, 280, &test_err));

@@ -209,14 +209,10 @@ static int batch_loss(struct lk__train_engine *e, uint64_t targets, double *loss
 int lk__train_engine_gradient(struct lk__train_engine *e, const struct lk_state *state, struct lk_ledger_row *row,
                               struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    row->step = lk__train_state_step(state) + 1;
-    row->learning_rate = lk_learning_rate(e->config, lk__train_state_step(state));
+    uint32_t step = lk__train_state_step(state, e->config);
+    *row = (struct lk_ledger_row){.step = step + 1, .learning_rate = lk_learning_rate(e->config, step)};
     row->tokens = load_batch(e, state->samples);
-    if (row->tokens == 0)
-        return lk_fail(err, LK_EINVAL,
-                       "step %u: all targets of its batch are masked (prompts only); use more sequences in a batch or "
-                       "longer responses",
-                       row->step);
+    if (row->tokens == 0) return LK_OK; /* every rank has counted the whole batch: all skip the step */
     int code = run_units(e, state->weights, (float)(1.0 / (double)row->tokens), err);
     if (!code) code = batch_loss(e, row->tokens, &row->loss, err);
     if (code) return code;
@@ -249,6 +245,8 @@ int lk__train_engine_update(struct lk__train_engine *e, struct lk_state *state, 
                             struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     const struct lk_run_config *c = e->config;
+    state->samples += c->sequences;
+    if (row->tokens == 0) return LK_OK;
     double t = (double)(state->updates + 1), correction = 1 - lk_pow64(c->beta2, t);
     struct lk_adamw a = {.beta1 = (float)c->beta1,
                          .one_minus_beta1 = (float)(1 - c->beta1),
@@ -267,18 +265,15 @@ int lk__train_engine_update(struct lk__train_engine *e, struct lk_state *state, 
                                 &u);
     }
     state->updates++;
-    state->samples += c->sequences;
     return lk__train_reduce_weights_ready(e->reduce, err);
 }
 
 /* --- Blame: which tensor, which document ----------------------------------------------------------------- */
 
-static void describe_document(const struct lk__train_engine *e, uint32_t sequence, uint32_t position, char *out,
-                              size_t size) {
+void lk__train_document_text(const struct lk_dataset *dataset, uint64_t token, char *out, size_t size) {
     struct lk_document doc;
-    uint64_t token = e->sample_index[sequence] * lk_run_config_context(e->config) + position;
-    uint64_t index = lk_dataset_document_at(e->dataset, LK_TRAIN, token);
-    if (lk_dataset_document(e->dataset, LK_TRAIN, index, &doc, NULL))
+    uint64_t index = lk_dataset_document_at(dataset, LK_TRAIN, token);
+    if (lk_dataset_document(dataset, LK_TRAIN, index, &doc, NULL))
         snprintf(out, size, "document %llu", (unsigned long long)index);
     else if (doc.line)
         snprintf(out, size, "document %llu (%s line %llu)", (unsigned long long)index, doc.source_path,
@@ -352,13 +347,15 @@ int lk__train_engine_blame(struct lk__train_engine *e, const struct lk_state *st
         if (mine != UINT32_MAX) sequence = mine;
         if ((code = least(e, "who is to blame", &sequence, err))) return code;
     }
+    uint64_t context = lk_run_config_context(c), position = loss ? bad % context : 0;
     if (sequence != UINT64_MAX)
-        describe_document(e, (uint32_t)sequence, loss ? (uint32_t)(bad % lk_run_config_context(c)) : 0, document,
-                          sizeof document);
-    return lk_fail(err, LK_ENAN,
-                   "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %s); the state before the "
-                   "step is kept: "
-                   "lower optimizer.learning_rate, set optimizer.clip, or look at that text",
-                   step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
-                   sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together");
+        lk__train_document_text(e->dataset, e->sample_index[sequence] * context + position, document, sizeof document);
+    return lk_fail(
+        err, LK_ENAN,
+        "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %.300s); resuming repeats it: "
+        "go on from a step before it as a new run, with model.from = %s@STEP (or %s@best) and a lower "
+        "optimizer.learning_rate or optimizer.clip, or look at that text",
+        step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
+        sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together", c->name,
+        c->name);
 }

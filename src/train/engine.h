@@ -48,8 +48,11 @@ int lk__train_engine_state(struct lk__train_engine *, struct lk_state *, struct 
  * the state. Collective; fails on all ranks alike. */
 int lk__train_engine_gradient(struct lk__train_engine *, const struct lk_state *, struct lk_ledger_row *row,
                               struct lk_err *);
-/* The optimizer's update; row->step, learning_rate are filled. Collective; it fails only with the transport. */
+/* The optimizer's update; row->step, learning_rate are filled. A row without tokens makes none: only the count of samples
+ * moves on. Collective; it fails only with the transport. */
 int lk__train_engine_update(struct lk__train_engine *, struct lk_state *, struct lk_ledger_row *row, struct lk_err *);
+/* "document 3 (talk.jsonl line 4)": the training document that a token lies in. */
+void lk__train_document_text(const struct lk_dataset *, uint64_t token, char *out, size_t size);
 /* A message for a step whose loss or gradient is not finite: step, tensor, document. */
 int lk__train_engine_blame(struct lk__train_engine *, const struct lk_state *, uint32_t step, struct lk_err *);
 

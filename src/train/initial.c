@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define UNKNOWN UINT64_MAX
+
 /* --- When the run is made -------------------------------------------------------------------------------- */
 
 static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, struct lk_err *err) {
@@ -22,6 +24,7 @@ static int keep_optimizer(struct lk_store *store, struct lk_run *run, const stru
                        run->config.from);
     int code = lk_manifest_get(store, &ref->state, "checkpoint", &manifest, err);
     if (!code) code = lk_json_get_u64(manifest, "updates", "the checkpoint's manifest", &run->updates_before, err);
+    if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &run->samples_before, err);
     json_decref(manifest);
     run->from = LK_FROM_STATE;
     run->initial_state = ref->state;
@@ -73,10 +76,10 @@ int lk__train_run_initial_check(struct lk_store *store, const struct lk_run *run
 json_t *lk__train_run_initial_json(const struct lk_run *run) {
     char model[LK_ROOT_HEX], weights[LK_ROOT_HEX], state[LK_ROOT_HEX];
     if (run->from == LK_FROM_SEED) return json_null();
-    return json_pack("{s:s, s:s, s:s?, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
+    return json_pack("{s:s, s:s, s:s?, s:I, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
                      lk_root_hex(&run->initial_weights, weights), "state",
                      run->from == LK_FROM_STATE ? lk_root_hex(&run->initial_state, state) : NULL, "updates",
-                     (json_int_t)run->updates_before);
+                     (json_int_t)run->updates_before, "samples", (json_int_t)run->samples_before);
 }
 
 static bool read_root(const json_t *initial, const char *key, struct lk_root *out) {
@@ -91,7 +94,20 @@ int lk__train_run_initial_read(const json_t *initial, struct lk_run *run, struct
     if (!read_root(initial, "model", &run->initial_model) || !read_root(initial, "weights", &run->initial_weights) ||
         (state && !read_root(initial, "state", &run->initial_state)))
         return lk_fail(err, LK_ECORRUPT, "the run's record has no good value for what it began with");
+    if (state && !json_object_get(initial, "samples")) /* of an older release */
+        run->samples_before = UNKNOWN;
+    else if (state && lk_json_get_u64(initial, "samples", "the run's record", &run->samples_before, err))
+        return LK_ECORRUPT;
     return lk_json_get_u64(initial, "updates", "the run's record", &run->updates_before, err);
+}
+
+int lk__train_run_initial_complete(struct lk_store *store, struct lk_run *run, struct lk_err *err) {
+    json_t *manifest = NULL;
+    if (run->samples_before != UNKNOWN) return LK_OK;
+    int code = lk_manifest_get(store, &run->initial_state, "checkpoint", &manifest, err);
+    if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &run->samples_before, err);
+    json_decref(manifest);
+    return code ? lk_fail_prefix(err, code, "what the run began with") : LK_OK;
 }
 
 /* --- The state ------------------------------------------------------------------------------------------- */
@@ -99,7 +115,7 @@ int lk__train_run_initial_read(const json_t *initial, struct lk_run *run, struct
 int lk__train_state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill,
                           struct lk_state *s, struct lk_err *err) {
     size_t bytes = (s->shards ? s->shards->floats : run->layout.floats) * sizeof(float);
-    s->before = run->updates_before;
+    s->samples_before = run->samples_before;
     if (run->from == LK_FROM_STATE) return lk_checkpoint_load(store, &run->initial_state, s, err);
     memset(s->moments1, 0, bytes);
     memset(s->moments2, 0, bytes);

@@ -8,6 +8,8 @@ int lk__train_run_begin_from(struct lk_store *, struct lk_run *, void (*warning)
                              struct lk_err *);
 json_t *lk__train_run_initial_json(const struct lk_run *); /* of the record; a new reference */
 int lk__train_run_initial_read(const json_t *, struct lk_run *, struct lk_err *);
+/* Records of older releases do not say how many samples came before the run: then the state that it began with does. */
+int lk__train_run_initial_complete(struct lk_store *, struct lk_run *, struct lk_err *);
 int lk__train_run_initial_check(struct lk_store *, const struct lk_run *, struct lk_err *); /* the blobs are still there */
 /* What the run's step 0 has: initial weights from its seed, or those it was given. `fill`: this process writes the weights,
  * where several share them. */

@@ -4,8 +4,9 @@
 #include "lockstep/train/train.h"
 #include "shards.h"
 
-static inline uint32_t lk__train_state_step(const struct lk_state *s) { /* of the run */
-    return (uint32_t)(s->updates - s->before);
+/* The run's step. Samples say it: a step without targets makes no update. */
+static inline uint32_t lk__train_state_step(const struct lk_state *s, const struct lk_run_config *c) {
+    return (uint32_t)((s->samples - s->samples_before) / c->sequences);
 }
 /* The state of one rank: its own slices of the moments; weights are borrowed. shared: all ranks have the same ones, so that
  * each writes its slices only. */

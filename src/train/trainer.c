@@ -44,7 +44,7 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
     int code = wait_saver(t, err);
     if (!code && t->rank == 0) {
         bool set = !lk__trainer_set(t, "state", state) && !set_profile(t) &&
-                   !json_object_set_new(t->record, "step", json_integer(lk__train_state_step(&t->state)));
+                   !json_object_set_new(t->record, "step", json_integer(lk__trainer_step(t)));
         copy = set ? json_deep_copy(t->record) : NULL;
         if (!copy) code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     }
@@ -52,7 +52,7 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
         json_decref(copy);
         return code;
     }
-    return lk__train_saver_start(t->saver, &t->state, lk__train_state_step(&t->state), copy, err);
+    return lk__train_saver_start(t->saver, &t->state, lk__trainer_step(t), copy, err);
 }
 
 static bool due(uint32_t every, uint32_t step, uint32_t steps) {
@@ -61,7 +61,7 @@ static bool due(uint32_t every, uint32_t step, uint32_t steps) {
 
 static int evaluate(struct lk_trainer *t, struct lk_err *err) {
     const struct lk_run_config *c = &t->run.config;
-    struct lk_eval_row row = {.step = lk__train_state_step(&t->state)};
+    struct lk_eval_row row = {.step = lk__trainer_step(t)};
     struct lk__train_evaluation e = {.decoder = t->engine.decoder,
                                      .at_once = t->plan.micro_batch,
                                      .layout = &t->run.layout,
@@ -88,7 +88,8 @@ static int evaluate(struct lk_trainer *t, struct lk_err *err) {
 static int make_ready(struct lk_trainer *t, const struct lk_ledger_row *row, struct lk_err *err) {
     int code = wait_saver(t, err);
     if (!code && t->rank == 0) code = lk__train_ledger_reserve(t->ledger, err);
-    if (!code && t->rank == 0 && json_object_set_new(t->record, "train_loss", lk_json_float(row->loss)))
+    bool loss = row->tokens && t->rank == 0;
+    if (!code && loss && json_object_set_new(t->record, "train_loss", lk_json_float(row->loss)))
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     return lk_comm_agree(t->comm, "before the update", code, err);
 }
@@ -103,12 +104,12 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     if (!code) code = lk__train_engine_update(&t->engine, &t->state, &row, err);
     if (code) return code;
     row.seconds = (double)(lk_clock_ns() - began) * 1e-9;
-    if (t->warm || c->steps == 1) {
+    if (row.tokens && (t->warm || c->steps == 1)) {
         t->seconds += row.seconds;
         t->steps++;
-    } else if (lk_math_profiled(t->math)) /* the first step touches all memory for the first time */
+    } else if (row.tokens && lk_math_profiled(t->math)) /* the first step touches all memory for the first time */
         lk_math_profile(t->math, NULL);
-    t->warm = true;
+    t->warm = t->warm || row.tokens;
     lk_math_profile_pause(t->math, true);
     if ((code = lk_comm_agree(t->comm, "the ledger", t->rank == 0 ? lk__train_ledger_append(t->ledger, &row, err) : LK_OK,
                               err)))
@@ -153,14 +154,13 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
     int code = LK_OK;
-    if (lk__train_state_step(&t->state) == t->run.config.steps) code = finish_again(t, err);
-    while (!code && lk__train_state_step(&t->state) < t->run.config.steps) {
+    if (lk__trainer_step(t) == t->run.config.steps) code = finish_again(t, err);
+    while (!code && lk__trainer_step(t) < t->run.config.steps) {
         if ((code = asked_to_stop(t, err)) == LK_ESTOPPED) {
             if ((code = save_and_leave(t, "stopped", NULL, err)))
-                return lk_fail_prefix(err, code, "stopped after step %u, which could not be saved",
-                                      lk__train_state_step(&t->state));
+                return lk_fail_prefix(err, code, "stopped after step %u, which could not be saved", lk__trainer_step(t));
             return lk_fail(err, LK_ESTOPPED, "stopped after step %u; go on with `lockstep train --resume %s`",
-                           lk__train_state_step(&t->state), t->run.name);
+                           lk__trainer_step(t), t->run.name);
         }
         if (!code) code = one_step(t, err);
     }

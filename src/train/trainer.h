@@ -27,6 +27,9 @@ struct lk_trainer {
     uint32_t steps;
     bool warm; /* a step has been made */
 };
+static inline uint32_t lk__trainer_step(const struct lk_trainer *t) {
+    return lk__train_state_step(&t->state, &t->run.config);
+}
 /* The record of a run that begins; NULL: no memory. */
 json_t *lk__trainer_new_record(const struct lk_run *);
 /* LK_EEXISTS with what to do; releases the old run's record. */

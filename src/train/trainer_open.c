@@ -26,6 +26,33 @@ static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
                                     : LK_OK;
 }
 
+/* Enough of the mask to look at: half a second's reading, whatever the size of the dataset. */
+#define MASK_TOKENS ((uint64_t)1 << 33)
+
+/* What a batch of prompts only does to a run is better known before its first step. */
+static int check_targets(struct lk_trainer *t, struct lk_err *err) {
+    const struct lk_run_config *c = &t->run.config;
+    uint32_t context = lk_run_config_context(c);
+    struct lk_untargeted u = lk_dataset_untargeted(t->dataset, LK_TRAIN, context, MASK_TOKENS);
+    char document[400], text[900];
+    if (!u.count) return LK_OK;
+    lk__train_document_text(t->dataset, u.first * context + 1, document, sizeof document);
+    if (u.count == lk_dataset_sequences(t->dataset, LK_TRAIN, context))
+        return lk_fail(
+            err, LK_EINVAL,
+            "dataset %s: no training sequence of %u positions has a target, since prompts fill them all, first %s: "
+            "build it with shorter prompts, or train with a longer batch.context or model.context",
+            c->dataset, context, document);
+    snprintf(
+        text, sizeof text,
+        "dataset %s: in %llu of %llu training sequences of %u positions all targets are masked, first in %s; nothing is "
+        "learned from them, and a step that gets only such ones makes no update; shorter prompts, a longer context or "
+        "more batch.sequences help",
+        c->dataset, (unsigned long long)u.count, (unsigned long long)u.looked_at, context, document);
+    if (t->hooks.warning) t->hooks.warning(t->hooks.arg, text);
+    return LK_OK;
+}
+
 /* Everything that needs memory, after every rank's plan has said yes. */
 static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     int code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, &t->plan, err);
@@ -35,7 +62,7 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
                                  t->plan.micro_batch, err);
     if (code) return code;
     code = lk__train_engine_state(&t->engine, &t->state, err);
-    t->state.before = t->run.updates_before;
+    t->state.samples_before = t->run.samples_before;
     if (!code && t->rank == 0) code = lk__train_ledger_open(t->store, t->run.name, &t->ledger, err);
     if ((code = lk_comm_agree(t->comm, "moments", code, err))) return code;
     return lk__train_saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, t->comm, &t->saver, err);
@@ -72,6 +99,7 @@ static int resolve(struct lk_trainer *t, const struct lk_run_config *config, str
     if (!code && config->from[0]) code = lk__train_run_begin_from(t->store, run, t->hooks.warning, t->hooks.arg, err);
     if (!code) code = lk_run_config_resolve(&run->config, lk_dataset_vocab(t->dataset), err);
     if (!code) code = check_dataset(t, err);
+    if (!code) code = check_targets(t, err);
     const struct lk_root *const initial[] = {NULL, &run->initial_weights, &run->initial_state};
     if (!code) code = lk_run_identity(&run->config, &run->dataset, initial[run->from], &run->identity, err);
     struct lk_model_config m = lk_run_config_model(&run->config);
@@ -89,6 +117,7 @@ static int receive_record(struct lk_trainer *t, const struct lk_buf *text, struc
     t->record = lk_json_parse(text->data, text->size, "the run's record", err);
     int code = t->record ? LK_OK : LK_ECORRUPT;
     if (!code) code = lk__train_run_from_record(t->record, &t->run, err);
+    if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
     if (!code) code = open_dataset(t, err);
     return code ? code : check_dataset(t, err);
 }
@@ -139,8 +168,8 @@ static int from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
 
 static int load_one(struct lk_trainer *t, const struct lk_checkpoint *c, struct lk_err *err) {
     int code = lk_checkpoint_load(t->store, &c->state, &t->state, err);
-    if (!code && lk__train_state_step(&t->state) != c->step)
-        code = lk_fail(err, LK_ECORRUPT, "its state is that of step %lld", (long long)(t->state.updates - t->state.before));
+    if (!code && t->state.samples != t->state.samples_before + (uint64_t)c->step * t->run.config.sequences)
+        code = lk_fail(err, LK_ECORRUPT, "its state is that of step %u", lk__trainer_step(t));
     return lk_comm_agree(t->comm, "loading the checkpoint", code, err);
 }
 
@@ -214,6 +243,7 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
 /* What rank 0 does alone to resume, before memory is taken. */
 static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
     int code = lk_run_open(t->store, name, &t->run, err);
+    if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
     if (!code) code = lk__train_run_lock(t->store, name, &t->lock, err);
     if (!code) code = lk_run_get(t->store, name, &t->record, err);
     if (!code && !strcmp(json_string_value(json_object_get(t->record, "state")), "finished"))
@@ -244,7 +274,7 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_co
         lk_trainer_free(t);
         return code;
     }
-    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, lk__train_state_step(&t->state));
+    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, lk__trainer_step(t));
     *out = t;
     return LK_OK;
 }
@@ -294,10 +324,10 @@ static int measure(struct lk_trainer *t, double *seconds, struct lk_err *err) {
 }
 
 int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
-                     struct lk_plan *plan, double *seconds, struct lk_err *err) {
+                     const struct lk_train_hooks *hooks, struct lk_plan *plan, double *seconds, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
-    struct lk_trainer *t = new_trainer(store, math, comm, NULL, err);
+    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
     int code = t->rank == 0 ? resolve(t, config, err) : LK_OK;
     if (!code && t->rank == 0 && !(t->record = lk__trainer_new_record(&t->run)))

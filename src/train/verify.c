@@ -40,6 +40,7 @@ static int load_start(struct verifier *v, struct lk_math *math, struct lk_err *e
 static int open_all(struct verifier *v, struct lk_math *math, const char *name, struct lk_err *err) {
     struct lk_plan plan;
     int code = lk_run_open(v->store, name, &v->run, err);
+    if (!code) code = lk__train_run_initial_complete(v->store, &v->run, err);
     if (code) return code;
     if (v->from >= v->to || v->to > v->run.config.steps)
         return lk_fail(err, LK_EINVAL, "the segment %u..%u is not within the run's steps 0..%u", v->from, v->to,
@@ -51,7 +52,7 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
         code = lk__train_engine_open(&v->engine, &v->run.config, &v->run.layout, math, NULL, v->dataset, plan.micro_batch,
                                      err);
     if (!code) code = lk__train_engine_state(&v->engine, &v->state, err);
-    v->state.before = v->run.updates_before;
+    v->state.samples_before = v->run.samples_before;
     if (!code) code = load_start(v, math, err);
     if (code) return code;
     v->rows = lk_calloc(v->to - v->from, sizeof *v->rows);
@@ -69,7 +70,7 @@ static int check_roots(struct verifier *v, struct lk_verify_result *out, struct 
         const struct lk_checkpoint *c = &v->checkpoints[i];
         struct lk_root weights, state;
         char old[LK_ROOT_HEX], new[LK_ROOT_HEX];
-        if (c->step != lk__train_state_step(&v->state)) continue;
+        if (c->step != lk__train_state_step(&v->state, &v->run.config)) continue;
         int code = lk__train_state_roots(&v->state, &weights, &state, err);
         if (code) return code;
         out->roots_compared = true;
@@ -90,7 +91,7 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     struct verifier v = {.store = store, .from = from, .to = to};
     int code = open_all(&v, math, run, err);
     *out = (struct lk_verify_result){.from = v.from, .to = to, .equal = true};
-    while (!code && out->equal && lk__train_state_step(&v.state) < to) {
+    while (!code && out->equal && lk__train_state_step(&v.state, &v.run.config) < to) {
         struct lk_ledger_row row;
         if ((code = lk__train_engine_gradient(&v.engine, &v.state, &row, err))) break;
         if ((code = lk__train_engine_update(&v.engine, &v.state, &row, err))) break;

@@ -88,7 +88,7 @@ struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
     uint64_t updates, samples;            /* of these moments: those before the run that it goes on from count */
-    uint64_t before;                      /* updates at the run's step 0 */
+    uint64_t samples_before;              /* samples at the run's step 0 */
     /* In training: moments hold this rank's slices only; weights are the engine's, and may be all ranks' together. */
     const struct lk__train_shards *shards;
     bool weights_shared;
@@ -122,7 +122,7 @@ int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct 
 struct lk_ledger_row {
     uint32_t step; /* 1 = after the first update */
     double loss, gradient_norm, learning_rate;
-    uint64_t tokens; /* unmasked targets of this step */
+    uint64_t tokens; /* unmasked targets of this step; 0: nothing to learn, so no update; loss and norm are +0 then */
     double seconds;
 };
 typedef int lk_ledger_fn(void *arg, const struct lk_ledger_row *);
@@ -155,7 +155,7 @@ struct lk_run {
     /* What it began with. LK_FROM_STATE: weights, moments and counts of `initial_state`. */
     enum lk_run_from { LK_FROM_SEED, LK_FROM_WEIGHTS, LK_FROM_STATE } from;
     struct lk_root initial_model, initial_weights, initial_state;
-    uint64_t updates_before;
+    uint64_t updates_before, samples_before; /* of `initial_state` */
 };
 int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct lk_err *);
 void lk_run_close(struct lk_run *);
@@ -204,9 +204,9 @@ void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
 /* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this
- * rank's. config: NULL on other ranks than 0. */
+ * rank's. config: NULL on other ranks than 0. Of the hooks (NULL: none) only `warning` is called. */
 int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
-                     struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
+                     const struct lk_train_hooks *, struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
 
 /* --- Evaluation and verification ------------------------------------------------------------------------- */
 /* The held-out split in order, at most `sequences` sequences (0: all). */
