@@ -126,6 +126,70 @@ static void only_as_many_are_kept(void **state) {
     lk_free(list);
 }
 
+/* --- The best ------------------------------------------------------------------------------------------- */
+
+struct evaluated {
+    uint32_t best, count;
+    double least;
+};
+static int see_eval(void *arg, const struct lk_eval_row *row) {
+    struct evaluated *e = arg;
+    if (!e->count++ || row->loss < e->least) {
+        e->least = row->loss;
+        e->best = row->step;
+    }
+    return 0;
+}
+static int find_best(const char *text, struct lk_model_ref *ref) {
+    struct lk_model model;
+    int code = lk_model_find(world.store, text, true, NULL, NULL, ref, &model, &test_err);
+    if (!code) lk_model_close(&model);
+    return code;
+}
+/* A rate that is too high: the held-out loss falls and rises again. */
+static void the_best_is_kept_too(void **state) {
+    (void)state;
+    static const char *const shape =
+        "run.steps=8 eval.every=1 checkpoint.every=1 checkpoint.keep=2 optimizer.learning_rate=10 optimizer.warmup=0 "
+        "optimizer.schedule=constant optimizer.clip=0";
+    char more[400];
+    struct lk_run_config c = test_config("best", shape);
+    char *root = test_root_of(&world, &c);
+    struct evaluated e = {0};
+    struct lk_checkpoint *list, best;
+    struct lk_model_ref ref;
+    size_t count;
+    OK(lk_eval_list(world.store, "best", see_eval, &e, &test_err));
+    assert_true(e.count == 8 && e.best < 7); /* else the test shows nothing */
+    OK(lk_run_checkpoints(world.store, "best", &list, &count, &test_err));
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(list[i].kept, list[i].step > 6 || list[i].step == e.best);
+        assert_int_equal(lk_blob_exists(world.store->blobs, &list[i].weights), list[i].kept);
+    }
+    lk_free(list);
+    OK(lk_run_best(world.store, "best", &best, &test_err));
+    assert_int_equal(best.step, e.best);
+    OK(find_best("best@best", &ref));
+    assert_true(ref.step == e.best && lk_root_equal(&ref.state, &best.state));
+    OK(find_best("run:best", &ref));
+    assert_int_equal(ref.step, 8);
+    FAIL_EACH_ALLOCATION(find_best("best@best", &ref));
+    FAILS(find_best("model:best@best", &ref), LK_EINVAL, "number of a step, or best");
+
+    snprintf(more, sizeof more, "%s checkpoint.best=no", shape);
+    c = test_config("not-best", more);
+    char *same = test_root_of(&world, &c);
+    assert_string_equal(root, same);
+    OK(lk_run_checkpoints(world.store, "not-best", &list, &count, &test_err));
+    for (size_t i = 0; i < count; i++) assert_int_equal(list[i].kept, list[i].step > 6);
+    lk_free(list);
+    c = test_config("never-evaluated", "");
+    lk_free(test_root_of(&world, &c));
+    FAILS(find_best("never-evaluated@best", &ref), LK_ENOTFOUND, "no checkpoint of a step that was evaluated");
+    lk_free(root);
+    lk_free(same);
+}
+
 /* --- Damage ---------------------------------------------------------------------------------------------- */
 
 static bool stop_after(void *arg) {
@@ -289,6 +353,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_loaded_state_is_the_saved_one),
         cmocka_unit_test(only_as_many_are_kept),
+        cmocka_unit_test(the_best_is_kept_too),
         cmocka_unit_test(a_damaged_checkpoint_gives_way_to_the_one_before),
         cmocka_unit_test(too_little_memory_is_refused_with_the_keys),
         cmocka_unit_test(less_memory_makes_smaller_pieces),

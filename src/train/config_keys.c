@@ -77,6 +77,8 @@ const struct lk_option lk__train_options[] = {
     U32("checkpoint", "every", checkpoint_every, "", 0, MANY, LOCAL,
         "steps between checkpoints; 0: only at the end; steps / 10 by default"),
     U32("checkpoint", "keep", checkpoint_keep, "2", 0, MANY, LOCAL, "newest checkpoints kept; 0: all"),
+    BOOL("checkpoint", "best", checkpoint_best, "true", LK_O_LATER,
+         "keep the checkpoint with the least held-out loss too: RUN@best; of steps that are evaluated"),
     U32("sample", "every", sample_every, "0", 0, MANY, LOCAL, "steps between printed samples; 0: never"),
     {"sample", "prompt", LK_O_TEXT, FIELD(prompt), "", 0, 0, NULL, LOCAL, "text that samples go on from"},
 };

@@ -46,12 +46,17 @@ static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning
     return code ? code : lk__train_run_initial_check(store, run, err);
 }
 
+static bool names_a_step(const char *from) {
+    const char *at = strchr(from, '@');
+    return at && strcmp(at, "@best") != 0;
+}
+
 int lk__train_run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
                              void *arg, struct lk_err *err) {
     struct lk_model_ref ref = {0};
     int code = LK_ENOTFOUND;
-    /* A run in training may prune its newest checkpoint while we look at it: then there is a newer one. */
-    for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !strchr(run->config.from, '@'))); i++)
+    /* A run in training may prune the checkpoint that we look at: then there is a newer or a better one. */
+    for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !names_a_step(run->config.from))); i++)
         code = begin_once(store, run, warning, arg, &ref, err);
     return code;
 }

@@ -237,15 +237,28 @@ int lk_ledger_list(struct lk_store *store, const char *run, uint32_t from, uint3
     return code;
 }
 
+static int decode_eval(const char *run, uint32_t step, struct lk_bytes value, struct lk_eval_row *out, struct lk_err *err) {
+    const unsigned char *v = value.data;
+    if (value.size != EVAL_BYTES) return lk_fail(err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", run);
+    *out = (struct lk_eval_row){.step = step, .loss = get_double(v), .targets = get64(v + 8), .bytes = get64(v + 16)};
+    return LK_OK;
+}
+
+int lk__train_ledger_eval(struct lk_kv_txn *t, const char *run, uint32_t step, struct lk_eval_row *out,
+                          struct lk_err *err) {
+    char key[LK_KV_KEY_MAX];
+    struct lk_bytes value;
+    int code = lk_kv_get(t, lk_bytes(key, lk__train_step_key(key, 'e', run, step)), &value, err);
+    return code ? code : decode_eval(run, step, value, out, err);
+}
+
 static int list_eval(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
-    const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
-    if (value.size != EVAL_BYTES) return lk_fail(g->err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", g->run);
-    struct lk_eval_row row = {.step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3],
-                              .loss = get_double(v),
-                              .targets = get64(v + 8),
-                              .bytes = get64(v + 16)};
-    return g->eval(g->arg, &row);
+    const unsigned char *k = (const unsigned char *)key.data + key.size - 4;
+    struct lk_eval_row row;
+    uint32_t step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+    int code = decode_eval(g->run, step, value, &row, g->err);
+    return code ? code : g->eval(g->arg, &row);
 }
 
 int lk_eval_list(struct lk_store *store, const char *run, lk_eval_fn *fn, void *arg, struct lk_err *err) {

@@ -13,6 +13,8 @@ int lk__train_ledger_reserve(struct lk__train_ledger *, struct lk_err *);
 int lk__train_ledger_append(struct lk__train_ledger *, const struct lk_ledger_row *, struct lk_err *);
 int lk__train_ledger_append_eval(struct lk__train_ledger *, const struct lk_eval_row *, struct lk_err *);
 int lk__train_ledger_flush(struct lk__train_ledger *, struct lk_err *);
+/* The evaluation at a step; LK_ENOTFOUND. */
+int lk__train_ledger_eval(struct lk_kv_txn *, const char *run, uint32_t step, struct lk_eval_row *out, struct lk_err *);
 /* Puts the buffered rows into an open write transaction. */
 int lk__train_ledger_write(struct lk__train_ledger *, struct lk_kv_txn *, struct lk_err *);
 /* "" when equal in the deterministic columns, else which column differs and both values. */

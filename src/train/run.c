@@ -2,6 +2,7 @@
 #include "run.h"
 #include "initial.h"
 #include "ledger.h"
+#include "retention.h"
 
 #include "lockstep/base/file.h"
 #include <errno.h>
@@ -195,6 +196,25 @@ int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_check
         *out = c.list;
         *count = c.count;
     }
+    return code;
+}
+
+int lk_run_best(struct lk_store *store, const char *name, struct lk_checkpoint *out, struct lk_err *err) {
+    struct lk_checkpoint *list = NULL;
+    struct lk_kv_txn *t;
+    size_t count = 0, best = SIZE_MAX;
+    int code = lk_run_checkpoints(store, name, &list, &count, err);
+    if (!code) code = lk_kv_begin(store->kv, false, &t, err);
+    if (!code) {
+        code = lk__train_best(t, name, list, count, &best, err);
+        lk_kv_abort(t);
+    }
+    if (!code && best == SIZE_MAX)
+        code = lk_fail(err, LK_ENOTFOUND,
+                       "run %s keeps no checkpoint of a step that was evaluated: let eval.every and checkpoint.every meet",
+                       name);
+    if (!code) *out = list[best];
+    lk_free(list);
     return code;
 }
 

@@ -39,7 +39,7 @@ static int set_profile(struct lk_trainer *t) {
                                          lk_json_float(t->hooks.peaks.read_bytes_all / ranks), "kernels", kernels));
 }
 
-static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_err *err) {
+static int start_checkpoint(struct lk_trainer *t, const char *state, bool drop_older, struct lk_err *err) {
     json_t *copy = NULL;
     int code = wait_saver(t, err);
     if (!code && t->rank == 0) {
@@ -52,7 +52,7 @@ static int start_checkpoint(struct lk_trainer *t, const char *state, struct lk_e
         json_decref(copy);
         return code;
     }
-    return lk__train_saver_start(t->saver, &t->state, lk__trainer_step(t), copy, err);
+    return lk__train_saver_start(t->saver, &t->state, lk__trainer_step(t), copy, drop_older, err);
 }
 
 static bool due(uint32_t every, uint32_t step, uint32_t steps) {
@@ -119,24 +119,26 @@ static int one_step(struct lk_trainer *t, struct lk_err *err) {
     if (!code && c->sample_every && row.step % c->sample_every == 0 && t->hooks.sample && t->rank == 0)
         t->hooks.sample(t->hooks.arg, t, row.step);
     if (!code && due(c->checkpoint_every, row.step, c->steps))
-        code = start_checkpoint(t, row.step == c->steps ? "finished" : "running", err);
+        code = start_checkpoint(t, row.step == c->steps ? "finished" : "running", true, err);
     return code;
 }
 
 /* A run that failed after its last step, in its evaluation or save, was resumed: only that is left to do. */
 static int finish_again(struct lk_trainer *t, struct lk_err *err) {
     int code = t->run.config.eval_every ? evaluate(t, err) : LK_OK;
-    return code ? code : start_checkpoint(t, "finished", err);
+    return code ? code : start_checkpoint(t, "finished", true, err);
 }
 
 /* Saves the state as that of a run "stopped" or "failed". When it cannot be saved, what there is of ledger and record is.
+ * A state whose next step is not finite may be rotten: it pushes no older one out, for a new run may want to begin there.
  */
-static int save_and_leave(struct lk_trainer *t, const char *state, const char *message, struct lk_err *err) {
+static int save_and_leave(struct lk_trainer *t, const char *state, const char *message, bool drop_older,
+                          struct lk_err *err) {
     struct lk_err ignored;
     if (lk_comm_broken()) return LK_EIO; /* nothing can be saved together any more, and weights may be of two steps */
     if (message && t->rank == 0) lk__trainer_set(t, "error", message);
     lk__train_saver_wait(t->saver, NULL, NULL, &ignored);
-    int code = start_checkpoint(t, state, err);
+    int code = start_checkpoint(t, state, drop_older, err);
     if (!code) code = lk_comm_agree(t->comm, "leaving", wait_saver(t, err), err);
     if (!code || t->rank > 0) return code;
     lk__train_ledger_flush(t->ledger, &ignored);
@@ -157,7 +159,7 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
     if (lk__trainer_step(t) == t->run.config.steps) code = finish_again(t, err);
     while (!code && lk__trainer_step(t) < t->run.config.steps) {
         if ((code = asked_to_stop(t, err)) == LK_ESTOPPED) {
-            if ((code = save_and_leave(t, "stopped", NULL, err)))
+            if ((code = save_and_leave(t, "stopped", NULL, true, err)))
                 return lk_fail_prefix(err, code, "stopped after step %u, which could not be saved", lk__trainer_step(t));
             return lk_fail(err, LK_ESTOPPED, "stopped after step %u; go on with `lockstep train --resume %s`",
                            lk__trainer_step(t), t->run.name);
@@ -175,7 +177,7 @@ int lk_trainer_run(struct lk_trainer *t, struct lk_err *err) {
         }
     } else if (code) {
         struct lk_err ignored; /* a second failure here does not hide the first */
-        save_and_leave(t, "failed", err->message, &ignored);
+        save_and_leave(t, "failed", err->message, code != LK_ENAN, &ignored);
     }
     return code;
 }

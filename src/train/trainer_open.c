@@ -65,7 +65,8 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     t->state.samples_before = t->run.samples_before;
     if (!code && t->rank == 0) code = lk__train_ledger_open(t->store, t->run.name, &t->ledger, err);
     if ((code = lk_comm_agree(t->comm, "moments", code, err))) return code;
-    return lk__train_saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, t->comm, &t->saver, err);
+    struct lk__train_keep keep = {t->run.config.checkpoint_keep, t->run.config.checkpoint_best};
+    return lk__train_saver_open(t->store, t->run.name, keep, t->ledger, t->comm, &t->saver, err);
 }
 
 static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,

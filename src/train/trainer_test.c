@@ -164,6 +164,23 @@ static void a_huge_rate_stops_the_run(void **state) {
     lk_trainer_free(t);
     assert_record(&world, "exploded", "state", "failed");
     FAILS(test_resume_and_run(&world, "exploded", NULL), LK_ENAN, "is not finite"); /* and again, as it is deterministic */
+    /* The state before the step may be rotten: it pushes no older checkpoint out, and a new run begins at one. */
+    assert_true(step > 3);
+    char more[500];
+    snprintf(more, sizeof more,
+             "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 optimizer.schedule=constant "
+             "optimizer.warmup=0 optimizer.weight_decay=1000 checkpoint.keep=1 checkpoint.every=%u",
+             step - 2);
+    c = test_config("exploded-late", more);
+    FAILS(test_create_and_run(&world, &c, NULL), LK_ENAN, "model.from = exploded-late@STEP");
+    OK(lk_run_checkpoints(world.store, "exploded-late", &list, &count, &test_err));
+    assert_true(count == 2 && list[0].kept && list[0].step == step - 2 && list[1].kept && list[1].step == step - 1);
+    lk_free(list);
+    snprintf(more, sizeof more, "model.from=exploded-late@%u", step - 2);
+    c = test_config_of("[run]\nsteps=1\n[data]\ndataset=text\n[eval]\nevery=0\n[optimizer]\nwarmup=0\n"
+                       "learning_rate=1e-9\n",
+                       "exploded-on", more);
+    OK(test_create_and_run(&world, &c, NULL));
 }
 
 static void what_cannot_be_trained_is_refused(void **state) {

@@ -41,6 +41,7 @@ struct lk_run_config {
     uint32_t schedule, warmup, decay;
     uint32_t eval_every, eval_sequences;
     uint32_t checkpoint_every, checkpoint_keep;
+    bool checkpoint_best;
     uint32_t sample_every;
     char prompt[512];
 };
@@ -147,6 +148,9 @@ int lk_run_remove(struct lk_store *, const char *name, struct lk_err *);
 /* All checkpoints of a run, ascending; *out with lk_free. */
 int lk_run_checkpoints(struct lk_store *, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *);
 /* What every reader of a run needs. Released by lk_run_close. */
+/* Of the kept checkpoints, the one whose step's evaluation has the least held-out loss, the earliest among equals.
+ * LK_ENOTFOUND: none of them was evaluated. */
+int lk_run_best(struct lk_store *, const char *name, struct lk_checkpoint *out, struct lk_err *);
 struct lk_run {
     char name[LK_NAME_MAX + 1];
     struct lk_run_config config;
@@ -161,8 +165,8 @@ int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct 
 void lk_run_close(struct lk_run *);
 
 /* --- Models: named ones, and checkpoints of runs ---------------------------------------------------------------------
- * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole) or "RUN@STEP"; "model:NAME" and "run:NAME" where
- * both have the name. */
+ * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole), "RUN@STEP" or "RUN@best" (lk_run_best);
+ * "model:NAME" and "run:NAME" where both have the name. */
 struct lk_model_ref {
     char name[LK_NAME_MAX + 1];
     bool is_run;
