@@ -1,4 +1,5 @@
 /* Checkpoints: there and back, pruned, damaged; the memory plan. */
+#include "lockstep/base/progress.h"
 #include "train/saver.h"
 #include "train/state.h"
 #include "train/testing.h"
@@ -285,6 +286,19 @@ static void too_little_memory_is_refused_with_the_keys(void **state) {
     FAILS(lk_run_get(world.store, "large", &record, &test_err), LK_ENOTFOUND, "large"); /* nothing was made */
 }
 
+static void a_long_step_is_timed_on_a_shorter_one(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("long", "model.width=64 model.heads=2 model.context=1000 batch.sequences=8192 "
+                                                 "batch.grains=8 memory.micro_batch=1");
+    struct lk_plan plan;
+    double seconds;
+    uint64_t began = lk_clock_ns();
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, NULL, &plan, &seconds, &test_err));
+    double took = (double)(lk_clock_ns() - began) * 1e-9;
+    assert_true(plan.units == 8192 && plan.gradient_buffers == 4);
+    if (took > seconds / 4) fail_msg("the dry run took %.1f s for a step of %.1f s", took, seconds);
+}
+
 static void less_memory_makes_smaller_pieces(void **state) {
     (void)state;
     struct lk_run_config c =
@@ -356,6 +370,7 @@ int main(void) {
         cmocka_unit_test(the_best_is_kept_too),
         cmocka_unit_test(a_damaged_checkpoint_gives_way_to_the_one_before),
         cmocka_unit_test(too_little_memory_is_refused_with_the_keys),
+        cmocka_unit_test(a_long_step_is_timed_on_a_shorter_one),
         cmocka_unit_test(less_memory_makes_smaller_pieces),
         cmocka_unit_test(the_plan_is_kept_within_five_percent),
     };

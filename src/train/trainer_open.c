@@ -69,8 +69,8 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     return lk__train_saver_open(t->store, t->run.name, keep, t->ledger, t->comm, &t->saver, err);
 }
 
-static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
-                                      const struct lk_train_hooks *hooks, struct lk_err *err) {
+struct lk_trainer *lk__trainer_new(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
+                                   const struct lk_train_hooks *hooks, struct lk_err *err) {
     struct lk_trainer *t = lk_calloc(1, sizeof *t);
     if (!t) {
         if (comm) lk_comm_break(comm); /* it cannot even take part in agreeing on that */
@@ -91,7 +91,7 @@ static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *ma
 }
 
 /* Names become roots; the configuration is completed; the identity follows. */
-static int resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
+int lk__trainer_resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
     struct lk_run *run = &t->run;
     run->config = *config;
     snprintf(run->name, sizeof run->name, "%s", config->name);
@@ -124,7 +124,7 @@ static int receive_record(struct lk_trainer *t, const struct lk_buf *text, struc
 }
 
 /* Rank 0 has resolved the run, or failed (code); afterwards every rank has it, with its dataset. */
-static int share_run(struct lk_trainer *t, int code, struct lk_err *err) {
+int lk__trainer_share(struct lk_trainer *t, int code, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
     uint64_t size = 0;
     if (!code && t->rank == 0 && lk_comm_ranks(t->comm) > 1) code = send_record(t, &text, err);
@@ -162,7 +162,7 @@ static void choose(const struct lk_checkpoint *list, size_t *left, struct candid
         if (list[--*left].kept) *out = (struct candidate){1, list[*left]};
 }
 
-static int from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
+int lk__trainer_from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
     int code = lk__train_state_begin(t->store, t->math, &t->run, !t->state.weights_shared || t->rank == 0, &t->state, err);
     return lk_comm_agree(t->comm, "initial weights", code, err);
 }
@@ -185,7 +185,7 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
         if (t->rank == 0) choose(list, &left, &c);
         if ((code = lk_comm_broadcast(t->comm, "checkpoint", &c, sizeof c, err))) break;
         if (!c.there) {
-            code = from_the_beginning(t, err);
+            code = lk__trainer_from_the_beginning(t, err);
             break;
         }
         int failed = load_one(t, &c.checkpoint, err);
@@ -208,7 +208,7 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
 
 /* All that ranks do together once rank 0 has the run (or has failed with code and err). */
 static int open_together(struct lk_trainer *t, int code, struct lk_err *err) {
-    code = share_run(t, code, err);
+    code = lk__trainer_share(t, code, err);
     if (!code) code = open_buffers(t, err);
     return code ? code : load_newest(t, err);
 }
@@ -220,11 +220,11 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
                       struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     json_t *old = NULL;
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
-    int code = resolve(t, config, err);
+    int code = lk__trainer_resolve(t, config, err);
     if (!code &&
         lk_run_get(store, t->run.name, &old, NULL) == LK_OK) /* before any memory is taken; put_record asks again */
         code = lk__trainer_exists_already(t->run.name, old, err);
@@ -257,7 +257,7 @@ int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_co
                       const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
     int code = open_together(t, reopen(t, name, err), err);
@@ -284,7 +284,7 @@ int lk_trainer_join(struct lk_store *store, struct lk_math *math, struct lk_comm
                     struct lk_trainer **out, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank > 0);
     int code = open_together(t, LK_OK, err);
@@ -308,40 +308,4 @@ void lk_trainer_free(struct lk_trainer *t) {
     lk__train_run_unlock(t->lock);
     lk_comm_close(t->own_comm);
     lk_free(t);
-}
-
-/* --- Dry run --------------------------------------------------------------------------------------------- */
-
-static int measure(struct lk_trainer *t, double *seconds, struct lk_err *err) {
-    int code = from_the_beginning(t, err);
-    for (int i = 0; i < 2 && !code; i++) { /* the first touches the memory, the second counts */
-        struct lk_ledger_row row;
-        uint64_t began = lk_clock_ns();
-        code = lk__train_engine_gradient(&t->engine, &t->state, &row, err);
-        if (!code) code = lk__train_engine_update(&t->engine, &t->state, &row, err);
-        *seconds = (double)(lk_clock_ns() - began) * 1e-9;
-    }
-    return code;
-}
-
-int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
-                     const struct lk_train_hooks *hooks, struct lk_plan *plan, double *seconds, struct lk_err *err) {
-    struct lk_err own; /* the ranks agree on a message: there must be one */
-    if (!err) err = &own;
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
-    if (!t) return LK_ENOMEM;
-    int code = t->rank == 0 ? resolve(t, config, err) : LK_OK;
-    if (!code && t->rank == 0 && !(t->record = lk__trainer_new_record(&t->run)))
-        code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
-    code = share_run(t, code, err);
-    if (!code)
-        code = lk_comm_agree(t->comm, "memory plan",
-                             lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, err), err);
-    if (!code)
-        code = lk__train_engine_open(&t->engine, &t->run.config, &t->run.layout, math, t->comm, t->dataset,
-                                     plan->micro_batch, err);
-    if (!code) code = lk_comm_agree(t->comm, "moments", lk__train_engine_state(&t->engine, &t->state, err), err);
-    if (!code) code = measure(t, seconds, err);
-    lk_trainer_free(t);
-    return code;
 }

@@ -207,7 +207,8 @@ int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
-/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this
+/* Seconds of one step, measured on two steps whose results are thrown away (dry run), or where they would take long on two
+ * shorter ones; nothing is stored. The plan is this
  * rank's. config: NULL on other ranks than 0. Of the hooks (NULL: none) only `warning` is called. */
 int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
                      const struct lk_train_hooks *, struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
