@@ -1,9 +1,9 @@
 /* The gradient of GPT-2 124M summed over ranks: MPI_Allreduce beside our reduce-scatter and gather, in turns.
  * mpirun -n N reduce_bench [rounds]; LOCKSTEP_SHARED_MEMORY=no: our messages instead of shared memory. One thread a rank.
  */
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
-#include "train/engine.h"
+#include "lockstep/math/kernels.h"
+#include "train/reduce.h"
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +20,8 @@ struct bench {
     struct lk_comm *comm;
     struct lk_math *math;
     struct lk_layout layout;
-    struct lk__shards shards;
-    struct lk__reduce *reduce;
+    struct lk__train_shards shards;
+    struct lk__train_reduce *reduce;
     struct lk_arena arena;
     float *array; /* MPI's */
     double *squares;
@@ -61,8 +61,8 @@ static void open_all(struct bench *b) {
     check(lk_pool_open(1, &pool, &err), &err);
     check(lk_math_open(pool, NULL, &b->math, &err), &err);
     check(lk_layout_init(&b->layout, &gpt2, &err), &err);
-    check(lk__shards_init(&b->shards, &b->layout, lk_comm_rank(b->comm), ranks, &err), &err);
-    check(lk__reduce_open(b->comm, b->math, &b->shards, (uint32_t)ranks, bounds, 1, 1, &b->reduce, &err), &err);
+    check(lk__train_shards_init(&b->shards, &b->layout, lk_comm_rank(b->comm), ranks, &err), &err);
+    check(lk__train_reduce_open(b->comm, b->math, &b->shards, (uint32_t)ranks, bounds, 1, 1, &b->reduce, &err), &err);
     size_t array = b->layout.floats * sizeof(float), squares = b->shards.blocks * sizeof(double);
     check(lk_arena_init(&b->arena, array + squares + 4096), &(struct lk_err){.message = "not enough memory"});
     b->array = lk_arena_take(&b->arena, array);
@@ -97,14 +97,15 @@ static void round_mpi(struct bench *b, int round) {
 static void round_ours(struct bench *b, int round) {
     struct lk_err err = {0};
     struct lk_embedding_rows none = {0};
-    fill(b, lk__reduce_buffers(b->reduce)[0], round);
+    fill(b, lk__train_reduce_buffers(b->reduce)[0], round);
     double t = begin();
-    lk__reduce_begin(b->reduce, b->squares);
-    for (uint32_t stage = 0; stage < b->shards.stages; stage++) check(lk__reduce_stage_done(b->reduce, stage, &err), &err);
-    check(lk__reduce_finish(b->reduce, &none, &err), &err);
+    lk__train_reduce_begin(b->reduce, b->squares);
+    for (uint32_t stage = 0; stage < b->shards.stages; stage++)
+        check(lk__train_reduce_stage_done(b->reduce, stage, &err), &err);
+    check(lk__train_reduce_finish(b->reduce, &none, &err), &err);
     end(b, SUM, round, t);
     t = begin();
-    check(lk__reduce_weights_ready(b->reduce, &err), &err);
+    check(lk__train_reduce_weights_ready(b->reduce, &err), &err);
     end(b, WEIGHTS, round, t);
     b->seconds[OURS][round] = b->seconds[SUM][round] + b->seconds[WEIGHTS][round];
 }
@@ -119,9 +120,9 @@ static void round_floor(struct bench *b, int round) {
 }
 
 static void compare(const struct bench *b) {
-    const float *ours = lk__reduce_buffers(b->reduce)[0];
+    const float *ours = lk__train_reduce_buffers(b->reduce)[0];
     for (uint32_t i = 0; i < b->shards.region_count; i++) {
-        const struct lk__region *r = &b->shards.regions[i];
+        const struct lk__train_region *r = &b->shards.regions[i];
         size_t from = r->cuts[b->shards.rank], to = r->cuts[b->shards.rank + 1];
         if (memcmp(ours + from, b->array + from, (to - from) * sizeof *ours))
             check(LK_ECORRUPT, &(struct lk_err){.message = "the sums differ"});
@@ -164,6 +165,6 @@ int main(int argc, char **argv) {
                median[MPI] / median[SUM]);
         fflush(stdout);
     }
-    lk__reduce_close(b.reduce);
+    lk__train_reduce_close(b.reduce);
     lk_comm_close(b.comm);
 }

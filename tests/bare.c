@@ -138,17 +138,17 @@ static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
                                 .rope_high = c.rope_high,
                                 .rope_original = c.rope_original};
     struct lk_dataset dataset = {0};
-    struct lk__engine engine;
+    struct lk__train_engine engine;
     check(lk_layout_init(&layout, &m, &err), &err, "layout");
     struct lk_state state;
-    check(lk__engine_open(&engine, &c, &layout, math, NULL, &dataset, c.micro_batch, &err), &err, "engine");
-    check(lk__engine_state(&engine, &state, &err), &err, "state");
+    check(lk__train_engine_open(&engine, &c, &layout, math, NULL, &dataset, c.micro_batch, &err), &err, "engine");
+    check(lk__train_engine_state(&engine, &state, &err), &err, "state");
     lk_layout_initialise(&layout, math, c.seed, state.weights);
     check(0, &err, "initial weights");
     for (uint32_t step = 0; step < c.steps; step++) {
         struct lk_ledger_row row;
-        check(lk__engine_gradient(&engine, &state, &row, &err), &err, "gradient");
-        check(lk__engine_update(&engine, &state, &row, &err), &err, "update");
+        check(lk__train_engine_gradient(&engine, &state, &row, &err), &err, "gradient");
+        check(lk__train_engine_update(&engine, &state, &row, &err), &err, "update");
         double values[3] = {row.loss, row.gradient_norm, row.learning_rate};
         fwrite(values, sizeof values, 1, out);
         if (step == 0 || step + 1 == c.steps)
@@ -158,7 +158,7 @@ static void train(struct lk_math *math, struct lk_run_config c, FILE *out) {
     fwrite(state.moments1, sizeof(float), layout.floats, out);
     fwrite(state.moments2, sizeof(float), layout.floats, out);
     lk_state_release(&state);
-    lk__engine_close(&engine);
+    lk__train_engine_close(&engine);
     lk_layout_release(&layout);
 }
 

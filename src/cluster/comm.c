@@ -122,19 +122,19 @@ int lk_comm_agree(struct lk_comm *c, const char *name, int code, struct lk_err *
     LK_ASSERT(err || !code);
     if (c->ranks == 1) return code;
     if (lk_comm_broken()) return code ? code : refuse(err);
-    int rc = gather_codes(c, code, &transport);
+    int lost = gather_codes(c, code, &transport);
     int failed = 0;
-    while (!rc && failed < c->ranks && !c->codes[failed]) failed++;
-    if (!rc && failed == c->ranks) return LK_OK;
-    if (!rc) {
+    while (!lost && failed < c->ranks && !c->codes[failed]) failed++;
+    if (!lost && failed == c->ranks) return LK_OK;
+    if (!lost) {
         if (failed == c->rank) snprintf(told.message, sizeof told.message, "%s", err->message);
-        rc = broadcast_from(c, failed, told.message, sizeof told.message, &transport);
+        lost = broadcast_from(c, failed, told.message, sizeof told.message, &transport);
     }
-    if (rc) { /* what we did wrong ourselves says more than that nobody heard of it */
+    if (lost) { /* what we did wrong ourselves says more than that nobody heard of it */
         lk_comm_break(c);
         if (code) return code;
         if (err) *err = transport;
-        return named(c, name, rc, err);
+        return named(c, name, lost, err);
     }
     told.message[sizeof told.message - 1] = 0;
     if (failed == c->rank && failed == 0) return code;

@@ -33,12 +33,12 @@ struct lk_transfer {
 static atomic_int handles;
 static atomic_bool failed; /* then nothing may wait for the other ranks any more */
 
-static int check(int rc, const char *what, struct lk_err *err) {
-    if (rc == MPI_SUCCESS) return LK_OK;
+static int check(int status, const char *what, struct lk_err *err) {
+    if (status == MPI_SUCCESS) return LK_OK;
     char text[MPI_MAX_ERROR_STRING] = "unknown error";
     int n = 0;
     atomic_store(&failed, true);
-    MPI_Error_string(rc, text, &n);
+    MPI_Error_string(status, text, &n);
     return lk_fail(err, LK_EIO, "%s: %s", what, text);
 }
 
@@ -73,8 +73,8 @@ static int gather_in_one(struct mpi *m, void *data, const size_t *offsets, struc
         m->places[r] = (int)offsets[r];
         m->counts[r] = (int)(offsets[r + 1] - offsets[r]);
     }
-    int rc = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_BYTE, data, m->counts, m->places, MPI_BYTE, m->comm, &request);
-    int code = check(rc, "MPI_Iallgatherv", err);
+    int status = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_BYTE, data, m->counts, m->places, MPI_BYTE, m->comm, &request);
+    int code = check(status, "MPI_Iallgatherv", err);
     return code ? code : wait_for(&request, err);
 }
 
@@ -109,9 +109,9 @@ static int mpi_start(struct lk_comm *c, bool receive, int peer, void *data, size
     for (size_t at = 0, i = 0; i < chunks; i++, at += m->chunk) {
         size_t n = size - at < m->chunk ? size - at : m->chunk;
         char *from = data ? (char *)data + at : NULL;
-        int rc = receive ? MPI_Irecv(from, (int)n, MPI_BYTE, peer, TAG, m->comm, &t->request[i])
-                         : MPI_Isend(from, (int)n, MPI_BYTE, peer, TAG, m->comm, &t->request[i]);
-        int code = check(rc, receive ? "MPI_Irecv" : "MPI_Isend", err);
+        int status = receive ? MPI_Irecv(from, (int)n, MPI_BYTE, peer, TAG, m->comm, &t->request[i])
+                             : MPI_Isend(from, (int)n, MPI_BYTE, peer, TAG, m->comm, &t->request[i]);
+        int code = check(status, receive ? "MPI_Irecv" : "MPI_Isend", err);
         /* The requests begun before are lost with the job: after a failure it ends, and their memory must stay. */
         if (code) return code;
         t->requests++;
@@ -228,9 +228,9 @@ static int init_mpi(struct lk_err *err) {
     MPI_Initialized(&had);
     if (had) return lk_fail(err, LK_EUNSUPPORTED, "a process can join its ranks once only");
     for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) sigaction(theirs[i], NULL, &before[i]);
-    int level = 0, rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
+    int level = 0, status = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) sigaction(theirs[i], &before[i], NULL);
-    if (rc != MPI_SUCCESS) return lk_fail(err, LK_EIO, "MPI_Init_thread: error %d", rc);
+    if (status != MPI_SUCCESS) return lk_fail(err, LK_EIO, "MPI_Init_thread: error %d", status);
     if (level < MPI_THREAD_MULTIPLE)
         return lk_fail(err, LK_EUNSUPPORTED, "this MPI was built without threads (MPI_THREAD_MULTIPLE)");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);

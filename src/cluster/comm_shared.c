@@ -89,11 +89,11 @@ static void *map(int fd, size_t size) {
 
 /* Now rather than at first touch, where no memory left means SIGBUS. */
 static int populate(int fd, void *at, size_t size) {
-    int rc;
-    while ((rc = madvise(at, size, MADV_POPULATE_WRITE)) && (errno == EINTR || errno == EAGAIN)) {}
-    if (rc && errno == EINVAL) /* an older kernel */
-        while ((rc = posix_fallocate(fd, 0, (off_t)size)) == EINTR) {}
-    return rc;
+    int failed;
+    while ((failed = madvise(at, size, MADV_POPULATE_WRITE)) && (errno == EINTR || errno == EAGAIN)) {}
+    if (failed && errno == EINVAL) /* an older kernel */
+        while ((failed = posix_fallocate(fd, 0, (off_t)size)) == EINTR) {}
+    return failed;
 }
 
 static int make_own(struct mapping *m, int rank, struct lk_err *err) {
@@ -144,7 +144,7 @@ static int check_total(const struct lk_comm *c, const struct mapping *m, struct 
     return LK_OK;
 }
 
-/* The ranks' first part: everyone's size is known, and that all of it can be had. */
+/* What ranks do first: everyone's size is known, and that all of it can be had. */
 static int begin_mapping(struct lk_comm *inner, size_t bytes, struct mapping **out, struct lk_err *err) {
     size_t ranks = (size_t)inner->ranks;
     struct mapping *m = lk_calloc(1, sizeof *m + ranks * sizeof *m->all);
@@ -162,22 +162,22 @@ static int begin_mapping(struct lk_comm *inner, size_t bytes, struct mapping **o
 }
 
 static int map_all(struct lk_comm *inner, size_t bytes, struct lk_shared *out, struct lk_err *err) {
-    struct lk_err own = {0};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
     struct mapping *m = NULL;
-    int me = inner->rank, code = begin_mapping(inner, bytes, &m, &own);
-    if (!code) code = lk_comm_agree(inner, "shared memory", make_own(m, me, &own), &own);
-    if (!code) code = lk_comm_gather_all(inner, "shared memory", m->tickets, m->offsets, &own);
+    int me = inner->rank, code = begin_mapping(inner, bytes, &m, err);
+    if (!code) code = lk_comm_agree(inner, "shared memory", make_own(m, me, err), err);
+    if (!code) code = lk_comm_gather_all(inner, "shared memory", m->tickets, m->offsets, err);
     if (!code) {
-        int mine = LK_OK;
-        for (int r = 0; !mine && r < inner->ranks; r++)
-            if (r != me) mine = map_other(m, r, &own);
-        code = lk_comm_agree(inner, "shared memory", mine, &own);
+        for (int r = 0; !code && r < inner->ranks; r++)
+            if (r != me) code = map_other(m, r, err);
+        code = lk_comm_agree(inner, "shared memory", code, err);
     }
     /* All have mapped it, or nobody will. */
     if (m && m->tickets && m->tickets[me].bytes && m->tickets[me].fd >= 0) close((int)m->tickets[me].fd);
     if (code) {
         mapping_free(inner, m);
-        return lk_fail(err, code, "%s", own.message);
+        return code;
     }
     *out = (struct lk_shared){.mine = m->all[me], .bytes = bytes, .all = m->all, .engine = m};
     return LK_OK;
@@ -329,9 +329,10 @@ static const struct lk_comm_ops ops = {.name = "shared memory",
                                        .wait_mark = shared_wait_mark};
 
 static int wrap(struct lk_comm *inner, struct lk_comm **out, struct lk_err *err) {
-    struct lk_err own = {0};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
     struct shared *s = lk_calloc(1, sizeof *s);
-    int code = lk_comm_agree(inner, "shared memory", s ? LK_OK : lk_fail(&own, LK_ENOMEM, "out of memory"), &own);
+    int code = lk_comm_agree(inner, "shared memory", s ? LK_OK : lk_fail(err, LK_ENOMEM, "out of memory"), err);
     size_t half = SCRATCH_BYTES / 2 / (size_t)inner->ranks / 64 * 64;
     if (half < 1024) half = 1024;
     if (!code && s) {
@@ -341,11 +342,11 @@ static int wrap(struct lk_comm *inner, struct lk_comm **out, struct lk_err *err)
                              /* With more ranks than cores a spinning one keeps another from its work. Not the cores that
                               * this rank may use: mpirun binds each to one of its own. */
                              .spin_ns = inner->ranks <= sysconf(_SC_NPROCESSORS_ONLN) ? SPIN_NS : 0};
-        code = map_all(inner, CONTROL_BYTES + 2 * half, &s->memory, &own);
+        code = map_all(inner, CONTROL_BYTES + 2 * half, &s->memory, err);
     }
     if (code || !s) {
         lk_free(s);
-        return lk_fail(err, code, "%s", own.message);
+        return code;
     }
     *out = &s->c;
     return LK_OK;

@@ -20,9 +20,9 @@ static int write_number(const char *path, long number) {
     snprintf(text, sizeof text, "%ld\n", number);
     FILE *f = fopen(temporary, "we");
     if (!f) return -1;
-    int rc = fputs(text, f) < 0;
-    rc |= fclose(f) != 0;
-    return rc ? -1 : rename(temporary, path);
+    int failed = fputs(text, f) < 0;
+    failed |= fclose(f) != 0;
+    return failed ? -1 : rename(temporary, path);
 }
 
 static bool read_number(const char *path, long *out) {

@@ -286,7 +286,6 @@ static int train_rank(struct view *v, const char *resume, const struct lk_run_co
                                    .sample = show_sample,
                                    .warning = show_warning,
                                    .stop = stop};
-    lk_progress_init(&v->progress, stderr);
     int code = measure_peaks(v, err);
     if (code) return code;
     hooks.peaks = v->peaks;
@@ -313,7 +312,9 @@ static int run_rank(struct cmd_context *c, const char *resume) {
     struct lk_run_config config;
     struct lk_plan p;
     struct view v = {.c = c};
+    struct lk_train_hooks hooks = {.arg = &v, .warning = show_warning};
     double seconds = 0;
+    lk_progress_init(&v.progress, stderr);
     cmd_catch_signals(); /* whoever started several ranks may ask them to stop as soon as the comm is open */
     int rank = 0, code = lk_comm_open(&v.comm, &err);
     if (code) return cmd_fail(&err); /* perhaps only this rank knows */
@@ -323,7 +324,7 @@ static int run_rank(struct cmd_context *c, const char *resume) {
     if (!code) code = open_rank(c, v.comm, &err);
     code = lk_comm_agree(v.comm, "starting", code, &err);
     if (!code && dry) {
-        code = lk_train_dry_run(c->store, c->math, v.comm, rank == 0 ? &config : NULL, &p, &seconds, &err);
+        code = lk_train_dry_run(c->store, c->math, v.comm, rank == 0 ? &config : NULL, &hooks, &p, &seconds, &err);
         name_config(c, code, &err);
     } else if (!code)
         code = train_rank(&v, resume, &config, &err);

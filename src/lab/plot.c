@@ -25,6 +25,7 @@ struct plot {
 
 static int add_row(void *arg, const struct lk_ledger_row *row) {
     struct plot *p = arg;
+    if (!row->tokens) return 0; /* a step without targets has no loss */
     if (p->count == p->capacity) {
         size_t more = p->capacity ? 2 * p->capacity : 1024;
         struct lk_ledger_row *rows = lk_realloc(p->rows, more * sizeof *rows);

@@ -2,6 +2,7 @@
  * tokens. docs/numerics.md sections 3 and 8: a row is the sum over the grain's sequences and their segments of chains of
  * dx; absent rows are +0, so the tree over grains may skip them (no row can be -0: every total starts at +0). Each rank
  * combines what is within its own grains; the owner of a piece of the table combines the ranks' rows. */
+#include "lockstep/cluster/comm.h"
 #include "lockstep/model/model.h"
 
 #include <string.h>

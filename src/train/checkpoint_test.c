@@ -1,5 +1,7 @@
 /* Checkpoints: there and back, pruned, damaged; the memory plan. */
-#include "train/engine.h"
+#include "lockstep/base/progress.h"
+#include "train/saver.h"
+#include "train/state.h"
 #include "train/testing.h"
 #include <sys/stat.h>
 
@@ -53,7 +55,7 @@ static void loaded_is_saved(const char *keys, bool padded) {
     OK(lk_state_init(&weights_only, s->layout, false, &test_err));
     OK(lk_checkpoint_load(world.store, &list[1].state, &weights_only, &test_err));
     assert_memory_equal(weights_only.weights, s->weights, s->layout->floats * 4);
-    OK(lk__state_roots(&back, &w, &root, &test_err));
+    OK(lk__train_state_roots(&back, &w, &root, &test_err));
     assert_true(lk_root_equal(&w, &list[1].weights) && lk_root_equal(&root, &list[1].state));
     assert_record(&world, "saved", "weights_root", lk_root_hex(&w, hex));
     assert_record(&world, "saved", "state_root", lk_root_hex(&root, hex));
@@ -123,6 +125,70 @@ static void only_as_many_are_kept(void **state) {
     OK(lk_run_checkpoints(world.store, "twin-a", &list, &count, &test_err));
     for (size_t i = 0; i < count; i++) assert_true(list[i].kept && lk_blob_exists(world.store->blobs, &list[i].weights));
     lk_free(list);
+}
+
+/* --- The best ------------------------------------------------------------------------------------------- */
+
+struct evaluated {
+    uint32_t best, count;
+    double least;
+};
+static int see_eval(void *arg, const struct lk_eval_row *row) {
+    struct evaluated *e = arg;
+    if (!e->count++ || row->loss < e->least) {
+        e->least = row->loss;
+        e->best = row->step;
+    }
+    return 0;
+}
+static int find_best(const char *text, struct lk_model_ref *ref) {
+    struct lk_model model;
+    int code = lk_model_find(world.store, text, true, NULL, NULL, ref, &model, &test_err);
+    if (!code) lk_model_close(&model);
+    return code;
+}
+/* A rate that is too high: the held-out loss falls and rises again. */
+static void the_best_is_kept_too(void **state) {
+    (void)state;
+    static const char *const shape =
+        "run.steps=8 eval.every=1 checkpoint.every=1 checkpoint.keep=2 optimizer.learning_rate=10 optimizer.warmup=0 "
+        "optimizer.schedule=constant optimizer.clip=0";
+    char more[400];
+    struct lk_run_config c = test_config("best", shape);
+    char *root = test_root_of(&world, &c);
+    struct evaluated e = {0};
+    struct lk_checkpoint *list, best;
+    struct lk_model_ref ref;
+    size_t count;
+    OK(lk_eval_list(world.store, "best", see_eval, &e, &test_err));
+    assert_true(e.count == 8 && e.best < 7); /* else the test shows nothing */
+    OK(lk_run_checkpoints(world.store, "best", &list, &count, &test_err));
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(list[i].kept, list[i].step > 6 || list[i].step == e.best);
+        assert_int_equal(lk_blob_exists(world.store->blobs, &list[i].weights), list[i].kept);
+    }
+    lk_free(list);
+    OK(lk_run_best(world.store, "best", &best, &test_err));
+    assert_int_equal(best.step, e.best);
+    OK(find_best("best@best", &ref));
+    assert_true(ref.step == e.best && lk_root_equal(&ref.state, &best.state));
+    OK(find_best("run:best", &ref));
+    assert_int_equal(ref.step, 8);
+    FAIL_EACH_ALLOCATION(find_best("best@best", &ref));
+    FAILS(find_best("model:best@best", &ref), LK_EINVAL, "number of a step, or best");
+
+    snprintf(more, sizeof more, "%s checkpoint.best=no", shape);
+    c = test_config("not-best", more);
+    char *same = test_root_of(&world, &c);
+    assert_string_equal(root, same);
+    OK(lk_run_checkpoints(world.store, "not-best", &list, &count, &test_err));
+    for (size_t i = 0; i < count; i++) assert_int_equal(list[i].kept, list[i].step > 6);
+    lk_free(list);
+    c = test_config("never-evaluated", "");
+    lk_free(test_root_of(&world, &c));
+    FAILS(find_best("never-evaluated@best", &ref), LK_ENOTFOUND, "no checkpoint of a step that was evaluated");
+    lk_free(root);
+    lk_free(same);
 }
 
 /* --- Damage ---------------------------------------------------------------------------------------------- */
@@ -220,6 +286,19 @@ static void too_little_memory_is_refused_with_the_keys(void **state) {
     FAILS(lk_run_get(world.store, "large", &record, &test_err), LK_ENOTFOUND, "large"); /* nothing was made */
 }
 
+static void a_long_step_is_timed_on_a_shorter_one(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("long", "model.width=64 model.heads=2 model.context=1000 batch.sequences=8192 "
+                                                 "batch.grains=8 memory.micro_batch=1");
+    struct lk_plan plan;
+    double seconds;
+    uint64_t began = lk_clock_ns();
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, NULL, &plan, &seconds, &test_err));
+    double took = (double)(lk_clock_ns() - began) * 1e-9;
+    assert_true(plan.units == 8192 && plan.gradient_buffers == 4);
+    if (took > seconds / 4) fail_msg("the dry run took %.1f s for a step of %.1f s", took, seconds);
+}
+
 static void less_memory_makes_smaller_pieces(void **state) {
     (void)state;
     struct lk_run_config c =
@@ -227,7 +306,7 @@ static void less_memory_makes_smaller_pieces(void **state) {
                               "batch.sequences=32 batch.grains=8");
     struct lk_plan whole, part;
     double seconds;
-    OK(lk_train_dry_run(world.store, world.math, NULL, &c, &whole, &seconds, &test_err));
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, NULL, &whole, &seconds, &test_err));
     assert_true(whole.micro_batch == 32 && whole.units == 1 && whole.gradient_buffers == 1 && seconds > 0);
     struct lk_layout l;
     OK(lk_run_config_resolve(&c, 280, &test_err));
@@ -288,8 +367,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_loaded_state_is_the_saved_one),
         cmocka_unit_test(only_as_many_are_kept),
+        cmocka_unit_test(the_best_is_kept_too),
         cmocka_unit_test(a_damaged_checkpoint_gives_way_to_the_one_before),
         cmocka_unit_test(too_little_memory_is_refused_with_the_keys),
+        cmocka_unit_test(a_long_step_is_timed_on_a_shorter_one),
         cmocka_unit_test(less_memory_makes_smaller_pieces),
         cmocka_unit_test(the_plan_is_kept_within_five_percent),
     };

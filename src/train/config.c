@@ -1,93 +1,11 @@
-/* The keys of a run's configuration: one table gives reading, defaults, checks, JSON, identity and documentation. */
-#include "lockstep/train/train.h"
+/* A run's configuration from an INI file: each key parsed by its row of the table, defaults filled in, the whole checked.
+ */
+#include "config.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define FIELD(f) offsetof(struct lk_run_config, f), sizeof(((struct lk_run_config *)0)->f)
-#define U32(s, k, f, fall, low, high, id, help)                                                                            \
-    { s, k, LK_O_U32, FIELD(f), fall, low, high, NULL, id, help }
-#define F64(s, k, f, fall, low, high, id, help)                                                                            \
-    { s, k, LK_O_F64, FIELD(f), fall, low, high, NULL, id, help }
-#define BOOL(s, k, f, fall, id, help)                                                                                      \
-    { s, k, LK_O_BOOL, FIELD(f), fall, 0, 1, NULL, id, help }
-#define MANY  2147483647.0
-#define LATER (LK_O_IDENTITY | LK_O_LATER)
-
-static const struct lk_option options[] = {
-    {"run", "name", LK_O_NAME, FIELD(name), "", 0, 0, NULL, false,
-     "the run's name; the file's name without .ini by default"},
-    {"run", "seed", LK_O_U64, FIELD(seed), "1", 0, 999999999999999.0, NULL, true,
-     "seed of initial weights and of the order of samples"},
-    U32("run", "steps", steps, "1000", 1, MANY, true, "optimizer steps"),
-    {"data", "dataset", LK_O_NAME, FIELD(dataset), "", 0, 0, NULL, false, "name of the dataset (required)"},
-    BOOL("data", "cross_documents", cross_documents, "true", true,
-         "attention may look into earlier documents of its sequence"),
-    {"model", "family", LK_O_ENUM, FIELD(family), "llama", 0, 0, "llama|gpt2", true,
-     "RMSNorm, RoPE, SwiGLU; or LayerNorm, learned positions, GELU"},
-    U32("model", "layers", layers, "6", 1, 10000, true, "decoder layers"),
-    U32("model", "width", width, "384", 1, 1048576, true, "width of the residual stream"),
-    U32("model", "heads", heads, "", 1, 65536, true, "query heads; width / 64 by default, at least 1"),
-    U32("model", "kv_heads", kv_heads, "", 1, 65536, true, "key and value heads; equal to heads by default"),
-    U32("model", "head_dim", head_dim, "", 1, 65536, true, "size of a head; width / heads by default"),
-    U32("model", "ffn", ffn, "", 1, 4194304, true,
-        "inner width of the feed-forward; llama 8/3 width rounded up to 32, gpt2 4 width"),
-    U32("model", "context", context, "256", 1, 4194304, true, "positions in a sequence"),
-    U32("model", "vocab", vocab, "", 2, MANY, true, "rows of the embedding; the tokenizer's by default, may be larger"),
-    BOOL("model", "tied", tied, "true", true, "output matrix = embedding"),
-    F64("model", "norm_epsilon", norm_epsilon, "1e-5", 1e-30, 1, true, "added to the mean square in the norms"),
-    F64("model", "rope_theta", rope_theta, "10000", 1, 1e12, true, "base of the rotary angles (llama)"),
-    F64("model", "init_std", init_std, "0.02", 0, 10, true, "standard deviation of initial matrices"),
-    BOOL("model", "qkv_bias", qkv_bias, "false", LATER, "q, k and v have biases (llama, as in Qwen2)"),
-    BOOL("model", "qk_norm", qk_norm, "false", LATER, "RMSNorm on the heads of q and k (llama, as in Qwen3)"),
-    U32("model", "window", window, "0", 0, MANY, LATER,
-        "keys that a position sees, itself included (llama, as in Mistral); 0: all before it"),
-    F64("model", "rope_factor", rope_factor, "0", 0, 1e6, LATER, "scales the rotary frequencies as Llama 3.1 does; 0: not"),
-    F64("model", "rope_low", rope_low, "1", 1e-6, 1e6, LATER, "low_freq_factor of that scaling"),
-    F64("model", "rope_high", rope_high, "4", 1e-6, 1e6, LATER, "high_freq_factor of that scaling"),
-    U32("model", "rope_original", rope_original, "8192", 1, MANY, LATER,
-        "original_max_position_embeddings of that scaling"),
-    {"model", "from", LK_O_TEXT, FIELD(from), "", 0, 0, NULL, LK_O_LATER,
-     "begin with the weights of this model, run or RUN@STEP; it gives all other keys of [model]"},
-    {"model", "optimizer", LK_O_ENUM, FIELD(optimizer_from), "fresh", 0, 0, "fresh|keep", LK_O_LATER,
-     "keep: go on with the moments and the order of samples of model.from, a run"},
-    U32("batch", "sequences", sequences, "16", 1, 16777216, true, "sequences in a batch"),
-    U32("batch", "grains", grains, "", 1, 16777216, true,
-        "parts whose gradients are summed in a fixed tree; the largest power of two up to 8 that divides sequences by "
-        "default"),
-    U32("batch", "context", batch_context, "0", 0, 4194304, LATER,
-        "positions in a training sequence; 0: model.context, which is the most"),
-    U32("memory", "micro_batch", micro_batch, "0", 0, 16777216, false,
-        "sequences processed at a time, changes no bit; 0: as memory allows"),
-    BOOL("memory", "recompute", recompute, "false", false, "compute activations again in backward, changes no bit"),
-    F64("optimizer", "learning_rate", learning_rate, "1e-3", 0, 1000, true, "peak rate"),
-    F64("optimizer", "beta1", beta1, "0.9", 0, 0.999999999, true, "AdamW: decay of the first moment"),
-    F64("optimizer", "beta2", beta2, "0.95", 0, 0.999999999, true, "AdamW: decay of the second moment"),
-    F64("optimizer", "epsilon", epsilon, "1e-8", 1e-30, 1, true, "AdamW: added to the root of the second moment"),
-    F64("optimizer", "weight_decay", weight_decay, "0.1", 0, 1000, true, "AdamW: decay of matrices and embeddings"),
-    F64("optimizer", "clip", clip, "1", 0, 1e30, true, "greatest norm of the gradient; 0: no clipping"),
-    {"optimizer", "schedule", LK_O_ENUM, FIELD(schedule), "cosine", 0, 0, "cosine|linear|constant", true,
-     "learning rate after warmup"},
-    U32("optimizer", "warmup", warmup, "", 0, MANY, true, "steps to the peak rate; steps / 20 by default"),
-    U32("optimizer", "decay", decay, "", 0, MANY, true, "step at which the rate has come down; steps by default"),
-    F64("optimizer", "min_ratio", min_ratio, "0.1", 0, 1, true, "rate at the end of the decay, as a share of the peak"),
-    U32("eval", "every", eval_every, "", 0, MANY, false,
-        "steps between evaluations; 0: never, not even at the end; steps / 10 by default"),
-    U32("eval", "sequences", eval_sequences, "0", 0, MANY, false, "held-out sequences evaluated; 0: all"),
-    U32("checkpoint", "every", checkpoint_every, "", 0, MANY, false,
-        "steps between checkpoints; 0: only at the end; steps / 10 by default"),
-    U32("checkpoint", "keep", checkpoint_keep, "2", 0, MANY, false, "newest checkpoints kept; 0: all"),
-    U32("sample", "every", sample_every, "0", 0, MANY, false, "steps between printed samples; 0: never"),
-    {"sample", "prompt", LK_O_TEXT, FIELD(prompt), "", 0, 0, NULL, false, "text that samples go on from"},
-};
-#define COUNT (sizeof options / sizeof *options)
-
-const struct lk_option *lk_run_options(size_t *count) {
-    *count = COUNT;
-    return options;
-}
 
 /* "a, b or c" for messages. */
 static void list_words(const char *words, char *out, size_t size) {
@@ -126,8 +44,8 @@ static int enum_value(const struct lk_option *o, const char *value) {
     }
 }
 
-static int set_option(struct lk_run_config *c, const struct lk_option *o, const char *value, const char *where,
-                      struct lk_err *err) {
+int lk__train_option_set(struct lk_run_config *c, const struct lk_option *o, const char *value, const char *where,
+                         struct lk_err *err) {
     char *field = (char *)c + o->offset, words[128];
     double number = 0;
     int code;
@@ -174,20 +92,20 @@ static int set_option(struct lk_run_config *c, const struct lk_option *o, const 
 }
 
 static int unknown_key(const struct lk_ini_entry *e, struct lk_err *err) {
-    char full[COUNT][48];
-    const char *candidates[COUNT];
+    char full[LK__TRAIN_OPTIONS][48];
+    const char *candidates[LK__TRAIN_OPTIONS];
     char asked[256];
     bool section_known = false;
-    for (size_t i = 0; i < COUNT; i++) {
-        snprintf(full[i], sizeof full[i], "%s.%s", options[i].section, options[i].key);
+    for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++) {
+        snprintf(full[i], sizeof full[i], "%s.%s", lk__train_options[i].section, lk__train_options[i].key);
         candidates[i] = full[i];
-        section_known |= strcmp(options[i].section, e->section) == 0;
+        section_known |= strcmp(lk__train_options[i].section, e->section) == 0;
     }
     snprintf(asked, sizeof asked, "%s.%s", e->section, e->key);
-    const char *near = lk_nearest(asked, candidates, COUNT);
+    const char *near = lk_nearest(asked, candidates, LK__TRAIN_OPTIONS);
     if (!near) /* the right key under another section */
-        for (size_t i = 0; i < COUNT && !near; i++)
-            if (strcmp(options[i].key, e->key) == 0) near = full[i];
+        for (size_t i = 0; i < LK__TRAIN_OPTIONS && !near; i++)
+            if (strcmp(lk__train_options[i].key, e->key) == 0) near = full[i];
     return lk_fail(err, LK_EINVAL, "%s: unknown %s \"%s\"%s%s%s; `lockstep train --keys` lists all", e->where,
                    section_known ? "key" : "section or key", asked, near ? "; did you mean \"" : "", near ? near : "",
                    near ? "\"?" : "");
@@ -218,16 +136,19 @@ static int check_from(const struct lk_ini *ini, struct lk_err *err) {
 int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < COUNT; i++)
-        if (*options[i].fallback) set_option(out, &options[i], options[i].fallback, "default", NULL);
+    for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++)
+        if (*lk__train_options[i].fallback)
+            lk__train_option_set(out, &lk__train_options[i], lk__train_options[i].fallback, "default", NULL);
     out->warmup = out->decay = out->eval_every = out->checkpoint_every = UINT32_MAX; /* "not given" */
     if (ini->name) name_from_file(ini->name, out->name);
     for (size_t i = 0; i < ini->count; i++) {
         const struct lk_ini_entry *e = &ini->entries[i];
         size_t j = 0;
-        while (j < COUNT && (strcmp(options[j].section, e->section) || strcmp(options[j].key, e->key))) j++;
-        if (j == COUNT) return unknown_key(e, err);
-        int code = set_option(out, &options[j], e->value, e->where, err);
+        while (j < LK__TRAIN_OPTIONS &&
+               (strcmp(lk__train_options[j].section, e->section) || strcmp(lk__train_options[j].key, e->key)))
+            j++;
+        if (j == LK__TRAIN_OPTIONS) return unknown_key(e, err);
+        int code = lk__train_option_set(out, &lk__train_options[j], e->value, e->where, err);
         if (code) return code;
     }
     if (!out->dataset[0])
@@ -311,117 +232,4 @@ void lk_run_config_set_model(struct lk_run_config *c, const struct lk_model_conf
     bool scaled = m->rope_factor > 0;
     c->rope_low = scaled ? m->rope_low : old.rope_low, c->rope_high = scaled ? m->rope_high : old.rope_high;
     c->rope_original = scaled ? m->rope_original : old.rope_original;
-}
-
-/* --- JSON and identity ----------------------------------------------------------------------------------- */
-
-static json_t *option_json(const struct lk_run_config *c, const struct lk_option *o) {
-    const char *field = (const char *)c + o->offset;
-    switch (o->type) {
-    case LK_O_U32:
-        return json_integer(*(const uint32_t *)field);
-    case LK_O_U64:
-        return json_integer((json_int_t) * (const uint64_t *)field);
-    case LK_O_F64:
-        return lk_json_float(*(const double *)field);
-    case LK_O_BOOL:
-        return json_boolean(*(const bool *)field);
-    case LK_O_ENUM: {
-        const char *p = o->words;
-        for (uint32_t i = *(const uint32_t *)field; i > 0; i--) p = strchr(p, '|') + 1;
-        return json_stringn(p, strcspn(p, "|"));
-    }
-    default:
-        return json_string(field);
-    }
-}
-
-static bool is_fallback(const struct lk_run_config *c, const struct lk_option *o) {
-    struct lk_run_config d;
-    memset(&d, 0, sizeof d);
-    if (*o->fallback) set_option(&d, o, o->fallback, "default", NULL);
-    return memcmp((const char *)c + o->offset, (const char *)&d + o->offset, o->size) == 0;
-}
-
-static json_t *config_json(const struct lk_run_config *c, bool identity_only) {
-    json_t *all = json_object();
-    for (size_t i = 0; all && i < COUNT; i++) {
-        const struct lk_option *o = &options[i];
-        if (identity_only && (!(o->flags & LK_O_IDENTITY) || (o->flags & LK_O_LATER && is_fallback(c, o)))) continue;
-        json_t *section = json_object_get(all, o->section);
-        if (!section) {
-            section = json_object();
-            if (json_object_set_new(all, o->section, section)) goto failed;
-        }
-        if (json_object_set_new(section, o->key, option_json(c, o))) goto failed;
-    }
-    return all;
-failed:
-    json_decref(all);
-    return NULL;
-}
-
-json_t *lk_run_config_json(const struct lk_run_config *c) {
-    return config_json(c, false);
-}
-
-static int option_from_json(struct lk_run_config *c, const struct lk_option *o, const json_t *v, struct lk_err *err) {
-    char *field = (char *)c + o->offset;
-    char text[64];
-    switch (o->type) {
-    case LK_O_U32:
-    case LK_O_U64:
-        if (!json_is_integer(v) || json_integer_value(v) < 0) break;
-        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
-        return set_option(c, o, text, "record", err);
-    case LK_O_F64:
-        if (lk_json_float_parse(v, (double *)field)) break;
-        return LK_OK;
-    case LK_O_BOOL:
-        if (!json_is_boolean(v)) break;
-        *(bool *)field = json_is_true(v);
-        return LK_OK;
-    default:
-        if (!json_is_string(v)) break;
-        return o->type == LK_O_TEXT && !*json_string_value(v) ? LK_OK
-                                                              : set_option(c, o, json_string_value(v), "record", err);
-    }
-    return lk_fail(err, LK_ECORRUPT, "the run's record has no good value for %s.%s", o->section, o->key);
-}
-
-int lk_run_config_from_json(const json_t *all, struct lk_run_config *out, struct lk_err *err) {
-    LK_NUMERIC_SCOPE();
-    memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < COUNT; i++) {
-        const json_t *v = json_object_get(json_object_get(all, options[i].section), options[i].key);
-        if (!v && (options[i].flags & LK_O_LATER)) {
-            if (*options[i].fallback) set_option(out, &options[i], options[i].fallback, "default", NULL);
-            continue;
-        }
-        int code = option_from_json(out, &options[i], v, err);
-        if (code) return code;
-    }
-    return LK_OK;
-}
-
-int lk_run_identity(const struct lk_run_config *c, const struct lk_root *dataset, const struct lk_root *initial,
-                    struct lk_root *out, struct lk_err *err) {
-    LK_NUMERIC_SCOPE();
-    char hex[LK_ROOT_HEX], initial_hex[LK_ROOT_HEX];
-    struct lk_buf text = LK_BUF_INIT;
-    json_t *all = config_json(c, true), *run = json_object_get(all, "run");
-    int code = LK_ENOMEM;
-    if (all && !json_object_set_new(all, "dataset", json_string(lk_root_hex(dataset, hex))) &&
-        !json_object_set_new(all, "initial", initial ? json_string(lk_root_hex(initial, initial_hex)) : json_null()) &&
-        !json_object_set_new(all, "numerics", json_string(LK_NUMERICS)) &&
-        !json_object_set_new(all, "seed", json_incref(json_object_get(run, "seed"))) &&
-        !json_object_set_new(all, "steps", json_incref(json_object_get(run, "steps"))) && !json_object_del(all, "run"))
-        code = lk_json_canonical(all, &text, err);
-    if (code == LK_OK)
-        lk_sha256(text.data, text.size, out);
-    else if (code == LK_ENOMEM)
-        lk_fail(err, code, "no memory for the run's identity");
-    json_decref(all);
-    lk_buf_release(&text);
-    return code;
 }

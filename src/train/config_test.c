@@ -1,6 +1,6 @@
 /* Keys of a run: defaults, ranges, suggestions, JSON there and back, what enters the identity, the schedule. */
+#include "lockstep/train/train.h"
 #include "model/testing.h"
-#include "train/engine.h"
 #include <math.h>
 
 static int read_text(const char *text, struct lk_run_config *out) {
@@ -197,9 +197,10 @@ static void the_identity_holds_what_decides_the_bits(void **state) {
     OK(lk_run_identity(&c, &dataset, NULL, &a, &test_err));
     OK(lk_run_identity(&c, &other, NULL, &b, &test_err));
     assert_false(lk_root_equal(&a, &b));
-    static const char *const outside[] = {"run.name",     "data.dataset",   "memory.micro_batch", "memory.recompute",
-                                          "eval.every",   "eval.sequences", "checkpoint.every",   "checkpoint.keep",
-                                          "sample.every", "sample.prompt",  "model.from",         "model.optimizer"};
+    static const char *const outside[] = {"run.name",       "data.dataset",   "memory.micro_batch", "memory.recompute",
+                                          "eval.every",     "eval.sequences", "checkpoint.every",   "checkpoint.keep",
+                                          "sample.every",   "sample.prompt",  "checkpoint.best",    "model.from",
+                                          "model.optimizer"};
     for (size_t i = 0; i < count; i++) {
         struct lk_run_config d = c;
         char name[64];

@@ -13,8 +13,8 @@
 #define GRAIN_FLOPS 50e9
 #define SUM_BYTES   5e9
 
-int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, int ranks, uint32_t *bounds,
-                      struct lk_err *err) {
+int lk__train_engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, int ranks, uint32_t *bounds,
+                            struct lk_err *err) {
     if ((uint32_t)ranks > c->grains)
         return lk_fail(
             err, LK_EINVAL,
@@ -24,25 +24,26 @@ int lk__engine_bounds(const struct lk_run_config *c, const struct lk_layout *l, 
     if (ranks > LK_RANKS_MAX)
         return lk_fail(err, LK_EUNSUPPORTED, "%d ranks: at most %d are supported", ranks, LK_RANKS_MAX);
     double grain = 3 * lk_model_flops(&l->config, c->sequences / c->grains, lk_run_config_context(c)) / GRAIN_FLOPS;
-    return lk__share_grains(c->grains, (uint32_t)ranks, grain, (double)l->floats * sizeof(float) / SUM_BYTES, bounds, err);
+    return lk__train_share_grains(c->grains, (uint32_t)ranks, grain, (double)l->floats * sizeof(float) / SUM_BYTES, bounds,
+                                  err);
 }
 
 /* What this rank has to do: its grains, its slices, its passes. */
-static int open_share(struct lk__engine *e, uint32_t micro_batch, struct lk_err *err) {
+static int open_share(struct lk__train_engine *e, uint32_t micro_batch, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
     int rank = lk_comm_rank(e->comm), ranks = lk_comm_ranks(e->comm);
     e->bounds = lk_alloc(((size_t)ranks + 1) * sizeof *e->bounds);
     if (!e->bounds) return lk_fail(err, LK_ENOMEM, "no memory to share grains");
-    int code = lk__engine_bounds(c, e->layout, ranks, e->bounds, err);
+    int code = lk__train_engine_bounds(c, e->layout, ranks, e->bounds, err);
     if (code) return code;
-    e->grains = (struct lk__range){e->bounds[rank], e->bounds[rank + 1]};
-    if ((code = lk__shards_init(&e->shards, e->layout, rank, ranks, err))) return code;
-    code = lk__units_make(c->sequences, c->grains, e->grains, micro_batch, &e->units, &e->unit_count, err);
-    if (!code) e->buffer_count = lk__units_buffers(e->units, e->unit_count, c->grains);
+    e->grains = (struct lk__train_range){e->bounds[rank], e->bounds[rank + 1]};
+    if ((code = lk__train_shards_init(&e->shards, e->layout, rank, ranks, err))) return code;
+    code = lk__train_units_make(c->sequences, c->grains, e->grains, micro_batch, &e->units, &e->unit_count, err);
+    if (!code) e->buffer_count = lk__train_units_buffers(e->units, e->unit_count, c->grains);
     return code;
 }
 
-static int open_batch(struct lk__engine *e, struct lk_err *err) {
+static int open_batch(struct lk__train_engine *e, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
     size_t positions = (size_t)c->sequences * lk_run_config_context(c);
     uint32_t most = 0;
@@ -64,39 +65,39 @@ static int open_batch(struct lk__engine *e, struct lk_err *err) {
                              &e->decoder, err);
 }
 
-int lk__engine_open(struct lk__engine *e, const struct lk_run_config *c, const struct lk_layout *layout,
-                    struct lk_math *math, struct lk_comm *comm, const struct lk_dataset *dataset, uint32_t micro_batch,
-                    struct lk_err *err) {
+int lk__train_engine_open(struct lk__train_engine *e, const struct lk_run_config *c, const struct lk_layout *layout,
+                          struct lk_math *math, struct lk_comm *comm, const struct lk_dataset *dataset,
+                          uint32_t micro_batch, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    struct lk_err why = {0};
-    *e = (struct lk__engine){.config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
+    *e = (struct lk__train_engine){
+        .config = c, .layout = layout, .math = math, .dataset = dataset, .tensors = layout->tensors};
     e->sequences_in_dataset = lk_dataset_sequences(dataset, LK_TRAIN, lk_run_config_context(c));
     int code = comm ? LK_OK : lk_comm_open_self(&e->own_comm, err);
     if (code) return code;
     e->comm = comm ? comm : e->own_comm;
-    code = open_share(e, micro_batch, &why);
-    if (!code) code = open_batch(e, &why);
-    code = lk_comm_agree(e->comm, "opening the engine", code, &why);
+    code = open_share(e, micro_batch, err);
+    if (!code) code = open_batch(e, err);
+    code = lk_comm_agree(e->comm, "opening the engine", code, err);
     size_t tokens = (size_t)(e->grains.end - e->grains.first) * (c->sequences / c->grains) * lk_run_config_context(c);
     if (!code)
-        code = lk__reduce_open(e->comm, math, &e->shards, c->grains, e->bounds, e->buffer_count, tokens, &e->reduce, &why);
+        code = lk__train_reduce_open(e->comm, math, &e->shards, c->grains, e->bounds, e->buffer_count, tokens, &e->reduce,
+                                     err);
     if (!code) {
-        e->buffers = lk__reduce_buffers(e->reduce);
-        code = lk_embedding_gradient_create(c->vocab, c->width, tokens, lk__reduce_embedding_rows(e->reduce), &e->embedding,
-                                            &why);
-        code = lk_comm_agree(e->comm, "opening the engine", code, &why);
+        e->buffers = lk__train_reduce_buffers(e->reduce);
+        code = lk_embedding_gradient_create(c->vocab, c->width, tokens, lk__train_reduce_embedding_rows(e->reduce),
+                                            &e->embedding, err);
+        code = lk_comm_agree(e->comm, "opening the engine", code, err);
     }
     if (!code) return LK_OK;
-    if (err) *err = why;
-    lk__engine_close(e);
+    lk__train_engine_close(e);
     return code;
 }
 
-void lk__engine_close(struct lk__engine *e) {
+void lk__train_engine_close(struct lk__train_engine *e) {
     lk_decoder_free(e->decoder);
     lk_embedding_gradient_free(e->embedding);
-    lk__reduce_close(e->reduce);
-    lk__shards_release(&e->shards);
+    lk__train_reduce_close(e->reduce);
+    lk__train_shards_release(&e->shards);
     lk_comm_close(e->own_comm);
     lk_free(e->bounds);
     lk_free(e->units);
@@ -109,15 +110,16 @@ void lk__engine_close(struct lk__engine *e) {
     lk_free(e->loss_offsets);
     lk_free(e->block_sums);
     lk_free(e->parts);
-    *e = (struct lk__engine){0};
+    *e = (struct lk__train_engine){0};
 }
 
-int lk__engine_state(struct lk__engine *e, struct lk_state *state, struct lk_err *err) {
-    return lk__state_init_shard(state, &e->shards, lk__reduce_weights(e->reduce), lk__reduce_shared(e->reduce), err);
+int lk__train_engine_state(struct lk__train_engine *e, struct lk_state *state, struct lk_err *err) {
+    return lk__train_state_init_shard(state, &e->shards, lk__train_reduce_weights(e->reduce),
+                                      lk__train_reduce_shared(e->reduce), err);
 }
 
 /* Fetches the batch's sequences; returns the number of unmasked targets. */
-static uint64_t load_batch(struct lk__engine *e, uint64_t samples) {
+static uint64_t load_batch(struct lk__train_engine *e, uint64_t samples) {
     const struct lk_run_config *c = e->config;
     uint64_t n = e->sequences_in_dataset, targets = 0;
     for (uint32_t j = 0; j < c->sequences; j++) {
@@ -132,8 +134,8 @@ static uint64_t load_batch(struct lk__engine *e, uint64_t samples) {
 }
 
 /* Forward, loss and backward of one unit into `gradient`. stage: as lk_decoder_backward tells it, or NULL. */
-static void run_unit(struct lk__engine *e, const float *weights, const struct lk__unit *u, float scale, float *gradient,
-                     lk_stage_fn *stage) {
+static void run_unit(struct lk__train_engine *e, const float *weights, const struct lk__train_unit *u, float scale,
+                     float *gradient, lk_stage_fn *stage) {
     const struct lk_run_config *c = e->config;
     uint32_t T = lk_run_config_context(c), grain_sequences = c->sequences / c->grains;
     size_t at = (size_t)u->first * T, rows = (size_t)u->sequences * T;
@@ -162,7 +164,7 @@ static void run_unit(struct lk__engine *e, const float *weights, const struct lk
 }
 
 /* Adds of the tree over whole passes, in one region. */
-static void merge_region(struct lk__engine *e, const struct lk__region *r) {
+static void merge_region(struct lk__train_engine *e, const struct lk__train_region *r) {
     for (uint32_t i = 0; i < e->merge_count && r->dense; i++) {
         float *left = e->buffers[e->merges[i].left] + r->begin;
         lk_add(e->math, r->end - r->begin, left, e->buffers[e->merges[i].right] + r->begin, left);
@@ -171,35 +173,35 @@ static void merge_region(struct lk__engine *e, const struct lk__region *r) {
 
 /* The last pass of a step has finished a stage, so this rank's partial sums of it are complete. */
 static void stage_done(void *arg, uint32_t stage) {
-    struct lk__engine *e = arg;
+    struct lk__train_engine *e = arg;
     for (uint32_t i = 0; i < e->shards.region_count; i++)
         if (e->shards.regions[i].stage == stage) merge_region(e, &e->shards.regions[i]);
-    if (!e->stage_code) e->stage_code = lk__reduce_stage_done(e->reduce, stage, e->stage_err);
+    if (!e->stage_code) e->stage_code = lk__train_reduce_stage_done(e->reduce, stage, e->stage_err);
 }
 
 /* All passes of this rank; its partial sums are handed over while the last one runs. */
-static int run_units(struct lk__engine *e, const float *weights, float scale, struct lk_err *err) {
+static int run_units(struct lk__train_engine *e, const float *weights, float scale, struct lk_err *err) {
     e->stage_code = LK_OK;
     e->stage_err = err;
     e->merge_count = 0;
-    lk__tree_begin(&e->tree, e->config->grains);
-    lk__reduce_begin(e->reduce, e->block_sums);
+    lk__train_tree_begin(&e->tree, e->config->grains);
+    lk__train_reduce_begin(e->reduce, e->block_sums);
     lk_embedding_gradient_begin(e->embedding);
     for (uint32_t i = 0; i < e->unit_count; i++) {
-        const struct lk__unit *u = &e->units[i];
+        const struct lk__train_unit *u = &e->units[i];
         float *gradient = e->buffers[e->tree.depth];
         bool last = i + 1 == e->unit_count;
-        if (u->ends) e->merge_count = lk__tree_push(&e->tree, u->node, e->merges);
+        if (u->ends) e->merge_count = lk__train_tree_push(&e->tree, u->node, e->merges);
         run_unit(e, weights, u, scale, gradient, last ? stage_done : NULL);
         for (uint32_t k = 0; k < e->shards.region_count && u->ends && !last; k++) merge_region(e, &e->shards.regions[k]);
     }
     if (e->stage_code) return e->stage_code;
     struct lk_embedding_rows rows =
         lk_embedding_gradient_list(e->embedding, e->math, e->grains.first, e->grains.end, e->config->grains);
-    return lk__reduce_finish(e->reduce, &rows, err);
+    return lk__train_reduce_finish(e->reduce, &rows, err);
 }
 
-static int batch_loss(struct lk__engine *e, uint64_t targets, double *loss, struct lk_err *err) {
+static int batch_loss(struct lk__train_engine *e, uint64_t targets, double *loss, struct lk_err *err) {
     const struct lk_run_config *c = e->config;
     size_t rows = (size_t)(c->sequences / c->grains) * lk_run_config_context(c);
     for (uint32_t g = e->grains.first; g < e->grains.end; g++) {
@@ -212,37 +214,34 @@ static int batch_loss(struct lk__engine *e, uint64_t targets, double *loss, stru
     return code;
 }
 
-int lk__engine_gradient(struct lk__engine *e, const struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
+int lk__train_engine_gradient(struct lk__train_engine *e, const struct lk_state *state, struct lk_ledger_row *row,
+                              struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    row->step = lk__state_step(state) + 1;
-    row->learning_rate = lk_learning_rate(e->config, lk__state_step(state));
+    uint32_t step = lk__train_state_step(state, e->config);
+    *row = (struct lk_ledger_row){.step = step + 1, .learning_rate = lk_learning_rate(e->config, step)};
     row->tokens = load_batch(e, state->samples);
-    if (row->tokens == 0)
-        return lk_fail(err, LK_EINVAL,
-                       "step %u: all targets of its batch are masked (prompts only); use more sequences in a batch or "
-                       "longer responses",
-                       row->step);
+    if (row->tokens == 0) return LK_OK; /* every rank has counted the whole batch: all skip the step */
     int code = run_units(e, state->weights, (float)(1.0 / (double)row->tokens), err);
     if (!code) code = batch_loss(e, row->tokens, &row->loss, err);
     if (code) return code;
     row->gradient_norm = lk_sqrt64(lk_tree_sum(e->shards.blocks, e->block_sums));
     /* x - x is not 0 for infinities and NaN */
     if (row->loss - row->loss != 0 || row->gradient_norm - row->gradient_norm != 0)
-        return lk__engine_blame(e, state, row->step, err);
+        return lk__train_engine_blame(e, state, row->step, err);
     return LK_OK;
 }
 
 struct update {
-    const struct lk__engine *e;
+    const struct lk__train_engine *e;
     const struct lk_state *state;
     struct lk_adamw adamw;
     float decayed;
-    const struct lk__region *region;
+    const struct lk__train_region *region;
 };
 
 static void update_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     struct update *u = arg;
-    const struct lk__engine *e = u->e;
+    const struct lk__train_engine *e = u->e;
     size_t local = u->region->local + (offset - u->region->cuts[e->shards.rank]);
     (void)block;
     u->adamw.keep = tensor->decay ? u->decayed : 1;
@@ -250,9 +249,12 @@ static void update_piece(void *arg, const struct lk_tensor *tensor, size_t offse
                   u->state->moments2 + local);
 }
 
-int lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_ledger_row *row, struct lk_err *err) {
+int lk__train_engine_update(struct lk__train_engine *e, struct lk_state *state, struct lk_ledger_row *row,
+                            struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     const struct lk_run_config *c = e->config;
+    state->samples += c->sequences;
+    if (row->tokens == 0) return LK_OK;
     double t = (double)(state->updates + 1), correction = 1 - lk_pow64(c->beta2, t);
     struct lk_adamw a = {.beta1 = (float)c->beta1,
                          .one_minus_beta1 = (float)(1 - c->beta1),
@@ -267,20 +269,19 @@ int lk__engine_update(struct lk__engine *e, struct lk_state *state, struct lk_le
     struct update u = {.e = e, .state = state, .adamw = a, .decayed = (float)(1 - row->learning_rate * c->weight_decay)};
     for (uint32_t i = 0; i < e->shards.region_count; i++) {
         u.region = &e->shards.regions[i];
-        lk__shards_pieces(e->layout, u.region->cuts[e->shards.rank], u.region->cuts[e->shards.rank + 1], update_piece, &u);
+        lk__train_shards_pieces(e->layout, u.region->cuts[e->shards.rank], u.region->cuts[e->shards.rank + 1], update_piece,
+                                &u);
     }
     state->updates++;
-    state->samples += c->sequences;
-    return lk__reduce_weights_ready(e->reduce, err);
+    return lk__train_reduce_weights_ready(e->reduce, err);
 }
 
 /* --- Blame: which tensor, which document ----------------------------------------------------------------- */
 
-static void describe_document(const struct lk__engine *e, uint32_t sequence, uint32_t position, char *out, size_t size) {
+void lk__train_document_text(const struct lk_dataset *dataset, uint64_t token, char *out, size_t size) {
     struct lk_document doc;
-    uint64_t token = e->sample_index[sequence] * lk_run_config_context(e->config) + position;
-    uint64_t index = lk_dataset_document_at(e->dataset, LK_TRAIN, token);
-    if (lk_dataset_document(e->dataset, LK_TRAIN, index, &doc, NULL))
+    uint64_t index = lk_dataset_document_at(dataset, LK_TRAIN, token);
+    if (lk_dataset_document(dataset, LK_TRAIN, index, &doc, NULL))
         snprintf(out, size, "document %llu", (unsigned long long)index);
     else if (doc.line)
         snprintf(out, size, "document %llu (%s line %llu)", (unsigned long long)index, doc.source_path,
@@ -291,12 +292,12 @@ static void describe_document(const struct lk__engine *e, uint32_t sequence, uin
 }
 
 /* The first of this rank's sequences whose own gradient is not finite: each alone through forward and backward. */
-static uint32_t guilty_sequence(struct lk__engine *e, const struct lk_state *state) {
+static uint32_t guilty_sequence(struct lk__train_engine *e, const struct lk_state *state) {
     const struct lk_layout *l = e->layout;
     uint32_t per = e->config->sequences / e->config->grains;
     float *gradient = e->buffers[0];
     for (uint32_t s = e->grains.first * per; s < e->grains.end * per; s++) {
-        struct lk__unit one = {.first = s, .sequences = 1, .begins = true, .ends = true};
+        struct lk__train_unit one = {.first = s, .sequences = 1, .begins = true, .ends = true};
         lk_embedding_gradient_begin(e->embedding);
         run_unit(e, state->weights, &one, 1, gradient, NULL);
         struct lk_embedding_rows rows =
@@ -310,7 +311,7 @@ static uint32_t guilty_sequence(struct lk__engine *e, const struct lk_state *sta
 }
 
 struct finding {
-    struct lk__engine *e;
+    struct lk__train_engine *e;
     uint64_t tensor;
 };
 static void find_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
@@ -321,7 +322,7 @@ static void find_piece(void *arg, const struct lk_tensor *tensor, size_t offset,
 }
 
 /* The least of what the ranks found. */
-static int least(struct lk__engine *e, const char *name, uint64_t *value, struct lk_err *err) {
+static int least(struct lk__train_engine *e, const char *name, uint64_t *value, struct lk_err *err) {
     uint64_t all[LK_RANKS_MAX];
     size_t offsets[LK_RANKS_MAX + 1];
     for (int k = 0; k <= e->shards.ranks; k++) offsets[k] = (size_t)k * sizeof *all;
@@ -331,7 +332,7 @@ static int least(struct lk__engine *e, const char *name, uint64_t *value, struct
     return code;
 }
 
-int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_t step, struct lk_err *err) {
+int lk__train_engine_blame(struct lk__train_engine *e, const struct lk_state *state, uint32_t step, struct lk_err *err) {
     char document[600] = "";
     const struct lk_run_config *c = e->config;
     size_t per = (size_t)(c->sequences / c->grains) * lk_run_config_context(c);
@@ -339,7 +340,7 @@ int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_
     struct finding f = {e, UINT64_MAX};
     for (uint32_t i = 0; i < e->shards.region_count; i++) {
         const size_t *cuts = e->shards.regions[i].cuts;
-        lk__shards_pieces(e->layout, cuts[e->shards.rank], cuts[e->shards.rank + 1], find_piece, &f);
+        lk__train_shards_pieces(e->layout, cuts[e->shards.rank], cuts[e->shards.rank + 1], find_piece, &f);
     }
     for (size_t i = e->grains.end * per; i-- > e->grains.first * per;)
         if (e->losses[i] - e->losses[i] != 0) bad = i;
@@ -354,13 +355,15 @@ int lk__engine_blame(struct lk__engine *e, const struct lk_state *state, uint32_
         if (mine != UINT32_MAX) sequence = mine;
         if ((code = least(e, "who is to blame", &sequence, err))) return code;
     }
+    uint64_t context = lk_run_config_context(c), position = loss ? bad % context : 0;
     if (sequence != UINT64_MAX)
-        describe_document(e, (uint32_t)sequence, loss ? (uint32_t)(bad % lk_run_config_context(c)) : 0, document,
-                          sizeof document);
-    return lk_fail(err, LK_ENAN,
-                   "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %s); the state before the "
-                   "step is kept: "
-                   "lower optimizer.learning_rate, set optimizer.clip, or look at that text",
-                   step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
-                   sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together");
+        lk__train_document_text(e->dataset, e->sample_index[sequence] * context + position, document, sizeof document);
+    return lk_fail(
+        err, LK_ENAN,
+        "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %.300s); resuming repeats it: "
+        "go on from a step before it as a new run, with model.from = %s@STEP (or %s@best) and a lower "
+        "optimizer.learning_rate or optimizer.clip, or look at that text",
+        step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
+        sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together", c->name,
+        c->name);
 }

@@ -1,6 +1,6 @@
 /* Evaluation: the held-out sequences in order (docs/numerics.md, section 7). How many are done at once, and by which rank,
  * changes no bit. */
-#include "engine.h"
+#include "evaluate.h"
 
 /* Text bytes behind the targets of the first `tokens` targets of the stream; 0 when it can't be told. */
 static uint64_t covered_bytes(const struct lk_dataset *dataset, uint64_t targets) {
@@ -21,11 +21,15 @@ static uint64_t covered_bytes(const struct lk_dataset *dataset, uint64_t targets
     return bytes;
 }
 
+/* Of one rank's sequences. Ranks gather it as bytes, so it has no padding. */
+struct counts {
+    uint64_t targets, positions;
+};
 struct buffers {
     uint32_t *inputs, *targets, *start;
     float *losses;
     double *sums;
-    uint64_t (*counts)[2]; /* (ranks): targets, positions */
+    struct counts *counts; /* (ranks) */
     size_t *offsets;       /* (ranks + 1) */
 };
 
@@ -54,7 +58,7 @@ static int all_masked(struct lk_err *err) {
         "more out, or train with eval.every = 0");
 }
 
-int lk__evaluate_check(const struct lk_dataset *dataset, uint32_t context, uint32_t sequences, struct lk_err *err) {
+int lk__train_evaluate_check(const struct lk_dataset *dataset, uint32_t context, uint32_t sequences, struct lk_err *err) {
     uint64_t n = sequences_to_do(dataset, context, sequences);
     uint32_t *tokens = lk_alloc((size_t)context * 3 * 4);
     if (!tokens) return lk_fail(err, LK_ENOMEM, "no memory to evaluate");
@@ -69,7 +73,7 @@ int lk__evaluate_check(const struct lk_dataset *dataset, uint32_t context, uint3
 }
 
 /* Sums of the sequences [from, to), as many at a time as the decoder holds; a short one alone. */
-static void evaluate_range(const struct lk__evaluation *e, const struct buffers *b, uint64_t from, uint64_t to,
+static void evaluate_range(const struct lk__train_evaluation *e, const struct buffers *b, uint64_t from, uint64_t to,
                            uint64_t *targets, uint64_t *covered) {
     size_t vocab = e->layout->config.vocab;
     for (uint64_t i = from; i < to;) {
@@ -100,8 +104,8 @@ static void evaluate_range(const struct lk__evaluation *e, const struct buffers 
     }
 }
 
-/* Every rank's sums and counts to every rank. counts: (ranks, 2), this rank's filled. */
-static int gather(const struct lk__evaluation *e, struct buffers *b, uint64_t n, struct lk_err *err) {
+/* Every rank's sums and counts to every rank. This rank has filled its own counts. */
+static int gather(const struct lk__train_evaluation *e, struct buffers *b, uint64_t n, struct lk_err *err) {
     size_t ranks = (size_t)lk_comm_ranks(e->comm);
     for (size_t k = 0; k <= ranks; k++) b->offsets[k] = n * k / ranks * sizeof(double);
     int code = lk_comm_gather_all(e->comm, "held-out losses", b->sums, b->offsets, err);
@@ -109,12 +113,12 @@ static int gather(const struct lk__evaluation *e, struct buffers *b, uint64_t n,
     return code ? code : lk_comm_gather_all(e->comm, "held-out targets", b->counts, b->offsets, err);
 }
 
-int lk__evaluate(const struct lk__evaluation *e, uint32_t sequences, struct lk_eval_row *out, struct lk_err *err) {
+int lk__train_evaluate(const struct lk__train_evaluation *e, uint32_t sequences, struct lk_eval_row *out,
+                       struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     uint64_t n = sequences_to_do(e->dataset, e->context, sequences), targets = 0, covered = 0;
     size_t rows = (size_t)e->at_once * e->context, ranks = (size_t)lk_comm_ranks(e->comm),
            rank = (size_t)lk_comm_rank(e->comm);
-    struct lk_err why = {0};
     if (n == 0) return lk_fail(err, LK_EINVAL, "the dataset holds nothing out: build it with --holdout");
     struct buffers b = {.inputs = lk_alloc(rows * 4),
                         .targets = lk_alloc(rows * 4),
@@ -125,16 +129,15 @@ int lk__evaluate(const struct lk__evaluation *e, uint32_t sequences, struct lk_e
                         .offsets = lk_alloc((ranks + 1) * sizeof *b.offsets)};
     int code = b.inputs && b.targets && b.start && b.losses && b.sums && b.counts && b.offsets
                    ? LK_OK
-                   : lk_fail(&why, LK_ENOMEM, "no memory to evaluate");
-    code = lk_comm_agree(e->comm, "evaluation", code, &why);
-    if (code) lk_fail(err, code, "%s", why.message);
+                   : lk_fail(err, LK_ENOMEM, "no memory to evaluate");
+    code = lk_comm_agree(e->comm, "evaluation", code, err);
     if (!code) {
-        evaluate_range(e, &b, n * rank / ranks, n * (rank + 1) / ranks, &b.counts[rank][0], &b.counts[rank][1]);
+        evaluate_range(e, &b, n * rank / ranks, n * (rank + 1) / ranks, &b.counts[rank].targets, &b.counts[rank].positions);
         code = gather(e, &b, n, err);
     }
     for (size_t k = 0; k < ranks && !code; k++) {
-        targets += b.counts[k][0];
-        covered += b.counts[k][1];
+        targets += b.counts[k].targets;
+        covered += b.counts[k].positions;
     }
     if (!code && targets == 0) code = all_masked(err);
     if (!code) {
@@ -155,19 +158,21 @@ int lk__evaluate(const struct lk__evaluation *e, uint32_t sequences, struct lk_e
 int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
                 const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences,
                 struct lk_eval_row *out, struct lk_err *err) {
-    struct lk__evaluation e = {.layout = layout,
-                               .math = math,
-                               .at_once = context >= 2048 ? 1 : 2048 / context,
-                               .weights = weights,
-                               .dataset = dataset,
-                               .context = context,
-                               .cross_documents = cross_documents};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
+    struct lk__train_evaluation e = {.layout = layout,
+                                     .math = math,
+                                     .at_once = context >= 2048 ? 1 : 2048 / context,
+                                     .weights = weights,
+                                     .dataset = dataset,
+                                     .context = context,
+                                     .cross_documents = cross_documents};
     if (lk_dataset_vocab(dataset) > layout->config.vocab)
         return lk_fail(err, LK_EINVAL, "the dataset has tokens up to %u, the model only %u rows",
                        lk_dataset_vocab(dataset) - 1, layout->config.vocab);
     int code = lk_comm_open_self(&e.comm, err);
     if (!code) code = lk_decoder_create(layout, math, e.at_once, context, LK_INFER, &e.decoder, err);
-    if (!code) code = lk__evaluate(&e, sequences, out, err);
+    if (!code) code = lk__train_evaluate(&e, sequences, out, err);
     lk_decoder_free(e.decoder);
     lk_comm_close(e.comm);
     return code;

@@ -1,7 +1,7 @@
 /* A save may fail or be killed at every point, memory may be out at every call, the disk may be full: afterwards the run
  * goes on to the same root. */
 #include "lockstep/lab/lab.h"
-#include "train/engine.h"
+#include "train/saver.h"
 #include "train/testing.h"
 #include <errno.h>
 #include <sched.h>
@@ -63,7 +63,7 @@ static int setup(void **state) {
 }
 static int setup_large(void **state) {
     large = true;
-    lk__past_cache_bytes = (size_t)1 << 20;
+    lk__train_past_cache_bytes = (size_t)1 << 20;
     return setup(state);
 }
 static int teardown(void **state) {

@@ -1,5 +1,5 @@
 /* From a name to a model: one of the store's, or a run's checkpoint seen as one. */
-#include "engine.h"
+#include "lockstep/train/train.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 struct search {
     struct lk_store *store;
     struct lk_model_ref *ref;
-    bool step_given, only_run, only_model;
+    bool step_given, best, only_run, only_model;
     void (*warning)(void *arg, const char *message);
     void *arg;
     struct lk_err *err;
@@ -27,8 +27,10 @@ static int parse(struct search *s, const char *text) {
     if (!lk_name_valid(s->ref->name)) return lk_fail(s->err, LK_EINVAL, "\"%.80s\" is no name of a model or run", text);
     if (!*at) return LK_OK;
     at++;
+    s->best = strcmp(at, "best") == 0 && !s->only_model;
+    if (s->best) return s->only_run = true, LK_OK;
     if (!*at || strlen(at) > 9 || strspn(at, "0123456789") != strlen(at) || s->only_model)
-        return lk_fail(s->err, LK_EINVAL, "\"%.80s\": after RUN@ comes the number of a step", text);
+        return lk_fail(s->err, LK_EINVAL, "\"%.80s\": after RUN@ comes the number of a step, or best", text);
     s->ref->step = (uint32_t)atoi(at);
     s->step_given = s->only_run = true;
     return LK_OK;
@@ -120,6 +122,21 @@ static int open_run(struct search *s, bool weights, struct lk_model *out) {
     return code;
 }
 
+/* No other will do when it is damaged. */
+static int open_best(struct search *s, bool weights, struct lk_model *out) {
+    struct lk_checkpoint best;
+    int code = LK_OK;
+    s->step_given = true;
+    for (int i = 0; i < 5; i++) { /* pruned meanwhile by its training: there is a better one */
+        code = lk_run_best(s->store, s->ref->name, &best, s->err);
+        if (code) return code;
+        s->ref->step = best.step;
+        code = open_run(s, weights, out);
+        if (code != LK_ENOTFOUND) break;
+    }
+    return code;
+}
+
 int lk_model_find(struct lk_store *store, const char *text, bool weights, void (*warning)(void *arg, const char *message),
                   void *arg, struct lk_model_ref *ref, struct lk_model *out, struct lk_err *err) {
     struct lk_err own; /* messages are passed on: there must be one */
@@ -131,6 +148,7 @@ int lk_model_find(struct lk_store *store, const char *text, bool weights, void (
     if (!code) code = decide(&s, &root);
     if (code) return code;
     if (!ref->is_run) return lk_model_open_root(store, &root, weights, out, s.err);
+    if (s.best) return open_best(&s, weights, out);
     code = open_run(&s, weights, out);
     if (code == LK_ENOTFOUND && ref->step && !s.step_given)
         code = open_run(&s, weights, out); /* pruned meanwhile by its training: there is a newer one */

@@ -1,6 +1,6 @@
 /* The ledger: one row a step. Rows are appended without waiting for the disk and become durable with the next checkpoint; a
  * step executed again must give its old row. Layout of the rows: docs/formats.md. */
-#include "engine.h"
+#include "ledger.h"
 
 #include "lockstep/base/progress.h"
 #include <pthread.h>
@@ -11,7 +11,7 @@
 #define EVAL_BYTES 24
 #define FLUSH_NS   250000000ull
 
-struct lk__ledger {
+struct lk__train_ledger {
     struct lk_store *store;
     char *run;
     pthread_mutex_t lock; /* guards what follows; never held while waiting for a write transaction */
@@ -22,7 +22,7 @@ struct lk__ledger {
     uint64_t flushed_ns;
 };
 
-size_t lk__step_key(char *key, char letter, const char *run, uint32_t step) {
+size_t lk__train_step_key(char *key, char letter, const char *run, uint32_t step) {
     int n = snprintf(key, LK_KV_KEY_MAX, "%c/%s/", letter, run);
     for (int i = 0; i < 4; i++) key[n + i] = (char)(step >> (24 - 8 * i));
     return (size_t)n + 4;
@@ -68,8 +68,8 @@ static bool decode_row(struct lk_bytes v, struct lk_ledger_row *r) {
     return true;
 }
 
-int lk__ledger_open(struct lk_store *store, const char *run, struct lk__ledger **out, struct lk_err *err) {
-    struct lk__ledger *l = lk_calloc(1, sizeof *l);
+int lk__train_ledger_open(struct lk_store *store, const char *run, struct lk__train_ledger **out, struct lk_err *err) {
+    struct lk__train_ledger *l = lk_calloc(1, sizeof *l);
     if (l) l->run = lk_strdup(run);
     if (!l || !l->run) {
         lk_free(l);
@@ -81,7 +81,7 @@ int lk__ledger_open(struct lk_store *store, const char *run, struct lk__ledger *
     return LK_OK;
 }
 
-void lk__ledger_close(struct lk__ledger *l) {
+void lk__train_ledger_close(struct lk__train_ledger *l) {
     if (!l) return;
     pthread_mutex_destroy(&l->lock);
     lk_free(l->rows);
@@ -89,7 +89,7 @@ void lk__ledger_close(struct lk__ledger *l) {
     lk_free(l);
 }
 
-void lk__ledger_compare(const struct lk_ledger_row *a, const struct lk_ledger_row *b, char *what, size_t size) {
+void lk__train_ledger_compare(const struct lk_ledger_row *a, const struct lk_ledger_row *b, char *what, size_t size) {
     what[0] = 0;
     if (a->tokens != b->tokens)
         snprintf(what, size, "tokens %llu, now %llu", (unsigned long long)a->tokens, (unsigned long long)b->tokens);
@@ -105,13 +105,13 @@ void lk__ledger_compare(const struct lk_ledger_row *a, const struct lk_ledger_ro
 static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_ledger_row *row, struct lk_err *err) {
     char key[LK_KV_KEY_MAX], what[200];
     unsigned char value[ROW_BYTES];
-    struct lk_bytes k = lk_bytes(key, lk__step_key(key, 'l', run, row->step)), old;
+    struct lk_bytes k = lk_bytes(key, lk__train_step_key(key, 'l', run, row->step)), old;
     struct lk_ledger_row before;
     int code = lk_kv_get(t, k, &old, err);
     if (code == LK_OK) {
         if (!decode_row(old, &before))
             return lk_fail(err, LK_ECORRUPT, "run %s: the ledger's row of step %u is damaged", run, row->step);
-        lk__ledger_compare(&before, row, what, sizeof what);
+        lk__train_ledger_compare(&before, row, what, sizeof what);
         if (*what)
             return lk_fail(
                 err, LK_EDIVERGED,
@@ -131,10 +131,10 @@ static int put_eval(struct lk_kv_txn *t, const char *run, const struct lk_eval_r
     put_double(value, e->loss);
     put64(value + 8, e->targets);
     put64(value + 16, e->bytes);
-    return lk_kv_put(t, lk_bytes(key, lk__step_key(key, 'e', run, e->step)), lk_bytes(value, sizeof value), err);
+    return lk_kv_put(t, lk_bytes(key, lk__train_step_key(key, 'e', run, e->step)), lk_bytes(value, sizeof value), err);
 }
 
-int lk__ledger_write(struct lk__ledger *l, struct lk_kv_txn *t, struct lk_err *err) {
+int lk__train_ledger_write(struct lk__train_ledger *l, struct lk_kv_txn *t, struct lk_err *err) {
     int code = LK_OK;
     pthread_mutex_lock(&l->lock);
     for (size_t i = 0; i < l->count && !code; i++) code = put_row(t, l->run, &l->rows[i], err);
@@ -144,7 +144,7 @@ int lk__ledger_write(struct lk__ledger *l, struct lk_kv_txn *t, struct lk_err *e
 }
 
 /* Drops from the buffer what a transaction that began when it held `rows` and `evals` entries has committed. */
-static void drop(struct lk__ledger *l, size_t rows, size_t evals) {
+static void drop(struct lk__train_ledger *l, size_t rows, size_t evals) {
     pthread_mutex_lock(&l->lock);
     memmove(l->rows, l->rows + rows, (l->count - rows) * sizeof *l->rows);
     l->count -= rows;
@@ -154,7 +154,7 @@ static void drop(struct lk__ledger *l, size_t rows, size_t evals) {
     pthread_mutex_unlock(&l->lock);
 }
 
-int lk__ledger_flush(struct lk__ledger *l, struct lk_err *err) {
+int lk__train_ledger_flush(struct lk__train_ledger *l, struct lk_err *err) {
     struct lk_kv_txn *t;
     pthread_mutex_lock(&l->lock);
     size_t rows = l->count, evals = l->eval_count;
@@ -162,7 +162,7 @@ int lk__ledger_flush(struct lk__ledger *l, struct lk_err *err) {
     if (!rows && !evals) return LK_OK;
     int code = lk_kv_begin(l->store->kv, true, &t, err);
     if (code) return code;
-    if ((code = lk__ledger_write(l, t, err))) {
+    if ((code = lk__train_ledger_write(l, t, err))) {
         lk_kv_abort(t);
         return code;
     }
@@ -171,7 +171,7 @@ int lk__ledger_flush(struct lk__ledger *l, struct lk_err *err) {
     return LK_OK;
 }
 
-int lk__ledger_reserve(struct lk__ledger *l, struct lk_err *err) {
+int lk__train_ledger_reserve(struct lk__train_ledger *l, struct lk_err *err) {
     int code = LK_OK;
     pthread_mutex_lock(&l->lock);
     if (l->count == l->capacity) {
@@ -187,18 +187,18 @@ int lk__ledger_reserve(struct lk__ledger *l, struct lk_err *err) {
     return code;
 }
 
-int lk__ledger_append(struct lk__ledger *l, const struct lk_ledger_row *row, struct lk_err *err) {
-    int code = lk__ledger_reserve(l, err);
+int lk__train_ledger_append(struct lk__train_ledger *l, const struct lk_ledger_row *row, struct lk_err *err) {
+    int code = lk__train_ledger_reserve(l, err);
     if (code) return code;
     pthread_mutex_lock(&l->lock);
     l->rows[l->count++] = *row;
     bool due = lk_clock_ns() - l->flushed_ns > FLUSH_NS;
     pthread_mutex_unlock(&l->lock);
-    return due ? lk__ledger_flush(l, err) : LK_OK;
+    return due ? lk__train_ledger_flush(l, err) : LK_OK;
 }
 
-int lk__ledger_append_eval(struct lk__ledger *l, const struct lk_eval_row *row, struct lk_err *err) {
-    int code = l->eval_count == sizeof l->evals / sizeof *l->evals ? lk__ledger_flush(l, err) : LK_OK;
+int lk__train_ledger_append_eval(struct lk__train_ledger *l, const struct lk_eval_row *row, struct lk_err *err) {
+    int code = l->eval_count == sizeof l->evals / sizeof *l->evals ? lk__train_ledger_flush(l, err) : LK_OK;
     if (code) return code;
     pthread_mutex_lock(&l->lock);
     l->evals[l->eval_count++] = *row;
@@ -231,21 +231,34 @@ int lk_ledger_list(struct lk_store *store, const char *run, uint32_t from, uint3
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    size_t an = lk__step_key(a, 'l', run, from), bn = lk__step_key(b, 'l', run, to == UINT32_MAX ? to : to + 1);
+    size_t an = lk__train_step_key(a, 'l', run, from), bn = lk__train_step_key(b, 'l', run, to == UINT32_MAX ? to : to + 1);
     code = lk_kv_scan(t, lk_bytes(a, an), lk_bytes(b, bn), list_row, &g, err);
     lk_kv_abort(t);
     return code;
 }
 
+static int decode_eval(const char *run, uint32_t step, struct lk_bytes value, struct lk_eval_row *out, struct lk_err *err) {
+    const unsigned char *v = value.data;
+    if (value.size != EVAL_BYTES) return lk_fail(err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", run);
+    *out = (struct lk_eval_row){.step = step, .loss = get_double(v), .targets = get64(v + 8), .bytes = get64(v + 16)};
+    return LK_OK;
+}
+
+int lk__train_ledger_eval(struct lk_kv_txn *t, const char *run, uint32_t step, struct lk_eval_row *out,
+                          struct lk_err *err) {
+    char key[LK_KV_KEY_MAX];
+    struct lk_bytes value;
+    int code = lk_kv_get(t, lk_bytes(key, lk__train_step_key(key, 'e', run, step)), &value, err);
+    return code ? code : decode_eval(run, step, value, out, err);
+}
+
 static int list_eval(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
-    const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
-    if (value.size != EVAL_BYTES) return lk_fail(g->err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", g->run);
-    struct lk_eval_row row = {.step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3],
-                              .loss = get_double(v),
-                              .targets = get64(v + 8),
-                              .bytes = get64(v + 16)};
-    return g->eval(g->arg, &row);
+    const unsigned char *k = (const unsigned char *)key.data + key.size - 4;
+    struct lk_eval_row row;
+    uint32_t step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+    int code = decode_eval(g->run, step, value, &row, g->err);
+    return code ? code : g->eval(g->arg, &row);
 }
 
 int lk_eval_list(struct lk_store *store, const char *run, lk_eval_fn *fn, void *arg, struct lk_err *err) {
@@ -254,8 +267,8 @@ int lk_eval_list(struct lk_store *store, const char *run, lk_eval_fn *fn, void *
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'e', run, 0)), lk_bytes(b, lk__step_key(b, 'e', run, UINT32_MAX)),
-                      list_eval, &g, err);
+    code = lk_kv_scan(t, lk_bytes(a, lk__train_step_key(a, 'e', run, 0)),
+                      lk_bytes(b, lk__train_step_key(b, 'e', run, UINT32_MAX)), list_eval, &g, err);
     lk_kv_abort(t);
     return code;
 }

@@ -1,5 +1,5 @@
 /* The ledger: rows there and back, a step executed again has to agree, damage is named. */
-#include "train/engine.h"
+#include "train/ledger.h"
 #include "train/testing.h"
 
 static char *dir;
@@ -26,14 +26,14 @@ static struct lk_ledger_row row_of(uint32_t step) {
                                   .tokens = 1000 + step,
                                   .seconds = 0.5};
 }
-static struct lk__ledger *filled(const char *run, uint32_t steps) {
-    struct lk__ledger *l;
-    OK(lk__ledger_open(store, run, &l, &test_err));
+static struct lk__train_ledger *filled(const char *run, uint32_t steps) {
+    struct lk__train_ledger *l;
+    OK(lk__train_ledger_open(store, run, &l, &test_err));
     for (uint32_t s = 1; s <= steps; s++) {
         struct lk_ledger_row row = row_of(s);
-        OK(lk__ledger_append(l, &row, &test_err));
+        OK(lk__train_ledger_append(l, &row, &test_err));
     }
-    OK(lk__ledger_flush(l, &test_err));
+    OK(lk__train_ledger_flush(l, &test_err));
     return l;
 }
 
@@ -56,8 +56,8 @@ static int see(void *arg, const struct lk_ledger_row *row) {
 
 static void rows_come_back_in_order(void **state) {
     (void)state;
-    lk__ledger_close(filled("order", 300));
-    lk__ledger_close(filled("order2", 2)); /* a name that begins with the other */
+    lk__train_ledger_close(filled("order", 300));
+    lk__train_ledger_close(filled("order2", 2)); /* a name that begins with the other */
     struct seen s = {0};
     OK(lk_ledger_list(store, "order", 0, UINT32_MAX, see, &s, &test_err));
     assert_true(s.count == 300 && s.first == 1 && s.last == 300);
@@ -71,16 +71,16 @@ static void rows_come_back_in_order(void **state) {
 
 /* Appends one row to a ledger that has it, and flushes. */
 static int again(const char *run, const struct lk_ledger_row *row) {
-    struct lk__ledger *l;
-    OK(lk__ledger_open(store, run, &l, &test_err));
-    int code = lk__ledger_append(l, row, &test_err);
-    if (!code) code = lk__ledger_flush(l, &test_err);
-    lk__ledger_close(l);
+    struct lk__train_ledger *l;
+    OK(lk__train_ledger_open(store, run, &l, &test_err));
+    int code = lk__train_ledger_append(l, row, &test_err);
+    if (!code) code = lk__train_ledger_flush(l, &test_err);
+    lk__train_ledger_close(l);
     return code;
 }
 static void a_step_again_must_agree(void **state) {
     (void)state;
-    lk__ledger_close(filled("again", 5));
+    lk__train_ledger_close(filled("again", 5));
     struct lk_ledger_row row = row_of(3);
     row.seconds = 9; /* time may differ; the old one stays */
     OK(again("again", &row));
@@ -111,13 +111,13 @@ static int see_eval(void *arg, const struct lk_eval_row *row) {
 }
 static void evaluations_come_back(void **state) {
     (void)state;
-    struct lk__ledger *l = filled("evals", 1);
+    struct lk__train_ledger *l = filled("evals", 1);
     for (uint32_t i = 1; i <= 30; i++) { /* more than are buffered */
         struct lk_eval_row row = {.step = i * 10, .loss = 1.0 / (i * 10), .targets = i * 10, .bytes = 30 * i};
-        OK(lk__ledger_append_eval(l, &row, &test_err));
+        OK(lk__train_ledger_append_eval(l, &row, &test_err));
     }
-    OK(lk__ledger_flush(l, &test_err));
-    lk__ledger_close(l);
+    OK(lk__train_ledger_flush(l, &test_err));
+    lk__train_ledger_close(l);
     uint32_t count = 0;
     OK(lk_eval_list(store, "evals", see_eval, &count, &test_err));
     assert_int_equal(count, 30);
@@ -128,11 +128,11 @@ static void evaluations_come_back(void **state) {
 
 static void damaged_rows_are_named(void **state) {
     (void)state;
-    lk__ledger_close(filled("damaged", 3));
+    lk__train_ledger_close(filled("damaged", 3));
     char key[LK_KV_KEY_MAX];
     struct lk_kv_txn *t;
     OK(lk_kv_begin(store->kv, true, &t, &test_err));
-    OK(lk_kv_put(t, lk_bytes(key, lk__step_key(key, 'l', "damaged", 2)), lk_bytes("short", 5), &test_err));
+    OK(lk_kv_put(t, lk_bytes(key, lk__train_step_key(key, 'l', "damaged", 2)), lk_bytes("short", 5), &test_err));
     OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
     struct lk_ledger_row row = row_of(2);
     FAILS(again("damaged", &row), LK_ECORRUPT, "row of step 2 is damaged");
@@ -141,12 +141,12 @@ static void damaged_rows_are_named(void **state) {
 }
 
 static int open_and_append(void) {
-    struct lk__ledger *l;
+    struct lk__train_ledger *l;
     struct lk_ledger_row row = row_of(1);
-    int code = lk__ledger_open(store, "memory", &l, &test_err);
+    int code = lk__train_ledger_open(store, "memory", &l, &test_err);
     if (code) return code;
-    if (!(code = lk__ledger_append(l, &row, &test_err))) code = lk__ledger_flush(l, &test_err);
-    lk__ledger_close(l);
+    if (!(code = lk__train_ledger_append(l, &row, &test_err))) code = lk__train_ledger_flush(l, &test_err);
+    lk__train_ledger_close(l);
     return code;
 }
 static void no_memory_is_said(void **state) {

@@ -17,26 +17,26 @@ static uint64_t resident_bytes(void) {
 /* comm: NULL: alone. */
 static int fill(const struct lk_run_config *c, const struct lk_layout *layout, struct lk_math *math,
                 const struct lk_comm *comm, uint32_t micro_batch, struct lk_plan *p, struct lk_err *err) {
-    struct lk__unit *units;
-    struct lk__shards shards;
+    struct lk__train_unit *units;
+    struct lk__train_shards shards;
     uint32_t bounds[LK_RANKS_MAX + 1], count, most = 0;
     int rank = comm ? lk_comm_rank(comm) : 0, ranks = comm ? lk_comm_ranks(comm) : 1;
-    int code = lk__engine_bounds(c, layout, ranks, bounds, err);
+    int code = lk__train_engine_bounds(c, layout, ranks, bounds, err);
     if (code) return code;
-    struct lk__range mine = {bounds[rank], bounds[rank + 1]};
-    if ((code = lk__units_make(c->sequences, c->grains, mine, micro_batch, &units, &count, err))) return code;
+    struct lk__train_range mine = {bounds[rank], bounds[rank + 1]};
+    if ((code = lk__train_units_make(c->sequences, c->grains, mine, micro_batch, &units, &count, err))) return code;
     for (uint32_t i = 0; i < count; i++) most = units[i].sequences > most ? units[i].sequences : most;
     uint64_t positions = (uint64_t)c->sequences * lk_run_config_context(c);
     p->micro_batch = most;
     p->units = count;
-    p->gradient_buffers = lk__units_buffers(units, count, c->grains);
+    p->gradient_buffers = lk__train_units_buffers(units, count, c->grains);
     lk_free(units);
-    if ((code = lk__shards_init(&shards, layout, rank, ranks, err))) return code;
+    if ((code = lk__train_shards_init(&shards, layout, rank, ranks, err))) return code;
     size_t tokens = (size_t)(c->sequences / c->grains) * (mine.end - mine.first) * lk_run_config_context(c);
-    lk__reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, tokens,
-                     &p->weights_bytes, &p->gradients_bytes);
+    lk__train_reduce_bytes(&shards, !comm || lk_comm_shares(comm), c->grains, bounds, p->gradient_buffers, tokens,
+                           &p->weights_bytes, &p->gradients_bytes);
     p->moments_bytes = 2 * shards.floats * sizeof(float);
-    lk__shards_release(&shards);
+    lk__train_shards_release(&shards);
     p->activations_bytes =
         lk_decoder_bytes(layout, most, lk_run_config_context(c), c->recompute ? LK_RECOMPUTE : LK_TRAINING);
     p->embedding_bytes = lk_embedding_gradient_bytes(c->vocab, c->width, tokens);

@@ -3,19 +3,19 @@
  * of the backward pass is complete everywhere. On one machine it reads them in the other ranks' memory, otherwise from
  * messages. Weights are gathered (or, in shared memory, simply there) after the update. Why no bit depends on any of it:
  * README.md. */
-#include "reduce.h"
+#include "reduce_inside.h"
 
 #include <string.h>
 
 /* --- Opening --------------------------------------------------------------------------------------------- */
 
-static int list_partials(struct lk__reduce *r, uint32_t grains, const uint32_t *bounds, struct lk_err *err) {
-    struct lk__node nodes[LK__TREE_DEPTH];
-    struct lk__tree tree;
-    struct lk_tree_step steps[LK__TREE_DEPTH];
+static int list_partials(struct lk__train_reduce *r, uint32_t grains, const uint32_t *bounds, struct lk_err *err) {
+    struct lk__train_node nodes[LK__TRAIN_TREE_DEPTH];
+    struct lk__train_tree tree;
+    struct lk_tree_step steps[LK__TRAIN_TREE_DEPTH];
     uint32_t count = 0, made = 0;
     for (int k = 0; k < r->ranks; k++)
-        count += lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
+        count += lk__train_range_nodes((struct lk__train_range){bounds[k], bounds[k + 1]}, grains, nodes);
     if (count > LK_TREE_SOURCES)
         return lk_fail(err, LK_EUNSUPPORTED, "%d ranks make %u partial sums of %u grains, more than %d", r->ranks, count,
                        grains, LK_TREE_SOURCES);
@@ -23,12 +23,12 @@ static int list_partials(struct lk__reduce *r, uint32_t grains, const uint32_t *
     r->steps = lk_alloc(count * sizeof *r->steps);
     r->sources = lk_alloc(count * sizeof *r->sources);
     if (!r->partials || !r->steps || !r->sources) return lk_fail(err, LK_ENOMEM, "no memory for the plan of the reduction");
-    lk__tree_begin(&tree, grains);
+    lk__train_tree_begin(&tree, grains);
     for (int k = 0; k < r->ranks; k++) {
-        uint32_t n = lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
+        uint32_t n = lk__train_range_nodes((struct lk__train_range){bounds[k], bounds[k + 1]}, grains, nodes);
         for (uint32_t i = 0; i < n; i++) {
-            r->partials[r->partial_count++] = (struct lk__partial){k, i};
-            uint32_t adds = lk__tree_push(&tree, nodes[i], steps);
+            r->partials[r->partial_count++] = (struct lk__train_partial){k, i};
+            uint32_t adds = lk__train_tree_push(&tree, nodes[i], steps);
             memcpy(r->steps + made, steps, adds * sizeof *steps);
             made += adds;
         }
@@ -39,14 +39,14 @@ static int list_partials(struct lk__reduce *r, uint32_t grains, const uint32_t *
 }
 
 static void add_blocks(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
-    struct lk__reduce *r = arg;
+    struct lk__train_reduce *r = arg;
     (void)tensor, (void)offset;
     for (size_t i = 0; i * LK_BLOCK < count; i++) r->packed[r->packed_at[r->ranks]++] = (uint32_t)(block + i);
 }
 
 /* Blocks in the order in which gathering brings them: rank by rank, region by region. */
-static int list_blocks(struct lk__reduce *r, struct lk_err *err) {
-    const struct lk__shards *s = r->shards;
+static int list_blocks(struct lk__train_reduce *r, struct lk_err *err) {
+    const struct lk__train_shards *s = r->shards;
     r->packed = lk_alloc(s->blocks * sizeof *r->packed);
     r->packed_squares = lk_alloc(s->blocks * sizeof *r->packed_squares);
     r->packed_at = lk_calloc((size_t)r->ranks + 1, sizeof *r->packed_at);
@@ -56,7 +56,7 @@ static int list_blocks(struct lk__reduce *r, struct lk_err *err) {
     for (int k = 0; k < r->ranks; k++) {
         r->packed_at[k] = r->packed_at[r->ranks];
         for (uint32_t i = 0; i < s->region_count; i++)
-            lk__shards_pieces(s->layout, s->regions[i].cuts[k], s->regions[i].cuts[k + 1], add_blocks, r);
+            lk__train_shards_pieces(s->layout, s->regions[i].cuts[k], s->regions[i].cuts[k + 1], add_blocks, r);
     }
     LK_ASSERT(r->packed_at[r->ranks] == s->blocks);
     uint32_t n = 0;
@@ -67,15 +67,15 @@ static int list_blocks(struct lk__reduce *r, struct lk_err *err) {
     return LK_OK;
 }
 
-static size_t rows_offset(const struct lk__reduce *r, int rank) {
-    return r->about[rank][0] * r->shards->layout->floats * sizeof(float);
+static size_t rows_offset(const struct lk__train_reduce *r, int rank) {
+    return r->sizes[rank].buffers * r->shards->layout->floats * sizeof(float);
 }
-static size_t memory_bytes(const struct lk__reduce *r, int rank) {
-    return rows_offset(r, rank) + lk_embedding_rows_bytes(r->shards->layout->config.width, r->about[rank][1]);
+static size_t memory_bytes(const struct lk__train_reduce *r, int rank) {
+    return rows_offset(r, rank) + lk_embedding_rows_bytes(r->shards->layout->config.width, r->sizes[rank].tokens);
 }
 
 /* Memory that all see, where that is possible, else this rank's own. */
-static int take_memory(struct lk__reduce *r, struct lk_err *err) {
+static int take_memory(struct lk__train_reduce *r, struct lk_err *err) {
     const struct lk_layout *l = r->shards->layout;
     size_t weights = l->floats * sizeof(float);
     int code = lk_comm_share(r->comm, "weights", r->rank == 0 ? weights : 1, &r->weights_memory, err);
@@ -86,52 +86,50 @@ static int take_memory(struct lk__reduce *r, struct lk_err *err) {
     } else if (code == LK_EUNSUPPORTED) {
         r->weights = lk_calloc(1, weights);
         r->memory.mine = lk_calloc(1, memory_bytes(r, r->rank));
-        code =
-            r->weights && r->memory.mine ? lk__messages_open(r, err) : lk_fail(err, LK_ENOMEM, "no memory for gradients");
+        code = r->weights && r->memory.mine ? lk__train_messages_open(r, err)
+                                            : lk_fail(err, LK_ENOMEM, "no memory for gradients");
     }
     if (code) return lk_fail_prefix(err, code, "%u gradient buffers and weights of %zu MB", r->buffers, weights / 1000000);
     for (uint32_t i = 0; i < r->buffers; i++) r->own[i] = (float *)r->memory.mine + i * l->floats;
     return LK_OK;
 }
 
-int lk__reduce_open(struct lk_comm *comm, struct lk_math *math, const struct lk__shards *shards, uint32_t grains,
-                    const uint32_t *bounds, uint32_t buffers, size_t tokens, struct lk__reduce **out, struct lk_err *err) {
-    struct lk__reduce *r = lk_calloc(1, sizeof *r);
+int lk__train_reduce_open(struct lk_comm *comm, struct lk_math *math, const struct lk__train_shards *shards,
+                          uint32_t grains, const uint32_t *bounds, uint32_t buffers, size_t tokens,
+                          struct lk__train_reduce **out, struct lk_err *err) {
+    struct lk__train_reduce *r = lk_calloc(1, sizeof *r);
     size_t ranks = (size_t)shards->ranks;
     if (r) {
-        *r = (struct lk__reduce){
+        *r = (struct lk__train_reduce){
             .comm = comm, .math = math, .shards = shards, .rank = shards->rank, .ranks = shards->ranks, .buffers = buffers};
         r->own = lk_alloc(buffers * sizeof *r->own);
-        r->about = lk_calloc(ranks, sizeof *r->about);
+        r->sizes = lk_calloc(ranks, sizeof *r->sizes);
         r->rows = lk_calloc(ranks, sizeof *r->rows);
     }
-    int code = r && r->own && r->about && r->rows ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the reduction");
+    int code = r && r->own && r->sizes && r->rows ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the reduction");
     if (!code) code = list_partials(r, grains, bounds, err);
     if (!code) code = list_blocks(r, err);
-    struct lk_err mine = {0};
-    if (code && err) mine = *err;
-    code = lk_comm_agree(comm, "opening the reduction", code, &mine);
+    code = lk_comm_agree(comm, "opening the reduction", code, err);
     if (!code) {
         size_t offsets[LK_RANKS_MAX + 1];
-        for (size_t k = 0; k <= ranks; k++) offsets[k] = k * sizeof *r->about;
-        r->about[r->rank][0] = buffers;
-        r->about[r->rank][1] = tokens;
-        code = lk_comm_gather_all(comm, "sizes of gradients", r->about, offsets, &mine);
-        if (!code) code = take_memory(r, &mine);
-        code = lk_comm_agree(comm, "memory for gradients", code, &mine);
+        for (size_t k = 0; k <= ranks; k++) offsets[k] = k * sizeof *r->sizes;
+        r->sizes[r->rank].buffers = buffers;
+        r->sizes[r->rank].tokens = tokens;
+        code = lk_comm_gather_all(comm, "sizes of gradients", r->sizes, offsets, err);
+        if (!code) code = take_memory(r, err);
+        code = lk_comm_agree(comm, "memory for gradients", code, err);
     }
     if (code) {
-        if (err) *err = mine;
-        lk__reduce_close(r);
+        lk__train_reduce_close(r);
         return code;
     }
     *out = r;
     return LK_OK;
 }
 
-void lk__reduce_close(struct lk__reduce *r) {
+void lk__train_reduce_close(struct lk__train_reduce *r) {
     if (!r) return;
-    lk__messages_close(r->messages, r->ranks);
+    lk__train_messages_close(r->messages, r->ranks);
     if (r->shared) {
         if (r->memory.mine) lk_comm_unshare(r->comm, &r->memory);
         lk_comm_unshare(r->comm, &r->weights_memory);
@@ -140,7 +138,7 @@ void lk__reduce_close(struct lk__reduce *r) {
         lk_free(r->memory.mine);
     }
     lk_free(r->own);
-    lk_free(r->about);
+    lk_free(r->sizes);
     lk_free(r->rows);
     lk_free(r->partials);
     lk_free(r->steps);
@@ -152,57 +150,57 @@ void lk__reduce_close(struct lk__reduce *r) {
     lk_free(r);
 }
 
-bool lk__reduce_shared(const struct lk__reduce *r) {
+bool lk__train_reduce_shared(const struct lk__train_reduce *r) {
     return r->shared;
 }
-float *lk__reduce_weights(struct lk__reduce *r) {
+float *lk__train_reduce_weights(struct lk__train_reduce *r) {
     return r->weights;
 }
-float **lk__reduce_buffers(struct lk__reduce *r) {
+float **lk__train_reduce_buffers(struct lk__train_reduce *r) {
     return r->own;
 }
-void *lk__reduce_embedding_rows(struct lk__reduce *r) {
+void *lk__train_reduce_embedding_rows(struct lk__train_reduce *r) {
     return (char *)r->memory.mine + rows_offset(r, r->rank);
 }
 
 /* --- One region ------------------------------------------------------------------------------------------ */
 
 struct summing {
-    struct lk__reduce *r;
+    struct lk__train_reduce *r;
     uint32_t region;
     bool squares;
 };
 
 static void sum_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     struct summing *s = arg;
-    struct lk__reduce *r = s->r;
-    const struct lk__region *region = &r->shards->regions[s->region];
+    struct lk__train_reduce *r = s->r;
+    const struct lk__train_region *region = &r->shards->regions[s->region];
     (void)tensor;
     for (uint32_t i = 0; i < r->partial_count; i++) {
-        const struct lk__partial *p = &r->partials[i];
+        const struct lk__train_partial *p = &r->partials[i];
         if (p->rank == r->rank)
             r->sources[i] = r->own[p->place] + offset;
         else if (r->shared)
             r->sources[i] = (const float *)r->memory.all[p->rank] + p->place * r->shards->layout->floats + offset;
         else
-            r->sources[i] = lk__messages_slice(r, s->region, i) + (offset - region->cuts[r->rank]);
+            r->sources[i] = lk__train_messages_slice(r, s->region, i) + (offset - region->cuts[r->rank]);
     }
     lk_tree_add(r->math, count, r->sources, r->partial_count, r->steps, r->own[0] + offset,
                 s->squares ? r->squares + block : NULL);
 }
 
-static void sum_region(struct lk__reduce *r, uint32_t index) {
-    const struct lk__region *region = &r->shards->regions[index];
+static void sum_region(struct lk__train_reduce *r, uint32_t index) {
+    const struct lk__train_region *region = &r->shards->regions[index];
     struct summing s = {r, index, !region->embedding};
     if (region->dense)
-        lk__shards_pieces(r->shards->layout, region->cuts[r->rank], region->cuts[r->rank + 1], sum_piece, &s);
+        lk__train_shards_pieces(r->shards->layout, region->cuts[r->rank], region->cuts[r->rank + 1], sum_piece, &s);
 }
 
-static int is_here(struct lk__reduce *r, uint32_t index, bool wait, bool *here, struct lk_err *err) {
-    const struct lk__region *region = &r->shards->regions[index];
+static int is_here(struct lk__train_reduce *r, uint32_t index, bool wait, bool *here, struct lk_err *err) {
+    const struct lk__train_region *region = &r->shards->regions[index];
     *here = true;
     if (!region->dense) return LK_OK;
-    if (r->messages) return lk__messages_arrived(r, index, wait, here, err);
+    if (r->messages) return lk__train_messages_arrived(r, index, wait, here, err);
     uint64_t mark = r->begun + 1 + region->stage;
     for (int k = 0; k < r->ranks && *here; k++) {
         if (k == r->rank) continue;
@@ -216,7 +214,7 @@ static int is_here(struct lk__reduce *r, uint32_t index, bool wait, bool *here, 
 }
 
 /* Sums what is complete everywhere; wait: all that was started. */
-static int advance(struct lk__reduce *r, bool wait, struct lk_err *err) {
+static int advance(struct lk__train_reduce *r, bool wait, struct lk_err *err) {
     bool here = true;
     while (r->summed < r->started) {
         int code = is_here(r, r->order[r->summed], wait, &here, err);
@@ -229,36 +227,36 @@ static int advance(struct lk__reduce *r, bool wait, struct lk_err *err) {
 
 /* --- A step ---------------------------------------------------------------------------------------------- */
 
-void lk__reduce_begin(struct lk__reduce *r, double *block_squares) {
+void lk__train_reduce_begin(struct lk__train_reduce *r, double *block_squares) {
     r->squares = block_squares;
     r->started = r->summed = 0;
 }
 
-int lk__reduce_stage_done(struct lk__reduce *r, uint32_t stage, struct lk_err *err) {
-    const struct lk__shards *s = r->shards;
+int lk__train_reduce_stage_done(struct lk__train_reduce *r, uint32_t stage, struct lk_err *err) {
+    const struct lk__train_shards *s = r->shards;
     if (!r->messages) lk_comm_mark(r->comm, r->begun + 1 + stage);
     for (; r->started < s->region_count && s->regions[r->order[r->started]].stage == stage; r->started++) {
-        int code = r->messages ? lk__messages_start(r, r->order[r->started], err) : LK_OK;
+        int code = r->messages ? lk__train_messages_start(r, r->order[r->started], err) : LK_OK;
         if (code) return code;
     }
     return advance(r, false, err);
 }
 
 static void square_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
-    struct lk__reduce *r = arg;
+    struct lk__train_reduce *r = arg;
     (void)tensor;
     lk_block_squares(r->math, count, r->own[0] + offset, r->squares + block);
 }
 
 /* The rows that tokens touched, from all ranks, onto this rank's slice of the table. */
-static int finish_table(struct lk__reduce *r, const struct lk_embedding_rows *mine, struct lk_err *err) {
+static int finish_table(struct lk__train_reduce *r, const struct lk_embedding_rows *mine, struct lk_err *err) {
     const struct lk_layout *l = r->shards->layout;
-    const struct lk__region *table = &r->shards->regions[0];
+    const struct lk__train_region *table = &r->shards->regions[0];
     size_t begin = table->cuts[r->rank], end = table->cuts[r->rank + 1], elements = l->tensors[l->embedding].count;
     LK_ASSERT(table->embedding && table->begin == l->tensors[l->embedding].offset);
     r->rows[r->rank] = *mine;
     if (r->messages) {
-        int code = lk__messages_rows(r, mine, err);
+        int code = lk__train_messages_rows(r, mine, err);
         if (code) return code;
     } else {
         uint64_t mark = r->begun + 1 + r->shards->stages;
@@ -268,20 +266,20 @@ static int finish_table(struct lk__reduce *r, const struct lk_embedding_rows *mi
             if (code) return code;
             if (k == r->rank) continue;
             r->rows[k] =
-                lk_embedding_rows_at((char *)r->memory.all[k] + rows_offset(r, k), l->config.width, r->about[k][1]);
+                lk_embedding_rows_at((char *)r->memory.all[k] + rows_offset(r, k), l->config.width, r->sizes[k].tokens);
         }
     }
     if (end > table->begin + elements) end = table->begin + elements;
     if (begin < end)
         lk_embedding_rows_finish(r->math, l->config.width, r->rows, (size_t)r->ranks, begin - table->begin, end - begin,
                                  table->dense, r->own[0] + table->begin);
-    lk__shards_pieces(l, begin, end, square_piece, r);
+    lk__train_shards_pieces(l, begin, end, square_piece, r);
     return LK_OK;
 }
 
 /* Also the step's fence: whoever is past it knows that all have read what they wanted of its buffers and rows, and may
  * write there again. */
-static int gather_squares(struct lk__reduce *r, struct lk_err *err) {
+static int gather_squares(struct lk__train_reduce *r, struct lk_err *err) {
     size_t bytes[LK_RANKS_MAX + 1];
     if (r->ranks == 1) return LK_OK;
     for (int k = 0; k <= r->ranks; k++) bytes[k] = r->packed_at[k] * sizeof(double);
@@ -292,30 +290,30 @@ static int gather_squares(struct lk__reduce *r, struct lk_err *err) {
     return code;
 }
 
-int lk__reduce_finish(struct lk__reduce *r, const struct lk_embedding_rows *rows, struct lk_err *err) {
+int lk__train_reduce_finish(struct lk__train_reduce *r, const struct lk_embedding_rows *rows, struct lk_err *err) {
     LK_ASSERT(r->started == r->shards->region_count);
     int code = advance(r, true, err);
     if (!code) code = finish_table(r, rows, err);
     if (!code) code = gather_squares(r, err);
-    if (!code && r->messages) code = lk__messages_finish(r, err);
+    if (!code && r->messages) code = lk__train_messages_finish(r, err);
     r->begun += 2 + r->shards->stages;
     return code;
 }
 
-int lk__reduce_weights_ready(struct lk__reduce *r, struct lk_err *err) {
-    return r->messages ? lk__messages_weights(r, err) : lk_comm_barrier(r->comm, "weights", err);
+int lk__train_reduce_weights_ready(struct lk__train_reduce *r, struct lk_err *err) {
+    return r->messages ? lk__train_messages_weights(r, err) : lk_comm_barrier(r->comm, "weights", err);
 }
 
-void lk__reduce_bytes(const struct lk__shards *s, bool shared, uint32_t grains, const uint32_t *bounds, uint32_t buffers,
-                      size_t tokens, uint64_t *weights, uint64_t *gradients) {
-    struct lk__node nodes[LK__TREE_DEPTH];
+void lk__train_reduce_bytes(const struct lk__train_shards *s, bool shared, uint32_t grains, const uint32_t *bounds,
+                            uint32_t buffers, size_t tokens, uint64_t *weights, uint64_t *gradients) {
+    struct lk__train_node nodes[LK__TRAIN_TREE_DEPTH];
     uint64_t array = s->layout->floats * sizeof(float);
     uint32_t all = 0, mine = 0;
     for (int k = 0; k < s->ranks; k++) {
-        uint32_t n = lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
+        uint32_t n = lk__train_range_nodes((struct lk__train_range){bounds[k], bounds[k + 1]}, grains, nodes);
         all += n;
         if (k == s->rank) mine = n;
     }
     *weights = shared ? array / (uint64_t)s->ranks : array;
-    *gradients = buffers * array + (shared ? 0 : lk__messages_bytes(s, all, mine, tokens));
+    *gradients = buffers * array + (shared ? 0 : lk__train_messages_bytes(s, all, mine, tokens));
 }

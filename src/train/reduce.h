@@ -1,58 +1,30 @@
-/* What reduce.c and reduce_messages.c share. Private to them. */
+/* The sum of gradients over ranks. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_REDUCE_H
 #define LOCKSTEP_TRAIN_REDUCE_H
-#include "engine.h"
+#include "lockstep/cluster/comm.h"
+#include "shards.h"
 
-/* A partial sum: what a rank's stack holds at `place` when all its grains are done. */
-struct lk__partial {
-    int rank;
-    uint32_t place;
-};
-struct lk__reduce {
-    struct lk_comm *comm;
-    struct lk_math *math;
-    const struct lk__shards *shards;
-    int rank, ranks;
-    bool shared;
-    uint32_t buffers;
-    struct lk__partial *partials; /* of all ranks, in the tree's order */
-    uint32_t partial_count, mine; /* mine: how many of them are this rank's */
-    struct lk_tree_step *steps;   /* partial_count - 1 */
-    const float **sources;        /* (partial_count), of the piece at hand */
-
-    /* A rank's memory: its gradients, then its list of touched rows. */
-    struct lk_shared memory, weights_memory;
-    float *weights;
-    float **own;                    /* (buffers) */
-    uint64_t (*about)[2];           /* (ranks): buffers, tokens */
-    struct lk_embedding_rows *rows; /* (ranks), while finishing */
-
-    /* A step. Marks ascend: begun is the one before its first stage, a stage's is begun + 1 + stage. */
-    uint64_t begun;
-    uint32_t *order;          /* regions by stage */
-    uint32_t started, summed; /* of order: gradients complete here; summed over all ranks */
-    double *squares;
-    uint32_t *packed;  /* blocks by rank, region, place */
-    size_t *packed_at; /* (ranks + 1): where each rank's begin */
-    double *packed_squares;
-
-    struct lk__messages *messages; /* NULL where memory is shared */
-};
-
-struct lk__messages;
-uint64_t lk__messages_bytes(const struct lk__shards *, uint32_t partials, uint32_t mine, size_t tokens);
-int lk__messages_open(struct lk__reduce *, struct lk_err *);
-void lk__messages_close(struct lk__messages *, int ranks);
-/* Begins to send this rank's partial sums of a region and to receive the others'. */
-int lk__messages_start(struct lk__reduce *, uint32_t region, struct lk_err *);
-/* Whether all partial sums of a region are here; wait: until they are. */
-int lk__messages_arrived(struct lk__reduce *, uint32_t region, bool wait, bool *arrived, struct lk_err *);
-/* Where a foreign partial sum's floats of this rank's slice of a region were put. */
-const float *lk__messages_slice(const struct lk__reduce *, uint32_t region, uint32_t partial);
-/* Touched rows of the pieces of the table: fills rows of all other ranks. */
-int lk__messages_rows(struct lk__reduce *, const struct lk_embedding_rows *mine, struct lk_err *);
-/* All transfers of the step are done. */
-int lk__messages_finish(struct lk__reduce *, struct lk_err *);
-int lk__messages_weights(struct lk__reduce *, struct lk_err *);
+struct lk__train_reduce;
+/* bounds: grains of each rank. buffers: how many gradients this rank keeps at once. tokens: the most positions of this
+ * rank's grains. weights: a parameter array that all ranks share, or this rank's own where messages must do. Collective. */
+int lk__train_reduce_open(struct lk_comm *, struct lk_math *, const struct lk__train_shards *, uint32_t grains,
+                          const uint32_t *bounds, uint32_t buffers, size_t tokens, struct lk__train_reduce **out,
+                          struct lk_err *);
+void lk__train_reduce_close(struct lk__train_reduce *);        /* collective */
+bool lk__train_reduce_shared(const struct lk__train_reduce *); /* through shared memory, not by messages */
+float *lk__train_reduce_weights(struct lk__train_reduce *);
+float **lk__train_reduce_buffers(struct lk__train_reduce *);      /* (buffers): gradients of this rank */
+void *lk__train_reduce_embedding_rows(struct lk__train_reduce *); /* memory for lk_embedding_gradient_create */
+/* A step: begin; stage_done as this rank's partial sums are complete in buffers 0 .. ; then finish, after which this rank's
+ * slices of buffer 0 hold the whole sum, and block_squares (all blocks of the model) is complete on every rank. */
+void lk__train_reduce_begin(struct lk__train_reduce *, double *block_squares);
+int lk__train_reduce_stage_done(struct lk__train_reduce *, uint32_t stage, struct lk_err *);
+int lk__train_reduce_finish(struct lk__train_reduce *, const struct lk_embedding_rows *, struct lk_err *);
+/* After this rank has written its slices of the weights: all have all of them. */
+int lk__train_reduce_weights_ready(struct lk__train_reduce *, struct lk_err *);
+/* Bytes that open takes on this rank, for the memory plan: gradients, weights (this rank's share where they are shared),
+ * and what messages need. */
+void lk__train_reduce_bytes(const struct lk__train_shards *, bool shared, uint32_t grains, const uint32_t *bounds,
+                            uint32_t buffers, size_t tokens, uint64_t *weights_bytes, uint64_t *gradient_bytes);
 
 #endif

@@ -1,10 +1,10 @@
 /* The reduction where ranks see no memory of each other: partial sums, touched rows and weights as messages. Between two
  * ranks they are begun in one order: regions by stage, then places; then rows; then weights. */
-#include "reduce.h"
+#include "reduce_inside.h"
 
 #include <string.h>
 
-struct lk__messages {
+struct lk__train_messages {
     float *staging;                /* (foreign partial sums, floats of this rank's slices) */
     uint32_t foreign, first;       /* how many; partials before `first` come before this rank's own */
     struct lk_transfer **receives; /* (regions, foreign) */
@@ -17,7 +17,7 @@ struct lk__messages {
     uint32_t identity_count;
 };
 
-static size_t slice(const struct lk__region *region, int rank) {
+static size_t slice(const struct lk__train_region *region, int rank) {
     return region->cuts[rank + 1] - region->cuts[rank];
 }
 
@@ -27,14 +27,14 @@ static size_t rows_bytes(uint32_t count, uint32_t width) {
 
 /* Staging for others' partial sums; touched rows that go, at most this rank's, and that come, at most one a token of its
  * slice from each foreign partial sum. */
-uint64_t lk__messages_bytes(const struct lk__shards *s, uint32_t partials, uint32_t mine, size_t tokens) {
-    const struct lk__region *table = &s->regions[0];
+uint64_t lk__train_messages_bytes(const struct lk__train_shards *s, uint32_t partials, uint32_t mine, size_t tokens) {
+    const struct lk__train_region *table = &s->regions[0];
     uint64_t foreign = partials - mine, width = s->layout->config.width, rows = slice(table, s->rank) / width + 2;
     return foreign * s->floats * sizeof(float) + rows_bytes(1, (uint32_t)width) * (tokens + foreign * rows);
 }
 
-int lk__messages_open(struct lk__reduce *r, struct lk_err *err) {
-    struct lk__messages *m = r->messages = lk_calloc(1, sizeof *m);
+int lk__train_messages_open(struct lk__train_reduce *r, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages = lk_calloc(1, sizeof *m);
     size_t regions = r->shards->region_count, ranks = (size_t)r->ranks;
     if (!m) return lk_fail(err, LK_ENOMEM, "no memory for messages");
     m->foreign = r->partial_count - r->mine;
@@ -53,14 +53,14 @@ int lk__messages_open(struct lk__reduce *r, struct lk_err *err) {
     return LK_OK;
 }
 
-static void free_rows(struct lk__messages *m, int ranks) {
+static void free_rows(struct lk__train_messages *m, int ranks) {
     for (int i = 0; m->row_buffers && i < 2 * ranks; i++) {
         lk_free(m->row_buffers[i]);
         m->row_buffers[i] = NULL;
     }
 }
 
-void lk__messages_close(struct lk__messages *m, int ranks) {
+void lk__train_messages_close(struct lk__train_messages *m, int ranks) {
     if (!m) return;
     free_rows(m, ranks);
     lk_free(m->staging);
@@ -74,7 +74,7 @@ void lk__messages_close(struct lk__messages *m, int ranks) {
     lk_free(m);
 }
 
-static int wait_all(struct lk__reduce *r, struct lk_transfer **list, size_t count, struct lk_err *err) {
+static int wait_all(struct lk__train_reduce *r, struct lk_transfer **list, size_t count, struct lk_err *err) {
     int code = LK_OK;
     for (size_t i = 0; i < count && !code; i++)
         if (list[i]) code = lk_comm_test(r->comm, &list[i], true, err);
@@ -83,22 +83,22 @@ static int wait_all(struct lk__reduce *r, struct lk_transfer **list, size_t coun
 
 /* --- Partial sums ---------------------------------------------------------------------------------------- */
 
-const float *lk__messages_slice(const struct lk__reduce *r, uint32_t region, uint32_t partial) {
-    const struct lk__messages *m = r->messages;
+const float *lk__train_messages_slice(const struct lk__train_reduce *r, uint32_t region, uint32_t partial) {
+    const struct lk__train_messages *m = r->messages;
     uint32_t foreign = partial < m->first ? partial : partial - r->mine;
     return m->staging + foreign * r->shards->floats + r->shards->regions[region].local;
 }
 
-int lk__messages_start(struct lk__reduce *r, uint32_t index, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
-    const struct lk__region *region = &r->shards->regions[index];
+int lk__train_messages_start(struct lk__train_reduce *r, uint32_t index, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
+    const struct lk__train_region *region = &r->shards->regions[index];
     int code = LK_OK;
     if (!region->dense) return LK_OK;
     for (uint32_t i = 0; i < r->partial_count && !code; i++) {
-        const struct lk__partial *p = &r->partials[i];
+        const struct lk__train_partial *p = &r->partials[i];
         if (p->rank == r->rank || !slice(region, r->rank)) continue;
         uint32_t foreign = i < m->first ? i : i - r->mine;
-        code = lk_comm_receive(r->comm, "partial sums", p->rank, (float *)lk__messages_slice(r, index, i),
+        code = lk_comm_receive(r->comm, "partial sums", p->rank, (float *)lk__train_messages_slice(r, index, i),
                                slice(region, r->rank) * sizeof(float), &m->receives[index * m->foreign + foreign], err);
     }
     for (int k = 0; k < r->ranks && !code; k++)
@@ -108,8 +108,8 @@ int lk__messages_start(struct lk__reduce *r, uint32_t index, struct lk_err *err)
     return code;
 }
 
-int lk__messages_arrived(struct lk__reduce *r, uint32_t index, bool wait, bool *arrived, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
+int lk__train_messages_arrived(struct lk__train_reduce *r, uint32_t index, bool wait, bool *arrived, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
     struct lk_transfer **list = m->receives + index * m->foreign;
     *arrived = true;
     for (uint32_t i = 0; i < m->foreign; i++) {
@@ -120,8 +120,8 @@ int lk__messages_arrived(struct lk__reduce *r, uint32_t index, bool wait, bool *
     return LK_OK;
 }
 
-int lk__messages_finish(struct lk__reduce *r, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
+int lk__train_messages_finish(struct lk__train_reduce *r, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
     size_t regions = r->shards->region_count, ranks = (size_t)r->ranks;
     int code = wait_all(r, m->sends, regions * ranks * r->mine, err);
     if (!code) code = wait_all(r, m->others, 2 * ranks, err);
@@ -133,8 +133,9 @@ int lk__messages_finish(struct lk__reduce *r, struct lk_err *err) {
  * ------ */
 
 /* Rows of `mine` that belong to rank k's slice of the table: [*from, *to). */
-static void rows_of(const struct lk__reduce *r, const struct lk_embedding_rows *mine, int k, uint32_t *from, uint32_t *to) {
-    const struct lk__region *table = &r->shards->regions[0];
+static void rows_of(const struct lk__train_reduce *r, const struct lk_embedding_rows *mine, int k, uint32_t *from,
+                    uint32_t *to) {
+    const struct lk__train_region *table = &r->shards->regions[0];
     uint32_t width = r->shards->layout->config.width;
     size_t begin = table->cuts[k] - table->begin, end = table->cuts[k + 1] - table->begin;
     *from = *to = 0;
@@ -153,8 +154,8 @@ static void pack_rows(const struct lk_embedding_rows *mine, uint32_t from, uint3
 }
 
 /* Memory for all that comes and goes; index i of a received row is i. */
-static int take_rows(struct lk__reduce *r, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
+static int take_rows(struct lk__train_reduce *r, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
     uint32_t width = r->shards->layout->config.width, most = 0;
     for (int k = 0; k < r->ranks; k++) {
         uint32_t out = m->counts[r->rank * r->ranks + k], in = m->counts[k * r->ranks + r->rank];
@@ -173,10 +174,9 @@ static int take_rows(struct lk__reduce *r, struct lk_err *err) {
     return m->identity ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for touched rows");
 }
 
-int lk__messages_rows(struct lk__reduce *r, const struct lk_embedding_rows *mine, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
+int lk__train_messages_rows(struct lk__train_reduce *r, const struct lk_embedding_rows *mine, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
     uint32_t width = r->shards->layout->config.width, from, to;
-    struct lk_err why = {0};
     free_rows(m, r->ranks);
     for (int k = 0; k < r->ranks; k++) {
         rows_of(r, mine, k, &from, &to);
@@ -184,8 +184,7 @@ int lk__messages_rows(struct lk__reduce *r, const struct lk_embedding_rows *mine
     }
     int code = lk_comm_gather_all(r->comm, "numbers of touched rows", m->counts, m->offsets, err);
     if (code) return code;
-    if ((code = lk_comm_agree(r->comm, "touched rows", take_rows(r, &why), &why)))
-        return lk_fail(err, code, "%s", why.message);
+    if ((code = lk_comm_agree(r->comm, "touched rows", take_rows(r, err), err))) return code;
     for (int k = 0; k < r->ranks && !code; k++) {
         uint32_t in = m->counts[k * r->ranks + r->rank];
         char *buffer = m->row_buffers[r->ranks + k];
@@ -211,12 +210,12 @@ int lk__messages_rows(struct lk__reduce *r, const struct lk_embedding_rows *mine
 
 /* --- Weights --------------------------------------------------------------------------------------------- */
 
-int lk__messages_weights(struct lk__reduce *r, struct lk_err *err) {
-    struct lk__messages *m = r->messages;
+int lk__train_messages_weights(struct lk__train_reduce *r, struct lk_err *err) {
+    struct lk__train_messages *m = r->messages;
     size_t ranks = (size_t)r->ranks;
     int code = LK_OK;
     for (uint32_t i = 0; i < r->shards->region_count; i++) {
-        const struct lk__region *region = &r->shards->regions[i];
+        const struct lk__train_region *region = &r->shards->regions[i];
         for (int k = 0; k < r->ranks && !code; k++) {
             struct lk_transfer **pair = &m->others[(i * ranks + (size_t)k) * 2];
             if (k == r->rank) continue;

@@ -47,8 +47,8 @@ static void add_rows(const struct job *j, struct lk_embedding_gradient *e, struc
 static void expect(struct job *j, struct lk_math *math) {
     struct lk_embedding_gradient *e;
     const struct lk_layout *l = &j->layout;
-    struct lk__shards one;
-    OK(lk__shards_init(&one, l, 0, 1, &test_err));
+    struct lk__train_shards one;
+    OK(lk__train_shards_init(&one, l, 0, 1, &test_err));
     j->expected = lk_calloc(STEPS * l->floats, sizeof(float));
     j->squares = lk_calloc(STEPS * one.blocks, sizeof(double));
     OK(lk_embedding_gradient_create(l->config.vocab, l->config.width, (size_t)j->grains * j->tokens, NULL, &e, &test_err));
@@ -69,7 +69,7 @@ static void expect(struct job *j, struct lk_math *math) {
         assert_int_equal(block, one.blocks);
     }
     lk_embedding_gradient_free(e);
-    lk__shards_release(&one);
+    lk__train_shards_release(&one);
 }
 
 struct worker {
@@ -79,26 +79,27 @@ struct worker {
 };
 
 /* This rank's partial sums of a step, made as the engine makes them: grain by grain, on the stack. */
-static void fill_buffers(const struct job *j, struct lk_math *math, int step, struct lk__range range, float **buffers) {
-    struct lk__tree tree;
-    struct lk_tree_step adds[LK__TREE_DEPTH];
+static void fill_buffers(const struct job *j, struct lk_math *math, int step, struct lk__train_range range,
+                         float **buffers) {
+    struct lk__train_tree tree;
+    struct lk_tree_step adds[LK__TRAIN_TREE_DEPTH];
     size_t floats = j->layout.floats;
-    lk__tree_begin(&tree, j->grains);
+    lk__train_tree_begin(&tree, j->grains);
     for (uint32_t g = range.first; g < range.end; g++) {
         memcpy(buffers[tree.depth], gradient_of(j, step, g), floats * sizeof(float));
-        uint32_t n = lk__tree_push(&tree, (struct lk__node){0, g}, adds);
+        uint32_t n = lk__train_tree_push(&tree, (struct lk__train_node){0, g}, adds);
         for (uint32_t i = 0; i < n; i++)
             lk_add(math, floats, buffers[adds[i].left], buffers[adds[i].right], buffers[adds[i].left]);
     }
-    struct lk__node nodes[LK__TREE_DEPTH]; /* what the others count on */
-    assert_int_equal(lk__range_nodes(range, j->grains, nodes), tree.depth);
+    struct lk__train_node nodes[LK__TRAIN_TREE_DEPTH]; /* what the others count on */
+    assert_int_equal(lk__train_range_nodes(range, j->grains, nodes), tree.depth);
     for (uint32_t i = 0; i < tree.depth; i++) {
         uint64_t a = (uint64_t)nodes[i].index << nodes[i].level, b = (uint64_t)tree.nodes[i].index << tree.nodes[i].level;
         assert_int_equal(a, b);
     }
 }
 
-static void check_step(struct job *j, const struct lk__shards *s, int step, float **buffers, const double *squares) {
+static void check_step(struct job *j, const struct lk__train_shards *s, int step, float **buffers, const double *squares) {
     const float *want = j->expected + (size_t)step * j->layout.floats;
     for (uint32_t i = 0; i < s->region_count; i++) {
         size_t from = s->regions[i].cuts[s->rank], to = s->regions[i].cuts[s->rank + 1];
@@ -109,12 +110,12 @@ static void check_step(struct job *j, const struct lk__shards *s, int step, floa
 }
 
 /* Weights as the update leaves them: each rank writes its slices, then all must have all. */
-static void check_weights(struct job *j, const struct lk__shards *s, struct lk__reduce *r, int step) {
-    float *w = lk__reduce_weights(r);
+static void check_weights(struct job *j, const struct lk__train_shards *s, struct lk__train_reduce *r, int step) {
+    float *w = lk__train_reduce_weights(r);
     for (uint32_t i = 0; i < s->region_count; i++)
         for (size_t k = s->regions[i].cuts[s->rank]; k < s->regions[i].cuts[s->rank + 1]; k++)
             w[k] = (float)(k * 4 + (size_t)step);
-    OK(lk__reduce_weights_ready(r, &test_err));
+    OK(lk__train_reduce_weights_ready(r, &test_err));
     for (size_t k = 0; k < j->layout.floats; k++) assert_true(w[k] == (float)(k * 4 + (size_t)step));
 }
 
@@ -123,40 +124,40 @@ static void *work(void *arg) {
     struct job *j = w->job;
     struct test_math m = test_math_open(NULL, 1);
     struct lk_comm *comm = fake_comm_open(&j->net, w->rank);
-    struct lk__range range = {j->bounds[w->rank], j->bounds[w->rank + 1]};
-    struct lk__unit *units;
-    struct lk__shards shards;
-    struct lk__reduce *r;
+    struct lk__train_range range = {j->bounds[w->rank], j->bounds[w->rank + 1]};
+    struct lk__train_unit *units;
+    struct lk__train_shards shards;
+    struct lk__train_reduce *r;
     struct lk_embedding_gradient *e;
     struct lk_err err = {0};
     uint32_t count;
     size_t tokens = (size_t)(range.end - range.first) * j->tokens;
-    int code = lk__units_make(j->grains, j->grains, range, 1, &units, &count, &err);
-    uint32_t buffers = lk__units_buffers(units, count, j->grains);
-    if (!code) code = lk__shards_init(&shards, &j->layout, w->rank, (int)j->ranks, &err);
-    if (!code) code = lk__reduce_open(comm, m.math, &shards, j->grains, j->bounds, buffers, tokens, &r, &err);
+    int code = lk__train_units_make(j->grains, j->grains, range, 1, &units, &count, &err);
+    uint32_t buffers = lk__train_units_buffers(units, count, j->grains);
+    if (!code) code = lk__train_shards_init(&shards, &j->layout, w->rank, (int)j->ranks, &err);
+    if (!code) code = lk__train_reduce_open(comm, m.math, &shards, j->grains, j->bounds, buffers, tokens, &r, &err);
     if (!code)
         code = lk_embedding_gradient_create(j->layout.config.vocab, j->layout.config.width, tokens,
-                                            lk__reduce_embedding_rows(r), &e, &err);
+                                            lk__train_reduce_embedding_rows(r), &e, &err);
     if (code) fail_msg("%s", err.message);
     double *squares = lk_calloc(shards.blocks, sizeof *squares);
     for (int step = 0; step < STEPS; step++) {
-        lk__reduce_begin(r, squares);
-        fill_buffers(j, m.math, step, range, lk__reduce_buffers(r));
+        lk__train_reduce_begin(r, squares);
+        fill_buffers(j, m.math, step, range, lk__train_reduce_buffers(r));
         for (uint32_t stage = 0; stage < shards.stages; stage++) {
             if ((w->rank + step + (int)stage) % 3 == 0) sched_yield();
-            OK(lk__reduce_stage_done(r, stage, &err));
+            OK(lk__train_reduce_stage_done(r, stage, &err));
         }
         lk_embedding_gradient_begin(e);
         for (uint32_t g = range.first; g < range.end; g++) add_rows(j, e, m.math, step, g);
         struct lk_embedding_rows rows = lk_embedding_gradient_list(e, m.math, range.first, range.end, j->grains);
-        OK(lk__reduce_finish(r, &rows, &err));
-        check_step(j, &shards, step, lk__reduce_buffers(r), squares);
+        OK(lk__train_reduce_finish(r, &rows, &err));
+        check_step(j, &shards, step, lk__train_reduce_buffers(r), squares);
         check_weights(j, &shards, r, step);
     }
     lk_embedding_gradient_free(e);
-    lk__reduce_close(r);
-    lk__shards_release(&shards);
+    lk__train_reduce_close(r);
+    lk__train_shards_release(&shards);
     lk_comm_close(comm);
     lk_free(units);
     lk_free(squares);
@@ -227,10 +228,11 @@ static void ranks_change_no_bit(void **state) {
     for (int n = 0; n < (LK_TSAN ? 20 : 150); n++) {
         struct job *j = make_job(&r, m.math);
         struct worker w[FAKE_RANKS];
-        struct lk__node nodes[LK__TREE_DEPTH];
+        struct lk__train_node nodes[LK__TRAIN_TREE_DEPTH];
         odd += (j->ranks & (j->ranks - 1)) != 0;
         for (uint32_t k = 0; k < j->ranks; k++)
-            several += lk__range_nodes((struct lk__range){j->bounds[k], j->bounds[k + 1]}, j->grains, nodes) > 1;
+            several +=
+                lk__train_range_nodes((struct lk__train_range){j->bounds[k], j->bounds[k + 1]}, j->grains, nodes) > 1;
         for (uint32_t k = 0; k < j->ranks; k++) {
             w[k] = (struct worker){.job = j, .rank = (int)k};
             assert_int_equal(pthread_create(&w[k].thread, NULL, work, &w[k]), 0);
@@ -245,11 +247,11 @@ static void ranks_change_no_bit(void **state) {
 /* --- Sharing grains -------------------------------------------------------------------------------------- */
 
 static double slowest(uint32_t grains, uint32_t ranks, const uint32_t *bounds, double grain, double sum, uint32_t *sums) {
-    struct lk__node nodes[LK__TREE_DEPTH];
+    struct lk__train_node nodes[LK__TRAIN_TREE_DEPTH];
     double worst = 0;
     *sums = 0;
     for (uint32_t k = 0; k < ranks; k++) {
-        uint32_t n = lk__range_nodes((struct lk__range){bounds[k], bounds[k + 1]}, grains, nodes);
+        uint32_t n = lk__train_range_nodes((struct lk__train_range){bounds[k], bounds[k + 1]}, grains, nodes);
         double compute = (bounds[k + 1] - bounds[k]) * grain, traffic = n * sum,
                cost = compute > traffic ? compute : traffic;
         worst = cost > worst ? cost : worst;
@@ -279,7 +281,7 @@ static void boundaries_are_the_best_there_are(void **state) {
             for (int i = 0; i < 4; i++) {
                 uint32_t bounds[8], trial[8] = {0}, count, fewest = UINT32_MAX;
                 double best = 1e9;
-                OK(lk__share_grains(grains, ranks, 1, sums[i], bounds, &test_err));
+                OK(lk__train_share_grains(grains, ranks, 1, sums[i], bounds, &test_err));
                 assert_true(bounds[0] == 0 && bounds[ranks] == grains);
                 for (uint32_t k = 0; k < ranks; k++) assert_true(bounds[k] < bounds[k + 1]);
                 double cost = slowest(grains, ranks, bounds, 1, sums[i], &count);
@@ -289,11 +291,12 @@ static void boundaries_are_the_best_there_are(void **state) {
                              count, best, fewest);
             }
     uint32_t bounds[65];
-    OK(lk__share_grains(8, 4, 1, 0.1, bounds, &test_err)); /* whole subtrees where they can */
+    OK(lk__train_share_grains(8, 4, 1, 0.1, bounds, &test_err)); /* whole subtrees where they can */
     for (uint32_t k = 0; k <= 4; k++) assert_int_equal(bounds[k], 2 * k);
-    OK(lk__share_grains(8, 3, 1, 2, bounds, &test_err)); /* sending is dear: 2, 2, 4 or the like rather than 3, 3, 2 */
+    OK(lk__train_share_grains(8, 3, 1, 2, bounds,
+                              &test_err)); /* sending is dear: 2, 2, 4 or the like rather than 3, 3, 2 */
     for (uint32_t k = 0; k < 3; k++) assert_int_equal(bounds[k] % 2, 0);
-    OK(lk__share_grains(4096, 64, 1, 0.1, bounds, &test_err));
+    OK(lk__train_share_grains(4096, 64, 1, 0.1, bounds, &test_err));
     for (uint32_t k = 0; k <= 64; k++) assert_int_equal(bounds[k], 64 * k);
 }
 
@@ -322,13 +325,13 @@ static void shards_cover_everything_once(void **state) {
         struct seen s = {.owners = lk_calloc(l.floats, sizeof(uint32_t))};
         size_t floats = 0, blocks = 0;
         for (int k = 0; k < ranks; k++) {
-            struct lk__shards shards;
-            OK(lk__shards_init(&shards, &l, k, ranks, &test_err));
+            struct lk__train_shards shards;
+            OK(lk__train_shards_init(&shards, &l, k, ranks, &test_err));
             for (uint32_t i = 0; i < shards.region_count; i++)
-                lk__shards_pieces(&l, shards.regions[i].cuts[k], shards.regions[i].cuts[k + 1], see, &s);
+                lk__train_shards_pieces(&l, shards.regions[i].cuts[k], shards.regions[i].cuts[k + 1], see, &s);
             floats += shards.floats;
             blocks = shards.blocks;
-            lk__shards_release(&shards);
+            lk__train_shards_release(&shards);
         }
         assert_int_equal(floats, l.floats);
         for (size_t b = 0; b < l.floats; b++) assert_int_equal(s.owners[b], b < blocks);
@@ -357,11 +360,11 @@ static void shards_are_even(void **state) {
     OK(lk_layout_init(&l, &m, &test_err));
     for (int ranks = 1; ranks <= 8; ranks++)
         for (int k = 0; k < ranks; k++) {
-            struct lk__shards s;
-            OK(lk__shards_init(&s, &l, k, ranks, &test_err));
+            struct lk__train_shards s;
+            OK(lk__train_shards_init(&s, &l, k, ranks, &test_err));
             double share = (double)s.floats * ranks / (double)l.floats;
             if (share < 0.98 || share > 1.02) fail_msg("rank %d of %d has %.4f of its share", k, ranks, share);
-            lk__shards_release(&s);
+            lk__train_shards_release(&s);
         }
     lk_layout_release(&l);
 }

@@ -1,5 +1,8 @@
 /* Runs: records, locks, checkpoints' rows. */
-#include "engine.h"
+#include "run.h"
+#include "initial.h"
+#include "ledger.h"
+#include "retention.h"
 
 #include "lockstep/base/file.h"
 #include <errno.h>
@@ -31,7 +34,7 @@ static bool stale(struct lk_store *store, const char *name, int fd) {
     return fstat(fd, &mine) || stat(path, &now) || mine.st_ino != now.st_ino;
 }
 
-int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_err *err) {
+int lk__train_run_lock(struct lk_store *store, const char *name, int *out, struct lk_err *err) {
     char pid[32] = "";
     int fd, code = lock_file(store, name, true, &fd, err);
     if (code) return code;
@@ -47,7 +50,7 @@ int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_e
     }
     if (stale(store, name, fd)) { /* removed with its run between our open and our lock */
         close(fd);
-        return lk__run_lock(store, name, out, err);
+        return lk__train_run_lock(store, name, out, err);
     }
     int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) || pwrite(fd, pid, (size_t)n, 0) != n) { /* the number is for messages only */
@@ -56,17 +59,17 @@ int lk__run_lock(struct lk_store *store, const char *name, int *out, struct lk_e
     return LK_OK;
 }
 
-void lk__run_lock_remove(struct lk_store *store, const char *name) {
+void lk__train_run_lock_remove(struct lk_store *store, const char *name) {
     char path[4096];
     snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
     unlink(path);
 }
 
-void lk__run_unlock(int fd) {
+void lk__train_run_unlock(int fd) {
     if (fd >= 0) close(fd);
 }
 
-bool lk__run_locked(struct lk_store *store, const char *name) {
+bool lk__train_run_locked(struct lk_store *store, const char *name) {
     int fd;
     if (lock_file(store, name, false, &fd, NULL)) return false;
     bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
@@ -78,7 +81,7 @@ bool lk__run_locked(struct lk_store *store, const char *name) {
 
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
-    if (state && strcmp(state, "running") == 0 && !lk__run_locked(store, name))
+    if (state && strcmp(state, "running") == 0 && !lk__train_run_locked(store, name))
         json_object_set_new(record, "state", json_string("stopped"));
 }
 
@@ -119,7 +122,7 @@ static int record_root(const json_t *record, const char *key, struct lk_root *ou
     return code;
 }
 
-int lk__run_from_record(const json_t *record, struct lk_run *out, struct lk_err *err) {
+int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct lk_err *err) {
     const char *name;
     memset(out, 0, sizeof *out);
     int code = lk_json_get_string(record, "name", "the run's record", &name, err);
@@ -133,7 +136,7 @@ int lk__run_from_record(const json_t *record, struct lk_run *out, struct lk_err 
     if (!code) code = record_root(record, "identity", &out->identity, err);
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
-    if (!code) code = lk__run_initial_read(json_object_get(record, "initial"), out, err);
+    if (!code) code = lk__train_run_initial_read(json_object_get(record, "initial"), out, err);
     struct lk_model_config m = lk_run_config_model(&out->config);
     return code ? code : lk_layout_init(&out->layout, &m, err);
 }
@@ -142,7 +145,7 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     json_t *record = NULL;
     memset(out, 0, sizeof *out);
     int code = lk_run_get(store, name, &record, err);
-    if (!code) code = lk__run_from_record(record, out, err);
+    if (!code) code = lk__train_run_from_record(record, out, err);
     json_decref(record);
     return code;
 }
@@ -184,8 +187,8 @@ int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_check
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    code = lk_kv_scan(t, lk_bytes(a, lk__step_key(a, 'c', name, 0)), lk_bytes(b, lk__step_key(b, 'c', name, UINT32_MAX)),
-                      list_checkpoint, &c, err);
+    code = lk_kv_scan(t, lk_bytes(a, lk__train_step_key(a, 'c', name, 0)),
+                      lk_bytes(b, lk__train_step_key(b, 'c', name, UINT32_MAX)), list_checkpoint, &c, err);
     lk_kv_abort(t);
     if (code)
         lk_free(c.list);
@@ -193,6 +196,25 @@ int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_check
         *out = c.list;
         *count = c.count;
     }
+    return code;
+}
+
+int lk_run_best(struct lk_store *store, const char *name, struct lk_checkpoint *out, struct lk_err *err) {
+    struct lk_checkpoint *list = NULL;
+    struct lk_kv_txn *t;
+    size_t count = 0, best = SIZE_MAX;
+    int code = lk_run_checkpoints(store, name, &list, &count, err);
+    if (!code) code = lk_kv_begin(store->kv, false, &t, err);
+    if (!code) {
+        code = lk__train_best(t, name, list, count, &best, err);
+        lk_kv_abort(t);
+    }
+    if (!code && best == SIZE_MAX)
+        code = lk_fail(err, LK_ENOTFOUND,
+                       "run %s keeps no checkpoint of a step that was evaluated: let eval.every and checkpoint.every meet",
+                       name);
+    if (!code) *out = list[best];
+    lk_free(list);
     return code;
 }
 
@@ -210,7 +232,7 @@ static int collect(void *arg, struct lk_bytes key, struct lk_bytes value) {
 }
 static int delete_rows(struct lk_kv_txn *t, char letter, const char *name, struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
-    size_t an = lk__step_key(a, letter, name, 0), bn = lk__step_key(b, letter, name, UINT32_MAX);
+    size_t an = lk__train_step_key(a, letter, name, 0), bn = lk__train_step_key(b, letter, name, UINT32_MAX);
     struct keys *k = lk_alloc(sizeof *k);
     int code = k ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to remove rows");
     do {
@@ -229,7 +251,7 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
     struct lk_kv_txn *t;
     int fd = -1, code = lk_run_get(store, name, &record, err);
     json_decref(record);
-    if (!code) code = lk__run_lock(store, name, &fd, err);
+    if (!code) code = lk__train_run_lock(store, name, &fd, err);
     if (code) return code;
     if (!(code = lk_kv_begin(store->kv, true, &t, err))) {
         for (const char *letter = "lec"; *letter && !code; letter++) code = delete_rows(t, *letter, name, err);
@@ -239,7 +261,7 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
         else
             code = lk_kv_commit(t, LK_DURABLE, NULL, err);
     }
-    if (!code) lk__run_lock_remove(store, name);
-    lk__run_unlock(fd);
+    if (!code) lk__train_run_lock_remove(store, name);
+    lk__train_run_unlock(fd);
     return code;
 }

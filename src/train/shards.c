@@ -1,7 +1,7 @@
 /* Which rank sums and updates which elements: slices of regions, on the boundaries of blocks (ZeRO, Rajbhandari et al.
  * 2020, stage 1). Nothing here changes a bit: every element is summed, scaled and updated by exactly one rank, in the
  * contract's order. */
-#include "engine.h"
+#include "shards.h"
 
 static size_t blocks_of(const struct lk_tensor *t) {
     return (t->count + LK_BLOCK - 1) / LK_BLOCK;
@@ -18,21 +18,21 @@ static size_t nearest_cut(const struct lk_layout *l, size_t first, size_t last, 
 }
 
 struct maker {
-    struct lk__shards *s;
+    struct lk__train_shards *s;
     size_t *cuts; /* of the next region */
 };
 
 /* The region of tensors first .. last, cut into slices of nearly equal size. */
-static struct lk__region *add_region(struct maker *m, size_t first, size_t last, uint32_t stage) {
-    struct lk__shards *s = m->s;
+static struct lk__train_region *add_region(struct maker *m, size_t first, size_t last, uint32_t stage) {
+    struct lk__train_shards *s = m->s;
     const struct lk_layout *l = s->layout;
-    struct lk__region *r = &s->regions[s->region_count++];
-    *r = (struct lk__region){.begin = l->tensors[first].offset,
-                             .end = last + 1 < l->tensor_count ? l->tensors[last + 1].offset : l->floats,
-                             .stage = stage,
-                             .dense = true,
-                             .cuts = m->cuts,
-                             .local = s->floats};
+    struct lk__train_region *r = &s->regions[s->region_count++];
+    *r = (struct lk__train_region){.begin = l->tensors[first].offset,
+                                   .end = last + 1 < l->tensor_count ? l->tensors[last + 1].offset : l->floats,
+                                   .stage = stage,
+                                   .dense = true,
+                                   .cuts = m->cuts,
+                                   .local = s->floats};
     size_t floats = r->end - r->begin, ranks = (size_t)s->ranks;
     m->cuts[0] = r->begin;
     for (size_t k = 1; k < ranks; k++) {
@@ -46,17 +46,17 @@ static struct lk__region *add_region(struct maker *m, size_t first, size_t last,
     return r;
 }
 
-int lk__shards_init(struct lk__shards *s, const struct lk_layout *l, int rank, int ranks, struct lk_err *err) {
+int lk__train_shards_init(struct lk__train_shards *s, const struct lk_layout *l, int rank, int ranks, struct lk_err *err) {
     uint32_t layers = l->config.layers;
-    *s = (struct lk__shards){.layout = l, .rank = rank, .ranks = ranks, .stages = layers + 2};
+    *s = (struct lk__train_shards){.layout = l, .rank = rank, .ranks = ranks, .stages = layers + 2};
     s->regions = lk_calloc(layers + 3, sizeof *s->regions);
     s->cuts = lk_calloc((size_t)(layers + 3) * (size_t)(ranks + 1), sizeof *s->cuts);
     if (!s->regions || !s->cuts) {
-        lk__shards_release(s);
+        lk__train_shards_release(s);
         return lk_fail(err, LK_ENOMEM, "no memory for the shards of %d ranks", ranks);
     }
     struct maker m = {s, s->cuts};
-    struct lk__region *table = add_region(&m, (size_t)l->embedding, (size_t)l->embedding, 0);
+    struct lk__train_region *table = add_region(&m, (size_t)l->embedding, (size_t)l->embedding, 0);
     table->embedding = true;
     table->dense = l->head < 0;
     if (l->positions >= 0) add_region(&m, (size_t)l->positions, (size_t)l->positions, layers + 1);
@@ -69,13 +69,13 @@ int lk__shards_init(struct lk__shards *s, const struct lk_layout *l, int rank, i
     return LK_OK;
 }
 
-void lk__shards_release(struct lk__shards *s) {
+void lk__train_shards_release(struct lk__train_shards *s) {
     lk_free(s->regions);
     lk_free(s->cuts);
-    *s = (struct lk__shards){0};
+    *s = (struct lk__train_shards){0};
 }
 
-void lk__shards_pieces(const struct lk_layout *l, size_t begin, size_t end, lk__piece_fn *fn, void *arg) {
+void lk__train_shards_pieces(const struct lk_layout *l, size_t begin, size_t end, lk__train_piece_fn *fn, void *arg) {
     size_t block = 0;
     for (size_t i = 0; i < l->tensor_count; block += blocks_of(&l->tensors[i++])) {
         const struct lk_tensor *t = &l->tensors[i];
@@ -84,7 +84,7 @@ void lk__shards_pieces(const struct lk_layout *l, size_t begin, size_t end, lk__
     }
 }
 
-size_t lk__shards_packed(const struct lk_layout *l, const struct lk_tensor *tensor, size_t offset) {
+size_t lk__train_shards_packed(const struct lk_layout *l, const struct lk_tensor *tensor, size_t offset) {
     size_t packed = offset - tensor->offset;
     for (const struct lk_tensor *t = l->tensors; t < tensor; t++) packed += t->count;
     return packed;

@@ -1,5 +1,5 @@
 /* The state of a run: weights, two moments, how many updates and samples. */
-#include "engine.h"
+#include "state.h"
 
 int lk_state_init(struct lk_state *s, const struct lk_layout *layout, bool moments, struct lk_err *err) {
     *s = (struct lk_state){.layout = layout};
@@ -13,8 +13,8 @@ int lk_state_init(struct lk_state *s, const struct lk_layout *layout, bool momen
     return lk_fail(err, LK_ENOMEM, "no memory for %zu parameters", layout->parameters);
 }
 
-int lk__state_init_shard(struct lk_state *s, const struct lk__shards *shards, float *weights, bool shared,
-                         struct lk_err *err) {
+int lk__train_state_init_shard(struct lk_state *s, const struct lk__train_shards *shards, float *weights, bool shared,
+                               struct lk_err *err) {
     *s = (struct lk_state){.layout = shards->layout, .weights = weights, .shards = shards, .weights_shared = shared};
     s->moments1 = lk_calloc(shards->floats, sizeof(float));
     s->moments2 = lk_calloc(shards->floats, sizeof(float));

@@ -1,5 +1,5 @@
 /* A state's roots, and its way from blobs: whole, or one rank's slices. */
-#include "engine.h"
+#include "state.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,15 +16,15 @@ int lk_array_root(const struct lk_layout *layout, const float *array, struct lk_
 
 struct loading {
     const struct lk_state *state;
-    const struct lk__region *region;
+    const struct lk__train_region *region;
     const unsigned char *data; /* all tensors, packed */
     float *array;
     bool local; /* array holds this rank's slices only */
 };
 static void load_piece(void *arg, const struct lk_tensor *tensor, size_t offset, size_t count, size_t block) {
     const struct loading *l = arg;
-    const struct lk__shards *s = l->state->shards;
-    size_t packed = lk__shards_packed(l->state->layout, tensor, offset);
+    const struct lk__train_shards *s = l->state->shards;
+    size_t packed = lk__train_shards_packed(l->state->layout, tensor, offset);
     (void)block;
     size_t to = l->local ? l->region->local + (offset - l->region->cuts[s->rank]) : offset;
     memcpy(l->array + to, l->data + packed * sizeof(float), count * sizeof(float));
@@ -34,12 +34,13 @@ static void load_piece(void *arg, const struct lk_tensor *tensor, size_t offset,
 static void unpack(const struct lk_state *s, const unsigned char *data, bool slices, bool local, float *array) {
     struct loading l = {.state = s, .data = data, .array = array, .local = local};
     if (!slices) {
-        lk__shards_pieces(s->layout, 0, s->layout->floats, load_piece, &l);
+        lk__train_shards_pieces(s->layout, 0, s->layout->floats, load_piece, &l);
         return;
     }
     for (uint32_t i = 0; i < s->shards->region_count; i++) {
         l.region = &s->shards->regions[i];
-        lk__shards_pieces(s->layout, l.region->cuts[s->shards->rank], l.region->cuts[s->shards->rank + 1], load_piece, &l);
+        lk__train_shards_pieces(s->layout, l.region->cuts[s->shards->rank], l.region->cuts[s->shards->rank + 1], load_piece,
+                                &l);
     }
 }
 
@@ -72,7 +73,8 @@ static int load_array(struct lk_store *store, const json_t *manifest, const char
     return load_blob(store, &root, what, s, array, err);
 }
 
-int lk__weights_load(struct lk_store *store, const struct lk_root *root, const struct lk_state *s, struct lk_err *err) {
+int lk__train_weights_load(struct lk_store *store, const struct lk_root *root, const struct lk_state *s,
+                           struct lk_err *err) {
     return load_blob(store, root, "the weights that the run begins with", s, s->weights, err);
 }
 
@@ -88,15 +90,15 @@ int lk_checkpoint_load(struct lk_store *store, const struct lk_root *root, struc
     return code;
 }
 
-json_t *lk__state_manifest(const struct lk_state *s, const struct lk_root *weights, const struct lk_root *moments1,
-                           const struct lk_root *moments2) {
+json_t *lk__train_state_manifest(const struct lk_state *s, const struct lk_root *weights, const struct lk_root *moments1,
+                                 const struct lk_root *moments2) {
     char w[LK_ROOT_HEX], m1[LK_ROOT_HEX], m2[LK_ROOT_HEX];
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "format", "checkpoint-0", "weights", lk_root_hex(weights, w),
                      "moments1", lk_root_hex(moments1, m1), "moments2", lk_root_hex(moments2, m2), "updates",
                      (json_int_t)s->updates, "samples", (json_int_t)s->samples);
 }
 
-int lk__state_roots(const struct lk_state *s, struct lk_root *weights, struct lk_root *state, struct lk_err *err) {
+int lk__train_state_roots(const struct lk_state *s, struct lk_root *weights, struct lk_root *state, struct lk_err *err) {
     LK_ASSERT(!s->shards || s->shards->ranks == 1); /* then its slices are the whole, in the layout's order */
     struct lk_root m1, m2;
     struct lk_buf text = LK_BUF_INIT;
@@ -104,7 +106,7 @@ int lk__state_roots(const struct lk_state *s, struct lk_root *weights, struct lk
     if (!code) code = lk_array_root(s->layout, s->moments1, &m1, err);
     if (!code) code = lk_array_root(s->layout, s->moments2, &m2, err);
     if (code) return code;
-    json_t *manifest = lk__state_manifest(s, weights, &m1, &m2);
+    json_t *manifest = lk__train_state_manifest(s, weights, &m1, &m2);
     code = manifest ? lk_json_canonical(manifest, &text, err) : lk_fail(err, LK_ENOMEM, "no memory for a manifest");
     if (!code) lk_root_of(text.data, text.size, state);
     json_decref(manifest);

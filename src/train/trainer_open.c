@@ -5,14 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What every rank brings is agreed on; err may be NULL. */
-static int agree(struct lk_trainer *t, const char *name, int code, struct lk_err *mine, struct lk_err *err) {
-    code = lk_comm_agree(t->comm, name, code, mine);
-    if (code && err) *err = *mine;
-    return code;
-}
-
-/* --- One rank's part ------------------------------------------------------------------------------------- */
+/* --- On one rank ----------------------------------------------------------------------------------------- */
 
 static int open_dataset(struct lk_trainer *t, struct lk_err *err) {
     int code = lk_dataset_open(t->store, &t->run.dataset, true, &t->dataset, err);
@@ -29,91 +22,55 @@ static int check_dataset(struct lk_trainer *t, struct lk_err *err) {
                        "batch.context)",
                        c->dataset, (unsigned long long)lk_dataset_tokens(t->dataset, LK_TRAIN), lk_run_config_context(c));
     if (lk_dataset_tokens(t->dataset, LK_HELD_OUT) < 2) t->run.config.eval_every = 0; /* nothing is held out */
-    return t->run.config.eval_every ? lk__evaluate_check(t->dataset, lk_run_config_context(c), c->eval_sequences, err)
+    return t->run.config.eval_every ? lk__train_evaluate_check(t->dataset, lk_run_config_context(c), c->eval_sequences, err)
                                     : LK_OK;
+}
+
+/* Enough of the mask to look at: half a second's reading, whatever the size of the dataset. */
+#define MASK_TOKENS ((uint64_t)1 << 33)
+
+/* What a batch of prompts only does to a run is better known before its first step. */
+static int check_targets(struct lk_trainer *t, struct lk_err *err) {
+    const struct lk_run_config *c = &t->run.config;
+    uint32_t context = lk_run_config_context(c);
+    struct lk_untargeted u = lk_dataset_untargeted(t->dataset, LK_TRAIN, context, MASK_TOKENS);
+    char document[400], text[900];
+    if (!u.count) return LK_OK;
+    lk__train_document_text(t->dataset, u.first * context + 1, document, sizeof document);
+    if (u.count == lk_dataset_sequences(t->dataset, LK_TRAIN, context))
+        return lk_fail(
+            err, LK_EINVAL,
+            "dataset %s: no training sequence of %u positions has a target, since prompts fill them all, first %s: "
+            "build it with shorter prompts, or train with a longer batch.context or model.context",
+            c->dataset, context, document);
+    snprintf(
+        text, sizeof text,
+        "dataset %s: in %llu of %llu training sequences of %u positions all targets are masked, first in %s; nothing is "
+        "learned from them, and a step that gets only such ones makes no update; shorter prompts, a longer context or "
+        "more batch.sequences help",
+        c->dataset, (unsigned long long)u.count, (unsigned long long)u.looked_at, context, document);
+    if (t->hooks.warning) t->hooks.warning(t->hooks.arg, text);
+    return LK_OK;
 }
 
 /* Everything that needs memory, after every rank's plan has said yes. */
 static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
-    struct lk_err mine = {0};
-    int code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, &t->plan, &mine);
-    if ((code = agree(t, "memory plan", code, &mine, err))) return code;
+    int code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, &t->plan, err);
+    if ((code = lk_comm_agree(t->comm, "memory plan", code, err))) return code;
     if (t->hooks.plan && t->rank == 0) t->hooks.plan(t->hooks.arg, &t->run.config, &t->run.layout, &t->plan);
-    code =
-        lk__engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset, t->plan.micro_batch, err);
+    code = lk__train_engine_open(&t->engine, &t->run.config, &t->run.layout, t->math, t->comm, t->dataset,
+                                 t->plan.micro_batch, err);
     if (code) return code;
-    code = lk__engine_state(&t->engine, &t->state, &mine);
-    t->state.before = t->run.updates_before;
-    if (!code && t->rank == 0) code = lk__ledger_open(t->store, t->run.name, &t->ledger, &mine);
-    if ((code = agree(t, "moments", code, &mine, err))) return code;
-    return lk__saver_open(t->store, t->run.name, t->run.config.checkpoint_keep, t->ledger, t->comm, &t->saver, err);
+    code = lk__train_engine_state(&t->engine, &t->state, err);
+    t->state.samples_before = t->run.samples_before;
+    if (!code && t->rank == 0) code = lk__train_ledger_open(t->store, t->run.name, &t->ledger, err);
+    if ((code = lk_comm_agree(t->comm, "moments", code, err))) return code;
+    struct lk__train_keep keep = {t->run.config.checkpoint_keep, t->run.config.checkpoint_best};
+    return lk__train_saver_open(t->store, t->run.name, keep, t->ledger, t->comm, &t->saver, err);
 }
 
-/* 0 or, without memory, -1. */
-static int set_string(json_t *record, const char *key, const char *value) {
-    return json_object_set_new(record, key, json_string(value));
-}
-int lk__trainer_set(struct lk_trainer *t, const char *key, const char *value) {
-    return set_string(t->record, key, value);
-}
-static int set_root(json_t *record, const char *key, const struct lk_root *root) {
-    char hex[LK_ROOT_HEX];
-    return set_string(record, key, lk_root_hex(root, hex));
-}
-
-static json_t *new_record(const struct lk_run *run) {
-    json_t *r = json_object();
-    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) ||
-              set_string(r, "state", "running") || json_object_set_new(r, "step", json_integer(0)) ||
-              json_object_set_new(r, "steps", json_integer(run->config.steps));
-    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL};
-         *key && !bad; key++)
-        bad = json_object_set_new(r, *key, json_null());
-    bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
-          json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
-          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||
-          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "initial", lk__run_initial_json(run)) ||
-          json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
-    if (!bad) return r;
-    json_decref(r);
-    return NULL;
-}
-
-/* Frees the old run's record. */
-static int exists_already(const char *name, json_t *old, struct lk_err *err) {
-    const char *state = json_string_value(json_object_get(old, "state"));
-    bool finished = state && strcmp(state, "finished") == 0;
-    json_decref(old);
-    if (finished)
-        return lk_fail(err, LK_EEXISTS,
-                       "run %s exists already and is finished: give this one another run.name, or remove that one with "
-                       "`lockstep runs rm %s`",
-                       name, name);
-    return lk_fail(
-        err, LK_EEXISTS,
-        "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
-        "this one another run.name",
-        name, name, name);
-}
-
-int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
-    struct lk_kv_txn *txn;
-    json_t *old = NULL;
-    int code = lk_kv_begin(t->store->kv, true, &txn, err);
-    if (code) return code;
-    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK)
-        code = exists_already(t->run.name, old, err);
-    if (creating && !code) code = lk__run_initial_check(t->store, &t->run, err);
-    if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
-    if (code) {
-        lk_kv_abort(txn);
-        return code;
-    }
-    return lk_kv_commit(txn, LK_DURABLE, NULL, err);
-}
-
-static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
-                                      const struct lk_train_hooks *hooks, struct lk_err *err) {
+struct lk_trainer *lk__trainer_new(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
+                                   const struct lk_train_hooks *hooks, struct lk_err *err) {
     struct lk_trainer *t = lk_calloc(1, sizeof *t);
     if (!t) {
         if (comm) lk_comm_break(comm); /* it cannot even take part in agreeing on that */
@@ -134,15 +91,16 @@ static struct lk_trainer *new_trainer(struct lk_store *store, struct lk_math *ma
 }
 
 /* Names become roots; the configuration is completed; the identity follows. */
-static int resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
+int lk__trainer_resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
     struct lk_run *run = &t->run;
     run->config = *config;
     snprintf(run->name, sizeof run->name, "%s", config->name);
     int code = lk_store_name_get(t->store, "dataset", config->dataset, &run->dataset, err);
     if (!code) code = open_dataset(t, err);
-    if (!code && config->from[0]) code = lk__run_begin_from(t->store, run, t->hooks.warning, t->hooks.arg, err);
+    if (!code && config->from[0]) code = lk__train_run_begin_from(t->store, run, t->hooks.warning, t->hooks.arg, err);
     if (!code) code = lk_run_config_resolve(&run->config, lk_dataset_vocab(t->dataset), err);
     if (!code) code = check_dataset(t, err);
+    if (!code) code = check_targets(t, err);
     const struct lk_root *const initial[] = {NULL, &run->initial_weights, &run->initial_state};
     if (!code) code = lk_run_identity(&run->config, &run->dataset, initial[run->from], &run->identity, err);
     struct lk_model_config m = lk_run_config_model(&run->config);
@@ -159,25 +117,26 @@ static int send_record(struct lk_trainer *t, struct lk_buf *text, struct lk_err 
 static int receive_record(struct lk_trainer *t, const struct lk_buf *text, struct lk_err *err) {
     t->record = lk_json_parse(text->data, text->size, "the run's record", err);
     int code = t->record ? LK_OK : LK_ECORRUPT;
-    if (!code) code = lk__run_from_record(t->record, &t->run, err);
+    if (!code) code = lk__train_run_from_record(t->record, &t->run, err);
+    if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
     if (!code) code = open_dataset(t, err);
     return code ? code : check_dataset(t, err);
 }
 
 /* Rank 0 has resolved the run, or failed (code); afterwards every rank has it, with its dataset. */
-static int share_run(struct lk_trainer *t, int code, struct lk_err *mine, struct lk_err *err) {
+int lk__trainer_share(struct lk_trainer *t, int code, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
     uint64_t size = 0;
-    if (!code && t->rank == 0 && lk_comm_ranks(t->comm) > 1) code = send_record(t, &text, mine);
-    if (!(code = agree(t, "the run", code, mine, err)) && lk_comm_ranks(t->comm) > 1) {
+    if (!code && t->rank == 0 && lk_comm_ranks(t->comm) > 1) code = send_record(t, &text, err);
+    if (!(code = lk_comm_agree(t->comm, "the run", code, err)) && lk_comm_ranks(t->comm) > 1) {
         size = text.size;
         code = lk_comm_broadcast(t->comm, "the run's size", &size, sizeof size, err);
         int room = code || t->rank == 0 ? LK_OK : lk_buf_reserve(&text, size);
         text.size = room ? 0 : size;
-        if (room) lk_fail(mine, room, "no memory for the run's record");
-        if (!code) code = agree(t, "the run", room, mine, err);
+        if (room) lk_fail(err, room, "no memory for the run's record");
+        if (!code) code = lk_comm_agree(t->comm, "the run", room, err);
         if (!code) code = lk_comm_broadcast(t->comm, "the run", text.data, size, err);
-        if (!code) code = agree(t, "the run", t->rank > 0 ? receive_record(t, &text, mine) : LK_OK, mine, err);
+        if (!code) code = lk_comm_agree(t->comm, "the run", t->rank > 0 ? receive_record(t, &text, err) : LK_OK, err);
     }
     lk_buf_release(&text);
     return code;
@@ -203,55 +162,53 @@ static void choose(const struct lk_checkpoint *list, size_t *left, struct candid
         if (list[--*left].kept) *out = (struct candidate){1, list[*left]};
 }
 
-static int from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
-    struct lk_err mine = {0};
-    int code = lk__state_begin(t->store, t->math, &t->run, !t->state.weights_shared || t->rank == 0, &t->state, &mine);
-    return agree(t, "initial weights", code, &mine, err);
+int lk__trainer_from_the_beginning(struct lk_trainer *t, struct lk_err *err) {
+    int code = lk__train_state_begin(t->store, t->math, &t->run, !t->state.weights_shared || t->rank == 0, &t->state, err);
+    return lk_comm_agree(t->comm, "initial weights", code, err);
 }
 
-static int load_one(struct lk_trainer *t, const struct lk_checkpoint *c, struct lk_err *why) {
-    int code = lk_checkpoint_load(t->store, &c->state, &t->state, why);
-    if (!code && lk__state_step(&t->state) != c->step)
-        code = lk_fail(why, LK_ECORRUPT, "its state is that of step %lld", (long long)(t->state.updates - t->state.before));
-    return lk_comm_agree(t->comm, "loading the checkpoint", code, why);
+static int load_one(struct lk_trainer *t, const struct lk_checkpoint *c, struct lk_err *err) {
+    int code = lk_checkpoint_load(t->store, &c->state, &t->state, err);
+    if (!code && t->state.samples != t->state.samples_before + (uint64_t)c->step * t->run.config.sequences)
+        code = lk_fail(err, LK_ECORRUPT, "its state is that of step %u", lk__trainer_step(t));
+    return lk_comm_agree(t->comm, "loading the checkpoint", code, err);
 }
 
 /* The newest checkpoint whose blobs are whole for every rank; a damaged one is named and the one before is taken. */
 static int load_newest(struct lk_trainer *t, struct lk_err *err) {
     struct lk_checkpoint *list = NULL;
-    struct lk_err mine = {0};
     size_t left = 0;
     struct candidate c = {0};
-    int code = t->rank == 0 ? lk_run_checkpoints(t->store, t->run.name, &list, &left, &mine) : LK_OK;
-    code = agree(t, "checkpoints", code, &mine, err);
+    int code = t->rank == 0 ? lk_run_checkpoints(t->store, t->run.name, &list, &left, err) : LK_OK;
+    code = lk_comm_agree(t->comm, "checkpoints", code, err);
     while (!code) {
-        struct lk_err why = {0};
         if (t->rank == 0) choose(list, &left, &c);
         if ((code = lk_comm_broadcast(t->comm, "checkpoint", &c, sizeof c, err))) break;
         if (!c.there) {
-            code = from_the_beginning(t, err);
+            code = lk__trainer_from_the_beginning(t, err);
             break;
         }
-        int failed = load_one(t, &c.checkpoint, &why);
+        int failed = load_one(t, &c.checkpoint, err);
         if (!failed) break;
         if (t->rank == 0)
-            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", why.message,
+            warn(t, "checkpoint of step %u can't be used: %s; going back to the one before", err->message,
                  c.checkpoint.step);
         bool damaged = failed == LK_ECORRUPT || failed == LK_ENOTFOUND;
         if (t->rank == 0 && damaged) {
-            failed = lk__checkpoint_drop(t->store, t->run.name, &c.checkpoint, &why);
+            failed = lk__train_checkpoint_drop(t->store, t->run.name, &c.checkpoint, err);
         } else if (damaged || (failed != LK_ENOMEM && failed != LK_EIO))
             failed = LK_OK;
-        code = agree(t, "checkpoint", failed, &why, err);
+        code = lk_comm_agree(t->comm, "checkpoint", failed, err);
     }
     lk_free(list);
-    return code ? code
-                : agree(t, "checkpoint", LK_OK, &mine, err); /* shared weights are complete when all have come here */
+    return code
+               ? code
+               : lk_comm_agree(t->comm, "checkpoint", LK_OK, err); /* shared weights are complete when all have come here */
 }
 
-/* All that ranks do together once rank 0 has the run (or has failed with code and *mine). */
-static int open_together(struct lk_trainer *t, int code, struct lk_err *mine, struct lk_err *err) {
-    code = share_run(t, code, mine, err);
+/* All that ranks do together once rank 0 has the run (or has failed with code and err). */
+static int open_together(struct lk_trainer *t, int code, struct lk_err *err) {
+    code = lk__trainer_share(t, code, err);
     if (!code) code = open_buffers(t, err);
     return code ? code : load_newest(t, err);
 }
@@ -261,20 +218,22 @@ static int open_together(struct lk_trainer *t, int code, struct lk_err *mine, st
 int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
                       const struct lk_run_config *config, const struct lk_train_hooks *hooks, struct lk_trainer **out,
                       struct lk_err *err) {
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
-    struct lk_err mine = {0};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     json_t *old = NULL;
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
-    int code = resolve(t, config, &mine);
+    int code = lk__trainer_resolve(t, config, err);
     if (!code &&
         lk_run_get(store, t->run.name, &old, NULL) == LK_OK) /* before any memory is taken; put_record asks again */
-        code = exists_already(t->run.name, old, &mine);
-    if (!code) code = lk__run_lock(store, t->run.name, &t->lock, &mine);
-    if (!code && !(t->record = new_record(&t->run))) code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
-    if (!(code = open_together(t, code, &mine, err)))
-        code = agree(t, "creating the run", lk__trainer_put_record(t, true, &mine), &mine, err);
-    if (code && t->lock >= 0 && code != LK_EEXISTS) lk__run_lock_remove(store, t->run.name);
+        code = lk__trainer_exists_already(t->run.name, old, err);
+    if (!code) code = lk__train_run_lock(store, t->run.name, &t->lock, err);
+    if (!code && !(t->record = lk__trainer_new_record(&t->run)))
+        code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
+    if (!(code = open_together(t, code, err)))
+        code = lk_comm_agree(t->comm, "creating the run", lk__trainer_put_record(t, true, err), err);
+    if (code && t->lock >= 0 && code != LK_EEXISTS) lk__train_run_lock_remove(store, t->run.name);
     if (code)
         lk_trainer_free(t);
     else
@@ -282,10 +241,11 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     return code;
 }
 
-/* Rank 0's part of resuming, before memory is taken. */
+/* What rank 0 does alone to resume, before memory is taken. */
 static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
     int code = lk_run_open(t->store, name, &t->run, err);
-    if (!code) code = lk__run_lock(t->store, name, &t->lock, err);
+    if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
+    if (!code) code = lk__train_run_lock(t->store, name, &t->lock, err);
     if (!code) code = lk_run_get(t->store, name, &t->record, err);
     if (!code && !strcmp(json_string_value(json_object_get(t->record, "state")), "finished"))
         code = lk_fail(err, LK_EEXISTS, "run %s is finished: `lockstep runs show %s` has its result", name, name);
@@ -295,38 +255,40 @@ static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
 
 int lk_trainer_resume(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const char *name,
                       const struct lk_train_hooks *hooks, struct lk_trainer **out, struct lk_err *err) {
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
-    struct lk_err mine = {0};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
-    int code = open_together(t, reopen(t, name, &mine), &mine, err);
+    int code = open_together(t, reopen(t, name, err), err);
     if (!code) {
         int put = LK_OK;
         json_object_del(t->record, "error");
         json_object_del(t->record, "profile"); /* of the steps before */
         if (lk__trainer_set(t, "state", "running"))
-            put = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
+            put = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
         else
-            put = lk__trainer_put_record(t, false, &mine);
-        code = agree(t, "resuming the run", put, &mine, err);
+            put = lk__trainer_put_record(t, false, err);
+        code = lk_comm_agree(t->comm, "resuming the run", put, err);
     }
     if (code) {
         lk_trainer_free(t);
         return code;
     }
-    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, lk__state_step(&t->state));
+    if (t->hooks.resumed) t->hooks.resumed(t->hooks.arg, lk__trainer_step(t));
     *out = t;
     return LK_OK;
 }
 
 int lk_trainer_join(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_train_hooks *hooks,
                     struct lk_trainer **out, struct lk_err *err) {
-    struct lk_trainer *t = new_trainer(store, math, comm, hooks, err);
-    struct lk_err mine = {0};
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
+    struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank > 0);
-    int code = open_together(t, LK_OK, &mine, err);
-    if (!code) code = agree(t, "joining the run", LK_OK, &mine, err);
+    int code = open_together(t, LK_OK, err);
+    if (!code) code = lk_comm_agree(t->comm, "joining the run", LK_OK, err);
     if (code)
         lk_trainer_free(t);
     else
@@ -336,49 +298,14 @@ int lk_trainer_join(struct lk_store *store, struct lk_math *math, struct lk_comm
 
 void lk_trainer_free(struct lk_trainer *t) {
     if (!t) return;
-    lk__saver_close(t->saver);
-    lk__ledger_close(t->ledger);
+    lk__train_saver_close(t->saver);
+    lk__train_ledger_close(t->ledger);
     lk_state_release(&t->state); /* its weights are the engine's */
-    lk__engine_close(&t->engine);
+    lk__train_engine_close(&t->engine);
     lk_dataset_close(t->dataset);
     lk_run_close(&t->run);
     json_decref(t->record);
-    lk__run_unlock(t->lock);
+    lk__train_run_unlock(t->lock);
     lk_comm_close(t->own_comm);
     lk_free(t);
-}
-
-/* --- Dry run --------------------------------------------------------------------------------------------- */
-
-static int measure(struct lk_trainer *t, double *seconds, struct lk_err *err) {
-    int code = from_the_beginning(t, err);
-    for (int i = 0; i < 2 && !code; i++) { /* the first touches the memory, the second counts */
-        struct lk_ledger_row row;
-        uint64_t began = lk_clock_ns();
-        code = lk__engine_gradient(&t->engine, &t->state, &row, err);
-        if (!code) code = lk__engine_update(&t->engine, &t->state, &row, err);
-        *seconds = (double)(lk_clock_ns() - began) * 1e-9;
-    }
-    return code;
-}
-
-int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_comm *comm, const struct lk_run_config *config,
-                     struct lk_plan *plan, double *seconds, struct lk_err *err) {
-    struct lk_trainer *t = new_trainer(store, math, comm, NULL, err);
-    struct lk_err mine = {0};
-    if (!t) return LK_ENOMEM;
-    int code = t->rank == 0 ? resolve(t, config, &mine) : LK_OK;
-    if (!code && t->rank == 0 && !(t->record = new_record(&t->run)))
-        code = lk_fail(&mine, LK_ENOMEM, "no memory for the run's record");
-    code = share_run(t, code, &mine, err);
-    if (!code)
-        code = agree(t, "memory plan", lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, &mine), &mine,
-                     err);
-    if (!code)
-        code =
-            lk__engine_open(&t->engine, &t->run.config, &t->run.layout, math, t->comm, t->dataset, plan->micro_batch, err);
-    if (!code) code = agree(t, "moments", lk__engine_state(&t->engine, &t->state, &mine), &mine, err);
-    if (!code) code = measure(t, seconds, err);
-    lk_trainer_free(t);
-    return code;
 }

@@ -1,6 +1,7 @@
 /* Whole runs: one root however they are cut; failures name what failed and keep the state; locks; verification; evaluation.
  */
-#include "train/engine.h"
+#include "train/evaluate.h"
+#include "train/ledger.h"
 #include "train/testing.h"
 #include <signal.h>
 
@@ -163,15 +164,28 @@ static void a_huge_rate_stops_the_run(void **state) {
     lk_trainer_free(t);
     assert_record(&world, "exploded", "state", "failed");
     FAILS(test_resume_and_run(&world, "exploded", NULL), LK_ENAN, "is not finite"); /* and again, as it is deterministic */
+    /* The state before the step may be rotten: it pushes no older checkpoint out, and a new run begins at one. */
+    assert_true(step > 3);
+    char more[500];
+    snprintf(more, sizeof more,
+             "run.steps=400 model.init_std=10 optimizer.learning_rate=1000 optimizer.clip=0 optimizer.schedule=constant "
+             "optimizer.warmup=0 optimizer.weight_decay=1000 checkpoint.keep=1 checkpoint.every=%u",
+             step - 2);
+    c = test_config("exploded-late", more);
+    FAILS(test_create_and_run(&world, &c, NULL), LK_ENAN, "model.from = exploded-late@STEP");
+    OK(lk_run_checkpoints(world.store, "exploded-late", &list, &count, &test_err));
+    assert_true(count == 2 && list[0].kept && list[0].step == step - 2 && list[1].kept && list[1].step == step - 1);
+    lk_free(list);
+    snprintf(more, sizeof more, "model.from=exploded-late@%u", step - 2);
+    c = test_config_of("[run]\nsteps=1\n[data]\ndataset=text\n[eval]\nevery=0\n[optimizer]\nwarmup=0\n"
+                       "learning_rate=1e-9\n",
+                       "exploded-on", more);
+    OK(test_create_and_run(&world, &c, NULL));
 }
 
-static void a_batch_without_targets_is_an_error(void **state) {
+static void what_cannot_be_trained_is_refused(void **state) {
     (void)state;
-    struct lk_run_config c =
-        test_config("masked", "data.dataset=talk batch.sequences=1 batch.grains=1 model.context=4 run.steps=100");
-    FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "all targets of its batch are masked (prompts only)");
-    assert_record(&world, "masked", "state", "failed");
-    c = test_config("too-long", "model.context=100000");
+    struct lk_run_config c = test_config("too-long", "model.context=100000");
     FAILS(test_create_and_run(&world, &c, NULL), LK_EINVAL, "too few for one sequence of 100000 positions");
     c = test_config("no-data", "data.dataset=texd");
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "text");
@@ -181,7 +195,7 @@ static void a_batch_without_targets_is_an_error(void **state) {
 
 static void change_row(const char *run, char letter, uint32_t step, size_t byte) {
     char key[LK_KV_KEY_MAX], copy[128];
-    struct lk_bytes value, k = lk_bytes(key, lk__step_key(key, letter, run, step));
+    struct lk_bytes value, k = lk_bytes(key, lk__train_step_key(key, letter, run, step));
     struct lk_kv_txn *t;
     OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
     OK(lk_kv_get(t, k, &value, &test_err));
@@ -196,6 +210,80 @@ static struct lk_verify_result verify(const char *run, uint32_t from, uint32_t t
     OK(lk_verify(world.store, world.math, run, from, to, NULL, NULL, &v, &test_err));
     return v;
 }
+struct steps_seen {
+    uint32_t steps, empty;
+    char warning[900];
+};
+static void see_step(void *arg, const struct lk_ledger_row *row, uint32_t steps) {
+    struct steps_seen *s = arg;
+    static const double none;
+    (void)steps;
+    assert_int_equal(row->step, s->steps + 1);
+    assert_true(row->tokens || (!memcmp(&row->loss, &none, 8) && !memcmp(&row->gradient_norm, &none, 8)));
+    s->steps++;
+    s->empty += row->tokens == 0;
+}
+static void see_warning(void *arg, const char *message) {
+    snprintf(((struct steps_seen *)arg)->warning, sizeof((struct steps_seen *)0)->warning, "%s", message);
+}
+static bool stop_at_seven(void *arg) {
+    return ((struct steps_seen *)arg)->steps == 7;
+}
+
+/* Most batches are prompts only. Such steps make no update, count no update and take their samples; a run is killed in
+ * their midst, resumed, verified and gone on from. */
+static void a_step_without_targets_makes_no_update(void **state) {
+    (void)state;
+    static const char *const shape =
+        "data.dataset=talk batch.sequences=2 batch.grains=2 model.context=8 run.steps=20 checkpoint.keep=0";
+    char more[300];
+    struct steps_seen s = {0};
+    struct lk_train_hooks h = {.arg = &s, .step = see_step, .warning = see_warning};
+    struct lk_run_config c = test_config("masked", shape);
+    OK(test_create_and_run(&world, &c, &h));
+    assert_true(s.steps == 20 && s.empty >= 5 && s.empty <= 15);
+    assert_non_null(strstr(s.warning, "training sequences of 8 positions all targets are masked, first in document"));
+    assert_non_null(strstr(s.warning, "talk.jsonl line"));
+    char *root = test_record_text(&world, "masked", "state_root");
+    struct lk_verify_result v = verify("masked", 0, 20);
+    assert_true(v.equal && v.steps == 20 && v.roots_compared);
+    v = verify("masked", 5, 9); /* begins at the checkpoint of step 4, whose updates are fewer than its steps */
+    assert_true(v.equal && v.from == 4);
+
+    struct lk_checkpoint *list;
+    size_t count;
+    struct lk_run run;
+    struct lk_state back;
+    OK(lk_run_open(world.store, "masked", &run, &test_err));
+    OK(lk_run_checkpoints(world.store, "masked", &list, &count, &test_err));
+    OK(lk_state_init(&back, &run.layout, true, &test_err));
+    OK(lk_checkpoint_load(world.store, &list[count - 1].state, &back, &test_err));
+    assert_true(back.updates == 20 - s.empty && back.samples == 40);
+    lk_state_release(&back);
+    lk_free(list);
+    lk_run_close(&run);
+
+    struct steps_seen again = {0};
+    h = (struct lk_train_hooks){.arg = &again, .step = see_step, .stop = stop_at_seven};
+    snprintf(more, sizeof more, "%s memory.micro_batch=1", shape);
+    c = test_config("masked-stopped", more);
+    FAILS(test_create_and_run(&world, &c, &h), LK_ESTOPPED, "stopped after step 7");
+    h.stop = NULL;
+    OK(test_resume_and_run(&world, "masked-stopped", &h));
+    assert_record(&world, "masked-stopped", "state_root", root);
+    lk_free(root);
+
+    /* Gone on from with its optimizer: the new run counts its own steps. */
+    c = test_config_of("[run]\nsteps=4\n[data]\ndataset=talk\n[model]\nfrom=masked\noptimizer=keep\n[batch]\nsequences=3\n"
+                       "grains=1\n[eval]\nevery=0\n[checkpoint]\nevery=2\n",
+                       "masked-on", "");
+    again = (struct steps_seen){0};
+    h = (struct lk_train_hooks){.arg = &again, .step = see_step};
+    OK(test_create_and_run(&world, &c, &h));
+    v = verify("masked-on", 0, 4);
+    assert_true(again.steps == 4 && v.equal && v.roots_compared);
+}
+
 static void verification_finds_a_changed_bit(void **state) {
     (void)state;
     struct lk_run_config c = test_config("verified", "run.steps=8 checkpoint.keep=0");
@@ -243,7 +331,7 @@ static void a_step_that_differs_stops_the_run(void **state) {
     struct lk_kv_txn *t; /* the checkpoint goes: steps 1 to 5 have to be done again */
     char key[LK_KV_KEY_MAX];
     OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
-    OK(lk_kv_delete(t, lk_bytes(key, lk__step_key(key, 'c', "diverged", 5)), &test_err));
+    OK(lk_kv_delete(t, lk_bytes(key, lk__train_step_key(key, 'c', "diverged", 5)), &test_err));
     OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
     change_row("diverged", 'l', 3, 8);
     FAILS(test_resume_and_run(&world, "diverged", NULL), LK_EDIVERGED,
@@ -274,16 +362,16 @@ static void evaluation_does_not_see_its_batch(void **state) {
     assert_int_equal(whole.targets, lk_dataset_tokens(d, LK_HELD_OUT) - 1); /* every token but the first, once */
     assert_int_equal(whole.bytes, lk_dataset_bytes(d, LK_HELD_OUT));
     for (uint32_t at_once = 1; at_once <= 9; at_once += 2) {
-        struct lk__evaluation e = {.at_once = at_once,
-                                   .layout = &run.layout,
-                                   .math = world.math,
-                                   .weights = s.weights,
-                                   .dataset = d,
-                                   .context = 11,
-                                   .cross_documents = true};
+        struct lk__train_evaluation e = {.at_once = at_once,
+                                         .layout = &run.layout,
+                                         .math = world.math,
+                                         .weights = s.weights,
+                                         .dataset = d,
+                                         .context = 11,
+                                         .cross_documents = true};
         OK(lk_comm_open_self(&e.comm, &test_err));
         OK(lk_decoder_create(&run.layout, world.math, at_once, 11, LK_TRAINING, &e.decoder, &test_err));
-        OK(lk__evaluate(&e, 0, &row, &test_err));
+        OK(lk__train_evaluate(&e, 0, &row, &test_err));
         assert_true(row.loss == whole.loss && row.targets == whole.targets && row.bytes == whole.bytes);
         lk_decoder_free(e.decoder);
         lk_comm_close(e.comm);
@@ -310,7 +398,8 @@ int main(void) {
         cmocka_unit_test(one_trainer_a_run_and_the_dead_do_not_count),
         cmocka_unit_test(infinite_weights_are_named),
         cmocka_unit_test(a_huge_rate_stops_the_run),
-        cmocka_unit_test(a_batch_without_targets_is_an_error),
+        cmocka_unit_test(a_step_without_targets_makes_no_update),
+        cmocka_unit_test(what_cannot_be_trained_is_refused),
         cmocka_unit_test(verification_finds_a_changed_bit),
         cmocka_unit_test(a_step_that_differs_stops_the_run),
         cmocka_unit_test(evaluation_does_not_see_its_batch),

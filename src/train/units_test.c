@@ -1,6 +1,6 @@
 /* How a batch is cut changes no bit: random batches, grains and micro-batches against the tree written naively. */
 #include "model/testing.h"
-#include "train/engine.h"
+#include "train/units.h"
 
 #define FLOATS 5
 
@@ -30,7 +30,7 @@ static bool node(const struct batch *b, uint32_t from, uint32_t count, uint32_t 
 }
 
 /* What the engine does with a unit: whole grains come out as their tree, a part of a grain is added to what is there. */
-static void run_unit(const struct batch *b, const struct lk__unit *u, float *top) {
+static void run_unit(const struct batch *b, const struct lk__train_unit *u, float *top) {
     uint32_t per = b->sequences / b->grains;
     if (u->begins && u->ends) {
         assert_int_equal(u->first % per, 0);
@@ -45,24 +45,25 @@ static void run_unit(const struct batch *b, const struct lk__unit *u, float *top
 }
 
 static void check(const struct batch *b, uint32_t micro_batch, struct lk_math *math) {
-    struct lk__unit *units;
+    struct lk__train_unit *units;
     uint32_t count, next = 0, most = 0;
     float buffers[16][FLOATS], *pointers[16] = {0}, expected[FLOATS];
-    OK(lk__units_make(b->sequences, b->grains, (struct lk__range){0, b->grains}, micro_batch, &units, &count, &test_err));
-    uint32_t needed = lk__units_buffers(units, count, b->grains), limit = micro_batch ? micro_batch : b->sequences;
+    OK(lk__train_units_make(b->sequences, b->grains, (struct lk__train_range){0, b->grains}, micro_batch, &units, &count,
+                            &test_err));
+    uint32_t needed = lk__train_units_buffers(units, count, b->grains), limit = micro_batch ? micro_batch : b->sequences;
     assert_in_range(needed, 1, 16);
     for (uint32_t i = 0; i < needed; i++) pointers[i] = buffers[i]; /* one more would be a NULL pointer */
-    struct lk__tree tree;
-    struct lk_tree_step steps[LK__TREE_DEPTH];
-    lk__tree_begin(&tree, b->grains);
+    struct lk__train_tree tree;
+    struct lk_tree_step steps[LK__TRAIN_TREE_DEPTH];
+    lk__train_tree_begin(&tree, b->grains);
     for (uint32_t i = 0; i < count; i++) {
-        const struct lk__unit *u = &units[i];
+        const struct lk__train_unit *u = &units[i];
         assert_int_equal(u->first, next);
         assert_in_range(u->sequences, 1, limit);
         next += u->sequences;
         if (tree.depth + 1 > most) most = tree.depth + 1;
         run_unit(b, u, pointers[tree.depth]);
-        uint32_t adds = u->ends ? lk__tree_push(&tree, u->node, steps) : 0;
+        uint32_t adds = u->ends ? lk__train_tree_push(&tree, u->node, steps) : 0;
         for (uint32_t k = 0; k < adds; k++)
             lk_add(math, FLOATS, pointers[steps[k].left], pointers[steps[k].right], pointers[steps[k].left]);
     }
@@ -101,15 +102,17 @@ static void buffers_are_as_many_as_the_stack_is_deep(void **state) {
     (void)state;
     static const uint32_t grains[] = {1, 2, 3, 4, 7, 8, 16}, wanted[] = {1, 2, 2, 3, 3, 4, 5};
     for (int i = 0; i < 7; i++) {
-        struct lk__unit *units;
+        struct lk__train_unit *units;
         uint32_t count;
-        OK(lk__units_make(grains[i] * 2, grains[i], (struct lk__range){0, grains[i]}, 2, &units, &count, &test_err));
+        OK(lk__train_units_make(grains[i] * 2, grains[i], (struct lk__train_range){0, grains[i]}, 2, &units, &count,
+                                &test_err));
         assert_int_equal(count, grains[i]);
-        assert_int_equal(lk__units_buffers(units, count, grains[i]), wanted[i]);
+        assert_int_equal(lk__train_units_buffers(units, count, grains[i]), wanted[i]);
         lk_free(units);
-        OK(lk__units_make(grains[i] * 2, grains[i], (struct lk__range){0, grains[i]}, 0, &units, &count, &test_err));
+        OK(lk__train_units_make(grains[i] * 2, grains[i], (struct lk__train_range){0, grains[i]}, 0, &units, &count,
+                                &test_err));
         assert_int_equal(count, 1);
-        assert_int_equal(lk__units_buffers(units, count, grains[i]), 1);
+        assert_int_equal(lk__train_units_buffers(units, count, grains[i]), 1);
         lk_free(units);
     }
 }

@@ -1,5 +1,7 @@
 /* Verification: a segment of a run is executed again, and every row and root on the way must be equal. */
 #include "engine.h"
+#include "initial.h"
+#include "ledger.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +11,7 @@ struct verifier {
     struct lk_run run;
     struct lk_dataset *dataset;
     struct lk_state state;
-    struct lk__engine engine;
+    struct lk__train_engine engine;
     struct lk_ledger_row *rows; /* of the segment; step 0: absent */
     uint32_t from, to;
     struct lk_checkpoint *checkpoints;
@@ -32,12 +34,13 @@ static int load_start(struct verifier *v, struct lk_math *math, struct lk_err *e
         return lk_checkpoint_load(v->store, &start->state, &v->state, err);
     }
     v->from = 0;
-    return lk__state_begin(v->store, math, &v->run, true, &v->state, err);
+    return lk__train_state_begin(v->store, math, &v->run, true, &v->state, err);
 }
 
 static int open_all(struct verifier *v, struct lk_math *math, const char *name, struct lk_err *err) {
     struct lk_plan plan;
     int code = lk_run_open(v->store, name, &v->run, err);
+    if (!code) code = lk__train_run_initial_complete(v->store, &v->run, err);
     if (code) return code;
     if (v->from >= v->to || v->to > v->run.config.steps)
         return lk_fail(err, LK_EINVAL, "the segment %u..%u is not within the run's steps 0..%u", v->from, v->to,
@@ -46,9 +49,10 @@ static int open_all(struct verifier *v, struct lk_math *math, const char *name, 
     if (!code) code = lk_run_checkpoints(v->store, name, &v->checkpoints, &v->checkpoint_count, err);
     if (!code) code = lk_plan_make(&v->run.config, &v->run.layout, math, NULL, &plan, err);
     if (!code)
-        code = lk__engine_open(&v->engine, &v->run.config, &v->run.layout, math, NULL, v->dataset, plan.micro_batch, err);
-    if (!code) code = lk__engine_state(&v->engine, &v->state, err);
-    v->state.before = v->run.updates_before;
+        code = lk__train_engine_open(&v->engine, &v->run.config, &v->run.layout, math, NULL, v->dataset, plan.micro_batch,
+                                     err);
+    if (!code) code = lk__train_engine_state(&v->engine, &v->state, err);
+    v->state.samples_before = v->run.samples_before;
     if (!code) code = load_start(v, math, err);
     if (code) return code;
     v->rows = lk_calloc(v->to - v->from, sizeof *v->rows);
@@ -66,8 +70,8 @@ static int check_roots(struct verifier *v, struct lk_verify_result *out, struct 
         const struct lk_checkpoint *c = &v->checkpoints[i];
         struct lk_root weights, state;
         char old[LK_ROOT_HEX], new[LK_ROOT_HEX];
-        if (c->step != lk__state_step(&v->state)) continue;
-        int code = lk__state_roots(&v->state, &weights, &state, err);
+        if (c->step != lk__train_state_step(&v->state, &v->run.config)) continue;
+        int code = lk__train_state_roots(&v->state, &weights, &state, err);
         if (code) return code;
         out->roots_compared = true;
         if (lk_root_equal(&state, &c->state) && lk_root_equal(&weights, &c->weights)) continue;
@@ -82,14 +86,16 @@ static int check_roots(struct verifier *v, struct lk_verify_result *out, struct 
 int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uint32_t from, uint32_t to,
               void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg,
               struct lk_verify_result *out, struct lk_err *err) {
+    struct lk_err own; /* the ranks agree on a message: there must be one */
+    if (!err) err = &own;
     struct verifier v = {.store = store, .from = from, .to = to};
     int code = open_all(&v, math, run, err);
     *out = (struct lk_verify_result){.from = v.from, .to = to, .equal = true};
-    while (!code && out->equal && lk__state_step(&v.state) < to) {
+    while (!code && out->equal && lk__train_state_step(&v.state, &v.run.config) < to) {
         struct lk_ledger_row row;
-        if ((code = lk__engine_gradient(&v.engine, &v.state, &row, err))) break;
-        if ((code = lk__engine_update(&v.engine, &v.state, &row, err))) break;
-        lk__ledger_compare(&v.rows[row.step - v.from - 1], &row, out->what, sizeof out->what);
+        if ((code = lk__train_engine_gradient(&v.engine, &v.state, &row, err))) break;
+        if ((code = lk__train_engine_update(&v.engine, &v.state, &row, err))) break;
+        lk__train_ledger_compare(&v.rows[row.step - v.from - 1], &row, out->what, sizeof out->what);
         if (*out->what)
             out->equal = false;
         else
@@ -103,7 +109,7 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     lk_free(v.rows);
     lk_free(v.checkpoints);
     lk_state_release(&v.state); /* its weights are the engine's */
-    lk__engine_close(&v.engine);
+    lk__train_engine_close(&v.engine);
     lk_dataset_close(v.dataset);
     lk_run_close(&v.run);
     return code;

@@ -54,6 +54,14 @@ uint64_t lk_dataset_sequences(const struct lk_dataset *, enum lk_split, uint32_t
 uint32_t lk_dataset_sequence(const struct lk_dataset *, enum lk_split, uint64_t n, uint32_t context, uint32_t *inputs,
                              uint32_t *targets, uint32_t *document_start);
 
+/* Sequences whose targets are all masked: nothing is learned from them. Looks at the first `looked_at` sequences, those of
+ * at most `most_tokens` tokens: a bit a token. */
+struct lk_untargeted {
+    uint64_t looked_at, count, first; /* first: the first such sequence, when count is above 0 */
+};
+struct lk_untargeted lk_dataset_untargeted(const struct lk_dataset *, enum lk_split, uint32_t context,
+                                           uint64_t most_tokens);
+
 struct lk_document {
     uint64_t index, token_begin, token_end; /* [begin, end) in the stream, without the end tokens */
     uint32_t source;                        /* index of the source file */

@@ -3,7 +3,6 @@
 #ifndef LOCKSTEP_MODEL_H
 #define LOCKSTEP_MODEL_H
 #include "lockstep/base/mem.h"
-#include "lockstep/cluster/comm.h"
 #include "lockstep/math/kernels.h"
 
 #ifdef __cplusplus

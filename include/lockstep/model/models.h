@@ -1,8 +1,8 @@
 /* Models in the store: weights, configuration, tokenizer and what else a Hugging Face folder brings, behind one root; from
  * such folders and into them. Formats: docs/formats.md, "Models"; which families and keys: src/model/README.md.
  *
- * A model is a JSON manifest, immutable, and known by its root; a name (kind "model") points at it. A run's checkpoint can
- * be seen as a model too (lk_run_model in lockstep/train/train.h), so that whoever takes models takes runs. */
+ * A model is a JSON manifest, immutable, and known by its root; a name (kind "model") points at it. lk_model_find
+ * (lockstep/train/train.h) opens a run's checkpoint as a model too, so that whoever takes models takes runs. */
 #ifndef LOCKSTEP_MODELS_H
 #define LOCKSTEP_MODELS_H
 #include "lockstep/model/model.h"

@@ -42,6 +42,7 @@ struct lk_run_config {
     uint32_t schedule, warmup, decay;
     uint32_t eval_every, eval_sequences;
     uint32_t checkpoint_every, checkpoint_keep;
+    bool checkpoint_best;
     uint32_t sample_every;
     char prompt[512];
 };
@@ -84,14 +85,14 @@ int lk_run_identity(const struct lk_run_config *, const struct lk_root *dataset,
 double lk_learning_rate(const struct lk_run_config *, uint32_t step);
 
 /* --- State ----------------------------------------------------------------------------------------------- */
-struct lk__shards;
+struct lk__train_shards;
 struct lk_state {
     const struct lk_layout *layout;
     float *weights, *moments1, *moments2; /* layout->floats each; padding is zero */
     uint64_t updates, samples;            /* of these moments: those before the run that it goes on from count */
-    uint64_t before;                      /* updates at the run's step 0 */
+    uint64_t samples_before;              /* samples at the run's step 0 */
     /* In training: moments hold this rank's slices only; weights are the engine's, and may be all ranks' together. */
-    const struct lk__shards *shards;
+    const struct lk__train_shards *shards;
     bool weights_shared;
 };
 int lk_state_init(struct lk_state *, const struct lk_layout *, bool moments, struct lk_err *);
@@ -123,7 +124,7 @@ int lk_plan_make(const struct lk_run_config *, const struct lk_layout *, struct 
 struct lk_ledger_row {
     uint32_t step; /* 1 = after the first update */
     double loss, gradient_norm, learning_rate;
-    uint64_t tokens; /* unmasked targets of this step */
+    uint64_t tokens; /* unmasked targets of this step; 0: nothing to learn, so no update; loss and norm are +0 then */
     double seconds;
 };
 typedef int lk_ledger_fn(void *arg, const struct lk_ledger_row *);
@@ -148,6 +149,9 @@ int lk_run_remove(struct lk_store *, const char *name, struct lk_err *);
 /* All checkpoints of a run, ascending; *out with lk_free. */
 int lk_run_checkpoints(struct lk_store *, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *);
 /* What every reader of a run needs. Released by lk_run_close. */
+/* Of the kept checkpoints, the one whose step's evaluation has the least held-out loss, the earliest among equals.
+ * LK_ENOTFOUND: none of them was evaluated. */
+int lk_run_best(struct lk_store *, const char *name, struct lk_checkpoint *out, struct lk_err *);
 struct lk_run {
     char name[LK_NAME_MAX + 1];
     struct lk_run_config config;
@@ -156,14 +160,14 @@ struct lk_run {
     /* What it began with. LK_FROM_STATE: weights, moments and counts of `initial_state`. */
     enum lk_run_from { LK_FROM_SEED, LK_FROM_WEIGHTS, LK_FROM_STATE } from;
     struct lk_root initial_model, initial_weights, initial_state;
-    uint64_t updates_before;
+    uint64_t updates_before, samples_before; /* of `initial_state` */
 };
 int lk_run_open(struct lk_store *, const char *name, struct lk_run *out, struct lk_err *);
 void lk_run_close(struct lk_run *);
 
 /* --- Models: named ones, and checkpoints of runs ---------------------------------------------------------------------
- * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole) or "RUN@STEP"; "model:NAME" and "run:NAME" where
- * both have the name. */
+ * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole), "RUN@STEP" or "RUN@best" (lk_run_best);
+ * "model:NAME" and "run:NAME" where both have the name. */
 struct lk_model_ref {
     char name[LK_NAME_MAX + 1];
     bool is_run;
@@ -204,10 +208,11 @@ int lk_trainer_run(struct lk_trainer *, struct lk_err *);
 void lk_trainer_free(struct lk_trainer *);
 const struct lk_run *lk_trainer_about(const struct lk_trainer *);
 const struct lk_state *lk_trainer_state(const struct lk_trainer *);
-/* Seconds of one step, measured on two steps whose results are thrown away (dry run); nothing is stored. The plan is this
- * rank's. config: NULL on other ranks than 0. */
+/* Seconds of one step, measured on two steps whose results are thrown away (dry run), or where they would take long on two
+ * shorter ones; nothing is stored. The plan is this
+ * rank's. config: NULL on other ranks than 0. Of the hooks (NULL: none) only `warning` is called. */
 int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_run_config *,
-                     struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
+                     const struct lk_train_hooks *, struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
 
 /* --- Evaluation and verification ------------------------------------------------------------------------- */
 /* The held-out split in order, at most `sequences` sequences (0: all). */

@@ -183,6 +183,31 @@ uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, ui
     return count;
 }
 
+/* Whether the loss is masked at all stream positions [from, to). */
+static bool all_masked(const struct lk__split *s, uint64_t from, uint64_t to) {
+    static const unsigned char ones[64] = {[0 ... 63] = 0xff};
+    const unsigned char *mask = s->parts[LK__MASK].data;
+    for (; from < to && (from & 7); from++)
+        if (!lk__is_masked(s, from)) return false;
+    for (; to - from >= 8 * sizeof ones; from += 8 * sizeof ones)
+        if (memcmp(mask + (from >> 3), ones, sizeof ones)) return false;
+    for (; from < to; from++)
+        if (!lk__is_masked(s, from)) return false;
+    return true;
+}
+
+struct lk_untargeted lk_dataset_untargeted(const struct lk_dataset *d, enum lk_split split, uint32_t context,
+                                           uint64_t most_tokens) {
+    const struct lk__split *s = &d->splits[split];
+    uint64_t sequences = lk_dataset_sequences(d, split, context), most = most_tokens / context;
+    struct lk_untargeted u = {.looked_at = sequences < most ? sequences : most};
+    for (uint64_t i = 0; i < u.looked_at && s->parts[LK__MASK].data; i++) {
+        uint64_t end = (i + 1) * context < s->tokens - 1 ? (i + 1) * context : s->tokens - 1;
+        if (all_masked(s, i * context + 1, end + 1) && u.count++ == 0) u.first = i;
+    }
+    return u;
+}
+
 /* --- documents ------------------------------------------------------------------------------------------- */
 
 void lk__split_row(const struct lk__split *s, uint64_t index, struct lk__row *out) {

@@ -1,7 +1,10 @@
 /* What a run begins with: weights from its seed, or those of a model or a run's checkpoint. */
-#include "engine.h"
+#include "initial.h"
+#include "state.h"
 
 #include <string.h>
+
+#define UNKNOWN UINT64_MAX
 
 /* --- When the run is made -------------------------------------------------------------------------------- */
 
@@ -21,6 +24,7 @@ static int keep_optimizer(struct lk_store *store, struct lk_run *run, const stru
                        run->config.from);
     int code = lk_manifest_get(store, &ref->state, "checkpoint", &manifest, err);
     if (!code) code = lk_json_get_u64(manifest, "updates", "the checkpoint's manifest", &run->updates_before, err);
+    if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &run->samples_before, err);
     json_decref(manifest);
     run->from = LK_FROM_STATE;
     run->initial_state = ref->state;
@@ -39,15 +43,20 @@ static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning
     if (!code) code = lk_manifest_put(store, m.manifest, &run->initial_model, err);
     if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, ref, err);
     lk_model_close(&m);
-    return code ? code : lk__run_initial_check(store, run, err);
+    return code ? code : lk__train_run_initial_check(store, run, err);
 }
 
-int lk__run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
-                       void *arg, struct lk_err *err) {
+static bool names_a_step(const char *from) {
+    const char *at = strchr(from, '@');
+    return at && strcmp(at, "@best") != 0;
+}
+
+int lk__train_run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
+                             void *arg, struct lk_err *err) {
     struct lk_model_ref ref = {0};
     int code = LK_ENOTFOUND;
-    /* A run in training may prune its newest checkpoint while we look at it: then there is a newer one. */
-    for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !strchr(run->config.from, '@'))); i++)
+    /* A run in training may prune the checkpoint that we look at: then there is a newer or a better one. */
+    for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !names_a_step(run->config.from))); i++)
         code = begin_once(store, run, warning, arg, &ref, err);
     return code;
 }
@@ -61,7 +70,7 @@ static int check_blob(struct lk_store *store, const struct lk_run *run, const st
         run->config.from);
 }
 
-int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
+int lk__train_run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
     if (run->from == LK_FROM_SEED) return LK_OK;
     int code = check_blob(store, run, &run->initial_weights, err);
     return code || run->from != LK_FROM_STATE ? code : check_blob(store, run, &run->initial_state, err);
@@ -69,13 +78,13 @@ int lk__run_initial_check(struct lk_store *store, const struct lk_run *run, stru
 
 /* --- In the record --------------------------------------------------------------------------------------- */
 
-json_t *lk__run_initial_json(const struct lk_run *run) {
+json_t *lk__train_run_initial_json(const struct lk_run *run) {
     char model[LK_ROOT_HEX], weights[LK_ROOT_HEX], state[LK_ROOT_HEX];
     if (run->from == LK_FROM_SEED) return json_null();
-    return json_pack("{s:s, s:s, s:s?, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
+    return json_pack("{s:s, s:s, s:s?, s:I, s:I}", "model", lk_root_hex(&run->initial_model, model), "weights",
                      lk_root_hex(&run->initial_weights, weights), "state",
                      run->from == LK_FROM_STATE ? lk_root_hex(&run->initial_state, state) : NULL, "updates",
-                     (json_int_t)run->updates_before);
+                     (json_int_t)run->updates_before, "samples", (json_int_t)run->samples_before);
 }
 
 static bool read_root(const json_t *initial, const char *key, struct lk_root *out) {
@@ -83,27 +92,40 @@ static bool read_root(const json_t *initial, const char *key, struct lk_root *ou
     return hex && lk_root_parse(hex, out);
 }
 
-int lk__run_initial_read(const json_t *initial, struct lk_run *run, struct lk_err *err) {
+int lk__train_run_initial_read(const json_t *initial, struct lk_run *run, struct lk_err *err) {
     if (!initial || json_is_null(initial)) return LK_OK;
     bool state = json_is_string(json_object_get(initial, "state"));
     run->from = state ? LK_FROM_STATE : LK_FROM_WEIGHTS;
     if (!read_root(initial, "model", &run->initial_model) || !read_root(initial, "weights", &run->initial_weights) ||
         (state && !read_root(initial, "state", &run->initial_state)))
         return lk_fail(err, LK_ECORRUPT, "the run's record has no good value for what it began with");
+    if (state && !json_object_get(initial, "samples")) /* of an older release */
+        run->samples_before = UNKNOWN;
+    else if (state && lk_json_get_u64(initial, "samples", "the run's record", &run->samples_before, err))
+        return LK_ECORRUPT;
     return lk_json_get_u64(initial, "updates", "the run's record", &run->updates_before, err);
+}
+
+int lk__train_run_initial_complete(struct lk_store *store, struct lk_run *run, struct lk_err *err) {
+    json_t *manifest = NULL;
+    if (run->samples_before != UNKNOWN) return LK_OK;
+    int code = lk_manifest_get(store, &run->initial_state, "checkpoint", &manifest, err);
+    if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &run->samples_before, err);
+    json_decref(manifest);
+    return code ? lk_fail_prefix(err, code, "what the run began with") : LK_OK;
 }
 
 /* --- The state ------------------------------------------------------------------------------------------- */
 
-int lk__state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill, struct lk_state *s,
-                    struct lk_err *err) {
+int lk__train_state_begin(struct lk_store *store, struct lk_math *math, const struct lk_run *run, bool fill,
+                          struct lk_state *s, struct lk_err *err) {
     size_t bytes = (s->shards ? s->shards->floats : run->layout.floats) * sizeof(float);
-    s->before = run->updates_before;
+    s->samples_before = run->samples_before;
     if (run->from == LK_FROM_STATE) return lk_checkpoint_load(store, &run->initial_state, s, err);
     memset(s->moments1, 0, bytes);
     memset(s->moments2, 0, bytes);
     s->updates = s->samples = 0;
-    if (run->from == LK_FROM_WEIGHTS) return lk__weights_load(store, &run->initial_weights, s, err);
+    if (run->from == LK_FROM_WEIGHTS) return lk__train_weights_load(store, &run->initial_weights, s, err);
     if (fill) lk_layout_initialise(&run->layout, math, run->config.seed, s->weights);
     return LK_OK;
 }

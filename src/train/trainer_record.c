@@ -1,0 +1,67 @@
+/* The record of a run in training. Rank 0 keeps it. */
+#include "trainer.h"
+
+#include "lockstep/base/progress.h"
+#include <string.h>
+
+/* 0 or, without memory, -1. */
+static int set_string(json_t *record, const char *key, const char *value) {
+    return json_object_set_new(record, key, json_string(value));
+}
+int lk__trainer_set(struct lk_trainer *t, const char *key, const char *value) {
+    return set_string(t->record, key, value);
+}
+static int set_root(json_t *record, const char *key, const struct lk_root *root) {
+    char hex[LK_ROOT_HEX];
+    return set_string(record, key, lk_root_hex(root, hex));
+}
+
+json_t *lk__trainer_new_record(const struct lk_run *run) {
+    json_t *r = json_object();
+    int bad = !r || set_string(r, "name", run->name) || set_root(r, "identity", &run->identity) ||
+              set_string(r, "state", "running") || json_object_set_new(r, "step", json_integer(0)) ||
+              json_object_set_new(r, "steps", json_integer(run->config.steps));
+    for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL};
+         *key && !bad; key++)
+        bad = json_object_set_new(r, *key, json_null());
+    bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
+          json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
+          json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||
+          set_string(r, "numerics", LK_NUMERICS) || json_object_set_new(r, "initial", lk__train_run_initial_json(run)) ||
+          json_object_set_new(r, "created_ms", json_integer(lk_clock_wall_ms()));
+    if (!bad) return r;
+    json_decref(r);
+    return NULL;
+}
+
+int lk__trainer_exists_already(const char *name, json_t *old, struct lk_err *err) {
+    const char *state = json_string_value(json_object_get(old, "state"));
+    bool finished = state && strcmp(state, "finished") == 0;
+    json_decref(old);
+    if (finished)
+        return lk_fail(err, LK_EEXISTS,
+                       "run %s exists already and is finished: give this one another run.name, or remove that one with "
+                       "`lockstep runs rm %s`",
+                       name, name);
+    return lk_fail(
+        err, LK_EEXISTS,
+        "run %s exists already: go on with `lockstep train --resume %s`, remove it with `lockstep runs rm %s`, or give "
+        "this one another run.name",
+        name, name, name);
+}
+
+int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    json_t *old = NULL;
+    int code = lk_kv_begin(t->store->kv, true, &txn, err);
+    if (code) return code;
+    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK)
+        code = lk__trainer_exists_already(t->run.name, old, err);
+    if (creating && !code) code = lk__train_run_initial_check(t->store, &t->run, err);
+    if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
+    if (code) {
+        lk_kv_abort(txn);
+        return code;
+    }
+    return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+}
