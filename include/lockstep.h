@@ -23,6 +23,7 @@
 #include "lockstep/store/store.h"
 
 #include "lockstep/cluster/comm.h"
+#include "lockstep/cluster/launch.h"
 
 #include "lockstep/data/chat.h"
 #include "lockstep/data/dataset.h"

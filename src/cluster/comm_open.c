@@ -1,6 +1,6 @@
 /* Which ranks this process belongs to, and the engine that reaches them. */
+#include "cluster/announce.h"
 #include "cluster/comm.h"
-#include "cluster/launch.h"
 #include "lockstep/base/mem.h"
 #include <dlfcn.h>
 #include <errno.h>

@@ -101,11 +101,25 @@ static int scene_endless(void) {
     lk_comm_barrier(c, "never", NULL);
     return 5;
 }
-static const struct scene scenes[] = {{"fine", scene_fine},         {"status", scene_status},
-                                      {"alone", scene_alone},       {"early", scene_early},
-                                      {"killed", scene_killed},     {"crashed", scene_crashed},
-                                      {"vanished", scene_vanished}, {"stopped", scene_stopped},
-                                      {"endless", scene_endless},   {NULL, NULL}};
+static int scene_speaks(void) {
+    struct lk_comm *c = join();
+    printf("rank %d: %s, %s\n", lk_comm_rank(c), getenv("SCENE_WORD"), getenv("LOCKSTEP_MEMORY_BYTES"));
+    fflush(stdout);
+    fprintf(stderr, "to stderr\n");
+    lk_comm_close(c);
+    return 0;
+}
+static const struct scene scenes[] = {{"fine", scene_fine},
+                                      {"status", scene_status},
+                                      {"alone", scene_alone},
+                                      {"early", scene_early},
+                                      {"killed", scene_killed},
+                                      {"crashed", scene_crashed},
+                                      {"vanished", scene_vanished},
+                                      {"stopped", scene_stopped},
+                                      {"endless", scene_endless},
+                                      {"speaks", scene_speaks},
+                                      {NULL, NULL}};
 
 /* --- tests ----------------------------------------------------------------------------------------------- */
 
@@ -316,12 +330,203 @@ static void what_is_missing(void **state) {
     assert_non_null(strstr(err.message, "/nowhere.so"));
     unsetenv("LOCKSTEP_MPI");
     char nothing[] = "/nowhere/program", *argv[] = {nothing, NULL};
-    struct lk_launch l = {.ranks = 2, .argv = argv};
-    assert_int_equal(lk_launch_local(&l, &status, &err), LK_ENOTFOUND);
+    struct lk_launch_spec spec = {.ranks = 2, .argv = argv};
+    struct lk_launcher *local = NULL;
+    assert_int_equal(lk_launch_open("local:2", &local, &err), 0);
+    assert_int_equal(lk_launch_run(local, &spec, NULL, NULL, &status, &err), LK_ENOTFOUND);
+    lk_launch_close(local);
     assert_non_null(strstr(err.message, "/nowhere/program"));
     setenv("TMPDIR", "/proc/nowhere", 1);
     assert_int_equal(launch_scene("fine", 2, NULL, NULL, &status, &err), LK_EIO);
     assert_non_null(strstr(err.message, "TMPDIR"));
+}
+
+/* --- one job, watched and ended --------------------------------------------------------------------------- */
+
+static struct lk_job *submit_scene(struct lk_launcher *l, const char *scene, struct lk_launch_spec spec) {
+    char word[] = "scene", *path = own_path(), *name = lk_strdup(scene);
+    char *const argv[] = {path, word, name, NULL};
+    struct lk_err err = {0};
+    struct lk_job *job = NULL;
+    spec.argv = argv;
+    spec.ranks = lk_launch_ranks(l);
+    if (lk_launch_submit(l, &spec, &job, &err)) fail_msg("%s", err.message);
+    lk_free(path);
+    lk_free(name);
+    return job;
+}
+static struct lk_launcher *open_local(int ranks) {
+    char where[32];
+    struct lk_launcher *l = NULL;
+    snprintf(where, sizeof where, "local:%d", ranks);
+    assert_int_equal(lk_launch_open(where, &l, NULL), 0);
+    assert_int_equal(lk_launch_ranks(l), ranks);
+    return l;
+}
+static struct lk_job_state wait_for_end(struct lk_job *job) {
+    struct lk_job_state s;
+    uint64_t start = lk_clock_ns();
+    do {
+        assert_int_equal(lk_job_poll(job, 100, &s, NULL), 0);
+        assert_true(lk_clock_ns() - start < 20000000000u);
+    } while (!s.ended);
+    return s;
+}
+
+static void a_job_tells_of_each_rank(void **state) {
+    struct lk_job_state s;
+    (void)state;
+    if (!mpi_is_there()) skip();
+    struct lk_launcher *l = open_local(3);
+    struct lk_job *job = submit_scene(l, "alone", (struct lk_launch_spec){0});
+    assert_true(atoi(lk_job_id(job)) > 0);
+    assert_int_equal(lk_job_poll(job, 0, &s, NULL), 0);
+    assert_false(s.ended);
+    assert_int_equal(s.first_failed, -1);
+    assert_int_equal(s.ranks[2].phase, LK_RANK_PENDING);
+    s = wait_for_end(job);
+    assert_int_equal(s.cause.code, 0);
+    assert_int_equal(s.status, 7);
+    assert_int_equal(s.first_failed, 1);
+    assert_int_equal(s.ranks[1].phase, LK_RANK_EXITED);
+    assert_int_equal(s.ranks[1].status, 7);
+    assert_int_equal(s.ranks[1].process, noted("pid", 1));
+    assert_int_equal(s.ranks[0].phase, LK_RANK_DIED); /* ended by mpirun */
+    lk_job_close(job);
+    lk_launch_close(l);
+    assert_folder_removed();
+}
+
+/* Ranks that cannot leave are killed when the grace is over; closing kills at once. */
+static void a_stop_ends_what_does_not_leave(void **state) {
+    (void)state;
+    if (!mpi_is_there()) skip();
+    for (int how = 0; how < 3; how++) { /* with a grace, without, by closing */
+        struct lk_launcher *l = open_local(2);
+        struct lk_job *job = submit_scene(l, "endless", (struct lk_launch_spec){0});
+        struct lk_job_state s = {0};
+        for (int i = 0; i < 1000 && !(s.ranks && s.ranks[0].process && s.ranks[1].process); i++)
+            assert_int_equal(lk_job_poll(job, 10, &s, NULL), 0);
+        wait_for_ranks(2);
+        uint64_t start = lk_clock_ns();
+        if (how < 2) {
+            assert_int_equal(lk_job_stop(job, how == 0 ? 500 : 0, NULL), 0);
+            s = wait_for_end(job);
+            assert_int_equal(s.cause.code, LK_ESTOPPED);
+            assert_true(how || lk_clock_ns() - start >= 500000000u);
+        }
+        lk_job_close(job);
+        assert_true(lk_clock_ns() - start < 5000000000u);
+        assert_all_gone(2, 0);
+        lk_launch_close(l);
+        assert_folder_removed();
+        for (int r = 0; r < 2; r++) {
+            char *path = lk_asprintf("%s/pid.%d", dir, r);
+            unlink(path);
+            lk_free(path);
+        }
+    }
+}
+
+static void a_job_has_its_environment_and_logs(void **state) {
+    (void)state;
+    if (!mpi_is_there()) skip();
+    struct lk_launcher *l = open_local(2);
+    const char *const env[] = {"SCENE_WORD=new", NULL};
+    struct lk_buf text = LK_BUF_INIT;
+    setenv("SCENE_WORD", "old", 1);
+    struct lk_job *job =
+        submit_scene(l, "speaks", (struct lk_launch_spec){.log_dir = dir, .env = env, .memory_bytes = (uint64_t)5 << 30});
+    unsetenv("SCENE_WORD");
+    assert_int_equal(wait_for_end(job).status, 0);
+    for (int r = 0; r < 2; r++) {
+        char *want = lk_asprintf("rank %d: new, 5368709120\nto stderr\n", r);
+        text.size = 0;
+        assert_int_equal(lk_job_log(job, r, 0, &text, NULL), 0);
+        assert_int_equal(text.size, strlen(want));
+        assert_memory_equal(text.data, want, text.size);
+        assert_int_equal(lk_job_log(job, r, text.size, &text, NULL), 0); /* nothing more */
+        assert_int_equal(text.size, strlen(want));
+        lk_free(want);
+    }
+    lk_buf_release(&text);
+    lk_job_close(job);
+    job = submit_scene(l, "fine", (struct lk_launch_spec){0});
+    assert_int_equal(lk_job_log(job, 0, 0, &text, NULL), LK_EUNSUPPORTED);
+    wait_for_end(job);
+    lk_job_close(job);
+    lk_launch_close(l);
+}
+
+/* --- the seam, with an engine that only counts ------------------------------------------------------------ */
+
+static int polls, stops, releases;
+static int fake_open(const char *rest, int *ranks, void **where, struct lk_err *err) {
+    (void)where;
+    if (strcmp(rest, "two")) return lk_fail(err, LK_EINVAL, "not shown");
+    *ranks = 2;
+    return LK_OK;
+}
+static int fake_submit(void *where, const struct lk_launch_spec *spec, void **job, char *id, struct lk_err *err) {
+    (void)where, (void)job, (void)err;
+    snprintf(id, LK_JOB_ID, "%s-1", spec->name);
+    return LK_OK;
+}
+static int fake_poll(void *job, int timeout_ms, struct lk_job_state *out, struct lk_err *err) {
+    (void)job, (void)timeout_ms, (void)err;
+    out->ended = ++polls == 3;
+    return LK_OK;
+}
+static int fake_stop(void *job, uint64_t grace_ms, struct lk_err *err) {
+    (void)job, (void)err;
+    stops += (int)grace_ms;
+    return LK_OK;
+}
+static void fake_release(void *job) {
+    (void)job;
+    releases++;
+}
+static void engines_without_optional_slots(void **state) {
+    static const struct lk_launch_ops fake = {.name = "fake",
+                                              .usage = "fake:two",
+                                              .open = fake_open,
+                                              .submit = fake_submit,
+                                              .poll = fake_poll,
+                                              .stop = fake_stop,
+                                              .release = fake_release};
+    char program[] = "/bin/true", *const argv[] = {program, NULL};
+    const struct lk_launch_spec spec = {.name = "n", .argv = argv, .ranks = 2};
+    struct lk_launcher *l = NULL;
+    struct lk_job *job = NULL;
+    struct lk_buf text = LK_BUF_INIT;
+    struct lk_err err = {0};
+    int status, turns = 0;
+    (void)state;
+    assert_int_equal(lk_launch_open_with(&fake, "three", &l, &err), LK_EINVAL);
+    assert_string_equal(err.message, "fake:three: what is supported is fake:two");
+    assert_int_equal(lk_launch_open_with(&fake, "two", &l, &err), 0);
+    assert_int_equal(lk_launch_submit(l, &spec, &job, &err), 0);
+    assert_string_equal(lk_job_id(job), "n-1");
+    assert_int_equal(lk_job_signal(job, &err), LK_EUNSUPPORTED);
+    assert_int_equal(lk_job_stop(job, 7, &err), 0);
+    assert_int_equal(stops, 7);
+    assert_int_equal(lk_job_log(job, 1, 0, &text, &err), LK_EUNSUPPORTED);
+    lk_job_close(job);
+    assert_int_equal(releases, 1);
+    assert_int_equal(lk_launch_run(l, &spec, NULL, NULL, &status, &err), 0);
+    assert_int_equal(polls, 3);
+    polls = 0;
+    assert_int_equal(lk_launch_run(l, &spec, stop_soon, &turns, &status, &err), 0); /* it ends before it is asked */
+    polls = 0;
+    assert_int_equal(lk_launch_run(l, &spec, stop_soon, &turns, &status, &err), LK_EUNSUPPORTED);
+    assert_int_equal(releases, 4);
+    lk_launch_close(l);
+    for (const char *const *w =
+             (const char *const[]){"local", "local:", "local:0", "local:2x", "local:1025", "moon:2", NULL};
+         *w; w++) {
+        assert_int_equal(lk_launch_open(*w, &l, &err), LK_EINVAL);
+        assert_non_null(strstr(err.message, "local:N, N ranks on this machine, 1 to 1024"));
+    }
 }
 
 int main(int argc, char **argv) {
@@ -335,6 +540,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(a_killed_launcher_leaves_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_mpirun_leaves_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_missing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_job_tells_of_each_rank, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stop_ends_what_does_not_leave, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_job_has_its_environment_and_logs, setup, teardown),
+        cmocka_unit_test(engines_without_optional_slots),
     };
     return cmocka_run_group_tests_name("launch", tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #define LK_TESTING_RANKS_H
 #include "base/testing.h"
 #include "cluster/comm.h"
+#include "lockstep/cluster/launch.h"
 
 /* In a rank cmocka is of no use: a failed check ends the rank, and so the job. */
 #define CHECK(x)                                                                                                           \
@@ -45,15 +46,21 @@ static inline bool play_scene(int argc, char **argv, const struct scene *scenes,
     return true;
 }
 
-/* Launches this program as `ranks` ranks; both results as lk_launch_local gives them. */
+/* Launches this program as `ranks` ranks; both results as lk_launch_run gives them. */
 static inline int launch_scene(const char *scene, int ranks, bool (*stop)(void *), void *arg, int *status,
                                struct lk_err *err) {
     char word[] = "scene", *path = own_path(), *name = lk_strdup(scene);
     char *const argv[] = {path, word, name, NULL};
-    struct lk_launch l = {.ranks = ranks, .argv = argv, .stop = stop, .arg = arg};
+    struct lk_launch_spec spec = {.ranks = ranks, .argv = argv};
+    struct lk_launcher *local = NULL;
     /* In ranks under AddressSanitizer Open MPI's own leaks do not count, and a crash is a crash. */
     setenv("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0", 0);
-    int code = lk_launch_local(&l, status, err);
+    char where[32];
+    snprintf(where, sizeof where, "local:%d", ranks);
+    int code = lk_launch_open(where, &local, err);
+    CHECK(code == 0);
+    code = lk_launch_run(local, &spec, stop, arg, status, err);
+    lk_launch_close(local);
     lk_free(path);
     lk_free(name);
     return code;

@@ -1,4 +1,4 @@
-/* The cluster floor: the ranks of one job, what they tell each other, and how they are started on this machine.
+/* The cluster floor: the ranks of one job, and what they tell each other. How they are started: launch.h.
  *
  * A rank is one process of a job. Every function that takes a `name` is a step that all ranks take together, or that two of
  * them take as sender and receiver; the name is for messages (and, later, for whoever watches), never for matching: ranks
@@ -18,7 +18,7 @@ extern "C" {
 
 struct lk_comm;
 
-/* Whether this process was started as one of several ranks (by mpirun or by lk_launch_local), and which one; read from the
+/* Whether this process was started as one of several ranks (by mpirun or by lk_launch_submit), and which one; read from the
  * environment, so it costs nothing and starts nothing. rank and ranks may be NULL. */
 bool lk_comm_launched(int *rank, int *ranks);
 /* The ranks this process belongs to: over MPI if launched, else this process alone. Collective. LK_EUNSUPPORTED, with what
@@ -82,19 +82,6 @@ void lk_comm_unshare(struct lk_comm *, struct lk_shared *);
 void lk_comm_mark(struct lk_comm *, uint64_t value);
 uint64_t lk_comm_marked(struct lk_comm *, int rank);
 int lk_comm_wait_mark(struct lk_comm *, const char *name, int rank, uint64_t value, struct lk_err *);
-
-/* --- Starting ranks on this machine ---------------------------------------------------------------------- */
-struct lk_launch {
-    int ranks;
-    char *const *argv;    /* of every rank, argv[0] the path of the program; ends with NULL */
-    bool (*stop)(void *); /* asked several times a second; true: the ranks are asked to stop (once). May be NULL */
-    void *arg;
-};
-/* Runs the ranks through mpirun and waits until all have ended. A stop reaches them as SIGUSR1, once all have called
- * lk_comm_open. *status: their exit status (0: all succeeded; else that of the first that failed). A rank that dies without
- * leaving (killed, crashed): the others are ended within seconds and LK_EIO names the rank, its process and the signal
- * where it is known. No mpirun: LK_EUNSUPPORTED with what to install. */
-int lk_launch_local(const struct lk_launch *, int *status, struct lk_err *);
 
 #ifdef __cplusplus
 }
