@@ -3,33 +3,6 @@
 #include "data/tokenizer/internal.h"
 #include <string.h>
 
-int lk__refuse(const struct lk__importing *in, struct lk_err *err, const char *what) {
-    return lk_fail(
-        err, LK_EUNSUPPORTED,
-        "%s: %s; what is read is byte-level BPE with a known pattern, and SentencePiece's BPE with byte_fallback "
-        "(src/data/tokenizer/README.md, \"tokenizer.json\")",
-        in->name, what);
-}
-
-const json_t *lk__get(const json_t *object, const char *key) {
-    const json_t *v = json_object_get(object, key);
-    return json_is_null(v) ? NULL : v;
-}
-
-int lk__check_keys(const struct lk__importing *in, const json_t *object, const char *where, const char *const *known,
-                   struct lk_err *err) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
-        size_t i = 0;
-        while (known[i] && strcmp(known[i], key)) i++;
-        if (known[i] || json_is_null(value)) continue;
-        return lk_fail(err, LK_EUNSUPPORTED, "%s: %s has the key \"%.60s\", which this program does not know", in->name,
-                       where, key);
-    }
-    return 0;
-}
-
 #define ADDED_BYTES 1024 /* of one added token */
 
 static int check_model(struct lk__importing *in, const json_t *model, struct lk_err *err) {
@@ -270,7 +243,7 @@ static int read_merges(struct lk__importing *in, const json_t *list, struct lk_e
  */
 static int whole_words_matter(const struct lk__importing *in, const struct lk_tokenizer *t, bool *matter,
                               struct lk_err *err) {
-    struct lk__scratch scratch = {0};
+    struct lk__tokenizer_scratch scratch = {0};
     uint32_t *ids = lk_alloc(LK__TOKEN_MAX * sizeof *ids);
     int64_t n = ids ? 1 : LK_ENOMEM;
     for (uint32_t id = 0; n == 1 && id < t->vocab; id++) {

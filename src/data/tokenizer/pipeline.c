@@ -3,6 +3,33 @@
 #include "data/tokenizer/huggingface.h"
 #include <string.h>
 
+int lk__refuse(const struct lk__importing *in, struct lk_err *err, const char *what) {
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "%s: %s; what is read is byte-level BPE with a known pattern, and SentencePiece's BPE with byte_fallback "
+        "(src/data/tokenizer/README.md, \"tokenizer.json\")",
+        in->name, what);
+}
+
+const json_t *lk__get(const json_t *object, const char *key) {
+    const json_t *v = json_object_get(object, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+int lk__check_keys(const struct lk__importing *in, const json_t *object, const char *where, const char *const *known,
+                   struct lk_err *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], key)) i++;
+        if (known[i] || json_is_null(value)) continue;
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: %s has the key \"%.60s\", which this program does not know", in->name,
+                       where, key);
+    }
+    return 0;
+}
+
 static const char *type_of(const json_t *part) {
     const char *type = json_string_value(json_object_get(part, "type"));
     return type ? type : "without a type";
