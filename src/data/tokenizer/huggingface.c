@@ -307,8 +307,9 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
     *out = NULL;
     json_t *root = lk_json_parse(json, size, name, err);
     if (!root) return err ? err->code : LK_EINVAL;
-    struct lk__importing in = {.name = name, .traits = lk__default_traits};
+    struct lk__importing in = {.name = name, .traits = lk__default_traits, .text_begin = LK__NO_ID};
     int code = import_parts(&in, root, end, out, err);
+    if (!code) (*out)->text_begin = in.text_begin;
     lk_free(in.texts);
     lk_free(in.added);
     lk_free(in.offset);
@@ -320,4 +321,26 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
 
 int lk_tokenizer_import(const void *json, size_t size, const char *name, struct lk_tokenizer **out, struct lk_err *err) {
     return lk_tokenizer_import_end(json, size, name, NULL, out, err);
+}
+
+int lk_tokenizer_check_ids(const void *json, size_t size, const char *name, struct lk_err *err) {
+    json_t *root = lk_json_parse(json, size, name, err);
+    if (!root) return err ? err->code : LK_EINVAL;
+    const json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+    const json_t *added = json_object_get(root, "added_tokens");
+    struct lk__library library = {.entries = json_object_size(vocab)};
+    int code = 0;
+    for (size_t i = 0; !code && i < json_array_size(added); i++) {
+        const json_t *token = json_array_get(added, i);
+        const char *text = json_string_value(json_object_get(token, "content"));
+        json_int_t id = json_integer_value(json_object_get(token, "id"));
+        uint64_t got = lk__library_id(&library, text && json_object_get(vocab, text), (uint32_t)id);
+        if (got == (uint64_t)id) continue;
+        code = lk_fail(err, LK_EUNSUPPORTED,
+                       "%s: added token \"%.60s\" says that its id is %lld, but the tokenizers library does not go by that "
+                       "number and gives it %llu: write the id %llu there if the model learned with that library",
+                       name, text ? text : "", (long long)id, (unsigned long long)got, (unsigned long long)got);
+    }
+    json_decref(root);
+    return code;
 }

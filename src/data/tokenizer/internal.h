@@ -81,7 +81,8 @@ struct lk_tokenizer {
     uint64_t *joins;      /* with characters: bit [first << 8 | second] of two bytes that stand side by side in a merge */
     struct lk__kept *kept;
     bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
-    bool ordered;  /* every merge's parts are bytes or come from earlier merges: long words use buckets */
+    uint32_t text_begin; /* see lk_tokenizer_text_begin; not stored */
+    bool ordered;        /* every merge's parts are bytes or come from earlier merges: long words use buckets */
 };
 
 /* The tokens of a text always give it back. Else they may give it in another form, which then is what a dataset holds. */
@@ -121,6 +122,20 @@ uint32_t lk__byte_to_char(uint8_t byte);
 int lk__char_to_byte(uint32_t c); /* -1: no such character */
 /* Bytes in ascending order of their character: the ids of the alphabet after training. */
 void lk__byte_order(uint8_t order[256]);
+
+/* The id that Hugging Face's library gives the next added token of a tokenizer.json, whatever number the file says: that of
+ * the vocab, else one more than the greatest so far, but at least the vocab's number of entries. */
+struct lk__library {
+    uint64_t entries;  /* of the vocab */
+    uint64_t greatest; /* 1 + the greatest id of an added token so far; 0: there is none */
+};
+static inline uint64_t lk__library_id(struct lk__library *l, bool in_vocab, uint32_t id) {
+    uint64_t got = in_vocab ? id : l->greatest > l->entries ? l->greatest : l->entries;
+    if (got + 1 > l->greatest) l->greatest = got + 1;
+    return got;
+}
+/* The name that an exported template gives the token that begins a text though the tokenizer itself puts none there. */
+#define LK__TEXT_BEGIN "lockstep:begin"
 
 /* --- tokens.c, trace.c ---------------------------------------------------------------------------------------- */
 

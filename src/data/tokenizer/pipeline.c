@@ -258,9 +258,10 @@ int lk__read_pipeline(struct lk__importing *in, const json_t *root, struct lk_er
 
 /* --- the tokens around a text ----------------------------------------------------------------------------- */
 
-/* The id that the template's special token stands for. */
-static int template_id(const struct lk__importing *in, const json_t *processor, const json_t *piece, uint32_t *id,
+/* The id that the template's special token stands for. Our own mark is not of the tokenizer, but of the model beside it. */
+static int template_id(struct lk__importing *in, const json_t *processor, const json_t *piece, bool text,
                        struct lk_err *err) {
+    uint32_t *id = text ? &in->traits.after : &in->traits.before;
     const char *name = json_string_value(json_object_get(piece, "id"));
     const json_t *token = name ? json_object_get(json_object_get(processor, "special_tokens"), name) : NULL;
     const json_t *ids = json_object_get(token, "ids"), *one = json_array_get(ids, 0);
@@ -269,6 +270,7 @@ static int template_id(const struct lk__importing *in, const json_t *processor, 
         return lk_fail(err, LK_EUNSUPPORTED, "%s: its post_processor's token \"%.60s\" is not one added token", in->name,
                        name ? name : "");
     if (*id != LK__NO_ID) return lk__refuse(in, err, "its post_processor puts two tokens on one side of a text");
+    if (!text && !strcmp(name, LK__TEXT_BEGIN)) id = &in->text_begin;
     *id = (uint32_t)json_integer_value(one);
     return 0;
 }
@@ -283,7 +285,7 @@ static int read_single(struct lk__importing *in, const json_t *processor, struct
         const json_t *sequence = json_object_get(json_array_get(single, i), "Sequence");
         const char *name = json_string_value(json_object_get(sequence, "id"));
         if (special)
-            code = template_id(in, processor, special, text ? &in->traits.after : &in->traits.before, err);
+            code = template_id(in, processor, special, text, err);
         else if (text || !name || strcmp(name, "A") != 0)
             code = lk__refuse(in, err, "its post_processor's template for one text is not tokens around \"A\"");
         else

@@ -196,6 +196,7 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     t->traits = p->traits ? *p->traits : lk__default_traits;
+    t->text_begin = LK__NO_ID;
     t->kept = lk_calloc(1, sizeof *t->kept);
     int code = t->kept ? check_traits(&t->traits, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     if (!code) code = copy_tokens(t, p, what, err);

@@ -56,6 +56,9 @@ const char *lk_tokenizer_pattern(const struct lk_tokenizer *t) {
 uint32_t lk_tokenizer_begin(const struct lk_tokenizer *t) {
     return t->traits.before;
 }
+uint32_t lk_tokenizer_text_begin(const struct lk_tokenizer *t) {
+    return t->text_begin;
+}
 bool lk_tokenizer_is_special(const struct lk_tokenizer *t, uint32_t id) {
     return id < t->vocab && t->added[id] & LK__SPECIAL;
 }
