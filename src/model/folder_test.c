@@ -148,11 +148,15 @@ static struct lk_root put_weights(struct world *w, const struct lk_model_config 
 static void open_model(struct world *w, const struct lk_model_config *c, float scale, struct lk_model *out) {
     struct lk_root weights = put_weights(w, c, scale);
     uint32_t stops[] = {262, 3};
-    OK(lk_model_open(
-        w->store,
-        lk_model_manifest(&(struct lk_model_parts){
-            .config = c, .weights = &weights, .tokenizer = &w->tokenizer, .stops = stops, .stop_count = 2, .begin = 262}),
-        true, out, &test_err));
+    OK(lk_model_open(w->store,
+                     lk_model_manifest(&(struct lk_model_parts){.config = c,
+                                                                .weights = &weights,
+                                                                .tokenizer = &w->tokenizer,
+                                                                .stops = stops,
+                                                                .stop_count = 2,
+                                                                .begin = 262,
+                                                                .text_begin = UINT32_MAX}),
+                     true, out, &test_err));
 }
 
 static int import_from(struct world *w, const char *dir, const struct lk_model_import *o, struct lk_root *root) {
@@ -168,8 +172,9 @@ static void out_and_back_is_the_same(void **state) {
             struct lk_root root;
             char *dir = test_join(w->dir, "out");
             open_model(w, &configs[i], 1, &m);
-            OK(lk_model_export(w->store, &m, (enum lk_dtype)dtype, dir, &test_err));
-            FAILS(lk_model_export(w->store, &m, (enum lk_dtype)dtype, dir, &test_err), LK_EEXISTS, "no empty folder");
+            OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err));
+            FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err),
+                  LK_EEXISTS, "no empty folder");
             OK(import_from(w, dir, NULL, &root));
             OK(lk_model_open_root(w->store, &root, true, &back, &test_err));
             assert_true(lk_root_equal(&m.weights_root, &back.weights_root));
@@ -189,10 +194,10 @@ static void what_float16_cannot_hold_is_no_export(void **state) {
     struct lk_model m;
     char *dir = test_join(w->dir, "large");
     open_model(w, &configs[0], 1e6f, &m);
-    FAILS(lk_model_export(w->store, &m, LK_F16, dir, &test_err), LK_EINVAL,
+    FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F16}, dir, &test_err), LK_EINVAL,
           "tensor wte.weight has a value too large for F16");
     assert_false(lk_file_exists(dir));
-    OK(lk_model_export(w->store, &m, LK_BF16, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_BF16}, dir, &test_err));
     lk_model_close(&m);
     test_dir_remove(dir);
 }
@@ -211,7 +216,7 @@ static void llmc_reads_its_checkpoint(void **state) {
     struct lk_buf f = LK_BUF_INIT;
     char *path = test_join(w->dir, "model.bin");
     open_model(w, &configs[0], 1, &m);
-    OK(lk_model_export_llmc(&m, LK_F32, path, &test_err));
+    OK(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err));
     OK(lk_file_read(path, 1 << 24, &f, &test_err));
     const struct lk_model_config *c = &configs[0];
     const uint32_t header[] = {20240326, 3, c->context, c->vocab, c->layers, c->heads, c->width, 384};
@@ -228,18 +233,19 @@ static void llmc_reads_its_checkpoint(void **state) {
     for (size_t i = 0; i < L; i++, at += 4 * 3 * C * C)
         assert_memory_equal(f.data + at, m.weights + l->tensors[l->layers[i].qkv].offset, 4 * 3 * C * C);
     assert_memory_equal(f.data + f.size - 4 * C, m.weights + l->tensors[l->norm_bias].offset, 4 * C);
-    FAILS(lk_model_export_llmc(&m, LK_BF16, path, &test_err), LK_EEXISTS, "remove it");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_BF16}, path, &test_err), LK_EEXISTS, "remove it");
     assert_int_equal(unlink(path), 0);
-    OK(lk_model_export_llmc(&m, LK_BF16, path, &test_err));
+    OK(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_BF16}, path, &test_err));
     lk_buf_release(&f);
     f = (struct lk_buf)LK_BUF_INIT;
     OK(lk_file_read(path, 1 << 24, &f, &test_err));
     assert_int_equal(word_at(&f, 1), 5);
     assert_int_equal(f.size, 1024 + 2 * floats);
-    FAILS(lk_model_export_llmc(&m, LK_F16, path, &test_err), LK_EUNSUPPORTED, "no f16");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F16}, path, &test_err), LK_EUNSUPPORTED, "no f16");
     lk_model_close(&m);
     open_model(w, &configs[2], 1, &m);
-    FAILS(lk_model_export_llmc(&m, LK_F32, path, &test_err), LK_EUNSUPPORTED, "GPT-2 only");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err), LK_EUNSUPPORTED,
+          "GPT-2 only");
     lk_model_close(&m);
     lk_buf_release(&f);
     lk_free(path);
@@ -400,7 +406,7 @@ static void bad_folders_are_refused(void **state) {
     char *dir = test_join(w->dir, "bad");
     FAILS(import_from(w, "/no/such/folder", NULL, &root), LK_ENOTFOUND, "no config.json");
     open_model(w, &configs[0], 1, &m);
-    OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     edit(dir, "model.safetensors", "transformer.h.1.ln_1.bias", "transformer.h.1.ln_7.bias");
     FAILS(import_from(w, dir, NULL, &root), LK_EINVAL, "tensor h.1.ln_1.bias is missing");
     edit(dir, "model.safetensors", "transformer.h.1.ln_7.bias", "transformer.h.1.ln_1.bias");
@@ -465,7 +471,7 @@ static void every_failure_leaves_nothing(void **state) {
     static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                                         "model.safetensors"};
     OK(lk_dir_make(top, &test_err));
-    OK(lk_model_export(w->store, &m, LK_F32, whole, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, whole, &test_err));
     json_set_alloc_funcs(lk_alloc, lk_free); /* JSON's memory too */
     for (int error = 0; error < 2; error++)
         for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
@@ -474,7 +480,7 @@ static void every_failure_leaves_nothing(void **state) {
                 lk_file_fail_at(nth, ENOSPC);
             else
                 lk_alloc_fail_at(nth);
-            int code = lk_model_export(w->store, &m, LK_F32, dir, &test_err);
+            int code = lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err);
             bool done = error ? lk_file_call_count() < nth : lk_alloc_count() < nth;
             lk_file_fail_at(0, 0);
             lk_alloc_fail_at(0);
@@ -491,7 +497,7 @@ static void every_failure_leaves_nothing(void **state) {
         }
     json_set_alloc_funcs(malloc, free);
     test_dir_remove(whole);
-    OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     FAIL_EACH_ALLOCATION(import_from(w, dir, NULL, &root));
     for (uint64_t nth = 1;; nth++) {
         lk_file_fail_at(nth, EIO);

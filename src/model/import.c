@@ -20,6 +20,7 @@ struct importing {
     struct lk_layout layout;
     struct lk_root weights, tokenizer;
     bool has_tokenizer;
+    uint32_t text_begin;
     json_t *files;
     struct lk_err *err;
 };
@@ -103,9 +104,11 @@ static int read_tokenizer(struct importing *in) {
                         "import with --tokenizer NAME or --tokenizer none",
                         in->dir);
         if (!code) code = import_tokenizer(in, &text, path, &t);
+        if (!code) code = lk_tokenizer_check_ids(text.data, text.size, path, in->err);
         if (code == LK_EUNSUPPORTED)
             code = lk_fail_prefix(in->err, code, "its tokenizer can't be taken (--tokenizer none leaves it out)");
         if (!code) code = lk_tokenizer_save(in->store, t, &in->tokenizer, in->err);
+        if (!code) in->text_begin = lk_tokenizer_text_begin(t) == lk_tokenizer_end(t) ? lk_tokenizer_end(t) : UINT32_MAX;
     }
     if (!code) code = check_vocabulary(in, t);
     in->has_tokenizer = !code;
@@ -148,7 +151,7 @@ static int read_weights(struct importing *in) {
 
 int lk_model_import(struct lk_store *store, const char *dir, const struct lk_model_import *options, struct lk_root *out,
                     struct lk_err *err) {
-    struct importing in = {.store = store, .dir = dir, .options = options, .err = err};
+    struct importing in = {.store = store, .dir = dir, .options = options, .text_begin = UINT32_MAX, .err = err};
     int code = read_configs(&in);
     if (!code && !options->no_tokenizer) code = read_tokenizer(&in); /* before the weights: it is refused more often */
     if (!code) code = keep_files(&in);
@@ -161,6 +164,7 @@ int lk_model_import(struct lk_store *store, const char *dir, const struct lk_mod
                                                                .stops = in.config.stops,
                                                                .stop_count = in.config.stop_count,
                                                                .begin = in.config.begin,
+                                                               .text_begin = in.text_begin,
                                                                .files = in.files});
         code = m ? lk_manifest_put(store, m, out, err) : lk_fail(err, LK_ENOMEM, "no memory for a model's manifest");
         json_decref(m);
