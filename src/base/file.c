@@ -188,6 +188,10 @@ static int read_fd(int fd, const char *path, size_t expected, size_t limit, stru
     }
 }
 
+size_t lk_skip_bom(const void *data, size_t size) {
+    return size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *err) {
     struct stat st = {0};
     struct lk_err local;
