@@ -67,7 +67,8 @@ static int put_kept(const struct folder *f, const char *name, const json_t *hex)
     struct lk_blob blob;
     int code = open_kept(f, name, hex, &blob);
     if (code) return code;
-    code = put_file(f, name, blob.data, blob.size);
+    size_t bom = lk_skip_bom(blob.data, blob.size); /* Hugging Face's programs do not read it */
+    code = put_file(f, name, (const char *)blob.data + bom, blob.size - bom);
     lk_blob_close(&blob);
     return code;
 }

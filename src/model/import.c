@@ -48,14 +48,16 @@ static int read_json(const struct importing *in, const char *name, json_t **out)
 
 static int read_configs(struct importing *in) {
     const struct lk_model_import *o = in->options;
+    const struct lk__hf_notes notes = {o->note, o->arg};
     json_t *config = NULL, *generation = NULL;
     char *path = lk_asprintf("%s/config.json", in->dir);
     int code = path ? read_json(in, "config.json", &config) : lk_fail(in->err, LK_ENOMEM, "no memory to open %s", in->dir);
     if (code == LK_ENOTFOUND) code = lk_fail(in->err, code, "%s has no config.json: is it a Hugging Face folder?", in->dir);
-    if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, o->note, o->arg, &in->config, in->err);
+    if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, &notes, &in->config, in->err);
     if (!code && (code = read_json(in, "generation_config.json", &generation)) == LK_ENOTFOUND) code = LK_OK;
     if (!code)
-        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &in->config, in->err);
+        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &notes, &in->config,
+                            in->err);
     if (!code) code = lk_layout_init(&in->layout, &in->config.model, in->err);
     json_decref(config);
     json_decref(generation);

@@ -74,6 +74,14 @@ static int check_added(const struct lk__importing *in, const json_t *token, cons
         return lk_fail(err, LK_EUNSUPPORTED, "%s: added token \"%.60s\" has single_word on, which is not computed",
                        in->name, text);
     const json_t *id = json_object_get(in->vocab_map, text);
+    uint32_t c;
+    if (id && !in->fallback && lk__utf8_decode((const uint8_t *)text, strlen(text), &c) == strlen(text) &&
+        lk__char_to_byte(c) >= 0)
+        return lk_fail(
+            err, LK_EUNSUPPORTED,
+            "%s: added token \"%s\" is the vocab's token of byte 0x%02x, which no text could be made of then: take "
+            "it out of added_tokens",
+            in->name, text, (unsigned)lk__char_to_byte(c));
     if (id && !json_equal(id, json_object_get(token, "id")))
         return lk_fail(err, LK_EINVAL, "%s: added token \"%.60s\" has another id in the vocab", in->name, text);
     return 0;
