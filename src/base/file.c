@@ -189,6 +189,23 @@ static int read_fd(int fd, const char *path, size_t expected, size_t limit, stru
     }
 }
 
+size_t lk_skip_bom(const void *data, size_t size) {
+    return size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
+const char *lk_file_instead(const void *data, size_t size) {
+    static const char pointer[] = "version https://git-lfs";
+    const char *p = data, *end = p ? p + size : p;
+    if (p) p += lk_skip_bom(data, size);
+    if ((size_t)(end - p) >= strlen(pointer) && !memcmp(p, pointer, strlen(pointer)))
+        return "a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or download the file";
+    while (p < end && strchr(" \t\r\n", *p) && *p) p++;
+    if ((end - p >= 9 && !strncasecmp(p, "<!doctype", 9)) || (end - p >= 5 && !strncasecmp(p, "<html", 5)))
+        return "an HTML page, as a site answers with where a login or another address is wanted, not the file itself: "
+               "download the file";
+    return NULL;
+}
+
 int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *err) {
     struct stat st = {0};
     struct lk_err local;

@@ -1,10 +1,17 @@
 #include "lockstep/base/json.h"
+#include "lockstep/base/file.h"
 #include <string.h>
 
 json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *err) {
     json_error_t e;
-    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    size_t bom = lk_skip_bom(text, size);
+    json_t *value = json_loadb(text + bom, size - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (value) return value;
+    const char *instead = lk_file_instead(text, size);
+    if (instead) {
+        lk_fail(err, LK_EINVAL, "%s is %s", name, instead);
+        return NULL;
+    }
     /* Out of memory, jansson mostly gives no text at all (and a text about the token it could not store otherwise). */
     if (json_error_code(&e) == json_error_out_of_memory || !e.text[0])
         lk_fail(err, LK_ENOMEM, "out of memory parsing %s", name);

@@ -65,7 +65,7 @@ static int prepare(const struct lk_tokenizer *t, const char *prompt, const struc
         if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
         messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
         code = lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, &p->ends[o->end_count++], err);
-    } else if (*prompt && json_is_string(json_object_get(m->model.manifest, "type")) && lk_tokenizer_begin(t) == UINT32_MAX)
+    } else if (*prompt && lk_model_text_begin(&m->model, t) == UINT32_MAX)
         code = lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, &p->ids, err);
     o->ids = p->ids.ids;
     o->id_count = p->ids.count;

@@ -9,6 +9,19 @@ static const char *type_of(const struct lk_model *m) {
     return type ? type : m->layout.config.family == LK_GPT2 ? "gpt2" : "llama";
 }
 
+/* 850, 27.4K, 3.7M, 7.2B. */
+static const char *count_of(size_t n, char out[16]) {
+    static const char units[] = {'K', 'M', 'B'};
+    double x = (double)n / 1e3;
+    size_t i = 0;
+    for (; x >= 999.95 && i + 1 < sizeof units; i++) x /= 1e3;
+    if (n < 1000)
+        snprintf(out, 16, "%zu", n);
+    else
+        snprintf(out, 16, "%.1f%c", x, units[i]);
+    return out;
+}
+
 /* What a machine reads of a model; takes no reference. */
 static json_t *describe(const struct lk_model *m, const char *name, const struct lk_root *root) {
     char weights[LK_ROOT_HEX], hex[LK_ROOT_HEX], tokenizer[LK_ROOT_HEX];
@@ -50,7 +63,7 @@ static int keep(struct cmd_context *c, const char *name, const struct lk_root *r
     struct lk_err err = {0};
     struct lk_model m;
     struct lk_root old;
-    char hex[LK_ROOT_HEX];
+    char hex[LK_ROOT_HEX], count[16];
     int code = lk_model_open_root(c->store, root, false, &m, &err);
     if (code) return cmd_fail(&err);
     bool moves = lk_store_name_get(c->store, "model", name, &old, NULL) == LK_OK && !lk_root_equal(&old, root);
@@ -61,7 +74,7 @@ static int keep(struct cmd_context *c, const char *name, const struct lk_root *r
     else if (c->json)
         code = cmd_print_json(describe(&m, name, root));
     else
-        printf("model %s: %s, %.1fM parameters, weights root %s\n", name, type_of(&m), (double)m.layout.parameters * 1e-6,
+        printf("model %s: %s, %s parameters, weights root %s\n", name, type_of(&m), count_of(m.layout.parameters, count),
                lk_root_hex(&m.weights_root, hex));
     lk_model_close(&m);
     return code;
@@ -133,21 +146,26 @@ static struct { int dtype, format; /* dtype: as enum lk_dtype */ } exporting;
 static int export(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
-    enum lk_dtype dtype = (enum lk_dtype)exporting.dtype;
+    struct lk_progress progress;
+    struct lk_model_export how = {(enum lk_dtype)exporting.dtype, show_progress, &progress};
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
     const char *place = c->arguments[1];
-    code = exporting.format == 1 ? lk_model_export_llmc(&m.model, dtype, place, &err)
-                                 : lk_model_export(c->store, &m.model, dtype, place, &err);
-    char hex[LK_ROOT_HEX];
+    lk_progress_init(&progress, stderr);
+    if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
+    cmd_catch_signals();
+    code = exporting.format == 1 ? lk_model_export_llmc(&m.model, &how, place, &err)
+                                 : lk_model_export(c->store, &m.model, &how, place, &err);
+    lk_progress_end(&progress);
+    char hex[LK_ROOT_HEX], count[16];
     lk_root_hex(&m.model.weights_root, hex);
     if (code)
         code = cmd_fail(&err);
     else if (c->json)
         code = cmd_print_json(json_pack("{s:s, s:s}", "path", place, "weights_root", hex));
     else
-        printf("%s: %.1fM parameters, %sweights root %s\n", place, (double)m.model.layout.parameters * 1e-6,
-               dtype == LK_F32 ? "" : "rounded to 16 bits from ", hex);
+        printf("%s: %s parameters, %sweights root %s\n", place, count_of(m.model.layout.parameters, count),
+               how.dtype == LK_F32 ? "" : "rounded to 16 bits from ", hex);
     cmd_model_close(&m);
     return code;
 }

@@ -330,18 +330,23 @@ static int show(struct cmd_context *c) {
     size_t longest = 0;
     int code = load(c, c->arguments[0], &t, &root);
     if (code) return code;
+    uint32_t end = lk_tokenizer_end(t);
     for (uint32_t i = 0; i < lk_tokenizer_vocab(t); i++) {
         struct lk_bytes b = lk_tokenizer_bytes(t, i);
-        if (i != lk_tokenizer_end(t) && b.size > longest) longest = b.size;
+        if (i != end && b.size > longest) longest = b.size;
     }
     lk_root_hex(&root, hex);
     if (c->json)
-        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
-                                        (int)lk_tokenizer_vocab(t), "end", (json_int_t)lk_tokenizer_end(t), "longest",
-                                        (int)longest, "pattern", lk_tokenizer_pattern(t)));
-    else
-        printf("name     %s\nroot     %s\npattern  %s\nvocab    %u\nend      %u\nlongest  %zu bytes\n", c->arguments[0],
-               hex, lk_tokenizer_pattern(t), lk_tokenizer_vocab(t), lk_tokenizer_end(t), longest);
+        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:o, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
+                                        (int)lk_tokenizer_vocab(t), "end",
+                                        end == UINT32_MAX ? json_null() : json_integer(end), "longest", (int)longest,
+                                        "pattern", lk_tokenizer_pattern(t)));
+    else {
+        printf("name     %s\nroot     %s\npattern  %s\nvocab    %u\n", c->arguments[0], hex, lk_tokenizer_pattern(t),
+               lk_tokenizer_vocab(t));
+        printf(end == UINT32_MAX ? "end      none\n" : "end      %u\n", end);
+        printf("longest  %zu bytes\n", longest);
+    }
     lk_tokenizer_free(t);
     return code;
 }

@@ -149,3 +149,10 @@ int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct
     lk_buf_release(&parts);
     return code;
 }
+
+int lk_chat_stop(const struct lk_tokenizer *t, enum lk_chat kind, uint32_t *stop, struct lk_err *err) {
+    struct lk__chat chat;
+    int code = lk__chat_open(t, kind, &chat, err);
+    *stop = chat.end;
+    return code;
+}

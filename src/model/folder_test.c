@@ -148,11 +148,15 @@ static struct lk_root put_weights(struct world *w, const struct lk_model_config 
 static void open_model(struct world *w, const struct lk_model_config *c, float scale, struct lk_model *out) {
     struct lk_root weights = put_weights(w, c, scale);
     uint32_t stops[] = {262, 3};
-    OK(lk_model_open(
-        w->store,
-        lk_model_manifest(&(struct lk_model_parts){
-            .config = c, .weights = &weights, .tokenizer = &w->tokenizer, .stops = stops, .stop_count = 2, .begin = 262}),
-        true, out, &test_err));
+    OK(lk_model_open(w->store,
+                     lk_model_manifest(&(struct lk_model_parts){.config = c,
+                                                                .weights = &weights,
+                                                                .tokenizer = &w->tokenizer,
+                                                                .stops = stops,
+                                                                .stop_count = 2,
+                                                                .begin = 262,
+                                                                .text_begin = UINT32_MAX}),
+                     true, out, &test_err));
 }
 
 static int import_from(struct world *w, const char *dir, const struct lk_model_import *o, struct lk_root *root) {
@@ -168,8 +172,9 @@ static void out_and_back_is_the_same(void **state) {
             struct lk_root root;
             char *dir = test_join(w->dir, "out");
             open_model(w, &configs[i], 1, &m);
-            OK(lk_model_export(w->store, &m, (enum lk_dtype)dtype, dir, &test_err));
-            FAILS(lk_model_export(w->store, &m, (enum lk_dtype)dtype, dir, &test_err), LK_EEXISTS, "no empty folder");
+            OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err));
+            FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err),
+                  LK_EEXISTS, "no empty folder");
             OK(import_from(w, dir, NULL, &root));
             OK(lk_model_open_root(w->store, &root, true, &back, &test_err));
             assert_true(lk_root_equal(&m.weights_root, &back.weights_root));
@@ -189,10 +194,10 @@ static void what_float16_cannot_hold_is_no_export(void **state) {
     struct lk_model m;
     char *dir = test_join(w->dir, "large");
     open_model(w, &configs[0], 1e6f, &m);
-    FAILS(lk_model_export(w->store, &m, LK_F16, dir, &test_err), LK_EINVAL,
+    FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F16}, dir, &test_err), LK_EINVAL,
           "tensor wte.weight has a value too large for F16");
     assert_false(lk_file_exists(dir));
-    OK(lk_model_export(w->store, &m, LK_BF16, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_BF16}, dir, &test_err));
     lk_model_close(&m);
     test_dir_remove(dir);
 }
@@ -211,7 +216,7 @@ static void llmc_reads_its_checkpoint(void **state) {
     struct lk_buf f = LK_BUF_INIT;
     char *path = test_join(w->dir, "model.bin");
     open_model(w, &configs[0], 1, &m);
-    OK(lk_model_export_llmc(&m, LK_F32, path, &test_err));
+    OK(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err));
     OK(lk_file_read(path, 1 << 24, &f, &test_err));
     const struct lk_model_config *c = &configs[0];
     const uint32_t header[] = {20240326, 3, c->context, c->vocab, c->layers, c->heads, c->width, 384};
@@ -228,148 +233,22 @@ static void llmc_reads_its_checkpoint(void **state) {
     for (size_t i = 0; i < L; i++, at += 4 * 3 * C * C)
         assert_memory_equal(f.data + at, m.weights + l->tensors[l->layers[i].qkv].offset, 4 * 3 * C * C);
     assert_memory_equal(f.data + f.size - 4 * C, m.weights + l->tensors[l->norm_bias].offset, 4 * C);
-    FAILS(lk_model_export_llmc(&m, LK_BF16, path, &test_err), LK_EEXISTS, "remove it");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_BF16}, path, &test_err), LK_EEXISTS, "remove it");
     assert_int_equal(unlink(path), 0);
-    OK(lk_model_export_llmc(&m, LK_BF16, path, &test_err));
+    OK(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_BF16}, path, &test_err));
     lk_buf_release(&f);
     f = (struct lk_buf)LK_BUF_INIT;
     OK(lk_file_read(path, 1 << 24, &f, &test_err));
     assert_int_equal(word_at(&f, 1), 5);
     assert_int_equal(f.size, 1024 + 2 * floats);
-    FAILS(lk_model_export_llmc(&m, LK_F16, path, &test_err), LK_EUNSUPPORTED, "no f16");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F16}, path, &test_err), LK_EUNSUPPORTED, "no f16");
     lk_model_close(&m);
     open_model(w, &configs[2], 1, &m);
-    FAILS(lk_model_export_llmc(&m, LK_F32, path, &test_err), LK_EUNSUPPORTED, "GPT-2 only");
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err), LK_EUNSUPPORTED,
+          "GPT-2 only");
     lk_model_close(&m);
     lk_buf_release(&f);
     lk_free(path);
-}
-
-/* --- config.json ----------------------------------------------------------------------------------------- */
-
-static const char
-    llama[] = "\"model_type\":\"llama\",\"hidden_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
-              "\"intermediate_size\":16,\"max_position_embeddings\":32,\"vocab_size\":99",
-    mistral[] = "\"model_type\":\"mistral\",\"hidden_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":8,"
-                "\"intermediate_size\":16,\"max_position_embeddings\":32,\"vocab_size\":99",
-    qwen2[] = "\"model_type\":\"qwen2\",\"hidden_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":32,"
-              "\"intermediate_size\":16,\"max_position_embeddings\":32,\"vocab_size\":99",
-    gpt2[] = "\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":2,\"n_head\":2,\"n_positions\":32,\"vocab_size\":99";
-
-static char *last_note;
-static void note(void *arg, const char *text) {
-    (void)arg;
-    lk_free(last_note);
-    last_note = lk_strdup(text);
-}
-
-static int read_config(const char *begin, const char *rest, struct lk__hf_config *out) {
-    static const char *const ignore[] = {"of_no_meaning"};
-    char *text = lk_asprintf("{%s%s%s}", begin, *rest ? "," : "", rest);
-    json_t *v = lk_json_parse(text, strlen(text), "test", &test_err);
-    if (!v) fail_msg("%s: %s", text, test_err.message);
-    int code = lk__hf_config_read(v, "config.json", ignore, 1, note, NULL, out, &test_err);
-    json_decref(v);
-    lk_free(text);
-    return code;
-}
-
-static void absent_keys_have_the_classes_defaults(void **state) {
-    struct lk__hf_config c;
-    (void)state;
-    OK(read_config(llama, "", &c));
-    assert_true(c.model.kv_heads == 2 && c.model.head_dim == 4 && !c.model.tied && c.model.norm_epsilon == 1e-6);
-    assert_true(c.model.rope_theta == 10000 && c.model.window == 0 && c.stop_count == 0 && c.begin == UINT32_MAX);
-    OK(read_config(mistral, "", &c));
-    assert_true(c.model.kv_heads == 8 && c.model.window == 4096);
-    OK(read_config(mistral, "\"sliding_window\":null", &c));
-    assert_int_equal(c.model.window, 0);
-    OK(read_config(qwen2, "\"sliding_window\":16", &c));
-    assert_true(c.model.kv_heads == 32 && c.model.window == 0 && c.model.qkv_bias && !c.model.qk_norm);
-    OK(read_config(qwen2, "\"sliding_window\":16,\"use_sliding_window\":true,\"max_window_layers\":0", &c));
-    assert_int_equal(c.model.window, 16);
-    OK(read_config(gpt2, "\"n_inner\":null,\"eos_token_id\":98,\"bos_token_id\":7", &c));
-    assert_true(c.model.ffn == 32 && c.model.tied && c.model.norm_epsilon == 1e-5 && c.stop_count == 1 && c.stops[0] == 98);
-    assert_int_equal(c.begin, 7);
-}
-
-static void both_spellings_of_rope_are_read(void **state) {
-    static const char *const spellings[] = {
-        "\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
-        "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16}",
-        "\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
-        "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16}"};
-    struct lk__hf_config c;
-    (void)state;
-    for (size_t i = 0; i < 2; i++) {
-        OK(read_config(llama, spellings[i], &c));
-        assert_true(c.model.rope_theta == 5e5 && c.model.rope_factor == 8 && c.model.rope_low == 1 &&
-                    c.model.rope_high == 4 && c.model.rope_original == 16);
-    }
-    OK(read_config(llama, "\"rope_parameters\":{\"rope_theta\":5.0,\"rope_type\":\"default\"}", &c));
-    assert_true(c.model.rope_theta == 5 && c.model.rope_factor == 0);
-}
-
-static void what_is_not_computed_is_named(void **state) {
-    static const struct {
-        const char *begin, *rest, *says;
-        int code;
-    } bad[] = {
-        {llama, "\"hidden_act\":\"gelu\"", "hidden_act = \"gelu\" is not computed here", LK_EUNSUPPORTED},
-        {llama, "\"attention_bias\":true", "attention_bias", LK_EUNSUPPORTED},
-        {llama, "\"mlp_bias\":true", "mlp_bias", LK_EUNSUPPORTED},
-        {llama, "\"pretraining_tp\":2", "pretraining_tp", LK_EUNSUPPORTED},
-        {llama, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}", "rope_scaling.rope_type = \"yarn\"",
-         LK_EUNSUPPORTED},
-        {llama, "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}", "rope_scaling.rope_type = \"linear\"",
-         LK_EUNSUPPORTED},
-        {llama, "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":4.0}", "wants factor", LK_EINVAL},
-        {llama, "\"rope_parameters\":{\"rope_type\":\"default\",\"attention_factor\":2.0}",
-         "rope_parameters.attention_factor", LK_EUNSUPPORTED},
-        {llama, "\"rope_scaling\":7", "rope_scaling is no object", LK_EINVAL},
-        {llama, "\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5.0}",
-         "stands beside rope_parameters", LK_EUNSUPPORTED},
-        {mistral, "\"sliding_window\":0", "sliding_window = 0", LK_EUNSUPPORTED},
-        {llama, "\"eos_token_id\":\"2\"", "eos_token_id is no token's number", LK_EINVAL},
-        {llama, "\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "more than 16", LK_EUNSUPPORTED},
-        {gpt2, "\"attn_pdrop\":\"x\"", "attn_pdrop is no number", LK_EINVAL},
-        {llama, "\"sliding_window\":4", "sliding_window is not known here", LK_EUNSUPPORTED},
-        {llama, "\"quantization_config\":{}", "quantization_config is not known here", LK_EUNSUPPORTED},
-        {llama, "\"architectures\":[\"LlamaForSequenceClassification\"]", "LlamaForSequenceClassification",
-         LK_EUNSUPPORTED},
-        {llama, "\"head_dim\":5", "head", LK_EINVAL},
-        {llama, "\"vocab_size\":0.5", "vocab_size", LK_EINVAL},
-        {qwen2, "\"use_sliding_window\":true,\"max_window_layers\":1", "max_window_layers", LK_EUNSUPPORTED},
-        {qwen2, "\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "layer_types", LK_EUNSUPPORTED},
-        {qwen2, "\"layer_types\":[\"full_attention\",\"linear_attention\"]", "layer_types", LK_EUNSUPPORTED},
-        {qwen2, "\"layer_types\":[\"full_attention\"]", "layer_types has 1 entries for 2 layers", LK_EINVAL},
-        {gpt2, "\"activation_function\":\"gelu\"", "activation_function", LK_EUNSUPPORTED},
-        {gpt2, "\"scale_attn_by_inverse_layer_idx\":true", "scale_attn_by_inverse_layer_idx", LK_EUNSUPPORTED},
-        {gpt2, "\"n_ctx\":64", "n_ctx", LK_EUNSUPPORTED},
-        {"\"model_type\":\"gemma\"", "", "gpt2, llama, mistral, qwen2 and qwen3", LK_EUNSUPPORTED},
-        {"\"model_type\":\"llama\"", "", "hidden_size is missing", LK_EINVAL},
-    };
-    struct lk__hf_config c;
-    (void)state;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        char *rest = lk_strdup(bad[i].rest);
-        if (strstr(bad[i].rest, "vocab_size")) { /* a key may stand once */
-            char *begin = lk_strdup(bad[i].begin);
-            *strstr(begin, ",\"vocab_size\"") = 0;
-            FAILS(read_config(begin, rest, &c), bad[i].code, bad[i].says);
-            lk_free(begin);
-        } else
-            FAILS(read_config(bad[i].begin, rest, &c), bad[i].code, bad[i].says);
-        lk_free(rest);
-    }
-    OK(read_config(llama, "\"eos_token_id\":[4,99,4],\"bos_token_id\":99,\"rope_scaling\":{}",
-                   &c)); /* 99: no row of the model */
-    assert_true(c.stop_count == 1 && c.stops[0] == 4 && c.begin == UINT32_MAX);
-    OK(read_config(llama, "\"of_no_meaning\":3,\"quantization_config\":null", &c));
-    OK(read_config(gpt2, "\"attn_pdrop\":0.25", &c));
-    assert_non_null(strstr(last_note, "attn_pdrop = 0.25"));
-    lk_free(last_note);
-    last_note = NULL;
 }
 
 /* --- Folders that are not what they say ------------------------------------------------------------------ */
@@ -393,6 +272,25 @@ static void edit(const char *dir, const char *name, const char *from, const char
     lk_free(path);
 }
 
+static int entries(const char *dir) {
+    DIR *d = opendir(dir);
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void same_file(const char *a, const char *b, const char *name) {
+    struct lk_buf x = LK_BUF_INIT, y = LK_BUF_INIT;
+    char *p = test_join(a, name), *q = test_join(b, name);
+    OK(lk_file_read(p, 1 << 24, &x, &test_err));
+    OK(lk_file_read(q, 1 << 24, &y, &test_err));
+    assert_int_equal(x.size, y.size);
+    assert_memory_equal(x.data, y.data, x.size);
+    lk_buf_release(&x), lk_buf_release(&y);
+    lk_free(p), lk_free(q);
+}
+
 static void bad_folders_are_refused(void **state) {
     struct world *w = *state;
     struct lk_model m;
@@ -400,7 +298,7 @@ static void bad_folders_are_refused(void **state) {
     char *dir = test_join(w->dir, "bad");
     FAILS(import_from(w, "/no/such/folder", NULL, &root), LK_ENOTFOUND, "no config.json");
     open_model(w, &configs[0], 1, &m);
-    OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     edit(dir, "model.safetensors", "transformer.h.1.ln_1.bias", "transformer.h.1.ln_7.bias");
     FAILS(import_from(w, dir, NULL, &root), LK_EINVAL, "tensor h.1.ln_1.bias is missing");
     edit(dir, "model.safetensors", "transformer.h.1.ln_7.bias", "transformer.h.1.ln_1.bias");
@@ -422,6 +320,14 @@ static void bad_folders_are_refused(void **state) {
     OK(import_from(w, dir, &(struct lk_model_import){.tokenizer = &w->tokenizer}, &root));
     assert_int_equal(truncate(weights, 3000), 0);
     FAILS(import_from(w, dir, &(struct lk_model_import){.no_tokenizer = true}, &root), LK_ECORRUPT, "model.safetensors");
+    static const struct {
+        const char *text, *says;
+    } instead[] = {{"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 548105171\n", "is a Git LFS pointer"},
+                   {"<!doctype html><title>Log in</title>", "is an HTML page"}};
+    for (size_t i = 0; i < 2; i++) {
+        put_file(dir, "model.safetensors", instead[i].text, strlen(instead[i].text));
+        FAILS(import_from(w, dir, &(struct lk_model_import){.no_tokenizer = true}, &root), LK_EINVAL, instead[i].says);
+    }
     assert_int_equal(unlink(weights), 0);
     FAILS(import_from(w, dir, &(struct lk_model_import){.no_tokenizer = true}, &root), LK_ENOTFOUND, "save_pretrained");
     static const char outside[] = "{\"weight_map\":{\"a\":\"../x.safetensors\"}}";
@@ -434,26 +340,146 @@ static void bad_folders_are_refused(void **state) {
     test_dir_remove(dir);
 }
 
+/* Both files hold all tensors. */
+static void a_tensor_in_two_files_is_refused(void **state) {
+    static const char index[] = "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}";
+    struct world *w = *state;
+    struct lk_buf f = LK_BUF_INIT;
+    struct lk_model m;
+    struct lk_root root;
+    char *dir = test_join(w->dir, "twice"), *weights = test_join(dir, "model.safetensors");
+    open_model(w, &configs[2], 1, &m);
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
+    OK(lk_file_read(weights, 1 << 24, &f, &test_err));
+    put_file(dir, "one.safetensors", f.data, f.size);
+    put_file(dir, "two.safetensors", f.data, f.size);
+    put_file(dir, "model.safetensors.index.json", index, sizeof index - 1);
+    assert_int_equal(unlink(weights), 0);
+    FAILS(import_from(w, dir, NULL, &root), LK_EINVAL, "stands in two files, one.safetensors and two.safetensors");
+    lk_buf_release(&f);
+    lk_free(weights);
+    lk_model_close(&m);
+    test_dir_remove(dir);
+}
+
+/* --- What a folder says of texts ------------------------------------------------------------------------- */
+
+static bool has(const char *dir, const char *name, const char *part) {
+    struct lk_buf f = LK_BUF_INIT;
+    char *path = test_join(dir, name);
+    OK(lk_file_read(path, 1 << 24, &f, &test_err));
+    bool found = memmem(f.data, f.size, part, strlen(part)) != NULL;
+    lk_buf_release(&f);
+    lk_free(path);
+    return found;
+}
+
+/* The world's tokenizer with the tokens of ChatML, 263 and 264. */
+static struct lk_root chat_tokenizer(struct world *w) {
+    static const char more[] = ",{\"id\":263,\"content\":\"<|im_start|>\",\"special\":true},"
+                               "{\"id\":264,\"content\":\"<|im_end|>\",\"special\":true}";
+    struct lk_buf out = LK_BUF_INIT, file = LK_BUF_INIT;
+    struct lk_tokenizer *t;
+    struct lk_root root;
+    OK(lk_tokenizer_load(w->store, &w->tokenizer, &t, &test_err));
+    OK(lk_tokenizer_export(t, &out, &test_err));
+    lk_tokenizer_free(t);
+    const char *end = strstr(out.data, "\n  ],"); /* of added_tokens */
+    OK(lk_buf_append(&file, out.data, (size_t)(end - out.data)));
+    OK(lk_buf_printf(&file, "%s%s", more, end));
+    OK(lk_tokenizer_import(file.data, file.size, "chat", &t, &test_err));
+    OK(lk_tokenizer_save(w->store, t, &root, &test_err));
+    lk_tokenizer_free(t);
+    lk_buf_release(&out);
+    lk_buf_release(&file);
+    return root;
+}
+
+/* A model trained here on conversations: its folder begins texts with the end token, has the template, and ends where an
+ * answer ends. It comes back with its tokenizer's own root, and goes out again the same. */
+static void a_folder_begins_chats_and_ends_as_here(void **state) {
+    struct world *w = *state;
+    struct lk_model m, back;
+    struct lk_root weights = put_weights(w, &configs[3], 1), tokenizer = chat_tokenizer(w), root;
+    char *dir = test_join(w->dir, "chat"), *again = test_join(w->dir, "again");
+    OK(lk_model_open(w->store,
+                     lk_model_manifest(&(struct lk_model_parts){.config = &configs[3],
+                                                                .weights = &weights,
+                                                                .tokenizer = &tokenizer,
+                                                                .begin = UINT32_MAX,
+                                                                .text_begin = UINT32_MAX,
+                                                                .chat = LK_CHATML}),
+                     true, &m, &test_err));
+    assert_int_equal(m.chat, LK_CHATML);
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
+    assert_true(has(dir, "tokenizer.json", "\"ids\": [262], \"tokens\": [\"<|endoftext|>\"]"));
+    assert_true(has(dir, "tokenizer_config.json", "<|im_start|>") && has(dir, "chat_template.jinja", "<|im_start|>"));
+    assert_true(has(dir, "generation_config.json", "262,\n    264"));
+    OK(import_from(w, dir, NULL, &root));
+    OK(lk_model_open_root(w->store, &root, true, &back, &test_err));
+    assert_true(lk_root_equal(&back.tokenizer_root, &tokenizer));
+    assert_true(back.text_begin == 262 && back.begin == 262 && back.stop_count == 2 && back.stops[1] == 264);
+    OK(lk_model_export(w->store, &back, &(struct lk_model_export){.dtype = LK_F32}, again, &test_err));
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                                        "chat_template.jinja", "config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) same_file(dir, again, files[i]);
+    lk_model_close(&m);
+    lk_model_close(&back);
+    test_dir_remove(dir);
+    test_dir_remove(again);
+}
+
+/* A file whose ids the tokenizers library would not give is no tokenizer to learn with; one that a model of before was kept
+ * with is replaced when it goes out, as is one that is another tokenizer's. */
+static void a_kept_tokenizer_is_the_models(void **state) {
+    struct world *w = *state;
+    struct lk_model m, back;
+    struct lk_root root, tokenizer = chat_tokenizer(w);
+    char *dir = test_join(w->dir, "kept"), *again = test_join(w->dir, "again");
+    open_model(w, &configs[1], 1, &m);
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
+    edit(dir, "tokenizer.json", "\"id\": 262, \"content\"", "\"id\": 270, \"content\"");
+    edit(dir, "tokenizer.json", "\"<|endoftext|>\": 262", "\"<>endoftext<>\": 262");
+    edit(dir, "tokenizer.json", "\"ids\": [262]", "\"ids\": [270]");
+    FAILS(import_from(w, dir, NULL, &root), LK_EUNSUPPORTED, "says that its id is 270");
+    edit(dir, "tokenizer.json", "\"ids\": [270]", "\"ids\": [262]");
+    edit(dir, "tokenizer.json", "\"id\": 270, \"content\"", "\"id\": 262, \"content\"");
+    edit(dir, "tokenizer.json", "\"<>endoftext<>\": 262", "\"<|endoftext|>\": 262");
+    OK(import_from(w, dir, NULL, &root));
+    OK(lk_model_open_root(w->store, &root, true, &back, &test_err));
+    back.tokenizer_root = tokenizer; /* as in a run from it on a dataset of another tokenizer */
+    OK(lk_model_export(w->store, &back, &(struct lk_model_export){.dtype = LK_F32}, again, &test_err));
+    assert_true(has(again, "tokenizer.json", "<|im_end|>"));
+    lk_model_close(&m);
+    lk_model_close(&back);
+    test_dir_remove(dir);
+    test_dir_remove(again);
+}
+
+static int stop(void *arg, uint64_t done, uint64_t total) {
+    assert_true(done <= total);
+    return ++*(int *)arg == 3;
+}
+
+static void a_stopped_export_leaves_nothing(void **state) {
+    struct world *w = *state;
+    struct lk_model m;
+    int calls = 0;
+    char *top = test_join(w->dir, "stopped"), *dir = test_join(top, "out");
+    OK(lk_dir_make(top, &test_err));
+    open_model(w, &configs[0], 1, &m);
+    FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){LK_F32, stop, &calls}, dir, &test_err), LK_ESTOPPED,
+          "nothing was written");
+    calls = 0;
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){LK_F32, stop, &calls}, dir, &test_err), LK_ESTOPPED,
+          "nothing was written");
+    assert_int_equal(entries(top), 0);
+    lk_model_close(&m);
+    lk_free(dir);
+    test_dir_remove(top);
+}
+
 /* --- Failures -------------------------------------------------------------------------------------------- */
-
-static int entries(const char *dir) {
-    DIR *d = opendir(dir);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
-}
-
-static void same_file(const char *a, const char *b, const char *name) {
-    struct lk_buf x = LK_BUF_INIT, y = LK_BUF_INIT;
-    char *p = test_join(a, name), *q = test_join(b, name);
-    OK(lk_file_read(p, 1 << 24, &x, &test_err));
-    OK(lk_file_read(q, 1 << 24, &y, &test_err));
-    assert_int_equal(x.size, y.size);
-    assert_memory_equal(x.data, y.data, x.size);
-    lk_buf_release(&x), lk_buf_release(&y);
-    lk_free(p), lk_free(q);
-}
 
 static void every_failure_leaves_nothing(void **state) {
     struct world *w = *state;
@@ -465,7 +491,7 @@ static void every_failure_leaves_nothing(void **state) {
     static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                                         "model.safetensors"};
     OK(lk_dir_make(top, &test_err));
-    OK(lk_model_export(w->store, &m, LK_F32, whole, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, whole, &test_err));
     json_set_alloc_funcs(lk_alloc, lk_free); /* JSON's memory too */
     for (int error = 0; error < 2; error++)
         for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
@@ -474,7 +500,7 @@ static void every_failure_leaves_nothing(void **state) {
                 lk__file_fail_at(nth, ENOSPC);
             else
                 lk__alloc_fail_at(nth);
-            int code = lk_model_export(w->store, &m, LK_F32, dir, &test_err);
+            int code = lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err);
             bool done = error ? lk__file_call_count() < nth : lk__alloc_count() < nth;
             lk__file_fail_at(0, 0);
             lk__alloc_fail_at(0);
@@ -491,7 +517,7 @@ static void every_failure_leaves_nothing(void **state) {
         }
     json_set_alloc_funcs(malloc, free);
     test_dir_remove(whole);
-    OK(lk_model_export(w->store, &m, LK_F32, dir, &test_err));
+    OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     FAIL_EACH_ALLOCATION(import_from(w, dir, NULL, &root));
     for (uint64_t nth = 1;; nth++) {
         lk__file_fail_at(nth, EIO);
@@ -514,10 +540,15 @@ static void every_failure_leaves_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(out_and_back_is_the_same),        cmocka_unit_test(what_float16_cannot_hold_is_no_export),
-        cmocka_unit_test(llmc_reads_its_checkpoint),       cmocka_unit_test(absent_keys_have_the_classes_defaults),
-        cmocka_unit_test(both_spellings_of_rope_are_read), cmocka_unit_test(what_is_not_computed_is_named),
-        cmocka_unit_test(bad_folders_are_refused),         cmocka_unit_test(every_failure_leaves_nothing),
+        cmocka_unit_test(out_and_back_is_the_same),
+        cmocka_unit_test(what_float16_cannot_hold_is_no_export),
+        cmocka_unit_test(llmc_reads_its_checkpoint),
+        cmocka_unit_test(bad_folders_are_refused),
+        cmocka_unit_test(every_failure_leaves_nothing),
+        cmocka_unit_test(a_tensor_in_two_files_is_refused),
+        cmocka_unit_test(a_folder_begins_chats_and_ends_as_here),
+        cmocka_unit_test(a_kept_tokenizer_is_the_models),
+        cmocka_unit_test(a_stopped_export_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, world_make, world_drop);
 }

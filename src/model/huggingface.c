@@ -58,12 +58,6 @@ static const struct {
     {"attn_pdrop", GPT2, DROPOUT, 0, NULL},
     {"embd_pdrop", GPT2, DROPOUT, 0, NULL},
     {"resid_pdrop", GPT2, DROPOUT, 0, NULL},
-    {"summary_activation", GPT2, SAYS, 0, NULL}, /* of heads that classify */
-    {"summary_first_dropout", GPT2, SAYS, 0, NULL},
-    {"summary_proj_to_labels", GPT2, SAYS, 0, NULL},
-    {"summary_type", GPT2, SAYS, 0, NULL},
-    {"summary_use_proj", GPT2, SAYS, 0, NULL},
-    {"task_specific_params", GPT2, SAYS, 0, NULL},
     {"hidden_size", ROTARY, SIZE, AT(m.width), NULL},
     {"num_hidden_layers", ROTARY, SIZE, AT(m.layers), NULL},
     {"num_attention_heads", ROTARY, SIZE, AT(m.heads), NULL},
@@ -97,29 +91,48 @@ static const struct {
     {"model_type", ALL, ELSEWHERE, 0, NULL},
     {"bos_token_id", ALL, ELSEWHERE, 0, NULL},
     {"eos_token_id", ALL, ELSEWHERE, 0, NULL},
-    {"pad_token_id", ALL, SAYS, 0, NULL},
-    {"_name_or_path", ALL, SAYS, 0, NULL},
-    {"transformers_version", ALL, SAYS, 0, NULL},
-    {"transformers.js_config", ALL, SAYS, 0, NULL},
-    {"torch_dtype", ALL, SAYS, 0, NULL}, /* the tensors say theirs */
-    {"dtype", ALL, SAYS, 0, NULL},
-    {"use_cache", ALL, SAYS, 0, NULL},
-    {"gradient_checkpointing", ALL, SAYS, 0, NULL},
-    {"output_attentions", ALL, SAYS, 0, NULL},
-    {"output_hidden_states", ALL, SAYS, 0, NULL},
-    {"return_dict", ALL, SAYS, 0, NULL},
-    {"_attn_implementation", ALL, SAYS, 0, NULL},
-    {"_attn_implementation_autoset", ALL, SAYS, 0, NULL},
+    {"tie_encoder_decoder", ALL, MUST_BE, 0, "false"},
+    {"add_cross_attention", ROTARY, MUST_BE, 0, "false"},
+    {"pruned_heads", ALL, MUST_BE, 0, "{}"},
 };
 #define KEYS (sizeof keys / sizeof *keys)
+
+/* Keys that change no result, in files of any type. */
+static const char *const harmless[] = {
+    /* what a file is and who wrote it; the tensors say their own type */
+    "_name_or_path", "_commit_hash", "transformers_version", "transformers.js_config", "torch_dtype", "dtype",
+    "use_bfloat16", "unsloth_fixed", "unsloth_version",
+    /* how a program computes, and what it returns besides */
+    "use_cache", "gradient_checkpointing", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "_attn_implementation_autoset", "_flash_attn_2_enabled", "chunk_size_feed_forward", "torchscript", "output_attentions",
+    "output_hidden_states", "output_past", "output_scores", "return_dict", "use_return_dict", "return_dict_in_generate",
+    "tf_legacy_loss", "loss_type",
+    /* heads that classify, tasks */
+    "_num_labels", "num_labels", "id2label", "label2id", "problem_type", "finetuning_task", "task_specific_params",
+    "summary_activation", "summary_first_dropout", "summary_hidden_size", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj", "n_special", "predict_special_tokens", "cross_attention_hidden_size",
+    /* the tokenizer's */
+    "tokenizer_class", "prefix", "bos_token", "eos_token", "pad_token", "unk_token", "pad_token_id", "sep_token_id",
+    "cls_token_id", "unk_token_id", "decoder_start_token_id",
+    /* how older files say the wishes that stand in generation_config.json now */
+    "do_sample", "early_stopping", "max_length", "min_length", "max_new_tokens", "num_beams", "num_beam_groups",
+    "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "suppress_tokens",
+    "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
+    "exponential_decay_length_penalty"};
+#define HARMLESS (sizeof harmless / sizeof *harmless)
+
+static bool is_among(const char *key, const char *const *list, size_t count) {
+    while (count && strcmp(list[count - 1], key)) count--;
+    return count > 0;
+}
 
 struct reader {
     const json_t *config;
     const char *file;
     unsigned type;
     struct parsed p;
-    void (*note)(void *arg, const char *text);
-    void *arg;
+    const struct lk__hf_notes *notes;
     struct lk_err *err;
 };
 
@@ -177,10 +190,10 @@ static int read_key(struct reader *r, size_t i, const json_t *v) {
         return must_be(r, keys[i].name, v, keys[i].value);
     case DROPOUT:
         if (!json_is_number(v)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no number", r->file, keys[i].name);
-        if (json_number_value(v) != 0 && r->note) {
+        if (json_number_value(v) != 0 && r->notes && r->notes->note) {
             snprintf(text, sizeof text, "%s = %g: a dropout of training; training goes on without", keys[i].name,
                      json_number_value(v));
-            r->note(r->arg, text);
+            r->notes->note(r->notes->arg, text);
         }
         return LK_OK;
     default:
@@ -188,23 +201,46 @@ static int read_key(struct reader *r, size_t i, const json_t *v) {
     }
 }
 
+/* All of them in one message, which can be acted on once. */
+static int refuse_unknown(const struct reader *r, const json_t *unknown) {
+    struct lk_buf names = LK_BUF_INIT, options = LK_BUF_INIT;
+    size_t n = json_array_size(unknown);
+    int bad = 0;
+    for (size_t i = 0; i < n && !bad; i++) {
+        const char *key = json_string_value(json_array_get(unknown, i));
+        bad = lk_buf_printf(&names, "%s%.60s", i == 0 ? "" : i + 1 < n ? ", " : " and ", key);
+        if (!bad) bad = lk_buf_printf(&options, " --ignore %.60s", key);
+    }
+    int code =
+        bad ? lk_fail(r->err, LK_ENOMEM, "%s: no memory", r->file)
+            : lk_fail(r->err, LK_EUNSUPPORTED,
+                      "%s: the key%s %s %s not known here, so %s may change what the model computes; if %s not, import "
+                      "with%s",
+                      r->file, n > 1 ? "s" : "", names.data, n > 1 ? "are" : "is", n > 1 ? "they" : "it",
+                      n > 1 ? "they do" : "it does", options.data);
+    lk_buf_release(&names);
+    lk_buf_release(&options);
+    return code;
+}
+
 static int read_keys(struct reader *r, const char *const *ignore, size_t ignore_count) {
     const char *key;
-    json_t *value;
+    json_t *value, *unknown = json_array();
+    int code = unknown ? LK_OK : lk_fail(r->err, LK_ENOMEM, "%s: no memory", r->file);
     json_object_foreach((json_t *)(uintptr_t)r->config, key, value) {
-        size_t i = 0, j = 0;
+        size_t i = 0;
+        if (code) break;
         while (i < KEYS && (strcmp(keys[i].name, key) || !(keys[i].types & r->type))) i++;
-        while (j < ignore_count && strcmp(ignore[j], key)) j++;
-        if (json_is_null(value) || (i == KEYS && j < ignore_count)) continue;
-        if (i == KEYS)
-            return lk_fail(r->err, LK_EUNSUPPORTED,
-                           "%s: the key %.60s is not known here, so it may change what the model computes; if it does not, "
-                           "import with --ignore %.60s",
-                           r->file, key, key);
-        int code = read_key(r, i, value);
-        if (code) return code;
+        if (json_is_null(value)) continue;
+        if (i < KEYS)
+            code = read_key(r, i, value);
+        else if (!is_among(key, harmless, HARMLESS) && !is_among(key, ignore, ignore_count) &&
+                 json_array_append_new(unknown, json_string(key)))
+            code = lk_fail(r->err, LK_ENOMEM, "%s: no memory", r->file);
     }
-    return LK_OK;
+    if (!code && json_array_size(unknown)) code = refuse_unknown(r, unknown);
+    json_decref(unknown);
+    return code;
 }
 
 /* --- Rotary positions ------------------------------------------------------------------------------------ */
@@ -225,14 +261,15 @@ static int read_rope(struct reader *r, const char *name) {
     if (!said(rope)) return LK_OK;
     if (!json_is_object(rope)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no object", r->file, name);
     const json_t *type = json_object_get(rope, "rope_type");
-    if (!type) type = json_object_get(rope, "type"); /* its name before transformers 4.43 */
-    const char *word = type ? json_string_value(type) : "default";
+    if (!type || json_is_null(type)) type = json_object_get(rope, "type"); /* its name before transformers 4.43 */
+    const char *word = type && !json_is_null(type) ? json_string_value(type) : "default";
     bool llama3 = word && strcmp(word, "llama3") == 0;
     snprintf(full, sizeof full, "%s.rope_type", name);
     if (!llama3 && (!word || strcmp(word, "default"))) return must_be(r, full, type, "\"default\"|\"llama3\"");
     json_object_foreach((json_t *)(uintptr_t)rope, key, value) {
         size_t i = 0;
         int code = LK_OK;
+        if (json_is_null(value)) continue;
         snprintf(full, sizeof full, "%s.%.60s", name, key);
         while (i < 4 && strcmp(number_names[i], key)) i++;
         if (i < 4 && (i == 0 || llama3))
@@ -241,7 +278,7 @@ static int read_rope(struct reader *r, const char *name) {
             code = read_size(r, full, value, &m->rope_original);
         else if (strcmp(key, "partial_rotary_factor") == 0)
             code = must_be(r, full, value, "1|1.0");
-        else if (strcmp(key, "rope_type") && strcmp(key, "type") && !json_is_null(value))
+        else if (strcmp(key, "rope_type") && strcmp(key, "type"))
             code = refuse(r, full, "is not known here");
         if (code) return code;
     }
@@ -341,20 +378,27 @@ int lk__hf_file(const char *path, bool *there, struct lk_err *err) {
     return S_ISREG(s.st_mode) ? LK_OK : lk_fail(err, LK_EINVAL, "%s is no regular file", path);
 }
 
-/* *id: UINT32_MAX when there is no such row. */
-static int read_id(const json_t *v, const char *file, const char *key, uint32_t vocab, uint32_t *id, struct lk_err *err) {
+/* *id: UINT32_MAX when there is no such row, which is told. */
+static int read_id(const struct lk__hf_notes *notes, const json_t *v, const char *file, const char *key, uint32_t vocab,
+                   uint32_t *id, struct lk_err *err) {
+    char text[300];
     if (!json_is_integer(v)) return lk_fail(err, LK_EINVAL, "%s: %s is no token's number", file, key);
     json_int_t n = json_integer_value(v);
     *id = n >= 0 && n < (json_int_t)vocab ? (uint32_t)n : UINT32_MAX;
+    if (*id != UINT32_MAX || n == -1 || !notes || !notes->note) return LK_OK; /* -1 says none in some files */
+    snprintf(text, sizeof text, "%.150s: %s = %lld is left out: the model has ids up to %u", file, key, (long long)n,
+             vocab - 1);
+    notes->note(notes->arg, text);
     return LK_OK;
 }
 
-int lk__hf_stops(const json_t *eos, const char *file, struct lk__hf_config *c, struct lk_err *err) {
+int lk__hf_stops(const json_t *eos, const char *file, const struct lk__hf_notes *notes, struct lk__hf_config *c,
+                 struct lk_err *err) {
     size_t n = json_is_array(eos) ? json_array_size(eos) : eos && !json_is_null(eos);
     for (size_t i = 0; i < n; i++) {
         uint32_t id = UINT32_MAX;
-        int code =
-            read_id(json_is_array(eos) ? json_array_get(eos, i) : eos, file, "eos_token_id", c->model.vocab, &id, err);
+        int code = read_id(notes, json_is_array(eos) ? json_array_get(eos, i) : eos, file, "eos_token_id", c->model.vocab,
+                           &id, err);
         if (code) return code;
         bool there = id == UINT32_MAX;
         for (size_t j = 0; j < c->stop_count; j++) there |= c->stops[j] == id;
@@ -367,9 +411,8 @@ int lk__hf_stops(const json_t *eos, const char *file, struct lk__hf_config *c, s
 }
 
 int lk__hf_config_read(const json_t *config, const char *file, const char *const *ignore, size_t ignore_count,
-                       void (*note)(void *arg, const char *text), void *arg, struct lk__hf_config *out,
-                       struct lk_err *err) {
-    struct reader r = {.config = config, .file = file, .note = note, .arg = arg, .err = err};
+                       const struct lk__hf_notes *notes, struct lk__hf_config *out, struct lk_err *err) {
+    struct reader r = {.config = config, .file = file, .notes = notes, .err = err};
     *out = (struct lk__hf_config){.begin = UINT32_MAX};
     if (!json_is_object(config)) return lk_fail(err, LK_EINVAL, "%s: no JSON object", file);
     int code = read_type(&r, &out->type);
@@ -396,9 +439,9 @@ int lk__hf_config_read(const json_t *config, const char *file, const char *const
     if (code) return code;
     out->model = r.p.m;
     const json_t *begin = json_object_get(config, "bos_token_id");
-    code = lk__hf_stops(json_object_get(config, "eos_token_id"), file, out, err);
+    code = lk__hf_stops(json_object_get(config, "eos_token_id"), file, notes, out, err);
     if (!code && begin && !json_is_null(begin))
-        code = read_id(begin, file, "bos_token_id", out->model.vocab, &out->begin, err);
+        code = read_id(notes, begin, file, "bos_token_id", out->model.vocab, &out->begin, err);
     if (code) return code;
     code = lk_model_config_check(&out->model, err);
     return code ? lk_fail_prefix(err, code, "%s", file) : LK_OK;

@@ -11,11 +11,18 @@ struct lk__hf_config {
     size_t stop_count;
     uint32_t begin; /* UINT32_MAX: none */
 };
-/* Every key is read, known to change nothing, or in `ignore`; else LK_EUNSUPPORTED that names it. note may be NULL. */
+/* Where notes go: what a file says that is not followed. */
+struct lk__hf_notes {
+    void (*note)(void *arg, const char *text); /* may be NULL */
+    void *arg;
+};
+/* Every key is read, known to change nothing, or in `ignore`; else LK_EUNSUPPORTED that names all that are not. notes
+ * may be NULL. */
 int lk__hf_config_read(const json_t *config, const char *file, const char *const *ignore, size_t ignore_count,
-                       void (*note)(void *arg, const char *text), void *arg, struct lk__hf_config *out, struct lk_err *);
-/* Adds eos_token_id: null, a number or a list of numbers. Ids that the model has no row for can never come: left out. */
-int lk__hf_stops(const json_t *eos, const char *file, struct lk__hf_config *, struct lk_err *);
+                       const struct lk__hf_notes *notes, struct lk__hf_config *out, struct lk_err *);
+/* Adds eos_token_id: null, a number or a list of numbers. Ids that the model has no row for can never come: left out,
+ * with a note. */
+int lk__hf_stops(const json_t *eos, const char *file, const struct lk__hf_notes *, struct lk__hf_config *, struct lk_err *);
 /* The model_type that computes this configuration: `wanted` if it does, else the plainest; NULL: there is none. */
 const char *lk__hf_type(const struct lk_model_config *, const char *wanted);
 /* config.json for the model. NULL: no memory. */

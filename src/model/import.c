@@ -20,6 +20,7 @@ struct importing {
     struct lk_layout layout;
     struct lk_root weights, tokenizer;
     bool has_tokenizer;
+    uint32_t text_begin;
     json_t *files;
     struct lk_err *err;
 };
@@ -47,14 +48,16 @@ static int read_json(const struct importing *in, const char *name, json_t **out)
 
 static int read_configs(struct importing *in) {
     const struct lk_model_import *o = in->options;
+    const struct lk__hf_notes notes = {o->note, o->arg};
     json_t *config = NULL, *generation = NULL;
     char *path = lk_asprintf("%s/config.json", in->dir);
     int code = path ? read_json(in, "config.json", &config) : lk_fail(in->err, LK_ENOMEM, "no memory to open %s", in->dir);
     if (code == LK_ENOTFOUND) code = lk_fail(in->err, code, "%s has no config.json: is it a Hugging Face folder?", in->dir);
-    if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, o->note, o->arg, &in->config, in->err);
+    if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, &notes, &in->config, in->err);
     if (!code && (code = read_json(in, "generation_config.json", &generation)) == LK_ENOTFOUND) code = LK_OK;
     if (!code)
-        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &in->config, in->err);
+        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &notes, &in->config,
+                            in->err);
     if (!code) code = lk_layout_init(&in->layout, &in->config.model, in->err);
     json_decref(config);
     json_decref(generation);
@@ -103,9 +106,11 @@ static int read_tokenizer(struct importing *in) {
                         "import with --tokenizer NAME or --tokenizer none",
                         in->dir);
         if (!code) code = import_tokenizer(in, &text, path, &t);
+        if (!code) code = lk_tokenizer_check_ids(text.data, text.size, path, in->err);
         if (code == LK_EUNSUPPORTED)
             code = lk_fail_prefix(in->err, code, "its tokenizer can't be taken (--tokenizer none leaves it out)");
         if (!code) code = lk_tokenizer_save(in->store, t, &in->tokenizer, in->err);
+        if (!code) in->text_begin = lk_tokenizer_text_begin(t) == lk_tokenizer_end(t) ? lk_tokenizer_end(t) : UINT32_MAX;
     }
     if (!code) code = check_vocabulary(in, t);
     in->has_tokenizer = !code;
@@ -148,7 +153,7 @@ static int read_weights(struct importing *in) {
 
 int lk_model_import(struct lk_store *store, const char *dir, const struct lk_model_import *options, struct lk_root *out,
                     struct lk_err *err) {
-    struct importing in = {.store = store, .dir = dir, .options = options, .err = err};
+    struct importing in = {.store = store, .dir = dir, .options = options, .text_begin = UINT32_MAX, .err = err};
     int code = read_configs(&in);
     if (!code && !options->no_tokenizer) code = read_tokenizer(&in); /* before the weights: it is refused more often */
     if (!code) code = keep_files(&in);
@@ -161,6 +166,7 @@ int lk_model_import(struct lk_store *store, const char *dir, const struct lk_mod
                                                                .stops = in.config.stops,
                                                                .stop_count = in.config.stop_count,
                                                                .begin = in.config.begin,
+                                                               .text_begin = in.text_begin,
                                                                .files = in.files});
         code = m ? lk_manifest_put(store, m, out, err) : lk_fail(err, LK_ENOMEM, "no memory for a model's manifest");
         json_decref(m);

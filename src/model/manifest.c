@@ -53,6 +53,9 @@ json_t *lk_model_manifest(const struct lk_model_parts *p) {
         !m || json_object_set_new(m, "tokenizer", p->tokenizer ? json_string(lk_root_hex(p->tokenizer, hex)) : json_null());
     bad = bad || json_object_set_new(m, "files", p->files ? json_incref(p->files) : json_object());
     bad = bad || json_object_set_new(m, "begin", p->begin == UINT32_MAX ? json_null() : json_integer(p->begin));
+    /* Only where they say something, so that the roots of models without them stay. */
+    if (!bad && p->text_begin != UINT32_MAX) bad = json_object_set_new(m, "text_begin", json_integer(p->text_begin));
+    if (!bad && p->chat) bad = json_object_set_new(m, "template", json_string(lk_chat_name(p->chat)));
     for (size_t i = 0; i < p->stop_count && !bad; i++)
         bad = json_array_append_new(json_object_get(m, "stops"), json_integer(p->stops[i]));
     if (!bad) return m;
@@ -118,6 +121,11 @@ static int read_manifest(struct lk_model *m, struct lk_err *err) {
     const json_t *begin = json_object_get(all, "begin");
     m->begin = UINT32_MAX;
     if (!code && !json_is_null(begin) && !read_id(begin, &m->begin)) code = damaged(err, "begin");
+    const json_t *text_begin = json_object_get(all, "text_begin"), *template = json_object_get(all, "template");
+    m->text_begin = UINT32_MAX;
+    if (!code && text_begin && !read_id(text_begin, &m->text_begin)) code = damaged(err, "text_begin");
+    m->chat = json_is_string(template) ? lk_chat_named(json_string_value(template)) : LK_CHAT_NONE;
+    if (!code && template && !m->chat) code = damaged(err, "template");
     return code ? code : lk_layout_init(&m->layout, &c, err);
 }
 
@@ -140,6 +148,12 @@ static int open_weights(struct lk_store *store, struct lk_model *m, struct lk_er
     }
     m->weights = m->copy;
     return LK_OK;
+}
+
+uint32_t lk_model_text_begin(const struct lk_model *m, const struct lk_tokenizer *t) {
+    if (lk_tokenizer_begin(t) != UINT32_MAX) return lk_tokenizer_begin(t);
+    if (json_is_string(json_object_get(m->manifest, "type"))) return m->text_begin;
+    return lk_tokenizer_end(t);
 }
 
 int lk_model_open(struct lk_store *store, json_t *manifest, bool weights, struct lk_model *out, struct lk_err *err) {

@@ -1,5 +1,6 @@
 /* Reading safetensors. Everything in the header is checked before it is believed. */
 #include "safetensors.h"
+#include "lockstep/base/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,8 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
     struct reading r = {.file = name, .err = err};
     uint64_t header = 0;
     *out = (struct lk__safetensors){0};
+    const char *instead = lk_file_instead(data, size);
+    if (instead) return lk_fail(err, LK_EINVAL, "%s is %s", name, instead);
     for (size_t i = 0; i < 8 && i < size; i++) header |= (uint64_t)p[i] << (8 * i);
     if (size < 8 || header > size - 8 || header > LK__HEADER_BYTES)
         return lk_fail(err, LK_ECORRUPT, "%s: no safetensors file, or one that was cut short (%zu bytes)", name, size);

@@ -130,6 +130,15 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* The file from which a tensor of that name is taken; NULL: none is. */
+static const char *used_in(const struct lk__weights_in *w, const char *name) {
+    for (size_t i = 0; i < w->count; i++) {
+        const struct lk__stored_tensor *t = lk__safetensors_find(&w->shards[i].content, name);
+        if (t && t->used) return w->shards[i].name;
+    }
+    return NULL;
+}
+
 /* What no weight is: masks and frequencies that older files hold. A head beside tied weights must be the same table. */
 static int check_left_over(const struct lk__weights_in *w, const struct lk_layout *l, struct lk_err *err) {
     const struct lk__stored_tensor *table = find_tensor(w, l, l->tensors[l->embedding].name);
@@ -145,6 +154,13 @@ static int check_left_over(const struct lk__weights_in *w, const struct lk_layou
             if (head)
                 return lk_fail(err, LK_EINVAL, "%s: lm_head.weight is not the embedding, but config.json ties them",
                                w->shards[i].name);
+            const char *other = used_in(w, t->name);
+            if (other)
+                return lk_fail(
+                    err, LK_EINVAL,
+                    "tensor %.80s stands in two files, %s and %s: leave it in the one that model.safetensors.index.json "
+                    "names",
+                    t->name, other, w->shards[i].name);
             return lk_fail(err, LK_EUNSUPPORTED, "%s: tensor %.80s is no part of the model that config.json describes",
                            w->shards[i].name, t->name);
         }

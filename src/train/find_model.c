@@ -58,22 +58,38 @@ static int decide(struct search *s, struct lk_root *root) {
 /* --- A run's checkpoint ---------------------------------------------------------------------------------- */
 
 /* What a run inherited from the model that it began with: its type, its files, the ids that end a text. */
-static json_t *manifest_of(const struct lk_run *run, const struct lk_checkpoint *c, json_t *initial) {
+static json_t *manifest_of(const struct lk_run *run, const struct lk_checkpoint *c, json_t *initial, enum lk_chat chat) {
     struct lk_model_config m = lk_run_config_model(&run->config);
     char hex[LK_ROOT_HEX];
     json_t *manifest;
     if (!initial)
-        return lk_model_manifest(&(struct lk_model_parts){
-            .config = &m, .weights = &c->weights, .tokenizer = &run->tokenizer, .begin = UINT32_MAX});
+        return lk_model_manifest(&(struct lk_model_parts){.config = &m,
+                                                          .weights = &c->weights,
+                                                          .tokenizer = &run->tokenizer,
+                                                          .begin = UINT32_MAX,
+                                                          .text_begin = UINT32_MAX,
+                                                          .chat = chat});
     manifest = json_deep_copy(initial);
     if (manifest && !json_is_string(json_object_get(manifest, "tokenizer")) &&
         json_object_set_new(manifest, "tokenizer", json_string(lk_root_hex(&run->tokenizer, hex)))) {
         json_decref(manifest);
         return NULL;
     }
-    if (manifest && !json_object_set_new(manifest, "weights", json_string(lk_root_hex(&c->weights, hex)))) return manifest;
+    bool bad = !manifest || json_object_set_new(manifest, "weights", json_string(lk_root_hex(&c->weights, hex)));
+    if (!bad && chat) bad = json_object_set_new(manifest, "template", json_string(lk_chat_name(chat)));
+    if (!bad) return manifest;
     json_decref(manifest);
     return NULL;
+}
+
+/* The template of the conversations that a run learned, by its dataset's recipe; none where the dataset is gone. */
+static enum lk_chat template_of(struct lk_store *store, const struct lk_run *run) {
+    json_t *m = NULL;
+    if (lk_manifest_get(store, &run->dataset, "dataset", &m, NULL)) return LK_CHAT_NONE;
+    const char *name = json_string_value(json_object_get(json_object_get(m, "recipe"), "template"));
+    enum lk_chat chat = name ? lk_chat_named(name) : LK_CHAT_NONE;
+    json_decref(m);
+    return chat;
 }
 
 static int no_checkpoint(struct search *s, const struct lk_checkpoint *list, size_t count) {
@@ -93,7 +109,8 @@ static int open_checkpoint(struct search *s, const struct lk_run *run, const str
     json_t *initial = NULL;
     int code = LK_OK;
     if (run->from != LK_FROM_SEED) code = lk_manifest_get(s->store, &run->initial_model, "model", &initial, s->err);
-    if (!code) code = lk_model_open(s->store, manifest_of(run, c, initial), weights, out, s->err);
+    if (!code)
+        code = lk_model_open(s->store, manifest_of(run, c, initial, template_of(s->store, run)), weights, out, s->err);
     json_decref(initial);
     return code;
 }

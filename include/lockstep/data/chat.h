@@ -22,6 +22,10 @@ struct lk_message {
  * tokenizer has not the template's tokens, or an unknown role. */
 int lk_chat_prompt(const struct lk_tokenizer *, enum lk_chat, const struct lk_message *, size_t count,
                    struct lk_tokens *out, uint32_t *stop, struct lk_err *);
+/* The token that ends an answer. LK_EINVAL: as lk_chat_prompt. */
+int lk_chat_stop(const struct lk_tokenizer *, enum lk_chat, uint32_t *stop, struct lk_err *);
+/* The template as Jinja, with which transformers' apply_chat_template writes the same. Static. */
+const char *lk_chat_jinja(enum lk_chat);
 
 #ifdef __cplusplus
 }

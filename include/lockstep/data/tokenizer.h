@@ -36,6 +36,9 @@ const char *lk_tokenizer_pattern(const struct lk_tokenizer *); /* its name; "non
 uint32_t lk_tokenizer_end(const struct lk_tokenizer *);
 /* The token that a tokenizer.json puts in front of every text (its post_processor), or UINT32_MAX. */
 uint32_t lk_tokenizer_begin(const struct lk_tokenizer *);
+/* The token that begins a text in the folder of a model trained here, by the tokenizer.json just imported, or UINT32_MAX.
+ * It is of that model, not of the tokenizer, and is not stored with it. */
+uint32_t lk_tokenizer_text_begin(const struct lk_tokenizer *);
 /* The id of a special or other added token by its text, or UINT32_MAX. */
 uint32_t lk_tokenizer_find(const struct lk_tokenizer *, const void *text, size_t size);
 bool lk_tokenizer_is_special(const struct lk_tokenizer *, uint32_t id);
@@ -76,6 +79,9 @@ size_t lk_utf8_complete(const void *data, size_t size);
 int lk_tokenizer_import(const void *json, size_t size, const char *name, struct lk_tokenizer **out, struct lk_err *);
 int lk_tokenizer_import_end(const void *json, size_t size, const char *name, const char *end, struct lk_tokenizer **out,
                             struct lk_err *);
+/* LK_EUNSUPPORTED that names the token: Hugging Face's library, which goes by the order of added_tokens and the size of the
+ * vocab, gives an added token another id than this tokenizer.json says and lk_tokenizer_import takes. */
+int lk_tokenizer_check_ids(const void *json, size_t size, const char *name, struct lk_err *);
 /* A tiktoken rank file: a line a token, base64 and rank. specials[i]: text and id of a special token. */
 struct lk_special {
     struct lk_bytes text;
@@ -84,7 +90,11 @@ struct lk_special {
 int lk_tokenizer_import_ranks(const void *file, size_t size, const char *name, const char *pattern,
                               const struct lk_special *specials, size_t special_count, const char *end,
                               struct lk_tokenizer **out, struct lk_err *);
+/* A tokenizer.json with which Hugging Face's library gives the same ids. LK_EUNSUPPORTED: it cannot (see README.md). */
 int lk_tokenizer_export(const struct lk_tokenizer *, struct lk_buf *out, struct lk_err *);
+/* The same, with a template that puts `begin` in front of a text, for the folder of a model whose texts begin so though its
+ * tokenizer puts nothing there. UINT32_MAX, or a tokenizer that has a template: as lk_tokenizer_export. */
+int lk_tokenizer_export_begin(const struct lk_tokenizer *, uint32_t begin, struct lk_buf *out, struct lk_err *);
 
 /* Stored as a manifest of blobs (docs/formats.md); the root covers pattern, Unicode version, tokens, merges. */
 int lk_tokenizer_save(struct lk_store *, const struct lk_tokenizer *, struct lk_root *out, struct lk_err *);

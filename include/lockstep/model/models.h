@@ -5,6 +5,7 @@
  * (lockstep/train/train.h) opens a run's checkpoint as a model too, so that whoever takes models takes runs. */
 #ifndef LOCKSTEP_MODELS_H
 #define LOCKSTEP_MODELS_H
+#include "lockstep/data/chat.h"
 #include "lockstep/model/model.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/store.h"
@@ -22,7 +23,9 @@ struct lk_model {
     const float *weights;           /* (layout.floats), read-only; NULL when opened without */
     uint32_t stops[LK_MODEL_STOPS]; /* ids that end a text, besides the tokenizer's end token */
     size_t stop_count;
-    uint32_t begin; /* the id that its folder says a text begins with (bos_token_id), UINT32_MAX: none */
+    uint32_t begin;      /* the id that its folder says a text begins with (bos_token_id), UINT32_MAX: none */
+    uint32_t text_begin; /* the id in front of texts in a folder that lk_model_export made, UINT32_MAX: none */
+    enum lk_chat chat;   /* the template of the conversations that its run learned, or LK_CHAT_NONE */
     json_t *manifest;
     struct lk_blob blob; /* where the weights lie, or */
     float *copy;         /* where they were copied to, because the layout pads them */
@@ -34,8 +37,10 @@ struct lk_model_parts {
     const struct lk_root *weights, *tokenizer; /* tokenizer: NULL: none */
     const uint32_t *stops;
     size_t stop_count;
-    uint32_t begin; /* id that begins a text, UINT32_MAX: none */
-    json_t *files;  /* {"tokenizer_config.json": root, ...}, borrowed; NULL: none */
+    uint32_t begin;      /* id that begins a text, UINT32_MAX: none */
+    uint32_t text_begin; /* see lk_model; UINT32_MAX: none */
+    enum lk_chat chat;
+    json_t *files; /* {"tokenizer_config.json": root, ...}, borrowed; NULL: none */
 };
 /* A manifest of these parts, as a new reference; NULL: no memory. */
 json_t *lk_model_manifest(const struct lk_model_parts *);
@@ -45,6 +50,10 @@ json_t *lk_model_manifest(const struct lk_model_parts *);
 int lk_model_open(struct lk_store *, json_t *manifest, bool weights, struct lk_model *out, struct lk_err *);
 int lk_model_open_root(struct lk_store *, const struct lk_root *, bool weights, struct lk_model *out, struct lk_err *);
 void lk_model_close(struct lk_model *); /* zeroed is fine */
+/* The id in front of a text that the model goes on with, UINT32_MAX: none. It is what the model's tokenizer puts there,
+ * else, for a model trained here, the end token, which in datasets stands before every document. A model that came from
+ * another program's folder has the text alone, as transformers has it. */
+uint32_t lk_model_text_begin(const struct lk_model *, const struct lk_tokenizer *);
 
 /* --- Hugging Face folders -------------------------------------------------------------------------------------------- */
 struct lk_model_import {
@@ -65,12 +74,19 @@ int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_im
                     struct lk_err *);
 
 enum lk_dtype { LK_F32, LK_BF16, LK_F16 };
+struct lk_model_export {
+    enum lk_dtype dtype;
+    int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* non-zero stops: LK_ESTOPPED; may be NULL */
+    void *arg;
+};
 /* Writes DIR, which must not exist or be empty, as transformers' AutoModelForCausalLM and AutoTokenizer read it. Values are
  * rounded to nearest even; one beyond float16 is LK_EINVAL that names the tensor. All or nothing: DIR appears when it is
- * whole and durable. The model has its weights. */
-int lk_model_export(struct lk_store *, const struct lk_model *, enum lk_dtype, const char *dir, struct lk_err *);
+ * whole and durable, and after a failure or a stop nothing of it is left. The model has its weights. A text begins in the
+ * folder as lk_model_text_begin says, and generation ends there with the stops, the end token and a chat's stop. */
+int lk_model_export(struct lk_store *, const struct lk_model *, const struct lk_model_export *, const char *dir,
+                    struct lk_err *);
 /* llm.c's checkpoint (version 3: f32, 5: bf16) in the file `path`; GPT-2 family with tied weights only. */
-int lk_model_export_llmc(const struct lk_model *, enum lk_dtype, const char *path, struct lk_err *);
+int lk_model_export_llmc(const struct lk_model *, const struct lk_model_export *, const char *path, struct lk_err *);
 
 #ifdef __cplusplus
 }

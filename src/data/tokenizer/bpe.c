@@ -3,7 +3,7 @@
 #include "data/tokenizer/internal.h"
 #include <string.h>
 
-static void *scratch_take(struct lk__scratch *s, size_t size_bytes) {
+static void *scratch_take(struct lk__tokenizer_scratch *s, size_t size_bytes) {
     if (size_bytes > s->size_bytes) {
         lk_free(s->memory);
         s->size_bytes = 0;
@@ -27,7 +27,7 @@ static size_t unit_tokens(const struct lk_tokenizer *t, const uint8_t *word, siz
     return n;
 }
 
-static size_t merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
+size_t lk__merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     uint32_t rank[LK__SHORT_WORD];
     size_t n = size;
     if (t->traits.characters) {
@@ -142,8 +142,8 @@ static void heap_offer(struct heap *h, const struct lk_tokenizer *t, const struc
 }
 
 /* A merge removes one entry and adds two at most, and there are at most size - 1 merges: 2 * size entries are enough. */
-static int64_t merge_heap(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size,
-                          uint32_t *ids) {
+int64_t lk__merge_heap(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
+                       uint32_t *ids) {
     size_t bits_bytes = (size + 63) / 64 * 8;
     char *memory = scratch_take(s, bits_bytes + 2 * size * sizeof(uint64_t));
     if (!memory) return LK_ENOMEM;
@@ -229,8 +229,8 @@ static size_t run_begin(const struct line *l, size_t at, uint32_t id) {
     }
 }
 
-static int64_t merge_buckets(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size,
-                             uint32_t *ids) {
+int64_t lk__merge_buckets(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
+                          uint32_t *ids) {
     size_t bits_bytes = (size + 63) / 64 * 8, head_bytes = (size_t)t->merge_count * 4;
     char *memory = scratch_take(s, bits_bytes + head_bytes + size * 8);
     if (!memory) return LK_ENOMEM;
@@ -264,15 +264,17 @@ static int64_t merge_buckets(const struct lk_tokenizer *t, struct lk__scratch *s
 
 #define BUCKET_WORD 16384 /* from here the walk over all ranks costs less than a heap */
 
-int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size, uint32_t *ids) {
-    if (size <= LK__SHORT_WORD) return (int64_t)merge_short(t, word, size, ids);
+int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
+                uint32_t *ids) {
+    if (size <= LK__SHORT_WORD) return (int64_t)lk__merge_short(t, word, size, ids);
     size_t n = t->traits.characters ? 0 : lk__merge_runs(t, word, size, ids);
     if (n) return (int64_t)n;
-    if (size < BUCKET_WORD || !t->ordered) return merge_heap(t, s, word, size, ids);
-    return merge_buckets(t, s, word, size, ids);
+    if (size < BUCKET_WORD || !t->ordered) return lk__merge_heap(t, s, word, size, ids);
+    return lk__merge_buckets(t, s, word, size, ids);
 }
 
-int64_t lk__word_ids(const struct lk_tokenizer *t, struct lk__scratch *s, const uint8_t *word, size_t size, uint32_t *ids) {
+int64_t lk__word_ids(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
+                     uint32_t *ids) {
     if (t->traits.whole_words) {
         ids[0] = lk__token_of(t, word, size);
         if (ids[0] != LK__NO_ID) return 1;

@@ -1,5 +1,5 @@
-#include "bpe.c" /* to reach each of the three ways */
 #include "data/testing.h"
+#include "data/tokenizer/internal.h"
 
 /* A random vocabulary: bytes in a random order, then merges of random earlier tokens; shuffled merges are not `ordered`. */
 static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bool shuffled) {
@@ -77,7 +77,7 @@ static size_t random_word(uint8_t *word, size_t most, unsigned letters) {
 static void three_ways_and_the_definition_agree(void **state) {
     (void)state;
     random_begin("three_ways_and_the_definition_agree");
-    struct lk__scratch s = {0};
+    struct lk__tokenizer_scratch s = {0};
     for (int round = 0; round < (LK_SANITIZED ? 12 : 120); round++) {
         unsigned letters = 1 + (unsigned)random_below(4);
         struct lk_tokenizer *t = random_tokenizer(1 + random_below(60), letters, round & 1);
@@ -87,13 +87,13 @@ static void three_ways_and_the_definition_agree(void **state) {
             size_t size = random_word(word, i < 30 ? LK__SHORT_WORD : 200, letters);
             size_t n = merge_by_definition(t, word, size, want);
             if (size <= LK__SHORT_WORD) {
-                assert_int_equal(merge_short(t, word, size, have), n);
+                assert_int_equal(lk__merge_short(t, word, size, have), n);
                 assert_memory_equal(have, want, n * sizeof *want);
             }
-            assert_int_equal(merge_heap(t, &s, word, size, have), n);
+            assert_int_equal(lk__merge_heap(t, &s, word, size, have), n);
             assert_memory_equal(have, want, n * sizeof *want);
             if (!t->ordered) continue;
-            assert_int_equal(merge_buckets(t, &s, word, size, have), n);
+            assert_int_equal(lk__merge_buckets(t, &s, word, size, have), n);
             assert_memory_equal(have, want, n * sizeof *want);
         }
         lk_tokenizer_free(t);
@@ -105,7 +105,7 @@ static void three_ways_and_the_definition_agree(void **state) {
 static void runs_agree_with_the_heap(void **state) {
     (void)state;
     random_begin("runs_agree_with_the_heap");
-    struct lk__scratch s = {0};
+    struct lk__tokenizer_scratch s = {0};
     size_t most = 3000, merged = 0, tries = 0;
     uint8_t *word = lk_alloc(most);
     uint32_t *want = lk_alloc(most * sizeof *want), *have = lk_alloc(most * sizeof *have);
@@ -123,7 +123,7 @@ static void runs_agree_with_the_heap(void **state) {
             if (!n) continue;
             assert_true(t->ordered);
             merged++;
-            assert_int_equal(merge_heap(t, &s, word, size, want), n);
+            assert_int_equal(lk__merge_heap(t, &s, word, size, want), n);
             assert_memory_equal(have, want, n * sizeof *want);
         }
         lk_tokenizer_free(t);
@@ -138,7 +138,7 @@ static void runs_agree_with_the_heap(void **state) {
 static void long_words_agree(void **state) {
     (void)state;
     random_begin("long_words_agree");
-    struct lk__scratch s = {0};
+    struct lk__tokenizer_scratch s = {0};
     size_t most = 50000;
     uint8_t *word = lk_alloc(most);
     uint32_t *a = lk_alloc(most * sizeof *a), *b = lk_alloc(most * sizeof *b);
@@ -147,8 +147,8 @@ static void long_words_agree(void **state) {
         struct lk_tokenizer *t = random_tokenizer(300, letters, false);
         size_t size = random_word(word, most, letters);
         if (round % 5 == 0) memset(word, 'a', size); /* one run */
-        int64_t n = merge_heap(t, &s, word, size, a);
-        assert_int_equal(merge_buckets(t, &s, word, size, b), n);
+        int64_t n = lk__merge_heap(t, &s, word, size, a);
+        assert_int_equal(lk__merge_buckets(t, &s, word, size, b), n);
         assert_memory_equal(a, b, (size_t)n * sizeof *a);
         lk_tokenizer_free(t);
     }

@@ -71,8 +71,8 @@ int lk__characters_tokens(struct lk_tokenizer *t, const char *what, struct lk_er
                            (unsigned long)id);
         if (count > 1) continue;
         if (t->added[id])
-            return lk_fail(err, LK_EUNSUPPORTED, "%s: added token %lu is one character, which is not computed", what,
-                           (unsigned long)id);
+            return lk_fail(err, LK_EUNSUPPORTED, "%s: added token %lu \"%.*s\" is one character, which is not computed",
+                           what, (unsigned long)id, (int)b.size, (const char *)b.data);
         if (lk__token_of(t, b.data, b.size) != LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu have the same text", what,
                            (unsigned long)lk__token_of(t, b.data, b.size), (unsigned long)id);

@@ -161,7 +161,7 @@ static void cuts_and_ways_to_merge_change_no_ids(void **state) {
     uint32_t want[3000], have[3000], whole[3000];
     for (size_t form = 0; form < json_array_size(forms); form++) {
         struct lk_tokenizer *t = import_form(form);
-        struct lk__scratch scratch = {0};
+        struct lk__tokenizer_scratch scratch = {0};
         struct lk__encoder *e = lk__encoder_create(t);
         assert_non_null(e);
         for (int round = 0; round < 60; round++) {

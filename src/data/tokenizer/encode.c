@@ -1,4 +1,4 @@
-/* Text to ids: a large text in pieces on a pool, a round of pieces at a time. */
+/* Text to ids: a small text at once, a large one in pieces on a pool, a round of pieces at a time. */
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
@@ -7,6 +7,21 @@
 #define PARALLEL_MIN ((size_t)512 << 10)
 /* Pieces of one thread in one round: what a round makes stays near, and little is waited for at its end. */
 #define PIECES_EACH ((size_t)16)
+
+/* --- on one thread ---------------------------------------------------------------------------------------- */
+
+static int plain_words(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    return lk__encoder_words(arg, text, size, out, err);
+}
+
+int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+    const struct lk_tokenizer *t = lk__encoder_tokenizer(e);
+    if (!lk__walk_needed(t, false)) return lk__encoder_words(e, text, size, out, err);
+    struct lk__walk w = {.t = t, .normal = lk__encoder_normal(e), .plain = plain_words, .arg = e, .out = out};
+    return lk__walk_text(&w, text, size, err);
+}
+
+/* --- in pieces -------------------------------------------------------------------------------------------- */
 
 struct piece {
     const uint8_t *text;

@@ -34,7 +34,7 @@ struct key {
 };
 struct lk__encoder {
     const struct lk_tokenizer *t;
-    struct lk__scratch scratch;
+    struct lk__tokenizer_scratch scratch;
     struct lk_tokens tokens;
     struct lk_buf normal;
     struct cached *cache;
@@ -132,7 +132,7 @@ const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *e) {
 
 static void scratch_release(struct lk__encoder *e) {
     lk_free(e->scratch.memory);
-    e->scratch = (struct lk__scratch){0};
+    e->scratch = (struct lk__tokenizer_scratch){0};
 }
 
 struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *t) {
@@ -156,25 +156,7 @@ void lk__encoder_give(struct lk__encoder *e) {
     lk__encoder_free(e);
 }
 
-/* --- tokens ----------------------------------------------------------------------------------------------- */
-
-int lk__tokens_reserve(struct lk_tokens *t, size_t extra) {
-    if (extra <= t->capacity - t->count) return 0;
-    if (extra > SIZE_MAX / sizeof *t->ids / 4 - t->count) return LK_ENOMEM;
-    size_t want = t->count + extra, capacity = t->capacity + t->capacity / 2;
-    if (capacity < want) capacity = want;
-    if (capacity < 64) capacity = 64;
-    uint32_t *ids = lk_realloc(t->ids, capacity * sizeof *ids);
-    if (!ids) return LK_ENOMEM;
-    t->ids = ids;
-    t->capacity = capacity;
-    return 0;
-}
-
-void lk_tokens_release(struct lk_tokens *t) {
-    lk_free(t->ids);
-    *t = (struct lk_tokens){0};
-}
+/* --- words ------------------------------------------------------------------------------------------------ */
 
 /* Room for a batch; when there is none, for what the rest of the text will need by what its beginning did. */
 static int batch_room(struct lk_tokens *out, size_t before, size_t done, size_t size) {
@@ -183,8 +165,6 @@ static int batch_room(struct lk_tokens *out, size_t before, size_t done, size_t 
     double each = done < 65536 ? 0.3 : (double)made / (double)done;
     return lk__tokens_reserve(out, BATCH_ROOM + (size_t)((double)left * each * 1.05));
 }
-
-/* --- words ------------------------------------------------------------------------------------------------ */
 
 static inline void make_key(const struct lk__encoder *e, const uint8_t *sixteen, size_t size, struct key *k) {
     uint64_t low, high;
@@ -317,14 +297,4 @@ int lk__encoder_words(struct lk__encoder *e, const void *text, size_t size, stru
         have = 1;
     }
     return 0;
-}
-
-static int plain_words(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
-    return lk__encoder_words(arg, text, size, out, err);
-}
-
-int lk__encoder_run(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
-    if (!lk__walk_needed(e->t, false)) return lk__encoder_words(e, text, size, out, err);
-    struct lk__walk w = {.t = e->t, .normal = &e->normal, .plain = plain_words, .arg = e, .out = out};
-    return lk__walk_text(&w, text, size, err);
 }

@@ -52,7 +52,7 @@ static int put_added(const struct lk_tokenizer *t, struct lk_buf *out) {
     return bad;
 }
 
-static int put_model(const struct lk_tokenizer *t, struct lk_buf *out) {
+static int put_model(const struct lk_tokenizer *t, bool explicit, struct lk_buf *out) {
     bool first = true;
     bool characters = t->traits.characters, unknown = characters && lk_tokenizer_find(t, "<unk>", 5) != LK__NO_ID;
     int bad =
@@ -63,7 +63,7 @@ static int put_model(const struct lk_tokenizer *t, struct lk_buf *out) {
                       "    \"vocab\": {",
                       unknown ? "\"<unk>\"" : "null", word(characters), word(characters), word(t->traits.whole_words));
     for (uint32_t id = 0; !bad && id < t->vocab; id++) {
-        if (!lk_tokenizer_bytes(t, id).size || (t->added[id] && t->traits.whole_words)) continue;
+        if (!lk_tokenizer_bytes(t, id).size || (t->added[id] && !explicit)) continue;
         bad = lk_buf_printf(out, "%s\n      ", first ? "" : ",");
         if (!bad) bad = put_text(t, id, out, true);
         if (!bad) bad = lk_buf_printf(out, ": %lu", (unsigned long)id);
@@ -125,55 +125,94 @@ static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
     return bad;
 }
 
-static int put_piece(const struct lk_tokenizer *t, uint32_t id, const char *before, const char *after, struct lk_buf *out) {
+/* The name of a token in the template: its text, or our mark. */
+static int put_name(const struct lk_tokenizer *t, uint32_t id, bool mark, struct lk_buf *out) {
+    return mark ? lk_buf_printf(out, "\"" LK__TEXT_BEGIN "\"") : put_text(t, id, out, true);
+}
+
+static int put_piece(const struct lk_tokenizer *t, uint32_t id, bool mark, const char *before, const char *after,
+                     struct lk_buf *out) {
     if (id == LK__NO_ID) return 0;
     int bad = lk_buf_printf(out, "%s{\"SpecialToken\": {\"id\": ", before);
-    if (!bad) bad = put_text(t, id, out, true);
+    if (!bad) bad = put_name(t, id, mark, out);
     return bad ? bad : lk_buf_printf(out, ", \"type_id\": 0}}%s", after);
 }
 
-static int put_special(const struct lk_tokenizer *t, uint32_t id, const char *before, struct lk_buf *out) {
+static int put_special(const struct lk_tokenizer *t, uint32_t id, bool mark, const char *before, struct lk_buf *out) {
     if (id == LK__NO_ID) return 0;
     int bad = lk_buf_printf(out, "%s", before);
-    if (!bad) bad = put_text(t, id, out, true);
+    if (!bad) bad = put_name(t, id, mark, out);
     if (!bad) bad = lk_buf_printf(out, ": {\"id\": ");
-    if (!bad) bad = put_text(t, id, out, true);
+    if (!bad) bad = put_name(t, id, mark, out);
     if (!bad) bad = lk_buf_printf(out, ", \"ids\": [%lu], \"tokens\": [", (unsigned long)id);
     if (!bad) bad = put_text(t, id, out, true);
     return bad ? bad : lk_buf_printf(out, "]}");
 }
 
 /* For two texts, which this program does not join: one after the other, each with its tokens. */
-static int put_template(const struct lk_tokenizer *t, struct lk_buf *out) {
-    uint32_t before = t->traits.before, after = t->traits.after;
+static int put_template(const struct lk_tokenizer *t, uint32_t begin, struct lk_buf *out) {
+    bool mark = begin != LK__NO_ID && t->traits.before == LK__NO_ID;
+    uint32_t before = mark ? begin : t->traits.before, after = t->traits.after;
     if (before == LK__NO_ID && after == LK__NO_ID) return lk_buf_printf(out, "null");
-    int bad = lk_buf_printf(out, "{\"type\": \"TemplateProcessing\",\n    \"single\": [");
-    if (!bad) bad = put_piece(t, before, "", ", ", out);
-    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}");
-    if (!bad) bad = put_piece(t, after, ", ", "", out);
-    if (!bad) bad = lk_buf_printf(out, "],\n    \"pair\": [");
-    if (!bad) bad = put_piece(t, before, "", ", ", out);
-    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}");
-    if (!bad) bad = put_piece(t, after, ", ", "", out);
-    if (!bad) bad = lk_buf_printf(out, ", ");
-    if (!bad) bad = put_piece(t, before, "", ", ", out);
-    if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}");
-    if (!bad) bad = put_piece(t, after, ", ", "", out);
-    if (!bad) bad = lk_buf_printf(out, "],\n    \"special_tokens\": {");
-    if (!bad) bad = put_special(t, before, "", out);
-    if (!bad && after != before) bad = put_special(t, after, before == LK__NO_ID ? "" : ", ", out);
+    int bad = lk_buf_printf(out, "{\"type\": \"TemplateProcessing\",");
+    for (int texts = 1; !bad && texts <= 2; texts++) {
+        bad = lk_buf_printf(out, texts == 1 ? "\n    \"single\": [" : ",\n    \"pair\": [");
+        for (int i = 0; !bad && i < texts; i++) {
+            if (i) bad = lk_buf_printf(out, ", ");
+            if (!bad) bad = put_piece(t, before, mark, "", ", ", out);
+            if (!bad) bad = lk_buf_printf(out, "{\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", 'A' + i, i);
+            if (!bad) bad = put_piece(t, after, false, ", ", "", out);
+        }
+        if (!bad) bad = lk_buf_printf(out, "]");
+    }
+    if (!bad) bad = lk_buf_printf(out, ",\n    \"special_tokens\": {");
+    if (!bad) bad = put_special(t, before, mark, "", out);
+    if (!bad && (mark || after != before)) bad = put_special(t, after, false, before == LK__NO_ID ? "" : ", ", out);
     return bad ? bad : lk_buf_printf(out, "}}");
 }
 
-int lk_tokenizer_export(const struct lk_tokenizer *t, struct lk_buf *out, struct lk_err *err) {
+/* Whether the library gives every added token its id. explicit: all of them stand in the vocab. */
+static bool library_agrees(const struct lk_tokenizer *t, bool explicit) {
+    struct lk__library library = {0};
+    for (uint32_t id = 0; id < t->vocab; id++)
+        if (lk_tokenizer_bytes(t, id).size && !(t->added[id] && !explicit)) library.entries++;
+    for (uint32_t id = 0; id < t->vocab; id++)
+        if (t->added[id] && lk__library_id(&library, explicit, id) != id) return false;
+    return true;
+}
+
+/* With whole_words the vocab holds no added tokens, because a word that is the text of one would be taken as it, unless
+ * only their numbers there give them their ids. Then no such word may exist. */
+static int decide_vocab(const struct lk_tokenizer *t, bool *explicit, struct lk_err *err) {
+    *explicit = !t->traits.whole_words || !library_agrees(t, false);
+    for (uint32_t id = 0; t->traits.whole_words && *explicit && id < t->vocab; id++) {
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
+        if (!t->added[id] || lk__word_end(t->traits.pattern, b.data, 0, b.size) != b.size) continue;
+        return lk_fail(
+            err, LK_EUNSUPPORTED,
+            "the added token \"%.*s\" is one word, and the ids of added tokens have holes: no tokenizer.json gives "
+            "these ids; give the added tokens the numbers right behind the others",
+            b.size > 60 ? 60 : (int)b.size, (const char *)b.data);
+    }
+    return 0;
+}
+
+int lk_tokenizer_export_begin(const struct lk_tokenizer *t, uint32_t begin, struct lk_buf *out, struct lk_err *err) {
+    bool explicit;
+    int code = decide_vocab(t, &explicit, err);
+    if (code) return code;
     int bad = lk_buf_printf(out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n"
                                  "  \"added_tokens\": [");
     if (!bad) bad = put_added(t, out);
     if (!bad) bad = lk_buf_printf(out, "%s],\n", t->added_count ? "\n  " : "");
     if (!bad) bad = t->traits.characters ? put_spaces(t, out) : put_pre_tokenizer(t, out);
     if (!bad) bad = lk_buf_printf(out, ",\n  \"post_processor\": ");
-    if (!bad) bad = put_template(t, out);
+    if (!bad) bad = put_template(t, begin, out);
     if (!bad) bad = put_decoder(t, out);
-    if (!bad) bad = put_model(t, out);
+    if (!bad) bad = put_model(t, explicit, out);
     return bad ? lk_fail(err, LK_ENOMEM, "exporting a tokenizer: out of memory") : 0;
+}
+
+int lk_tokenizer_export(const struct lk_tokenizer *t, struct lk_buf *out, struct lk_err *err) {
+    return lk_tokenizer_export_begin(t, LK__NO_ID, out, err);
 }

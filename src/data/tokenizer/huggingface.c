@@ -3,33 +3,6 @@
 #include "data/tokenizer/internal.h"
 #include <string.h>
 
-int lk__refuse(const struct lk__importing *in, struct lk_err *err, const char *what) {
-    return lk_fail(
-        err, LK_EUNSUPPORTED,
-        "%s: %s; what is read is byte-level BPE with a known pattern, and SentencePiece's BPE with byte_fallback "
-        "(src/data/tokenizer/README.md, \"tokenizer.json\")",
-        in->name, what);
-}
-
-const json_t *lk__get(const json_t *object, const char *key) {
-    const json_t *v = json_object_get(object, key);
-    return json_is_null(v) ? NULL : v;
-}
-
-int lk__check_keys(const struct lk__importing *in, const json_t *object, const char *where, const char *const *known,
-                   struct lk_err *err) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
-        size_t i = 0;
-        while (known[i] && strcmp(known[i], key)) i++;
-        if (known[i] || json_is_null(value)) continue;
-        return lk_fail(err, LK_EUNSUPPORTED, "%s: %s has the key \"%.60s\", which this program does not know", in->name,
-                       where, key);
-    }
-    return 0;
-}
-
 #define ADDED_BYTES 1024 /* of one added token */
 
 static int check_model(struct lk__importing *in, const json_t *model, struct lk_err *err) {
@@ -101,6 +74,14 @@ static int check_added(const struct lk__importing *in, const json_t *token, cons
         return lk_fail(err, LK_EUNSUPPORTED, "%s: added token \"%.60s\" has single_word on, which is not computed",
                        in->name, text);
     const json_t *id = json_object_get(in->vocab_map, text);
+    uint32_t c;
+    if (id && !in->fallback && lk__utf8_decode((const uint8_t *)text, strlen(text), &c) == strlen(text) &&
+        lk__char_to_byte(c) >= 0)
+        return lk_fail(
+            err, LK_EUNSUPPORTED,
+            "%s: added token \"%s\" is the vocab's token of byte 0x%02x, which no text could be made of then: take "
+            "it out of added_tokens",
+            in->name, text, (unsigned)lk__char_to_byte(c));
     if (id && !json_equal(id, json_object_get(token, "id")))
         return lk_fail(err, LK_EINVAL, "%s: added token \"%.60s\" has another id in the vocab", in->name, text);
     return 0;
@@ -270,7 +251,7 @@ static int read_merges(struct lk__importing *in, const json_t *list, struct lk_e
  */
 static int whole_words_matter(const struct lk__importing *in, const struct lk_tokenizer *t, bool *matter,
                               struct lk_err *err) {
-    struct lk__scratch scratch = {0};
+    struct lk__tokenizer_scratch scratch = {0};
     uint32_t *ids = lk_alloc(LK__TOKEN_MAX * sizeof *ids);
     int64_t n = ids ? 1 : LK_ENOMEM;
     for (uint32_t id = 0; n == 1 && id < t->vocab; id++) {
@@ -334,8 +315,9 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
     *out = NULL;
     json_t *root = lk_json_parse(json, size, name, err);
     if (!root) return err ? err->code : LK_EINVAL;
-    struct lk__importing in = {.name = name, .traits = lk__default_traits};
+    struct lk__importing in = {.name = name, .traits = lk__default_traits, .text_begin = LK__NO_ID};
     int code = import_parts(&in, root, end, out, err);
+    if (!code) (*out)->text_begin = in.text_begin;
     lk_free(in.texts);
     lk_free(in.added);
     lk_free(in.offset);
@@ -347,4 +329,26 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
 
 int lk_tokenizer_import(const void *json, size_t size, const char *name, struct lk_tokenizer **out, struct lk_err *err) {
     return lk_tokenizer_import_end(json, size, name, NULL, out, err);
+}
+
+int lk_tokenizer_check_ids(const void *json, size_t size, const char *name, struct lk_err *err) {
+    json_t *root = lk_json_parse(json, size, name, err);
+    if (!root) return err ? err->code : LK_EINVAL;
+    const json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+    const json_t *added = json_object_get(root, "added_tokens");
+    struct lk__library library = {.entries = json_object_size(vocab)};
+    int code = 0;
+    for (size_t i = 0; !code && i < json_array_size(added); i++) {
+        const json_t *token = json_array_get(added, i);
+        const char *text = json_string_value(json_object_get(token, "content"));
+        json_int_t id = json_integer_value(json_object_get(token, "id"));
+        uint64_t got = lk__library_id(&library, text && json_object_get(vocab, text), (uint32_t)id);
+        if (got == (uint64_t)id) continue;
+        code = lk_fail(err, LK_EUNSUPPORTED,
+                       "%s: added token \"%.60s\" says that its id is %lld, but the tokenizers library does not go by that "
+                       "number and gives it %llu: write the id %llu there if the model learned with that library",
+                       name, text ? text : "", (long long)id, (unsigned long long)got, (unsigned long long)got);
+    }
+    json_decref(root);
+    return code;
 }

@@ -8,7 +8,7 @@ struct lk__importing {
     const char *name;
     struct lk__traits traits;
     bool fallback; /* byte_fallback: SentencePiece's BPE */
-    uint32_t vocab;
+    uint32_t vocab, text_begin;
     uint64_t *offset;
     struct lk_buf bytes;
     uint8_t *added;

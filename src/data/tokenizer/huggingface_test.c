@@ -68,6 +68,9 @@ static void what_cannot_matter_is_read(void **state) {
     edited("\"ignore_merges\":false", "\"ignore_merges\":true", 0, "");
     edited("\"post_processor\":null", "\"post_processor\":{\"type\":\"ByteLevel\",\"trim_offsets\":false}", 0, "");
     edited("\"decoder\":null", "\"decoder\":{\"type\":\"ByteLevel\"}", 0, "");
+    edited("{", "\xEF\xBB\xBF{", 0, ""); /* a byte order mark */
+    edited("\"single_word\":false", "\"single_word\":null", 0, "");
+    edited("\"ignore_merges\":false", "\"ignore_merges\":null,\"of_2027\":null", 0, "");
 }
 
 static void damage_is_named(void **state) {
@@ -80,6 +83,8 @@ static void damage_is_named(void **state) {
     edited("\"!\":0,", "", LK_EINVAL, "no token for byte 0x21");
     edited("\"!\":0", "\"!\":0,\"\xE4\xB8\xAD\":998", LK_EINVAL, "is given to both");
     edited("\"!\":0", "\"!\":0,\"\xE4\xB8\xAD\":1001", LK_EUNSUPPORTED, "a character that stands for no byte");
+    edited("\"added_tokens\":[", "\"added_tokens\":[{\"id\":0,\"content\":\"!\"},", LK_EUNSUPPORTED,
+           "added token \"!\" is the vocab's token of byte 0x21");
     edited("\"merges\":[", "\"merges\":[[\"a\",\"b\",\"c\"],", LK_EINVAL, "merges[0] is neither");
     edited("\"merges\":[", "\"merges\":[7,", LK_EINVAL, "merges[0] is neither");
     edited("\"merges\":[", "\"merges\":[\"a b c\",", LK_EINVAL, "merges[0] is neither");
@@ -93,6 +98,9 @@ static void damage_is_named(void **state) {
            LK_EINVAL, "added tokens 1000 and 999 have the same text");
     edited("\"added_tokens\":[", "\"added_tokens\":[{\"id\":1000,\"content\":\" x\",\"lstrip\":true},", LK_EUNSUPPORTED,
            "begins or ends with a space");
+    FAILS(lk_tokenizer_import("version https://git-lfs.github.com/spec/v1\n", 43, "t.json", &t, &err), LK_EINVAL,
+          "t.json is a Git LFS pointer");
+    FAILS(lk_tokenizer_import("\n<!DOCTYPE html>", 16, "t.json", &t, &err), LK_EINVAL, "t.json is an HTML page");
     static const char *const whole[] = {"",
                                         "null",
                                         "[]",
@@ -201,6 +209,54 @@ static void ids_are_kept(void **state) {
     lk_buf_release(&out);
 }
 
+/* Hugging Face's library numbers added tokens itself: 1000 and 1001 where this file says 1100 and 1101. In an exported file
+ * they are what they are here. */
+static void exported_ids_are_the_librarys(void **state) {
+    static const char more[] = ",{\"id\":1100,\"content\":\"<|a|>\",\"special\":true},{\"id\":1101,\"content\":\"<|b|>\"}]";
+    (void)state;
+    const char *end = strchr(strstr(json, "\"added_tokens\":["), ']');
+    struct lk_buf b = LK_BUF_INIT, out = LK_BUF_INIT;
+    struct lk_tokenizer *t, *again;
+    OK(lk_tokenizer_check_ids(json, json_size, "t.json", &err));
+    OK(lk_buf_append(&b, json, (size_t)(end - json)));
+    OK(lk_buf_append(&b, more, strlen(more)));
+    OK(lk_buf_append(&b, end + 1, strlen(end + 1)));
+    FAILS(lk_tokenizer_check_ids(b.data, b.size, "t.json", &err), LK_EUNSUPPORTED,
+          "\"<|a|>\" says that its id is 1100, but the tokenizers library does not go by that number and gives it 1000");
+    OK(lk_tokenizer_import(b.data, b.size, "t.json", &t, &err));
+    assert_int_equal(lk_tokenizer_find(t, "<|b|>", 5), 1101);
+    OK(lk_tokenizer_export(t, &out, &err));
+    OK(lk_tokenizer_check_ids(out.data, out.size, "out", &err));
+    OK(lk_tokenizer_import(out.data, out.size, "out", &again, &err));
+    assert_int_equal(lk_tokenizer_find(again, "<|b|>", 5), 1101);
+    lk_tokenizer_free(t);
+    lk_tokenizer_free(again);
+    lk_buf_release(&b);
+    lk_buf_release(&out);
+}
+
+/* A folder's template puts the token that begins a text in front, and the tokenizer comes back as it was. */
+static void a_begin_is_the_folders_not_the_tokenizers(void **state) {
+    (void)state;
+    struct lk_tokenizer *t, *again;
+    struct lk_buf plain = LK_BUF_INIT, begin = LK_BUF_INIT, back = LK_BUF_INIT;
+    OK(lk_tokenizer_import(json, json_size, "t.json", &t, &err));
+    assert_int_equal(lk_tokenizer_text_begin(t), UINT32_MAX);
+    OK(lk_tokenizer_export(t, &plain, &err));
+    OK(lk_tokenizer_export_begin(t, 999, &begin, &err));
+    assert_non_null(strstr(begin.data, "\"ids\": [999], \"tokens\": [\"<|endoftext|>\"]"));
+    OK(lk_tokenizer_import(begin.data, begin.size, "begin", &again, &err));
+    assert_int_equal(lk_tokenizer_text_begin(again), 999);
+    assert_int_equal(lk_tokenizer_begin(again), UINT32_MAX);
+    OK(lk_tokenizer_export(again, &back, &err));
+    assert_string_equal(back.data, plain.data);
+    lk_tokenizer_free(t);
+    lk_tokenizer_free(again);
+    lk_buf_release(&plain);
+    lk_buf_release(&begin);
+    lk_buf_release(&back);
+}
+
 static void every_allocation_may_fail(void **state) {
     (void)state;
     struct lk_tokenizer *t;
@@ -236,6 +292,8 @@ int main(void) {
         cmocka_unit_test(ignore_merges_takes_whole_words),
         cmocka_unit_test(both_forms_of_merges_are_equal),
         cmocka_unit_test(ids_are_kept),
+        cmocka_unit_test(exported_ids_are_the_librarys),
+        cmocka_unit_test(a_begin_is_the_folders_not_the_tokenizers),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,4 +1,5 @@
-/* What the files of this folder share; src/data/dataset uses the encoder at the end. */
+/* What the files of this folder share, in the order of README.md's drawing, from the bottom up. src/data/dataset uses the
+ * encoder and lk__tokenizer_cut. */
 #ifndef LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #define LOCKSTEP_DATA_TOKENIZER_INTERNAL_H
 #include "data/tokenizer/pretoken.h"
@@ -80,21 +81,9 @@ struct lk_tokenizer {
     uint64_t *joins;      /* with characters: bit [first << 8 | second] of two bytes that stand side by side in a merge */
     struct lk__kept *kept;
     bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
-    bool ordered;  /* every merge's parts are bytes or come from earlier merges: long words use buckets */
+    uint32_t text_begin; /* see lk_tokenizer_text_begin; not stored */
+    bool ordered;        /* every merge's parts are bytes or come from earlier merges: long words use buckets */
 };
-
-/* Takes copies. offset has vocab + 1 entries; added and traits may be NULL. Checks everything: ids of bytes, parts of
- * merges, their text. what: for messages. A pair that stands twice keeps its last rank, as in Hugging Face's library. */
-struct lk__parts {
-    uint32_t vocab;
-    const uint64_t *offset;
-    const uint8_t *bytes;
-    const uint8_t *added;
-    const struct lk__traits *traits;
-    const struct lk__merge *merges;
-    size_t merge_count;
-};
-int lk__tokenizer_make(const struct lk__parts *, const char *what, struct lk_tokenizer **out, struct lk_err *);
 
 /* The tokens of a text always give it back. Else they may give it in another form, which then is what a dataset holds. */
 static inline bool lk__tokenizer_exact(const struct lk_tokenizer *t) {
@@ -117,54 +106,40 @@ static inline uint32_t lk__pair_rank(const struct lk_tokenizer *t, uint32_t left
     }
 }
 
-/* Scratch memory of bpe.c; zero it to begin. */
-struct lk__scratch {
-    void *memory;
-    size_t size_bytes;
-};
-#define LK__SHORT_WORD 48
-/* Merges a word into ids, at most `size` of them; ids has room for size. Returns their number, or LK_ENOMEM.
- * 1 <= size <= LK__WORD_MAX. */
-int64_t lk__bpe(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t *word, size_t size, uint32_t *ids);
+/* --- vocabulary.c --------------------------------------------------------------------------------------------- */
 
 /* The token whose bytes these are, LK__NO_ID if there is none or the tokenizer has no need to know. */
 uint32_t lk__token_of(const struct lk_tokenizer *, const uint8_t *bytes, size_t size);
-/* A word's ids, at most size: itself as a token where whole_words says so, else lk__bpe. */
-int64_t lk__word_ids(const struct lk_tokenizer *, struct lk__scratch *, const uint8_t *word, size_t size, uint32_t *ids);
 
-/* The same for a word of few runs of equal bytes and ordered merges, without memory; 0: it is no such word. */
-size_t lk__merge_runs(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
+/* What a token stands for in the normalized text, in bytes: with it an added token's space in front. */
+static inline size_t lk__normal_size(const struct lk_tokenizer *t, uint32_t id) {
+    return lk_tokenizer_bytes(t, id).size + (t->added[id] & LK__NORMALIZED && t->traits.prefix_space == LK__PREFIX_EACH);
+}
 
-/* One thread's state for encoding: scratch and a cache of words. Changes no result. */
-struct lk__encoder;
-struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *);
-void lk__encoder_free(struct lk__encoder *);
-/* Encoders that a tokenizer keeps from one call to the next, with their caches: one a thread that was at work at a time. */
-struct lk__kept {
-    _Atomic(struct lk__encoder *) encoders[LK__KEPT];
+/* The characters by which byte-level vocabularies write bytes (GPT-2's table): 188 stand for themselves, the others are
+ * U+0100 onwards. */
+uint32_t lk__byte_to_char(uint8_t byte);
+int lk__char_to_byte(uint32_t c); /* -1: no such character */
+/* Bytes in ascending order of their character: the ids of the alphabet after training. */
+void lk__byte_order(uint8_t order[256]);
+
+/* The id that Hugging Face's library gives the next added token of a tokenizer.json, whatever number the file says: that of
+ * the vocab, else one more than the greatest so far, but at least the vocab's number of entries. */
+struct lk__library {
+    uint64_t entries;  /* of the vocab */
+    uint64_t greatest; /* 1 + the greatest id of an added token so far; 0: there is none */
 };
-/* Ids of its own, kept like the cache: room for a part of a longer work. Empty when the encoder is taken. */
-struct lk_tokens *lk__encoder_tokens(struct lk__encoder *);
-struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
-void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
-/* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,
- * behind that, ids of a part of the text: who goes on with it sets its count back. */
-int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *);
+static inline uint64_t lk__library_id(struct lk__library *l, bool in_vocab, uint32_t id) {
+    uint64_t got = in_vocab ? id : l->greatest > l->entries ? l->greatest : l->entries;
+    if (got + 1 > l->greatest) l->greatest = got + 1;
+    return got;
+}
+/* The name that an exported template gives the token that begins a text though the tokenizer itself puts none there. */
+#define LK__TEXT_BEGIN "lockstep:begin"
 
-/* The same for a part of it in which no added token is looked for and nothing is normalized. */
-int lk__encoder_words(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err);
-/* The first place in (from, size) where a plain part of a text may be cut; or size. */
-size_t lk__plain_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
-/* Memory for normalized text, kept like the cache. */
-struct lk_buf *lk__encoder_normal(struct lk__encoder *);
-const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *);
-/* The first place in (from, size) where a text may be cut so that its parts, taken alone, give the ids of the whole; or
- * size. */
-size_t lk__tokenizer_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
+/* --- tokens.c, trace.c ---------------------------------------------------------------------------------------- */
 
 int lk__tokens_reserve(struct lk_tokens *, size_t extra); /* 0 or LK_ENOMEM */
-
-/* --- from the text to its plain parts: parts.c --- */
 
 /* Where normalized bytes come from: each span is normal_size bytes made of text_size bytes, the same ones if both are equal
  * and `same` is set. */
@@ -177,6 +152,112 @@ struct lk__trace {
     size_t count, capacity;
 };
 int lk__trace_add(struct lk__trace *, uint64_t normal_size, uint64_t text_size, bool same); /* a NULL trace is fine */
+
+/* --- nfc.c: normal form C --------------------------------------------------------------------------------------- */
+
+extern const char lk__nfc_version[];
+bool lk__nfc_is_normal(const uint8_t *text, size_t size); /* may say false of a text that is */
+/* Appends the normal form; invalid bytes stand as they are. LK_ENOMEM or 0. */
+int lk__nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__trace *);
+
+/* --- characters.c: SentencePiece's characters ------------------------------------------------------------------ */
+
+/* Checks tokens, makes byte_id, the table of characters and, once merges are there, joins. */
+int lk__characters_tokens(struct lk_tokenizer *, const char *what, struct lk_err *err);
+int lk__characters_joins(struct lk_tokenizer *, const char *what, struct lk_err *err);
+/* The ids of the unit at text[0..size), size >= 1: its token or those of its bytes. Their number; *length: the unit's
+ * bytes. */
+size_t lk__unit_ids(const struct lk_tokenizer *, const uint8_t *text, size_t size, uint32_t ids[4], size_t *length);
+size_t lk__character_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from,
+                         size_t size);                               /* see lk__plain_cut */
+size_t lk__next_mark(const uint8_t *text, size_t from, size_t size); /* the first U+2581 from there on, or size */
+/* Appends the text with a space for every U+2581, and one in front if `prefix`. LK_ENOMEM or 0. */
+int lk__spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out, struct lk__trace *);
+#define LK__MARK "\xE2\x96\x81" /* U+2581, of 3 bytes */
+
+/* --- bpe.c, byte_runs.c: merging one word ----------------------------------------------------------------------- */
+
+/* Scratch memory; zero it to begin. */
+struct lk__tokenizer_scratch {
+    void *memory;
+    size_t size_bytes;
+};
+#define LK__SHORT_WORD 48
+/* Merges a word into ids, at most `size` of them; ids has room for size. Returns their number, or LK_ENOMEM.
+ * 1 <= size <= LK__WORD_MAX. */
+int64_t lk__bpe(const struct lk_tokenizer *, struct lk__tokenizer_scratch *, const uint8_t *word, size_t size,
+                uint32_t *ids);
+/* A word's ids, at most size: itself as a token where whole_words says so, else lk__bpe. */
+int64_t lk__word_ids(const struct lk_tokenizer *, struct lk__tokenizer_scratch *, const uint8_t *word, size_t size,
+                     uint32_t *ids);
+
+/* The ways of lk__bpe; README.md says why they agree. Short: at most LK__SHORT_WORD bytes. Buckets: only where the merges
+ * are ordered. Runs: without memory; 0: the word is not one of few runs of equal bytes, or the merges are not ordered. */
+size_t lk__merge_short(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
+int64_t lk__merge_heap(const struct lk_tokenizer *, struct lk__tokenizer_scratch *, const uint8_t *word, size_t size,
+                       uint32_t *ids);
+int64_t lk__merge_buckets(const struct lk_tokenizer *, struct lk__tokenizer_scratch *, const uint8_t *word, size_t size,
+                          uint32_t *ids);
+size_t lk__merge_runs(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
+
+/* --- encoder.c: the words of a plain part ----------------------------------------------------------------------- */
+
+/* One thread's state for encoding: scratch and a cache of words. Changes no result. */
+struct lk__encoder;
+struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *);
+void lk__encoder_free(struct lk__encoder *);
+/* Encoders that a tokenizer keeps from one call to the next, with their caches: one a thread that was at work at a time. */
+struct lk__kept {
+    _Atomic(struct lk__encoder *) encoders[LK__KEPT];
+};
+struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *); /* a kept one or a new one; NULL: out of memory */
+void lk__encoder_give(struct lk__encoder *);                       /* back to its tokenizer; NULL is fine */
+const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *);
+/* Ids of its own, kept like the cache: room for a part of a longer work. Empty when the encoder is taken. */
+struct lk_tokens *lk__encoder_tokens(struct lk__encoder *);
+struct lk_buf *lk__encoder_normal(struct lk__encoder *); /* memory for normalized text, kept like the cache */
+/* Appends the ids of a plain part of a text. Errors: as lk__encoder_run. */
+int lk__encoder_words(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err);
+
+/* --- cuts.c ------------------------------------------------------------------------------------------------------- */
+
+/* False: the whole text is one plain part as it is. special: also special tokens are taken as such. */
+bool lk__walk_needed(const struct lk_tokenizer *, bool special);
+/* True where no added token has a safe cut inside or takes spaces that may lie behind one. */
+bool lk__cuts_allowed(const struct lk_tokenizer *);
+/* The first place in (from, size) where a plain part of a text may be cut; or size. */
+size_t lk__plain_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
+/* The first place in (from, size) where a text may be cut so that its parts, taken alone, give the ids of the whole; or
+ * size. */
+size_t lk__tokenizer_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
+
+/* --- added.c: sets of added tokens ---------------------------------------------------------------------------------- */
+
+int lk__added_make(struct lk_tokenizer *, const char *what, struct lk_err *err);
+void lk__added_release(struct lk_tokenizer *);
+/* The first place from `at` on where a token of the set stands, the longest one there in *out; size and NULL: none does. */
+size_t lk__added_find(const struct lk__added_set *, const uint8_t *text, size_t at, size_t size,
+                      const struct lk__added **out);
+/* Where the white space begins that ends at `at`, no further back than `least`; where that ends which begins at `at`. */
+size_t lk__spaces_before(const uint8_t *text, size_t at, size_t least);
+size_t lk__spaces_behind(const uint8_t *text, size_t at, size_t size);
+
+/* --- tokenizer.c: from checked parts ---------------------------------------------------------------------------------- */
+
+/* Takes copies. offset has vocab + 1 entries; added and traits may be NULL. Checks everything: ids of bytes, parts of
+ * merges, their text. what: for messages. A pair that stands twice keeps its last rank, as in Hugging Face's library. */
+struct lk__parts {
+    uint32_t vocab;
+    const uint64_t *offset;
+    const uint8_t *bytes;
+    const uint8_t *added;
+    const struct lk__traits *traits;
+    const struct lk__merge *merges;
+    size_t merge_count;
+};
+int lk__tokenizer_make(const struct lk__parts *, const char *what, struct lk_tokenizer **out, struct lk_err *);
+
+/* --- walk.c: from a text to its plain parts --------------------------------------------------------------------------- */
 
 /* Encodes one plain part; *used for its own. */
 typedef int lk__plain_fn(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err);
@@ -192,41 +273,10 @@ struct lk__walk {
 };
 /* Appends the ids of a text: those of added tokens, and what `plain` makes of the parts between them. */
 int lk__walk_text(const struct lk__walk *, const uint8_t *text, size_t size, struct lk_err *err);
-bool lk__walk_needed(const struct lk_tokenizer *, bool special); /* else the whole text is one plain part as it is */
-int lk__added_make(struct lk_tokenizer *, const char *what, struct lk_err *err);
-void lk__added_release(struct lk_tokenizer *);
+/* --- encode.c --------------------------------------------------------------------------------------------------------- */
 
-/* --- characters: characters.c --- */
-
-/* Checks tokens, makes byte_id, the table of characters and, once merges are there, joins. */
-int lk__characters_tokens(struct lk_tokenizer *, const char *what, struct lk_err *err);
-int lk__characters_joins(struct lk_tokenizer *, const char *what, struct lk_err *err);
-/* The ids of the unit at text[0..size), size >= 1: its token or those of its bytes. Their number; *length: the unit's
- * bytes. */
-size_t lk__unit_ids(const struct lk_tokenizer *, const uint8_t *text, size_t size, uint32_t ids[4], size_t *length);
-size_t lk__character_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from,
-                         size_t size);                               /* see lk__plain_cut */
-size_t lk__next_mark(const uint8_t *text, size_t from, size_t size); /* the first U+2581 from there on, or size */
-/* Appends the text with a space for every U+2581, and one in front if `prefix`. LK_ENOMEM or 0. */
-int lk__spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out, struct lk__trace *);
-#define LK__MARK "\xE2\x96\x81" /* U+2581, of 3 bytes */
-
-/* What a token stands for in the normalized text, in bytes: with it an added token's space in front. */
-static inline size_t lk__normal_size(const struct lk_tokenizer *t, uint32_t id) {
-    return lk_tokenizer_bytes(t, id).size + (t->added[id] & LK__NORMALIZED && t->traits.prefix_space == LK__PREFIX_EACH);
-}
-
-/* --- normal form C: nfc.c --- */
-extern const char lk__nfc_version[];
-bool lk__nfc_is_normal(const uint8_t *text, size_t size); /* may say false of a text that is */
-/* Appends the normal form; invalid bytes stand as they are. LK_ENOMEM or 0. */
-int lk__nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__trace *);
-
-/* The characters by which byte-level vocabularies write bytes (GPT-2's table): 188 stand for themselves, the others are
- * U+0100 onwards. */
-uint32_t lk__byte_to_char(uint8_t byte);
-int lk__char_to_byte(uint32_t c); /* -1: no such character */
-/* Bytes in ascending order of their character: the ids of the alphabet after training. */
-void lk__byte_order(uint8_t order[256]);
+/* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,
+ * behind that, ids of a part of the text: who goes on with it sets its count back. */
+int lk__encoder_run(struct lk__encoder *, const void *text, size_t size, struct lk_tokens *out, struct lk_err *);
 
 #endif

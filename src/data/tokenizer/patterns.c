@@ -42,10 +42,10 @@ size_t lk__contraction_any_case(const uint8_t *p, size_t size) {
     return (a == 'r' || a == 'v') && b == 'e' ? 3 : 0;
 }
 
-/* lk__unit and lk__run_end with ASCII, most of most texts, in line. */
+/* lk__tokenizer_unit and lk__run_end with ASCII, most of most texts, in line. */
 static inline enum lk__class unit_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
     *length = 1;
-    return text[at] < 0x80 ? (enum lk__class)lk__byte_class[text[at]] : lk__unit(text + at, size - at, length);
+    return text[at] < 0x80 ? (enum lk__class)lk__byte_class[text[at]] : lk__tokenizer_unit(text + at, size - at, length);
 }
 static inline size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
     while (at < size && lk__byte_class[text[at]] == (uint8_t) class) at++;

@@ -3,6 +3,33 @@
 #include "data/tokenizer/huggingface.h"
 #include <string.h>
 
+int lk__refuse(const struct lk__importing *in, struct lk_err *err, const char *what) {
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "%s: %s; what is read is byte-level BPE with a known pattern, and SentencePiece's BPE with byte_fallback "
+        "(src/data/tokenizer/README.md, \"tokenizer.json\")",
+        in->name, what);
+}
+
+const json_t *lk__get(const json_t *object, const char *key) {
+    const json_t *v = json_object_get(object, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+int lk__check_keys(const struct lk__importing *in, const json_t *object, const char *where, const char *const *known,
+                   struct lk_err *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], key)) i++;
+        if (known[i] || json_is_null(value)) continue;
+        return lk_fail(err, LK_EUNSUPPORTED, "%s: %s has the key \"%.60s\", which this program does not know", in->name,
+                       where, key);
+    }
+    return 0;
+}
+
 static const char *type_of(const json_t *part) {
     const char *type = json_string_value(json_object_get(part, "type"));
     return type ? type : "without a type";
@@ -231,9 +258,10 @@ int lk__read_pipeline(struct lk__importing *in, const json_t *root, struct lk_er
 
 /* --- the tokens around a text ----------------------------------------------------------------------------- */
 
-/* The id that the template's special token stands for. */
-static int template_id(const struct lk__importing *in, const json_t *processor, const json_t *piece, uint32_t *id,
+/* The id that the template's special token stands for. Our own mark is not of the tokenizer, but of the model beside it. */
+static int template_id(struct lk__importing *in, const json_t *processor, const json_t *piece, bool text,
                        struct lk_err *err) {
+    uint32_t *id = text ? &in->traits.after : &in->traits.before;
     const char *name = json_string_value(json_object_get(piece, "id"));
     const json_t *token = name ? json_object_get(json_object_get(processor, "special_tokens"), name) : NULL;
     const json_t *ids = json_object_get(token, "ids"), *one = json_array_get(ids, 0);
@@ -242,6 +270,7 @@ static int template_id(const struct lk__importing *in, const json_t *processor, 
         return lk_fail(err, LK_EUNSUPPORTED, "%s: its post_processor's token \"%.60s\" is not one added token", in->name,
                        name ? name : "");
     if (*id != LK__NO_ID) return lk__refuse(in, err, "its post_processor puts two tokens on one side of a text");
+    if (!text && !strcmp(name, LK__TEXT_BEGIN)) id = &in->text_begin;
     *id = (uint32_t)json_integer_value(one);
     return 0;
 }
@@ -256,7 +285,7 @@ static int read_single(struct lk__importing *in, const json_t *processor, struct
         const json_t *sequence = json_object_get(json_array_get(single, i), "Sequence");
         const char *name = json_string_value(json_object_get(sequence, "id"));
         if (special)
-            code = template_id(in, processor, special, text ? &in->traits.after : &in->traits.before, err);
+            code = template_id(in, processor, special, text, err);
         else if (text || !name || strcmp(name, "A") != 0)
             code = lk__refuse(in, err, "its post_processor's template for one text is not tokens around \"A\"");
         else

@@ -51,7 +51,7 @@ size_t lk__utf8_decode(const uint8_t *p, size_t size, uint32_t *c) {
     return 4;
 }
 
-enum lk__class lk__unit(const uint8_t *p, size_t size, size_t *length) {
+enum lk__class lk__tokenizer_unit(const uint8_t *p, size_t size, size_t *length) {
     if (p[0] < 0x80) {
         *length = 1;
         return (enum lk__class)lk__byte_class[p[0]];
@@ -72,7 +72,7 @@ size_t lk__run_end(const uint8_t *text, size_t at, size_t size, enum lk__class c
         }
         if (k != LK__MULTI) break;
         size_t length;
-        if (lk__unit(text + at, size - at, &length) != class) break;
+        if (lk__tokenizer_unit(text + at, size - at, &length) != class) break;
         at += length;
     }
     return at;
@@ -83,7 +83,7 @@ static size_t space_end(const uint8_t *text, size_t at, size_t size) {
     size_t end = at, last = at;
     while (end < size) {
         size_t length;
-        if (lk__unit(text + end, size - end, &length) != LK__SPACE) break;
+        if (lk__tokenizer_unit(text + end, size - end, &length) != LK__SPACE) break;
         last = end;
         end += length;
     }
@@ -108,7 +108,7 @@ size_t lk__word_end_gpt2(const uint8_t *text, size_t at, size_t size) {
         from = at + 1;
         if (from == size) return from;
     }
-    enum lk__class class = lk__unit(text + from, size - from, &length);
+    enum lk__class class = lk__tokenizer_unit(text + from, size - from, &length);
     if (class == LK__SPACE) return space_end(text, at, size);
     return lk__run_end(text, from + length, size, class);
 }
@@ -118,7 +118,7 @@ static enum lk__class class_before(const uint8_t *text, size_t at) {
     size_t length;
     for (size_t k = 1; k <= 4 && k <= at; k++) {
         if (continues(text[at - k])) continue;
-        enum lk__class class = lk__unit(text + at - k, k, &length);
+        enum lk__class class = lk__tokenizer_unit(text + at - k, k, &length);
         return length == k ? class : LK__OTHER;
     }
     return LK__OTHER;
@@ -127,7 +127,7 @@ static enum lk__class class_before(const uint8_t *text, size_t at) {
 bool lk__cut_is_safe(enum lk__pattern pattern, const uint8_t *text, size_t at, size_t size) {
     if (continues(text[at])) return false;
     size_t length;
-    enum lk__class before = class_before(text, at), after = lk__unit(text + at, size - at, &length);
+    enum lk__class before = class_before(text, at), after = lk__tokenizer_unit(text + at, size - at, &length);
     if (before == LK__SPACE) return false;
     if (after == LK__NUMBER) return before != LK__NUMBER;
     if (pattern != LK__GPT2) { /* a newline may belong to the signs in front of it, a mark or a quote to the letters */

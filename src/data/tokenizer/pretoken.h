@@ -39,7 +39,7 @@ extern const uint8_t lk__byte_class[256];
 
 /* The unit at text[0..size), size >= 1: its class, and in *length the bytes of a well-formed sequence (Unicode table 3-7),
  * or 1 for a byte at which none starts, which is LK__OTHER. */
-enum lk__class lk__unit(const uint8_t *text, size_t size, size_t *length);
+enum lk__class lk__tokenizer_unit(const uint8_t *text, size_t size, size_t *length);
 
 /* Length of the well-formed sequence at text[0..size), 0 if none starts here; its code point in *c. */
 size_t lk__utf8_decode(const uint8_t *text, size_t size, uint32_t *c);

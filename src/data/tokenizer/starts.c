@@ -82,7 +82,7 @@ static void classify_wide(struct lk__starts *s, size_t at, struct lk__classes *c
     }
     while (left) {
         size_t i = (size_t)__builtin_ctzll(left), from = at + i, length, next;
-        enum lk__class class = lk__unit(s->text + from, s->size - from, &length);
+        enum lk__class class = lk__tokenizer_unit(s->text + from, s->size - from, &length);
         put_class(c, class, bits_from(i, length));
         left &= ~bits_from(i, length);
         if (i + length > 64) {
@@ -91,7 +91,7 @@ static void classify_wide(struct lk__starts *s, size_t at, struct lk__classes *c
         }
         if (class != LK__SPACE) continue;
         from += length;
-        if (from == s->size || lk__unit(s->text + from, s->size - from, &next) == LK__SPACE) continue;
+        if (from == s->size || lk__tokenizer_unit(s->text + from, s->size - from, &next) == LK__SPACE) continue;
         c->inner |= (uint64_t)1 << i;
     }
 }

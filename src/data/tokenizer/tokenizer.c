@@ -1,33 +1,7 @@
-/* The tokenizer in memory: built from parts that are checked, never changed afterwards. */
+/* Makes a tokenizer in memory from parts that it checks; nothing changes it afterwards. */
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/key.h"
 #include <string.h>
-
-static bool stands_for_itself(uint32_t b) {
-    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xFF && b != 0xAD);
-}
-
-uint32_t lk__byte_to_char(uint8_t byte) {
-    if (stands_for_itself(byte)) return byte;
-    if (byte <= 0x20) return 0x100u + byte;
-    if (byte == 0xAD) return 0x143;
-    return 0x121u + (byte - 0x7Fu);
-}
-
-int lk__char_to_byte(uint32_t c) {
-    if (c < 0x100) return stands_for_itself(c) ? (int)c : -1;
-    if (c <= 0x120) return (int)(c - 0x100);
-    if (c <= 0x142) return (int)(c - 0x121 + 0x7F);
-    return c == 0x143 ? 0xAD : -1;
-}
-
-void lk__byte_order(uint8_t order[256]) {
-    size_t n = 0;
-    for (unsigned b = 0; b < 256; b++)
-        if (stands_for_itself(b)) order[n++] = (uint8_t)b;
-    for (unsigned b = 0; b < 256; b++)
-        if (!stands_for_itself(b)) order[n++] = (uint8_t)b;
-}
 
 const struct lk__traits lk__default_traits = {
     .first_byte = LK__NO_ID, .end = LK__NO_ID, .before = LK__NO_ID, .after = LK__NO_ID};
@@ -48,10 +22,6 @@ void lk_tokenizer_free(struct lk_tokenizer *t) {
     lk_free(t);
 }
 
-static struct lk_bytes bytes_of(const struct lk_tokenizer *t, uint32_t id) {
-    return lk_bytes(t->bytes + t->offset[id], (size_t)(t->offset[id + 1] - t->offset[id]));
-}
-
 /* --- building -------------------------------------------------------------------------------------------- */
 
 static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
@@ -67,9 +37,9 @@ static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const 
     memcpy(t->offset, p->offset, ((size_t)p->vocab + 1) * sizeof *t->offset);
     if (total) memcpy(t->bytes, p->bytes, (size_t)total);
     for (uint32_t id = 0; id < t->vocab; id++) {
-        if (bytes_of(t, id).size > LK__TOKEN_MAX)
+        if (lk_tokenizer_bytes(t, id).size > LK__TOKEN_MAX)
             return lk_fail(err, LK_EINVAL, "%s: token %lu has %zu bytes, more than %zu", what, (unsigned long)id,
-                           bytes_of(t, id).size, LK__TOKEN_MAX);
+                           lk_tokenizer_bytes(t, id).size, LK__TOKEN_MAX);
         if (!p->added || !p->added[id]) continue;
         t->added[id] = p->added[id];
         t->added_count++;
@@ -80,7 +50,7 @@ static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const 
 static int find_bytes_and_end(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     memset(t->byte_id, 0xFF, sizeof t->byte_id);
     for (uint32_t id = 0; id < t->vocab; id++) {
-        struct lk_bytes b = bytes_of(t, id);
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
         if (t->added[id] & LK__SPECIAL && t->traits.end == LK__NO_ID && b.size == strlen(LK_TOKEN_END) &&
             !memcmp(b.data, LK_TOKEN_END, b.size))
             t->traits.end = id;
@@ -102,7 +72,8 @@ static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, 
     if (m->left >= t->vocab || m->right >= t->vocab || m->id >= t->vocab)
         return lk_fail(err, LK_EINVAL, "%s: merge %zu names an id outside the vocabulary of %lu", what, index,
                        (unsigned long)t->vocab);
-    struct lk_bytes a = bytes_of(t, m->left), b = bytes_of(t, m->right), c = bytes_of(t, m->id);
+    struct lk_bytes a = lk_tokenizer_bytes(t, m->left), b = lk_tokenizer_bytes(t, m->right),
+                    c = lk_tokenizer_bytes(t, m->id);
     if (t->added[m->left] || t->added[m->right] || t->added[m->id])
         return lk_fail(err, LK_EINVAL, "%s: merge %zu uses %s token", what, index,
                        (t->added[m->left] | t->added[m->right] | t->added[m->id]) & LK__SPECIAL ? "a special" : "an added");
@@ -149,18 +120,6 @@ static void rank_bytes(struct lk_tokenizer *t) {
     for (uint32_t i = 0; i < 65536; i++) t->byte_ranks[i] = lk__pair_rank(t, t->byte_id[i >> 8], t->byte_id[i & 255]);
 }
 
-/* --- tokens by their bytes ------------------------------------------------------------------------------- */
-
-uint32_t lk__token_of(const struct lk_tokenizer *t, const uint8_t *bytes, size_t size) {
-    if (!t->words) return LK__NO_ID;
-    for (uint64_t at = lk__word_hash(bytes, size);; at++) {
-        uint32_t id = t->words[at & t->word_mask];
-        if (id == LK__NO_ID) return id;
-        struct lk_bytes b = bytes_of(t, id);
-        if (b.size == size && !memcmp(b.data, bytes, size)) return id;
-    }
-}
-
 static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     if (!t->traits.whole_words && !t->traits.characters) return 0;
     size_t slots = 1024;
@@ -171,7 +130,7 @@ static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *e
     memset(t->words, 0xFF, slots * sizeof *t->words);
     if (t->traits.characters) return lk__characters_tokens(t, what, err);
     for (uint32_t id = 0; id < t->vocab; id++) {
-        struct lk_bytes b = bytes_of(t, id);
+        struct lk_bytes b = lk_tokenizer_bytes(t, id);
         if (t->added[id] || !b.size) continue;
         uint32_t other = lk__token_of(t, b.data, b.size);
         if (other != LK__NO_ID)
@@ -237,6 +196,7 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     t->traits = p->traits ? *p->traits : lk__default_traits;
+    t->text_begin = LK__NO_ID;
     t->kept = lk_calloc(1, sizeof *t->kept);
     int code = t->kept ? check_traits(&t->traits, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     if (!code) code = copy_tokens(t, p, what, err);
@@ -250,49 +210,4 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     else
         *out = t;
     return code;
-}
-
-/* --- reading --------------------------------------------------------------------------------------------- */
-
-uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
-    return t->vocab;
-}
-const char *lk_tokenizer_pattern(const struct lk_tokenizer *t) {
-    return t->traits.characters ? "none" : lk__pattern_names[t->traits.pattern];
-}
-uint32_t lk_tokenizer_begin(const struct lk_tokenizer *t) {
-    return t->traits.before;
-}
-bool lk_tokenizer_is_special(const struct lk_tokenizer *t, uint32_t id) {
-    return id < t->vocab && t->added[id] & LK__SPECIAL;
-}
-uint32_t lk_tokenizer_find(const struct lk_tokenizer *t, const void *text, size_t size) {
-    for (uint32_t id = 0; id < t->vocab; id++)
-        if (t->added[id] && bytes_of(t, id).size == size && !memcmp(bytes_of(t, id).data, text, size)) return id;
-    return LK__NO_ID;
-}
-uint32_t lk_tokenizer_end(const struct lk_tokenizer *t) {
-    return t->traits.end;
-}
-
-struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *t, uint32_t id) {
-    return id < t->vocab ? bytes_of(t, id) : lk_bytes("", 0);
-}
-
-int lk_tokenizer_decode(const struct lk_tokenizer *t, const uint32_t *ids, size_t count, struct lk_buf *out,
-                        struct lk_err *err) {
-    bool strip = t->traits.strip;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= t->vocab)
-            return lk_fail(err, LK_EINVAL, "token %zu is %lu, but ids end at %lu", i, (unsigned long)ids[i],
-                           (unsigned long)t->vocab - 1);
-        struct lk_bytes b = bytes_of(t, ids[i]);
-        bool space = lk__normal_size(t, ids[i]) > b.size; /* the library gives the text in which it finds the token */
-        if (!b.size) continue;
-        if (strip && !space && *(const char *)b.data == ' ') b = lk_bytes((const char *)b.data + 1, b.size - 1);
-        if ((space && !strip && lk_buf_append(out, " ", 1)) || lk_buf_append(out, b.data, b.size))
-            return lk_fail(err, LK_ENOMEM, "decoding %zu tokens: out of memory", count);
-        strip = false;
-    }
-    return 0;
 }

@@ -87,7 +87,7 @@ static void all_bytes_come_back(void **state) {
 /* Word by word, each through the merges: no masks, no cache. */
 static struct lk_tokens encode_plainly(const uint8_t *text, size_t size) {
     struct lk_tokens ids = {0};
-    struct lk__scratch scratch = {0};
+    struct lk__tokenizer_scratch scratch = {0};
     for (size_t at = 0, end; at < size; at = end) {
         end = lk__word_end_gpt2(text, at, size);
         OK(lk__tokens_reserve(&ids, end - at));

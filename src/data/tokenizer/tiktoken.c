@@ -2,6 +2,7 @@
  * are found by merging its bytes as tiktoken does; README.md, "Rank files", says why they give the same ids. */
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/key.h"
+#include "lockstep/base/file.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,9 +102,11 @@ static int read_line(struct reading *r, const uint8_t *p, size_t size, size_t li
 }
 
 static int read_lines(struct reading *r, const uint8_t *file, size_t size, struct lk_err *err) {
-    size_t line = 0;
+    size_t line = 0, bom = lk_skip_bom(file, size);
+    const char *instead = lk_file_instead(file, size);
+    if (instead) return lk_fail(err, LK_EINVAL, "%s is %s", r->name, instead);
     int code = 0;
-    for (size_t at = 0, end; !code && at < size; at = end + 1) {
+    for (size_t at = bom, end; !code && at < size; at = end + 1) {
         const uint8_t *newline = memchr(file + at, '\n', size - at);
         end = newline ? (size_t)(newline - file) : size;
         size_t n = end - at;

@@ -80,6 +80,46 @@ static void damage_is_named_with_its_line(void **state) {
     assert_int_equal(lk_tokenizer_find(t, "<|x|>", 5), 300);
     assert_true(lk_tokenizer_is_special(t, 300) && !lk_tokenizer_is_special(t, 299));
     lk_tokenizer_free(t);
+    FAILS(lk_tokenizer_import_ranks("<html><body>", 12, "r", "gpt2", NULL, 0, NULL, &t, &test_err), LK_EINVAL,
+          "r is an HTML page");
+}
+
+/* A byte order mark in front, lines that end in \r\n: the same tokenizer. */
+static void files_of_windows_are_read(void **state) {
+    (void)state;
+    struct lk_buf file = LK_BUF_INIT;
+    struct lk_tokenizer *t;
+    OK(lk_buf_append(&file, "\xEF\xBB\xBF", 3));
+    for (size_t i = 0; i < bytes.size; i++)
+        OK(lk_buf_append(&file, bytes.data[i] == '\n' ? "\r\n" : &bytes.data[i], bytes.data[i] == '\n' ? 2 : 1));
+    OK(lk_tokenizer_import_ranks(file.data, file.size, "r", "gpt2", NULL, 0, NULL, &t, &test_err));
+    assert_int_equal(lk_tokenizer_vocab(t), 256);
+    lk_tokenizer_free(t);
+    lk_buf_release(&file);
+}
+
+/* The vocab of an exported file holds a special token only where its number gives it its id, and never one that is a word.
+ */
+static void holes_go_out_to_the_library(void **state) {
+    (void)state;
+    struct lk_special special = {lk_bytes("<|x|>", 5), 256};
+    struct lk_tokenizer *t;
+    for (int hole = 0; hole < 2; hole++) {
+        struct lk_buf out = LK_BUF_INIT;
+        special.id = hole ? 300 : 256;
+        OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &special, 1, NULL, &t, &test_err));
+        OK(lk_tokenizer_export(t, &out, &test_err));
+        OK(lk_tokenizer_check_ids(out.data, out.size, "out", &test_err));
+        assert_int_equal(strstr(out.data, "\"<|x|>\": 300") != NULL, hole);
+        lk_tokenizer_free(t);
+        lk_buf_release(&out);
+    }
+    struct lk_buf out = LK_BUF_INIT;
+    special.text = lk_bytes("word", 4);
+    OK(lk_tokenizer_import_ranks(bytes.data, bytes.size, "r", "gpt2", &special, 1, NULL, &t, &test_err));
+    FAILS(lk_tokenizer_export(t, &out, &test_err), LK_EUNSUPPORTED, "the added token \"word\" is one word");
+    lk_tokenizer_free(t);
+    lk_buf_release(&out);
 }
 
 /* The definition: any two neighbours whose bytes are a token, the lowest rank first, leftmost first; a word that is a token
@@ -180,8 +220,8 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(damage_is_named_with_its_line),
-        cmocka_unit_test(random_files_give_tiktokens_ids),
+        cmocka_unit_test(files_of_windows_are_read),     cmocka_unit_test(holes_go_out_to_the_library),
+        cmocka_unit_test(damage_is_named_with_its_line), cmocka_unit_test(random_files_give_tiktokens_ids),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
