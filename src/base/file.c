@@ -48,24 +48,44 @@ static bool fault(void) {
     return true;
 }
 
+/* The file that could not be made is not there to ask. */
+static void note_folder(const char *path) {
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    lk__note_disk(*folder ? folder : "/");
+}
+
 int lk__open(const char *path, int flags, mode_t mode) {
-    if (fault()) return -1;
-    int fd;
-    do fd = open(path, flags | O_CLOEXEC, mode);
-    while (fd < 0 && errno == EINTR);
+    int fd = -1;
+    if (!fault()) {
+        do fd = open(path, flags | O_CLOEXEC, mode);
+        while (fd < 0 && errno == EINTR);
+    }
+    if (fd < 0) note_folder(path);
     return fd;
 }
 
+/* What has failed for want of disk space keeps which disk that was. */
+static int noted(int result, int fd) {
+    if (result < 0) lk__note_disk_of(fd);
+    return result;
+}
+static ssize_t noted_size(ssize_t result, int fd) {
+    if (result < 0) lk__note_disk_of(fd);
+    return result;
+}
+
 ssize_t lk__write(int fd, const void *data, size_t size) {
-    return fault() ? -1 : write(fd, data, size);
+    return noted_size(fault() ? -1 : write(fd, data, size), fd);
 }
 
 int lk__fsync(int fd) {
-    if (fault()) return -1;
+    if (fault()) return noted(-1, fd);
     int rc;
     do rc = fsync(fd);
     while (rc != 0 && errno == EINTR);
-    return rc;
+    return noted(rc, fd);
 }
 
 int lk__rename(const char *from, const char *to) {
@@ -82,7 +102,7 @@ int lk__close(int fd) {
 }
 
 ssize_t lk__pwrite(int fd, const void *data, size_t size, off_t offset) {
-    return fault() ? -1 : pwrite(fd, data, size, offset);
+    return noted_size(fault() ? -1 : pwrite(fd, data, size, offset), fd);
 }
 
 ssize_t lk__pread(int fd, void *data, size_t size, off_t offset) {
@@ -90,19 +110,19 @@ ssize_t lk__pread(int fd, void *data, size_t size, off_t offset) {
 }
 
 int lk__fallocate(int fd, off_t size) {
-    if (fault()) return -1;
+    if (fault()) return noted(-1, fd);
     int rc;
     do rc = fallocate(fd, 0, 0, size);
     while (rc != 0 && errno == EINTR);
-    return rc;
+    return noted(rc, fd);
 }
 
 int lk__ftruncate(int fd, off_t size) {
-    if (fault()) return -1;
+    if (fault()) return noted(-1, fd);
     int rc;
     do rc = ftruncate(fd, size);
     while (rc != 0 && errno == EINTR);
-    return rc;
+    return noted(rc, fd);
 }
 
 int lk__fchmod(int fd, mode_t mode) {
@@ -119,7 +139,7 @@ static int write_pieces(int fd, const char *p, size_t size, off_t offset) {
         if (n < 0) return -1;
         if (n == 0) {
             errno = ENOSPC;
-            return -1;
+            return noted(-1, fd);
         }
         p += n;
         size -= (size_t)n;
@@ -281,6 +301,7 @@ static int make_one(const char *path, struct lk_err *err) {
         number = ENOTDIR;
     }
     errno = number;
+    note_folder(path);
     lk_fail_errno(err, "cannot make the directory %s", path);
     return err ? (err->code = LK_EIO) : LK_EIO;
 }

@@ -1,4 +1,5 @@
 #include "base/sanitizers.h"
+#include "base/syscalls.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
@@ -11,12 +12,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 /* Sanitizers need most of the address space. */
 #define MAP_MOST  ((size_t)(LK_SANITIZED ? 1 : 256) << 30)
-#define MAP_LEAST ((size_t)1 << 30)
+#define MAP_LEAST ((size_t)16 << 20)
 #define READERS   1024
 
 /* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
@@ -51,15 +53,16 @@ struct txn {
 
 static int fail(struct lk_err *err, int rc, const struct environment *env, const char *what) {
     MDB_envinfo info;
+    char size[32];
     switch (rc) {
     case MDB_NOTFOUND:
         return lk_fail(err, LK_ENOTFOUND, "no such row in %s", env->dir);
     case MDB_MAP_FULL:
         mdb_env_info(env->mdb, &info);
         return lk_fail(err, LK_EIO,
-                       "cannot %s %s: its map of %zu GiB is full; nothing was changed (a larger one needs more "
+                       "cannot %s %s: its map of %s is full; nothing was changed (a larger one needs more "
                        "address space: ulimit -v)",
-                       what, env->dir, (size_t)info.me_mapsize >> 30);
+                       what, env->dir, lk_format_bytes(info.me_mapsize, size));
     case MDB_TXN_FULL:
         return lk_fail(err, LK_EIO, "cannot %s %s: too much in one transaction; nothing was changed", what, env->dir);
     case MDB_READERS_FULL:
@@ -77,10 +80,15 @@ static int fail(struct lk_err *err, int rc, const struct environment *env, const
     case ENOSPC:
     case EFBIG:
     case EDQUOT:
-        return lk_fail(err, LK_EIO, "cannot %s %s: %s; nothing was changed", what, env->dir,
-                       rc == EFBIG ? "the file may not grow any more (ulimit -f)" : "no space left on the disk");
+    case EIO:
+        errno = rc;
+        lk__note_disk(env->dir);
+        return lk_fail_errno(err, "cannot %s %s, nothing was changed", what, env->dir);
     default:
-        return lk_fail(err, LK_EIO, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+        if (rc < 0) return lk_fail(err, LK_EIO, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+        errno = rc;
+        lk_fail_errno(err, "cannot %s %s", what, env->dir);
+        return err ? (err->code = LK_EIO) : LK_EIO;
     }
 }
 
@@ -135,6 +143,16 @@ static int open_mdb(struct environment *env, unsigned flags) {
     }
 }
 
+/* LMDB maps at least all of its file. */
+static int lacks_address_space(const struct environment *env, struct lk_err *err) {
+    struct stat st = {0};
+    char words[32], *data = lk_asprintf("%s/data.mdb", env->dir);
+    if (data) stat(data, &st);
+    lk_free(data);
+    size_t size = (size_t)st.st_size > MAP_LEAST ? (size_t)st.st_size : MAP_LEAST;
+    return lk_fail(err, LK_ENOMEM, "cannot open %s: it needs %s of address space", env->dir, lk_format_bytes(size, words));
+}
+
 /* Who may write opens for writing even to read, as handles share an environment. Who may write the lock file only still
  * locks: that is how several users share a store. */
 static int open_as_permitted(struct environment *env, struct lk_err *err) {
@@ -147,6 +165,7 @@ static int open_as_permitted(struct environment *env, struct lk_err *err) {
     if (forbidden(rc)) return lk_fail(err, LK_EIO, "no permission to read %s", env->dir);
     /* On a read-only file system LMDB leaves the locks out by itself. */
     if (rc == 0 && env->read_only) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
+    if (rc == ENOMEM) return lacks_address_space(env, err);
     return rc == 0 ? 0 : fail(err, rc, env, "open");
 }
 
@@ -307,6 +326,19 @@ static void lmdb_abort(struct lk_kv_txn *base) {
     end(txn);
 }
 
+/* LMDB says EIO for a write that was cut short; at a limit or on a full disk it was cut there. */
+static int why_cut_short(const struct environment *env) {
+    static const uint64_t near = 1 << 20;
+    struct rlimit limit;
+    struct stat st = {0};
+    struct statvfs fs;
+    char *data = lk_asprintf("%s/data.mdb", env->dir);
+    bool there = data && stat(data, &st) == 0;
+    lk_free(data);
+    if (there && getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < (uint64_t)st.st_size + near) return EFBIG;
+    return statvfs(env->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < near ? ENOSPC : EIO;
+}
+
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
@@ -323,9 +355,7 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, st
     if (rc == 0 && base->write && !base->dirty && durability == LK_DURABLE) rc = mdb_env_sync(env->mdb, 1);
     end(txn);
     if (rc == 0) return 0;
-    /* LMDB says EIO for a write that was cut short, which is how a disk becomes full. */
-    if (rc == EIO)
-        return lk_fail(err, LK_EIO, "cannot write %s: the disk is full or failed; nothing was changed", env->dir);
+    if (rc == EIO) rc = why_cut_short(env);
     return fail(err, rc, env, "commit to");
 }
 
