@@ -75,7 +75,7 @@ $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
 	@echo "  $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # Only ranks load it, so that nothing else needs MPI; it brings what it uses of base.
-$(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/mem.c src/cluster/comm.h include/lockstep/cluster/comm.h
+$(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/limits.c src/base/limit_text.c src/base/mem.c src/cluster/comm.h include/lockstep/cluster/comm.h
 	@mkdir -p $(@D); echo "  $@"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=hidden -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)

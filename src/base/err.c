@@ -1,4 +1,5 @@
 #include "lockstep/base/err.h"
+#include "base/limits.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,6 +13,14 @@ static void clean(char *s) {
     }
 }
 
+/* Says which limit may be the reason, unless the message has it already. */
+static void name_limit(struct lk_err *err, int number) {
+    char text[400];
+    size_t used = strlen(err->message);
+    if (lk__limit_text(number, text, sizeof text) && !strstr(err->message, text))
+        snprintf(err->message + used, sizeof err->message - used, "; %s", text);
+}
+
 int lk_fail(struct lk_err *err, int code, const char *format, ...) {
     if (!err) return code;
     va_list args;
@@ -19,6 +28,7 @@ int lk_fail(struct lk_err *err, int code, const char *format, ...) {
     err->code = code;
     vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
+    if (code == LK_ENOMEM) name_limit(err, ENOMEM);
     clean(err->message);
     return code;
 }
@@ -48,6 +58,7 @@ int lk_fail_errno(struct lk_err *err, const char *format, ...) {
     const char *reason = strerror_r(number, text, sizeof text);
     size_t used = strlen(err->message);
     snprintf(err->message + used, sizeof err->message - used, ": %s", reason);
+    name_limit(err, number);
     clean(err->message);
     errno = number;
     return code;

@@ -48,24 +48,44 @@ static bool fault(void) {
     return true;
 }
 
+/* The file that could not be made is not there to ask. */
+static void note_folder(const char *path) {
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    lk__note_disk(*folder ? folder : "/");
+}
+
 int lk__open(const char *path, int flags, mode_t mode) {
-    if (fault()) return -1;
-    int fd;
-    do fd = open(path, flags | O_CLOEXEC, mode);
-    while (fd < 0 && errno == EINTR);
+    int fd = -1;
+    if (!fault()) {
+        do fd = open(path, flags | O_CLOEXEC, mode);
+        while (fd < 0 && errno == EINTR);
+    }
+    if (fd < 0) note_folder(path);
     return fd;
 }
 
+/* What has failed for want of disk space keeps which disk that was. */
+static int noted(int result, int fd) {
+    if (result < 0) lk__note_disk_of(fd);
+    return result;
+}
+static ssize_t noted_size(ssize_t result, int fd) {
+    if (result < 0) lk__note_disk_of(fd);
+    return result;
+}
+
 ssize_t lk__write(int fd, const void *data, size_t size) {
-    return fault() ? -1 : write(fd, data, size);
+    return noted_size(fault() ? -1 : write(fd, data, size), fd);
 }
 
 int lk__fsync(int fd) {
-    if (fault()) return -1;
-    int rc;
-    do rc = fsync(fd);
-    while (rc != 0 && errno == EINTR);
-    return rc;
+    if (fault()) return noted(-1, fd);
+    int code;
+    do code = fsync(fd);
+    while (code != 0 && errno == EINTR);
+    return noted(code, fd);
 }
 
 int lk__rename(const char *from, const char *to) {
@@ -82,7 +102,7 @@ int lk__close(int fd) {
 }
 
 ssize_t lk__pwrite(int fd, const void *data, size_t size, off_t offset) {
-    return fault() ? -1 : pwrite(fd, data, size, offset);
+    return noted_size(fault() ? -1 : pwrite(fd, data, size, offset), fd);
 }
 
 ssize_t lk__pread(int fd, void *data, size_t size, off_t offset) {
@@ -90,19 +110,19 @@ ssize_t lk__pread(int fd, void *data, size_t size, off_t offset) {
 }
 
 int lk__fallocate(int fd, off_t size) {
-    if (fault()) return -1;
-    int rc;
-    do rc = fallocate(fd, 0, 0, size);
-    while (rc != 0 && errno == EINTR);
-    return rc;
+    if (fault()) return noted(-1, fd);
+    int code;
+    do code = fallocate(fd, 0, 0, size);
+    while (code != 0 && errno == EINTR);
+    return noted(code, fd);
 }
 
 int lk__ftruncate(int fd, off_t size) {
-    if (fault()) return -1;
-    int rc;
-    do rc = ftruncate(fd, size);
-    while (rc != 0 && errno == EINTR);
-    return rc;
+    if (fault()) return noted(-1, fd);
+    int code;
+    do code = ftruncate(fd, size);
+    while (code != 0 && errno == EINTR);
+    return noted(code, fd);
 }
 
 int lk__fchmod(int fd, mode_t mode) {
@@ -119,7 +139,7 @@ static int write_pieces(int fd, const char *p, size_t size, off_t offset) {
         if (n < 0) return -1;
         if (n == 0) {
             errno = ENOSPC;
-            return -1;
+            return noted(-1, fd);
         }
         p += n;
         size -= (size_t)n;
@@ -214,27 +234,27 @@ int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struc
     if (fd < 0) return err->code;
     size_t start = out->size;
     size_t expected = S_ISREG(st.st_mode) ? (size_t)st.st_size : 65536;
-    int rc = S_ISREG(st.st_mode) && expected > limit_bytes ? too_large(path, limit_bytes, err)
-                                                           : read_fd(fd, path, expected, limit_bytes, out, err);
+    int code = S_ISREG(st.st_mode) && expected > limit_bytes ? too_large(path, limit_bytes, err)
+                                                             : read_fd(fd, path, expected, limit_bytes, out, err);
     close(fd);
-    if (rc != 0) {
+    if (code != 0) {
         out->size = start;
         if (out->data) out->data[start] = 0;
     }
-    return rc;
+    return code;
 }
 
 static int write_new(const char *path, const void *data, size_t size, struct lk_err *err) {
     int fd = lk__open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd < 0) return lk_fail_errno(err, "cannot create %s", path);
-    int rc = 0;
+    int code = 0;
     if (lk__write_all(fd, data, size) != 0)
-        rc = lk_fail_errno(err, "cannot write %zu bytes to %s", size, path);
+        code = lk_fail_errno(err, "cannot write %zu bytes to %s", size, path);
     else if (lk__fsync(fd) != 0)
-        rc = lk_fail_errno(err, "cannot sync %s", path);
-    if (rc != 0) {
+        code = lk_fail_errno(err, "cannot sync %s", path);
+    if (code != 0) {
         close(fd);
-        return rc;
+        return code;
     }
     return lk__close(fd) == 0 ? 0 : lk_fail_errno(err, "cannot close %s", path);
 }
@@ -250,17 +270,18 @@ int lk_file_write_atomic(const char *path, const void *data, size_t size, struct
     static atomic_uint counter;
     char *parent = parent_of(path);
     char *temporary = lk_asprintf("%s.tmp.%ld.%u", path, (long)getpid(), atomic_fetch_add(&counter, 1));
-    int rc = 0;
-    if (!parent || !temporary) rc = lk_fail(err, LK_ENOMEM, "out of memory writing %s", path);
-    if (rc == 0) {
-        rc = write_new(temporary, data, size, err);
-        if (rc == 0 && lk__rename(temporary, path) != 0) rc = lk_fail_errno(err, "cannot rename %s to %s", temporary, path);
-        if (rc != 0) unlink(temporary);
+    int code = 0;
+    if (!parent || !temporary) code = lk_fail(err, LK_ENOMEM, "out of memory writing %s", path);
+    if (code == 0) {
+        code = write_new(temporary, data, size, err);
+        if (code == 0 && lk__rename(temporary, path) != 0)
+            code = lk_fail_errno(err, "cannot rename %s to %s", temporary, path);
+        if (code != 0) unlink(temporary);
     }
-    if (rc == 0) rc = lk_dir_sync(parent, err);
+    if (code == 0) code = lk_dir_sync(parent, err);
     lk_free(parent);
     lk_free(temporary);
-    return rc;
+    return code;
 }
 
 bool lk_file_exists(const char *path) {
@@ -275,9 +296,9 @@ int lk_dir_sync(const char *path, struct lk_err *err) {
     if (fd < 0) return lk_fail_errno(err, "cannot open the directory %s", path);
     /* EINVAL: a file system without directory sync; there is nothing more to be had. */
     if (lk__fsync(fd) != 0 && errno != EINVAL) {
-        int rc = lk_fail_errno(err, "cannot sync the directory %s", path);
+        int code = lk_fail_errno(err, "cannot sync the directory %s", path);
         close(fd);
-        return rc;
+        return code;
     }
     close(fd);
     return 0;
@@ -287,9 +308,9 @@ static int make_one(const char *path, struct lk_err *err) {
     if (mkdir(path, 0777) == 0) {
         char *parent = parent_of(path);
         if (!parent) return lk_fail(err, LK_ENOMEM, "out of memory making the directory %s", path);
-        int rc = lk_dir_sync(parent, err);
+        int code = lk_dir_sync(parent, err);
         lk_free(parent);
-        return rc;
+        return code;
     }
     struct stat st;
     int number = errno;
@@ -298,6 +319,7 @@ static int make_one(const char *path, struct lk_err *err) {
         number = ENOTDIR;
     }
     errno = number;
+    note_folder(path);
     lk_fail_errno(err, "cannot make the directory %s", path);
     return err ? (err->code = LK_EIO) : LK_EIO;
 }
@@ -308,16 +330,16 @@ int lk_dir_make(const char *path, struct lk_err *err) {
     if (!copy) return lk_fail(err, LK_ENOMEM, "out of memory making the directory %s", path);
     size_t n = strlen(copy);
     while (n > 1 && copy[n - 1] == '/') copy[--n] = 0;
-    int rc = 0;
-    for (char *p = copy + 1; rc == 0 && *p; p++) {
+    int code = 0;
+    for (char *p = copy + 1; code == 0 && *p; p++) {
         if (*p != '/' || p[-1] == '/') continue;
         *p = 0;
-        rc = make_one(copy, err);
+        code = make_one(copy, err);
         *p = '/';
     }
-    if (rc == 0) rc = make_one(copy, err);
+    if (code == 0) code = make_one(copy, err);
     lk_free(copy);
-    return rc;
+    return code;
 }
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
@@ -342,20 +364,20 @@ int lk_map_open(const char *path, struct lk_map *out, struct lk_err *err) {
     *out = (struct lk_map){0};
     int fd = open_to_read(path, O_NONBLOCK, &st, err); /* a pipe in a file's place has nobody to wait for */
     if (fd < 0) return err->code;
-    int rc = 0;
+    int code = 0;
     if (!S_ISREG(st.st_mode)) {
-        rc = lk_fail(err, LK_EINVAL, "%s is not a regular file, it cannot be mapped", path);
+        code = lk_fail(err, LK_EINVAL, "%s is not a regular file, it cannot be mapped", path);
     } else if (st.st_size == 0) {
         *out = (struct lk_map){nothing, 0};
     } else {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED)
-            rc = lk_fail_errno(err, "cannot map %s (%lld bytes)", path, (long long)st.st_size);
+            code = lk_fail_errno(err, "cannot map %s (%lld bytes)", path, (long long)st.st_size);
         else
             *out = (struct lk_map){p, (size_t)st.st_size};
     }
     close(fd);
-    return rc;
+    return code;
 }
 
 void lk_map_close(struct lk_map *m) {

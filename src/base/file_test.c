@@ -65,8 +65,8 @@ static void read_pipe(void **state) {
             write_pipe(path);
             _exit(0);
         }
-        int rc = lk_file_read(path, limited ? 150000 : 200000, &b, &e);
-        assert_int_equal(rc, limited ? LK_EINVAL : 0);
+        int code = lk_file_read(path, limited ? 150000 : 200000, &b, &e);
+        assert_int_equal(code, limited ? LK_EINVAL : 0);
         assert_int_equal(b.size, limited ? 0 : 200000);
         lk_buf_release(&b);
         waitpid(pid, NULL, 0);
@@ -82,17 +82,17 @@ static void write_fails_at_every_point(void **state) {
             struct lk_err e = {0};
             assert_int_equal(lk_file_write_atomic(path, "old", 3, &e), 0);
             lk__file_fail_at(nth, numbers[k]);
-            int rc = lk_file_write_atomic(path, "new", 3, &e);
+            int code = lk_file_write_atomic(path, "new", 3, &e);
             uint64_t calls = lk__file_call_count();
             lk__file_fail_at(0, 0);
             assert_int_equal(entries(*state), 1);
             if (calls < nth) {
-                assert_int_equal(rc, 0);
+                assert_int_equal(code, 0);
                 expect_content(path, "new");
                 assert_int_equal(nth, 8); /* open, write, fsync, close, rename; the folder's open, fsync */
                 break;
             }
-            assert_int_equal(rc, LK_EIO);
+            assert_int_equal(code, LK_EIO);
             assert_non_null(strstr(e.message, strerror(numbers[k])));
             assert_non_null(strstr(e.message, *state));
             /* A folder that cannot be synced has the new file already; before that, all is as it was. */
@@ -134,9 +134,9 @@ static void full_disk(void *path) {
     char *big = lk_calloc(1, 100000);
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
-    int rc = lk_file_write_atomic(path, big, 100000, &e);
+    int code = lk_file_write_atomic(path, big, 100000, &e);
     lk_free(big);
-    _exit(rc == LK_EIO && strstr(e.message, "File too large") ? 0 : 1);
+    _exit(code == LK_EIO && strstr(e.message, "File too large") ? 0 : 1);
 }
 static void full_disk_leaves_the_old(void **state) {
     if (LK_TSAN) skip(); /* fork */

@@ -16,7 +16,7 @@ struct reader {
     size_t line_size;
     int number;
     struct lk_ini *out;
-    int rc;
+    int code;
     struct lk_err *err;
 };
 
@@ -29,8 +29,8 @@ static void configure(void) {
 /* What is quoted of a line in a message: its first 60 bytes. */
 static int fail_line(struct reader *r, const char *problem) {
     int shown = r->line_size < 60 ? (int)r->line_size : 60;
-    return r->rc = lk_fail(r->err, LK_EINVAL, "%s:%d: %s: \"%.*s%s\"", r->out->name, r->number, problem, shown, r->line,
-                           r->line_size > 60 ? "..." : "");
+    return r->code = lk_fail(r->err, LK_EINVAL, "%s:%d: %s: \"%.*s%s\"", r->out->name, r->number, problem, shown, r->line,
+                             r->line_size > 60 ? "..." : "");
 }
 
 /* A section line must be "[name]" and then nothing but a comment; inih ignores what follows. */
@@ -64,7 +64,7 @@ static int check_line(struct reader *r, const char *s, size_t n) {
 
 static char *next_line(char *buffer, int size, void *stream) {
     struct reader *r = stream;
-    if (r->rc != 0 || r->text == r->end) return NULL;
+    if (r->code != 0 || r->text == r->end) return NULL;
     const char *feed = memchr(r->text, '\n', (size_t)(r->end - r->text));
     const char *stop = feed ? feed : r->end;
     r->line = r->text;
@@ -124,19 +124,19 @@ static int add(struct lk_ini *ini, const char *section, const char *key, const c
 
 static int on_entry(void *user, const char *section, const char *key, const char *value) {
     struct reader *r = user;
-    if (r->rc != 0) return 0;
+    if (r->code != 0) return 0;
     if (!*section) return fail_line(r, "a key needs a [section] before it"), 0;
     if (!*key) return fail_line(r, "the key before '=' is empty"), 0;
     const struct lk_ini_entry *old = find(r->out, section, key);
     if (old) {
-        r->rc = lk_fail(r->err, LK_EINVAL, "%s:%d: %s.%s is given twice, first in line %d", r->out->name, r->number,
-                        section, key, old->line);
+        r->code = lk_fail(r->err, LK_EINVAL, "%s:%d: %s.%s is given twice, first in line %d", r->out->name, r->number,
+                          section, key, old->line);
         return 0;
     }
     if (r->out->count == ENTRIES_MAX) return fail_line(r, "more than 4,096 keys"), 0;
     char *where = lk_asprintf("%s:%d", r->out->name, r->number);
     if (add(r->out, section, key, value, r->number, where) == 0) return 1;
-    r->rc = lk_fail(r->err, LK_ENOMEM, "out of memory reading %s", r->out->name);
+    r->code = lk_fail(r->err, LK_ENOMEM, "out of memory reading %s", r->out->name);
     return 0;
 }
 
@@ -147,8 +147,8 @@ int lk_ini_parse(const char *text, size_t size, const char *name, struct lk_ini 
     if (!out->name) return lk_fail(err, LK_ENOMEM, "out of memory reading %s", name);
     struct reader r = {.text = text, .end = text + size, .out = out, .err = err};
     int bad = ini_parse_stream(next_line, &r, on_entry, &r);
-    if (r.rc == 0 && bad < 0) r.rc = lk_fail(err, LK_ENOMEM, "out of memory reading %s", name);
-    if (r.rc == 0 && bad > 0) {
+    if (r.code == 0 && bad < 0) r.code = lk_fail(err, LK_ENOMEM, "out of memory reading %s", name);
+    if (r.code == 0 && bad > 0) {
         /* Lines were given out one by one, so inih's number is ours; find the line again to quote it. */
         const char *s = text;
         for (int i = 1; i < bad; i++) s = (const char *)memchr(s, '\n', (size_t)(text + size - s)) + 1;
@@ -158,17 +158,17 @@ int lk_ini_parse(const char *text, size_t size, const char *name, struct lk_ini 
         r.number = bad;
         fail_line(&r, "not a [section], a key = value or a comment");
     }
-    if (r.rc != 0) lk_ini_release(out);
-    return r.rc;
+    if (r.code != 0) lk_ini_release(out);
+    return r.code;
 }
 
 int lk_ini_read(const char *path, struct lk_ini *out, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
     *out = (struct lk_ini){0};
-    int rc = lk_file_read(path, FILE_MAX_BYTES, &text, err);
-    if (rc == 0) rc = lk_ini_parse(text.data, text.size, path, out, err);
+    int code = lk_file_read(path, FILE_MAX_BYTES, &text, err);
+    if (code == 0) code = lk_ini_parse(text.data, text.size, path, out, err);
     lk_buf_release(&text);
-    return rc;
+    return code;
 }
 
 int lk_ini_override(struct lk_ini *ini, const char *assignment, struct lk_err *err) {
@@ -180,9 +180,9 @@ int lk_ini_override(struct lk_ini *ini, const char *assignment, struct lk_err *e
     char *key = lk_strndup(dot + 1, (size_t)(equal - dot - 1));
     char *where = lk_strdup("command line"), *value = NULL;
     struct lk_ini_entry *old = section && key ? find(ini, section, key) : NULL;
-    int rc = LK_ENOMEM;
+    int code = LK_ENOMEM;
     if (section && key && where && !old) {
-        rc = add(ini, section, key, equal + 1, 0, where);
+        code = add(ini, section, key, equal + 1, 0, where);
         where = NULL;
     } else if (old && where && (value = lk_strdup(equal + 1))) {
         lk_free(old->value);
@@ -191,12 +191,12 @@ int lk_ini_override(struct lk_ini *ini, const char *assignment, struct lk_err *e
         old->where = where;
         old->line = 0;
         where = NULL;
-        rc = 0;
+        code = 0;
     }
     lk_free(section);
     lk_free(key);
     lk_free(where);
-    return rc == 0 ? 0 : lk_fail(err, rc, "out of memory setting %.200s", assignment);
+    return code == 0 ? 0 : lk_fail(err, code, "out of memory setting %.200s", assignment);
 }
 
 void lk_ini_release(struct lk_ini *ini) {

@@ -29,18 +29,19 @@ static int check(const json_t *value, int depth, struct lk_err *err) {
     if (json_is_real(value))
         return lk_fail(err, LK_EINVAL, "the real number %.17g has no canonical JSON text; store it as a hexadecimal string",
                        json_real_value(value));
-    int rc = 0;
+    int code = 0;
     if (json_is_array(value)) {
-        for (size_t i = 0; rc == 0 && i < json_array_size(value); i++) rc = check(json_array_get(value, i), depth + 1, err);
+        for (size_t i = 0; code == 0 && i < json_array_size(value); i++)
+            code = check(json_array_get(value, i), depth + 1, err);
     } else if (json_is_object(value)) {
         const char *key;
         json_t *item;
         json_object_foreach((json_t *)(uintptr_t)value, key, item) {
-            rc = check(item, depth + 1, err);
-            if (rc != 0) return rc;
+            code = check(item, depth + 1, err);
+            if (code != 0) return code;
         }
     }
-    return rc;
+    return code;
 }
 
 /* jansson forgets a callback's failure inside an object's key, so the failure is kept here. */
@@ -55,8 +56,8 @@ static int append(const char *data, size_t size, void *arg) {
 }
 
 int lk_json_canonical(const json_t *value, struct lk_buf *out, struct lk_err *err) {
-    int rc = check(value, 0, err);
-    if (rc != 0) return rc;
+    int code = check(value, 0, err);
+    if (code != 0) return code;
     size_t start = out->size;
     struct sink sink = {.out = out};
     int dumped = json_dump_callback(value, append, &sink, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);

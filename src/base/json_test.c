@@ -68,12 +68,12 @@ static void expect_float(double value, const char *text) {
     json_t *j = lk_json_float(value);
     assert_string_equal(json_string_value(j), text);
     double again;
-    int rc = lk_json_float_parse(j, &again);
+    int code = lk_json_float_parse(j, &again);
     if (isfinite(value)) {
-        assert_int_equal(rc, 0);
+        assert_int_equal(code, 0);
         assert_memory_equal(&value, &again, sizeof value);
     } else {
-        assert_int_equal(rc, LK_EINVAL);
+        assert_int_equal(code, LK_EINVAL);
     }
     json_decref(j);
 }
@@ -172,10 +172,10 @@ static int round_trip(void) {
     /* jansson blames the text when it cannot store a string. */
     if (!j) return e.code == LK_EINVAL ? LK_ENOMEM : e.code;
     struct lk_buf b = LK_BUF_INIT;
-    int rc = lk_json_canonical(j, &b, &e);
+    int code = lk_json_canonical(j, &b, &e);
     json_decref(j);
     lk_buf_release(&b);
-    return rc;
+    return code;
 }
 static int make_float(void) {
     json_t *j = lk_json_float(1.5);

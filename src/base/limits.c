@@ -143,6 +143,18 @@ uint64_t lk__cgroup_memory_left(const char *root) {
     return left;
 }
 
+static void pids_of(const char *dir, void *least) {
+    char text[64];
+    uint64_t limit = read_small(text, sizeof text, "%s/%s%s", dir, "pids.max", "") ? number(text) : UINT64_MAX;
+    if (limit < *(uint64_t *)least) *(uint64_t *)least = limit;
+}
+uint64_t lk__cgroup_pids(const char *root) {
+    uint64_t least = UINT64_MAX;
+    visit(root, "pids", pids_of, &least);
+    visit(root, "", pids_of, &least);
+    return least;
+}
+
 uint64_t lk__memory_available(const char *root) {
     char text[16384];
     uint64_t left = lk__cgroup_memory_left(root);

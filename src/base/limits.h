@@ -2,11 +2,17 @@
  * tree there. */
 #ifndef LK_LIMITS_H
 #define LK_LIMITS_H
+#include <stddef.h>
 #include <stdint.h>
 
 uint64_t lk__cgroup_memory_left(const char *root); /* bytes; UINT64_MAX: no limit */
 int lk__cgroup_cpus(const char *root);             /* the quota in whole processors, rounded up; INT_MAX: none */
 int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus); /* among those with allowed[cpu] != 0 */
 uint64_t lk__memory_available(const char *root);
+uint64_t lk__cgroup_pids(const char *root); /* processes and threads that our cgroups may have; UINT64_MAX: no limit */
+
+/* The limits that may stand behind errno `number`, as "address space is limited to 976 MiB (ulimit -v)"; "" where none is
+ * set. Returns the length; errno stays. */
+size_t lk__limit_text(int number, char *out, size_t size);
 
 #endif

@@ -26,6 +26,10 @@ static void version_2(void **state) {
     put(root, "sys/fs/cgroup/a/cpu.max", "max 100000\n");
     assert_int_equal(lk__cgroup_memory_left(root), 350000);
     assert_int_equal(lk__cgroup_cpus(root), 3);
+    assert_true(lk__cgroup_pids(root) == UINT64_MAX);
+    put(root, "sys/fs/cgroup/a/pids.max", "77\n");
+    put(root, "sys/fs/cgroup/a/b/pids.max", "max\n");
+    assert_int_equal(lk__cgroup_pids(root), 77);
     put(root, "sys/fs/cgroup/a/cpu.max", "50000 100000\n");
     assert_int_equal(lk__cgroup_cpus(root), 1);
     put(root, "sys/fs/cgroup/a/memory.current", "5000000\n");

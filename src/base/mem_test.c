@@ -88,21 +88,21 @@ static void arena(void **state) {
 
 static int fill(struct lk_buf *b) {
     for (int i = 0; i < 100; i++) {
-        int rc = i % 2 ? lk_buf_append(b, "0123456789", 10) : lk_buf_printf(b, "%s", "0123456789");
-        if (rc != 0) return rc;
+        int code = i % 2 ? lk_buf_append(b, "0123456789", 10) : lk_buf_printf(b, "%s", "0123456789");
+        if (code != 0) return code;
     }
     return 0;
 }
 static int fill_new(void) {
     struct lk_buf b = LK_BUF_INIT;
-    int rc = fill(&b);
-    if (rc == 0) {
+    int code = fill(&b);
+    if (code == 0) {
         assert_int_equal(b.size, 1000);
         assert_int_equal(b.data[1000], 0);
         assert_memory_equal(b.data + 990, "0123456789", 10);
     }
     lk_buf_release(&b);
-    return rc;
+    return code;
 }
 static void buffer(void **state) {
     (void)state;

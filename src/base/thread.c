@@ -171,16 +171,16 @@ static int start_threads(struct lk_pool *p) {
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = 0;
-    for (int i = 1; rc == 0 && i < p->threads; i++) {
+    int code = 0;
+    for (int i = 1; code == 0 && i < p->threads; i++) {
         struct worker *w = &p->workers[i - 1];
         w->pool = p;
         w->number = i;
-        rc = pthread_create(&w->thread, NULL, worker_main, w);
-        if (rc == 0) p->started++;
+        code = pthread_create(&w->thread, NULL, worker_main, w);
+        if (code == 0) p->started++;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return rc;
+    return code;
 }
 
 int lk_pool_open(int threads, struct lk_pool **out, struct lk_err *err) {
@@ -197,11 +197,11 @@ int lk_pool_open(int threads, struct lk_pool **out, struct lk_err *err) {
     int quota = lk__cgroup_cpus("");
     if (quota < processors) processors = quota;
     p->spin_ns = threads <= processors ? 40000 : 1000;
-    int rc = start_threads(p);
-    if (rc != 0) {
+    int code = start_threads(p);
+    if (code != 0) {
         int wanted = threads, had = p->started + 1;
         lk_pool_close(p);
-        errno = rc;
+        errno = code;
         lk_fail_errno(err, "cannot start %d threads (%d are possible now; ask for fewer)", wanted, had);
         return err ? (err->code = LK_ENOMEM) : LK_ENOMEM;
     }

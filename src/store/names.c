@@ -53,8 +53,8 @@ static struct lk_bytes key_bytes(const struct key *k) {
 static int scan_kind(struct lk_kv_txn *txn, char table, const char *kind, lk_kv_scan_fn *fn, void *arg,
                      struct lk_err *err) {
     struct key from, to;
-    int rc = make_key(table, kind, NULL, &from, err);
-    if (rc != 0) return rc;
+    int code = make_key(table, kind, NULL, &from, err);
+    if (code != 0) return code;
     to = from;
     to.data[to.size - 1]++; /* the '/' becomes '0': just past the prefix */
     return lk_kv_scan(txn, key_bytes(&from), key_bytes(&to), fn, arg, err);
@@ -114,9 +114,9 @@ static int add_history(struct lk_kv_txn *txn, const char *kind, const char *name
                        struct lk_err *err) {
     struct key key;
     int64_t t;
-    int rc = make_key('h', kind, name, &key, err);
-    if (rc == 0) rc = lk__kv_timestamp(txn, &t, err);
-    if (rc != 0) return rc;
+    int code = make_key('h', kind, name, &key, err);
+    if (code == 0) code = lk__kv_timestamp(txn, &t, err);
+    if (code != 0) return code;
     key.data[key.size++] = '/';
     for (int i = 7; i >= 0; i--) key.data[key.size++] = (char)((uint64_t)t >> 8 * i);
     return lk_kv_put(txn, key_bytes(&key), root ? lk_bytes(root->bytes, 32) : lk_bytes("", 0), err);
@@ -125,21 +125,21 @@ static int add_history(struct lk_kv_txn *txn, const char *kind, const char *name
 int lk_name_put(struct lk_kv_txn *txn, const char *kind, const char *name, const struct lk_root *root, struct lk_err *err) {
     struct key key;
     struct lk_bytes old;
-    int rc = make_key('n', kind, name, &key, err);
-    if (rc != 0) return rc;
+    int code = make_key('n', kind, name, &key, err);
+    if (code != 0) return code;
     if (lk_kv_get(txn, key_bytes(&key), &old, NULL) == 0 && old.size == 32 && memcmp(old.data, root->bytes, 32) == 0)
         return 0;
-    rc = add_history(txn, kind, name, root, err);
-    return rc == 0 ? lk_kv_put(txn, key_bytes(&key), lk_bytes(root->bytes, 32), err) : rc;
+    code = add_history(txn, kind, name, root, err);
+    return code == 0 ? lk_kv_put(txn, key_bytes(&key), lk_bytes(root->bytes, 32), err) : code;
 }
 
 int lk_name_get(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_root *out, struct lk_err *err) {
     struct key key;
     struct lk_bytes value;
-    int rc = make_key('n', kind, name, &key, err);
-    if (rc == 0) rc = lk_kv_get(txn, key_bytes(&key), &value, err);
-    if (rc == LK_ENOTFOUND) return not_found(txn, 'n', kind, name, err);
-    if (rc != 0) return rc;
+    int code = make_key('n', kind, name, &key, err);
+    if (code == 0) code = lk_kv_get(txn, key_bytes(&key), &value, err);
+    if (code == LK_ENOTFOUND) return not_found(txn, 'n', kind, name, err);
+    if (code != 0) return code;
     if (value.size != 32) return damaged(&key, value.size, err);
     memcpy(out->bytes, value.data, 32);
     return 0;
@@ -148,11 +148,11 @@ int lk_name_get(struct lk_kv_txn *txn, const char *kind, const char *name, struc
 int lk_name_delete(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_err *err) {
     struct key key;
     struct lk_bytes value;
-    int rc = make_key('n', kind, name, &key, err);
-    if (rc == 0) rc = lk_kv_get(txn, key_bytes(&key), &value, err);
-    if (rc == LK_ENOTFOUND) return not_found(txn, 'n', kind, name, err);
-    if (rc == 0) rc = add_history(txn, kind, name, NULL, err);
-    return rc == 0 ? lk_kv_delete(txn, key_bytes(&key), err) : rc;
+    int code = make_key('n', kind, name, &key, err);
+    if (code == 0) code = lk_kv_get(txn, key_bytes(&key), &value, err);
+    if (code == LK_ENOTFOUND) return not_found(txn, 'n', kind, name, err);
+    if (code == 0) code = add_history(txn, kind, name, NULL, err);
+    return code == 0 ? lk_kv_delete(txn, key_bytes(&key), err) : code;
 }
 
 struct name_scan {
@@ -183,21 +183,21 @@ int lk_name_list(struct lk_kv_txn *txn, const char *kind, lk_name_fn *fn, void *
 int lk_store_name_put(struct lk_store *s, const char *kind, const char *name, const struct lk_root *root,
                       struct lk_err *err) {
     struct lk_kv_txn *txn;
-    int rc = lk_kv_begin(s->kv, true, &txn, err);
-    if (rc != 0) return rc;
-    rc = lk_name_put(txn, kind, name, root, err);
-    if (rc == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+    int code = lk_kv_begin(s->kv, true, &txn, err);
+    if (code != 0) return code;
+    code = lk_name_put(txn, kind, name, root, err);
+    if (code == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
     lk_kv_abort(txn);
-    return rc;
+    return code;
 }
 
 int lk_store_name_get(struct lk_store *s, const char *kind, const char *name, struct lk_root *out, struct lk_err *err) {
     struct lk_kv_txn *txn;
-    int rc = lk_kv_begin(s->kv, false, &txn, err);
-    if (rc != 0) return rc;
-    rc = lk_name_get(txn, kind, name, out, err);
+    int code = lk_kv_begin(s->kv, false, &txn, err);
+    if (code != 0) return code;
+    code = lk_name_get(txn, kind, name, out, err);
     lk_kv_abort(txn);
-    return rc;
+    return code;
 }
 
 /* --- records --------------------------------------------------------------------------------------------- */
@@ -205,11 +205,11 @@ int lk_store_name_get(struct lk_store *s, const char *kind, const char *name, st
 int lk_record_put(struct lk_kv_txn *txn, const char *kind, const char *name, const json_t *record, struct lk_err *err) {
     struct key key;
     struct lk_buf text = LK_BUF_INIT;
-    int rc = make_key('r', kind, name, &key, err);
-    if (rc == 0) rc = lk_json_canonical(record, &text, err);
-    if (rc == 0) rc = lk_kv_put(txn, key_bytes(&key), lk_bytes(text.data, text.size), err);
+    int code = make_key('r', kind, name, &key, err);
+    if (code == 0) code = lk_json_canonical(record, &text, err);
+    if (code == 0) code = lk_kv_put(txn, key_bytes(&key), lk_bytes(text.data, text.size), err);
     lk_buf_release(&text);
-    return rc;
+    return code;
 }
 
 static int parse_record(const char *kind, const char *name, struct lk_bytes value, json_t **out, struct lk_err *err) {
@@ -225,16 +225,16 @@ int lk_record_get(struct lk_kv_txn *txn, const char *kind, const char *name, jso
     struct key key;
     struct lk_bytes value;
     *out = NULL;
-    int rc = make_key('r', kind, name, &key, err);
-    if (rc == 0) rc = lk_kv_get(txn, key_bytes(&key), &value, err);
-    if (rc == LK_ENOTFOUND) return not_found(txn, 'r', kind, name, err);
-    return rc == 0 ? parse_record(kind, name, value, out, err) : rc;
+    int code = make_key('r', kind, name, &key, err);
+    if (code == 0) code = lk_kv_get(txn, key_bytes(&key), &value, err);
+    if (code == LK_ENOTFOUND) return not_found(txn, 'r', kind, name, err);
+    return code == 0 ? parse_record(kind, name, value, out, err) : code;
 }
 
 int lk_record_delete(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_err *err) {
     struct key key;
-    int rc = make_key('r', kind, name, &key, err);
-    return rc == 0 ? lk_kv_delete(txn, key_bytes(&key), err) : rc;
+    int code = make_key('r', kind, name, &key, err);
+    return code == 0 ? lk_kv_delete(txn, key_bytes(&key), err) : code;
 }
 
 struct record_scan {
@@ -251,11 +251,11 @@ static int on_record(void *arg, struct lk_bytes key, struct lk_bytes value) {
     json_t *record;
     memcpy(name, (const char *)key.data + prefix, n);
     name[n] = 0;
-    int rc = parse_record(s->kind, name, value, &record, s->err);
-    if (rc != 0) return rc;
-    rc = s->fn(s->arg, name, record);
+    int code = parse_record(s->kind, name, value, &record, s->err);
+    if (code != 0) return code;
+    code = s->fn(s->arg, name, record);
     json_decref(record);
-    return rc;
+    return code;
 }
 
 int lk_record_list(struct lk_kv_txn *txn, const char *kind, lk_record_fn *fn, void *arg, struct lk_err *err) {

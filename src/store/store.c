@@ -33,28 +33,28 @@ static int stop_at_first(void *arg, struct lk_bytes key, struct lk_bytes value) 
 static int check_format(struct lk_store *s, bool create, struct lk_err *err) {
     struct lk_kv_txn *txn;
     struct lk_bytes value, key = lk_bytes(format_key, sizeof format_key - 1);
-    int rc = lk_kv_begin(s->kv, create, &txn, err);
-    if (rc != 0) return rc;
-    rc = lk_kv_get(txn, key, &value, err);
-    if (rc == 0 && (value.size != 1 || memcmp(value.data, FORMAT, 1) != 0)) {
+    int code = lk_kv_begin(s->kv, create, &txn, err);
+    if (code != 0) return code;
+    code = lk_kv_get(txn, key, &value, err);
+    if (code == 0 && (value.size != 1 || memcmp(value.data, FORMAT, 1) != 0)) {
         int shown = value.size < 40 ? (int)value.size : 40;
-        rc = lk_fail(err, LK_EUNSUPPORTED,
-                     "the store %s has format \"%.*s\", this program knows format " FORMAT
-                     " only; use the release that made it",
-                     s->dir, shown, (const char *)value.data);
-    } else if (rc == LK_ENOTFOUND) {
-        rc = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
-        if (rc == 1)
-            rc = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->dir);
-        else if (rc == 0 && !create)
-            rc = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->dir);
-        else if (rc == 0) {
-            rc = lk_kv_put(txn, key, lk_bytes(FORMAT, 1), err);
-            if (rc == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+        code = lk_fail(err, LK_EUNSUPPORTED,
+                       "the store %s has format \"%.*s\", this program knows format " FORMAT
+                       " only; use the release that made it",
+                       s->dir, shown, (const char *)value.data);
+    } else if (code == LK_ENOTFOUND) {
+        code = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
+        if (code == 1)
+            code = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->dir);
+        else if (code == 0 && !create)
+            code = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->dir);
+        else if (code == 0) {
+            code = lk_kv_put(txn, key, lk_bytes(FORMAT, 1), err);
+            if (code == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
         }
     }
     lk_kv_abort(txn);
-    return rc;
+    return code;
 }
 
 static int absent(const struct lk_store *s, struct lk_err *err) {
@@ -79,48 +79,48 @@ static int look(const struct lk_store *s, const char *file, struct lk_err *err) 
 static int open_parts(struct lk_store *s, enum lk_access how, struct lk_err *err) {
     char *url = lk_asprintf("file:%s", s->dir), *blobs = lk_asprintf("%s/blobs", s->dir);
     char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
-    int rc = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    if (rc == 0 && how != LK_CREATE) rc = look(s, data, err);
-    if (rc == 0) rc = lk_kv_open(url, how, &s->kv, err);
-    if (rc == 0) {
+    int code = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
+    if (code == 0 && how != LK_CREATE) code = look(s, data, err);
+    if (code == 0) code = lk_kv_open(url, how, &s->kv, err);
+    if (code == 0) {
         /* A store that is there is only read, so that opening it never waits for a writer. */
-        rc = check_format(s, false, err);
-        if (rc == LK_ENOTFOUND && how == LK_CREATE) rc = check_format(s, true, err);
+        code = check_format(s, false, err);
+        if (code == LK_ENOTFOUND && how == LK_CREATE) code = check_format(s, true, err);
     }
-    if (rc == 0) rc = lk_blobs_open(blobs, how, &s->blobs, err);
+    if (code == 0) code = lk_blobs_open(blobs, how, &s->blobs, err);
     lk_free(url);
     lk_free(blobs);
     lk_free(data);
-    return rc;
+    return code;
 }
 
 static int open_blobs(struct lk_store *s, struct lk_err *err) {
     char *blobs = lk_asprintf("%s/blobs", s->dir);
     if (!blobs) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    int rc = look(s, blobs, err);
-    if (rc == 0) rc = lk_blobs_open(blobs, LK_CREATE, &s->blobs, err);
+    int code = look(s, blobs, err);
+    if (code == 0) code = lk_blobs_open(blobs, LK_CREATE, &s->blobs, err);
     lk_free(blobs);
-    return rc;
+    return code;
 }
 
 static int open_store(const char *url, bool rows, enum lk_access how, struct lk_store **out, struct lk_err *err) {
     const char *dir;
     *out = NULL;
-    int rc = directory_of(url, &dir, err);
-    if (rc != 0) return rc;
+    int code = directory_of(url, &dir, err);
+    if (code != 0) return code;
     struct lk_store *s = lk_calloc(1, sizeof *s);
     if (!s) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
     s->url = lk_strdup(url);
     s->dir = lk_strdup(dir);
     if (!s->url || !s->dir)
-        rc = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
+        code = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
     else
-        rc = rows ? open_parts(s, how, err) : open_blobs(s, err);
-    if (rc == 0)
+        code = rows ? open_parts(s, how, err) : open_blobs(s, err);
+    if (code == 0)
         *out = s;
     else
         lk_store_close(s);
-    return rc;
+    return code;
 }
 
 int lk_store_open(const char *url, enum lk_access how, struct lk_store **out, struct lk_err *err) {
@@ -143,25 +143,25 @@ void lk_store_close(struct lk_store *s) {
 
 int lk_manifest_put(struct lk_store *s, const json_t *manifest, struct lk_root *out, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
-    int rc = lk_json_canonical(manifest, &text, err);
-    if (rc == 0) rc = lk_blob_put(s->blobs, text.data, text.size, out, err);
+    int code = lk_json_canonical(manifest, &text, err);
+    if (code == 0) code = lk_blob_put(s->blobs, text.data, text.size, out, err);
     lk_buf_release(&text);
-    return rc;
+    return code;
 }
 
 int lk_manifest_get(struct lk_store *s, const struct lk_root *root, const char *what, json_t **out, struct lk_err *err) {
     struct lk_blob blob;
     *out = NULL;
-    int rc = lk_blob_open(s->blobs, root, true, &blob, err);
-    if (rc != 0) return lk_fail_prefix(err, rc, "%s", what);
+    int code = lk_blob_open(s->blobs, root, true, &blob, err);
+    if (code != 0) return lk_fail_prefix(err, code, "%s", what);
     struct lk_err local;
     *out = lk_json_parse((const char *)blob.data, blob.size, what, &local);
     if (!*out) {
         char path[4096];
         /* The bytes are those that were written: it is the root that does not name a manifest. */
-        rc = local.code == LK_ENOMEM ? local.code : LK_ECORRUPT;
-        lk_fail(err, rc, "%s (the blob %.200s is no manifest)", local.message, lk_blob_path(s->blobs, root, path));
+        code = local.code == LK_ENOMEM ? local.code : LK_ECORRUPT;
+        lk_fail(err, code, "%s (the blob %.200s is no manifest)", local.message, lk_blob_path(s->blobs, root, path));
     }
     lk_blob_close(&blob);
-    return rc;
+    return code;
 }

@@ -287,27 +287,27 @@ static int use(const char *dir) {
     struct lk_store *s;
     struct lk_root root, found;
     struct lk_kv_txn *w = NULL;
-    int rc = lk_store_open(dir, LK_CREATE, &s, NULL);
-    if (rc != 0) return rc;
+    int code = lk_store_open(dir, LK_CREATE, &s, NULL);
+    if (code != 0) return code;
     json_t *j = json_pack("{s:i}", "a", 1), *back = NULL;
-    if (!j) rc = LK_ENOMEM;
-    if (rc == 0) rc = lk_manifest_put(s, j, &root, NULL);
-    if (rc == 0) rc = lk_kv_begin(s->kv, true, &w, NULL);
-    if (rc == 0) rc = lk_name_put(w, "model", "m", &root, NULL);
-    if (rc == 0) rc = lk_record_put(w, "model", "m", j, NULL);
-    if (rc == 0) rc = lk_record_get(w, "model", "m", &back, NULL);
+    if (!j) code = LK_ENOMEM;
+    if (code == 0) code = lk_manifest_put(s, j, &root, NULL);
+    if (code == 0) code = lk_kv_begin(s->kv, true, &w, NULL);
+    if (code == 0) code = lk_name_put(w, "model", "m", &root, NULL);
+    if (code == 0) code = lk_record_put(w, "model", "m", j, NULL);
+    if (code == 0) code = lk_record_get(w, "model", "m", &back, NULL);
     json_decref(j);
     json_decref(back);
-    if (rc == 0)
-        rc = lk_kv_commit(w, LK_DURABLE, NULL, NULL);
+    if (code == 0)
+        code = lk_kv_commit(w, LK_DURABLE, NULL, NULL);
     else
         lk_kv_abort(w);
-    if (rc == 0) rc = lk_store_name_get(s, "model", "m", &found, NULL);
-    if (rc == 0) rc = lk_manifest_get(s, &found, "m", &back, NULL);
-    if (rc == 0) json_decref(back);
+    if (code == 0) code = lk_store_name_get(s, "model", "m", &found, NULL);
+    if (code == 0) code = lk_manifest_get(s, &found, "m", &back, NULL);
+    if (code == 0) json_decref(back);
     lk_store_close(s);
     /* jansson calls a string that it could not store a syntax error, which makes the stored text look damaged. */
-    return rc == LK_ECORRUPT ? LK_ENOMEM : rc;
+    return code == LK_ECORRUPT ? LK_ENOMEM : code;
 }
 static void out_of_memory(void **state) {
     json_set_alloc_funcs(lk_alloc, lk_free);

@@ -7,6 +7,7 @@
 #include "saver.h"
 #include "state.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -199,7 +200,8 @@ int lk__train_saver_open(struct lk_store *store, const char *run, struct lk__tra
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     int started = pthread_create(&s->thread, NULL, work, s);
-    code = started ? lk_fail(err, LK_ENOMEM, "cannot start the thread that writes checkpoints") : LK_OK;
+    errno = started;
+    code = started ? lk_fail_errno(err, "cannot start the thread that writes checkpoints") : LK_OK;
     if ((code = lk_comm_agree(comm, "opening checkpoints", code, err))) {
         if (started)
             saver_free(s);

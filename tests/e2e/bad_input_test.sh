@@ -182,13 +182,16 @@ equal "with the same result" "$(run_field hurt state_root)" "$(run_field whole s
 # --- a disk that is full, a store that may not be written -----------------------------------------------------------------
 limited() { (ulimit -f "$1" && shift && exec "$@"); }
 before=$(listing | wc -l)
-fails "a file size limit (tokenizer train)" 1 "File too large" -- limited 1 "$LOCKSTEP" tokenizer train text.txt --vocab 690 --name limited
+fails "a file size limit (tokenizer train)" 1 "File too large; a file may have at most 1 KiB \(ulimit -f\)" -- limited 1 "$LOCKSTEP" tokenizer train text.txt --vocab 690 --name limited
 fails "a file size limit (dataset build)" 1 "File too large" -- limited 8 "$LOCKSTEP" dataset build limited text.txt --tokenizer t --holdout 0.02
 equal "leaves nothing behind" "$(listing | wc -l)" "$before"
 fails "a file size limit (train)" 1 "checkpoint could not be written.*File too large" -- limited 200 "$LOCKSTEP" train long.ini run.name=limited
 equal "the run is failed" "$(run_field limited state)" failed
 check "and goes on when there is room" "$LOCKSTEP" train --resume limited
 equal "to the same result" "$(run_field limited state_root)" "$(run_field whole state_root)"
+few() { (ulimit "$1" "$2" && shift 2 && exec "$@"); }
+check "little address space: the database takes less of it" few -v 1000000 "$LOCKSTEP" runs list
+fails "few open files" 1 "may have 4 files open \(ulimit -n\)" -- few -n 4 "$LOCKSTEP" runs list
 mkdir disk
 if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     MOUNTED=$WORK/disk
@@ -198,7 +201,7 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     head -c 20M /dev/zero >disk/filler 2>/dev/null
     truncate -s -64K disk/filler # room for the database, not for weights
     before=$(LOCKSTEP_STORE=$WORK/disk/store listing)
-    fails "a full disk (train)" 1 "No space left" -- "$LOCKSTEP" train c.ini run.name=x --store disk/store
+    fails "a full disk (train)" 1 "No space left" "disk \(tmpfs\) has .* free" -- "$LOCKSTEP" train c.ini run.name=x --store disk/store
     fails "a full disk (dataset build)" 1 "No space left" -- "$LOCKSTEP" dataset build x text.txt --tokenizer t --holdout 0.03 --store disk/store
     check "reading goes on" "$LOCKSTEP" generate c x --tokens 3 --store disk/store
     rm disk/filler

@@ -32,9 +32,12 @@ struct lk_err {
     char message[768];
 };
 
-/* Sets *err (which may be NULL) and returns code, so that a function can `return lk_fail(...)`. */
+/* Sets *err (which may be NULL) and returns code, so that a function can `return lk_fail(...)`. To LK_ENOMEM it adds the
+ * limits of memory that are set here, as "; address space is limited to 976 MiB (ulimit -v)". */
 int lk_fail(struct lk_err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* The same with ": strerror(errno)" appended; the code is LK_EIO, or LK_ENOMEM / LK_ENOTFOUND where errno says so. */
+/* The same with ": strerror(errno)" appended, and the limit that may stand behind it: of memory, processes, open files, a
+ * file's size, or what is free on the disk that was written last. The code is LK_EIO, or LK_ENOMEM / LK_ENOTFOUND where
+ * errno says so. */
 int lk_fail_errno(struct lk_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "text: " before the message that err already holds; returns err->code (LK_EIO when err is NULL). */
 int lk_fail_prefix(struct lk_err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -47,7 +47,11 @@ struct lk_generate_options {
     void *arg;
 };
 /* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the
- * context is full, its newer half is read again and generation goes on. weights: layout->floats, borrowed. */
+ * context is full, its newer half is read again and generation goes on. weights: layout->floats, borrowed.
+ * LK_EINVAL: more tokens than the model has, an id in options->ids that it does not have, or an empty prompt and a
+ * tokenizer without an end token to begin with. LK_ENOMEM (the message names a limit that is set): for the tokens, the
+ * text, the decoder, its cache; missing memory for panels only slows it down. What options->text returned is no error:
+ * out->finish is LK_FINISH_CALLER. */
 int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
                 struct lk_err *);

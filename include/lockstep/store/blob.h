@@ -32,7 +32,9 @@ void lk_blobs_use_threads(struct lk_blobs *, int threads);
 
 /* Streaming write; finish syncs, renames and gives the root; an existing equal blob is kept, a damaged one replaced. The
  * writer is freed by finish (also a failed one) and by abort, which removes the temporary (a joiner's only closes it).
- * Several writers may run at once, one thread each. */
+ * Several writers may run at once, one thread each.
+ * LK_EIO: no permission, a full disk, a limit on a file's size, a disk that failed. What failed once fails in every later
+ * call and in finish, with the first message. LK_ENOMEM (create). */
 int lk_blob_create(struct lk_blobs *, struct lk_blob_writer **out, struct lk_err *);
 /* Before the first write, for much that nobody will read soon: the disk takes it from the writer's own memory (1 MiB more
  * until finish or abort), which saves filling and emptying the page cache. A wish: without that memory, on an engine or a
@@ -42,6 +44,7 @@ void lk_blob_past_cache(struct lk_blob_writer *);
 int lk_blob_write(struct lk_blob_writer *, const void *data, size_t size, struct lk_err *);
 int lk_blob_finish(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);
 void lk_blob_abort(struct lk_blob_writer *);
+/* The three in one. */
 int lk_blob_put(struct lk_blobs *, const void *data, size_t size, struct lk_root *out, struct lk_err *);
 
 /* One blob of known size written by several processes that see the same store; bytes and root are those of lk_blob_put.
@@ -57,8 +60,9 @@ int lk_blob_put(struct lk_blobs *, const void *data, size_t size, struct lk_root
  * the latest when they hash, and lk_blobs_list removes the file. These writers do not take lk_blob_write and
  * lk_blob_finish, the streaming ones nothing of what follows (assertions). */
 #define LK_BLOB_NAME_MAX 128
+/* Errors of all below, besides those said at each: LK_EIO, LK_ENOMEM as of the streaming writer. */
 /* Takes the disk space now, so that a full disk is an LK_EIO here and not in the middle of a write (where the file system
- * can reserve). LK_EUNSUPPORTED: the engine has no such blobs. */
+ * can reserve). LK_EUNSUPPORTED: the engine has no such blobs. LK_EINVAL: over 2^63 - 1 bytes. */
 int lk_blob_create_sized(struct lk_blobs *, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
 /* What lk_blob_join wants; text without '/' or space. */
 void lk_blob_writer_name(const struct lk_blob_writer *, char name[LK_BLOB_NAME_MAX]);
@@ -69,23 +73,26 @@ int lk_blob_write_at(struct lk_blob_writer *, uint64_t offset, const void *data,
 /* Makes durable what this writer wrote; after its last lk_blob_write_at returned. */
 int lk_blob_sync(struct lk_blob_writer *, struct lk_err *);
 /* Reads leaves first .. first + count - 1 back from the store and hashes them; leaves: (count). Beyond the last leaf:
- * LK_EINVAL. Threads: several may hash with one writer. */
+ * LK_EINVAL. The creator has ended and its file is gone: LK_ENOTFOUND. Threads: several may hash with one writer. */
 int lk_blob_leaves(struct lk_blob_writer *, size_t first, size_t count, struct lk_root *leaves, struct lk_err *);
 /* The creator only. leaves: (lk_leaf_count(size)), may be NULL when size is 0. Frees the writer as lk_blob_finish does; an
  * existing equal blob is kept, a damaged one replaced. */
 int lk_blob_finish_leaves(struct lk_blob_writer *, const struct lk_root *leaves, struct lk_root *out, struct lk_err *);
 
 /* Maps a blob read-only. verify: hash all of it first; damage is LK_ECORRUPT that names the root, the file and the
- * directory. Absent: LK_ENOTFOUND. */
+ * directory. Absent: LK_ENOTFOUND. No permission, no descriptor or a disk that failed: LK_EIO. No address space for the
+ * map: LK_ENOMEM. */
 int lk_blob_open(struct lk_blobs *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
 void lk_blob_close(struct lk_blob *);
 bool lk_blob_exists(struct lk_blobs *, const struct lk_root *);
+/* LK_ENOTFOUND: absent. LK_EIO: not permitted, or the disk failed. */
 int lk_blob_delete(struct lk_blobs *, const struct lk_root *, struct lk_err *);
 /* The path of a blob's file for messages and tools; out has at least 4,096 bytes. */
 char *lk_blob_path(struct lk_blobs *, const struct lk_root *, char *out);
 
 typedef int lk_blob_list_fn(void *arg, const struct lk_root *, uint64_t size_bytes, int64_t modified_ms);
-/* Order: by root. Files of dead writers in tmp/ older than keep_tmp_ms are removed when keep_tmp_ms >= 0. */
+/* Order: by root. Files of dead writers in tmp/ older than keep_tmp_ms are removed when keep_tmp_ms >= 0. fn
+ * returning non-zero ends the listing and is returned. LK_EIO: a folder that cannot be read. LK_ENOMEM. */
 int lk_blobs_list(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);
 
 #ifdef __cplusplus

@@ -42,12 +42,12 @@ void lk_blob_abort(struct lk_blob_writer *w) {
 
 int lk_blob_put(struct lk_blobs *b, const void *data, size_t size, struct lk_root *out, struct lk_err *err) {
     struct lk_blob_writer *w;
-    int rc = lk_blob_create(b, &w, err);
-    if (rc != 0) return rc;
-    rc = lk_blob_write(w, data, size, err);
-    if (rc == 0) return lk_blob_finish(w, out, err);
+    int code = lk_blob_create(b, &w, err);
+    if (code != 0) return code;
+    code = lk_blob_write(w, data, size, err);
+    if (code == 0) return lk_blob_finish(w, out, err);
     lk_blob_abort(w);
-    return rc;
+    return code;
 }
 
 /* --- one blob by several processes ------------------------------------------------------------------------ */
@@ -62,8 +62,8 @@ static int check_sized(struct lk_blobs *b, uint64_t size, struct lk_err *err) {
 
 int lk_blob_create_sized(struct lk_blobs *b, uint64_t size, struct lk_blob_writer **out, struct lk_err *err) {
     *out = NULL;
-    int rc = check_sized(b, size, err);
-    return rc == 0 ? b->ops->sized->create(b, size, out, err) : rc;
+    int code = check_sized(b, size, err);
+    return code == 0 ? b->ops->sized->create(b, size, out, err) : code;
 }
 
 void lk_blob_writer_name(const struct lk_blob_writer *w, char name[LK_BLOB_NAME_MAX]) {
@@ -85,8 +85,8 @@ static bool name_is_plain(const char *name) {
 
 int lk_blob_join(struct lk_blobs *b, const char *name, uint64_t size, struct lk_blob_writer **out, struct lk_err *err) {
     *out = NULL;
-    int rc = check_sized(b, size, err);
-    if (rc != 0) return rc;
+    int code = check_sized(b, size, err);
+    if (code != 0) return code;
     if (!name_is_plain(name))
         return lk_fail(err, LK_EINVAL, "\"%.160s\" is not the name of a blob that is being written", name);
     return b->ops->sized->join(b, name, size, out, err);

@@ -49,14 +49,14 @@ int lk__blobs_dir_open(const char *path, enum lk_access how, struct lk_blobs **o
     struct lk__blob_dir *d = lk_calloc(1, sizeof *d);
     char *tmp = lk_asprintf("%s/tmp", path);
     if (d) d->path = lk_strdup(path);
-    int rc = d && d->path && tmp ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
-    if (rc == 0 && how != LK_CREATE) rc = check_access(path, how, err);
-    if (rc == 0 && how != LK_READ) rc = lk_dir_make(tmp, err);
+    int code = d && d->path && tmp ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
+    if (code == 0 && how != LK_CREATE) code = check_access(path, how, err);
+    if (code == 0 && how != LK_READ) code = lk_dir_make(tmp, err);
     lk_free(tmp);
-    if (rc != 0) {
+    if (code != 0) {
         if (d) lk_free(d->path);
         lk_free(d);
-        return rc;
+        return code;
     }
     d->base.ops = &lk__blobs_dir;
     *out = &d->base;
@@ -117,8 +117,8 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
     dir_path(&f->dir->base, root, path);
     strcpy(parent, path);
     *strrchr(parent, '/') = 0;
-    int rc = lk_dir_make(parent, err);
-    if (rc != 0) return rc;
+    int code = lk_dir_make(parent, err);
+    if (code != 0) return code;
     if (lk_file_exists(path)) {
         bool same = same_content(f, path);
         /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
@@ -134,8 +134,8 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
 
 int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
     if (lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
-    int rc = publish(f, root, err);
-    if (rc != 0) return rc;
+    int code = publish(f, root, err);
+    if (code != 0) return code;
     /* Closed after the rename: the lock has to outlive the temporary name. */
     int fd = f->fd;
     f->fd = -1;
@@ -157,11 +157,11 @@ static int dir_create(struct lk_blobs *b, struct lk_blob_writer **out, struct lk
         *w = (struct writer){.file = {.base.blobs = b, .dir = (struct lk__blob_dir *)b, .fd = -1},
                              .hasher = lk_hasher_create(),
                              .capacity = BUFFER_BYTES};
-    int rc = w && w->hasher ? lk__blob_file_create(&w->file, 0444, err)
-                            : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
-    if (rc != 0) {
+    int code = w && w->hasher ? lk__blob_file_create(&w->file, 0444, err)
+                              : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
+    if (code != 0) {
         if (w) writer_free(w);
-        return rc;
+        return code;
     }
     *out = &w->file.base;
     return 0;
@@ -212,8 +212,8 @@ static int dir_write(struct lk_blob_writer *base, const void *data, size_t size,
         w->used += n, p += n, size -= n;
         if (w->used < w->capacity) break;
         w->used = 0;
-        int rc = flush(w, buffer, w->capacity, err);
-        if (rc != 0) return rc;
+        int code = flush(w, buffer, w->capacity, err);
+        if (code != 0) return code;
     }
     return 0;
 }
@@ -221,16 +221,16 @@ static int dir_write(struct lk_blob_writer *base, const void *data, size_t size,
 static int dir_finish(struct lk_blob_writer *base, struct lk_root *out, struct lk_err *err) {
     struct writer *w = (struct writer *)base;
     struct lk_root root;
-    int rc = 0;
+    int code = 0;
     if (!w->failed && w->used) flush(w, w->direct ? w->direct : w->buffer, w->used, NULL);
-    if (w->failed) rc = lk_fail(err, w->first.code, "%s", w->first.message);
-    if (rc == 0) {
+    if (w->failed) code = lk_fail(err, w->first.code, "%s", w->first.message);
+    if (code == 0) {
         lk_hasher_final(w->hasher, &root);
-        rc = lk__blob_file_publish(&w->file, &root, err);
+        code = lk__blob_file_publish(&w->file, &root, err);
     }
-    if (rc == 0) *out = root;
+    if (code == 0) *out = root;
     writer_free(w);
-    return rc;
+    return code;
 }
 
 static void dir_abort(struct lk_blob_writer *base) {
@@ -244,11 +244,11 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
     struct lk_map map;
     lk_root_hex(root, hex);
     dir_path(b, root, path);
-    int rc = lk_map_open(path, &map, err);
-    if (rc == LK_ENOTFOUND)
-        return lk_fail(err, rc, "the blob %s is not in %s (there is no file %s)", hex, ((struct lk__blob_dir *)b)->path,
+    int code = lk_map_open(path, &map, err);
+    if (code == LK_ENOTFOUND)
+        return lk_fail(err, code, "the blob %s is not in %s (there is no file %s)", hex, ((struct lk__blob_dir *)b)->path,
                        path);
-    if (rc != 0) return lk_fail_prefix(err, rc, "blob %s", hex);
+    if (code != 0) return lk_fail_prefix(err, code, "blob %s", hex);
     *out = (struct lk_blob){map.data, map.size, *root};
     if (!verify) return 0;
     struct lk_root found;
@@ -305,42 +305,42 @@ static int collect(const char *path, const char *prefix, struct lk_buf *roots, s
     DIR *dir = opendir(path);
     if (!dir) return errno == ENOENT ? 0 : lk_fail_errno(err, "cannot list %s", path);
     struct dirent *e;
-    int rc = 0;
-    while (rc == 0 && (e = readdir(dir))) {
+    int code = 0;
+    while (code == 0 && (e = readdir(dir))) {
         char hex[LK_ROOT_HEX];
         struct lk_root root;
         if (strlen(e->d_name) != 62) continue;
         memcpy(hex, prefix, 2);
         memcpy(hex + 2, e->d_name, 63);
         if (lk_root_parse(hex, &root) && lk_buf_append(roots, &root, sizeof root) != 0)
-            rc = lk_fail(err, LK_ENOMEM, "out of memory listing %s", path);
+            code = lk_fail(err, LK_ENOMEM, "out of memory listing %s", path);
     }
     closedir(dir);
-    return rc;
+    return code;
 }
 
 static int dir_list(struct lk_blobs *b, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *err) {
     struct lk__blob_dir *d = (struct lk__blob_dir *)b;
     struct lk_buf roots = LK_BUF_INIT;
-    int rc = 0;
+    int code = 0;
     if (keep_tmp_ms >= 0) clean_temporaries(d, keep_tmp_ms);
-    for (int i = 0; rc == 0 && i < 256; i++) {
+    for (int i = 0; code == 0 && i < 256; i++) {
         char path[PATH_MAX_BYTES], prefix[3];
         snprintf(prefix, sizeof prefix, "%02x", (unsigned)i);
         snprintf(path, sizeof path, "%s/%s", d->path, prefix);
         roots.size = 0;
-        rc = collect(path, prefix, &roots, err);
+        code = collect(path, prefix, &roots, err);
         size_t count = roots.size / sizeof(struct lk_root);
         if (count) qsort(roots.data, count, sizeof(struct lk_root), by_root);
-        for (size_t j = 0; rc == 0 && j < count; j++) {
+        for (size_t j = 0; code == 0 && j < count; j++) {
             struct lk_root *root = (struct lk_root *)(void *)roots.data + j;
             struct stat st;
             if (stat(dir_path(b, root, path), &st) != 0) continue; /* deleted meanwhile */
-            rc = fn(arg, root, (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
+            code = fn(arg, root, (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
         }
     }
     lk_buf_release(&roots);
-    return rc;
+    return code;
 }
 
 const struct lk_blobs_ops lk__blobs_dir = {

@@ -40,15 +40,15 @@ static int sized_create(struct lk_blobs *b, uint64_t size, struct lk_blob_writer
     struct sized *w = sized_alloc(b, size, true);
     if (!w) return lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
     /* Writable for joiners until it is published. */
-    int rc = lk__blob_file_create(&w->file, 0644, err);
-    if (rc == 0 && reserve(w->file.fd, size) != 0)
-        rc = lk_fail_errno(err, "cannot take %llu bytes of disk for a blob in %s (make room there, or use another store)",
-                           (unsigned long long)size, w->file.dir->path);
-    if (rc == 0)
+    int code = lk__blob_file_create(&w->file, 0644, err);
+    if (code == 0 && reserve(w->file.fd, size) != 0)
+        code = lk_fail_errno(err, "cannot take %llu bytes of disk for a blob in %s (make room there, or use another store)",
+                             (unsigned long long)size, w->file.dir->path);
+    if (code == 0)
         *out = &w->file.base;
     else
         sized_abort(&w->file.base);
-    return rc;
+    return code;
 }
 
 static const char *sized_name(const struct lk_blob_writer *base) {
@@ -74,12 +74,13 @@ static int sized_join(struct lk_blobs *b, const char *name, uint64_t size, struc
                       struct lk_err *err) {
     struct sized *w = sized_alloc(b, size, false);
     if (w) w->file.path = lk_asprintf("%s/tmp/%s", w->file.dir->path, name);
-    int rc = w && w->file.path ? open_joined(&w->file, err) : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
-    if (rc == 0)
+    int code =
+        w && w->file.path ? open_joined(&w->file, err) : lk_fail(err, LK_ENOMEM, "out of memory for a blob's writer");
+    if (code == 0)
         *out = &w->file.base;
     else if (w)
         sized_abort(&w->file.base);
-    return rc;
+    return code;
 }
 
 /* Linux reports a lost page once to each descriptor: a second sync would succeed without it. */
@@ -92,8 +93,8 @@ static int check_failed(struct sized *w, struct lk_err *err) {
 
 static int sized_write_at(struct lk_blob_writer *base, uint64_t offset, const void *data, size_t size, struct lk_err *err) {
     struct sized *w = (struct sized *)base;
-    int rc = check_failed(w, err);
-    if (rc != 0 || lk__pwrite_all(w->file.fd, data, size, (off_t)offset) == 0) return rc;
+    int code = check_failed(w, err);
+    if (code != 0 || lk__pwrite_all(w->file.fd, data, size, (off_t)offset) == 0) return code;
     atomic_store(&w->failed, errno);
     return lk_fail_errno(err, "cannot write %zu bytes at %llu to the blob %s", size, (unsigned long long)offset,
                          w->file.path);
@@ -101,8 +102,8 @@ static int sized_write_at(struct lk_blob_writer *base, uint64_t offset, const vo
 
 static int sized_sync(struct lk_blob_writer *base, struct lk_err *err) {
     struct sized *w = (struct sized *)base;
-    int rc = check_failed(w, err);
-    if (rc != 0 || lk__fsync(w->file.fd) == 0) return rc;
+    int code = check_failed(w, err);
+    if (code != 0 || lk__fsync(w->file.fd) == 0) return code;
     atomic_store(&w->failed, errno);
     return lk_fail_errno(err, "cannot sync the blob %s", w->file.path);
 }
@@ -121,16 +122,16 @@ static int hash_leaf(int fd, struct lk__blob_file *f, size_t leaf, char *buffer,
 static int sized_leaves(struct lk_blob_writer *base, size_t first, size_t count, struct lk_root *leaves,
                         struct lk_err *err) {
     struct sized *w = (struct sized *)base;
-    int rc = check_failed(w, err);
-    if (rc != 0) return rc;
+    int code = check_failed(w, err);
+    if (code != 0) return code;
     char *buffer = lk_alloc(LK_LEAF_BYTES);
     if (!buffer) return lk_fail(err, LK_ENOMEM, "out of memory reading the blob %s", w->file.path);
     int fd = lk__open(w->file.path, O_RDONLY | O_NOFOLLOW, 0);
-    if (fd < 0) rc = lk_fail_errno(err, "cannot read the blob %s that is being written", w->file.path);
-    for (size_t i = 0; rc == 0 && i < count; i++) rc = hash_leaf(fd, &w->file, first + i, buffer, &leaves[i], err);
+    if (fd < 0) code = lk_fail_errno(err, "cannot read the blob %s that is being written", w->file.path);
+    for (size_t i = 0; code == 0 && i < count; i++) code = hash_leaf(fd, &w->file, first + i, buffer, &leaves[i], err);
     if (fd >= 0) close(fd);
     lk_free(buffer);
-    return rc;
+    return code;
 }
 
 /* Read-only as every blob, within what the umask left. */
@@ -145,12 +146,12 @@ static int sized_finish(struct lk_blob_writer *base, const struct lk_root *leave
     struct sized *w = (struct sized *)base;
     struct lk_root root;
     lk_root_of_leaves(leaves, (size_t)lk_leaf_count(base->size), base->size, &root);
-    int rc = check_failed(w, err);
-    if (rc == 0) rc = make_read_only(&w->file, err);
-    if (rc == 0) rc = lk__blob_file_publish(&w->file, &root, err);
-    if (rc == 0) *out = root;
+    int code = check_failed(w, err);
+    if (code == 0) code = make_read_only(&w->file, err);
+    if (code == 0) code = lk__blob_file_publish(&w->file, &root, err);
+    if (code == 0) *out = root;
     sized_abort(base);
-    return rc;
+    return code;
 }
 
 const struct lk_sized_ops lk__blobs_dir_sized = {

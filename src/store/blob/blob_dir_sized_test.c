@@ -39,20 +39,20 @@ static int use(struct lk_blobs *b, const void *data, size_t size, struct lk_root
     char name[LK_BLOB_NAME_MAX];
     struct lk_root leaves[6];
     size_t half = size / 2, n = LEAVES(size);
-    int rc = lk_blob_create_sized(b, size, &w, err);
-    if (rc != 0) return rc;
+    int code = lk_blob_create_sized(b, size, &w, err);
+    if (code != 0) return code;
     lk_blob_writer_name(w, name);
-    rc = lk_blob_join(b, name, size, &joiner, err);
-    if (rc == 0) rc = lk_blob_write_at(w, 0, data, half, err);
-    if (rc == 0) rc = lk_blob_write_at(joiner, half, (const char *)data + half, size - half, err);
-    if (rc == 0) rc = lk_blob_sync(w, err);
-    if (rc == 0) rc = lk_blob_sync(joiner, err);
-    if (rc == 0) rc = lk_blob_leaves(joiner, 0, n / 2, leaves, err);
-    if (rc == 0) rc = lk_blob_leaves(w, n / 2, n - n / 2, leaves + n / 2, err);
+    code = lk_blob_join(b, name, size, &joiner, err);
+    if (code == 0) code = lk_blob_write_at(w, 0, data, half, err);
+    if (code == 0) code = lk_blob_write_at(joiner, half, (const char *)data + half, size - half, err);
+    if (code == 0) code = lk_blob_sync(w, err);
+    if (code == 0) code = lk_blob_sync(joiner, err);
+    if (code == 0) code = lk_blob_leaves(joiner, 0, n / 2, leaves, err);
+    if (code == 0) code = lk_blob_leaves(w, n / 2, n - n / 2, leaves + n / 2, err);
     lk_blob_abort(joiner);
-    if (rc == 0) return lk_blob_finish_leaves(w, leaves, out, err);
+    if (code == 0) return lk_blob_finish_leaves(w, leaves, out, err);
     lk_blob_abort(w);
-    return rc;
+    return code;
 }
 
 /* --- several processes ------------------------------------------------------------------------------------- */
@@ -67,28 +67,28 @@ struct job {
 };
 /* Piece i belongs to rank i mod ranks, and is written from the end. */
 static int share(struct lk_blob_writer *w, const struct job *j) {
-    int rc = 0;
+    int code = 0;
     if (j->hash) {
         size_t n = LEAVES(j->size), from = n * j->rank / j->ranks, to = n * (j->rank + 1) / j->ranks;
         return lk_blob_leaves(w, from, to - from, j->leaves + from, NULL);
     }
-    for (size_t i = (j->size + j->piece - 1) / j->piece; rc == 0 && i-- > 0;) {
+    for (size_t i = (j->size + j->piece - 1) / j->piece; code == 0 && i-- > 0;) {
         size_t at = i * j->piece, n = j->size - at < j->piece ? j->size - at : j->piece;
-        if (i % j->ranks == j->rank) rc = lk_blob_write_at(w, at, j->data + at, n, NULL);
+        if (i % j->ranks == j->rank) code = lk_blob_write_at(w, at, j->data + at, n, NULL);
     }
-    return rc == 0 ? lk_blob_sync(w, NULL) : rc;
+    return code == 0 ? lk_blob_sync(w, NULL) : code;
 }
 static void joiner_process(void *arg) {
     const struct job *j = arg;
     struct lk_blobs *b;
     struct lk_blob_writer *w;
-    int rc = lk_blobs_open(j->dir, LK_CREATE, &b, NULL);
-    if (rc == 0) rc = lk_blob_join(b, j->name, j->size, &w, NULL);
-    if (rc == 0) {
-        rc = share(w, j);
+    int code = lk_blobs_open(j->dir, LK_CREATE, &b, NULL);
+    if (code == 0) code = lk_blob_join(b, j->name, j->size, &w, NULL);
+    if (code == 0) {
+        code = share(w, j);
         lk_blob_abort(w);
     }
-    _exit(rc == 0 ? 0 : 1);
+    _exit(code == 0 ? 0 : 1);
 }
 static void all_ranks(struct lk_blob_writer *creator, struct job j) {
     pid_t pids[8];
@@ -371,9 +371,9 @@ static void fails_cleanly_at_every_call(void **state) {
             struct lk_err e = {0};
             lk_blob_delete(b, &expected, NULL);
             lk__file_fail_at(nth, numbers[k]);
-            int rc = use(b, data, size, &root, &e);
+            int code = use(b, data, size, &root, &e);
             lk__file_fail_at(0, 0);
-            assert_int_equal(rc, LK_EIO);
+            assert_int_equal(code, LK_EIO);
             assert_non_null(strstr(e.message, strerror(numbers[k])));
             assert_non_null(strstr(e.message, *state));
             assert_int_equal(temporaries(*state), 0);
@@ -395,9 +395,9 @@ static void a_failed_writer_stays_failed(void **state) {
         struct lk_blob_writer *w = create(b, 3, name), *joiner;
         assert_int_equal(lk_blob_join(b, name, 3, &joiner, NULL), 0);
         lk__file_fail_at(1, EIO);
-        int rc = at_sync ? lk_blob_sync(w, &e) : lk_blob_write_at(w, 0, "abc", 3, &e);
+        int code = at_sync ? lk_blob_sync(w, &e) : lk_blob_write_at(w, 0, "abc", 3, &e);
         lk__file_fail_at(0, 0);
-        assert_int_equal(rc, LK_EIO);
+        assert_int_equal(code, LK_EIO);
         assert_int_equal(lk_blob_write_at(w, 0, "abc", 3, &e), LK_EIO);
         assert_int_equal(lk_blob_sync(w, &e), LK_EIO);
         assert_non_null(strstr(e.message, "failed before"));
@@ -545,13 +545,13 @@ static void use_as_nobody(void *dir) {
     struct lk_blobs *b;
     if (setgid(NOBODY) != 0 || setuid(NOBODY) != 0 || chdir(dir) != 0) _exit(77);
     umask(077);
-    int rc = lk_blobs_open(".", LK_CREATE, &b, NULL);
-    if (rc == 0) rc = use(b, "content", 7, &root, NULL);
+    int code = lk_blobs_open(".", LK_CREATE, &b, NULL);
+    if (code == 0) code = use(b, "content", 7, &root, NULL);
     char path[4096];
     struct stat st;
-    if (rc == 0 && (stat(lk_blob_path(b, &root, path), &st) != 0 || (st.st_mode & 0777) != 0400)) rc = 1;
+    if (code == 0 && (stat(lk_blob_path(b, &root, path), &st) != 0 || (st.st_mode & 0777) != 0400)) code = 1;
     lk_blobs_close(b);
-    _exit(rc == 0 ? 0 : 1);
+    _exit(code == 0 ? 0 : 1);
 }
 /* Root may write any file; who joins as an ordinary user may only if its mode says so. */
 static void ordinary_users_can_join(void **state) {
@@ -565,11 +565,11 @@ static void ordinary_users_can_join(void **state) {
 static int use_once(const char *dir, const void *data, size_t size) {
     struct lk_blobs *b;
     struct lk_root root;
-    int rc = lk_blobs_open(dir, LK_CREATE, &b, NULL);
-    if (rc != 0) return rc;
-    rc = use(b, data, size, &root, NULL);
+    int code = lk_blobs_open(dir, LK_CREATE, &b, NULL);
+    if (code != 0) return code;
+    code = use(b, data, size, &root, NULL);
     lk_blobs_close(b);
-    return rc;
+    return code;
 }
 static void out_of_memory(void **state) {
     unsigned char *data = pattern(MIB + 1, 4);

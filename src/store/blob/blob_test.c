@@ -69,13 +69,13 @@ static void any_pieces_give_one_root(void **state) {
 static int put_past_cache(struct lk_blobs *b, const char *data, size_t size, size_t piece, struct lk_root *root,
                           struct lk_err *e) {
     struct lk_blob_writer *w;
-    int rc = lk_blob_create(b, &w, e);
-    if (rc != 0) return rc;
+    int code = lk_blob_create(b, &w, e);
+    if (code != 0) return code;
     lk_blob_past_cache(w);
     for (size_t i = 0; i < size; i += piece)
-        if ((rc = lk_blob_write(w, data + i, size - i < piece ? size - i : piece, e)) != 0) {
+        if ((code = lk_blob_write(w, data + i, size - i < piece ? size - i : piece, e)) != 0) {
             lk_blob_abort(w);
-            return rc;
+            return code;
         }
     return lk_blob_finish(w, root, e);
 }
@@ -124,14 +124,14 @@ static void past_the_cache_it_fails_cleanly(void **state) {
             fill(data, size, (unsigned)nth);
             lk_root_of(data, size, &expected);
             lk__file_fail_at(nth, errors[i]);
-            int rc = put_past_cache(b, data, size, 700000, &root, &e);
+            int code = put_past_cache(b, data, size, 700000, &root, &e);
             uint64_t calls = lk__file_call_count();
             lk__file_fail_at(0, 0);
             assert_int_equal(temporaries(*state), 0);
             if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, size);
             if (calls < nth) break;
-            assert_true(rc == LK_EIO || rc == 0);
-            if (rc == 0) held++;
+            assert_true(code == LK_EIO || code == 0);
+            if (code == 0) held++;
         }
         if (i == 0)
             assert_int_equal(held, 0);
@@ -262,16 +262,16 @@ static void fails_cleanly_at_every_call(void **state) {
         data[0] = (char)nth;
         lk_root_of(data, 600000, &expected);
         lk__file_fail_at(nth, ENOSPC);
-        int rc = lk_blob_put(b, data, 600000, &root, &e);
+        int code = lk_blob_put(b, data, 600000, &root, &e);
         uint64_t calls = lk__file_call_count();
         lk__file_fail_at(0, 0);
         assert_int_equal(temporaries(*state), 0);
         if (lk_blob_exists(b, &expected)) content_is(b, &expected, data, 600000); /* never half of one */
         if (calls < nth) {
-            assert_int_equal(rc, 0);
+            assert_int_equal(code, 0);
             break;
         }
-        assert_int_equal(rc, LK_EIO);
+        assert_int_equal(code, LK_EIO);
         assert_non_null(strstr(e.message, strerror(ENOSPC)));
     }
     lk_free(data);
@@ -319,10 +319,10 @@ static void full_disk(void *dir) {
     char *data = lk_calloc(1, 4000000);
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
-    int rc = lk_blob_put(b, data, 4000000, &root, &e);
-    bool ok = rc == LK_EIO && strstr(e.message, "File too large");
-    rc = put_past_cache(b, data, 4000000, 4000000, &root, &e);
-    ok = ok && rc == LK_EIO && strstr(e.message, "File too large") && lk_blob_put(b, data, 1000, &root, &e) == 0;
+    int code = lk_blob_put(b, data, 4000000, &root, &e);
+    bool ok = code == LK_EIO && strstr(e.message, "File too large");
+    code = put_past_cache(b, data, 4000000, 4000000, &root, &e);
+    ok = ok && code == LK_EIO && strstr(e.message, "File too large") && lk_blob_put(b, data, 1000, &root, &e) == 0;
     lk_free(data);
     lk_blobs_close(b);
     _exit(ok ? 0 : 1);
@@ -383,17 +383,17 @@ static int use(const char *dir) {
     struct lk_blobs *b;
     struct lk_root root;
     struct lk_blob blob;
-    int n = 0, rc = lk_blobs_open(dir, LK_CREATE, &b, NULL);
-    if (rc != 0) return rc;
-    rc = lk_blob_put(b, "abc", 3, &root, NULL);
-    if (rc == 0) rc = lk_blob_open(b, &root, true, &blob, NULL);
-    if (rc == 0) {
+    int n = 0, code = lk_blobs_open(dir, LK_CREATE, &b, NULL);
+    if (code != 0) return code;
+    code = lk_blob_put(b, "abc", 3, &root, NULL);
+    if (code == 0) code = lk_blob_open(b, &root, true, &blob, NULL);
+    if (code == 0) {
         lk_blob_close(&blob);
-        rc = lk_blobs_list(b, 0, add_one, &n, NULL);
+        code = lk_blobs_list(b, 0, add_one, &n, NULL);
     }
-    if (rc == 0) rc = lk_blob_delete(b, &root, NULL);
+    if (code == 0) code = lk_blob_delete(b, &root, NULL);
     lk_blobs_close(b);
-    return rc;
+    return code;
 }
 static void out_of_memory(void **state) {
     FAIL_EACH_ALLOCATION(use(*state));

@@ -27,9 +27,9 @@ void lk_kv_close(struct lk_kv *kv) {
 int lk_kv_begin(struct lk_kv *kv, bool write, struct lk_kv_txn **out, struct lk_err *err) {
     LK_ASSERT(kv); /* NULL: a store opened for its blobs only */
     *out = NULL;
-    int rc = kv->ops->begin(kv, write, out, err);
-    if (rc == 0) (*out)->kv = kv, (*out)->write = write;
-    return rc;
+    int code = kv->ops->begin(kv, write, out, err);
+    if (code == 0) (*out)->kv = kv, (*out)->write = write;
+    return code;
 }
 
 void lk_kv_abort(struct lk_kv_txn *txn) {
@@ -53,34 +53,34 @@ static int check_write(struct lk_kv_txn *txn, struct lk_err *err) {
 }
 
 int lk_kv_get(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
-    int rc = check_key(key, err);
-    return rc == 0 ? txn->kv->ops->get(txn, key, value, err) : rc;
+    int code = check_key(key, err);
+    return code == 0 ? txn->kv->ops->get(txn, key, value, err) : code;
 }
 
 static int put(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
-    int rc = txn->kv->ops->put(txn, key, value, err);
+    int code = txn->kv->ops->put(txn, key, value, err);
     txn->dirty = true;
-    if (rc != 0) txn->failed = true;
-    return rc;
+    if (code != 0) txn->failed = true;
+    return code;
 }
 
 int lk_kv_put(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
-    int rc = check_key(key, err);
-    if (rc == 0) rc = check_write(txn, err);
-    if (rc == 0 && value.size > LK_KV_VALUE_MAX)
-        rc = lk_fail(err, LK_EINVAL, "a value of %zu bytes; at most %zu are possible, larger things are blobs", value.size,
-                     LK_KV_VALUE_MAX);
-    return rc == 0 ? put(txn, key, value, err) : rc;
+    int code = check_key(key, err);
+    if (code == 0) code = check_write(txn, err);
+    if (code == 0 && value.size > LK_KV_VALUE_MAX)
+        code = lk_fail(err, LK_EINVAL, "a value of %zu bytes; at most %zu are possible, larger things are blobs",
+                       value.size, LK_KV_VALUE_MAX);
+    return code == 0 ? put(txn, key, value, err) : code;
 }
 
 int lk_kv_delete(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_err *err) {
-    int rc = check_key(key, err);
-    if (rc == 0) rc = check_write(txn, err);
-    if (rc != 0) return rc;
-    rc = txn->kv->ops->remove(txn, key, err);
+    int code = check_key(key, err);
+    if (code == 0) code = check_write(txn, err);
+    if (code != 0) return code;
+    code = txn->kv->ops->remove(txn, key, err);
     txn->dirty = true;
-    if (rc != 0) txn->failed = true;
-    return rc;
+    if (code != 0) txn->failed = true;
+    return code;
 }
 
 int lk_kv_scan(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg,
@@ -96,9 +96,9 @@ static int last_timestamp(struct lk_kv_txn *txn, int64_t *out, struct lk_err *er
     struct lk_bytes value;
     struct lk_err local;
     *out = 0;
-    int rc = txn->kv->ops->get(txn, lk_bytes(clock_key, sizeof clock_key), &value, &local);
-    if (rc == LK_ENOTFOUND) return 0;
-    if (rc != 0) return lk_fail(err, rc, "%s", local.message);
+    int code = txn->kv->ops->get(txn, lk_bytes(clock_key, sizeof clock_key), &value, &local);
+    if (code == LK_ENOTFOUND) return 0;
+    if (code != 0) return lk_fail(err, code, "%s", local.message);
     if (value.size != 8) return lk_fail(err, LK_ECORRUPT, "the store's clock row has %zu bytes, not 8", value.size);
     uint64_t t = 0;
     for (int i = 0; i < 8; i++) t |= (uint64_t)((const unsigned char *)value.data)[i] << 8 * i;
@@ -112,30 +112,30 @@ int lk__kv_timestamp(struct lk_kv_txn *txn, int64_t *out_ms, struct lk_err *err)
         return 0;
     }
     int64_t t;
-    int rc = last_timestamp(txn, &t, err);
-    if (rc == 0 && txn->write) {
-        rc = check_write(txn, err);
+    int code = last_timestamp(txn, &t, err);
+    if (code == 0 && txn->write) {
+        code = check_write(txn, err);
         int64_t now = lk_clock_wall_ms();
         t = now > t ? now : t + 1;
         unsigned char row[8];
         for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
-        if (rc == 0) rc = put(txn, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
-        if (rc == 0) txn->timestamp_ms = t;
+        if (code == 0) code = put(txn, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
+        if (code == 0) txn->timestamp_ms = t;
     }
-    if (rc == 0) *out_ms = t;
-    return rc;
+    if (code == 0) *out_ms = t;
+    return code;
 }
 
 int lk_kv_commit(struct lk_kv_txn *txn, enum lk_durability durability, int64_t *timestamp_ms, struct lk_err *err) {
-    int rc = 0;
+    int code = 0;
     int64_t t = 0;
-    if (txn->failed) rc = lk_fail(err, LK_EIO, "a write of this transaction failed; nothing of it was kept");
-    if (rc == 0 && timestamp_ms) rc = lk__kv_timestamp(txn, &t, err);
-    if (rc != 0) {
+    if (txn->failed) code = lk_fail(err, LK_EIO, "a write of this transaction failed; nothing of it was kept");
+    if (code == 0 && timestamp_ms) code = lk__kv_timestamp(txn, &t, err);
+    if (code != 0) {
         txn->kv->ops->abort(txn);
-        return rc;
+        return code;
     }
-    rc = txn->kv->ops->commit(txn, durability, err);
-    if (rc == 0 && timestamp_ms) *timestamp_ms = t;
-    return rc;
+    code = txn->kv->ops->commit(txn, durability, err);
+    if (code == 0 && timestamp_ms) *timestamp_ms = t;
+    return code;
 }

@@ -1,4 +1,5 @@
 #include "base/sanitizers.h"
+#include "base/syscalls.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
@@ -11,12 +12,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 /* Sanitizers need most of the address space. */
 #define MAP_MOST  ((size_t)(LK_SANITIZED ? 1 : 256) << 30)
-#define MAP_LEAST ((size_t)1 << 30)
+#define MAP_LEAST ((size_t)16 << 20)
 #define READERS   1024
 
 /* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
@@ -49,17 +51,18 @@ struct txn {
     struct kv *kv;
 };
 
-static int fail(struct lk_err *err, int rc, const struct environment *env, const char *what) {
+static int fail(struct lk_err *err, int code, const struct environment *env, const char *what) {
     MDB_envinfo info;
-    switch (rc) {
+    char size[32];
+    switch (code) {
     case MDB_NOTFOUND:
         return lk_fail(err, LK_ENOTFOUND, "no such row in %s", env->dir);
     case MDB_MAP_FULL:
         mdb_env_info(env->mdb, &info);
         return lk_fail(err, LK_EIO,
-                       "cannot %s %s: its map of %zu GiB is full; nothing was changed (a larger one needs more "
+                       "cannot %s %s: its map of %s is full; nothing was changed (a larger one needs more "
                        "address space: ulimit -v)",
-                       what, env->dir, (size_t)info.me_mapsize >> 30);
+                       what, env->dir, lk_format_bytes(info.me_mapsize, size));
     case MDB_TXN_FULL:
         return lk_fail(err, LK_EIO, "cannot %s %s: too much in one transaction; nothing was changed", what, env->dir);
     case MDB_READERS_FULL:
@@ -68,7 +71,7 @@ static int fail(struct lk_err *err, int rc, const struct environment *env, const
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
-        return lk_fail(err, LK_ECORRUPT, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+        return lk_fail(err, LK_ECORRUPT, "cannot %s %s: %s", what, env->dir, mdb_strerror(code));
     case MDB_PANIC:
         return lk_fail(err, LK_EIO, "cannot %s %s: an earlier write to its head failed; close the store and open it again",
                        what, env->dir);
@@ -77,10 +80,15 @@ static int fail(struct lk_err *err, int rc, const struct environment *env, const
     case ENOSPC:
     case EFBIG:
     case EDQUOT:
-        return lk_fail(err, LK_EIO, "cannot %s %s: %s; nothing was changed", what, env->dir,
-                       rc == EFBIG ? "the file may not grow any more (ulimit -f)" : "no space left on the disk");
+    case EIO:
+        errno = code;
+        lk__note_disk(env->dir);
+        return lk_fail_errno(err, "cannot %s %s, nothing was changed", what, env->dir);
     default:
-        return lk_fail(err, LK_EIO, "cannot %s %s: %s", what, env->dir, mdb_strerror(rc));
+        if (code < 0) return lk_fail(err, LK_EIO, "cannot %s %s: %s", what, env->dir, mdb_strerror(code));
+        errno = code;
+        lk_fail_errno(err, "cannot %s %s", what, env->dir);
+        return err ? (err->code = LK_EIO) : LK_EIO;
     }
 }
 
@@ -115,56 +123,67 @@ static bool permitted(const char *dir, const char *file, int mode) {
     lk_free(path);
     return yes;
 }
-static bool forbidden(int rc) {
-    return rc == EACCES || rc == EROFS || rc == EPERM;
+static bool forbidden(int code) {
+    return code == EACCES || code == EROFS || code == EPERM;
 }
 
 /* The map is address space, not disk: the file is as large as its contents. Returns what LMDB says. */
 static int open_mdb(struct environment *env, unsigned flags) {
     for (size_t size = first_map_size();; size /= 2) {
-        int rc = mdb_env_create(&env->mdb);
-        if (rc != 0) return rc;
+        int code = mdb_env_create(&env->mdb);
+        if (code != 0) return code;
         mdb_env_set_maxreaders(env->mdb, READERS);
         mdb_env_set_mapsize(env->mdb, size);
-        rc = mdb_env_open(env->mdb, env->dir, MDB_NOTLS | flags, 0666);
-        if (rc == 0) return 0;
+        code = mdb_env_open(env->mdb, env->dir, MDB_NOTLS | flags, 0666);
+        if (code == 0) return 0;
         mdb_env_close(env->mdb);
         env->mdb = NULL;
         /* EINVAL: what valgrind says to so much address space. */
-        if ((rc != ENOMEM && rc != EINVAL) || size <= MAP_LEAST) return rc;
+        if ((code != ENOMEM && code != EINVAL) || size <= MAP_LEAST) return code;
     }
+}
+
+/* LMDB maps at least all of its file. */
+static int lacks_address_space(const struct environment *env, struct lk_err *err) {
+    struct stat st = {0};
+    char words[32], *data = lk_asprintf("%s/data.mdb", env->dir);
+    if (data) stat(data, &st);
+    lk_free(data);
+    size_t size = (size_t)st.st_size > MAP_LEAST ? (size_t)st.st_size : MAP_LEAST;
+    return lk_fail(err, LK_ENOMEM, "cannot open %s: it needs %s of address space", env->dir, lk_format_bytes(size, words));
 }
 
 /* Who may write opens for writing even to read, as handles share an environment. Who may write the lock file only still
  * locks: that is how several users share a store. */
 static int open_as_permitted(struct environment *env, struct lk_err *err) {
-    int rc = open_mdb(env, 0);
-    if (forbidden(rc)) {
+    int code = open_mdb(env, 0);
+    if (forbidden(code)) {
         env->read_only = true;
-        rc = open_mdb(env, MDB_RDONLY);
+        code = open_mdb(env, MDB_RDONLY);
     }
-    if (forbidden(rc)) rc = open_mdb(env, MDB_RDONLY | MDB_NOLOCK);
-    if (forbidden(rc)) return lk_fail(err, LK_EIO, "no permission to read %s", env->dir);
+    if (forbidden(code)) code = open_mdb(env, MDB_RDONLY | MDB_NOLOCK);
+    if (forbidden(code)) return lk_fail(err, LK_EIO, "no permission to read %s", env->dir);
     /* On a read-only file system LMDB leaves the locks out by itself. */
-    if (rc == 0 && env->read_only) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
-    return rc == 0 ? 0 : fail(err, rc, env, "open");
+    if (code == 0 && env->read_only) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
+    if (code == ENOMEM) return lacks_address_space(env, err);
+    return code == 0 ? 0 : fail(err, code, env, "open");
 }
 
 static int open_environment(struct environment *env, struct lk_err *err) {
-    int rc = open_as_permitted(env, err), dead;
-    if (rc != 0) return rc;
+    int code = open_as_permitted(env, err), dead;
+    if (code != 0) return code;
     if (!env->lockless) mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
     MDB_txn *txn = NULL;
-    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
-    if (rc == 0) rc = mdb_dbi_open(txn, NULL, 0, &env->dbi);
-    if (rc == 0)
-        rc = mdb_txn_commit(txn);
+    code = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
+    if (code == 0) code = mdb_dbi_open(txn, NULL, 0, &env->dbi);
+    if (code == 0)
+        code = mdb_txn_commit(txn);
     else if (txn)
         mdb_txn_abort(txn);
-    if (rc == 0) return 0;
-    rc = fail(err, rc, env, "open");
+    if (code == 0) return 0;
+    code = fail(err, code, env, "open");
     mdb_env_close(env->mdb);
-    return rc;
+    return code;
 }
 
 /* What was opened to be changed must be permitted to change, now and not at the first write. */
@@ -177,9 +196,9 @@ static int check_writable(const struct environment *env, enum lk_access how, str
 static int find_or_open(char *dir, enum lk_access how, struct environment **out, struct lk_err *err) {
     struct stat st;
     if (stat(dir, &st) != 0) {
-        int rc = lk_fail_errno(err, "cannot open %s", dir);
+        int code = lk_fail_errno(err, "cannot open %s", dir);
         lk_free(dir);
-        return rc;
+        return code;
     }
     for (struct environment *e = registry; e; e = e->next) {
         if (e->device != st.st_dev || e->inode != st.st_ino || e->pid != getpid()) continue;
@@ -189,18 +208,18 @@ static int find_or_open(char *dir, enum lk_access how, struct environment **out,
         return code;
     }
     struct environment *e = lk_calloc(1, sizeof *e);
-    int rc = e ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
-    if (rc == 0) {
+    int code = e ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
+    if (code == 0) {
         *e = (struct environment){
             .next = registry, .device = st.st_dev, .inode = st.st_ino, .pid = getpid(), .references = 1};
         e->dir = dir;
-        rc = open_environment(e, err);
-        if (rc == 0 && (rc = check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
+        code = open_environment(e, err);
+        if (code == 0 && (code = check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
     }
-    if (rc != 0) {
+    if (code != 0) {
         lk_free(e);
         lk_free(dir);
-        return rc;
+        return code;
     }
     *out = registry = e;
     return 0;
@@ -240,19 +259,19 @@ static int check_there(const char *dir, struct lk_err *err) {
 static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, struct lk_err *err) {
     struct kv *kv = lk_calloc(1, sizeof *kv);
     char *dir = lk_asprintf("%s/kv", where);
-    int rc = kv && dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
-    if (rc == 0) rc = how == LK_CREATE ? lk_dir_make(dir, err) : check_there(dir, err);
-    if (rc == 0) rc = refuse_network(dir, err);
-    if (rc == 0) {
+    int code = kv && dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
+    if (code == 0) code = how == LK_CREATE ? lk_dir_make(dir, err) : check_there(dir, err);
+    if (code == 0) code = refuse_network(dir, err);
+    if (code == 0) {
         pthread_mutex_lock(&registry_lock);
-        rc = find_or_open(dir, how, &kv->env, err);
+        code = find_or_open(dir, how, &kv->env, err);
         pthread_mutex_unlock(&registry_lock);
         dir = NULL;
     }
-    if (rc != 0) {
+    if (code != 0) {
         lk_free(dir);
         lk_free(kv);
-        return rc;
+        return code;
     }
     kv->base.ops = &lk__kv_lmdb;
     *out = &kv->base;
@@ -262,11 +281,11 @@ static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, 
 /* --- transactions ---------------------------------------------------------------------------------------- */
 
 static int begin_mdb(struct environment *env, bool write, MDB_txn **out) {
-    int rc = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
+    int code = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
     /* Another process with a larger map has grown the file past ours. */
-    if (rc == MDB_MAP_RESIZED && atomic_load(&env->transactions) == 1 && mdb_env_set_mapsize(env->mdb, 0) == 0)
-        rc = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
-    return rc;
+    if (code == MDB_MAP_RESIZED && atomic_load(&env->transactions) == 1 && mdb_env_set_mapsize(env->mdb, 0) == 0)
+        code = mdb_txn_begin(env->mdb, NULL, write ? 0 : MDB_RDONLY, out);
+    return code;
 }
 
 static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
@@ -281,11 +300,11 @@ static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, st
     struct txn *txn = lk_calloc(1, sizeof *txn);
     if (!txn) return lk_fail(err, LK_ENOMEM, "out of memory for a transaction");
     atomic_fetch_add(&env->transactions, 1);
-    int rc = begin_mdb(env, write, &txn->mdb);
-    if (rc != 0) {
+    int code = begin_mdb(env, write, &txn->mdb);
+    if (code != 0) {
         atomic_fetch_sub(&env->transactions, 1);
         lk_free(txn);
-        return fail(err, rc, env, "begin a transaction on");
+        return fail(err, code, env, "begin a transaction on");
     }
     if (write) atomic_store(&env->writer, self);
     atomic_fetch_add(&kv->transactions, 1);
@@ -307,26 +326,37 @@ static void lmdb_abort(struct lk_kv_txn *base) {
     end(txn);
 }
 
+/* LMDB says EIO for a write that was cut short; at a limit or on a full disk it was cut there. */
+static int why_cut_short(const struct environment *env) {
+    static const uint64_t near = 1 << 20;
+    struct rlimit limit;
+    struct stat st = {0};
+    struct statvfs fs;
+    char *data = lk_asprintf("%s/data.mdb", env->dir);
+    bool there = data && stat(data, &st) == 0;
+    lk_free(data);
+    if (there && getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < (uint64_t)st.st_size + near) return EFBIG;
+    return statvfs(env->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < near ? ENOSPC : EIO;
+}
+
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
 static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     struct environment *env = txn->kv->env;
-    int rc = 0;
+    int code = 0;
     if (base->write) {
         mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
         atomic_store(&env->writer, 0);
     }
-    rc = mdb_txn_commit(txn->mdb);
+    code = mdb_txn_commit(txn->mdb);
     /* LMDB does nothing for an empty transaction, but a durable commit makes the lazy ones before it durable. */
-    if (rc == 0 && base->write && !base->dirty && durability == LK_DURABLE) rc = mdb_env_sync(env->mdb, 1);
+    if (code == 0 && base->write && !base->dirty && durability == LK_DURABLE) code = mdb_env_sync(env->mdb, 1);
     end(txn);
-    if (rc == 0) return 0;
-    /* LMDB says EIO for a write that was cut short, which is how a disk becomes full. */
-    if (rc == EIO)
-        return lk_fail(err, LK_EIO, "cannot write %s: the disk is full or failed; nothing was changed", env->dir);
-    return fail(err, rc, env, "commit to");
+    if (code == 0) return 0;
+    if (code == EIO) code = why_cut_short(env);
+    return fail(err, code, env, "commit to");
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -358,10 +388,10 @@ static int check_snapshot(struct txn *txn, struct lk_err *err) {
 static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key), v;
-    int rc = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
+    int code = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
     int late = check_snapshot(txn, err);
     if (late != 0) return late;
-    if (rc != 0) return fail(err, rc, txn->kv->env, "read");
+    if (code != 0) return fail(err, code, txn->kv->env, "read");
     *value = bytes(v);
     return 0;
 }
@@ -369,15 +399,15 @@ static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
 static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key), v = val(value);
-    int rc = mdb_put(txn->mdb, txn->kv->env->dbi, &k, &v, 0);
-    return rc == 0 ? 0 : fail(err, rc, txn->kv->env, "write to");
+    int code = mdb_put(txn->mdb, txn->kv->env->dbi, &k, &v, 0);
+    return code == 0 ? 0 : fail(err, code, txn->kv->env, "write to");
 }
 
 static int lmdb_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key);
-    int rc = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
-    return rc == 0 || rc == MDB_NOTFOUND ? 0 : fail(err, rc, txn->kv->env, "delete from");
+    int code = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
+    return code == 0 || code == MDB_NOTFOUND ? 0 : fail(err, code, txn->kv->env, "delete from");
 }
 
 /* Bytewise, a prefix before what it begins; as LMDB sorts. */
@@ -391,16 +421,16 @@ static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_byt
     struct txn *txn = (struct txn *)base;
     struct environment *env = txn->kv->env;
     MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn->mdb, env->dbi, &cursor), stop = 0;
-    if (rc != 0) return fail(err, rc, env, "scan");
+    int code = mdb_cursor_open(txn->mdb, env->dbi, &cursor), stop = 0;
+    if (code != 0) return fail(err, code, env, "scan");
     MDB_val k = val(from), v;
-    rc = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
-    while ((stop = check_snapshot(txn, err)) == 0 && rc == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
+    code = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
+    while ((stop = check_snapshot(txn, err)) == 0 && code == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
         if ((stop = fn(arg, bytes(k), bytes(v))) != 0) break;
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+        code = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
-    if (stop == 0 && rc != 0 && rc != MDB_NOTFOUND) return fail(err, rc, env, "scan");
+    if (stop == 0 && code != 0 && code != MDB_NOTFOUND) return fail(err, code, env, "scan");
     return stop;
 }
 

@@ -15,16 +15,16 @@ static struct lk_kv *open_at(const char *dir) {
     char *url = lk_asprintf("file:%s", dir);
     struct lk_kv *kv;
     struct lk_err e;
-    int rc = lk_kv_open(url, LK_CREATE, &kv, &e);
-    if (rc != 0) fail_msg("%s", e.message);
+    int code = lk_kv_open(url, LK_CREATE, &kv, &e);
+    if (code != 0) fail_msg("%s", e.message);
     lk_free(url);
     return kv;
 }
 static struct lk_kv_txn *begin(struct lk_kv *kv, bool write) {
     struct lk_kv_txn *txn;
     struct lk_err e;
-    int rc = lk_kv_begin(kv, write, &txn, &e);
-    if (rc != 0) fail_msg("%s", e.message);
+    int code = lk_kv_begin(kv, write, &txn, &e);
+    if (code != 0) fail_msg("%s", e.message);
     return txn;
 }
 static void put(struct lk_kv_txn *txn, const char *key, const char *value) {
@@ -35,12 +35,12 @@ static void commit(struct lk_kv_txn *txn) {
 }
 static void row_is(struct lk_kv_txn *txn, const char *key, const char *value) {
     struct lk_bytes v;
-    int rc = lk_kv_get(txn, S(key), &v, NULL);
+    int code = lk_kv_get(txn, S(key), &v, NULL);
     if (!value) {
-        assert_int_equal(rc, LK_ENOTFOUND);
+        assert_int_equal(code, LK_ENOTFOUND);
         return;
     }
-    assert_int_equal(rc, 0);
+    assert_int_equal(code, 0);
     assert_int_equal(v.size, strlen(value));
     assert_memory_equal(v.data, value, v.size);
 }
@@ -486,20 +486,20 @@ static void fill_the_disk(void *dir) {
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
     struct lk_kv *kv = open_at(dir);
-    int rc = 0, wrote = 0;
-    for (int i = 0; rc == 0 && i < 10; i++) {
+    int code = 0, wrote = 0;
+    for (int i = 0; code == 0 && i < 10; i++) {
         struct lk_kv_txn *w = begin(kv, true);
         char key[8];
         snprintf(key, sizeof key, "big%d", i);
-        rc = lk_kv_put(w, S(key), lk_bytes(value, 100000), &e);
-        if (rc == 0) rc = lk_kv_put(w, S("last"), S(key), &e);
-        if (rc == 0)
-            rc = lk_kv_commit(w, i % 2 ? LK_LAZY : LK_DURABLE, NULL, &e);
+        code = lk_kv_put(w, S(key), lk_bytes(value, 100000), &e);
+        if (code == 0) code = lk_kv_put(w, S("last"), S(key), &e);
+        if (code == 0)
+            code = lk_kv_commit(w, i % 2 ? LK_LAZY : LK_DURABLE, NULL, &e);
         else
             lk_kv_abort(w);
-        wrote += rc == 0;
+        wrote += code == 0;
     }
-    if (rc != LK_EIO || !strstr(e.message, "nothing was changed")) _exit(1);
+    if (code != LK_EIO || !strstr(e.message, "nothing was changed")) _exit(1);
     /* The last good state is there, and small writes still work. */
     char expected[16];
     snprintf(expected, sizeof expected, "big%d", wrote - 1);
@@ -542,18 +542,18 @@ static int use(const char *url) {
     struct lk_kv *kv;
     struct lk_kv_txn *txn;
     int64_t t;
-    int rc = lk_kv_open(url, LK_CREATE, &kv, NULL);
-    if (rc != 0) return rc;
-    rc = lk_kv_begin(kv, true, &txn, NULL);
-    if (rc == 0) {
-        rc = lk_kv_put(txn, S("a"), S("b"), NULL);
-        if (rc == 0)
-            rc = lk_kv_commit(txn, LK_LAZY, &t, NULL);
+    int code = lk_kv_open(url, LK_CREATE, &kv, NULL);
+    if (code != 0) return code;
+    code = lk_kv_begin(kv, true, &txn, NULL);
+    if (code == 0) {
+        code = lk_kv_put(txn, S("a"), S("b"), NULL);
+        if (code == 0)
+            code = lk_kv_commit(txn, LK_LAZY, &t, NULL);
         else
             lk_kv_abort(txn);
     }
     lk_kv_close(kv);
-    return rc;
+    return code;
 }
 static void out_of_memory(void **state) {
     char *url = lk_asprintf("file:%s/new", (char *)*state);
