@@ -107,12 +107,15 @@ static void on_closed_pipe(int signal_number) {
     interrupted = 1;
 }
 void cmd_catch_signals(void) {
-    struct sigaction a = {.sa_handler = on_signal}, pipe = {.sa_handler = on_closed_pipe};
-    sigaction(SIGPIPE, &pipe, NULL);
+    struct sigaction a = {.sa_handler = on_signal};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     sigaction(SIGHUP, &a, NULL);  /* the terminal or the connection is gone */
     sigaction(SIGUSR1, &a, NULL); /* from whoever started several ranks: the one that mpirun passes on to them */
+}
+void cmd_catch_closed_pipe(void) {
+    struct sigaction a = {.sa_handler = on_closed_pipe};
+    sigaction(SIGPIPE, &a, NULL);
 }
 bool cmd_interrupted(void) {
     return interrupted;

@@ -158,9 +158,11 @@ int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-
 
 void cmd_print_all(FILE *);
 void cmd_print_help(const struct cmd *, FILE *);
-/* Set by SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGPIPE once cmd_catch_signals was called; a second one of the first four
- * ends the process. */
+/* Set by SIGINT, SIGTERM, SIGHUP and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. Set by
+ * SIGPIPE too once cmd_catch_closed_pipe was called, as often as it comes; for work that saves what it has done. Others die
+ * of it, without a word, as every program in a pipe does. */
 void cmd_catch_signals(void);
+void cmd_catch_closed_pipe(void);
 bool cmd_interrupted(void);
 
 #endif

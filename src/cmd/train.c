@@ -90,6 +90,7 @@ static int launch(struct cmd_context *c, struct lk_launcher *place, const char *
     int code = rank_command(c, threads, &r, &err);
     struct lk_launch_spec spec = {.name = name, .argv = r.argv, .ranks = ranks, .threads = threads};
     cmd_catch_signals();
+    cmd_catch_closed_pipe();
     struct detour d = {.out = -1};
     if (!code && wanted.dry) code = detour_begin(&d, &err);
     if (!code) code = lk_launch_run(place, &spec, stop, NULL, &status, &err);
@@ -181,6 +182,7 @@ static int run_rank(struct cmd_context *c) {
     double seconds = 0;
     lk_progress_init(&v.progress, stderr);
     cmd_catch_signals(); /* whoever started several ranks may ask them to stop as soon as the comm is open */
+    cmd_catch_closed_pipe();
     int rank = 0, code = lk_comm_open(&v.comm, &err);
     if (code) return cmd_fail(&err); /* perhaps only this rank knows */
     rank = lk_comm_rank(v.comm);
