@@ -24,6 +24,7 @@ struct reader {
 static void configure(void) {
     ini_max_line = LINE_MAX_BYTES + 8;
     ini_allow_multiline = false;
+    ini_allow_inline_comments = false; /* a value is the whole rest of its line: nothing is cut without a word */
 }
 
 /* What is quoted of a line in a message: its first 60 bytes. */
@@ -175,10 +176,10 @@ int lk_ini_override(struct lk_ini *ini, const char *assignment, struct lk_err *e
     const char *equal = strchr(assignment, '=');
     const char *dot = equal ? memchr(assignment, '.', (size_t)(equal - assignment)) : NULL;
     if (!dot || dot == assignment || dot + 1 == equal)
-        return lk_fail(err, LK_EINVAL, "command line: \"%.200s\" is not of the form section.key=value", assignment);
+        return lk_fail(err, LK_EINVAL, "on the command line: \"%.200s\" is not of the form section.key=value", assignment);
     char *section = lk_strndup(assignment, (size_t)(dot - assignment));
     char *key = lk_strndup(dot + 1, (size_t)(equal - dot - 1));
-    char *where = lk_strdup("command line"), *value = NULL;
+    char *where = lk_strdup("on the command line"), *value = NULL;
     struct lk_ini_entry *old = section && key ? find(ini, section, key) : NULL;
     int code = LK_ENOMEM;
     if (section && key && where && !old) {

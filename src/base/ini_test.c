@@ -19,7 +19,7 @@ static void reads_what_is_allowed(void **state) {
     assert_int_equal(parse("\xef\xbb\xbf# a comment\r\n"
                            "; another\n\n"
                            "[run] ; the run\r\n"
-                           "  name = my run ; its name\r\n"
+                           "  name = my run ; its #1 name \r\n"
                            "\tsteps:300\n"
                            "empty =\n"
                            "url = a;b#c=d:e\n"
@@ -29,7 +29,7 @@ static void reads_what_is_allowed(void **state) {
                            &ini, &e),
                      0);
     assert_int_equal(ini.count, 6);
-    entry_is(&ini, "run", "name", "my run", 5);
+    entry_is(&ini, "run", "name", "my run ; its #1 name", 5); /* no comment: nothing is cut */
     entry_is(&ini, "run", "steps", "300", 6);
     entry_is(&ini, "run", "empty", "", 7);
     entry_is(&ini, "run", "url", "a;b#c=d:e", 8);
@@ -129,7 +129,7 @@ static void overrides(void **state) {
     assert_int_equal(lk_ini_override(&ini, "c.d=", &e), 0);
     entry_is(&ini, "a", "b", "x=y", 0);
     entry_is(&ini, "c", "d", "", 0);
-    assert_string_equal(lk_ini_find(&ini, "c", "d")->where, "command line");
+    assert_string_equal(lk_ini_find(&ini, "c", "d")->where, "on the command line");
     assert_int_equal(ini.count, 2);
     static const char *const bad[] = {"", "=", "a=1", "a.=1", ".b=1", "a.b", "ab=c.d"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -62,7 +63,7 @@ static bool beside_library(char **path) {
 /* Beside the program and up to three folders above (tests lie in build/src/cluster), then where `make install` puts it. */
 int lk__comm_mpi_find(char **path, struct lk_err *err) {
     const char *given = getenv("LOCKSTEP_MPI");
-    char dir[PATH_MAX];
+    char dir[PATH_MAX], program[PATH_MAX];
     *path = NULL;
     if (given && *given) {
         if (readable(path, lk_strdup(given))) return LK_OK;
@@ -72,17 +73,21 @@ int lk__comm_mpi_find(char **path, struct lk_err *err) {
     if (n < 0) return lk_fail_errno(err, "cannot find this program's folder");
     dir[n] = 0;
     char *slash = strrchr(dir, '/');
+    if (slash) *slash = 0;
+    snprintf(program, sizeof program, "%s", dir);
     for (int up = 0; up < 4 && slash; up++) {
-        *slash = 0;
         if (readable(path, lk_asprintf("%s/lockstep-mpi.so", dir))) return LK_OK;
         if (up == 0 && readable(path, lk_asprintf("%s/../lib/lockstep/lockstep-mpi.so", dir))) return LK_OK;
-        slash = strrchr(dir, '/');
+        if ((slash = strrchr(dir, '/'))) *slash = 0;
     }
     if (beside_library(path)) return LK_OK;
-    return lk_fail(
-        err, LK_EUNSUPPORTED,
-        "this build has no MPI part, so there can be one rank only: install libopenmpi-dev and openmpi-bin, then "
-        "`make` again");
+    return lk_fail(err, LK_EUNSUPPORTED,
+                   "there is no MPI part, so there can be one rank only: lockstep-mpi.so lies neither in %.200s nor in the "
+                   "three folders "
+                   "above it nor in %.200s/../lib/lockstep; install libopenmpi-dev and openmpi-bin, then `make` again, or "
+                   "name the file "
+                   "by LOCKSTEP_MPI",
+                   program, program);
 }
 
 /* Never unloaded: Open MPI does not survive that. RTLD_GLOBAL because its own modules look for its symbols. */

@@ -61,6 +61,37 @@ int cmd_print_json(json_t *value) {
     return failed ? CMD_FAILED : CMD_OK;
 }
 
+/* How many bytes at p are one character of UTF-8; 0: none is there. */
+static size_t character(const unsigned char *p, size_t size) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = *p < 0x80 ? 1 : *p >> 5 == 6 ? 2 : *p >> 4 == 14 ? 3 : *p >> 3 == 30 ? 4 : 0;
+    if (n < 2 || n > size) return n > size ? 0 : n;
+    uint32_t code = *p & (0xffu >> (n + 1));
+    for (size_t i = 1; i < n; i++) {
+        if (p[i] >> 6 != 2) return 0;
+        code = code << 6 | (p[i] & 63);
+    }
+    return code < least[n] || code > 0x10ffff || code >> 11 == 0x1b ? 0 : n;
+}
+
+json_t *cmd_json_text(const char *data, size_t size, json_t **bytes) {
+    struct lk_buf text = LK_BUF_INIT, hex = LK_BUF_INIT;
+    bool whole = true;
+    int code = 0;
+    for (size_t i = 0, n; i < size && !code; i += n ? n : 1) {
+        n = character((const unsigned char *)data + i, size - i);
+        whole = whole && n;
+        code = lk_buf_append(&text, n ? data + i : "\xef\xbf\xbd", n ? n : 3);
+    }
+    for (size_t i = 0; i < size && !whole && bytes && !code; i++)
+        code = lk_buf_printf(&hex, "%02x", (unsigned char)data[i]);
+    json_t *out = code ? NULL : json_stringn(text.size ? text.data : "", text.size);
+    if (bytes) *bytes = whole || code ? json_null() : json_stringn(hex.data, hex.size);
+    lk_buf_release(&text);
+    lk_buf_release(&hex);
+    return out;
+}
+
 int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *err) {
     return lk_file_read(!path || strcmp(path, "-") == 0 ? "/dev/stdin" : path, SIZE_MAX / 2, out, err);
 }
@@ -70,12 +101,21 @@ static void on_signal(int signal_number) {
     if (interrupted) _exit(128 + signal_number);
     interrupted = 1;
 }
+/* A reader of our output is gone: work that can be resumed ends in good order. Every further write brings another. */
+static void on_closed_pipe(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
 void cmd_catch_signals(void) {
     struct sigaction a = {.sa_handler = on_signal};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     sigaction(SIGHUP, &a, NULL);  /* the terminal or the connection is gone */
     sigaction(SIGUSR1, &a, NULL); /* from whoever started several ranks: the one that mpirun passes on to them */
+}
+void cmd_catch_closed_pipe(void) {
+    struct sigaction a = {.sa_handler = on_closed_pipe};
+    sigaction(SIGPIPE, &a, NULL);
 }
 bool cmd_interrupted(void) {
     return interrupted;

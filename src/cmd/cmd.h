@@ -134,11 +134,17 @@ int cmd_open_store(struct cmd_context *, enum lk_access);
 int cmd_open_pool(struct cmd_context *);
 int cmd_open_math(struct cmd_context *);
 
+/* How what was removed gives its room back; goes on from "X removed; ". */
+#define CMD_GC_HINT "`lockstep gc` frees its space once it is an hour old, `lockstep gc --grace 0` at once"
+
 /* "lockstep: MESSAGE" to stderr; returns CMD_FAILED or CMD_USAGE. */
 int cmd_fail(const struct lk_err *);
 int cmd_usage_error(const struct cmd_context *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints a value as pretty JSON on stdout; takes the reference. */
 int cmd_print_json(json_t *);
+/* A text of the model's or a user's as JSON, with U+FFFD for what is not UTF-8; *bytes (may be NULL): then all of it in
+ * hexadecimal, else null. New references; NULL without memory. */
+json_t *cmd_json_text(const char *data, size_t size, json_t **bytes);
 /* CMD_CALL's function for --template: writes an enum lk_chat. */
 cmd_take cmd_take_template;
 /* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
@@ -152,8 +158,11 @@ int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-
 
 void cmd_print_all(FILE *);
 void cmd_print_help(const struct cmd *, FILE *);
-/* Set by SIGINT, SIGTERM, SIGHUP and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. */
+/* Set by SIGINT, SIGTERM, SIGHUP and SIGUSR1 once cmd_catch_signals was called; a second signal ends the process. Set by
+ * SIGPIPE too once cmd_catch_closed_pipe was called, as often as it comes; for work that saves what it has done. Others die
+ * of it, without a word, as every program in a pipe does. */
 void cmd_catch_signals(void);
+void cmd_catch_closed_pipe(void);
 bool cmd_interrupted(void);
 
 #endif

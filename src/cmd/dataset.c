@@ -181,11 +181,11 @@ static int samples(struct cmd_context *c, const struct lk_dataset *d, uint64_t w
                 if (!code) print_sample(&doc, &text, splits[s]);
                 continue;
             }
-            json_t *string = json_stringn(text.data ? text.data : "", text.size); /* NULL: no UTF-8 */
-            json_array_append_new(
-                all, json_pack("{s:s, s:I, s:s, s:I, s:I, s:o}", "split", keys[s], "document", (json_int_t)doc.index,
-                               "source", doc.source_path, "line", (json_int_t)doc.line, "tokens",
-                               (json_int_t)(doc.token_end - doc.token_begin), "begin", string ? string : json_null()));
+            json_array_append_new(all,
+                                  json_pack("{s:s, s:I, s:s, s:I, s:I, s:o}", "split", keys[s], "document",
+                                            (json_int_t)doc.index, "source", doc.source_path, "line", (json_int_t)doc.line,
+                                            "tokens", (json_int_t)(doc.token_end - doc.token_begin), "begin",
+                                            cmd_json_text(text.data, text.size, NULL)));
         }
     }
     lk_buf_release(&text);
@@ -267,8 +267,9 @@ static int print_document(struct cmd_context *c, const struct lk_dataset *d, con
         json_t *line = json_pack("{s:I, s:s, s:I, s:I, s:I}", "document", (json_int_t)index, "source", doc.source_path,
                                  "offset", (json_int_t)doc.source_offset, "line", (json_int_t)doc.line, "tokens",
                                  (json_int_t)(doc.token_end - doc.token_begin));
-        json_t *s = json_stringn(text.data ? text.data : "", text.size);
-        json_object_set_new(line, "text", s ? s : json_null());
+        json_t *bytes, *s = cmd_json_text(text.data, text.size, &bytes);
+        json_object_set_new(line, "text", s);
+        json_object_set_new(line, "bytes", bytes);
         json_dumpf(line, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(line);

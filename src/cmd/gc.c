@@ -20,8 +20,11 @@ static int gc(struct cmd_context *c) {
         return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I, s:b}", "removed", (json_int_t)r.blobs, "removed_bytes",
                                         (json_int_t)r.bytes, "kept", (json_int_t)r.kept, "kept_bytes",
                                         (json_int_t)r.kept_bytes, "dry_run", dry));
-    printf("%s %llu blobs, %s; kept %llu, %s\n", dry ? "would remove" : "removed", (unsigned long long)r.blobs,
+    printf("%s %llu blobs, %s; kept %llu, %s", dry ? "would remove" : "removed", (unsigned long long)r.blobs,
            lk_format_bytes(r.bytes, freed), (unsigned long long)r.kept, lk_format_bytes(r.kept_bytes, kept));
+    if (collecting.grace_seconds)
+        printf("; what is younger than %llu s stays, --grace 0 takes it too", (unsigned long long)collecting.grace_seconds);
+    putchar('\n');
     return CMD_OK;
 }
 const struct cmd cmd_gc = {
@@ -33,7 +36,8 @@ const struct cmd cmd_gc = {
     (const struct cmd_option[]){CMD_U64("--grace", "SECONDS", &collecting.grace_seconds, 0, 1000000000, "3600",
                                         "keep anything younger, a writer may still need it"),
                                 CMD_FLAG("--dry-run", &collecting.dry, "only say what would go"), CMD_END},
-    NULL,
+    "A dataset or model that is being made has no name yet: with --grace 0 make sure that nothing else writes to the "
+    "store.",
     gc};
 
 static int version(struct cmd_context *c) {

@@ -109,11 +109,11 @@ static int generate(struct cmd_context *c) {
     if (code)
         code = cmd_fail(&err);
     else if (out.json) {
-        json_t *text = json_stringn(out.all.data ? out.all.data : "", out.all.size); /* NULL when the bytes are not UTF-8 */
-        code = cmd_print_json(json_pack("{s:s, s:o, s:O, s:i, s:i, s:s, s:f, s:f}", "prompt", prompt, "text",
-                                        text ? text : json_null(), "ids", out.ids, "prompt_tokens", (int)g.prompt_tokens,
-                                        "tokens", (int)g.tokens, "finish", reasons[g.finish], "prompt_seconds",
-                                        g.prompt_seconds, "seconds", g.seconds));
+        json_t *bytes, *text = cmd_json_text(out.all.data, out.all.size, &bytes);
+        code = cmd_print_json(json_pack("{s:o, s:o, s:o, s:O, s:i, s:i, s:s, s:f, s:f}", "prompt",
+                                        cmd_json_text(prompt, strlen(prompt), NULL), "text", text, "bytes", bytes, "ids",
+                                        out.ids, "prompt_tokens", (int)g.prompt_tokens, "tokens", (int)g.tokens, "finish",
+                                        reasons[g.finish], "prompt_seconds", g.prompt_seconds, "seconds", g.seconds));
     } else {
         printf("\n");
         fflush(stdout);
@@ -143,5 +143,6 @@ const struct cmd cmd_generate = {
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
         CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"), CMD_END},
-    "Equal weights, prompt, options and seed give equal text, on any machine.",
+    "Equal weights, prompt, options and seed give equal text, on any machine.\n"
+    "With --json, text that is not UTF-8 has U+FFFD for what is none, and bytes has all of it in hexadecimal.",
     generate};

@@ -243,7 +243,7 @@ static int rm(struct cmd_context *c) {
     if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
     if (remove_name(c, c->arguments[0], &err)) return cmd_fail(&err);
     if (c->json) return cmd_print_json(json_pack("{s:s}", "removed", c->arguments[0]));
-    printf("model %s removed; `lockstep gc` frees what nothing else needs\n", c->arguments[0]);
+    printf("model %s removed; " CMD_GC_HINT ", where nothing else needs it\n", c->arguments[0]);
     return CMD_OK;
 }
 const struct cmd cmd_model_rm = {"model rm", "MODEL", 1, 1, "Remove a model's name.", NULL, NULL, rm};

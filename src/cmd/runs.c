@@ -244,7 +244,7 @@ static int rm(struct cmd_context *c) {
     }
     for (int i = 0; i < c->argument_count; i++) {
         if (lk_run_remove(c->store, c->arguments[i], &err)) return cmd_fail(&err);
-        if (!c->json) printf("removed %s; `lockstep gc` frees its space\n", c->arguments[i]);
+        if (!c->json) printf("removed %s; " CMD_GC_HINT "\n", c->arguments[i]);
     }
     return c->json ? cmd_print_json(json_pack("{s:i}", "removed", c->argument_count)) : CMD_OK;
 }

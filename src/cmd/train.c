@@ -4,6 +4,7 @@
 #include "lockstep/cluster/comm.h"
 #include "lockstep/train/train.h"
 #include "lockstep/cluster/launch.h"
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,8 +14,12 @@ static struct {
     bool dry, profile, keys;
 } wanted;
 
+/* Whoever read our messages may be gone (`train 2>&1 | head`): that is a stop like Ctrl-C. mpirun, which would be the first
+ * to write and die of it, is so asked to stop before. */
 static bool stop(void *arg) {
-    return (void)arg, cmd_interrupted();
+    struct pollfd messages = {.fd = STDERR_FILENO};
+    (void)arg;
+    return cmd_interrupted() || (poll(&messages, 1, 0) > 0 && messages.revents & POLLERR);
 }
 
 /* --- Several ranks --------------------------------------------------------------------------------------- */
@@ -53,6 +58,29 @@ static int rank_command(const struct cmd_context *c, int threads, struct rank_co
     return LK_OK;
 }
 
+/* mpirun does not say when it cannot write; so what ranks print goes to a file, and from there we print it. */
+struct detour {
+    FILE *file;
+    int out; /* standard output meanwhile; -1: no detour */
+};
+static int detour_begin(struct detour *d, struct lk_err *err) {
+    fflush(stdout);
+    d->out = -1;
+    if (!(d->file = tmpfile())) return lk_fail_errno(err, "cannot make a temporary file");
+    if ((d->out = dup(STDOUT_FILENO)) >= 0 && dup2(fileno(d->file), STDOUT_FILENO) >= 0) return LK_OK;
+    return lk_fail_errno(err, "cannot redirect standard output");
+}
+static void detour_end(struct detour *d) {
+    char piece[4096];
+    size_t n;
+    if (d->out >= 0) dup2(d->out, STDOUT_FILENO);
+    if (d->out >= 0) close(d->out);
+    if (!d->file) return;
+    rewind(d->file);
+    while ((n = fread(piece, 1, sizeof piece, d->file))) fwrite(piece, 1, n, stdout);
+    fclose(d->file);
+}
+
 /* Starts the ranks, waits, shows the run. */
 static int launch(struct cmd_context *c, struct lk_launcher *place, const char *name) {
     struct rank_command r = {.argv = NULL};
@@ -62,7 +90,11 @@ static int launch(struct cmd_context *c, struct lk_launcher *place, const char *
     int code = rank_command(c, threads, &r, &err);
     struct lk_launch_spec spec = {.name = name, .argv = r.argv, .ranks = ranks, .threads = threads};
     cmd_catch_signals();
+    cmd_catch_closed_pipe();
+    struct detour d = {.out = -1};
+    if (!code && wanted.dry) code = detour_begin(&d, &err);
     if (!code) code = lk_launch_run(place, &spec, stop, NULL, &status, &err);
+    detour_end(&d);
     lk_free(r.argv);
     if (!code) {
         if (status || wanted.dry) return status ? CMD_FAILED : CMD_OK;
@@ -84,9 +116,23 @@ static int read_config(struct cmd_context *c, struct lk_run_config *out, struct 
     return code;
 }
 
-/* What is impossible in the whole is no line's fault, but the file's. */
+/* What is impossible in the whole is no line's fault: it is that of a key of the command line which the message names, else
+ * of the file, or of both together. [run] says nothing that could be impossible with something else unless it is named. */
 static void name_config(struct cmd_context *c, int code, struct lk_err *err) {
-    if (code == LK_EINVAL && c->argument_count) lk_fail_prefix(err, code, "%s", c->arguments[0]);
+    bool named = false, both = false;
+    if (code != LK_EINVAL || !c->argument_count) return;
+    for (int i = 1; i < c->argument_count; i++) {
+        char key[128];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(c->arguments[i], "="), c->arguments[i]);
+        const char *at = strstr(err->message, key);
+        char behind = at ? at[strlen(key)] : '_';
+        named |= behind != '_' && (behind < 'a' || behind > 'z');
+        both |= strncmp(key, "run.", 4) != 0;
+    }
+    if (named)
+        lk_fail_prefix(err, code, "on the command line");
+    else
+        lk_fail_prefix(err, code, "%s%s", c->arguments[0], both ? " and the command line" : "");
 }
 
 /* What every rank opens. Others than rank 0 leave the database alone. */
@@ -136,6 +182,7 @@ static int run_rank(struct cmd_context *c) {
     double seconds = 0;
     lk_progress_init(&v.progress, stderr);
     cmd_catch_signals(); /* whoever started several ranks may ask them to stop as soon as the comm is open */
+    cmd_catch_closed_pipe();
     int rank = 0, code = lk_comm_open(&v.comm, &err);
     if (code) return cmd_fail(&err); /* perhaps only this rank knows */
     rank = lk_comm_rank(v.comm);

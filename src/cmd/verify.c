@@ -59,54 +59,79 @@ static size_t segments(const struct lk_checkpoint *list, size_t count, struct ch
     return n;
 }
 
+/* Says what will be executed, and why that, before it begins. */
+static void announce(const struct lk_checkpoint *list, size_t count, const struct choice *what, bool asked,
+                     const char *run) {
+    uint32_t start = 0, newest = count ? list[count - 1].step : 0;
+    bool kept = false;
+    for (size_t i = 0; i < count; i++)
+        if (list[i].kept && list[i].step <= what->from) start = list[i].step, kept = true;
+    fprintf(stderr, "verify: executes steps %u..%u of %s again", start, what->to, run);
+    if (asked && what->from != start)
+        fprintf(stderr, ": starts at step %u, %s %u", start,
+                kept ? "the checkpoint before" : "the run's beginning, as no checkpoint is kept before", what->from);
+    else if (asked)
+        fprintf(stderr, ", as asked");
+    else if (!wanted.sample && what->to == newest)
+        fprintf(stderr, ": the segment that ends at the newest checkpoint");
+    else if (!wanted.sample)
+        fprintf(stderr,
+                ": the newest segment whose beginning is kept (checkpoint.keep); the newest checkpoint is that of step %u",
+                newest);
+    fputc('\n', stderr);
+}
+
+/* Fills chosen, at most SAMPLES_MAX; returns how many. */
+static int choose(const struct lk_checkpoint *list, size_t count, uint64_t seed, struct choice *chosen) {
+    int n = 0;
+    struct choice *all = lk_alloc((count + 1) * sizeof *all);
+    size_t possible = all ? segments(list, count, all) : 0;
+    for (int i = 0; i < (wanted.sample ? (int)wanted.sample : 1) && possible;
+         i++) { /* without --sample: the last segment */
+        uint32_t w[4];
+        lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)i, 0, 0, 0, w);
+        size_t pick = wanted.sample ? w[0] % possible : possible - 1;
+        chosen[i] = all[pick];
+        all[pick] = all[--possible]; /* each at most once */
+        n = i + 1;
+    }
+    lk_free(all);
+    return n;
+}
+
 static int verify(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_checkpoint *list = NULL;
+    json_t *record;
     size_t count = 0;
     const char *run = c->arguments[0];
     struct choice chosen[SAMPLES_MAX] = {wanted.segment};
-    bool segment = cmd_given(c, &wanted.segment);
-    uint32_t sample = wanted.sample;
+    bool segment = cmd_given(c, &wanted.segment), equal = true;
     uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
-    if (segment && sample) return cmd_usage_error(c, "--segment and --sample exclude each other");
-    int n = segment ? 1 : 0, code = cmd_open_math(c);
+    if (segment && wanted.sample) return cmd_usage_error(c, "--segment and --sample exclude each other");
+    int n = 1, code = cmd_open_math(c);
     if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
-    if (!segment) {
-        json_t *record;
-        if (lk_run_get(c->store, run, &record, &err) ||
-            (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err)))
-            return cmd_fail(&err);
-        struct choice *all = lk_alloc((count + 1) * sizeof *all);
-        size_t possible = all ? segments(list, count, all) : 0;
-        for (int i = 0; i < (sample ? (int)sample : 1) && possible; i++) { /* without --sample: the last segment */
-            uint32_t w[4];
-            lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)i, 0, 0, 0, w);
-            size_t pick = sample ? w[0] % possible : possible - 1;
-            chosen[i] = all[pick];
-            all[pick] = all[--possible]; /* each at most once */
-            n = i + 1;
-        }
-        lk_free(all);
-        lk_free(list);
-        if (n == 0)
-            return cmd_fail(
-                (lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run), &err));
-    }
+    if (lk_run_get(c->store, run, &record, &err) ||
+        (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err)))
+        return cmd_fail(&err);
+    if (!segment) n = choose(list, count, seed, chosen);
+    if (n == 0) code = lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run);
     json_t *results = c->json ? json_array() : NULL;
-    bool equal = true;
     lk_progress_init(&progress, stderr);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && !code; i++) {
         struct lk_verify_result r;
-        if (lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err)) {
-            lk_progress_end(&progress);
-            return cmd_fail(&err);
-        }
+        announce(list, count, &chosen[i], segment, run);
+        code = lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err);
         lk_progress_end(&progress);
+        if (code) break;
         equal &= r.equal;
         report(results, run, &r);
     }
+    lk_free(list);
+    if (code) json_decref(results);
+    if (code) return cmd_fail(&err);
     if (results) cmd_print_json(results);
     return equal ? CMD_OK : CMD_FAILED;
 }
@@ -122,6 +147,9 @@ const struct cmd cmd_verify = {
         CMD_U32("--sample", "N", &wanted.sample, 1, SAMPLES_MAX, NULL,
                 "N random segments between checkpoints, each at most once"),
         CMD_U64("--seed", "N", &wanted.seed, 0, UINT64_MAX, NULL, "seed of --sample; the clock by default"), CMD_END},
-    "Without options the segment that ends at the newest checkpoint. Says equal, or the first step that differs (exit "
+    "Without options the newest segment between two checkpoints whose beginning is kept: with checkpoint.keep=1 that is "
+    "the\n"
+    "run's first one, which begins at step 0. Says first what it executes, then equal, or the first step that differs "
+    "(exit\n"
     "status 1).",
     verify};

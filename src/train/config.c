@@ -154,7 +154,8 @@ int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, stru
     if (!out->dataset[0])
         return lk_fail(err, LK_EINVAL, "%s: data.dataset is missing: name a dataset (`lockstep dataset list` shows them)",
                        ini->name);
-    if (!out->name[0]) return lk_fail(err, LK_EINVAL, "%s: run.name is missing", ini->name);
+    if (!out->name[0])
+        return lk_fail(err, LK_EINVAL, "%s: the file's name is no valid run name: pass run.name=NAME", ini->name);
     return out->from[0] ? check_from(ini, err) : LK_OK;
 }
 

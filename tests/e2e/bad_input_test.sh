@@ -46,13 +46,18 @@ for value in run.steps=0 run.steps=-1 run.steps=99999999999 run.steps=3.5 run.st
              batch.sequences=0 eval.sequences=-3 model.rope_theta=0 optimizer.schedule=cosin "run.name=a/b" "run.name=.." ; do
     bad "$value" 1 "command line: ${value%%=*}" -- "$LOCKSTEP" train c.ini "$value"
 done
+bad "what is impossible with a key of the command line" 1 "on the command line: batch.grains = 5 must divide" -- "$LOCKSTEP" train c.ini batch.grains=5 --dry-run
+cp c.ini "my run.ini"
+bad "a file whose name names no run" 1 "my run.ini: the file's name is no valid run name: pass run.name=" -- "$LOCKSTEP" train "my run.ini" --dry-run
+sed 's/^steps *=.*/& ; short/' c.ini >semicolon.ini
+bad "no comment behind a value: nothing is cut" 1 'semicolon.ini:[0-9]*: run.steps = ".* ; short" is not a number' -- "$LOCKSTEP" train semicolon.ini --dry-run
 bad "no key=value" 1 'command line: "steps" is not of the form section.key=value' -- "$LOCKSTEP" train c.ini steps
 for values in "model.heads=5" "model.heads=6 model.kv_heads=4" "batch.grains=5" "batch.grains=24" "model.vocab=100"; do
     last=${values##* }
     key=${last%%=*}
-    bad "impossible: $values" 1 "^lockstep: c.ini: .*${key#*.}" -- "$LOCKSTEP" train c.ini run.name=x $values
+    bad "impossible: $values" 1 "^lockstep: (on|c.ini and) the command line: .*${key#*.}" -- "$LOCKSTEP" train c.ini run.name=x $values
 done
-bad "impossible: an odd head" 1 "c.ini: .*head size must be even; it is 13" -- "$LOCKSTEP" train c.ini run.name=x model.head_dim=13
+bad "impossible: an odd head" 1 "c.ini and the command line: .*head size must be even; it is 13" -- "$LOCKSTEP" train c.ini run.name=x model.head_dim=13
 bad "an unknown dataset" 1 'no dataset named "nothing"; there is d' -- "$LOCKSTEP" train c.ini run.name=x data.dataset=nothing
 bad "a context longer than the data" 1 "too few for one sequence of 60000 positions" -- "$LOCKSTEP" train c.ini run.name=x model.context=60000
 bad "an unknown run" 1 'run.*"nothing".*there is c' -- "$LOCKSTEP" train --resume nothing

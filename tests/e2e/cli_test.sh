@@ -120,6 +120,12 @@ equal "temperature 0 needs no seed" "$(g he --tokens 40 --temperature 0 --seed 1
 equal "top-k 1 is temperature 0" "$(g he --tokens 40 --top-k 1 --seed 3)" "$(g he --tokens 40 --temperature 0)"
 stop=${want:20:3}
 equal "--stop ends the text before it" "$(g "the king" --tokens 60 --seed 7 --stop "$stop")" "the king$(head_of "${want:8}" "$stop")"
+for seed in 1 2 3 4 5 6 7 8; do "$LOCKSTEP" generate c --tokens 8 --temperature 1000 --seed $seed --json 2>/dev/null; done >texts
+equal "--json: text is never null" "$(grep -c '"text": "' texts)" 8
+bytes=$(sed -n 's/^  "bytes": "\([0-9a-f]*\)".*/\1/p' texts | head -n 1)
+differ "--json: bytes holds what is not UTF-8" "${bytes:-none}" none
+check "--json: and it is not UTF-8" bash -c "! printf '$(sed 's/../\\x&/g' <<<"$bytes")' | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1"
+check "--json: the text then has U+FFFD" grep -q $'"text": ".*\xef\xbf\xbd' texts
 check "longer than the context" "$LOCKSTEP" generate c --tokens 150
 check "a prompt longer than the context" "$LOCKSTEP" generate c "$(head -c 3000 text.txt | iconv -c -f UTF-8 -t UTF-8)" --tokens 5
 check "an empty prompt" "$LOCKSTEP" generate c "" --tokens 5
@@ -134,10 +140,12 @@ equal "gc keeps all that is needed" "$(blobs)" "$n"
 quiet "$LOCKSTEP" train c.ini run.name=other run.seed=9
 more=$(blobs)
 check "runs rm" "$LOCKSTEP" runs rm other
+said "runs rm says when its space comes back" "gc. frees its space once it is an hour old, .lockstep gc --grace 0. at once"
 fails "a removed run is gone" 1 "other" -- "$LOCKSTEP" runs show other
 quiet "$LOCKSTEP" gc --grace 0 --dry-run
 equal "gc --dry-run removes nothing" "$(blobs)" "$more"
-quiet "$LOCKSTEP" gc
+check "gc" "$LOCKSTEP" gc
+said "gc says what it spares" "what is younger than 3600 s stays, --grace 0 takes it too"
 equal "gc leaves what is young" "$(blobs)" "$more"
 check "gc --grace 0" "$LOCKSTEP" gc --grace 0
 equal "removes what the run had" "$(blobs)" "$n"

@@ -131,6 +131,10 @@ END
 fails "a name that is taken" 1 -- "$LOCKSTEP" train c.ini run.name=kill1 --on local:2
 one_line "is said once" "run kill1 exists already"
 fails "output that cannot be written" 1 "cannot write to standard output" -- sh -c '"$LOCKSTEP" train c.ini run.name=full run.steps=1 optimizer.warmup=0 eval.every=0 --on local:2 >/dev/full'
+fails "output of a dry run that cannot be written" 1 "cannot write to standard output" -- sh -c '"$LOCKSTEP" train c.ini run.name=full2 --dry-run --on local:2 >/dev/full'
+"$LOCKSTEP" train c.ini run.name=piped run.steps=100000 checkpoint.every=0 --on local:2 2>&1 | head -n 4 >/dev/null
+equal "a reader that goes away stops the ranks" "$(run_field piped state)" stopped
+differ "and what they did is saved" "$(run_field piped step)" 0
 fails "a run that is not there" 1 -- "$LOCKSTEP" train --resume none --on local:2
 one_line "is said once" 'no run named "none"'
 fails "no mpirun" 1 -- env PATH=/nonexistent "$LOCKSTEP" train c.ini run.name=none --on local:2
@@ -139,7 +143,7 @@ fails "a wrong LOCKSTEP_MPI" 1 -- env LOCKSTEP_MPI=/nonexistent "$LOCKSTEP" trai
 one_line "names the file" "LOCKSTEP_MPI names /nonexistent"
 mkdir -p a/b/c/d && cp "$LOCKSTEP" a/b/c/d/
 fails "no MPI part" 1 -- a/b/c/d/lockstep train c.ini run.name=none --on local:2
-one_line "names the packages" "no MPI part.*install libopenmpi-dev and openmpi-bin"
+one_line "names the file, where it was looked for, and the packages" "no MPI part.*lockstep-mpi.so lies neither in $WORK/a/b/c/d .*install libopenmpi-dev and openmpi-bin"
 none "whatever was wrong"
 
 moments() { check "--dry-run $*" "$LOCKSTEP" train c.ini --dry-run --json "$@" && moments=$(field moments_bytes <.out); }

@@ -66,6 +66,15 @@ wait $pid
 resume stopped
 equal "stopped by a signal and resumed, the same result" "$(result stopped)" "$want"
 
+# A reader of the messages that goes away stops it like a signal: what was done is saved.
+"$LOCKSTEP" train c.ini run.name=piped checkpoint.every=0 run.steps=100000 2>&1 | head -n 4 >/dev/null
+equal "train 2>&1 | head: exit status 1" "${PIPESTATUS[0]}" 1
+equal "train 2>&1 | head: state" "$(run_field piped state)" stopped
+differ "train 2>&1 | head: its steps are saved" "$(run_field piped step)" 0
+check "train 2>&1 | head: they verify" "$LOCKSTEP" verify piped
+"$LOCKSTEP" train c.ini run.name=result 2>/dev/null | true
+equal "train | true: trains to the end" "$(run_field result state)" finished
+
 # 3. A dead run is accepted at once, a finished one not.
 "$LOCKSTEP" train c.ini run.name=dead run.steps=2000 checkpoint.every=2 >/dev/null 2>&1 &
 pid=$!
@@ -107,5 +116,12 @@ quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" wrong 2
 fails "training stops at a step that differs from its row" 1 "run wrong is not deterministic: step 2 .*loss 0x.*, now 0x" "doctor" -- "$LOCKSTEP" train --resume wrong
 equal "and the run is failed" "$(run_field wrong state)" failed
 fails "verify beyond the end" 1 "segment 0..13 is not within" -- "$LOCKSTEP" verify honest --segment 0..13
+check "verify of steps behind no checkpoint" sh -c '"$LOCKSTEP" verify honest --segment 3..4 2>&1'
+said "says where it starts, and why" "executes steps [0-9]..4 of honest again: starts at step [0-9], the (checkpoint before|run's beginning)"
+quiet "$LOCKSTEP" train c.ini run.name=keeps run.steps=6 optimizer.warmup=0 checkpoint.every=2 checkpoint.keep=1
+check "verify where only the newest checkpoint is kept" sh -c '"$LOCKSTEP" verify keeps 2>&1'
+said "says which segment, and why" "executes steps 0..2 of keeps again: the newest segment whose beginning is kept .*newest checkpoint is that of step 6"
+check "verify of a segment whose beginning is not kept" sh -c '"$LOCKSTEP" verify keeps --segment 3..6 2>&1'
+said "says that it starts at 0" "executes steps 0..6 of keeps again: starts at step 0, the run's beginning, as no checkpoint is kept before 3"
 fails "verify of no segment" 2 "is not FROM..TO" -- "$LOCKSTEP" verify honest --segment 5
 finish

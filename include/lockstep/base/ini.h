@@ -1,4 +1,5 @@
-/* INI files with line numbers (inih does the splitting). Later entries of one key replace earlier ones. */
+/* INI files with line numbers (inih does the splitting). A comment is a line that begins with ; or #, or stands behind the
+ * ] of a section; a value is all of its line behind the = or :, without white space around it. */
 #ifndef LOCKSTEP_INI_H
 #define LOCKSTEP_INI_H
 #include "lockstep/base/err.h"
@@ -11,7 +12,7 @@ extern "C" {
 struct lk_ini_entry {
     char *section, *key, *value;
     int line;          /* 1-based; 0 for an entry set on the command line */
-    const char *where; /* "FILE:LINE" or "command line", for messages; owned by the lk_ini */
+    const char *where; /* "FILE:LINE" or "on the command line", for messages; owned by the lk_ini */
 };
 struct lk_ini {
     struct lk_ini_entry *entries;
