@@ -98,9 +98,9 @@ static void damage_is_named(void **state) {
            LK_EINVAL, "added tokens 1000 and 999 have the same text");
     edited("\"added_tokens\":[", "\"added_tokens\":[{\"id\":1000,\"content\":\" x\",\"lstrip\":true},", LK_EUNSUPPORTED,
            "begins or ends with a space");
-    FAILS(lk_tokenizer_import("version https://git-lfs.github.com/spec/v1\n", 43, "t.json", &t, &err), LK_EINVAL,
+    FAILS(lk_tokenizer_import("version https://git-lfs.github.com/spec/v1\n", 43, "t.json", &t, &test_err), LK_EINVAL,
           "t.json is a Git LFS pointer");
-    FAILS(lk_tokenizer_import("\n<!DOCTYPE html>", 16, "t.json", &t, &err), LK_EINVAL, "t.json is an HTML page");
+    FAILS(lk_tokenizer_import("\n<!DOCTYPE html>", 16, "t.json", &t, &test_err), LK_EINVAL, "t.json is an HTML page");
     static const char *const whole[] = {"",
                                         "null",
                                         "[]",
@@ -217,17 +217,17 @@ static void exported_ids_are_the_librarys(void **state) {
     const char *end = strchr(strstr(json, "\"added_tokens\":["), ']');
     struct lk_buf b = LK_BUF_INIT, out = LK_BUF_INIT;
     struct lk_tokenizer *t, *again;
-    OK(lk_tokenizer_check_ids(json, json_size, "t.json", &err));
+    OK(lk_tokenizer_check_ids(json, json_size, "t.json", &test_err));
     OK(lk_buf_append(&b, json, (size_t)(end - json)));
     OK(lk_buf_append(&b, more, strlen(more)));
     OK(lk_buf_append(&b, end + 1, strlen(end + 1)));
-    FAILS(lk_tokenizer_check_ids(b.data, b.size, "t.json", &err), LK_EUNSUPPORTED,
+    FAILS(lk_tokenizer_check_ids(b.data, b.size, "t.json", &test_err), LK_EUNSUPPORTED,
           "\"<|a|>\" says that its id is 1100, but the tokenizers library does not go by that number and gives it 1000");
-    OK(lk_tokenizer_import(b.data, b.size, "t.json", &t, &err));
+    OK(lk_tokenizer_import(b.data, b.size, "t.json", &t, &test_err));
     assert_int_equal(lk_tokenizer_find(t, "<|b|>", 5), 1101);
-    OK(lk_tokenizer_export(t, &out, &err));
-    OK(lk_tokenizer_check_ids(out.data, out.size, "out", &err));
-    OK(lk_tokenizer_import(out.data, out.size, "out", &again, &err));
+    OK(lk_tokenizer_export(t, &out, &test_err));
+    OK(lk_tokenizer_check_ids(out.data, out.size, "out", &test_err));
+    OK(lk_tokenizer_import(out.data, out.size, "out", &again, &test_err));
     assert_int_equal(lk_tokenizer_find(again, "<|b|>", 5), 1101);
     lk_tokenizer_free(t);
     lk_tokenizer_free(again);
@@ -240,15 +240,15 @@ static void a_begin_is_the_folders_not_the_tokenizers(void **state) {
     (void)state;
     struct lk_tokenizer *t, *again;
     struct lk_buf plain = LK_BUF_INIT, begin = LK_BUF_INIT, back = LK_BUF_INIT;
-    OK(lk_tokenizer_import(json, json_size, "t.json", &t, &err));
+    OK(lk_tokenizer_import(json, json_size, "t.json", &t, &test_err));
     assert_int_equal(lk_tokenizer_text_begin(t), UINT32_MAX);
-    OK(lk_tokenizer_export(t, &plain, &err));
-    OK(lk_tokenizer_export_begin(t, 999, &begin, &err));
+    OK(lk_tokenizer_export(t, &plain, &test_err));
+    OK(lk_tokenizer_export_begin(t, 999, &begin, &test_err));
     assert_non_null(strstr(begin.data, "\"ids\": [999], \"tokens\": [\"<|endoftext|>\"]"));
-    OK(lk_tokenizer_import(begin.data, begin.size, "begin", &again, &err));
+    OK(lk_tokenizer_import(begin.data, begin.size, "begin", &again, &test_err));
     assert_int_equal(lk_tokenizer_text_begin(again), 999);
     assert_int_equal(lk_tokenizer_begin(again), UINT32_MAX);
-    OK(lk_tokenizer_export(again, &back, &err));
+    OK(lk_tokenizer_export(again, &back, &test_err));
     assert_string_equal(back.data, plain.data);
     lk_tokenizer_free(t);
     lk_tokenizer_free(again);
