@@ -137,4 +137,13 @@ for i in $(seq 12); do
     [ ! -e "killed$i" ] || "$LOCKSTEP" model import "killed$i" --name k >/dev/null 2>&1 || broken=$((broken + 1))
 done
 equal "killed exports leave whole folders or none" "$broken" 0
+rm -rf killed*
+for i in $(seq 12); do # what is stopped takes its folder along
+    "$LOCKSTEP" model export qwen3 "stopped$i" >/dev/null 2>&1 &
+    pid=$!
+    sleep 0.0$((RANDOM % 30 + 1))
+    kill -TERM $pid 2>/dev/null
+    wait $pid 2>/dev/null
+done
+equal "stopped exports leave no temporary folder" "$(find . -maxdepth 1 -name '*.tmp.*' | wc -l)" 0
 finish

@@ -12,11 +12,11 @@ extern "C" {
 
 /* Reads a whole regular file (or pipe) into *out, at most limit_bytes (more: LK_EINVAL that names the limit). */
 int lk_file_read(const char *path, size_t limit_bytes, struct lk_buf *out, struct lk_err *);
-/* Bytes of a UTF-8 byte order mark at the front of a text: 3, or 0 where there is none. Every reader of a text begins behind
- * it: Windows programs put it there, and it is no part of what was written. */
+/* Bytes of a UTF-8 byte order mark at the front of a text: 3, or 0 where there is none. Every reader of a text begins
+ * behind it: Windows programs put it there, and it is no part of what was written. */
 size_t lk_skip_bom(const void *data, size_t size);
-/* What a file is that a download left in the place of another: "a Git LFS pointer, ..." or "an HTML page, ...", with what to
- * do about it; NULL for anything else. Static. */
+/* What a file is that a download left in the place of another: "a Git LFS pointer, ..." or "an HTML page, ...", with what
+ * to do about it; NULL for anything else. Static. */
 const char *lk_file_instead(const void *data, size_t size);
 /* Writes path.tmp.PID.N, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays;
  * only when the last step, the folder's fsync, fails, the new content is in place already, perhaps not durably. */
