@@ -14,13 +14,13 @@ struct lk__kernels {
     const char *isa;
     size_t vector; /* floats a vector */
 
-    /* Matrix product. mm_cut chooses the tile of C by the shape and the number of threads (both results >= 1, edges are cut
-     * short by the driver); a tile does all of k, so its size is no bit's business; mm_tile makes one tile, rows [i0, i1),
-     * columns [j0, j1), all parts and groups, epilogue included. turned: mm_tile_turned is faster, the same as C' = B' A'.
-     * scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
+    /* Matrix product. mm_blocking chooses the tile of C by the shape and the number of threads (both results >= 1; the
+     * driver cuts edges short). A tile does all of k, so its size changes no bit. mm_tile makes one tile, rows [i0, i1),
+     * columns [j0, j1), all parts and groups, bias and residual included. transposed: mm_tile_transposed, which works on C'
+     * = B' A', is faster. scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
     size_t mm_scratch_bytes;
-    void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
-    lk__mm_tile_fn *mm_tile, *mm_tile_turned;
+    void (*mm_blocking)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *transposed);
+    lk__mm_tile_fn *mm_tile, *mm_tile_transposed;
 
     /* Products of a few rows with weights in panels; NULL in ref. n (<= LK_PANEL) rows of W, k long, into one panel (k, n);
      * columns [j0, j1) of a product, j0 a panel's first column. */

@@ -46,9 +46,9 @@ void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
     }
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};
-    bool turned;
-    math->k.mm_cut(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns, &turned);
-    job.tile = turned ? math->k.mm_tile_turned : math->k.mm_tile;
+    bool transposed;
+    math->k.mm_blocking(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns, &transposed);
+    job.tile = transposed ? math->k.mm_tile_transposed : math->k.mm_tile;
     LK_ASSERT(math->scratch_bytes >= math->k.mm_scratch_bytes);
     job.down = (mm->m + job.tile_rows - 1) / job.tile_rows;
     size_t across = (mm->n + job.tile_columns - 1) / job.tile_columns;

@@ -52,7 +52,7 @@ void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *k) {
     *k = (struct lk__kernels){
         .isa = "ref",
         .vector = 1,
-        .mm_cut = REF(mm_cut),
+        .mm_blocking = REF(mm_blocking),
         .mm_tile = REF(mm_tile),
         .attention_query_tile = 16,
         .attention_forward = REF(attention_forward),

@@ -1,4 +1,4 @@
-/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of MICRO_COLUMNS queries:
+/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of NR queries:
  *
  *   S' (keys x queries) = K q'               micro-kernels; all visible keys, since the maximum must be exact before the
  *                                            first exp
@@ -8,8 +8,8 @@
  * Scratch: K and V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
-#define QUERIES MICRO_COLUMNS
-#define VECTORS MICRO_VECTORS
+#define QUERIES NR
+#define VECTORS NR_VECTORS
 #define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies K and V once */
 
 struct work {
@@ -95,8 +95,8 @@ static void scores(const struct work *w, const struct tile *t) {
     struct maxima mx;
     for (int v = 0; v < VECTORS; v++) mx.m[v] = least, mx.nan[v] = v_lt(least, least);
     size_t end = t->first + t->n - w->low;
-    for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS) {
-        size_t rows = smaller(MICRO_ROWS, end - j), from = larger(w->low + j, t->low);
+    for (size_t j = (t->low - w->low) / MR * MR; j < end; j += MR) {
+        size_t rows = smaller(MR, end - j), from = larger(w->low + j, t->low);
         dot_product(rows, t->ld, w->d, w->k.x + j * w->k.ld, w->k.ld, w->qp, w->s + j * t->ld, t->ld);
         UNROLL
         for (int v = 0; v < VECTORS; v++)
@@ -145,7 +145,7 @@ static void weights(const struct work *w, const struct tile *t) {
 }
 
 static void output(const struct work *w, const struct tile *t) {
-    size_t ldo = round_up(w->d, VL), panels = (t->n + MICRO_ROWS - 1) / MICRO_ROWS, height = (t->n + panels - 1) / panels;
+    size_t ldo = round_up(w->d, VL), panels = (t->n + MR - 1) / MR, height = (t->n + panels - 1) / panels;
     for (size_t q = 0; q < t->n; q += height) {
         size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
         for (size_t j = t->low, next; j < end; j = next) {
