@@ -13,7 +13,7 @@
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE /* the accurate model needs no speed */
-void LK__JOIN(lk__fill_blocked_, LK_REF)(struct lk__kernels *);
+void LK__JOIN(lk__math_fill_blocked_, LK_REF)(struct lk__math_kernels *);
 
 enum { MR = 6, NR = 16, MC = 72, NC = 256, KC = LK__SEGMENT };
 #define TOTALS_FLOATS ((size_t)1 << 17) /* at least LK__TREE_LEVELS x MR x NC */
@@ -123,12 +123,12 @@ static void mm_blocking(const struct lk_mm *mm, size_t threads, size_t *tile_row
     *tile_rows = smaller(most, share), *tile_columns = NC, *transposed = false;
 }
 
-void LK__JOIN(lk__fill_blocked_, LK_REF)(struct lk__kernels *k) {
-    LK__JOIN(lk__fill_ref_, LK_REF)(k);
+void LK__JOIN(lk__math_fill_blocked_, LK_REF)(struct lk__math_kernels *k) {
+    LK__JOIN(lk__math_fill_ref_, LK_REF)(k);
     k->isa = "blocked";
     k->mm_scratch_bytes = sizeof(struct work) + TOTALS_FLOATS * sizeof(float);
     k->mm_blocking = mm_blocking, k->mm_tile = mm_tile;
 }
 #else
-typedef int lk__blocked_matmul_is_float_only;
+typedef int lk__math_blocked_matmul_is_float_only;
 #endif

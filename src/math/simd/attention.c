@@ -117,7 +117,7 @@ LK_INLINE void weigh_two(const struct work *w, size_t j, const vf m[VECTORS]) {
     float *s = w->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++) e[v] = v_sub(v_load(s + v * VL), m[v % VECTORS]);
-    lk__vsexps(e, 2 * VECTORS);
+    lk__math_vsexps(e, 2 * VECTORS);
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++)
         v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
@@ -133,7 +133,7 @@ static void weights(const struct work *w, const struct tile *t) {
         if (j >= end) break;
         float *s = w->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
         for (size_t v = 0; v < t->vectors; v++) {
-            vf e = v_select(hidden(t, v, j), v_zero(), lk__vsexp(v_sub(v_load(s + v * VL), m[v])));
+            vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), m[v])));
             v_store(s + v * VL, e);
             v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
         }
@@ -197,12 +197,12 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     }
 }
 
-void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch);
-void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                              float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                              void *scratch);
+void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *k) {
     k->attention_query_tile = RANGE;
     k->attention_forward = attention_forward;
-    k->attention_backward = LK_ISA_NAME(lk__attention_backward);
+    k->attention_backward = LK_ISA_NAME(lk__math_attention_backward);
 }

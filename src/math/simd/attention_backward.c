@@ -34,7 +34,8 @@ static void begin_queries(struct work *w) {
     for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
         vf lanes[LANE_VECTORS];
         for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
-        for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < w->rows; c += 16) __builtin_prefetch(o + PREFETCH_ROWS * w->a->ldo + c, 0, 3);
+        for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < w->rows; c += 16)
+            __builtin_prefetch(o + PREFETCH_ROWS * w->a->ldo + c, 0, 3);
         for (size_t c = 0; c < w->d; c += VL) {
             size_t n = smaller(VL, w->d - c), e = c / VL % LANE_VECTORS;
             lanes[e] = v_fma(v_load_n(dout + c, n), v_load_n(o + c, n), lanes[e]);
@@ -88,7 +89,7 @@ LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t
         if (q >= height) continue;
         size_t at = w->q0 + i + q;
         float *ps = w->p + (i + q) * KEYS + c, *dss = w->ds + (i + q) * KEYS + c;
-        vf p = v_mul(lk__vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
+        vf p = v_mul(lk__math_vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
         vf ds = v_mul(p, v_sub(v_load(dss), v_set1(w->row[i + q])));
         if (masked) {
             mask hidden = m_or(vi_lt(key, vi_set1(w->start ? (int32_t)w->start[at] : 0)), vi_lt(vi_set1((int32_t)at), key));
@@ -163,12 +164,12 @@ static void cut_scratch(struct work *w, float *from) {
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
 
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch) {
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                              float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                              void *scratch);
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout,
+                                              float q_scale, float *dq, float *dk, float *dv, uint32_t sequence,
+                                              uint32_t kv_head, void *scratch) {
     size_t d = a->head_dim, group = a->heads / a->kv_heads, first = (size_t)sequence * a->queries, kv = kv_head * d;
     size_t key_row = sequence * a->kv_rows;
     struct work w = {.a = a, .d = d, .dp = round_up(d, VL), .positions = a->queries, .ld_dout = ld_dout};

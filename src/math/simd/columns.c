@@ -3,7 +3,7 @@
 #include "math/kernel_table.h"
 #include "math/simd/each.h"
 
-void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_columns)(struct lk__math_kernels *);
 
 #define SEGMENT 512
 #define BLOCK                                                                                                              \
@@ -109,7 +109,7 @@ static void row_chains(size_t n, const float *x, size_t ldx, uint32_t first, con
     });
 }
 
-void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_columns)(struct lk__math_kernels *k) {
     k->row_chains = row_chains;
     k->column_sum = column_sum;
 }

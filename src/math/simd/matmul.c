@@ -83,15 +83,15 @@ struct microtile {
 
 /* What the n-th micro-kernel of a macro-kernel prefetches: of the next panel of B two rows along k, or two cache lines of
  * each k; after that, the next panel of A, where it lies across k, and the micro-tile's totals. */
-static struct lk__prefetch next_prefetch(const struct tile *t, const struct step *s, const struct microtile *x,
-                                         const struct step *next, size_t next_j, size_t n, const float *totals) {
+static struct lk__math_prefetch next_prefetch(const struct tile *t, const struct step *s, const struct microtile *x,
+                                              const struct step *next, size_t next_j, size_t n, const float *totals) {
     struct operand b = operand_b((next ? next : s)->part, t->transposed), a = operand_a(s->part, t->transposed);
     const float *from = b.x + (t->j0 + next_j) * b.step + (next ? next : s)->k0 * b.k;
     size_t columns = next_j < t->j1 - t->j0 ? smaller(NC, t->j1 - t->j0 - next_j) : 0;
     if (b.k == 1 && 2 * n + 1 < columns)
-        return (struct lk__prefetch){from + 2 * n * b.step, from + (2 * n + 1) * b.step, 1, 1};
-    if (b.k != 1 && 32 * n < columns) return (struct lk__prefetch){from + 32 * n, from + 32 * n + 16, b.k, b.k};
-    struct lk__prefetch prefetch = {totals, totals, 0, t->keeps ? 16 : 0};
+        return (struct lk__math_prefetch){from + 2 * n * b.step, from + (2 * n + 1) * b.step, 1, 1};
+    if (b.k != 1 && 32 * n < columns) return (struct lk__math_prefetch){from + 32 * n, from + 32 * n + 16, b.k, b.k};
+    struct lk__math_prefetch prefetch = {totals, totals, 0, t->keeps ? 16 : 0};
     if (a.k != 1 && !same_sets(a.k) && x->j % NC == 0)
         prefetch.p = a.x + t->i0 + x->i + MR + s->k0 * a.k, prefetch.p_step = a.k;
     return prefetch;
@@ -104,9 +104,9 @@ static void run_micro_kernels(const struct tile *t, const struct batch *batch, c
         const struct step *s = &batch->steps[q];
         struct operand a = t->a[q], b = t->b[q];
         float *total = x->totals + s->level * x->size;
-        struct lk__prefetch prefetch = next_prefetch(t, s, x, next, next_j, n, total);
-        lk__micro[x->rows - 1][x->width / VL - 1](s->k, a.x + x->i * a.step, a.step, a.k, b.x + from, b.k, total, x->width,
-                                                  s->add ? MICRO_ADD : MICRO_STORE, &prefetch);
+        struct lk__math_prefetch prefetch = next_prefetch(t, s, x, next, next_j, n, total);
+        lk__math_micro[x->rows - 1][x->width / VL - 1](s->k, a.x + x->i * a.step, a.step, a.k, b.x + from, b.k, total,
+                                                       x->width, s->add ? MICRO_ADD : MICRO_STORE, &prefetch);
         for (unsigned m = 0; m < s->merges; m++, total -= x->size)
             VECTORS_OF(x, v) v_store(total - x->size + v, v_add(v_load(total - x->size + v), v_load(total + v)));
     }
@@ -268,8 +268,8 @@ static void mm_blocking(const struct lk_mm *mm, size_t threads, size_t *tile_row
     *tile_rows = blocking.rows, *tile_columns = blocking.columns, *transposed = blocking.transposed;
 }
 
-void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *);
-void LK_ISA_NAME(lk__fill_matmul)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_matmul)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_matmul)(struct lk__math_kernels *k) {
     k->mm_scratch_bytes = (A_FLOATS + B_FLOATS + TOTALS_FLOATS) * sizeof(float);
     k->mm_blocking = mm_blocking;
     k->mm_tile = mm_tile, k->mm_tile_transposed = mm_tile_transposed;

@@ -7,8 +7,8 @@
 #define FORGET(x) __asm__("" : "+r"(x))
 
 LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
-                            const float *b, size_t ldb, float *t, size_t ldt, enum lk__micro_mode mode,
-                            const struct lk__prefetch *prefetch) {
+                            const float *b, size_t ldb, float *t, size_t ldt, enum lk__math_micro_mode mode,
+                            const struct lk__math_prefetch *prefetch) {
     const float *next_p = prefetch->p, *next_q = prefetch->q;
     const size_t p_step = prefetch->p_step, q_step = prefetch->q_step;
     vf s[MR][NR_VECTORS];
@@ -53,8 +53,8 @@ LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const f
 
 #define INSTANCE(rows, vectors)                                                                                            \
     static void micro_##rows##_##vectors(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, \
-                                         float *t, size_t ldt, enum lk__micro_mode mode,                                   \
-                                         const struct lk__prefetch *prefetch) {                                            \
+                                         float *t, size_t ldt, enum lk__math_micro_mode mode,                              \
+                                         const struct lk__math_prefetch *prefetch) {                                       \
         micro_kernel(rows, vectors, k, a, a_row, a_col, b, ldb, t, ldt, mode, prefetch);                                   \
     }
 #if NR_VECTORS == 2
@@ -76,7 +76,7 @@ INSTANCES(7) INSTANCES(8)
 INSTANCES(9) INSTANCES(10) INSTANCES(11) INSTANCES(12) INSTANCES(13) INSTANCES(14)
 #endif
 
-lk__micro_fn *const lk__micro[MR][NR_VECTORS] = {
+lk__math_micro_fn *const lk__math_micro[MR][NR_VECTORS] = {
     NAMES(1), NAMES(2), NAMES(3), NAMES(4), NAMES(5), NAMES(6),
 #if MR > 6
     NAMES(7), NAMES(8),

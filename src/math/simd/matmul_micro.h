@@ -23,7 +23,7 @@
 #define KC      SEGMENT /* a micro-kernel makes whole chains */
 
 /* What becomes of t, a micro-tile in memory, and the chain s. */
-enum lk__micro_mode {
+enum lk__math_micro_mode {
     MICRO_STORE,  /* s starts at +0; t = +0 + s */
     MICRO_ADD,    /* s starts at +0; t = t + s */
     MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
@@ -43,15 +43,15 @@ static inline bool same_sets(size_t apart) {
 /* What the caller will read next: two streams, of each of which every step of k prefetches a cache line into L2. A
  * micro-kernel leaves most load slots unused, so this is free; a loop of prefetches between the kernels costs more than it
  * saves. */
-struct lk__prefetch {
+struct lk__math_prefetch {
     const float *p, *q;
     size_t p_step, q_step;
 };
 /* A(i, k) is a[i * a_row + k * a_col]: A is read where it lies, as the hardware follows its rows as well as a packed panel.
  * Row k of B starts at b[k * ldb] and has whole vectors; t(i, j) is t[i * ldt + j]. */
-typedef void lk__micro_fn(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *t,
-                          size_t ldt, enum lk__micro_mode mode, const struct lk__prefetch *prefetch);
-#define lk__micro LK_ISA_NAME(lk__micro)
-extern lk__micro_fn *const lk__micro[MR][NR_VECTORS]; /* [rows - 1][vectors - 1] */
+typedef void lk__math_micro_fn(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *t,
+                               size_t ldt, enum lk__math_micro_mode mode, const struct lk__math_prefetch *prefetch);
+#define lk__math_micro LK_ISA_NAME(lk__math_micro)
+extern lk__math_micro_fn *const lk__math_micro[MR][NR_VECTORS]; /* [rows - 1][vectors - 1] */
 
 #endif

@@ -115,8 +115,8 @@ static void fill(size_t n, size_t k, const float *w, float *panel) {
         for (size_t i = 0; i < n; i++) panel[e * n + i] = w[i * k + e];
 }
 
-void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *);
-void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *k) {
     k->panels_fill = fill;
     k->panels_multiply = multiply;
 }
