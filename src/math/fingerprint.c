@@ -1,5 +1,6 @@
 /* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints
- * another one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
+ * another one than the rest computes something else: a broken core, a broken compiler, or a control word that someone
+ * changed. */
 #include "lockstep/math/fingerprint.h"
 #include "lockstep/base/hash.h"
 #include "lockstep/base/random.h"

@@ -1,5 +1,5 @@
 /* The pool's share of the row and element kernels: each cuts its work into tiles by shape alone, about TILE floats each, so
- * that a tile's work is long against the claiming of one and short against the whole. */
+ * that claiming a tile costs little beside its work, and threads finish at nearly the same time. */
 #include "math/exact.h"
 #include "math/kernel_table.h"
 
@@ -238,7 +238,7 @@ static void run_embed(const struct lk__math_kernels *k, const void *call, size_t
     const struct lk_embed *t = call;
     for (size_t i = row; i < row + rows; i++) {
         const float *from = t->table + t->ids[i] * t->n;
-        if (i + GATHER_AHEAD < row + rows) { /* no processor guesses where that is */
+        if (i + GATHER_AHEAD < row + rows) { /* the hardware cannot guess that address */
             const float *next = t->table + t->ids[i + GATHER_AHEAD] * t->n;
             for (size_t c = 0; c < t->n; c += 16) __builtin_prefetch(next + c);
         }

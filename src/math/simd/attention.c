@@ -64,8 +64,8 @@ static void maxima_exact(const struct work *w, const struct tile *t) {
     }
 }
 
-/* Maxima of the scores seen so far. The machine's max forgets NaN and does not order zeros: fast, and made again exactly
- * when either could have mattered. */
+/* Maxima of the scores seen so far, by the machine's max, which is fast but loses NaN and does not order zeros. Where
+ * either could matter, the exact maximum is computed again. */
 struct maxima {
     vf m[VECTORS];
     mask nan[VECTORS];
@@ -185,7 +185,7 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
     const float *k = a->k + row * a->ldk + kv, *v = a->v + row * a->ldv + kv;
-    /* Rows far apart fall on each other in the caches; a copy pays from several tiles on. */
+    /* Rows that lie far apart share sets of the caches and evict each other; from several tiles on a copy pays. */
     w.k = i1 - i0 > QUERIES ? copied_rows(w.keys, d, k, a->ldk, k_copy) : take_rows(w.keys, d, k, a->ldk, k_copy);
     w.v = i1 - i0 > QUERIES ? copied_rows(w.keys, d, v, a->ldv, v_copy) : take_rows(w.keys, d, v, a->ldv, v_copy);
     for (w.i = i0; w.i < i1; w.i += QUERIES) {

@@ -118,8 +118,8 @@ static void adamw(const struct lk_adamw *a, size_t n, float *w, const float *g, 
     });
 }
 
-/* 64 double lanes are kept in registers, or a part of them at a time where there are too few of these: then the parts take
- * turns at what they find in the nearest cache. */
+/* The 64 double lanes need 64 / DL registers. Where the machine has fewer, each of PARTS passes keeps a part of the lanes
+ * and reads the block again, from L1. */
 #define PARTS (LANE_VECTORS > 4 ? 64 / DL / 8 : 1)
 #define SUMS  (64 / DL / PARTS)
 #define TURN  (PARTS > 1 ? 512 : LK_BLOCK)

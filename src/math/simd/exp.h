@@ -9,10 +9,11 @@
 #define LK__LN2_H      (-0x1.62e43p-1f) /* the negatives, as both fmas want them */
 #define LK__LN2_L      0x1.05c61p-29f
 
-/* Functions of `count` vectors at once, in place, step by step through all of them: each step waits for the one before, so
- * one vector alone would leave the units idle for most of the time, and several one behind another fill the processor's
- * window with what can't begin. count is a constant, 1 .. LK__GROUP. */
-#define LK__GROUP (VL == 8 ? 6 : 8) /* as many as the registers bear */
+/* Functions of `count` vectors at once, in place: each step is made for all vectors before the next step. A vector's steps
+ * depend on each other, so one vector alone leaves the units idle for most of the time. With the vectors one after another
+ * the processor would not find the independent work either: its window is shorter than one vector's steps. count is a
+ * constant, 1 .. LK__GROUP. */
+#define LK__GROUP (VL == 8 ? 6 : 8) /* more do not fit the registers */
 #define LK__EXPS  4                 /* enough for exp, whose chain is shorter */
 
 /* exp(x) = s 2^n: x becomes s, sum the magic sum that holds n. */
@@ -35,8 +36,8 @@ LK_INLINE vf lk__math_vpower(vf sum) {
     return vi_as_float(vi_add(vi_shl(v_as_int(sum), 23), vi_set1(0x3f800000)));
 }
 
-/* The whole range; NaN: both limits and every operation keep it. Without AVX-512's instruction 2^n may be too great or too
- * small for one factor, which it hardly ever is: then all of the group go the longer way. */
+/* exp on the whole range. A NaN stays one: both limits and every operation keep it. Without AVX-512's instruction, 2^n can
+ * be too great or too small for one float; that is rare, and the whole group then multiplies by two factors. */
 LK_INLINE void lk__math_vexps(vf *x, const int count) {
     vf t[LK__GROUP];
 #if defined(LK_ISA_avx512)

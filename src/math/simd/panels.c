@@ -1,6 +1,6 @@
-/* Products of a few rows with weights in panels of 16 columns, k by k: what is read next is what lies next, so the memory
- * gives all it has; and every vector read is ready for its fma. Several panels at once where there is one row: chains of
- * their own hide the latency. */
+/* Products of up to four rows with weights in panels of 16 columns, k by k. The weights lie in the order in which they are
+ * read, so memory delivers at its full speed, and each vector goes into its fma as it is. With one row, several panels at
+ * once: their independent chains hide the latency of fma. */
 #include "math/kernel_table.h"
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"

@@ -137,8 +137,8 @@ static void norm_backward(size_t rows, size_t n, const float *x, const float *ga
 }
 
 /* --- Loss ------------------------------------------------------------------------------------------------ */
-/* A maximum good enough for softmax: of two zeros either, and anything when there is a NaN. Neither can be seen in the end:
- * exp(+-0) = 1 and log(l) - (+-0) is the same number; a NaN makes l and with it everything NaN. */
+/* A fast maximum, enough for softmax: it may return either of two zeros, and anything when there is a NaN. No result shows
+ * that: exp(+-0) = 1, log(l) - (+-0) is the same number, and a NaN makes l and so every result NaN. */
 #define TOPS 8
 static float row_max(size_t n, const float *x) {
     vf top[TOPS];
@@ -153,7 +153,8 @@ static float row_max(size_t n, const float *x) {
     return v_max_lanes(top[0]);
 }
 
-/* The row becomes its exponentials (keep), next is asked for meanwhile: this pass alone has more arithmetic than memory. */
+/* The row becomes its exponentials (keep). Prefetches the row at next: of all passes only this one has time for it, since
+ * it computes longer than it waits for memory. */
 LK_INLINE float row_exp_sum(size_t n, float *x, float max, const bool keep, const float *next) {
     vf m = v_set1(max), lanes[LANE_VECTORS];
     size_t i0 = 0;
