@@ -176,7 +176,7 @@ static void scratch_is_enough(void **unused) {
             void *scratch;
             assert_int_equal(posix_memalign(&scratch, 64, bytes + GUARD), 0);
             for (int i = 0; i < math_count; i++) {
-                const struct lk__kernels *k = &maths[i].math->k;
+                const struct lk__math_kernels *k = &maths[i].math->k;
                 if (maths[i].threads > 1) continue;
                 memset((char *)scratch + bytes, 0xa5, GUARD);
                 for (uint32_t from = 0; from < n; from += k->attention_query_tile) {

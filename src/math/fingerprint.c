@@ -1,5 +1,6 @@
 /* A fingerprint of the numerics: every kernel on fixed inputs and odd shapes, all results hashed. A machine that prints
- * another one than the rest computes something else: a broken core, a broken compiler, or a control word that came back. */
+ * another one than the rest computes something else: a broken core, a broken compiler, or a control word that someone
+ * changed. */
 #include "lockstep/math/fingerprint.h"
 #include "lockstep/base/hash.h"
 #include "lockstep/base/random.h"
@@ -142,7 +143,7 @@ static void elements(struct work *w) {
     lk_init_normal(m, 42, 7, 0.02, 1000, zeros(w, 1000));
     float *y = zeros(w, 6 * 1000);
     for (size_t i = 0; i < 1000; i++) {
-        float positive = lk__float(lk__bits32(a[i]) & 0x7fffffffu);
+        float positive = lk__math_float(lk__math_bits32(a[i]) & 0x7fffffffu);
         y[6 * i] = lk_exp(a[i] * 40), y[6 * i + 1] = lk_tanh(a[i]), y[6 * i + 2] = lk_log(positive);
         y[6 * i + 3] = lk_sin(a[i] * 1000), y[6 * i + 4] = lk_cos(a[i] * 1000);
         y[6 * i + 5] = (float)lk_pow64(10000, (double)positive);
@@ -163,7 +164,7 @@ int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *e
         /* Nothing here makes a NaN on purpose; if one appears its payload must not differ between machines. */
         float *all = (float *)(void *)w.memory.base;
         for (size_t i = 0; i < w.memory.used_bytes / sizeof *all; i++)
-            if (all[i] != all[i]) all[i] = lk__float(0x7fc00000u);
+            if (all[i] != all[i]) all[i] = lk__math_float(0x7fc00000u);
         lk_sha256(w.memory.base, w.memory.used_bytes, out);
     }
     lk_arena_release(&w.memory);

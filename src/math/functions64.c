@@ -29,7 +29,7 @@ static struct pair two_product(double a, double b) {
 }
 
 static double power(int n) {
-    return lk__double((uint64_t)(n + 1023) << 52);
+    return lk__math_double((uint64_t)(n + 1023) << 52);
 }
 
 #define LOG2E 0x1.71547652b82fep+0
@@ -71,11 +71,11 @@ double lk_exp64(double x) {
 static struct pair log_pair(double x) {
     int k = 0;
     if (x < 0x1p-1022) x *= 0x1p54, k = -54;
-    uint64_t u = lk__bits64(x);
+    uint64_t u = lk__math_bits64(x);
     k += (int)(u >> 52) - 1023;
     u = (u & 0xfffffffffffffull) | 0x3ffull << 52;
     if (u >= 0x3ff6a09e667f3bcdull) u -= 1ull << 52, k++; /* sqrt 2: m in [sqrt 1/2, sqrt 2) */
-    double f = lk__double(u) - 1, n = k;
+    double f = lk__math_double(u) - 1, n = k;
     /* log m = 2 atanh s = 2s + 2s z (1/3 + z/5 + z^2/7 ...), s = f / (2 + f) = sh + sl, z = s^2 */
     struct pair g = two_sum(2, f);
     double sh = f / g.h;

@@ -14,7 +14,7 @@
 #define CHUNK 65536u
 
 static uint64_t stride = 2003;
-static struct lk__kernels tables[8];
+static struct lk__math_kernels tables[8];
 static int count;
 
 enum function { EXP, TANH, LOG, SIN, COS, FUNCTIONS };
@@ -71,8 +71,8 @@ static double error_of(enum function f, float x, float y, unsigned long *doubtfu
     if (isinf(t) || fabs(t) >= 0x1.ffffffp127) return (float)t == y ? 0 : INFINITY;
     if (isnan(y) || isinf(y)) return INFINITY;
     int exponent = -149;
-    if (fabs(t) >= 0x1p-126) exponent = (int)(lk__bits64(t) >> 52 & 0x7ff) - 1023 - 23;
-    double e = fabs((double)y - t) * lk__double((uint64_t)(1023 - exponent) << 52);
+    if (fabs(t) >= 0x1p-126) exponent = (int)(lk__math_bits64(t) >> 52 & 0x7ff) - 1023 - 23;
+    double e = fabs((double)y - t) * lk__math_double((uint64_t)(1023 - exponent) << 52);
     if (fabs(e - 1) < 0x1p-20) {
         ++*doubtful;
         e = exact_error(f, x, y, exponent);
@@ -93,12 +93,13 @@ static void sweep_tile(void *arg, size_t tile, int thread) {
     static _Thread_local float x[CHUNK], y[CHUNK], z[CHUNK];
     uint64_t from = (uint64_t)tile * CHUNK;
     size_t n = 0;
-    for (; n < CHUNK && (from + n) * stride < (uint64_t)1 << 32; n++) x[n] = lk__float((uint32_t)((from + n) * stride));
+    for (; n < CHUNK && (from + n) * stride < (uint64_t)1 << 32; n++)
+        x[n] = lk__math_float((uint32_t)((from + n) * stride));
     for (int t = 0; t < count && s->f <= TANH; t++) {
         float *to = t ? z : y;
         (s->f == EXP ? tables[t].exp_n : tables[t].tanh_n)(n, x, to);
         for (size_t i = 0; t && i < n; i++)
-            if (lk__bits32(y[i]) != lk__bits32(z[i]) && !(y[i] != y[i] && z[i] != z[i]) && !s->unequal[thread]++)
+            if (lk__math_bits32(y[i]) != lk__math_bits32(z[i]) && !(y[i] != y[i] && z[i] != z[i]) && !s->unequal[thread]++)
                 s->first_unequal[thread] = x[i];
     }
     for (size_t i = 0; i < n && s->f > TANH; i++) y[i] = ours(s->f, x[i]);
@@ -201,7 +202,7 @@ int main(int argc, char **argv) {
         tables[count++] = m->k;
         lk_math_close(m);
     }
-    lk__fill_ref_soft(&tables[count++]);
+    lk__math_fill_ref_soft(&tables[count++]);
     static enum function f[FUNCTIONS] = {EXP, TANH, LOG, SIN, COS};
     const struct CMUnitTest tests[] = {
         {"exp", all_inputs, NULL, NULL, &f[EXP]}, {"tanh", all_inputs, NULL, NULL, &f[TANH]},

@@ -8,19 +8,19 @@
 #include "lockstep/math/measure.h"
 #include "lockstep/math/scalar.h"
 
-typedef void lk__mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+typedef void lk__math_mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 
-struct lk__kernels {
+struct lk__math_kernels {
     const char *isa;
     size_t vector; /* floats a vector */
 
-    /* Matrix product. mm_cut chooses the tile of C by the shape and the number of threads (both results >= 1, edges are cut
-     * short by the driver); a tile does all of k, so its size is no bit's business; mm_tile makes one tile, rows [i0, i1),
-     * columns [j0, j1), all parts and groups, epilogue included. turned: mm_tile_turned is faster, the same as C' = B' A'.
-     * scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
+    /* Matrix product. mm_blocking chooses the tile of C by the shape and the number of threads (both results >= 1; the
+     * driver cuts edges short). A tile does all of k, so its size changes no bit. mm_tile makes one tile, rows [i0, i1),
+     * columns [j0, j1), all parts and groups, bias and residual included. transposed: mm_tile_transposed, which works on C'
+     * = B' A', is faster. scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
     size_t mm_scratch_bytes;
-    void (*mm_cut)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
-    lk__mm_tile_fn *mm_tile, *mm_tile_turned;
+    void (*mm_blocking)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *transposed);
+    lk__math_mm_tile_fn *mm_tile, *mm_tile_transposed;
 
     /* Products of a few rows with weights in panels; NULL in ref. n (<= LK_PANEL) rows of W, k long, into one panel (k, n);
      * columns [j0, j1) of a product, j0 a panel's first column. */
@@ -73,17 +73,17 @@ struct lk__kernels {
 
 /* ref/ref_table.c and blocked/blocked_matmul.c (compiled twice: machine FMA, software FMA), simd/table.c (compiled once per
  * ISA). */
-void lk__fill_ref_soft(struct lk__kernels *);
-void lk__fill_ref_fma(struct lk__kernels *); /* x86: call only where the CPU has FMA */
-void lk__fill_blocked_soft(struct lk__kernels *);
-void lk__fill_blocked_fma(struct lk__kernels *);
-void lk__fill_avx2(struct lk__kernels *);
-void lk__fill_avx512(struct lk__kernels *);
-void lk__fill_neon(struct lk__kernels *);
+void lk__math_fill_ref_soft(struct lk__math_kernels *);
+void lk__math_fill_ref_fma(struct lk__math_kernels *); /* x86: call only where the CPU has FMA */
+void lk__math_fill_blocked_soft(struct lk__math_kernels *);
+void lk__math_fill_blocked_fma(struct lk__math_kernels *);
+void lk__math_fill_avx2(struct lk__math_kernels *);
+void lk__math_fill_avx512(struct lk__math_kernels *);
+void lk__math_fill_neon(struct lk__math_kernels *);
 
 struct lk_math {
     struct lk_pool *pool;
-    struct lk__kernels k;
+    struct lk__math_kernels k;
     struct lk_arena memory;
     char *scratch; /* threads x scratch_bytes, in memory */
     size_t scratch_bytes;
@@ -91,22 +91,22 @@ struct lk_math {
     struct lk_kernel_time *times;   /* the same, or NULL where there is no profile */
 };
 /* Scratch of one thread; grows only between calls (lk_math_reserve); matmul's own share is reserved at open. */
-static inline void *lk__scratch(struct lk_math *m, int thread) {
+static inline void *lk__math_scratch(struct lk_math *m, int thread) {
     return m->scratch + (size_t)thread * m->scratch_bytes;
 }
 
 /* First in a driver: the rest of it counts as that kernel. Operations and bytes are worked out only when somebody measures.
  */
-struct lk__timing {
+struct lk__math_timing {
     struct lk_math *math; /* NULL: not measured */
     enum lk_kernel kernel;
     uint64_t ns, idle_ns;
 };
-struct lk__timing lk__timing_begin(struct lk_math *, enum lk_kernel, double operations, double bytes);
-void lk__timing_end(struct lk__timing *);
+struct lk__math_timing lk__math_timing_begin(struct lk_math *, enum lk_kernel, double operations, double bytes);
+void lk__math_timing_end(struct lk__math_timing *);
 #define LK_TIMED(math, kernel, operations, bytes)                                                                          \
-    struct lk__timing lk__timed __attribute__((cleanup(lk__timing_end))) = {0};                                            \
+    struct lk__math_timing lk__math_timed __attribute__((cleanup(lk__math_timing_end))) = {0};                             \
     if (__builtin_expect((math)->profile != NULL, 0))                                                                      \
-    lk__timed = lk__timing_begin(math, LK_KERNEL_##kernel, operations, bytes)
+    lk__math_timed = lk__math_timing_begin(math, LK_KERNEL_##kernel, operations, bytes)
 
 #endif

@@ -23,14 +23,14 @@ static float value(enum values kind) {
     if (what < 20) return plain * 0x1p6f;
     if (kind == SPECIAL && what == 63 && next() % 4 == 0) {
         static const uint32_t bits[] = {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f7fffffu, 0xff7fffffu, 1u};
-        return lk__float(bits[next() % 6]);
+        return lk__math_float(bits[next() % 6]);
     }
-    if (kind == SPECIAL && what == 62 && next() % 4 == 0) return lk__float(next());
+    if (kind == SPECIAL && what == 62 && next() % 4 == 0) return lk__math_float(next());
     return plain;
 }
 
 /* The tables under test; the first is the reference that the others must equal. */
-static struct lk__kernels tables[8];
+static struct lk__math_kernels tables[8];
 static const char *names[8];
 static int count;
 
@@ -42,7 +42,7 @@ static void collect(void) {
     assert_int_equal(lk_math_open(NULL, "ref", &m, NULL), 0);
     tables[count] = m->k, names[count++] = "ref";
     lk_math_close(m);
-    lk__fill_ref_soft(&tables[count]), names[count++] = "ref with our fma";
+    lk__math_fill_ref_soft(&tables[count]), names[count++] = "ref with our fma";
     for (int i = 0; i < n; i++) {
         if (strcmp(isas[i], "ref") == 0 || strcmp(isas[i], "blocked") == 0) continue; /* the rest of blocked is ref */
         assert_int_equal(lk_math_open(NULL, isas[i], &m, NULL), 0);
@@ -79,7 +79,7 @@ static void release(struct arrays *a) {
     for (size_t i = 0; i < ARRAYS; i++) free(a->x[i]);
 }
 static uint32_t bits(float x) {
-    return x != x ? 0x7fc00000u : lk__bits32(x);
+    return x != x ? 0x7fc00000u : lk__math_bits32(x);
 }
 static void same(const struct arrays *a, const struct arrays *b, const char *kernel, const char *isa, size_t n) {
     for (size_t i = 0; i < ARRAYS; i++)
@@ -90,7 +90,7 @@ static void same(const struct arrays *a, const struct arrays *b, const char *ker
 }
 
 /* Runs one kernel with every table on the same arrays; all of them may be written. */
-typedef void run_fn(const struct lk__kernels *, struct arrays *, size_t n, int variant);
+typedef void run_fn(const struct lk__math_kernels *, struct arrays *, size_t n, int variant);
 static void compare(const char *kernel, run_fn *run, size_t count_of, const size_t *sizes, size_t n, int variant,
                     enum values kind) {
     struct arrays start = make(count_of, sizes, kind), first = copy(&start);
@@ -105,7 +105,7 @@ static void compare(const char *kernel, run_fn *run, size_t count_of, const size
 }
 
 /* --- Elements -------------------------------------------------------------------------------------------- */
-static void run_swiglu(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_swiglu(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     if (v == 0)
         k->swiglu_forward(n, a->x[0], a->x[1], a->x[2]);
     else if (v == 1)
@@ -113,13 +113,13 @@ static void run_swiglu(const struct lk__kernels *k, struct arrays *a, size_t n, 
     else
         k->swiglu_backward(n, a->x[0], a->x[1], a->x[2], a->x[0], a->x[1]); /* in place */
 }
-static void run_gelu(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_gelu(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     if (v == 0)
         k->gelu_forward(n, a->x[0], a->x[1]);
     else
         k->gelu_backward(n, a->x[0], a->x[1], v == 1 ? a->x[2] : a->x[1]);
 }
-static void run_simple(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_simple(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     if (v == 0) k->add(n, a->x[0], a->x[1], a->x[2]);
     if (v == 1) k->add(n, a->x[0], a->x[1], a->x[0]);
     if (v == 2) k->scale(n, 0.3f, a->x[0]);
@@ -134,10 +134,10 @@ static void run_simple(const struct lk__kernels *k, struct arrays *a, size_t n, 
         memcpy(a->x[1], &sum, n >= 2 ? sizeof sum : 4 * n);
     }
 }
-static void run_adamw(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_adamw(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     struct lk_adamw s = {0.9f, 0.1f, 0.95f, 0.05f, -1e-3f, 1.7f, 1e-8f, v & 1 ? 0.999f : 1.0f, v & 2 ? 0.7f : 1.0f};
     for (size_t i = 0; i < n; i++) /* v is a mean of squares: not negative */
-        a->x[3][i] = lk__float(lk__bits32(a->x[3][i]) & 0x7fffffffu);
+        a->x[3][i] = lk__math_float(lk__math_bits32(a->x[3][i]) & 0x7fffffffu);
     k->adamw(&s, n, a->x[0], a->x[1], a->x[2], a->x[3]);
 }
 
@@ -159,7 +159,7 @@ static void elements_are_equal(void **unused) {
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
 static size_t row_count;
-static void run_norm(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_norm(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     bool layer = v & 1;
     /* 0 x, 1 gain, 2 bias, 3 dy, 4 y and dx_add, 5 dx, 6 normalised, 7 mean and rstd */
     float *mean = a->x[7], *rstd = a->x[7] + row_count;
@@ -171,16 +171,16 @@ static void run_norm(const struct lk__kernels *k, struct arrays *a, size_t n, in
                              : NULL);
     if (v & 8) k->norm_forward(row_count, n, a->x[3], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[3], mean, rstd);
 }
-static void run_loss(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_loss(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     uint32_t targets[8];
     for (size_t i = 0; i < row_count; i++) targets[i] = i == 1 ? UINT32_MAX : (uint32_t)((i * 7 + 3) % n);
     k->cross_entropy(row_count, n, a->x[0], n + 3, targets, 0.01f, v, a->x[1]);
 }
-static void run_rope(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_rope(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     /* n pairs a head; 3 heads, 5 positions */
     k->rope(row_count, 2, 3, (uint32_t)(2 * n), 5, 4, a->x[0], a->x[1], v & 1 ? 0.125f : 1.0f, v & 2, a->x[2], 6 * n + 1);
 }
-static void run_columns(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_columns(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     struct lk_row_part parts[9];
     size_t at = 0, groups = (size_t)(v >> 2);
     for (size_t p = 0; p < 9; p++) {
@@ -223,7 +223,7 @@ static void column_sums_are_equal(void **unused) {
  * leap over one, or have a single row. */
 #define CHAIN_POSITIONS 1100u
 #define CHAIN_ROWS      (2 * CHAIN_POSITIONS)
-static void run_chains(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_chains(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     static const uint32_t steps[] = {1, 3, 97, 511, 512, 513, 1100, 5000};
     static uint32_t next[CHAIN_ROWS];
     uint32_t step = steps[v / 2], first = step < 600 ? 509 : 3;
@@ -241,7 +241,7 @@ static void row_chains_are_equal(void **unused) {
 /* --- The two builds of plain C ---------------------------------------------------------------------------------- */
 #define PRODUCT_ROWS 15
 /* v + 1 groups, the last one with a part of two segments. */
-static void run_product(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_product(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     struct lk_mm_part parts[4];
     for (int p = 0; p <= v; p++) parts[p] = (struct lk_mm_part){a->x[0], a->x[1], 600, 1, 1, 600, p < v ? 90 : 600, true};
     struct lk_mm mm = {.m = PRODUCT_ROWS, .n = n, .parts = parts, .part_count = (size_t)v + 1, .c = a->x[2], .ldc = n};
@@ -250,7 +250,7 @@ static void run_product(const struct lk__kernels *k, struct arrays *a, size_t n,
     k->mm_tile(&mm, 0, PRODUCT_ROWS, 0, n, scratch);
     free(scratch);
 }
-static void run_attention(const struct lk__kernels *k, struct arrays *a, size_t n, int v) {
+static void run_attention(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     (void)v;
     uint32_t t = (uint32_t)n;
     struct lk_attention at = {1,  t, 0, 2, 1,    6,       a->x[0], a->x[1], a->x[2],
@@ -261,9 +261,9 @@ static void run_attention(const struct lk__kernels *k, struct arrays *a, size_t 
 static void reference_is_equal_with_our_fma(void **unused) {
     (void)unused;
     int all = count;
-    struct lk__kernels third = tables[2];
+    struct lk__math_kernels third = tables[2];
     const char *third_name = names[2];
-    lk__fill_blocked_soft(&tables[2]), names[2] = "blocked with our fma";
+    lk__math_fill_blocked_soft(&tables[2]), names[2] = "blocked with our fma";
     count = 3;
     for (enum values kind = 0; kind < VALUES; kind++) {
         for (int v = 0; v < 4; v++)

@@ -9,22 +9,22 @@
 /* --- What this CPU has ----------------------------------------------------------------------------------- */
 #if defined(__x86_64__)
 /* The builtins ask the operating system too (XGETBV): a CPU feature whose registers are not saved does not count. */
-int lk__cpu_has_fma(void) {
+int lk__math_cpu_has_fma(void) {
     return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx");
 }
 static bool has_avx2(void) {
-    return lk__cpu_has_fma() && __builtin_cpu_supports("avx2");
+    return lk__math_cpu_has_fma() && __builtin_cpu_supports("avx2");
 }
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 #elif defined(__aarch64__)
-int lk__cpu_has_fma(void) {
+int lk__math_cpu_has_fma(void) {
     return 1;
 }
 #else
-int lk__cpu_has_fma(void) {
+int lk__math_cpu_has_fma(void) {
     return 0;
 }
 #endif
@@ -34,28 +34,28 @@ static bool has_any(void) {
 
 /* Plain C, with the machine's fma or ours. */
 #if defined(__x86_64__) || defined(__aarch64__)
-#define WITH_FMA(fma, soft) (lk__cpu_has_fma() ? fma : soft)
+#define WITH_FMA(fma, soft) (lk__math_cpu_has_fma() ? fma : soft)
 #else
 #define WITH_FMA(fma, soft) (soft)
 #endif
-static void fill_ref(struct lk__kernels *k) {
-    WITH_FMA(lk__fill_ref_fma, lk__fill_ref_soft)(k);
+static void fill_ref(struct lk__math_kernels *k) {
+    WITH_FMA(lk__math_fill_ref_fma, lk__math_fill_ref_soft)(k);
 }
-static void fill_blocked(struct lk__kernels *k) {
-    WITH_FMA(lk__fill_blocked_fma, lk__fill_blocked_soft)(k);
+static void fill_blocked(struct lk__math_kernels *k) {
+    WITH_FMA(lk__math_fill_blocked_fma, lk__math_fill_blocked_soft)(k);
 }
 
 /* Best first. A vector set overrides what it is faster at, so what was filled before it is the reference. */
 static const struct {
     const char *name;
     bool (*here)(void);
-    void (*fill)(struct lk__kernels *);
+    void (*fill)(struct lk__math_kernels *);
 } sets[] = {
 #if defined(__x86_64__)
-    {"avx512", has_avx512, lk__fill_avx512},
-    {"avx2", has_avx2, lk__fill_avx2},
+    {"avx512", has_avx512, lk__math_fill_avx512},
+    {"avx2", has_avx2, lk__math_fill_avx2},
 #elif defined(__aarch64__)
-    {"neon", has_any, lk__fill_neon},
+    {"neon", has_any, lk__math_fill_neon},
 #endif
     {"blocked", has_any, fill_blocked},
     {"ref", has_any, fill_ref},
@@ -69,7 +69,7 @@ int lk_math_isas(const char *out[8]) {
     return n;
 }
 
-static int choose(const char *isa, struct lk__kernels *k, struct lk_err *err) {
+static int choose(const char *isa, struct lk__math_kernels *k, struct lk_err *err) {
     fill_ref(k);
     for (size_t i = 0; i < SETS; i++) {
         if (!sets[i].here() || (isa && strcmp(isa, sets[i].name) != 0)) continue;
@@ -92,7 +92,7 @@ int lk_math_open(struct lk_pool *pool, const char *isa, struct lk_math **out, st
     *out = NULL;
     if (!isa) isa = getenv("LOCKSTEP_ISA");
     if (isa && !*isa) isa = NULL;
-    struct lk__kernels k;
+    struct lk__math_kernels k;
     int rc = choose(isa, &k, err);
     if (rc) return rc;
     struct lk_math *m = lk_calloc(1, sizeof *m);
@@ -144,7 +144,7 @@ size_t lk_math_scratch_bytes(const struct lk_math *m) {
 }
 
 /* --- Float scalars --------------------------------------------------------------------------------------- */
-#define SCALAR(name, x) WITH_FMA(lk__ref_fma_##name, lk__ref_soft_##name)(x)
+#define SCALAR(name, x) WITH_FMA(lk__math_ref_fma_##name, lk__math_ref_soft_##name)(x)
 float lk_exp(float x) {
     return SCALAR(exp, x);
 }

@@ -16,7 +16,7 @@ static double now(void) {
 }
 
 struct job {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     const float *x;
     void *memory;
     double work;
@@ -42,7 +42,7 @@ static void copy_tile(void *arg, size_t tile, int thread) {
 }
 
 struct stream {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     const struct lk_stream *s;
 };
 static void stream_tile(void *arg, size_t tile, int thread) {

@@ -16,7 +16,7 @@ static size_t panels_of(size_t n) {
 }
 
 struct filling {
-    const struct lk__kernels *kernels;
+    const struct lk__math_kernels *kernels;
     size_t n, k;
     const float *w;
     float *panels;
@@ -41,7 +41,7 @@ static size_t tile_panels(size_t k) {
 }
 
 struct job {
-    const struct lk__kernels *kernels;
+    const struct lk__math_kernels *kernels;
     size_t rows, k, count, panels, tiles;
     const float *x;
     const struct lk_panel_product *products;

@@ -29,15 +29,15 @@ const char *lk_kernel_name(enum lk_kernel kernel) {
     return names[kernel];
 }
 
-struct lk__timing lk__timing_begin(struct lk_math *m, enum lk_kernel kernel, double operations, double bytes) {
+struct lk__math_timing lk__math_timing_begin(struct lk_math *m, enum lk_kernel kernel, double operations, double bytes) {
     struct lk_kernel_time *t = &m->profile[kernel];
     t->calls++;
     t->operations += operations;
     t->bytes += bytes;
-    return (struct lk__timing){m, kernel, lk_clock_ns(), lk_pool_idle_ns(m->pool)};
+    return (struct lk__math_timing){m, kernel, lk_clock_ns(), lk_pool_idle_ns(m->pool)};
 }
 
-void lk__timing_end(struct lk__timing *timing) {
+void lk__math_timing_end(struct lk__math_timing *timing) {
     if (!timing->math) return;
     struct lk_kernel_time *t = &timing->math->profile[timing->kernel];
     t->ns += lk_clock_ns() - timing->ns;

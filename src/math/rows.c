@@ -1,5 +1,5 @@
 /* The pool's share of the row and element kernels: each cuts its work into tiles by shape alone, about TILE floats each, so
- * that a tile's work is long against the claiming of one and short against the whole. */
+ * that claiming a tile costs little beside its work, and threads finish at nearly the same time. */
 #include "math/exact.h"
 #include "math/kernel_table.h"
 
@@ -23,7 +23,7 @@ static size_t rows_of_tile(size_t n, size_t rows, size_t threads) {
 /* --- Elements -------------------------------------------------------------------------------------------- */
 /* One job for all element kernels; a tile is a whole number of vectors, and of the optimizer's blocks. */
 struct elements {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     void (*run)(const struct elements *, size_t from, size_t n);
     size_t n;
     const float *a, *b, *c;
@@ -136,7 +136,7 @@ void lk_block_squares(struct lk_math *m, size_t n, const float *x, double *sums)
 
 /* --- Initialisation -------------------------------------------------------------------------------------- */
 struct init {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     uint64_t seed;
     uint32_t tensor;
     double deviation;
@@ -157,8 +157,8 @@ void lk_init_normal(struct lk_math *m, uint64_t seed, uint32_t tensor, double de
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
 struct rows {
-    const struct lk__kernels *k;
-    void (*run)(const struct lk__kernels *, const void *call, size_t row, size_t rows);
+    const struct lk__math_kernels *k;
+    void (*run)(const struct lk__math_kernels *, const void *call, size_t row, size_t rows);
     const void *call; /* the caller's struct */
     size_t rows, tile;
 };
@@ -170,12 +170,12 @@ static void rows_tile(void *arg, size_t tile, int thread) {
     r->run(r->k, r->call, from, smaller(r->tile, r->rows - from));
 }
 static void rows_run(struct lk_math *m, size_t rows, size_t n, const void *call,
-                     void (*run)(const struct lk__kernels *, const void *call, size_t row, size_t rows)) {
+                     void (*run)(const struct lk__math_kernels *, const void *call, size_t row, size_t rows)) {
     struct rows r = {&m->k, run, call, rows, rows_of_tile(n, rows, (size_t)lk_pool_threads(m->pool))};
     lk_pool_run(m->pool, tiles_of(rows, r.tile), rows_tile, &r);
 }
 
-static void run_norm(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_norm(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_norm *t = call;
     size_t at = row * t->n;
     k->norm_forward(rows, t->n, t->x + at, t->gain, t->bias, t->epsilon, t->y + at, t->mean ? t->mean + row : NULL,
@@ -186,7 +186,7 @@ void lk_norm_forward(struct lk_math *m, const struct lk_norm *t) {
     LK_ASSERT(!t->bias || t->mean);
     rows_run(m, t->rows, t->n, t, run_norm);
 }
-static void run_norm_gradient(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_norm_gradient(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_norm_gradient *t = call;
     size_t at = row * t->n;
     k->norm_backward(rows, t->n, t->x + at, t->gain, t->layer ? t->mean + row : NULL, t->rstd + row, t->layer, t->dy + at,
@@ -199,7 +199,7 @@ void lk_norm_backward(struct lk_math *m, const struct lk_norm_gradient *t) {
     rows_run(m, t->rows, t->n, t, run_norm_gradient);
 }
 
-static void run_rope(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_rope(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_rope *t = call;
     k->rope(rows, row, t->heads, t->head_dim, t->positions, t->first, t->cos_table, t->sin_table, t->scale, t->inverse,
             t->x + row * t->ldx, t->ldx);
@@ -214,7 +214,7 @@ struct scaling {
     size_t n, ldx;
     float scale, *x;
 };
-static void run_scale(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_scale(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct scaling *t = call;
     for (size_t i = row; i < row + rows; i++) k->scale(t->n, t->scale, t->x + i * t->ldx);
 }
@@ -223,7 +223,7 @@ void lk_scale_rows(struct lk_math *m, size_t rows, size_t n, float scale, float 
     rows_run(m, rows, n, &(struct scaling){n, ldx, scale, x}, run_scale);
 }
 
-static void run_loss(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_loss(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_cross_entropy *t = call;
     k->cross_entropy(rows, t->vocab, t->logits + row * t->ld, t->ld, t->targets + row, t->scale, t->gradient,
                      t->loss + row);
@@ -234,11 +234,11 @@ void lk_cross_entropy(struct lk_math *m, const struct lk_cross_entropy *t) {
 }
 
 #define GATHER_AHEAD 2 /* rows */
-static void run_embed(const struct lk__kernels *k, const void *call, size_t row, size_t rows) {
+static void run_embed(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_embed *t = call;
     for (size_t i = row; i < row + rows; i++) {
         const float *from = t->table + t->ids[i] * t->n;
-        if (i + GATHER_AHEAD < row + rows) { /* no processor guesses where that is */
+        if (i + GATHER_AHEAD < row + rows) { /* the hardware cannot guess that address */
             const float *next = t->table + t->ids[i + GATHER_AHEAD] * t->n;
             for (size_t c = 0; c < t->n; c += 16) __builtin_prefetch(next + c);
         }
@@ -256,7 +256,7 @@ void lk_embed(struct lk_math *m, const struct lk_embed *t) {
 /* --- Columns --------------------------------------------------------------------------------------------- */
 #define COLUMNS ((size_t)512) /* a tile, or less where there are more threads than such tiles */
 struct columns {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     const struct lk_column_sum *call;
     size_t tile;
 };
@@ -284,7 +284,7 @@ void lk_column_sum(struct lk_math *m, const struct lk_column_sum *t) {
 
 #define LISTS ((size_t)16) /* a tile */
 struct chains {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     const struct lk_row_chains *call;
 };
 static void chains_tile(void *arg, size_t tile, int thread) {

@@ -7,7 +7,7 @@
 #define DEPTH 33  /* results that wait for their right neighbour: at most one a level */
 
 struct job {
-    const struct lk__kernels *k;
+    const struct lk__math_kernels *k;
     size_t n;
     const float *const *sources;
     size_t source_count;

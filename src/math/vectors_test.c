@@ -26,10 +26,10 @@ static void result(const char *name, uint64_t bits) {
     at++;
 }
 static void result32(const char *name, float x) {
-    result(name, lk__bits32(x));
+    result(name, lk__math_bits32(x));
 }
 static void result64(const char *name, double x) {
-    result(name, lk__bits64(x));
+    result(name, lk__math_bits64(x));
 }
 
 static void functions(struct lk_math *m) {

@@ -36,18 +36,18 @@ static const double *m64_tensor(const struct m64 *m, int index, const double *w)
 /* y = x W' + bias + residual */
 static void m64_linear(const struct m64 *m, size_t in, size_t out, const double *x, const double *w, const double *bias,
                        const double *residual, double *y) {
-    struct lk__ref64_mm_part part = {
+    struct lk__math_ref64_mm_part part = {
         .a = x, .b = w, .a_row = in, .a_col = 1, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
-    struct lk__ref64_mm mm = {.m = m->rows,
-                              .n = out,
-                              .parts = &part,
-                              .part_count = 1,
-                              .c = y,
-                              .ldc = out,
-                              .bias = bias,
-                              .residual = residual,
-                              .ld_residual = out};
-    lk__ref64_mm_tile(&mm, 0, m->rows, 0, out, NULL);
+    struct lk__math_ref64_mm mm = {.m = m->rows,
+                                   .n = out,
+                                   .parts = &part,
+                                   .part_count = 1,
+                                   .c = y,
+                                   .ldc = out,
+                                   .bias = bias,
+                                   .residual = residual,
+                                   .ld_residual = out};
+    lk__math_ref64_mm_tile(&mm, 0, m->rows, 0, out, NULL);
 }
 /* dx += dy W, dW += dy' x, db += dy */
 static void m64_linear_backward(const struct m64 *m, size_t in, size_t out, const double *dy, const double *x,
@@ -76,32 +76,32 @@ static struct m64_qkv m64_projections(const struct m64 *m, const struct lk_layer
     return (struct m64_qkv){{all, all + n * n, all + 2 * n * n}, {bias, bias + n, bias + 2 * n}};
 }
 
-static struct lk__ref64_attention m64_attention(const struct m64 *m, const struct m64_layer *a) {
+static struct lk__math_ref64_attention m64_attention(const struct m64 *m, const struct m64_layer *a) {
     const struct lk_model_config *c = &m->l->config;
-    return (struct lk__ref64_attention){.sequences = m->b->sequences,
-                                        .queries = m->b->positions,
-                                        .heads = c->heads,
-                                        .kv_heads = c->kv_heads,
-                                        .head_dim = c->head_dim,
-                                        .q = a->q,
-                                        .k = a->k,
-                                        .v = a->v,
-                                        .ldq = m->q,
-                                        .ldk = m->kv,
-                                        .ldv = m->kv,
-                                        .kv_rows = m->b->positions,
-                                        .document_start = m->start,
-                                        .o = a->o,
-                                        .ldo = m->q,
-                                        .m = a->m,
-                                        .r = a->r};
+    return (struct lk__math_ref64_attention){.sequences = m->b->sequences,
+                                             .queries = m->b->positions,
+                                             .heads = c->heads,
+                                             .kv_heads = c->kv_heads,
+                                             .head_dim = c->head_dim,
+                                             .q = a->q,
+                                             .k = a->k,
+                                             .v = a->v,
+                                             .ldq = m->q,
+                                             .ldk = m->kv,
+                                             .ldv = m->kv,
+                                             .kv_rows = m->b->positions,
+                                             .document_start = m->start,
+                                             .o = a->o,
+                                             .ldo = m->q,
+                                             .m = a->m,
+                                             .r = a->r};
 }
 
 static void m64_rotate(const struct m64 *m, bool inverse, uint32_t heads, double *x) {
     const struct lk_model_config *c = &m->l->config;
     if (c->family == LK_LLAMA)
-        lk__ref64_rope(m->rows, 0, heads, c->head_dim, m->b->positions, 0, m->cosines, m->sines, 1, inverse, x,
-                       (size_t)heads * c->head_dim);
+        lk__math_ref64_rope(m->rows, 0, heads, c->head_dim, m->b->positions, 0, m->cosines, m->sines, 1, inverse, x,
+                            (size_t)heads * c->head_dim);
 }
 
 /* Each head of raw, (rows, heads * d), normalised; without a gain the same numbers. */
@@ -109,7 +109,7 @@ static void m64_head_norm(const struct m64 *m, uint32_t heads, const double *raw
                           double *rstd) {
     const struct lk_model_config *c = &m->l->config;
     if (gain)
-        lk__ref64_norm_forward(m->rows * heads, c->head_dim, raw, gain, NULL, c->norm_epsilon, y, NULL, rstd);
+        lk__math_ref64_norm_forward(m->rows * heads, c->head_dim, raw, gain, NULL, c->norm_epsilon, y, NULL, rstd);
     else
         memcpy(y, raw, m->rows * heads * c->head_dim * sizeof *y);
 }
@@ -120,7 +120,7 @@ static void m64_head_norm_backward(struct m64 *m, uint32_t heads, const double *
     if (!gain) return;
     double *dx = m64_take(m, n * d);
     for (size_t i = 0; i < n * d; i++) dgain[i % d] += dy[i] * raw[i] * rstd[i / d];
-    lk__ref64_norm_backward(n, d, raw, gain, NULL, rstd, false, dy, NULL, dx, NULL);
+    lk__math_ref64_norm_backward(n, d, raw, gain, NULL, rstd, false, dy, NULL, dx, NULL);
     memcpy(dy, dx, n * d * sizeof *dy);
     m->used = mark;
 }
@@ -130,8 +130,8 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     const struct lk_layer_tensors *t = &m->l->layers[layer];
     struct m64_layer *a = &m->layers[layer];
     struct m64_qkv p = m64_projections(m, t, w);
-    lk__ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
-                           c->norm_epsilon, a->h1, a->mean1, a->rstd1);
+    lk__math_ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
+                                c->norm_epsilon, a->h1, a->mean1, a->rstd1);
     m64_linear(m, m->width, m->q, a->h1, p.w[0], p.b[0], NULL, a->q_raw);
     m64_linear(m, m->width, m->kv, a->h1, p.w[1], p.b[1], NULL, a->k_raw);
     m64_head_norm(m, c->heads, a->q_raw, m64_tensor(m, t->q_norm, w), a->q, a->q_rstd);
@@ -139,19 +139,19 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     m64_linear(m, m->width, m->kv, a->h1, p.w[2], p.b[2], NULL, a->v);
     m64_rotate(m, false, c->heads, a->q);
     m64_rotate(m, false, c->kv_heads, a->k);
-    lk__ref64_scale(m->rows * m->q, 1 / sqrt(c->head_dim), a->q);
-    struct lk__ref64_attention at = m64_attention(m, a);
+    lk__math_ref64_scale(m->rows * m->q, 1 / sqrt(c->head_dim), a->q);
+    struct lk__math_ref64_attention at = m64_attention(m, a);
     for (uint32_t s = 0; s < at.sequences; s++)
-        for (uint32_t h = 0; h < c->heads; h++) lk__ref64_attention_forward(&at, s, h, 0, at.queries, NULL);
+        for (uint32_t h = 0; h < c->heads; h++) lk__math_ref64_attention_forward(&at, s, h, 0, at.queries, NULL);
     m64_linear(m, m->q, m->width, a->o, m64_tensor(m, t->o, w), m64_tensor(m, t->o_bias, w), a->x, a->mid);
-    lk__ref64_norm_forward(m->rows, m->width, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
-                           c->norm_epsilon, a->h2, a->mean2, a->rstd2);
+    lk__math_ref64_norm_forward(m->rows, m->width, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
+                                c->norm_epsilon, a->h2, a->mean2, a->rstd2);
     m64_linear(m, m->width, m->ffn, a->h2, m64_tensor(m, t->up, w), m64_tensor(m, t->up_bias, w), NULL, a->up);
     if (c->family == LK_LLAMA) {
         m64_linear(m, m->width, m->ffn, a->h2, m64_tensor(m, t->gate, w), NULL, NULL, a->gate);
-        lk__ref64_swiglu_forward(m->rows * m->ffn, a->gate, a->up, a->act);
+        lk__math_ref64_swiglu_forward(m->rows * m->ffn, a->gate, a->up, a->act);
     } else
-        lk__ref64_gelu_forward(m->rows * m->ffn, a->up, a->act);
+        lk__math_ref64_gelu_forward(m->rows * m->ffn, a->up, a->act);
     m64_linear(m, m->ffn, m->width, a->act, m64_tensor(m, t->down, w), m64_tensor(m, t->down_bias, w), a->mid, x_next);
 }
 
@@ -166,12 +166,12 @@ static double m64_loss(struct m64 *m, const double *w, bool gradient) {
         if (positions) m->layers[0].x[i] += positions[row % m->b->positions * m->width + column];
     }
     for (uint32_t i = 0; i < c->layers; i++) m64_layer_forward(m, i, w, i + 1 < c->layers ? m->layers[i + 1].x : m->x_out);
-    lk__ref64_norm_forward(m->rows, m->width, m->x_out, m64_tensor(m, m->l->norm, w), m64_tensor(m, m->l->norm_bias, w),
-                           c->norm_epsilon, m->h_out, m->mean_out, m->rstd_out);
+    lk__math_ref64_norm_forward(m->rows, m->width, m->x_out, m64_tensor(m, m->l->norm, w),
+                                m64_tensor(m, m->l->norm_bias, w), c->norm_epsilon, m->h_out, m->mean_out, m->rstd_out);
     m64_linear(m, m->width, c->vocab, m->h_out, m->l->head < 0 ? table : m64_tensor(m, m->l->head, w), NULL, NULL,
                m->logits);
-    lk__ref64_cross_entropy(m->rows, c->vocab, m->logits, c->vocab, m->b->targets, 1.0 / m->b->unmasked, gradient,
-                            m->losses);
+    lk__math_ref64_cross_entropy(m->rows, c->vocab, m->logits, c->vocab, m->b->targets, 1.0 / m->b->unmasked, gradient,
+                                 m->losses);
     double sum = 0;
     for (size_t i = 0; i < m->rows; i++) sum += m->losses[i];
     return sum / m->b->unmasked;
@@ -182,9 +182,10 @@ static void m64_norm_backward(struct m64 *m, const double *x, int gain, int bias
                               const double *dh, const double *w, double *dx, double *g) {
     double *xhat = m64_take(m, m->rows * m->width);
     struct lk_row_part all = {.first = 0, .rows = m->rows, .ends_group = true};
-    lk__ref64_norm_backward(m->rows, m->width, x, m64_tensor(m, gain, w), mean, rstd, bias >= 0, dh, dx, dx, xhat);
-    lk__ref64_column_sum(m->width, dh, m->width, xhat, m->width, &all, 1, false, (double *)m64_tensor(m, gain, g));
-    if (bias >= 0) lk__ref64_column_sum(m->width, dh, m->width, NULL, 0, &all, 1, false, (double *)m64_tensor(m, bias, g));
+    lk__math_ref64_norm_backward(m->rows, m->width, x, m64_tensor(m, gain, w), mean, rstd, bias >= 0, dh, dx, dx, xhat);
+    lk__math_ref64_column_sum(m->width, dh, m->width, xhat, m->width, &all, 1, false, (double *)m64_tensor(m, gain, g));
+    if (bias >= 0)
+        lk__math_ref64_column_sum(m->width, dh, m->width, NULL, 0, &all, 1, false, (double *)m64_tensor(m, bias, g));
 }
 
 static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, double *dx, double *g) {
@@ -197,11 +198,11 @@ static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, d
     m64_linear_backward(m, m->ffn, m->width, dx, a->act, m64_tensor(m, t->down, w), dact,
                         (double *)m64_tensor(m, t->down, g), (double *)m64_tensor(m, t->down_bias, g));
     if (c->family == LK_LLAMA) {
-        lk__ref64_swiglu_backward(inner, a->gate, a->up, dact, dgate, dup);
+        lk__math_ref64_swiglu_backward(inner, a->gate, a->up, dact, dgate, dup);
         m64_linear_backward(m, m->width, m->ffn, dgate, a->h2, m64_tensor(m, t->gate, w), dh,
                             (double *)m64_tensor(m, t->gate, g), NULL);
     } else
-        lk__ref64_gelu_backward(inner, a->up, dact, dup);
+        lk__math_ref64_gelu_backward(inner, a->up, dact, dup);
     m64_linear_backward(m, m->width, m->ffn, dup, a->h2, m64_tensor(m, t->up, w), dh, (double *)m64_tensor(m, t->up, g),
                         (double *)m64_tensor(m, t->up_bias, g));
     m64_norm_backward(m, a->mid, t->norm2, t->norm2_bias, a->mean2, a->rstd2, dh, w, dx, g);
@@ -209,10 +210,10 @@ static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, d
            *dv = m64_take(m, rows * m->kv);
     m64_linear_backward(m, m->q, m->width, dx, a->o, m64_tensor(m, t->o, w), dout, (double *)m64_tensor(m, t->o, g),
                         (double *)m64_tensor(m, t->o_bias, g));
-    struct lk__ref64_attention at = m64_attention(m, a);
+    struct lk__math_ref64_attention at = m64_attention(m, a);
     for (uint32_t s = 0; s < at.sequences; s++)
         for (uint32_t h = 0; h < c->kv_heads; h++)
-            lk__ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
+            lk__math_ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
     m64_rotate(m, true, c->heads, dq);
     m64_rotate(m, true, c->kv_heads, dk);
     m64_head_norm_backward(m, c->heads, a->q_raw, m64_tensor(m, t->q_norm, w), a->q_rstd, dq,

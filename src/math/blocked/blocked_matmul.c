@@ -13,7 +13,7 @@
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE /* the accurate model needs no speed */
-void LK__JOIN(lk__fill_blocked_, LK_REF)(struct lk__kernels *);
+void LK__JOIN(lk__math_fill_blocked_, LK_REF)(struct lk__math_kernels *);
 
 enum { MR = 6, NR = 16, MC = 72, NC = 256, KC = LK__SEGMENT };
 #define TOTALS_FLOATS ((size_t)1 << 17) /* at least LK__TREE_LEVELS x MR x NC */
@@ -114,21 +114,21 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
 }
 
 /* The driver's tiles are the 5th and 3rd loop cut once more, for the threads: one NC wide, as high as the totals hold. */
-static void mm_cut(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned) {
+static void mm_blocking(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *transposed) {
     size_t groups = 1, levels = 1;
     for (size_t q = 0; q + 1 < mm->part_count; q++) groups += mm->parts[q].ends_group;
     for (size_t g = groups; g > 1; g = (g + 1) / 2) levels++;
     size_t most = TOTALS_FLOATS / NC / levels / MR * MR, across = (mm->n + NC - 1) / NC;
     size_t share = padded((mm->m * across + threads - 1) / threads); /* rows of a tile if each thread has one */
-    *tile_rows = smaller(most, share), *tile_columns = NC, *turned = false;
+    *tile_rows = smaller(most, share), *tile_columns = NC, *transposed = false;
 }
 
-void LK__JOIN(lk__fill_blocked_, LK_REF)(struct lk__kernels *k) {
-    LK__JOIN(lk__fill_ref_, LK_REF)(k);
+void LK__JOIN(lk__math_fill_blocked_, LK_REF)(struct lk__math_kernels *k) {
+    LK__JOIN(lk__math_fill_ref_, LK_REF)(k);
     k->isa = "blocked";
     k->mm_scratch_bytes = sizeof(struct work) + TOTALS_FLOATS * sizeof(float);
-    k->mm_cut = mm_cut, k->mm_tile = mm_tile;
+    k->mm_blocking = mm_blocking, k->mm_tile = mm_tile;
 }
 #else
-typedef int lk__blocked_matmul_is_float_only;
+typedef int lk__math_blocked_matmul_is_float_only;
 #endif

@@ -2,8 +2,8 @@
  *
  * The same source is compiled three times: LK_REF=fma (the machine's fma), LK_REF=soft (ours, for machines without one)
  * and LK_REF=real64 (real = double), the accurate model that tests compare with. The float kernels are called
- * lk__ref_fma_* and lk__ref_soft_* and are reached through the kernel table; the double ones are called lk__ref64_* and
- * are declared here for tests, with the same arguments where every float is a double. */
+ * lk__math_ref_fma_* and lk__math_ref_soft_* and are reached through the kernel table; the double ones are called
+ * lk__math_ref64_* and are declared here for tests, with the same arguments where every float is a double. */
 #ifndef LOCKSTEP_MATH_REF_H
 #define LOCKSTEP_MATH_REF_H
 #include "math/exact.h"
@@ -16,25 +16,25 @@
 /* The double build, or a test that calls it. */
 #define LK_REAL_IS_DOUBLE 1
 typedef double real;
-#define REF(name)        lk__ref64_##name
-#define REF_STRUCT(name) lk__ref64_##name
+#define REF(name)        lk__math_ref64_##name
+#define REF_STRUCT(name) lk__math_ref64_##name
 #define RC(x)            (x) /* a constant of the contract: not rounded to float */
 #else
 typedef float real;
-#define REF(name)        LK__JOIN(LK__JOIN(lk__ref_, LK_REF), LK__JOIN(_, name))
+#define REF(name)        LK__JOIN(LK__JOIN(lk__math_ref_, LK_REF), LK__JOIN(_, name))
 #define REF_STRUCT(name) lk_##name
 #define RC(x)            ((float)(x))
 #endif
 
 #if LK_REAL_IS_DOUBLE
-struct lk__ref64_mm_part {
+struct lk__math_ref64_mm_part {
     const double *a, *b;
     size_t a_row, a_col, b_row, b_col, k;
     bool ends_group;
 };
-struct lk__ref64_mm {
+struct lk__math_ref64_mm {
     size_t m, n;
-    const struct lk__ref64_mm_part *parts;
+    const struct lk__math_ref64_mm_part *parts;
     size_t part_count;
     double *c;
     size_t ldc;
@@ -42,7 +42,7 @@ struct lk__ref64_mm {
     const double *bias, *residual;
     size_t ld_residual;
 };
-struct lk__ref64_attention {
+struct lk__math_ref64_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const double *q, *k, *v;
     size_t ldq, ldk, ldv, kv_rows;
@@ -66,7 +66,7 @@ static inline real REF(fma)(real a, real b, real c) {
 #elif defined(LK_REF_fma)
     return __builtin_fmaf(a, b, c);
 #else
-    return lk__soft_fma(a, b, c);
+    return lk__math_soft_fma(a, b, c);
 #endif
 }
 static inline real REF(sqrt)(real x) {
@@ -85,7 +85,8 @@ real REF(max)(real a, real b);
 real REF(lanes_sum)(real lanes[LK__LANES]);
 
 /* Kernels: kernel_table.h says what each does. */
-void REF(mm_cut)(const struct REF_STRUCT(mm) *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned);
+void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, size_t *tile_rows, size_t *tile_columns,
+                      bool *transposed);
 void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
 void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0,
                             uint32_t i1, void *scratch);

@@ -28,7 +28,7 @@ double REF(tanh)(double x) {
 #else
 /* 2^n for -126 <= n <= 127 */
 static float power(int n) {
-    return lk__float((uint32_t)(n + 127) << 23);
+    return lk__math_float((uint32_t)(n + 127) << 23);
 }
 
 float REF(exp)(float x) {
@@ -52,7 +52,7 @@ float REF(exp)(float x) {
 }
 
 float REF(tanh)(float x) {
-    float a = lk__float(lk__bits32(x) & 0x7fffffffu);
+    float a = lk__math_float(lk__math_bits32(x) & 0x7fffffffu);
     if (a > 10.0f) a = 10.0f;
     if (a != a) return x;
     /* expm1(2a) = 2^n (1 + r + p) - 1 with 2a = n ln2 + r, r and p unrounded sums of a large and a small part. */
@@ -81,7 +81,7 @@ float REF(tanh)(float x) {
     float y = REF(fma)(rest, inverse, t);
     /* From 4 on 1 - 2 / d is as exact; above 8 it must be this, since 2^n + 1 is rounded there. */
     if (a > 4.0f) y = REF(fma)(-2.0f, inverse, 1.0f);
-    return lk__float(lk__bits32(y) | (lk__bits32(x) & 0x80000000u));
+    return lk__math_float(lk__math_bits32(y) | (lk__math_bits32(x) & 0x80000000u));
 }
 
 float REF(log)(float x) {

@@ -1,9 +1,10 @@
 /* Sections 2 and 8: the matrix product, element by element. */
 #include "math/ref/ref.h"
 
-void REF(mm_cut)(const struct REF_STRUCT(mm) * mm, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *turned) {
+void REF(mm_blocking)(const struct REF_STRUCT(mm) * mm, size_t threads, size_t *tile_rows, size_t *tile_columns,
+                      bool *transposed) {
     (void)mm, (void)threads;
-    *tile_rows = *tile_columns = 64, *turned = false;
+    *tile_rows = *tile_columns = 64, *transposed = false;
 }
 
 /* One part's segments added to the total t. */

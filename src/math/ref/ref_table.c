@@ -3,7 +3,7 @@
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE
-void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *);
+void LK__JOIN(lk__math_fill_ref_, LK_REF)(struct lk__math_kernels *);
 
 static double peak_fma(size_t rounds, float seed) {
     float x[8] = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -41,18 +41,18 @@ static void row_chains(size_t n, const float *x, size_t ldx, uint32_t first, con
 static void peak_stream(size_t from, size_t n, const struct lk_stream *s) {
     uint32_t t = 0;
     for (size_t i = from; i < from + n; i++) {
-        for (size_t r = 0; r < s->reads; r++) t ^= lk__bits32(s->read[r][i]);
+        for (size_t r = 0; r < s->reads; r++) t ^= lk__math_bits32(s->read[r][i]);
         for (size_t w = 0; w < s->writes; w++) s->write[w][i] = s->read[w % s->reads][i];
     }
     volatile uint32_t sink = t;
     (void)sink;
 }
 
-void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *k) {
-    *k = (struct lk__kernels){
+void LK__JOIN(lk__math_fill_ref_, LK_REF)(struct lk__math_kernels *k) {
+    *k = (struct lk__math_kernels){
         .isa = "ref",
         .vector = 1,
-        .mm_cut = REF(mm_cut),
+        .mm_blocking = REF(mm_blocking),
         .mm_tile = REF(mm_tile),
         .attention_query_tile = 16,
         .attention_forward = REF(attention_forward),
@@ -81,5 +81,5 @@ void LK__JOIN(lk__fill_ref_, LK_REF)(struct lk__kernels *k) {
     };
 }
 #else
-typedef int lk__ref_table_is_float_only;
+typedef int lk__math_ref_table_is_float_only;
 #endif

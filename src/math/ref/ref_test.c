@@ -53,36 +53,36 @@ static const struct lk_row_part all_rows[1] = {{0, R, true}};
 static double mean[R], rstd[R], xhat[R * N];
 
 static void rms_forward(struct layer *l) {
-    lk__ref64_norm_forward(R, N, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd);
+    lk__math_ref64_norm_forward(R, N, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd);
 }
 static void rms_backward(struct layer *l) {
-    lk__ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, false, l->dy, NULL, l->dx[0], xhat);
-    lk__ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
+    lk__math_ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, false, l->dy, NULL, l->dx[0], xhat);
+    lk__math_ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
 }
 static void layer_forward(struct layer *l) {
-    lk__ref64_norm_forward(R, N, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd);
+    lk__math_ref64_norm_forward(R, N, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd);
 }
 static void layer_backward(struct layer *l) {
-    lk__ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, true, l->dy, NULL, l->dx[0], xhat);
-    lk__ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
-    lk__ref64_column_sum(N, l->dy, N, NULL, 0, all_rows, 1, false, l->dx[2]);
+    lk__math_ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, true, l->dy, NULL, l->dx[0], xhat);
+    lk__math_ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
+    lk__math_ref64_column_sum(N, l->dy, N, NULL, 0, all_rows, 1, false, l->dx[2]);
 }
 static void swiglu_forward(struct layer *l) {
-    lk__ref64_swiglu_forward(l->n_out, l->x[0], l->x[1], l->y);
+    lk__math_ref64_swiglu_forward(l->n_out, l->x[0], l->x[1], l->y);
 }
 static void swiglu_backward(struct layer *l) {
-    lk__ref64_swiglu_backward(l->n_out, l->x[0], l->x[1], l->dy, l->dx[0], l->dx[1]);
+    lk__math_ref64_swiglu_backward(l->n_out, l->x[0], l->x[1], l->dy, l->dx[0], l->dx[1]);
 }
 static void gelu_forward(struct layer *l) {
-    lk__ref64_gelu_forward(l->n_out, l->x[0], l->y);
+    lk__math_ref64_gelu_forward(l->n_out, l->x[0], l->y);
 }
 static void gelu_backward(struct layer *l) {
-    lk__ref64_gelu_backward(l->n_out, l->x[0], l->dy, l->dx[0]);
+    lk__math_ref64_gelu_backward(l->n_out, l->x[0], l->dy, l->dx[0]);
 }
 
 static double cosines[8 * 5], sines[8 * 5];
 static void rope(double *x, bool inverse) {
-    lk__ref64_rope(R, 0, 2, 10, 8, 1, cosines, sines, 0.7, inverse, x, 21);
+    lk__math_ref64_rope(R, 0, 2, 10, 8, 1, cosines, sines, 0.7, inverse, x, 21);
 }
 static void rope_forward(struct layer *l) {
     memcpy(l->y, l->x[0], l->n_out * sizeof *l->y);
@@ -95,67 +95,67 @@ static void rope_backward(struct layer *l) {
 
 enum { M = 6, K = 530 / 5, C = 9 };
 static void product_forward(struct layer *l) { /* y (M, C) = x (M, K) W' (K, C) + bias */
-    struct lk__ref64_mm_part p = {l->x[0], l->x[1], K, 1, 1, K, K, true};
-    struct lk__ref64_mm mm = {.m = M, .n = C, .parts = &p, .part_count = 1, .c = l->y, .ldc = C, .bias = l->x[2]};
-    lk__ref64_mm_tile(&mm, 0, M, 0, C, NULL);
+    struct lk__math_ref64_mm_part p = {l->x[0], l->x[1], K, 1, 1, K, K, true};
+    struct lk__math_ref64_mm mm = {.m = M, .n = C, .parts = &p, .part_count = 1, .c = l->y, .ldc = C, .bias = l->x[2]};
+    lk__math_ref64_mm_tile(&mm, 0, M, 0, C, NULL);
 }
 static void product_backward(struct layer *l) {
-    struct lk__ref64_mm_part p = {l->dy, l->x[1], C, 1, K, 1, C, true};
-    struct lk__ref64_mm mm = {.m = M, .n = K, .parts = &p, .part_count = 1, .c = l->dx[0], .ldc = K};
-    lk__ref64_mm_tile(&mm, 0, M, 0, K, NULL);
-    p = (struct lk__ref64_mm_part){l->dy, l->x[0], 1, C, K, 1, M, true};
-    mm = (struct lk__ref64_mm){.m = C, .n = K, .parts = &p, .part_count = 1, .c = l->dx[1], .ldc = K};
-    lk__ref64_mm_tile(&mm, 0, C, 0, K, NULL);
+    struct lk__math_ref64_mm_part p = {l->dy, l->x[1], C, 1, K, 1, C, true};
+    struct lk__math_ref64_mm mm = {.m = M, .n = K, .parts = &p, .part_count = 1, .c = l->dx[0], .ldc = K};
+    lk__math_ref64_mm_tile(&mm, 0, M, 0, K, NULL);
+    p = (struct lk__math_ref64_mm_part){l->dy, l->x[0], 1, C, K, 1, M, true};
+    mm = (struct lk__math_ref64_mm){.m = C, .n = K, .parts = &p, .part_count = 1, .c = l->dx[1], .ldc = K};
+    lk__math_ref64_mm_tile(&mm, 0, C, 0, K, NULL);
     struct lk_row_part rows = {0, M, true};
-    lk__ref64_column_sum(C, l->dy, C, NULL, 0, &rows, 1, false, l->dx[2]);
+    lk__math_ref64_column_sum(C, l->dy, C, NULL, 0, &rows, 1, false, l->dx[2]);
 }
 
 enum { T = 13, D = 6, HEADS = 4, KV = 2 };
 static uint32_t start[2 * T];
 static bool documents;
 static double row_max[2 * HEADS * T], row_r[2 * HEADS * T], q_scaled[2 * T * HEADS * D];
-static struct lk__ref64_attention attention_of(struct layer *l) {
+static struct lk__math_ref64_attention attention_of(struct layer *l) {
     for (size_t i = 0; i < l->n[0]; i++) q_scaled[i] = l->x[0][i] * 0.4;
-    return (struct lk__ref64_attention){.sequences = 2,
-                                        .queries = T,
-                                        .heads = HEADS,
-                                        .kv_heads = KV,
-                                        .head_dim = D,
-                                        .q = q_scaled,
-                                        .k = l->x[1],
-                                        .v = l->x[2],
-                                        .ldq = HEADS * D,
-                                        .ldk = KV * D,
-                                        .ldv = KV * D,
-                                        .kv_rows = T,
-                                        .document_start = documents ? start : NULL,
-                                        .o = l->y,
-                                        .ldo = HEADS * D,
-                                        .m = row_max,
-                                        .r = row_r};
+    return (struct lk__math_ref64_attention){.sequences = 2,
+                                             .queries = T,
+                                             .heads = HEADS,
+                                             .kv_heads = KV,
+                                             .head_dim = D,
+                                             .q = q_scaled,
+                                             .k = l->x[1],
+                                             .v = l->x[2],
+                                             .ldq = HEADS * D,
+                                             .ldk = KV * D,
+                                             .ldv = KV * D,
+                                             .kv_rows = T,
+                                             .document_start = documents ? start : NULL,
+                                             .o = l->y,
+                                             .ldo = HEADS * D,
+                                             .m = row_max,
+                                             .r = row_r};
 }
 static void attention_forward(struct layer *l) {
-    struct lk__ref64_attention a = attention_of(l);
+    struct lk__math_ref64_attention a = attention_of(l);
     for (uint32_t s = 0; s < 2; s++)
-        for (uint32_t h = 0; h < HEADS; h++) lk__ref64_attention_forward(&a, s, h, 0, T, NULL);
+        for (uint32_t h = 0; h < HEADS; h++) lk__math_ref64_attention_forward(&a, s, h, 0, T, NULL);
 }
 static void attention_backward(struct layer *l) {
-    struct lk__ref64_attention a = attention_of(l);
+    struct lk__math_ref64_attention a = attention_of(l);
     for (uint32_t s = 0; s < 2; s++)
         for (uint32_t h = 0; h < KV; h++)
-            lk__ref64_attention_backward(&a, l->dy, HEADS * D, 0.4, l->dx[0], l->dx[1], l->dx[2], s, h, NULL);
+            lk__math_ref64_attention_backward(&a, l->dy, HEADS * D, 0.4, l->dx[0], l->dx[1], l->dx[2], s, h, NULL);
 }
 
 static const uint32_t targets[R] = {3, 69, UINT32_MAX, 0, 17};
 static void loss_forward(struct layer *l) {
     static double x[R * N];
     memcpy(x, l->x[0], sizeof x);
-    lk__ref64_cross_entropy(R, N, x, N, targets, 1, false, l->y);
+    lk__math_ref64_cross_entropy(R, N, x, N, targets, 1, false, l->y);
 }
 static void loss_backward(struct layer *l) {
     memcpy(l->dx[0], l->x[0], R * N * sizeof(double));
     double unused[R];
-    lk__ref64_cross_entropy(R, N, l->dx[0], N, targets, 1, true, unused);
+    lk__math_ref64_cross_entropy(R, N, l->dx[0], N, targets, 1, true, unused);
     for (size_t i = 0; i < R * N; i++) l->dx[0][i] *= l->dy[i / N];
 }
 
@@ -183,7 +183,7 @@ static void gradients_agree_with_differences(void **unused) {
 }
 
 /* --- Float against double -------------------------------------------------------------------------------- */
-static struct lk__kernels f;
+static struct lk__math_kernels f;
 
 /* Largest difference relative to the largest value. */
 static void close_to(const char *name, size_t n, const float *y, const double *t, double bound) {
@@ -205,38 +205,38 @@ static void floats_agree_with_doubles(void **unused) {
     both(R * W, a, A), both(W, b, B), both(R * W, c, C_);
     for (int layer = 0; layer < 2; layer++) {
         f.norm_forward(R, W, a, b, layer ? b : NULL, 1e-5f, y, fm, fr);
-        lk__ref64_norm_forward(R, W, A, B, layer ? B : NULL, (double)1e-5f, Y, dm, dr);
+        lk__math_ref64_norm_forward(R, W, A, B, layer ? B : NULL, (double)1e-5f, Y, dm, dr);
         close_to("norm", R * W, y, Y, 4e-7);
         f.norm_backward(R, W, a, b, fm, fr, layer, c, NULL, z, NULL);
-        lk__ref64_norm_backward(R, W, A, B, dm, dr, layer, C_, NULL, Z, NULL);
+        lk__math_ref64_norm_backward(R, W, A, B, dm, dr, layer, C_, NULL, Z, NULL);
         close_to("norm backward", R * W, z, Z, 6e-7);
     }
-    f.swiglu_forward(W, a, b, y), lk__ref64_swiglu_forward(W, A, B, Y), close_to("SwiGLU", W, y, Y, 3e-7);
-    f.swiglu_backward(W, a, b, c, y, z), lk__ref64_swiglu_backward(W, A, B, C_, Y, Z);
+    f.swiglu_forward(W, a, b, y), lk__math_ref64_swiglu_forward(W, A, B, Y), close_to("SwiGLU", W, y, Y, 3e-7);
+    f.swiglu_backward(W, a, b, c, y, z), lk__math_ref64_swiglu_backward(W, A, B, C_, Y, Z);
     close_to("SwiGLU backward", W, y, Y, 4e-7), close_to("SwiGLU backward, up", W, z, Z, 4e-7);
-    f.gelu_forward(W, a, y), lk__ref64_gelu_forward(W, A, Y), close_to("GELU", W, y, Y, 3e-7);
-    f.gelu_backward(W, a, c, y), lk__ref64_gelu_backward(W, A, C_, Y), close_to("GELU backward", W, y, Y, 4e-7);
+    f.gelu_forward(W, a, y), lk__math_ref64_gelu_forward(W, A, Y), close_to("GELU", W, y, Y, 3e-7);
+    f.gelu_backward(W, a, c, y), lk__math_ref64_gelu_backward(W, A, C_, Y), close_to("GELU backward", W, y, Y, 4e-7);
     struct lk_mm_part p = {a, c, 1, 1, 1, 1, 3000, true};
-    struct lk__ref64_mm_part P = {A, C_, 1, 1, 1, 1, 3000, true};
+    struct lk__math_ref64_mm_part P = {A, C_, 1, 1, 1, 1, 3000, true};
     struct lk_mm mm = {.m = 1, .n = 1, .parts = &p, .part_count = 1, .c = y, .ldc = 1};
-    struct lk__ref64_mm MM = {.m = 1, .n = 1, .parts = &P, .part_count = 1, .c = Y, .ldc = 1};
-    f.mm_tile(&mm, 0, 1, 0, 1, NULL), lk__ref64_mm_tile(&MM, 0, 1, 0, 1, NULL);
+    struct lk__math_ref64_mm MM = {.m = 1, .n = 1, .parts = &P, .part_count = 1, .c = Y, .ldc = 1};
+    f.mm_tile(&mm, 0, 1, 0, 1, NULL), lk__math_ref64_mm_tile(&MM, 0, 1, 0, 1, NULL);
     assert_true(fabs((double)y[0] - Y[0]) < 2e-5);
     float s[R];
     double S[R];
     for (int gradient = 0; gradient < 2; gradient++) {
         memcpy(e, a, sizeof e), memcpy(E, A, sizeof E);
         f.cross_entropy(R, N, e, N, targets, 0.25f, gradient, s),
-            lk__ref64_cross_entropy(R, N, E, N, targets, 0.25, gradient, S);
+            lk__math_ref64_cross_entropy(R, N, E, N, targets, 0.25, gradient, S);
         close_to("loss", R, s, S, 3e-7);
     }
     close_to("loss gradient", R * N, e, E, 4e-7);
     struct lk_attention at = {1, 50, 0, 1, 1, 14, a, b, c, 14, 14, 14, 50, NULL, y, 14, z, z + 50};
-    struct lk__ref64_attention AT = {1, 50, 0, 1, 1, 14, A, B, C_, 14, 14, 14, 50, NULL, Y, 14, Z, Z + 50};
-    f.attention_forward(&at, 0, 0, 0, 50, NULL), lk__ref64_attention_forward(&AT, 0, 0, 0, 50, NULL);
+    struct lk__math_ref64_attention AT = {1, 50, 0, 1, 1, 14, A, B, C_, 14, 14, 14, 50, NULL, Y, 14, Z, Z + 50};
+    f.attention_forward(&at, 0, 0, 0, 50, NULL), lk__math_ref64_attention_forward(&AT, 0, 0, 0, 50, NULL);
     close_to("attention", 700, y, Y, 6e-7);
     f.attention_backward(&at, a + 700, 14, 0.5f, e, e + 700, e + 1400, 0, 0, NULL);
-    lk__ref64_attention_backward(&AT, A + 700, 14, 0.5, E, E + 700, E + 1400, 0, 0, NULL);
+    lk__math_ref64_attention_backward(&AT, A + 700, 14, 0.5, E, E + 700, E + 1400, 0, 0, NULL);
     close_to("attention backward", 2100, e, E, 2e-6);
 }
 

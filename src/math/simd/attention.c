@@ -1,4 +1,4 @@
-/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of MICRO_COLUMNS queries:
+/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of NR queries:
  *
  *   S' (keys x queries) = K q'               micro-kernels; all visible keys, since the maximum must be exact before the
  *                                            first exp
@@ -8,8 +8,8 @@
  * Scratch: K and V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
-#define QUERIES MICRO_COLUMNS
-#define VECTORS MICRO_VECTORS
+#define QUERIES NR
+#define VECTORS NR_VECTORS
 #define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies K and V once */
 
 struct work {
@@ -64,8 +64,8 @@ static void maxima_exact(const struct work *w, const struct tile *t) {
     }
 }
 
-/* Maxima of the scores seen so far. The machine's max forgets NaN and does not order zeros: fast, and made again exactly
- * when either could have mattered. */
+/* Maxima of the scores seen so far, by the machine's max, which is fast but loses NaN and does not order zeros. Where
+ * either could matter, the exact maximum is computed again. */
 struct maxima {
     vf m[VECTORS];
     mask nan[VECTORS];
@@ -95,8 +95,8 @@ static void scores(const struct work *w, const struct tile *t) {
     struct maxima mx;
     for (int v = 0; v < VECTORS; v++) mx.m[v] = least, mx.nan[v] = v_lt(least, least);
     size_t end = t->first + t->n - w->low;
-    for (size_t j = (t->low - w->low) / MICRO_ROWS * MICRO_ROWS; j < end; j += MICRO_ROWS) {
-        size_t rows = smaller(MICRO_ROWS, end - j), from = larger(w->low + j, t->low);
+    for (size_t j = (t->low - w->low) / MR * MR; j < end; j += MR) {
+        size_t rows = smaller(MR, end - j), from = larger(w->low + j, t->low);
         dot_product(rows, t->ld, w->d, w->k.x + j * w->k.ld, w->k.ld, w->qp, w->s + j * t->ld, t->ld);
         UNROLL
         for (int v = 0; v < VECTORS; v++)
@@ -117,7 +117,7 @@ LK_INLINE void weigh_two(const struct work *w, size_t j, const vf m[VECTORS]) {
     float *s = w->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++) e[v] = v_sub(v_load(s + v * VL), m[v % VECTORS]);
-    lk__vsexps(e, 2 * VECTORS);
+    lk__math_vsexps(e, 2 * VECTORS);
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++)
         v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
@@ -133,7 +133,7 @@ static void weights(const struct work *w, const struct tile *t) {
         if (j >= end) break;
         float *s = w->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
         for (size_t v = 0; v < t->vectors; v++) {
-            vf e = v_select(hidden(t, v, j), v_zero(), lk__vsexp(v_sub(v_load(s + v * VL), m[v])));
+            vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), m[v])));
             v_store(s + v * VL, e);
             v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
         }
@@ -145,7 +145,7 @@ static void weights(const struct work *w, const struct tile *t) {
 }
 
 static void output(const struct work *w, const struct tile *t) {
-    size_t ldo = round_up(w->d, VL), panels = (t->n + MICRO_ROWS - 1) / MICRO_ROWS, height = (t->n + panels - 1) / panels;
+    size_t ldo = round_up(w->d, VL), panels = (t->n + MR - 1) / MR, height = (t->n + panels - 1) / panels;
     for (size_t q = 0; q < t->n; q += height) {
         size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
         for (size_t j = t->low, next; j < end; j = next) {
@@ -185,7 +185,7 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
     const float *k = a->k + row * a->ldk + kv, *v = a->v + row * a->ldv + kv;
-    /* Rows far apart fall on each other in the caches; a copy pays from several tiles on. */
+    /* Rows that lie far apart share sets of the caches and evict each other; from several tiles on a copy pays. */
     w.k = i1 - i0 > QUERIES ? copied_rows(w.keys, d, k, a->ldk, k_copy) : take_rows(w.keys, d, k, a->ldk, k_copy);
     w.v = i1 - i0 > QUERIES ? copied_rows(w.keys, d, v, a->ldv, v_copy) : take_rows(w.keys, d, v, a->ldv, v_copy);
     for (w.i = i0; w.i < i1; w.i += QUERIES) {
@@ -197,12 +197,12 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     }
 }
 
-void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch);
-void LK_ISA_NAME(lk__fill_attention)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                              float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                              void *scratch);
+void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *k) {
     k->attention_query_tile = RANGE;
     k->attention_forward = attention_forward;
-    k->attention_backward = LK_ISA_NAME(lk__attention_backward);
+    k->attention_backward = LK_ISA_NAME(lk__math_attention_backward);
 }

@@ -34,7 +34,8 @@ static void begin_queries(struct work *w) {
     for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
         vf lanes[LANE_VECTORS];
         for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
-        for (size_t c = 0; c < w->d && i + AHEAD < w->rows; c += 16) __builtin_prefetch(o + AHEAD * w->a->ldo + c, 0, 3);
+        for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < w->rows; c += 16)
+            __builtin_prefetch(o + PREFETCH_ROWS * w->a->ldo + c, 0, 3);
         for (size_t c = 0; c < w->d; c += VL) {
             size_t n = smaller(VL, w->d - c), e = c / VL % LANE_VECTORS;
             lanes[e] = v_fma(v_load_n(dout + c, n), v_load_n(o + c, n), lanes[e]);
@@ -55,8 +56,8 @@ static void end_chains(struct work *w) {
 
 static void pack_keys(struct work *w, size_t j0, size_t n) {
     const float *k = w->k + j0 * w->a->ldk, *v = w->v + j0 * w->a->ldv;
-    for (size_t c = 0; c < n; c += MICRO_COLUMNS) {
-        size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
+    for (size_t c = 0; c < n; c += NR) {
+        size_t width = smaller(NR, round_up(n - c, VL));
         for (size_t e = 0; e < width; e += VL) {
             size_t count = smaller(VL, n - c - e), at = c + e;
             pack_along_vector(w->d, count, k + at * w->a->ldk, w->a->ldk, w->kt + c * w->d + e, width, NULL);
@@ -69,10 +70,10 @@ static void pack_keys(struct work *w, size_t j0, size_t n) {
 /* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
 static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
     const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout;
-    for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
-        size_t height = smaller(MICRO_ROWS, w->rows - i);
-        for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += MICRO_COLUMNS) {
-            size_t width = smaller(MICRO_COLUMNS, round_up(n - c, VL));
+    for (size_t i = from; i < w->rows; i += MR) {
+        size_t height = smaller(MR, w->rows - i);
+        for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += NR) {
+            size_t width = smaller(NR, round_up(n - c, VL));
             dot_product(height, width, w->d, q + i * w->a->ldq, w->a->ldq, w->kt + c * w->d, w->p + i * KEYS + c, KEYS);
             dot_product(height, width, w->d, dout + i * w->ld_dout, w->ld_dout, w->vt + c * w->d, w->ds + i * KEYS + c,
                         KEYS);
@@ -88,7 +89,7 @@ LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t
         if (q >= height) continue;
         size_t at = w->q0 + i + q;
         float *ps = w->p + (i + q) * KEYS + c, *dss = w->ds + (i + q) * KEYS + c;
-        vf p = v_mul(lk__vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
+        vf p = v_mul(lk__math_vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
         vf ds = v_mul(p, v_sub(v_load(dss), v_set1(w->row[i + q])));
         if (masked) {
             mask hidden = m_or(vi_lt(key, vi_set1(w->start ? (int32_t)w->start[at] : 0)), vi_lt(vi_set1((int32_t)at), key));
@@ -119,15 +120,15 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
 }
 
 static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
-    for (size_t c = 0; c < n; c += MICRO_ROWS) {
-        size_t height = smaller(MICRO_ROWS, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
+    for (size_t c = 0; c < n; c += MR) {
+        size_t height = smaller(MR, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
         product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, i, w->dv + (j0 + c) * w->dp, w->dp,
                 MICRO_ADD);
         product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, i, w->dk + (j0 + c) * w->dp, w->dp,
                 MICRO_ADD);
     }
-    for (size_t i = from; i < w->rows; i += MICRO_ROWS) {
-        size_t height = smaller(MICRO_ROWS, w->rows - i);
+    for (size_t i = from; i < w->rows; i += MR) {
+        size_t height = smaller(MR, w->rows - i);
         product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, 0,
                 w->chain + i * w->dp, w->dp, MICRO_RESUME);
     }
@@ -138,7 +139,7 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
     size_t low = w->start ? w->q0 : 0, end = w->q0 + w->rows;
     for (size_t i = w->q0; w->start && i < end; i++) low = smaller(low, w->start[i]);
     for (size_t j0 = low / KEYS * KEYS; j0 < end; j0 += KEYS) {
-        size_t n = smaller(KEYS, end - j0), from = j0 > w->q0 ? (j0 - w->q0) / MICRO_ROWS * MICRO_ROWS : 0;
+        size_t n = smaller(KEYS, end - j0), from = j0 > w->q0 ? (j0 - w->q0) / MR * MR : 0;
         if (j0 % SEGMENT == 0) end_chains(w);
         pack_keys(w, j0, n);
         scores(w, from, j0, n);
@@ -163,12 +164,12 @@ static void cut_scratch(struct work *w, float *from) {
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
 
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch);
-void LK_ISA_NAME(lk__attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout, float q_scale,
-                                         float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                         void *scratch) {
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
+                                              float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
+                                              void *scratch);
+void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout,
+                                              float q_scale, float *dq, float *dk, float *dv, uint32_t sequence,
+                                              uint32_t kv_head, void *scratch) {
     size_t d = a->head_dim, group = a->heads / a->kv_heads, first = (size_t)sequence * a->queries, kv = kv_head * d;
     size_t key_row = sequence * a->kv_rows;
     struct work w = {.a = a, .d = d, .dp = round_up(d, VL), .positions = a->queries, .ld_dout = ld_dout};

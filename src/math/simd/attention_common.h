@@ -7,7 +7,7 @@
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
 
-#define AHEAD 16 /* rows asked for ahead: a head's part of a row is too short for the hardware to follow */
+#define PREFETCH_ROWS 16 /* rows that are prefetched: a head's part of a row is too short for the hardware to follow */
 
 LK_INLINE size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
@@ -30,17 +30,17 @@ LK_INLINE struct rows copied_rows(size_t rows, size_t d, const float *x, size_t 
 }
 /* Where they lie, unless they are not whole vectors or fall into few sets of the caches. */
 LK_INLINE struct rows take_rows(size_t rows, size_t d, const float *x, size_t ldx, float *copy) {
-    if (d % VL == 0 && !collide(ldx)) return (struct rows){x, ldx};
+    if (d % VL == 0 && !same_sets(ldx)) return (struct rows){x, ldx};
     return copied_rows(rows, d, x, ldx, copy);
 }
 
 /* t (rows, columns) with A(i, k) at a[i * a_row + k * a_col], and k rows of B from row `first`. */
 LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, size_t a_row, size_t a_col, struct rows b,
-                       size_t first, float *t, size_t ldt, enum lk__micro_mode mode) {
-    for (size_t c = 0; c < columns; c += MICRO_COLUMNS) {
-        size_t width = smaller(MICRO_COLUMNS, round_up(columns - c, VL));
-        lk__micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b.x + first * b.ld + c, b.ld, t + c, ldt, mode,
-                                            &(struct lk__ahead){a, b.x, 0, 0});
+                       size_t first, float *t, size_t ldt, enum lk__math_micro_mode mode) {
+    for (size_t c = 0; c < columns; c += NR) {
+        size_t width = smaller(NR, round_up(columns - c, VL));
+        lk__math_micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b.x + first * b.ld + c, b.ld, t + c, ldt, mode,
+                                                 &(struct lk__math_prefetch){a, b.x, 0, 0});
     }
 }
 
@@ -48,8 +48,8 @@ LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, si
 LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t lda, const float *b, float *t,
                            size_t ldt) {
     for (size_t e = 0; e < d; e += SEGMENT)
-        lk__micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e, lda, 1, b + e * width, width, t, ldt,
-                                            e ? MICRO_ADD : MICRO_STORE, &(struct lk__ahead){a, b, 0, 0});
+        lk__math_micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e, lda, 1, b + e * width, width, t, ldt,
+                                                 e ? MICRO_ADD : MICRO_STORE, &(struct lk__math_prefetch){a, b, 0, 0});
 }
 
 /* n <= VL floats; whole vectors are the common case. */

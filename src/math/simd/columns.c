@@ -3,11 +3,11 @@
 #include "math/kernel_table.h"
 #include "math/simd/each.h"
 
-void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_columns)(struct lk__math_kernels *);
 
 #define SEGMENT 512
-#define BLOCK                                                                                                              \
-    512 /* columns at once: two kilobytes of each row, long enough for the memory to see that it is read in order */
+/* Columns at once: two kilobytes of each row, so that the hardware sees a stream and prefetches it. */
+#define BLOCK    512
 #define TOGETHER 8 /* rows added to a chain while it is in a register */
 #define LEVELS   33
 
@@ -79,11 +79,11 @@ static void column_sum(size_t n, const float *y, size_t ldy, const float *factor
     }
 }
 
-#define CHAIN                                                                                                              \
-    4 /* vectors of columns: the list is gone through again for the next ones, its rows are in the cache by then */
+/* Vectors of columns at once. The next ones go through the list again; the cache has its rows by then. */
+#define CHAIN 4
 static void row_chains(size_t n, const float *x, size_t ldx, uint32_t first, const uint32_t *next, uint32_t positions,
                        bool begins, float *out) {
-    if (next[first] == UINT32_MAX) { /* as most: one row, and 0 + it is a chain */
+    if (next[first] == UINT32_MAX) { /* most lists have one row; its chain is 0 + that row */
         const float *row = x + (size_t)first * ldx;
         EACH_GROUP(
             n, CHAIN, LK__ALL {
@@ -109,7 +109,7 @@ static void row_chains(size_t n, const float *x, size_t ldx, uint32_t first, con
     });
 }
 
-void LK_ISA_NAME(lk__fill_columns)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_columns)(struct lk__math_kernels *k) {
     k->row_chains = row_chains;
     k->column_sum = column_sum;
 }

@@ -14,7 +14,7 @@ LK_INLINE void store(float *p, vf x, size_t n) {
         v_store_n(p, x, n);
 }
 
-/* Asks for the line at p + i, to be read soon; i a multiple of VL. Vectors that share a line ask once. */
+/* Prefetches the cache line at p + i, once for all vectors that share it; i is a multiple of VL. */
 LK_INLINE void v_prefetch(const float *p, size_t i) {
     if (i % 16 == 0) __builtin_prefetch(p + i, 0, 2);
 }

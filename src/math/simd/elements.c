@@ -4,11 +4,11 @@
 #include "math/simd/exp.h"
 #include "math/simd/vec_double.h"
 
-void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_elements)(struct lk__math_kernels *);
 
 LK_INLINE void sigmoids(vf *x, const int count) {
     LK__ALL x[j] = v_neg(x[j]);
-    lk__vexps(x, count);
+    lk__math_vexps(x, count);
     LK__ALL x[j] = v_div(v_set1(1), v_add(v_set1(1), x[j]));
 }
 
@@ -40,7 +40,7 @@ static void swiglu_backward(size_t n, const float *gate, const float *up, const 
 
 LK_INLINE void gelu_tanhs(vf *x, const int count) {
     LK__ALL x[j] = v_mul(x[j], v_fma(v_mul(x[j], x[j]), v_set1(GELU_K1), v_set1(GELU_K0)));
-    lk__vtanhs(x, count);
+    lk__math_vtanhs(x, count);
 }
 
 static void gelu_forward(size_t n, const float *x, float *out) {
@@ -80,7 +80,7 @@ static void exp_n(size_t n, const float *x, float *y) {
     EACH_GROUP(n, LK__EXPS, {
         vf a[LK__EXPS];
         LK__ALL a[j] = load(x + AT(j), c);
-        lk__vexps(a, count);
+        lk__math_vexps(a, count);
         LK__ALL store(y + AT(j), a[j], c);
     });
 }
@@ -88,7 +88,7 @@ static void tanh_n(size_t n, const float *x, float *y) {
     EACH_GROUP(n, LK__GROUP, {
         vf a[LK__GROUP];
         LK__ALL a[j] = load(x + AT(j), c);
-        lk__vtanhs(a, count);
+        lk__math_vtanhs(a, count);
         LK__ALL store(y + AT(j), a[j], c);
     });
 }
@@ -98,7 +98,7 @@ static void softmax_exp_n(size_t n, const float *x, float subtract, float *y) {
         mask small[LK__EXPS];
         LK__ALL e[j] = v_sub(load(x + AT(j), c), v_set1(subtract));
         LK__ALL small[j] = v_lt(e[j], v_set1(-64));
-        lk__vexps(e, count);
+        lk__math_vexps(e, count);
         LK__ALL store(y + AT(j), v_select(small[j], v_zero(), e[j]), c);
     });
 }
@@ -118,8 +118,8 @@ static void adamw(const struct lk_adamw *a, size_t n, float *w, const float *g, 
     });
 }
 
-/* 64 double lanes are kept in registers, or a part of them at a time where there are too few of these: then the parts take
- * turns at what they find in the nearest cache. */
+/* The 64 double lanes need 64 / DL registers. Where the machine has fewer, each of PARTS passes keeps a part of the lanes
+ * and reads the block again, from L1. */
 #define PARTS (LANE_VECTORS > 4 ? 64 / DL / 8 : 1)
 #define SUMS  (64 / DL / PARTS)
 #define TURN  (PARTS > 1 ? 512 : LK_BLOCK)
@@ -156,7 +156,7 @@ static bool all_finite(size_t n, const float *x) {
     return !m_any(bad);
 }
 
-void LK_ISA_NAME(lk__fill_elements)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_elements)(struct lk__math_kernels *k) {
     k->swiglu_forward = swiglu_forward;
     k->swiglu_backward = swiglu_backward;
     k->gelu_forward = gelu_forward;

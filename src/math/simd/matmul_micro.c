@@ -6,13 +6,13 @@
  * pointers in vectors, which costs a tenth of a short segment. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
-LK_INLINE void segment(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
-                       const float *b, size_t ldb, float *t, size_t ldt, enum lk__micro_mode mode,
-                       const struct lk__ahead *ahead) {
-    const float *next_p = ahead->p, *next_q = ahead->q;
-    const size_t p_step = ahead->p_step, q_step = ahead->q_step;
-    vf s[MICRO_ROWS][MICRO_VECTORS];
-    const float *third[(MICRO_ROWS + 2) / 3]; /* every third row: the two after it are a scaled index away */
+LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
+                            const float *b, size_t ldb, float *t, size_t ldt, enum lk__math_micro_mode mode,
+                            const struct lk__math_prefetch *prefetch) {
+    const float *next_p = prefetch->p, *next_q = prefetch->q;
+    const size_t p_step = prefetch->p_step, q_step = prefetch->q_step;
+    vf s[MR][NR_VECTORS];
+    const float *third[(MR + 2) / 3]; /* every third row: the two after it are a scaled index away */
     UNROLL
     for (int i = 0; i < rows; i += 3) {
         third[i / 3] = a;
@@ -27,7 +27,7 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
     for (; k; k--) {
         __builtin_prefetch(next_p, 0, 2), __builtin_prefetch(next_q, 0, 2);
         next_p += p_step, next_q += q_step;
-        vf row[MICRO_VECTORS];
+        vf row[NR_VECTORS];
         UNROLL
         for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
         UNROLL
@@ -53,10 +53,11 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
 
 #define INSTANCE(rows, vectors)                                                                                            \
     static void micro_##rows##_##vectors(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, \
-                                         float *t, size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead) {  \
-        segment(rows, vectors, k, a, a_row, a_col, b, ldb, t, ldt, mode, ahead);                                           \
+                                         float *t, size_t ldt, enum lk__math_micro_mode mode,                              \
+                                         const struct lk__math_prefetch *prefetch) {                                       \
+        micro_kernel(rows, vectors, k, a, a_row, a_col, b, ldb, t, ldt, mode, prefetch);                                   \
     }
-#if MICRO_VECTORS == 2
+#if NR_VECTORS == 2
 #define INSTANCES(rows) INSTANCE(rows, 1) INSTANCE(rows, 2)
 #define NAMES(rows)                                                                                                        \
     { micro_##rows##_1, micro_##rows##_2 }
@@ -68,19 +69,19 @@ LK_INLINE void segment(const int rows, const int vectors, size_t k, const float 
 
 /* clang-format off */
 INSTANCES(1) INSTANCES(2) INSTANCES(3) INSTANCES(4) INSTANCES(5) INSTANCES(6)
-#if MICRO_ROWS > 6
+#if MR > 6
 INSTANCES(7) INSTANCES(8)
 #endif
-#if MICRO_ROWS > 8
+#if MR > 8
 INSTANCES(9) INSTANCES(10) INSTANCES(11) INSTANCES(12) INSTANCES(13) INSTANCES(14)
 #endif
 
-lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS] = {
+lk__math_micro_fn *const lk__math_micro[MR][NR_VECTORS] = {
     NAMES(1), NAMES(2), NAMES(3), NAMES(4), NAMES(5), NAMES(6),
-#if MICRO_ROWS > 6
+#if MR > 6
     NAMES(7), NAMES(8),
 #endif
-#if MICRO_ROWS > 8
+#if MR > 8
     NAMES(9), NAMES(10), NAMES(11), NAMES(12), NAMES(13), NAMES(14),
 #endif
 };

@@ -1,28 +1,29 @@
 /* The micro-kernels of matrix products, shared by matmul.c and attention.c of one instruction set.
  *
- * A micro-kernel makes one segment (docs/numerics.md, section 2) of a block of C that lives in registers: `rows` x
- * `vectors` accumulators, each a chain of fma over k ascending from +0. Then the block is added to totals in memory. */
+ * A micro-kernel makes one segment (docs/numerics.md, section 2) of a micro-tile of C that lives in registers: `rows` x
+ * `vectors` accumulators, each a chain of fma over k ascending from +0. Then it adds the micro-tile to totals in memory. */
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_MICRO_H
 #include "math/simd/vec.h"
 #include <stdbool.h>
 
-/* Register blocks: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
+/* The micro-tile: accumulators + B vectors + one broadcast of A fit the register file (32, 16, 32 registers). */
 #if defined(LK_ISA_avx512)
-#define MICRO_ROWS    14
-#define MICRO_VECTORS 2
+#define MR         14
+#define NR_VECTORS 2
 #elif defined(LK_ISA_avx2)
-#define MICRO_ROWS    6
-#define MICRO_VECTORS 2
+#define MR         6
+#define NR_VECTORS 2
 #else
-#define MICRO_ROWS    8
-#define MICRO_VECTORS 3
+#define MR         8
+#define NR_VECTORS 3
 #endif
-#define MICRO_COLUMNS (MICRO_VECTORS * VL)
-#define SEGMENT       512 /* the contract's */
+#define NR      (NR_VECTORS * VL)
+#define SEGMENT 512     /* the contract's */
+#define KC      SEGMENT /* a micro-kernel makes whole chains */
 
-/* What becomes of t, a block in memory, and the chain s. */
-enum lk__micro_mode {
+/* What becomes of t, a micro-tile in memory, and the chain s. */
+enum lk__math_micro_mode {
     MICRO_STORE,  /* s starts at +0; t = +0 + s */
     MICRO_ADD,    /* s starts at +0; t = t + s */
     MICRO_RESUME, /* t is itself an unfinished chain: s starts at t; t = s */
@@ -33,23 +34,24 @@ static inline size_t round_up(size_t x, size_t to) {
 static inline size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
-/* Rows so many floats apart, a multiple of 4 KiB, fall into few sets of the caches, fewer than a block needs; at 4 KiB
- * itself the hardware's prefetch makes up for it. */
-static inline bool collide(size_t apart) {
+/* Rows so many floats apart, a multiple of 4 KiB, fall into the same few sets of the caches; at 4 KiB itself the
+ * hardware's prefetch makes up for it. */
+static inline bool same_sets(size_t apart) {
     return apart > 1024 && apart % 1024 == 0;
 }
 
-/* What the caller will read next: two streams that each step of k asks for, one line each, into L2. A micro-kernel leaves
- * most load slots unused, so this is free, where a loop of prefetches between the kernels costs more than it saves. */
-struct lk__ahead {
+/* What the caller will read next: two streams, of each of which every step of k prefetches a cache line into L2. A
+ * micro-kernel leaves most load slots unused, so this is free; a loop of prefetches between the kernels costs more than it
+ * saves. */
+struct lk__math_prefetch {
     const float *p, *q;
     size_t p_step, q_step;
 };
 /* A(i, k) is a[i * a_row + k * a_col]: A is read where it lies, as the hardware follows its rows as well as a packed panel.
  * Row k of B starts at b[k * ldb] and has whole vectors; t(i, j) is t[i * ldt + j]. */
-typedef void lk__micro_fn(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *t,
-                          size_t ldt, enum lk__micro_mode mode, const struct lk__ahead *ahead);
-#define lk__micro LK_ISA_NAME(lk__micro)
-extern lk__micro_fn *const lk__micro[MICRO_ROWS][MICRO_VECTORS]; /* [rows - 1][vectors - 1] */
+typedef void lk__math_micro_fn(size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *t,
+                               size_t ldt, enum lk__math_micro_mode mode, const struct lk__math_prefetch *prefetch);
+#define lk__math_micro LK_ISA_NAME(lk__math_micro)
+extern lk__math_micro_fn *const lk__math_micro[MR][NR_VECTORS]; /* [rows - 1][vectors - 1] */
 
 #endif

@@ -65,12 +65,12 @@ LK_INLINE void v_transpose(vf r[VL]) {
 #endif
 }
 
-LK_INLINE void pack_along_whole(size_t k, const float *x, size_t ldx, float *to, size_t ldto, const float *ahead) {
+LK_INLINE void pack_along_whole(size_t k, const float *x, size_t ldx, float *to, size_t ldto, const float *next) {
     for (size_t e = 0; e < k; e += VL) {
         size_t n = k - e < VL ? k - e : VL;
         vf r[VL];
-        if (ahead && e % 16 == 0) /* a line is 16 floats */
-            for (size_t i = 0; i < VL; i++) __builtin_prefetch(ahead + i * ldx + e, 0, 2);
+        if (next && e % 16 == 0) /* a line is 16 floats */
+            for (size_t i = 0; i < VL; i++) __builtin_prefetch(next + i * ldx + e, 0, 2);
         UNROLL
         for (size_t i = 0; i < VL; i++) r[i] = n == VL ? v_load(x + i * ldx + e) : v_load_n(x + i * ldx + e, n);
         v_transpose(r);
@@ -81,12 +81,12 @@ LK_INLINE void pack_along_whole(size_t k, const float *x, size_t ldx, float *to,
 }
 
 /* Transposes `rows` (<= VL) rows at x, stride ldx, of k elements: to[e * ldto + row]. Writes whole vectors (absent rows as
- * zeros). ahead: rows of
- * the same shape that will be packed next, or NULL: the hardware's own prefetch is slow to see streams of 2 KiB. */
+ * zeros). next: rows of the same shape that will be packed next, or NULL; they are prefetched, since the hardware's own
+ * prefetch is slow to see streams of 2 KiB. */
 LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t ldx, float *to, size_t ldto,
-                                 const float *ahead) {
+                                 const float *next) {
     if (rows == VL)
-        pack_along_whole(k, x, ldx, to, ldto, ahead);
+        pack_along_whole(k, x, ldx, to, ldto, next);
     else /* an edge: the rows come one by one */
         for (size_t e = 0; e < k; e++) {
             float r[VL] = {0};
@@ -98,9 +98,9 @@ LK_INLINE void pack_along_vector(size_t k, size_t rows, const float *x, size_t l
 /* Copies `rows` rows of n floats, ldx apart, to rows of whole vectors, ldto apart; what is missing of a vector is zeros. */
 LK_INLINE void copy_rows(size_t rows, size_t n, const float *x, size_t ldx, float *to, size_t ldto) {
     for (size_t r = 0; r < rows; r++, x += ldx, to += ldto) {
-        const float *ahead = x + (rows - 1 - r < 8 ? rows - 1 - r : 8) * ldx; /* rows are far apart, often a page each */
+        const float *next = x + (rows - 1 - r < 8 ? rows - 1 - r : 8) * ldx; /* rows are far apart, often a page each */
         for (size_t v = 0; v + VL <= n; v += VL) {
-            if (v % 16 == 0) __builtin_prefetch(ahead + v, 0, 3);
+            if (v % 16 == 0) __builtin_prefetch(next + v, 0, 3);
             v_store(to + v, v_load(x + v));
         }
         if (n % VL) v_store(to + n / VL * VL, v_load_n(x + n / VL * VL, n % VL));

@@ -5,7 +5,7 @@
 #include "math/kernel_table.h"
 #include "math/simd/vec_double.h"
 
-void LK_ISA_NAME(lk__fill_normal)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_normal)(struct lk__math_kernels *);
 
 /* c[0] = element, its 64 bits; the words come in the low halves of c. */
 LK_INLINE void philox(vu c[4], uint32_t k0, uint32_t k1) {
@@ -92,6 +92,6 @@ static void init_normal(uint64_t seed, uint32_t tensor, double deviation, size_t
     }
 }
 
-void LK_ISA_NAME(lk__fill_normal)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_normal)(struct lk__math_kernels *k) {
     k->init_normal = init_normal;
 }

@@ -1,6 +1,6 @@
-/* Products of a few rows with weights in panels of 16 columns, k by k: what is read next is what lies next, so the memory
- * gives all it has; and every vector read is ready for its fma. Several panels at once where there is one row: chains of
- * their own hide the latency. */
+/* Products of up to four rows with weights in panels of 16 columns, k by k. The weights lie in the order in which they are
+ * read, so memory delivers at its full speed, and each vector goes into its fma as it is. With one row, several panels at
+ * once: their independent chains hide the latency of fma. */
 #include "math/kernel_table.h"
 #include "math/simd/matmul_micro.h"
 #include "math/simd/matmul_pack.h"
@@ -115,8 +115,8 @@ static void fill(size_t n, size_t k, const float *w, float *panel) {
         for (size_t i = 0; i < n; i++) panel[e * n + i] = w[i * k + e];
 }
 
-void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *);
-void LK_ISA_NAME(lk__fill_panels)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *k) {
     k->panels_fill = fill;
     k->panels_multiply = multiply;
 }

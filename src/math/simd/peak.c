@@ -3,7 +3,7 @@
 #include "math/kernel_table.h"
 #include "math/simd/vec.h"
 
-void LK_ISA_NAME(lk__fill_peak)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_peak)(struct lk__math_kernels *);
 
 #define CHAINS (VL == 16 ? 24 : VL == 8 ? 12 : 24) /* more than latency x units, fewer than the registers */
 
@@ -73,7 +73,7 @@ static void peak_stream(size_t from, size_t n, const struct lk_stream *s) {
     }
 }
 
-void LK_ISA_NAME(lk__fill_peak)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_peak)(struct lk__math_kernels *k) {
     k->peak_fma = peak_fma;
     k->peak_stream = peak_stream;
 }

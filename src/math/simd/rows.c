@@ -4,7 +4,7 @@
 #include "math/simd/each.h"
 #include "math/simd/exp.h"
 
-void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *);
+void LK_ISA_NAME(lk__math_fill_rows)(struct lk__math_kernels *);
 
 LK_INLINE void lanes_clear(vf lanes[LANE_VECTORS]) {
     for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
@@ -137,8 +137,8 @@ static void norm_backward(size_t rows, size_t n, const float *x, const float *ga
 }
 
 /* --- Loss ------------------------------------------------------------------------------------------------ */
-/* A maximum good enough for softmax: of two zeros either, and anything when there is a NaN. Neither can be seen in the end:
- * exp(+-0) = 1 and log(l) - (+-0) is the same number; a NaN makes l and with it everything NaN. */
+/* A fast maximum, enough for softmax: it may return either of two zeros, and anything when there is a NaN. No result shows
+ * that: exp(+-0) = 1, log(l) - (+-0) is the same number, and a NaN makes l and so every result NaN. */
 #define TOPS 8
 static float row_max(size_t n, const float *x) {
     vf top[TOPS];
@@ -153,7 +153,8 @@ static float row_max(size_t n, const float *x) {
     return v_max_lanes(top[0]);
 }
 
-/* The row becomes its exponentials (keep), next is asked for meanwhile: this pass alone has more arithmetic than memory. */
+/* The row becomes its exponentials (keep). Prefetches the row at next: of all passes only this one has time for it, since
+ * it computes longer than it waits for memory. */
 LK_INLINE float row_exp_sum(size_t n, float *x, float max, const bool keep, const float *next) {
     vf m = v_set1(max), lanes[LANE_VECTORS];
     size_t i0 = 0;
@@ -165,14 +166,14 @@ LK_INLINE float row_exp_sum(size_t n, float *x, float max, const bool keep, cons
             vf a[LK__EXPS];
             LK__ALL a[j] = v_sub(v_load(at + j * VL), m);
             LK__ALL v_prefetch(next, i0 + (g + (size_t)j) * VL);
-            lk__vsexps(a, count);
+            lk__math_vsexps(a, count);
             LK__ALL lanes[g + (size_t)j] = v_add(lanes[g + (size_t)j], a[j]);
             if (keep) LK__ALL v_store(at + j * VL, a[j]);
         }
     }
     for (size_t e = 0; i0 < n; i0 += VL, e++) {
         size_t c = n - i0 < VL ? n - i0 : VL;
-        vf a = lk__vsexp(v_sub(load(x + i0, c), m));
+        vf a = lk__math_vsexp(v_sub(load(x + i0, c), m));
         if (c != VL) a = v_select(m_first(c), a, v_zero());
         lanes[e] = v_add(lanes[e], a);
         if (keep) store(x + i0, a, c);
@@ -256,7 +257,7 @@ static void rope(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, ui
     }
 }
 
-void LK_ISA_NAME(lk__fill_rows)(struct lk__kernels *k) {
+void LK_ISA_NAME(lk__math_fill_rows)(struct lk__math_kernels *k) {
     k->norm_forward = norm_forward;
     k->norm_backward = norm_backward;
     k->cross_entropy = cross_entropy;

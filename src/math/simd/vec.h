@@ -18,7 +18,7 @@
 
 #define LK__PASTE2(a, b) a##_##b
 #define LK__PASTE(a, b)  LK__PASTE2(a, b)
-#define LK_ISA_NAME(x)   LK__PASTE(x, LK_ISA) /* LK_ISA_NAME(lk__fill_matmul) is lk__fill_matmul_avx512 */
+#define LK_ISA_NAME(x)   LK__PASTE(x, LK_ISA) /* LK_ISA_NAME(lk__math_fill_matmul) is lk__math_fill_matmul_avx512 */
 #define LK__STRING2(a)   #a
 #define LK__STRING(a)    LK__STRING2(a)
 #define LK_ISA_STRING    LK__STRING(LK_ISA)
