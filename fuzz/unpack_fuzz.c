@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int code = unpack(data, size, (size_t)1 << 20, (size_t)64 << 10, &a, &cut, &err);
     if (code && !strstr(err.message, "fuzz")) abort();
     int other = unpack(data, size, 1 + (data[0] >> 5), 1000, &b, &other_cut, &err);
-    if (!cut && !other_cut && code != LK_ENOMEM && other != LK_ENOMEM && code != other) abort();
+    if (!cut && !other_cut && code != LK_ENOMEM && other != LK_ENOMEM && !code != !other) abort();
     if (!code && !other && !cut && !other_cut && (a.size != b.size || (a.size && memcmp(a.data, b.data, a.size) != 0)))
         abort();
     lk__packing_of(data, size);
