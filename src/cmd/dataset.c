@@ -109,7 +109,7 @@ static int tell_held_out(const struct lk_dataset *d, struct lk_progress *p, stru
                          share * 100, from, n, list.data, shown > SHARES_SHOWN ? ", ..." : "");
     if (!code && from == 1)
         lk_log_warn("all held-out text is from one source of %zu, %s: evaluation measures that alone; give more or smaller "
-                    "documents (--split-at), a larger --holdout, or --holdout-by document",
+                    "documents (--split-at), or a larger --holdout",
                     n, json_string_value(json_object_get(json_array_get(sources, only), "name")));
     else if (!code && lost < n)
         lk_log_warn("source %s is held out as a whole",
@@ -239,7 +239,7 @@ const struct cmd cmd_dataset_build = {
     "[{\"role\": ..., \"content\": ...}, ...]} with the loss on what the assistant says, if --template tells how they are\n"
     "written. gzip, zstd, xz and bzip2 are recognised by their content. Held out are records and texts by a seed and "
     "their\n"
-    "own text; a text whose share is 4,096 bytes or more gives its end, and so does a text alone. Equal input gives an "
+    "own text; a text whose share is 1,024 bytes or more gives its end, and so does a text alone. Equal input gives an "
     "equal\n"
     "root for any number of threads.",
     build};

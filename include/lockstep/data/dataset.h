@@ -20,7 +20,7 @@ struct lk_dataset_source {
 };
 /* What is held out. TAIL: the bytes at the end of all sources; a plain text is cut after a newline (else between UTF-8
  * characters), jsonl between records. DOCUMENT: records and texts from all sources, each by the seed and its own text, so
- * that no other document changes that and equal ones go the same way; a text of which the share is 4,096 bytes or more
+ * that no other document changes that and equal ones go the same way; a text of which the share is 1,024 bytes or more
  * gives its own end, and one text alone always does, as with TAIL. */
 enum lk_holdout { LK_HOLDOUT_TAIL, LK_HOLDOUT_DOCUMENT };
 /* Whether the tokenizer's first token (lk_tokenizer_begin) stands before each text and each prompt, as generation puts it,

@@ -2,6 +2,7 @@
 #include "data/dataset/export_files.h"
 #include "base/syscalls.h"
 #include "lockstep/base/file.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static void to_parent(char *path) {
 
 /* Takes away the folders that we made and in which there is nothing. */
 static void remove_folders(struct lk__files *f) {
-    while (strlen(f->dir) > f->found && rmdir(f->dir) == 0) to_parent(f->dir);
+    while (strlen(f->dir) > f->found && (rmdir(f->dir) == 0 || errno == ENOENT)) to_parent(f->dir);
 }
 
 static int found_bytes(const char *dir, size_t *found, struct lk_err *err) {
@@ -48,19 +49,17 @@ static int found_bytes(const char *dir, size_t *found, struct lk_err *err) {
 
 int lk__files_open(const char *dir, struct lk__files **out, struct lk_err *err) {
     *out = NULL;
-    size_t found;
-    int code = found_bytes(dir, &found, err);
-    if (!code) code = lk_dir_make(dir, err);
-    if (code) return code;
     struct lk__files *f = lk_calloc(1, sizeof *f);
-    if (f) f->found = found;
     if (f) f->fd = -1, f->dir = lk_strdup(dir), f->buffer = lk_alloc(BUFFER_BYTES);
-    if (!f || !f->dir || !f->buffer) {
+    int code = f && f->dir && f->buffer ? LK_OK : lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
+    if (f) f->found = SIZE_MAX;
+    if (!code) code = found_bytes(dir, &f->found, err);
+    if (!code) code = lk_dir_make(dir, err);
+    if (code)
         lk__files_close(f);
-        return lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
-    }
-    *out = f;
-    return LK_OK;
+    else
+        *out = f;
+    return code;
 }
 
 static struct file *last(struct lk__files *f) {
