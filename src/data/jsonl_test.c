@@ -123,6 +123,57 @@ static void messages_are_taken_apart(void **state) {
     lk_buf_release(&text), lk_buf_release(&messages), lk_buf_release(&all);
 }
 
+/* Which of several texts a record is read for. */
+static void keys_and_nulls_choose(void **state) {
+    (void)state;
+    static const struct lk__record_keys chat = {.conversations = true}, text_key = {.text = "text"},
+                                        messages_key = {.messages = "messages"}, content = {.text = "content"};
+    static const char m[] = "[{\"role\":\"user\",\"content\":\"a\"}]";
+    static const struct {
+        const char *line; /* %s: the messages above */
+        const struct lk__record_keys *keys;
+        const char *text, *says; /* text NULL: the messages; says: what is wrong */
+    } cases[] = {
+        {"{\"prompt\":\"Hi\",\"messages\":%s}", &chat, NULL, NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &usual, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &chat, NULL, "--messages-key messages, or the text with --text-key text"},
+        {"{\"text\":\"t\",\"messages\":%s}", &text_key, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &messages_key, NULL, NULL},
+        {"{\"prompt\":\"p\",\"response\":\"r\",\"messages\":%s}", &chat, NULL, "by leaving out --template"},
+        {"{\"text\":\"t\",\"messages\":[ ]}", &chat, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":null}", &chat, "t", NULL},
+        {"{\"text\":null,\"messages\":%s}", &chat, NULL, NULL},
+        {"{\"text\":null,\"prompt\":\"p\",\"response\":\"r\"}", &usual, "pr", NULL},
+        {"{\"content\":\"c\",\"text\":7}", &content, "c", NULL},
+        {"{\"content\":null}", &content, NULL, "it has no \"content\""},
+        {"{\"text\":\"t\",\"prompt\":\"p\"}", &text_key, "t", NULL},
+    };
+    struct lk_buf text = LK_BUF_INIT, line = LK_BUF_INIT;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lk__record record;
+        size_t at;
+        const char *gap = strstr(cases[i].line, "%s");
+        line.size = 0;
+        if (gap)
+            OK(lk_buf_printf(&line, "%.*s%s%s", (int)(gap - cases[i].line), cases[i].line, m, gap + 2));
+        else
+            OK(lk_buf_printf(&line, "%s", cases[i].line));
+        int code = lk__record_parse(line.data, line.size, cases[i].keys, &text, &record, &at, &test_err);
+        if (cases[i].says ? code != LK_EINVAL || !strstr(test_err.message, cases[i].says) : code != 0)
+            fail_msg("%s: %d, %s", line.data, code, test_err.message);
+        if (code) continue;
+        assert_int_equal(record.messages != NULL, cases[i].text == NULL);
+        if (cases[i].text) assert_string_equal(text.data, cases[i].text);
+    }
+    static const char tools[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"tool_calls\":null}],\"tools\":[{}]}";
+    struct lk__record record;
+    size_t at;
+    OK(lk__record_parse(tools, sizeof tools - 1, &usual, &text, &record, &at, &test_err));
+    assert_true(record.tools);
+    OK(lk__messages_parse(record.messages, record.messages_size, &text, &line, &at, &test_err));
+    lk_buf_release(&text), lk_buf_release(&line);
+}
+
 static void bad_records_say_what_and_where(void **state) {
     (void)state;
     static const struct {
@@ -254,6 +305,7 @@ static void every_allocation_may_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_records),
+        cmocka_unit_test(keys_and_nulls_choose),
         cmocka_unit_test(bad_records_say_what_and_where),
         cmocka_unit_test(messages_are_taken_apart),
         cmocka_unit_test(depth_and_keys_are_limited),

@@ -92,7 +92,7 @@ jsonl '{"text": "a"}' '{"texts": "b"}'
 bad "jsonl: another key" 1 'bad.jsonl:2: .*"text"' -- build bad.jsonl
 jsonl '{"prompt": "a"}'
 bad "jsonl: a prompt alone" 1 'bad.jsonl:1: .*response' -- build bad.jsonl
-jsonl "$(printf '[%.0s' $(seq 20000))"
+jsonl "{\"a\": $(printf '[%.0s' $(seq 20000))"
 bad "jsonl: deep nesting" 1 'bad.jsonl:1: ' -- build bad.jsonl
 gzip -c text.txt >good.txt.gz
 head -c 5000 good.txt.gz >short.txt.gz
@@ -126,9 +126,7 @@ bad "a tar archive" 1 "x.tgz is a tar archive inside gzip; unpack it" -- build x
 printf '\377\376h\000i\000' >wide.txt
 bad "UTF-16" 1 "wide.txt is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8" -- build wide.txt
 printf '%s\n' '[{"text": "a"},' '{"txt": "b"}]' >list.json
-bad "a bad record of a list" 1 "list.json: record 2: byte 16: it has neither .*--skip-bad N" -- build list.json
-jsonl '{"text": "a", "messages": [{"role": "user", "content": "b"}]}'
-bad "a text and messages" 1 "--messages-key messages, or the text with --text-key text" -- build bad.jsonl --template chatml
+bad "a bad record of a list" 1 "list.json: record 2: byte 15: it has neither .*--skip-bad N" -- build list.json
 bad "keys for both" 1 "give one of them" -- build bad.jsonl --text-key a --messages-key b
 jsonl '{"text": "a"}' '{' '{"text": "b"}' '}'
 bad "more bad records than may be" 1 "more than 1 bad records, as --skip-bad allows; the first is bad.jsonl:2: byte 15" -- build bad.jsonl --skip-bad 1
@@ -173,7 +171,7 @@ truncate -s 8192 cut/kv/data.mdb
 fails "a database cut short" 1 "lockstep: .*shorter than it was written" -- "$LOCKSTEP" runs list --store cut
 rm -r cut
 for i in 1 2 3 4 5 6 7 8; do printf '{"prompt": "%s", "response": "the"}\n' "$(head -c 900 text.txt | tr -d '\\"\n')"; done >prompts.jsonl
-quiet "$LOCKSTEP" dataset build prompts prompts.jsonl --tokenizer t --holdout 0.5
+quiet "$LOCKSTEP" dataset build prompts prompts.jsonl --tokenizer t --holdout 0.5 --holdout-by tail
 bad "an evaluation of nothing but prompts, before the first step" 1 "held-out .*are masked" "eval.every = 0" -- \
     "$LOCKSTEP" train c.ini data.dataset=prompts eval.sequences=1 run.name=x
 
