@@ -21,7 +21,7 @@ NUMERIC := -fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math #
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"' -DLK_RELEASED='"$(RELEASED)"'
 # Objects are made once, for both libraries; calls inside one are direct, as in a program.
 CFLAGS  += -std=c11 $(OPT) -g -pthread -fPIC -fno-semantic-interposition $(WARN) $(NUMERIC)
-LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -lcrypto -lm -ldl -pthread
+LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -llzma -lbz2 -lcrypto -lm -ldl -pthread
 ifneq ($(SAN),)
 CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=$(SAN)

@@ -1,9 +1,39 @@
-/* clang -fsanitize=fuzzer,address: one line of .jsonl. Whatever is refused says why and where; whatever jansson takes as a
- * record is taken with the same text. (The other way round numbers and nested keys are freer: src/data/jsonl.h.) */
+/* clang -fsanitize=fuzzer,address: one line of .jsonl, a list of records, a text that may be none. Whatever is refused says
+ * why and where; whatever jansson takes as a record is taken with the same text. (The other way round numbers and nested
+ * keys are freer: src/data/jsonl.h.) */
 #include "data/jsonl.h"
+#include "data/sniff.h"
+#include "data/source.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Of a list that jansson takes, each line is the record of its place, or fails where jansson's record is none. */
+static void check_list(const uint8_t *data, size_t size) {
+    struct lk_err err = {0};
+    struct lk_buf text = LK_BUF_INIT;
+    struct lk__stream *s;
+    json_t *v = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    int code = lk__stream_memory(LK__UNPACKED, LK__LIST, data, size, 7, "fuzz", &s, &err);
+    while (!code && !lk__stream_ended(s)) code = lk__stream_fill(s, text.size + 4096, &text, &err);
+    lk__stream_close(s);
+    if (json_is_array(v)) {
+        const char *at = text.data;
+        if (code || text.size != size) abort();
+        for (size_t i = 0; i < json_array_size(v); i++) {
+            const char *end = memchr(at, '\n', (size_t)(text.data + text.size - at));
+            if (!end != (i + 1 == json_array_size(v))) abort();
+            if (!end) end = text.data + text.size;
+            json_t *one =
+                json_loadb(at, (size_t)(end - at), JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, NULL);
+            if (!one || !json_equal(one, json_array_get(v, i))) abort();
+            json_decref(one);
+            at = end + 1;
+        }
+    }
+    json_decref(v);
+    lk_buf_release(&text);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -11,7 +41,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lk_buf text = LK_BUF_INIT;
     struct lk__record record;
     size_t at;
-    int code = lk__record_parse((const char *)data, size, &text, &record, &at, &err);
+    static const struct lk__record_keys usual, chosen = {.text = "content"}, chat = {.conversations = true};
+    const char *todo;
+    check_list(data, size);
+    if (lk__sniff(data, size, &todo) && !*todo) abort();
+    lk__record_parse((const char *)data, size, &chosen, &text, &record, &at, &err);
+    lk__record_parse((const char *)data, size, &chat, &text, &record, &at, &err);
+    int code = lk__record_parse((const char *)data, size, &usual, &text, &record, &at, &err);
     if (at > size || (code && !err.message[0]) || record.prompt_size > text.size) abort();
     json_t *v = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const json_t *t = json_object_get(v, "text"), *p = json_object_get(v, "prompt"), *r = json_object_get(v, "response");

@@ -1,15 +1,21 @@
-/* clang -fsanitize=fuzzer,address: gzip and zstd. The first byte picks the packing and the size of the pieces; the text
- * does not depend on the pieces, and a failure names the file. */
+/* clang -fsanitize=fuzzer,address: gzip, zstd, xz and bzip2, and lists of records made lines. The first byte picks packing,
+ * shape and size of the pieces; the text does not depend on the pieces, and a failure names the file. */
+#include "data/lines.h"
 #include "data/source.h"
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST ((size_t)8 << 20) /* a bomb is cut short, as an error of the sink */
+#define MOST ((size_t)4 << 20) /* a bomb is cut short */
 
-static int collect(void *arg, const void *data, size_t size, struct lk_err *err) {
-    struct lk_buf *out = arg;
-    if (out->size + size > MOST) return lk_fail(err, LK_EBUSY, "fuzz: enough");
-    return lk_buf_append(out, data, size) ? lk_fail(err, LK_ENOMEM, "fuzz: out of memory") : 0;
+static int unpack(const uint8_t *data, size_t size, size_t chunk, size_t step, struct lk_buf *out, bool *cut,
+                  struct lk_err *err) {
+    struct lk__stream *s;
+    int code = lk__stream_memory((enum lk__packing)((data[0] & 7) % LK__PACKINGS), (enum lk__shape)((data[0] >> 3) % 3),
+                                 data + 1, size - 1, chunk, "fuzz", &s, err);
+    while (!code && !lk__stream_ended(s) && out->size < MOST) code = lk__stream_fill(s, out->size + step, out, err);
+    *cut = !code && !lk__stream_ended(s);
+    lk__stream_close(s);
+    return code;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -17,12 +23,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!size) return 0;
     struct lk_err err = {0};
     struct lk_buf a = LK_BUF_INIT, b = LK_BUF_INIT;
-    enum lk__packing packing = data[0] & 1 ? LK__GZIP : LK__ZSTD;
-    int code = lk__unpack(packing, data + 1, size - 1, (size_t)1 << 20, "fuzz", collect, &a, &err);
+    bool cut, other_cut;
+    int code = unpack(data, size, (size_t)1 << 20, (size_t)64 << 10, &a, &cut, &err);
     if (code && !strstr(err.message, "fuzz")) abort();
-    int other = lk__unpack(packing, data + 1, size - 1, 1 + (data[0] >> 1), "fuzz", collect, &b, &err);
-    if (code != LK_EBUSY && other != LK_EBUSY && code != other) abort();
-    if (!code && !other && (a.size != b.size || (a.size && memcmp(a.data, b.data, a.size) != 0))) abort();
+    int other = unpack(data, size, 1 + (data[0] >> 5), 1000, &b, &other_cut, &err);
+    if (!cut && !other_cut && code != LK_ENOMEM && other != LK_ENOMEM && !code != !other) abort();
+    if (!code && !other && !cut && !other_cut && (a.size != b.size || (a.size && memcmp(a.data, b.data, a.size) != 0)))
+        abort();
+    lk__packing_of(data, size);
+    lk__lines_shape(data, size);
     lk_buf_release(&a);
     lk_buf_release(&b);
     return 0;

@@ -27,6 +27,7 @@
 
 #include "lockstep/data/chat.h"
 #include "lockstep/data/dataset.h"
+#include "lockstep/data/source.h"
 #include "lockstep/data/tokenizer.h"
 
 #include "lockstep/model/model.h"

@@ -19,9 +19,9 @@ Name: lockstep
 Description: trains and serves language models, the same bits everywhere
 Version: $version
 Requires: jansson
-Requires.private: lmdb libzstd zlib libcrypto
+Requires.private: lmdb libzstd zlib liblzma libcrypto
 Libs: -L\${libdir} -llockstep
-Libs.private: -linih -lm -ldl -pthread
+Libs.private: -lbz2 -linih -lm -ldl -pthread
 Cflags: -I\${includedir}
 PC
 }

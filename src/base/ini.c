@@ -71,7 +71,7 @@ static char *next_line(char *buffer, int size, void *stream) {
     r->line = r->text;
     r->text = feed ? feed + 1 : r->end;
     r->number++;
-    if (r->number == 1 && stop - r->line >= 3 && memcmp(r->line, "\xef\xbb\xbf", 3) == 0) r->line += 3;
+    if (r->number == 1 && r->line < stop) r->line += lk_skip_bom(r->line, (size_t)(stop - r->line));
     if (stop > r->line && stop[-1] == '\r') stop--;
     r->line_size = (size_t)(stop - r->line);
     /* Without its indent, so that no build of inih takes the line for the rest of the value before. */

@@ -39,6 +39,34 @@ int cmd_take_template(const struct cmd_context *c, const struct cmd_option *o, c
     return lk_chat_named(text) ? CMD_OK : cmd_usage_error(c, "%s %s is none of " LK_CHAT_NAMES, o->name, text);
 }
 
+struct lk_source_options cmd_reading;
+int cmd_reading_format;
+
+static void show_note(void *arg, const char *text) {
+    lk_progress_line(arg, "%s", text);
+}
+const struct lk_source_options *cmd_reading_options(struct lk_progress *progress) {
+    cmd_reading.format = (enum lk_format)cmd_reading_format;
+    cmd_reading.note = show_note;
+    cmd_reading.note_arg = progress;
+    return &cmd_reading;
+}
+
+int cmd_take_text(const struct cmd_context *c, const struct cmd_option *o, const char *text) {
+    static const char names[] = "ntr\\", means[] = "\n\t\r\\";
+    char *out = lk_strdup(text); /* lives as long as the command */
+    size_t size = 0;
+    if (!out) return cmd_usage_error(c, "%s: out of memory", o->name);
+    if (!*text) return lk_free(out), cmd_usage_error(c, "%s must not be empty", o->name);
+    for (const char *p = text; *p; p++) {
+        const char *name = p[0] == '\\' && p[1] ? strchr(names, p[1]) : NULL;
+        out[size++] = name ? means[name - names] : *p;
+        p += name != NULL;
+    }
+    *(struct lk_bytes *)o->any = lk_bytes(out, size);
+    return CMD_OK;
+}
+
 int cmd_name_put(struct cmd_context *c, const char *kind, const char *name, const struct lk_root *root,
                  struct lk_err *err) {
     struct lk_root old;

@@ -5,6 +5,7 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/base/thread.h"
 #include "lockstep/data/chat.h"
+#include "lockstep/data/source.h"
 #include "lockstep/data/tokenizer.h"
 #include "lockstep/math/math.h"
 #include "lockstep/store/store.h"
@@ -147,6 +148,19 @@ int cmd_print_json(json_t *);
 json_t *cmd_json_text(const char *data, size_t size, json_t **bytes);
 /* CMD_CALL's function for --template: writes an enum lk_chat. */
 cmd_take cmd_take_template;
+/* How files are read, for every command that reads texts. */
+extern struct lk_source_options cmd_reading;
+extern int cmd_reading_format; /* an enum lk_format */
+cmd_take cmd_take_text;        /* writes a struct lk_bytes, with \n, \t, \r and \\ understood */
+#define CMD_READING                                                                                                        \
+    CMD_CHOICE("--format", &cmd_reading_format, "auto|text|jsonl", "auto",                                                 \
+               "what the files are; auto goes by .jsonl, .ndjson and .json"),                                              \
+        CMD_STRING("--text-key", "K", &cmd_reading.text_key, NULL, "records: the key of the text, and no other"),          \
+        CMD_CALL("--split-at", "STRING", &cmd_reading.split_at, cmd_take_text, NULL,                                       \
+                 "plain texts: what stands between documents, such as '\\n<|endoftext|>\\n'"),                             \
+        CMD_U64("--skip-bad", "N", &cmd_reading.skip_bad, 0, UINT64_MAX, "0", "leave out up to N bad records")
+/* The options above, with notes on stderr. progress: whose line they spare. */
+const struct lk_source_options *cmd_reading_options(struct lk_progress *progress);
 /* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
 int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
 /* A tokenizer's name, or "model:M": that of a model or a run. */

@@ -2,6 +2,7 @@
 #include "cmd.h"
 
 #include "lockstep/data/dataset.h"
+#include "lockstep/train/train.h"
 #include <string.h>
 
 static int open_dataset(struct cmd_context *c, const char *name, bool verify, struct lk_dataset **out) {
@@ -41,9 +42,10 @@ static void print(const struct lk_dataset *d, const char *name) {
     for (int s = 0; s < 2; s++) {
         uint64_t tokens = lk_dataset_tokens(d, (enum lk_split)s), bytes = lk_dataset_bytes(d, (enum lk_split)s);
         uint64_t documents = lk_dataset_documents(d, (enum lk_split)s);
-        printf("  %-9s %12llu tokens  %10llu document%s %15llu bytes  %.2f bytes a token\n", splits[s],
-               (unsigned long long)tokens, (unsigned long long)documents, documents == 1 ? " " : "s",
-               (unsigned long long)bytes, bytes_a_token(d, (enum lk_split)s));
+        printf("  %-9s %12llu tokens  %10llu document%s %15llu bytes", splits[s], (unsigned long long)tokens,
+               (unsigned long long)documents, documents == 1 ? " " : "s", (unsigned long long)bytes);
+        if (documents) printf("  %.2f bytes a token", bytes_a_token(d, (enum lk_split)s));
+        putchar('\n');
     }
     printf("  tokenizer %s\n", lk_root_hex(lk_dataset_tokenizer(d), hex));
     printf("  root      %s\n", lk_root_hex(lk_dataset_root(d), hex));
@@ -60,23 +62,125 @@ static int show_progress(void *arg, uint64_t done, uint64_t total) {
     return cmd_interrupted();
 }
 
+/* --- what was held out ----------------------------------------------------------------------------------- */
+
+struct share { /* of one source */
+    uint64_t documents[2], bytes[2];
+};
+
+static int count_shares(const struct lk_dataset *d, struct share *all, struct lk_err *err) {
+    for (int s = 0; s < 2; s++) {
+        for (uint64_t i = 0; i < lk_dataset_documents(d, (enum lk_split)s); i++) {
+            struct lk_document doc;
+            int code = lk_dataset_document(d, (enum lk_split)s, i, &doc, err);
+            if (code) return code;
+            all[doc.source].documents[s]++;
+            all[doc.source].bytes[s] += doc.size_bytes;
+        }
+    }
+    return LK_OK;
+}
+
+#define SHARES_SHOWN 6
+/* Of several sources: which ones the held-out text is from, and a warning where it is a poor picture of the whole. */
+static int tell_held_out(const struct lk_dataset *d, struct lk_progress *p, struct lk_err *err) {
+    const json_t *sources = json_object_get(lk_dataset_manifest(d), "sources");
+    size_t n = json_array_size(sources), from = 0, only = 0, lost = n, shown = 0;
+    uint64_t documents = lk_dataset_documents(d, LK_HELD_OUT), bytes = lk_dataset_bytes(d, LK_HELD_OUT);
+    struct lk_buf list = LK_BUF_INIT;
+    char size[32];
+    if (n < 2 || !documents) return LK_OK;
+    struct share *all = lk_calloc(n, sizeof *all);
+    int code = all ? count_shares(d, all, err) : lk_fail(err, LK_ENOMEM, "no memory");
+    for (size_t i = 0; !code && i < n; i++) {
+        if (!all[i].documents[LK_HELD_OUT]) continue;
+        from++;
+        only = i;
+        if (!all[i].documents[LK_TRAIN]) lost = i;
+        if (shown++ < SHARES_SHOWN && lk_buf_printf(&list, "%s%s %s", shown == 1 ? "" : ", ",
+                                                    json_string_value(json_object_get(json_array_get(sources, i), "name")),
+                                                    lk_format_bytes(all[i].bytes[LK_HELD_OUT], size)))
+            code = lk_fail(err, LK_ENOMEM, "no memory");
+    }
+    double share = (double)bytes / (double)(bytes + lk_dataset_bytes(d, LK_TRAIN));
+    if (!code)
+        lk_progress_line(p, "held out: %llu document%s, %s (%.2g%%), from %zu of %zu sources: %s%s",
+                         (unsigned long long)documents, documents == 1 ? "" : "s", lk_format_bytes(bytes, size),
+                         share * 100, from, n, list.data, shown > SHARES_SHOWN ? ", ..." : "");
+    if (!code && from == 1)
+        lk_log_warn("all held-out text is from one source of %zu, %s: evaluation measures that alone; give more or smaller "
+                    "documents (--split-at), or a larger --holdout",
+                    n, json_string_value(json_object_get(json_array_get(sources, only), "name")));
+    else if (!code && lost < n)
+        lk_log_warn("source %s is held out as a whole",
+                    json_string_value(json_object_get(json_array_get(sources, lost), "name")));
+    lk_buf_release(&list);
+    lk_free(all);
+    return code;
+}
+
+/* --- the name of a dataset ------------------------------------------------------------------------------- */
+
+struct users { /* runs that learn from a dataset */
+    const char *root;
+    struct lk_buf names;
+};
+static int take_user(void *arg, const char *name, json_t *record) {
+    struct users *u = arg;
+    const char *root = json_string_value(json_object_get(record, "dataset_root"));
+    if (!root || strcmp(root, u->root) || u->names.size > 200) return 0;
+    return lk_buf_printf(&u->names, "%s%s", u->names.size ? ", " : "", name);
+}
+
+/* A name that means another dataset already is not taken from it unawares. */
+static int put_name(struct cmd_context *c, const char *name, const struct lk_root *root, bool replace, struct lk_err *err) {
+    struct lk_root old;
+    char hex[LK_ROOT_HEX], mine[LK_ROOT_HEX];
+    bool taken = lk_store_name_get(c->store, "dataset", name, &old, NULL) == LK_OK && !lk_root_equal(&old, root);
+    if (!taken || replace) return cmd_name_put(c, "dataset", name, root, err);
+    struct users users = {.root = lk_root_hex(&old, hex)};
+    int code = lk_run_list(c->store, take_user, &users, err);
+    if (!code)
+        code =
+            lk_fail(err, LK_EEXISTS,
+                    "dataset %s is another one, root %.12s%s%s; this build has root %.12s: take another name, or give it "
+                    "this one with --replace",
+                    name, hex, users.names.size ? "; it is used by " : "", users.names.size ? users.names.data : "",
+                    lk_root_hex(root, mine));
+    lk_buf_release(&users.names);
+    return code;
+}
+
 static struct {
     const char *tokenizer;
     enum lk_chat chat;
     double holdout;
+    int holdout_by, bos;
+    uint64_t holdout_seed;
+    bool replace;
 } building;
+
+static void read_options(struct lk_progress *progress, struct lk_dataset_options *o) {
+    static const enum lk_bos bos[] = {LK_BOS_AUTO, LK_BOS_YES, LK_BOS_NO};
+    static const enum lk_holdout by[] = {LK_HOLDOUT_DOCUMENT, LK_HOLDOUT_TAIL};
+    *o = (struct lk_dataset_options){.holdout = building.holdout,
+                                     .holdout_by = by[building.holdout_by],
+                                     .holdout_seed = building.holdout_seed,
+                                     .bos = bos[building.bos],
+                                     .source = *cmd_reading_options(progress),
+                                     .tokenizer_name = building.tokenizer,
+                                     .chat = building.chat,
+                                     .progress = show_progress,
+                                     .progress_arg = progress};
+}
 
 static int build(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_dataset *d = NULL;
     struct lk_root tokenizer, root;
+    struct lk_dataset_options options;
     const char *name = c->arguments[0];
-    struct lk_dataset_options options = {.holdout = building.holdout,
-                                         .tokenizer_name = building.tokenizer,
-                                         .chat = building.chat,
-                                         .progress = show_progress,
-                                         .progress_arg = &progress};
     if (!lk_name_valid(name))
         return cmd_usage_error(c, "%s is not a name: 1 to 128 of A-Z a-z 0-9 . _ -, not starting with . or -", name);
     int code = cmd_open_pool(c);
@@ -87,11 +191,17 @@ static int build(struct cmd_context *c) {
     if (!sources) return cmd_fail((lk_fail(&err, LK_ENOMEM, "no memory"), &err));
     for (size_t i = 0; i < n; i++) sources[i].path = c->arguments[i + 1];
     lk_progress_init(&progress, stderr);
+    if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
+    read_options(&progress, &options);
     cmd_catch_signals();
+    if (!building.replace && lk_store_name_get(c->store, "dataset", name, &root, NULL) == LK_OK)
+        lk_progress_line(&progress,
+                         "there is a dataset %s: if this build is another one, it needs another name or --replace", name);
     code = cmd_find_tokenizer(c, building.tokenizer, &tokenizer, &err);
     if (!code) code = lk_dataset_build(c->store, sources, n, &tokenizer, &options, c->pool, &root, &err);
-    if (!code) code = cmd_name_put(c, "dataset", name, &root, &err);
+    if (!code) code = put_name(c, name, &root, building.replace, &err);
     if (!code) code = lk_dataset_open(c->store, &root, false, &d, &err);
+    if (!code) code = tell_held_out(d, &progress, &err);
     lk_progress_end(&progress);
     if (code)
         code = cmd_fail(&err);
@@ -108,17 +218,30 @@ const struct cmd cmd_dataset_build = {
     "NAME FILE...",
     2,
     -1,
-    "Make a dataset from .txt and .jsonl files, also .gz and .zst; \"-\" is plain text.",
-    (const struct cmd_option[]){CMD_STRING("--tokenizer", "T", &building.tokenizer, CMD_REQUIRED,
-                                           "name of a tokenizer, or model:M for that of a model"),
-                                CMD_CALL("--template", "NAME", &building.chat, cmd_take_template, NULL,
-                                         "how \"messages\" are written: " LK_CHAT_NAMES),
-                                CMD_F64("--holdout", "SHARE", &building.holdout, 0, 0.5, "0.01",
-                                        "share of the bytes at the end that is held out for evaluation"),
-                                CMD_END},
-    "A .txt file is one document. A line of .jsonl is {\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the\n"
-    "loss on the response only, or {\"messages\": [{\"role\": ..., \"content\": ...}, ...]} with the loss on what the\n"
-    "assistant says, if --template tells how they are written. Equal input gives an equal root for any number of threads.",
+    "Make a dataset from texts, records (.jsonl) and folders of them, also packed; \"-\" is standard input.",
+    (const struct cmd_option[]){
+        CMD_STRING("--tokenizer", "T", &building.tokenizer, CMD_REQUIRED,
+                   "name of a tokenizer, or model:M for that of a model"),
+        CMD_CALL("--template", "NAME", &building.chat, cmd_take_template, NULL,
+                 "how \"messages\" are written: " LK_CHAT_NAMES),
+        CMD_F64("--holdout", "SHARE", &building.holdout, 0, 0.5, "0.01", "share that is held out for evaluation"),
+        CMD_CHOICE("--holdout-by", &building.holdout_by, "document|tail", "document",
+                   "documents of all sources, or the bytes at the end of the last"),
+        CMD_U64("--holdout-seed", "N", &building.holdout_seed, 0, UINT64_MAX, "1", "which documents are held out"),
+        CMD_CHOICE("--bos", &building.bos, "auto|yes|no", "auto",
+                   "begin texts and prompts with the tokenizer's first token, as generate does; auto: if it has one"),
+        CMD_READING,
+        CMD_STRING("--messages-key", "K", &cmd_reading.messages_key, NULL,
+                   "records: the key of the conversation, and no other"),
+        CMD_FLAG("--replace", &building.replace, "the name may leave another dataset"), CMD_END},
+    "A plain text is one document, or several with --split-at. A line of .jsonl (or an element of a list in a .json) is\n"
+    "{\"text\": ...}, or {\"prompt\": ..., \"response\": ...} with the loss on the response only, or {\"messages\":\n"
+    "[{\"role\": ..., \"content\": ...}, ...]} with the loss on what the assistant says, if --template tells how they are\n"
+    "written. gzip, zstd, xz and bzip2 are recognised by their content. Held out are records and texts by a seed and "
+    "their\n"
+    "own text; a text whose share is 1,024 bytes or more gives its end, and so does a text alone. Equal input gives an "
+    "equal\n"
+    "root for any number of threads.",
     build};
 
 /* --- list, show, verify ---------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* lockstep generate */
 #include "model_run.h"
 
+#include "lockstep/base/file.h"
 #include "lockstep/data/chat.h"
 #include "lockstep/serve/generate.h"
 #include <string.h>
@@ -31,6 +32,7 @@ static struct {
     struct cmd_list stops;
     enum lk_chat chat;
     const char *system;
+    int bos; /* auto, yes, no */
 } wanted;
 
 static int options(struct cmd_context *c, struct lk_generate_options *o) {
@@ -45,28 +47,49 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     return CMD_OK;
 }
 
-/* A prompt that is not a plain text: what a user says, in the template's words, with a stop token that ends the answer; or,
- * for a model that came from a folder, the text alone where its tokenizer puts nothing before it, as transformers has it.
- */
+/* A prompt that is not a plain text: what a user says, in the template's words, with a stop token that ends the answer; or
+ * one that begins otherwise than lk_generate would have it. */
 struct prepared {
     struct lk_tokens ids;
     uint32_t ends[LK_MODEL_STOPS + 1];
 };
-static int prepare(const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m, struct prepared *p,
-                   struct lk_generate_options *o, struct lk_err *err) {
+
+static int say(const struct lk_tokenizer *t, const char *prompt, struct prepared *p, uint32_t *stop, struct lk_err *err) {
     const char *system = wanted.system;
     struct lk_message messages[2];
     size_t count = 0;
+    if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
+    messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
+    return lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, stop, err);
+}
+
+/* Without the tokenizer's first token. A model that came from a folder reads the text alone, as transformers has it; others
+ * begin with the end token, as their datasets did. */
+static int begin_without(const struct lk_tokenizer *t, const char *prompt, bool folder, struct lk_tokens *out,
+                         struct lk_err *err) {
+    uint32_t end = lk_tokenizer_end(t);
+    if (end != UINT32_MAX && (!folder || !*prompt)) {
+        if (!(out->ids = lk_alloc(64 * sizeof *out->ids))) return lk_fail(err, LK_ENOMEM, "no memory for a prompt");
+        out->capacity = 64;
+        out->ids[out->count++] = end;
+    }
+    return lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, out, err);
+}
+
+static int prepare(const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m, struct prepared *p,
+                   struct lk_generate_options *o, struct lk_err *err) {
+    enum { AUTO, YES, NO };
+    bool folder = json_is_string(json_object_get(m->model.manifest, "type")), begins = lk_tokenizer_begin(t) != UINT32_MAX;
     int code = LK_OK;
     memcpy(p->ends, m->model.stops, m->model.stop_count * sizeof *p->ends);
     o->ends = p->ends;
     o->end_count = m->model.stop_count;
-    if (wanted.chat) {
-        if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
-        messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
-        code = lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, &p->ends[o->end_count++], err);
-    } else if (*prompt && lk_model_text_begin(&m->model, t) == UINT32_MAX)
-        code = lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, &p->ids, err);
+    if (wanted.chat)
+        code = say(t, prompt, p, &p->ends[o->end_count++], err);
+    else if (wanted.bos == YES && !begins)
+        code = lk_fail(err, LK_EINVAL, "the tokenizer has no token that begins a text (--bos yes): leave --bos out");
+    else if (begins ? wanted.bos == NO : *prompt && lk_model_text_begin(&m->model, t) == UINT32_MAX)
+        code = begin_without(t, prompt, folder, &p->ids, err);
     o->ids = p->ids.ids;
     o->id_count = p->ids.count;
     return code;
@@ -93,7 +116,7 @@ static int generate(struct cmd_context *c) {
     if (options(c, &o)) return CMD_USAGE;
     if (strcmp(prompt, "-") == 0) {
         if (cmd_read_input(NULL, &input, &err)) return cmd_fail(&err);
-        prompt = input.data ? input.data : "";
+        prompt = input.data ? input.data + lk_skip_bom(input.data, input.size) : "";
     }
     int code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
@@ -105,6 +128,9 @@ static int generate(struct cmd_context *c) {
     if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
     lk_tokenizer_free(t);
     lk_tokens_release(&prepared.ids);
+    if (!code && g.prompt_tokens > m.model.layout.config.context)
+        lk_log_warn("the prompt has %u tokens, the model's context %u: its beginning was not read", g.prompt_tokens,
+                    m.model.layout.config.context);
     cmd_model_close(&m);
     if (code)
         code = cmd_fail(&err);
@@ -142,7 +168,10 @@ const struct cmd cmd_generate = {
         CMD_LIST("--stop", "S", &wanted.stops, "end before this text; may be repeated"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
-        CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"), CMD_END},
+        CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"),
+        CMD_CHOICE("--bos", &wanted.bos, "auto|yes|no", "auto",
+                   "begin a prompt with the tokenizer's first token, as dataset build does; auto: if it has one"),
+        CMD_END},
     "Equal weights, prompt, options and seed give equal text, on any machine.\n"
     "With --json, text that is not UTF-8 has U+FFFD for what is none, and bytes has all of it in hexadecimal.",
     generate};

@@ -45,27 +45,20 @@ static int train(struct cmd_context *c) {
     struct lk_tokenizer *t = NULL;
     int code = cmd_open_pool(c);
     if (code) return code;
-    size_t n = (size_t)c->argument_count;
-    struct lk_buf *files = lk_calloc(n, sizeof *files);
-    struct lk_bytes *texts = lk_calloc(n, sizeof *texts);
-    if (!files || !texts) code = lk_fail(&err, LK_ENOMEM, "no memory");
-    for (size_t i = 0; i < n && !code; i++) {
-        code = cmd_read_input(c->arguments[i], &files[i], &err);
-        texts[i] = lk_bytes(files[i].data, files[i].size);
-    }
+    struct lk_texts texts = {0};
     lk_progress_init(&progress, stderr);
     if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
     cmd_catch_signals();
+    code = lk_texts_read((const char *const *)c->arguments, (size_t)c->argument_count, cmd_reading_options(&progress),
+                         &texts, &err);
     if (code) code = cmd_fail(&err);
     if (!code) code = cmd_open_store(c, LK_CREATE); /* after the inputs: a wrong path makes no store */
-    if (!code &&
-        lk_tokenizer_train_pattern(texts, n, training.vocab, training.pattern, c->pool, show_progress, &progress, &t, &err))
+    if (!code && lk_tokenizer_train_pattern(texts.list, texts.count, training.vocab, training.pattern, c->pool,
+                                            show_progress, &progress, &t, &err))
         code = cmd_fail(&err);
     lk_progress_end(&progress);
     if (!code) code = keep(c, t, training.name);
-    for (size_t i = 0; files && i < n; i++) lk_buf_release(&files[i]);
-    lk_free(files);
-    lk_free(texts);
+    lk_texts_release(&texts);
     lk_tokenizer_free(t);
     return code;
 }
@@ -74,11 +67,12 @@ const struct cmd cmd_tokenizer_train = {
     "FILE...",
     1,
     -1,
-    "Learn a byte-level BPE from texts (\"-\": standard input).",
+    "Learn a byte-level BPE from texts, records (.jsonl) and folders of them, also packed (\"-\": standard input).",
     (const struct cmd_option[]){
         CMD_U32("--vocab", "N", &training.vocab, 257, 4000000, "32768", "tokens: 256 bytes, merges, and the end of text"),
         CMD_STRING("--pattern", "P", &training.pattern, "gpt2", "how words are cut: " LK_PATTERNS),
-        CMD_NAME("--name", "T", &training.name, CMD_REQUIRED, "name to keep it under"), CMD_END},
+        CMD_NAME("--name", "T", &training.name, CMD_REQUIRED, "name to keep it under"), CMD_READING, CMD_END},
+    "Of records it learns the texts, prompts, responses and contents of messages, not their JSON.\n"
     "The merges are those of Hugging Face's BpeTrainer with that pattern on the same files.",
     train};
 
@@ -87,7 +81,7 @@ const struct cmd cmd_tokenizer_train = {
 /* Digits without printf, which would take longer than the encoding. */
 static int print_ids(const struct cmd_context *c, const struct lk_tokens *ids) {
     bool json = c->json;
-    char buffer[4096], separator = json ? ',' : ' ';
+    char buffer[4096] = "", separator = json ? ',' : ' ';
     size_t used = 0;
     if (json) putchar('[');
     for (size_t i = 0; i < ids->count; i++) {
@@ -119,39 +113,56 @@ static int print_offsets(const struct cmd_context *c, const struct lk_tokens *id
 
 static struct { bool special, around, offsets; } encoding;
 
-static int encode(struct cmd_context *c) {
-    struct lk_err err = {0};
-    struct lk_tokenizer *t = NULL;
-    struct lk_root root;
-    struct lk_buf text = LK_BUF_INIT;
+/* One text on a line of its own (with --offsets: a line a token). */
+static int encode_text(struct cmd_context *c, const struct lk_tokenizer *t, struct lk_bytes text, struct lk_err *err) {
     struct lk_tokens ids = {0};
     uint64_t *offsets = NULL;
     struct lk_encode_options options = {
         .special = encoding.special, .around = encoding.around, .offsets = encoding.offsets ? &offsets : NULL};
-    int code = load(c, c->arguments[0], &t, &root);
-    if (!code) code = cmd_open_pool(c);
-    if (!code && cmd_read_input(c->argument_count > 1 ? c->arguments[1] : NULL, &text, &err)) code = cmd_fail(&err);
     bool plain = !options.special && !options.around && !options.offsets;
-    if (!code && (plain ? lk_tokenizer_encode(t, text.data, text.size, c->pool, &ids, &err)
-                        : lk_tokenizer_encode_with(t, text.data, text.size, &options, c->pool, &ids, &err)))
-        code = cmd_fail(&err);
-    if (!code) code = offsets ? print_offsets(c, &ids, offsets) : print_ids(c, &ids);
+    int code = plain ? lk_tokenizer_encode(t, text.data, text.size, c->pool, &ids, err)
+                     : lk_tokenizer_encode_with(t, text.data, text.size, &options, c->pool, &ids, err);
+    if (!code && offsets)
+        print_offsets(c, &ids, offsets);
+    else if (!code)
+        print_ids(c, &ids);
     lk_free(offsets);
     lk_tokens_release(&ids);
-    lk_buf_release(&text);
-    lk_tokenizer_free(t);
     return code;
+}
+
+static int encode(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_progress progress;
+    struct lk_tokenizer *t = NULL;
+    struct lk_root root;
+    struct lk_texts texts = {0};
+    const char *path = c->argument_count > 1 ? c->arguments[1] : "-";
+    lk_progress_init(&progress, stderr);
+    int code = load(c, c->arguments[0], &t, &root);
+    if (!code) code = cmd_open_pool(c);
+    if (code) {
+        lk_tokenizer_free(t);
+        return code;
+    }
+    code = lk_texts_read(&path, 1, cmd_reading_options(&progress), &texts, &err);
+    if (!code && !texts.count) code = encode_text(c, t, lk_bytes("", 0), &err);
+    for (size_t i = 0; !code && i < texts.count; i++) code = encode_text(c, t, texts.list[i], &err);
+    lk_texts_release(&texts);
+    lk_tokenizer_free(t);
+    return code ? cmd_fail(&err) : CMD_OK;
 }
 const struct cmd cmd_tokenizer_encode = {
     "tokenizer encode",
     "T [FILE]",
     1,
     2,
-    "Print the ids of a text (standard input without FILE), one line.",
+    "Print the ids of a text (standard input without FILE), a line a text: records and split texts give several.",
     (const struct cmd_option[]){
         CMD_FLAG("--special", &encoding.special, "take special tokens in the text as such"),
         CMD_FLAG("--around", &encoding.around, "add the tokens that the file puts around a text"),
-        CMD_FLAG("--offsets", &encoding.offsets, "a line a token: id, its first byte, the byte behind it"), CMD_END},
+        CMD_FLAG("--offsets", &encoding.offsets, "a line a token: id, its first byte, the byte behind it"), CMD_READING,
+        CMD_END},
     NULL,
     encode};
 

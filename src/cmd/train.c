@@ -2,8 +2,8 @@
 #include "train_view.h"
 
 #include "lockstep/cluster/comm.h"
-#include "lockstep/train/train.h"
 #include "lockstep/cluster/launch.h"
+#include "lockstep/train/train.h"
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>

@@ -244,16 +244,24 @@ static int skip_value(struct parser *p) {
 
 /* --- records --------------------------------------------------------------------------------------------- */
 
-enum { TEXT, PROMPT, RESPONSE, MESSAGES, FIELDS };
-static const char *const field_names[FIELDS] = {"text", "prompt", "response", "messages"};
+enum { TEXT, PROMPT, RESPONSE, MESSAGES, TOOLS, FIELDS };
 
 struct fields {
-    const char *value[FIELDS]; /* at the opening quote or bracket of the value */
+    const char *names[FIELDS]; /* NULL: not looked for */
+    const char *value[FIELDS]; /* at the first character of the value; NULL: absent, or null */
     const char *messages_end;
     struct lk_buf keys; /* all keys so far, each behind its length */
     struct lk_buf key;
     size_t key_count;
 };
+
+static void name_fields(struct fields *f, const struct lk__record_keys *keys) {
+    static const char *const usual[FIELDS] = {"text", "prompt", "response", "messages", "tools"};
+    bool chosen = keys->text || keys->messages;
+    for (int i = 0; i < FIELDS; i++) f->names[i] = chosen && i != TOOLS ? NULL : usual[i];
+    if (keys->text) f->names[TEXT] = keys->text;
+    if (keys->messages) f->names[MESSAGES] = keys->messages;
+}
 
 static int note_key(struct parser *p, struct fields *f) {
     uint32_t size = (uint32_t)f->key.size, other;
@@ -266,6 +274,10 @@ static int note_key(struct parser *p, struct fields *f) {
     }
     int code = append(p, &f->keys, (const char *)&size, sizeof size);
     return code ? code : append(p, &f->keys, f->key.data, size);
+}
+
+static bool is_null(const struct parser *p) {
+    return p->end - p->at >= 4 && !memcmp(p->at, "null", 4);
 }
 
 /* One "key": value of the record. */
@@ -285,14 +297,15 @@ static int member(struct parser *p, struct fields *f, struct lk_buf *text) {
     p->at++;
     skip_space(p);
     for (int i = 0; i < FIELDS; i++) {
-        if (f->key.size != strlen(field_names[i]) || memcmp(f->key.data, field_names[i], f->key.size)) continue;
+        if (!f->names[i] || f->key.size != strlen(f->names[i]) || memcmp(f->key.data, f->names[i], f->key.size)) continue;
+        if (is_null(p)) break;
         f->value[i] = p->at;
-        if (i == MESSAGES) { /* beside a text it is a key like others */
+        if (i == TOOLS || i == MESSAGES) { /* beside a text it is a key like others */
             code = skip_value(p);
-            f->messages_end = p->at;
+            if (i == MESSAGES) f->messages_end = p->at;
             return code;
         }
-        if (p->at == p->end || *p->at != '"') return lk_fail(p->err, LK_EINVAL, "\"%s\" is not a string", field_names[i]);
+        if (p->at == p->end || *p->at != '"') return lk_fail(p->err, LK_EINVAL, "\"%s\" is not a string", f->names[i]);
         if (i == TEXT) return string(p, text); /* the others wait until both are there */
     }
     return skip_value(p);
@@ -324,41 +337,61 @@ static int take(struct parser *p, const char *value, struct lk_buf *text) {
     return string(p, text);
 }
 
-static int choose(struct parser *p, const struct fields *f, struct lk_buf *text, struct lk__record *out) {
+/* A list or object with something in it. */
+static bool is_filled(struct parser *p, const char *value) {
+    if (!value || (*value != '[' && *value != '{')) return false;
+    struct parser inside = {value + 1, p->end, NULL};
+    skip_space(&inside);
+    return inside.at < inside.end && *inside.at != ']' && *inside.at != '}';
+}
+
+static int choose(struct parser *p, const struct fields *f, const struct lk__record_keys *keys, struct lk_buf *text,
+                  struct lk__record *out) {
+    bool pair = f->value[PROMPT] && f->value[RESPONSE];
+    if (keys->conversations && (f->value[TEXT] || pair) && is_filled(p, f->value[MESSAGES]))
+        return lk_fail(p->err, LK_EINVAL,
+                       "it has \"messages\" and also %s: choose the conversation with --messages-key messages, or %s",
+                       pair ? "\"prompt\" and \"response\"" : "\"text\"",
+                       pair ? "the other two by leaving out --template" : "the text with --text-key text");
     if (f->value[TEXT]) {
         if (f->value[PROMPT] || f->value[RESPONSE])
-            return fail(p, "it has \"text\" and also \"prompt\" or \"response\"; a record is the one or the other");
+            return fail(p,
+                        "it has \"text\" and also \"prompt\" or \"response\"; a record is the one or the other; --text-key "
+                        "text takes the text");
         return 0;
     }
-    if (f->value[MESSAGES] && !f->value[PROMPT] && !f->value[RESPONSE]) {
+    if (f->value[MESSAGES] && !pair) {
         out->messages = f->value[MESSAGES];
         out->messages_size = (size_t)(f->messages_end - out->messages);
-        return *out->messages == '[' ? 0 : fail(p, "\"messages\" is not a list");
+        out->tools = is_filled(p, f->value[TOOLS]);
+        return *out->messages == '[' ? 0 : lk_fail(p->err, LK_EINVAL, "\"%s\" is not a list", f->names[MESSAGES]);
     }
-    if (!f->value[PROMPT] || !f->value[RESPONSE])
-        return fail(p, "it has neither \"text\" nor \"messages\" nor both of \"prompt\" and \"response\"");
+    if (keys->text || keys->messages)
+        return lk_fail(p->err, LK_EINVAL, "it has no \"%s\"", keys->text ? keys->text : keys->messages);
+    if (!pair) return fail(p, "it has neither \"text\" nor \"messages\" nor both of \"prompt\" and \"response\"");
     int code = take(p, f->value[PROMPT], text);
     out->prompt_size = text->size;
     return code ? code : take(p, f->value[RESPONSE], text);
 }
 
-int lk__record_parse(const char *line, size_t size, struct lk_buf *text, struct lk__record *out, size_t *at,
-                     struct lk_err *err) {
+int lk__record_parse(const char *line, size_t size, const struct lk__record_keys *keys, struct lk_buf *text,
+                     struct lk__record *out, size_t *at, struct lk_err *err) {
     struct parser p = {line, line + size, err};
     struct fields f = {0};
     *out = (struct lk__record){0};
     *at = 0;
     text->size = 0;
+    name_fields(&f, keys);
     skip_space(&p);
     if (p.at == p.end) {
         out->blank = true;
         return 0;
     }
-    int code = !memcmp(p.at, "\xEF\xBB\xBF", (size_t)(p.end - p.at) < 3 ? 1 : 3)
-                   ? fail(&p, "a byte order mark; take it out")
-                   : object(&p, &f, text);
+    size_t left = (size_t)(p.end - p.at); /* a mark at the begin of a file is dropped before */
+    int code = !memcmp(p.at, "\xEF\xBB\xBF", left < 3 ? 1 : 3) ? fail(&p, "a byte order mark inside a file; take it out")
+                                                               : object(&p, &f, text);
     *at = (size_t)(p.at - line);
-    if (!code && (code = choose(&p, &f, text, out)) == LK_EINVAL) *at = 0;
+    if (!code && (code = choose(&p, &f, keys, text, out)) == LK_EINVAL) *at = 0;
     lk_buf_release(&f.keys);
     lk_buf_release(&f.key);
     return code;
@@ -375,14 +408,16 @@ static int message_member(struct parser *p, struct lk_buf *text, struct lk__mess
     if (code) return code;
     for (int i = 0; i < 2; i++)
         if ((size_t)(p->at - key) == strlen(names[i]) + 2 && !memcmp(key + 1, names[i], strlen(names[i]))) which = i;
-    if (which == 2)
-        return lk_fail(p->err, LK_EINVAL, "messages[%zu] has the key %.*s; only \"role\" and \"content\" are known", number,
-                       p->at - key > 60 ? 60 : (int)(p->at - key), key);
-    if (have[which]) return lk_fail(p->err, LK_EINVAL, "messages[%zu] has \"%s\" twice", number, names[which]);
-    have[which] = true;
+    const char *key_end = p->at;
     skip_space(p);
     p->at++; /* the colon */
     skip_space(p);
+    if (which == 2 && is_null(p)) return skip_value(p);
+    if (which == 2)
+        return lk_fail(p->err, LK_EINVAL, "messages[%zu] has the key %.*s; only \"role\" and \"content\" are known", number,
+                       key_end - key > 60 ? 60 : (int)(key_end - key), key);
+    if (have[which]) return lk_fail(p->err, LK_EINVAL, "messages[%zu] has \"%s\" twice", number, names[which]);
+    have[which] = true;
     if (*p->at != '"') return lk_fail(p->err, LK_EINVAL, "messages[%zu].%s is not a string", number, names[which]);
     size_t begin = text->size;
     if ((code = string(p, text))) return code;

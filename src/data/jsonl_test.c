@@ -2,6 +2,8 @@
 #include "data/testing.h"
 #include <jansson.h>
 
+static const struct lk__record_keys usual;
+
 struct outcome {
     int code;
     size_t prompt_size;
@@ -39,7 +41,7 @@ static int check(const char *line, size_t size) {
     memcpy(copy, line, size);
     memcpy(exact, line, size);
     copy[size] = 0;
-    int code = lk__record_parse(exact, size, &have, &record, &at, &test_err);
+    int code = lk__record_parse(exact, size, &usual, &have, &record, &at, &test_err);
     struct outcome o = by_jansson(copy, size, &want);
     if (code != o.code) fail_msg("%s: %d (%s), jansson %d", copy, code, code ? test_err.message : "", o.code);
     assert_true(at <= size);
@@ -100,7 +102,7 @@ static void messages_are_taken_apart(void **state) {
         struct lk__record record;
         size_t at;
         char *line = lk_asprintf("{\"messages\":%s}", cases[i].array);
-        assert_int_equal(lk__record_parse(line, strlen(line), &text, &record, &at, &test_err), 0);
+        assert_int_equal(lk__record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err), 0);
         assert_non_null(record.messages);
         if (cases[i].says)
             FAILS(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err), LK_EINVAL,
@@ -121,6 +123,57 @@ static void messages_are_taken_apart(void **state) {
     lk_buf_release(&text), lk_buf_release(&messages), lk_buf_release(&all);
 }
 
+/* Which of several texts a record is read for. */
+static void keys_and_nulls_choose(void **state) {
+    (void)state;
+    static const struct lk__record_keys chat = {.conversations = true}, text_key = {.text = "text"},
+                                        messages_key = {.messages = "messages"}, content = {.text = "content"};
+    static const char m[] = "[{\"role\":\"user\",\"content\":\"a\"}]";
+    static const struct {
+        const char *line; /* %s: the messages above */
+        const struct lk__record_keys *keys;
+        const char *text, *says; /* text NULL: the messages; says: what is wrong */
+    } cases[] = {
+        {"{\"prompt\":\"Hi\",\"messages\":%s}", &chat, NULL, NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &usual, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &chat, NULL, "--messages-key messages, or the text with --text-key text"},
+        {"{\"text\":\"t\",\"messages\":%s}", &text_key, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":%s}", &messages_key, NULL, NULL},
+        {"{\"prompt\":\"p\",\"response\":\"r\",\"messages\":%s}", &chat, NULL, "by leaving out --template"},
+        {"{\"text\":\"t\",\"messages\":[ ]}", &chat, "t", NULL},
+        {"{\"text\":\"t\",\"messages\":null}", &chat, "t", NULL},
+        {"{\"text\":null,\"messages\":%s}", &chat, NULL, NULL},
+        {"{\"text\":null,\"prompt\":\"p\",\"response\":\"r\"}", &usual, "pr", NULL},
+        {"{\"content\":\"c\",\"text\":7}", &content, "c", NULL},
+        {"{\"content\":null}", &content, NULL, "it has no \"content\""},
+        {"{\"text\":\"t\",\"prompt\":\"p\"}", &text_key, "t", NULL},
+    };
+    struct lk_buf text = LK_BUF_INIT, line = LK_BUF_INIT;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lk__record record;
+        size_t at;
+        const char *gap = strstr(cases[i].line, "%s");
+        line.size = 0;
+        if (gap)
+            OK(lk_buf_printf(&line, "%.*s%s%s", (int)(gap - cases[i].line), cases[i].line, m, gap + 2));
+        else
+            OK(lk_buf_printf(&line, "%s", cases[i].line));
+        int code = lk__record_parse(line.data, line.size, cases[i].keys, &text, &record, &at, &test_err);
+        if (cases[i].says ? code != LK_EINVAL || !strstr(test_err.message, cases[i].says) : code != 0)
+            fail_msg("%s: %d, %s", line.data, code, test_err.message);
+        if (code) continue;
+        assert_int_equal(record.messages != NULL, cases[i].text == NULL);
+        if (cases[i].text) assert_string_equal(text.data, cases[i].text);
+    }
+    static const char tools[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"tool_calls\":null}],\"tools\":[{}]}";
+    struct lk__record record;
+    size_t at;
+    OK(lk__record_parse(tools, sizeof tools - 1, &usual, &text, &record, &at, &test_err));
+    assert_true(record.tools);
+    OK(lk__messages_parse(record.messages, record.messages_size, &text, &line, &at, &test_err));
+    lk_buf_release(&text), lk_buf_release(&line);
+}
+
 static void bad_records_say_what_and_where(void **state) {
     (void)state;
     static const struct {
@@ -131,7 +184,7 @@ static void bad_records_say_what_and_where(void **state) {
         {"[1]", "begins with {", 0},
         {"{}", "neither", 0},
         {"{\"text\":1}", "\"text\" is not a string", 8},
-        {"{\"text\":null}", "\"text\" is not a string", 8},
+        {"{\"text\":null}", "neither", 0},
         {"{\"text\":\"a\"} x", "behind the record", 13},
         {"{\"text\":\"a\",}", "a key in quotes", 12},
         {"{\"text\":\"a\" \"b\":1}", "a comma", 12},
@@ -168,7 +221,7 @@ static void bad_records_say_what_and_where(void **state) {
         struct lk__record record;
         size_t at = 999;
         assert_int_equal(check(cases[i].line, strlen(cases[i].line)), LK_EINVAL);
-        FAILS(lk__record_parse(cases[i].line, strlen(cases[i].line), &text, &record, &at, &test_err), LK_EINVAL,
+        FAILS(lk__record_parse(cases[i].line, strlen(cases[i].line), &usual, &text, &record, &at, &test_err), LK_EINVAL,
               cases[i].part);
         if (at != cases[i].at) fail_msg("%s: byte %zu, not %zu", cases[i].line, at, cases[i].at);
         lk_buf_release(&text);
@@ -194,7 +247,7 @@ static void depth_and_keys_are_limited(void **state) {
         OK(lk_buf_printf(&b, "{\"text\":\"\""));
         for (int k = 0; k < keys; k++) OK(lk_buf_printf(&b, ",\"%d\":0", k));
         OK(lk_buf_append(&b, "}", 1));
-        int code = lk__record_parse(b.data, b.size, &text, &record, &at, &test_err);
+        int code = lk__record_parse(b.data, b.size, &usual, &text, &record, &at, &test_err);
         assert_int_equal(code, keys < 1000 ? 0 : LK_EINVAL);
         if (code) assert_non_null(strstr(test_err.message, "more than 1000 keys"));
         lk_buf_release(&b);
@@ -240,7 +293,7 @@ static void every_allocation_may_fail(void **state) {
     for (uint64_t n = 1;; n++) {
         struct lk_buf text = LK_BUF_INIT;
         lk__alloc_fail_at(n);
-        int code = lk__record_parse(line, strlen(line), &text, &record, &at, &test_err);
+        int code = lk__record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err);
         bool reached = lk__alloc_count() >= n;
         lk__alloc_fail_at(0);
         lk_buf_release(&text);
@@ -252,6 +305,7 @@ static void every_allocation_may_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_records),
+        cmocka_unit_test(keys_and_nulls_choose),
         cmocka_unit_test(bad_records_say_what_and_where),
         cmocka_unit_test(messages_are_taken_apart),
         cmocka_unit_test(depth_and_keys_are_limited),

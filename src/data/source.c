@@ -1,237 +1,255 @@
 #include "data/source.h"
 #include "base/syscalls.h"
+#include "data/lines.h"
+#include "data/sniff.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #define CHUNK_BYTES ((size_t)256 << 10)
 
+void lk__note(const struct lk_source_options *o, const char *format, ...) {
+    char text[1024];
+    va_list args;
+    if (!o->note) return;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    o->note(o->note_arg, text);
+}
+
+const char *lk__source_shown(const char *path) {
+    return strcmp(path, "-") ? path : "standard input";
+}
+
+/* --- what a name says -------------------------------------------------------------------------------------- */
+
 static bool ends_with(const char *s, size_t size, const char *ending) {
+    size_t n = strlen(ending);
+    return size > n && !strncasecmp(s + size - n, ending, n);
+}
+
+static enum lk__packing packing_named(const char *path) {
+    for (int i = LK__GZIP; i < LK__PACKINGS; i++)
+        if (ends_with(path, strlen(path), lk__packing_names[i].ending)) return (enum lk__packing)i;
+    return LK__UNPACKED;
+}
+
+enum lk__text_kind lk__source_kind(const char *path) {
+    size_t n = strlen(path) - strlen(lk__packing_names[packing_named(path)].ending);
+    bool records = ends_with(path, n, ".jsonl") || ends_with(path, n, ".ndjson") || ends_with(path, n, ".json");
+    return records ? LK__JSONL : LK__PLAIN;
+}
+
+static bool ends_exactly(const char *s, size_t size, const char *ending) {
     size_t n = strlen(ending);
     return size > n && !memcmp(s + size - n, ending, n);
 }
 
-enum lk__packing lk__source_packing(const char *path) {
-    size_t n = strlen(path);
-    return ends_with(path, n, ".gz") ? LK__GZIP : ends_with(path, n, ".zst") ? LK__ZSTD : LK__UNPACKED;
+/* The first rules went by the name alone: .gz, .zst, and before them .jsonl. */
+static bool as_before(const struct lk__source *s) {
+    size_t n = strlen(s->path);
+    enum lk__packing packing = ends_exactly(s->path, n, ".gz")    ? LK__GZIP
+                               : ends_exactly(s->path, n, ".zst") ? LK__ZSTD
+                                                                  : LK__UNPACKED;
+    n -= strlen(lk__packing_names[packing].ending);
+    enum lk__text_kind kind = ends_exactly(s->path, n, ".jsonl") ? LK__JSONL : LK__PLAIN;
+    return packing == s->packing && kind == s->kind && s->shape == LK__LINES && !s->skip;
 }
 
-enum lk__text_kind lk__source_kind(const char *path) {
-    static const size_t cut[] = {[LK__UNPACKED] = 0, [LK__GZIP] = 3, [LK__ZSTD] = 4};
-    size_t n = strlen(path) - cut[lk__source_packing(path)];
-    return ends_with(path, n, ".jsonl") ? LK__JSONL : LK__PLAIN;
-}
+/* --- nameless files ---------------------------------------------------------------------------------------- */
 
-const char *lk__source_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
-static const char *shown(const char *path) {
-    return strcmp(path, "-") ? path : "standard input";
-}
-
-/* --- unpacking: bytes in, bytes out ---------------------------------------------------------------------- */
-
-struct unpacker {
-    enum lk__packing packing;
-    const char *path;
-    lk__sink_fn *sink;
-    void *arg;
-    uint64_t in, out; /* bytes so far */
-    bool between;     /* at the end of a member or frame */
-    bool full;        /* the library may have more to give without getting more */
-    bool ready;       /* gzip is initialised */
-    z_stream gzip;
-    ZSTD_DStream *zstd;
-    unsigned char *buffer;
+struct spool {
+    int fd;
+    const char *dir; /* NULL: in memory */
+    uint64_t size;
 };
 
-static int damaged(const struct unpacker *u, uint64_t at, const char *why, struct lk_err *err) {
-    return lk_fail(err, LK_EINVAL, "%s: the %s data is damaged at byte %llu (after %llu bytes of text): %s", shown(u->path),
-                   u->packing == LK__GZIP ? "gzip" : "zstd", (unsigned long long)at, (unsigned long long)u->out, why);
+static int spool_write(void *arg, const void *data, size_t size, struct lk_err *err) {
+    struct spool *s = arg;
+    s->size += size;
+    if (!lk__write_all(s->fd, data, size)) return 0;
+    return lk_fail_errno(err, "writing a temporary file in %s", s->dir ? s->dir : "memory");
 }
 
-/* zlib asks our allocator, so that tests reach its failures too. */
-static void *gzip_alloc(void *opaque, unsigned items, unsigned size) {
-    (void)opaque;
-    return lk_alloc((size_t)items * size);
-}
-static void gzip_free(void *opaque, void *p) {
-    (void)opaque;
-    lk_free(p);
-}
-
-static int unpacker_begin(struct unpacker *u, struct lk_err *err) {
-    u->between = true;
-    u->buffer = lk_alloc(CHUNK_BYTES);
-    bool ok = u->buffer != NULL;
-    if (u->packing == LK__GZIP && ok) {
-        u->gzip.zalloc = gzip_alloc;
-        u->gzip.zfree = gzip_free;
-        ok = u->ready = inflateInit2(&u->gzip, 15 + 16) == Z_OK;
-    } else if (u->packing == LK__ZSTD && ok) {
-        u->zstd = ZSTD_createDStream();
-        ok = u->zstd != NULL;
+/* A file that is gone when its descriptor and maps are. */
+static int spool_create(struct spool *s, struct lk_err *err) {
+    char *path = NULL;
+    if (!s->dir) {
+        s->fd = memfd_create("lockstep-source", MFD_CLOEXEC);
+        return s->fd < 0 ? lk_fail_errno(err, "cannot create a temporary file in memory") : 0;
     }
-    return ok ? 0 : lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(u->path));
-}
-
-static void unpacker_release(struct unpacker *u) {
-    if (u->ready) inflateEnd(&u->gzip);
-    ZSTD_freeDStream(u->zstd);
-    lk_free(u->buffer);
-}
-
-/* One call of the library: data[*pos..size) is read, up to `room` bytes are written. u->full: more may come without input.
- */
-static int pull_gzip(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out,
-                     size_t room, size_t *made, struct lk_err *err) {
-    if (room > UINT_MAX) room = UINT_MAX; /* zlib counts in unsigned */
-    u->gzip.next_in = (unsigned char *)(uintptr_t)data + *pos;
-    u->gzip.avail_in = (unsigned)(size - *pos);
-    u->gzip.next_out = out;
-    u->gzip.avail_out = (unsigned)room;
-    int rc = inflate(&u->gzip, Z_NO_FLUSH);
-    *pos = size - u->gzip.avail_in;
-    *made = room - u->gzip.avail_out;
-    uint64_t at = u->in + *pos;
-    if (rc == Z_MEM_ERROR) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(u->path));
-    if (rc == Z_NEED_DICT) return damaged(u, at, "it wants a dictionary", err);
-    if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
-        return damaged(u, at, u->gzip.msg ? u->gzip.msg : "unknown error", err);
-    u->full = rc == Z_OK && u->gzip.avail_out == 0;
-    u->between = rc == Z_STREAM_END;
-    if (rc == Z_STREAM_END && inflateReset(&u->gzip) != Z_OK) return damaged(u, at, "cannot go on", err);
-    return 0;
-}
-
-static int pull_zstd(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out,
-                     size_t room, size_t *made, struct lk_err *err) {
-    ZSTD_inBuffer from = {data, size, *pos};
-    ZSTD_outBuffer to = {out, room, 0};
-    size_t rc = ZSTD_decompressStream(u->zstd, &to, &from);
-    *pos = from.pos;
-    *made = to.pos;
-    if (ZSTD_isError(rc)) return damaged(u, u->in + from.pos, ZSTD_getErrorName(rc), err);
-    u->full = to.pos == room && rc != 0;
-    u->between = rc == 0;
-    return 0;
-}
-
-static int pull(struct unpacker *u, const unsigned char *data, size_t size, size_t *pos, unsigned char *out, size_t room,
-                size_t *made, struct lk_err *err) {
-    return (u->packing == LK__GZIP ? pull_gzip : pull_zstd)(u, data, size, pos, out, room, made, err);
-}
-
-static int feed(struct unpacker *u, const unsigned char *data, size_t size, struct lk_err *err) {
-    int code = 0;
-    if (!size) return 0;
-    if (u->packing == LK__UNPACKED) {
-        u->out += size;
-        code = u->sink(u->arg, data, size, err);
+    for (unsigned i = 0; i < 1000; i++) {
+        lk_free(path);
+        path = lk_asprintf("%s/unpacked.%ld.%u", s->dir, (long)getpid(), i);
+        if (!path) return lk_fail(err, LK_ENOMEM, "unpacking: out of memory");
+        s->fd = lk__open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (s->fd >= 0 || errno != EEXIST) break;
     }
-    for (size_t pos = 0, made; !code && u->packing != LK__UNPACKED && (pos < size || u->full);) {
-        code = pull(u, data, size, &pos, u->buffer, CHUNK_BYTES, &made, err);
-        if (code) break;
-        u->out += made;
-        if (made) code = u->sink(u->arg, u->buffer, made, err);
-    }
-    u->in += size;
+    int code = s->fd < 0 ? lk_fail_errno(err, "cannot create %s", path) : 0;
+    if (!code) unlink(path);
+    lk_free(path);
     return code;
 }
 
-static int finish(struct unpacker *u, struct lk_err *err) {
-    if (u->packing != LK__UNPACKED && u->in == 0) return damaged(u, 0, "the file is empty", err);
-    return u->between || u->packing == LK__UNPACKED ? 0 : damaged(u, u->in, "it ends too early", err);
-}
-
-int lk__unpack(enum lk__packing packing, const void *data, size_t size, size_t chunk, const char *path, lk__sink_fn *sink,
-               void *arg, struct lk_err *err) {
-    struct unpacker u = {.packing = packing, .path = path, .sink = sink, .arg = arg};
-    int code = unpacker_begin(&u, err);
-    for (size_t at = 0; !code && at < size; at += chunk)
-        code = feed(&u, (const unsigned char *)data + at, size - at < chunk ? size - at : chunk, err);
-    if (!code) code = finish(&u, err);
-    unpacker_release(&u);
-    return code;
-}
-
-/* --- files ----------------------------------------------------------------------------------------------- */
-
-static int open_source(const char *path, int *fd, struct lk_err *err) {
-    *fd = strcmp(path, "-") ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
-    return *fd < 0 ? lk_fail_errno(err, "cannot open %s", path) : 0;
-}
-
-int lk__source_check(const char *path, bool *again, uint64_t *size, struct lk_err *err) {
-    struct stat st = {0};
-    *again = false;
-    *size = 0;
-    if (!strcmp(path, "-")) return 0;
-    if (stat(path, &st)) return lk_fail_errno(err, "cannot read %s", path);
-    if (S_ISDIR(st.st_mode)) return lk_fail(err, LK_EINVAL, "%s is a directory; name its files", path);
-    *again = S_ISREG(st.st_mode);
-    *size = *again ? (uint64_t)st.st_size : 0;
-    return 0;
-}
-
-int lk__source_pour(const char *path, lk__sink_fn *sink, void *arg, struct lk_err *err) {
-    struct unpacker u = {.packing = lk__source_packing(path), .path = path, .sink = sink, .arg = arg};
-    int fd, code = open_source(path, &fd, err);
-    if (code) return code;
-    unsigned char *input = lk_alloc(CHUNK_BYTES);
-    code = input ? unpacker_begin(&u, err) : lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(path));
+/* What a pipe gives, as it comes. */
+static int spool_pipe(const char *path, const char *dir, struct lk__source *out, struct lk_err *err) {
+    struct spool s = {.fd = -1, .dir = dir};
+    int fd = strcmp(path, "-") ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
+    if (fd < 0) return lk_fail_errno(err, "cannot open %s", path);
+    int code = spool_create(&s, err);
+    uint8_t *buffer = code ? NULL : lk_alloc(CHUNK_BYTES);
+    if (!code && !buffer) code = lk_fail(err, LK_ENOMEM, "reading %s: out of memory", lk__source_shown(path));
     while (!code) {
-        ssize_t n = read(fd, input, CHUNK_BYTES);
+        ssize_t n = read(fd, buffer, CHUNK_BYTES);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) code = lk_fail_errno(err, "reading %s at byte %llu", shown(path), (unsigned long long)u.in);
+        if (n < 0) code = lk_fail_errno(err, "reading %s at byte %llu", lk__source_shown(path), (unsigned long long)s.size);
         if (n <= 0) break;
-        code = feed(&u, input, (size_t)n, err);
+        code = spool_write(&s, buffer, (size_t)n, err);
     }
-    if (!code) code = finish(&u, err);
-    unpacker_release(&u);
-    lk_free(input);
+    lk_free(buffer);
     if (fd != STDIN_FILENO) lk__close(fd);
+    if (code && s.fd >= 0) lk__close(s.fd);
+    if (code) return code;
+    out->fd = s.fd;
+    out->packed_size = s.size;
+    return 0;
+}
+
+/* --- a look at a file ---------------------------------------------------------------------------------------- */
+
+static int open_path(const struct lk__source *s, int *fd, struct lk_err *err) {
+    *fd = s->fd >= 0 ? s->fd : lk__open(s->path, O_RDONLY | O_CLOEXEC, 0);
+    return *fd < 0 ? lk_fail_errno(err, "cannot open %s", s->path) : 0;
+}
+
+static int look_at_packing(struct lk__source *s, struct lk_err *err) {
+    uint8_t head[16];
+    int fd, code = open_path(s, &fd, err);
+    if (code) return code;
+    ssize_t n = pread(fd, head, sizeof head, 0);
+    if (n < 0) code = lk_fail_errno(err, "reading %s", lk__source_shown(s->path));
+    if (fd != s->fd) lk__close(fd);
+    if (code) return code;
+    s->packing = lk__packing_of(head, (size_t)n);
+    enum lk__packing named = packing_named(s->path);
+    if (named == LK__UNPACKED || s->packing != LK__UNPACKED) return 0;
+    return lk_fail(err, LK_EINVAL, "%s: the %s data is damaged at byte 0: %s", s->path, lk__packing_names[named].name,
+                   n ? "nothing packed begins like that; if it is not packed, take the ending from its name"
+                     : "the file is empty");
+}
+
+/* Decides by the begin of the text. */
+static int look_at_text(struct lk__source *s, const struct lk_source_options *o, const struct lk_buf *head,
+                        struct lk_err *err) {
+    const uint8_t *text = (const uint8_t *)head->data;
+    const char *todo, *what = head->size && o->format != LK_FORMAT_TEXT ? lk__sniff(text, head->size, &todo) : NULL;
+    if (what)
+        return lk_fail(err, LK_EUNSUPPORTED, "%s is %s%s%s; %s, or take it as it is with --format text",
+                       lk__source_shown(s->path), what, s->packing ? " inside " : "",
+                       s->packing ? lk__packing_names[s->packing].name : "", todo);
+    s->skip = lk_skip_bom(head->data, head->size);
+    s->kind = o->format == LK_FORMAT_TEXT ? LK__PLAIN : o->format == LK_FORMAT_JSONL ? LK__JSONL : lk__source_kind(s->path);
+    s->shape = s->kind == LK__JSONL ? lk__lines_shape(text + s->skip, head->size - s->skip) : LK__LINES;
+    s->as_before = as_before(s);
+    if (s->skip) lk__note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
+    if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size > 2 && !memcmp(text + s->skip, "{\"", 2))
+        lk__note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
+                 lk__source_shown(s->path));
+    return 0;
+}
+
+int lk__source_look(const char *path, const char *dir, const struct lk_source_options *o, struct lk__source *out,
+                    struct lk_err *err) {
+    struct stat st = {0};
+    struct lk_buf head = LK_BUF_INIT;
+    struct lk__stream *stream = NULL;
+    *out = (struct lk__source){.path = path, .fd = -1};
+    bool pipe = !strcmp(path, "-");
+    if (!pipe && stat(path, &st)) return lk_fail_errno(err, "cannot read %s", path);
+    if (S_ISDIR(st.st_mode)) return lk_fail(err, LK_EINVAL, "%s is a directory; name its files", path);
+    out->packed_size = (uint64_t)st.st_size;
+    int code = pipe || !S_ISREG(st.st_mode) ? spool_pipe(path, dir, out, err) : 0;
+    if (!code) code = look_at_packing(out, err);
+    if (!code) code = lk__stream_open(out, &stream, err);
+    if (!code) code = lk__stream_fill(stream, LK__HEAD_BYTES, &head, err);
+    if (!code) code = look_at_text(out, o, &head, err);
+    lk__stream_close(stream);
+    lk_buf_release(&head);
+    if (code) lk__source_close(out);
     return code;
 }
 
-/* --- a packed file as a stream ---------------------------------------------------------------------------- */
+void lk__source_close(struct lk__source *s) {
+    if (s->path && s->fd >= 0) lk__close(s->fd);
+    *s = (struct lk__source){.fd = -1};
+}
+
+/* --- a text as a stream -------------------------------------------------------------------------------------- */
 
 struct lk__stream {
-    struct unpacker u;
-    int fd;
-    bool ended;
-    size_t pos, size; /* of input */
-    unsigned char *input;
+    struct lk__unpacker u;
+    struct lk__lines lines;
+    int fd; /* -1: memory */
+    bool owned, ended, failed;
+    uint64_t offset;   /* in the file, of what is read next */
+    size_t pos, size;  /* of input */
+    size_t skip;       /* bytes at the begin of the text that are still to be dropped */
+    uint8_t *input;    /* NULL: memory */
+    const uint8_t *at; /* the input, or the next piece of memory */
+    size_t left, chunk;
 };
 
-int lk__stream_open(const char *path, struct lk__stream **out, struct lk_err *err) {
+static int stream_new(enum lk__packing packing, enum lk__shape shape, const char *name, struct lk__stream **out,
+                      struct lk_err *err) {
     struct lk__stream *s = *out = lk_calloc(1, sizeof *s);
-    if (!s) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(path));
+    if (!s) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", name);
     s->fd = -1;
-    s->u = (struct unpacker){.packing = lk__source_packing(path), .path = path};
-    LK_ASSERT(s->u.packing != LK__UNPACKED);
-    s->input = lk_alloc(CHUNK_BYTES);
-    int code = s->input ? unpacker_begin(&s->u, err) : lk_fail(err, LK_ENOMEM, "reading %s: out of memory", shown(path));
-    if (!code) code = open_source(path, &s->fd, err);
-    if (!code) return 0;
+    s->lines.shape = shape;
+    return lk__unpacker_init(&s->u, packing, name, err);
+}
+
+int lk__stream_open(const struct lk__source *from, struct lk__stream **out, struct lk_err *err) {
+    const char *name = lk__source_shown(from->path);
+    int code = stream_new(from->packing, from->shape, name, out, err);
+    struct lk__stream *s = *out;
+    if (!code && !(s->input = lk_alloc(CHUNK_BYTES))) code = lk_fail(err, LK_ENOMEM, "reading %s: out of memory", name);
+    if (!code) code = open_path(from, &s->fd, err);
+    if (!code) {
+        s->owned = s->fd != from->fd;
+        s->skip = from->skip;
+        s->at = s->input;
+        return 0;
+    }
     lk__stream_close(s);
     *out = NULL;
     return code;
 }
 
+int lk__stream_memory(enum lk__packing packing, enum lk__shape shape, const void *data, size_t size, size_t chunk,
+                      const char *name, struct lk__stream **out, struct lk_err *err) {
+    int code = stream_new(packing, shape, name, out, err);
+    if (code) {
+        lk__stream_close(*out);
+        *out = NULL;
+        return code;
+    }
+    (*out)->at = data;
+    (*out)->left = size;
+    (*out)->chunk = chunk;
+    return 0;
+}
+
 void lk__stream_close(struct lk__stream *s) {
     if (!s) return;
-    unpacker_release(&s->u);
+    lk__unpacker_release(&s->u);
     lk_free(s->input);
-    if (s->fd >= 0) lk__close(s->fd);
+    if (s->owned) lk__close(s->fd);
     lk_free(s);
 }
 
@@ -239,36 +257,71 @@ bool lk__stream_ended(const struct lk__stream *s) {
     return s->ended;
 }
 
-static int stream_read(struct lk__stream *s, struct lk_err *err) {
-    ssize_t n;
+/* The next packed bytes. */
+static int next_input(struct lk__stream *s, struct lk_err *err) {
+    ssize_t n = 0;
     s->u.in += s->size;
-    s->pos = s->size = 0;
-    do n = read(s->fd, s->input, CHUNK_BYTES);
-    while (n < 0 && errno == EINTR);
-    if (n < 0) return lk_fail_errno(err, "reading %s at byte %llu", shown(s->u.path), (unsigned long long)s->u.in);
-    s->size = (size_t)n;
-    s->ended = n == 0;
-    return n ? 0 : finish(&s->u, err);
+    if (s->fd < 0) {
+        s->at += s->size;
+        s->size = s->left < s->chunk ? s->left : s->chunk;
+        s->left -= s->size;
+    } else {
+        do n = pread(s->fd, s->input, CHUNK_BYTES, (off_t)s->offset);
+        while (n < 0 && errno == EINTR);
+        s->size = 0;
+        if (n < 0) return lk_fail_errno(err, "reading %s at byte %llu", s->u.name, (unsigned long long)s->u.in);
+        s->size = (size_t)n;
+        s->offset += s->size;
+    }
+    s->pos = 0;
+    s->ended = s->size == 0;
+    return s->ended ? lk__unpacker_finish(&s->u, err) : 0;
+}
+
+/* Drops the byte order mark, and makes lines, of what was appended from `from` on. */
+static int filter(struct lk__stream *s, size_t from, struct lk_buf *out, struct lk_err *err) {
+    size_t drop = s->skip < out->size - from ? s->skip : out->size - from;
+    if (drop) {
+        memmove(out->data + from, out->data + from + drop, out->size - from - drop);
+        out->size -= drop;
+        s->skip -= drop;
+    }
+    int code = lk__lines_next(&s->lines, (uint8_t *)out->data + from, out->size - from, err);
+    if (!code && s->ended) code = lk__lines_finish(&s->lines, err);
+    return code ? lk_fail_prefix(err, code, "%s", s->u.name) : 0;
 }
 
 int lk__stream_fill(struct lk__stream *s, size_t size, struct lk_buf *out, struct lk_err *err) {
     if (out->size < size && lk_buf_reserve(out, size - out->size))
-        return lk_fail(err, LK_ENOMEM, "reading %s: out of memory for %zu bytes", shown(s->u.path), size);
+        return lk_fail(err, LK_ENOMEM, "reading %s: out of memory for %zu bytes", s->u.name, size);
     int code = 0;
     while (!code && !s->ended && out->size < size) {
-        size_t made = 0;
+        size_t made = 0, from = out->size;
         if (s->pos == s->size && !s->u.full)
-            code = stream_read(s, err);
+            code = next_input(s, err);
         else
-            code = pull(&s->u, s->input, s->size, &s->pos, (unsigned char *)out->data + out->size, size - out->size, &made,
-                        err);
+            code = lk__unpacker_pull(&s->u, s->at, s->size, &s->pos, (uint8_t *)out->data + from, size - from, &made, err);
         out->size += made;
-        s->u.out += made;
+        if (!code) code = filter(s, from, out, err);
     }
     return code;
 }
 
-/* --- sizes before the reading ----------------------------------------------------------------------------- */
+int lk__source_pour(const struct lk__source *from, lk__sink_fn *sink, void *arg, struct lk_err *err) {
+    struct lk__stream *s;
+    struct lk_buf piece = LK_BUF_INIT;
+    int code = lk__stream_open(from, &s, err);
+    while (!code && !lk__stream_ended(s)) {
+        piece.size = 0;
+        code = lk__stream_fill(s, CHUNK_BYTES, &piece, err);
+        if (!code && piece.size) code = sink(arg, piece.data, piece.size, err);
+    }
+    lk__stream_close(s);
+    lk_buf_release(&piece);
+    return code;
+}
+
+/* --- sizes before the reading -------------------------------------------------------------------------------- */
 
 /* The last four bytes of a gzip file: the size of its last member, mod 2^32. */
 static bool gzip_size(const struct lk_map *m, uint64_t *size) {
@@ -291,72 +344,53 @@ static bool zstd_size(const struct lk_map *m, uint64_t *size) {
     return true;
 }
 
-bool lk__source_guess(const char *path, uint64_t *size) {
+bool lk__source_guess(const struct lk__source *s, uint64_t *size) {
     struct lk_map m;
-    enum lk__packing packing = lk__source_packing(path);
-    if (packing == LK__UNPACKED || lk_map_open(path, &m, NULL)) return false;
+    if ((s->packing != LK__GZIP && s->packing != LK__ZSTD) || s->fd >= 0 || lk_map_open(s->path, &m, NULL)) return false;
     uint64_t said = 0;
-    bool known = packing == LK__GZIP ? gzip_size(&m, &said) : zstd_size(&m, &said);
+    bool known = s->packing == LK__GZIP ? gzip_size(&m, &said) : zstd_size(&m, &said);
     lk_map_close(&m);
-    if (known) *size = said;
+    known &= said >= s->skip;
+    if (known) *size = said - s->skip;
     return known;
 }
 
-/* --- the whole as one piece of memory --------------------------------------------------------------------- */
+/* --- the whole as one piece of memory -------------------------------------------------------------------------- */
 
-struct spool {
-    int fd;
-    const char *dir;
-    size_t size;
-};
-
-static int spool_write(void *arg, const void *data, size_t size, struct lk_err *err) {
-    struct spool *s = arg;
-    s->size += size;
-    return lk__write_all(s->fd, data, size) ? lk_fail_errno(err, "writing a temporary file in %s", s->dir) : 0;
-}
-
-/* A file that is gone when its descriptor and maps are. */
-static int spool_create(struct spool *s, struct lk_err *err) {
-    char *path = NULL;
-    for (unsigned i = 0; i < 1000; i++) {
-        lk_free(path);
-        path = lk_asprintf("%s/unpacked.%ld.%u", s->dir, (long)getpid(), i);
-        if (!path) return lk_fail(err, LK_ENOMEM, "unpacking: out of memory");
-        s->fd = lk__open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (s->fd >= 0 || errno != EEXIST) break;
-    }
-    int code = s->fd < 0 ? lk_fail_errno(err, "cannot create %s", path) : 0;
-    if (!code) unlink(path);
-    lk_free(path);
-    return code;
-}
-
-static int spool_source(const char *path, const char *dir, struct lk_map *out, struct lk_err *err) {
+static int map_fd(int fd, uint64_t size, const char *path, struct lk_map *out, struct lk_err *err) {
     static const unsigned char nothing[1];
-    struct spool s = {-1, dir, 0};
+    *out = (struct lk_map){nothing, 0};
+    if (!size) return 0;
+    void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+    *out = (struct lk_map){p == MAP_FAILED ? NULL : p, size};
+    if (p != MAP_FAILED) return 0;
+    return lk_fail_errno(err, "cannot map the text of %s (%llu bytes)", lk__source_shown(path), (unsigned long long)size);
+}
+
+static int spool_text(const struct lk__source *from, const char *dir, struct lk_map *out, struct lk_err *err) {
+    struct spool s = {.fd = -1, .dir = dir};
     int code = spool_create(&s, err);
     if (code) return code;
-    code = lk__source_pour(path, spool_write, &s, err);
-    if (!code && s.size) {
-        void *p = mmap(NULL, s.size, PROT_READ, MAP_SHARED, s.fd, 0);
-        if (p == MAP_FAILED)
-            code = lk_fail_errno(err, "cannot map the unpacked %s (%zu bytes)", shown(path), s.size);
-        else
-            *out = (struct lk_map){p, s.size};
-    } else if (!code) {
-        *out = (struct lk_map){nothing, 0};
-    }
+    code = lk__source_pour(from, spool_write, &s, err);
+    if (!code) code = map_fd(s.fd, s.size, from->path, out, err);
     lk__close(s.fd);
     return code;
 }
 
-int lk__source_open(const char *path, const char *dir, struct lk_map *out, struct lk_err *err) {
-    bool again;
-    uint64_t size;
-    *out = (struct lk_map){0};
-    int code = lk__source_check(path, &again, &size, err);
+int lk__text_open(const struct lk__source *from, const char *dir, struct lk__text *out, struct lk_err *err) {
+    bool as_is = from->packing == LK__UNPACKED && from->shape == LK__LINES;
+    *out = (struct lk__text){0};
+    int code = !as_is          ? spool_text(from, dir, &out->map, err)
+               : from->fd >= 0 ? map_fd(from->fd, from->packed_size, from->path, &out->map, err)
+                               : lk_map_open(from->path, &out->map, err);
     if (code) return code;
-    if (again && lk__source_packing(path) == LK__UNPACKED) return lk_map_open(path, out, err);
-    return spool_source(path, dir, out, err);
+    size_t skip = !as_is ? 0 : from->skip < out->map.size ? from->skip : out->map.size;
+    out->data = out->map.data + skip;
+    out->size = out->map.size - skip;
+    return 0;
+}
+
+void lk__text_close(struct lk__text *t) {
+    if (t->map.data) lk_map_close(&t->map);
+    *t = (struct lk__text){0};
 }

@@ -1,45 +1,83 @@
-/* Input files. As one piece of memory: plain files are mapped; .gz, .zst, pipes and standard input are first written,
- * uncompressed, to a nameless file in the store's directory. Or, packed ones, as a stream: a dataset takes .jsonl.gz and
- * .jsonl.zst so, without a copy on the disk. */
-#ifndef LOCKSTEP_DATA_SOURCE_H
-#define LOCKSTEP_DATA_SOURCE_H
+/* Input files: what they are, and their text, as one piece of memory or as a stream. Pipes and standard input are first
+ * written, as they come, to a nameless file, so that everything can be read twice. */
+#ifndef LOCKSTEP_DATA_SOURCE_PRIVATE_H
+#define LOCKSTEP_DATA_SOURCE_PRIVATE_H
+#include "data/unpack.h"
 #include "lockstep/base/file.h"
-#include <stdint.h>
+#include "lockstep/data/source.h"
 
 enum lk__text_kind { LK__PLAIN, LK__JSONL };
-enum lk__packing { LK__UNPACKED, LK__GZIP, LK__ZSTD };
+/* How records lie in the text. LIST: one JSON array of them; VALUES: records written over several lines. A stream gives
+ * both as lines, byte by byte at the same places: what stands between records becomes a line end, a line end in a record a
+ * space. */
+enum lk__shape { LK__LINES, LK__LIST, LK__VALUES };
 
-/* By the ending: .jsonl or anything else, each with .gz or .zst behind it. */
+struct lk__source {
+    const char *path; /* borrowed */
+    int fd;           /* of the nameless file, or -1 */
+    uint64_t packed_size;
+    enum lk__packing packing;
+    enum lk__text_kind kind;
+    enum lk__shape shape;
+    size_t skip;    /* bytes of a byte order mark */
+    bool as_before; /* by name alone, as the first rules of datasets had it, this would be read in the same way */
+};
+/* "standard input" for "-". */
+const char *lk__source_shown(const char *path);
+/* By the name: records, or anything else. */
 enum lk__text_kind lk__source_kind(const char *path);
-enum lk__packing lk__source_packing(const char *path);
-/* The last part of a path, which is what enters a dataset. */
-const char *lk__source_name(const char *path);
 
-/* Gets the uncompressed bytes in pieces; non-zero stops and is returned. */
-typedef int lk__sink_fn(void *arg, const void *data, size_t size, struct lk_err *);
-/* Reads path ("-": standard input) through its packing. Damage, truncation and trailing rubbish are LK_EINVAL that names
- * file and byte. Multi-member gzip and multi-frame zstd are one text. */
-int lk__source_pour(const char *path, lk__sink_fn *sink, void *arg, struct lk_err *);
-/* Unpacks memory instead of a file; for tests and fuzzing. chunk: bytes given to the library at a time. */
-int lk__unpack(enum lk__packing, const void *data, size_t size, size_t chunk, const char *path, lk__sink_fn *sink,
-               void *arg, struct lk_err *);
+/* Looks at a file: an absent one, a folder, a packing that is not what the name says, binary data are errors. dir: where a
+ * pipe's bytes are kept; NULL: in memory. */
+int lk__source_look(const char *path, const char *dir, const struct lk_source_options *, struct lk__source *out,
+                    struct lk_err *);
+void lk__source_close(struct lk__source *); /* one of zeros is fine */
 
-/* *again: the path can be read a second time, it is a regular file of *size bytes. An absent file is an error. */
-int lk__source_check(const char *path, bool *again, uint64_t *size, struct lk_err *);
-
-/* A packed file, unpacked as far as it is asked for. */
+/* Its text as a stream, unpacked as far as it is asked for. */
 struct lk__stream;
-int lk__stream_open(const char *path, struct lk__stream **out, struct lk_err *);
-/* Appends to *out until it has `size` bytes or the text ends; damage as in lk__source_pour. */
+int lk__stream_open(const struct lk__source *, struct lk__stream **out, struct lk_err *);
+/* Appends to *out until it has `size` bytes or the text ends. Damage, truncation and trailing rubbish are LK_EINVAL that
+ * names file and byte. Members, frames and streams behind one another are one text. */
 int lk__stream_fill(struct lk__stream *, size_t size, struct lk_buf *out, struct lk_err *);
 bool lk__stream_ended(const struct lk__stream *);
 void lk__stream_close(struct lk__stream *); /* NULL is fine */
+/* The same from memory, given to the library in pieces of `chunk` bytes; for tests and fuzzing. */
+int lk__stream_memory(enum lk__packing, enum lk__shape, const void *data, size_t size, size_t chunk, const char *name,
+                      struct lk__stream **out, struct lk_err *);
+
+/* Gets the text in pieces; non-zero stops and is returned. */
+typedef int lk__sink_fn(void *arg, const void *data, size_t size, struct lk_err *);
+int lk__source_pour(const struct lk__source *, lk__sink_fn *sink, void *arg, struct lk_err *);
 
 /* What a packed file says about the size of its text, at no cost; false: nothing, and size is as it was. It may be wrong
  * (gzip's is that of the last member, mod 2^32): who uses it looks again when the text has ended. */
-bool lk__source_guess(const char *path, uint64_t *size);
+bool lk__source_guess(const struct lk__source *, uint64_t *size);
 
-/* Makes all of a source readable at *out. dir: where an unpacked copy may be put. */
-int lk__source_open(const char *path, const char *dir, struct lk_map *out, struct lk_err *);
+/* All of a text as one piece of memory: a map of the file where it is one already. */
+struct lk__text {
+    const uint8_t *data;
+    size_t size;
+    struct lk_map map;
+};
+/* dir: where an unpacked copy is put; NULL: in memory. */
+int lk__text_open(const struct lk__source *, const char *dir, struct lk__text *out, struct lk_err *);
+void lk__text_close(struct lk__text *);
+
+/* --- several files ----------------------------------------------------------------------------------------- */
+
+struct lk__found {
+    char *path;
+    const char *name; /* what enters a dataset: the last part of a path that was given, the path below a folder */
+};
+struct lk__found_list {
+    struct lk__found *list;
+    size_t count, capacity;
+};
+/* Files as they are given, folders as the files below them. */
+int lk__sources_find(const char *const *paths, size_t count, const struct lk_source_options *, struct lk__found_list *out,
+                     struct lk_err *);
+void lk__found_release(struct lk__found_list *);
+
+void lk__note(const struct lk_source_options *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

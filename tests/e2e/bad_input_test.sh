@@ -81,7 +81,7 @@ bad "a tokenizer.json of another kind" 1 "unigram.json.*BPE" -- "$LOCKSTEP" toke
 bad "decode of no ids" 1 "byte 4 of the input is no token id" -- bash -c "echo 1 2 x | '$LOCKSTEP' tokenizer decode t"
 bad "decode of ids beyond the end" 1 "token 1 is 700, but ids end at 699" -- bash -c "echo 1 700 | '$LOCKSTEP' tokenizer decode t"
 bad "a dataset of no file" 1 "missing.txt: No such file" -- build missing.txt
-bad "a dataset of a directory" 1 "dir is a directory; name its files" -- build dir
+bad "a dataset of a directory" 1 "dir is a directory without a file to read" -- build dir
 bad "a dataset of nothing" 1 "no text" -- build empty
 bad "a dataset without a tokenizer" 2 "--tokenizer is missing" -- "$LOCKSTEP" dataset build q text.txt
 bad "a dataset with an unknown tokenizer" 1 'no tokenizer named "nothing"; there is t' -- "$LOCKSTEP" dataset build q text.txt --tokenizer nothing
@@ -97,7 +97,7 @@ jsonl '{"text": "a"}' '{"texts": "b"}'
 bad "jsonl: another key" 1 'bad.jsonl:2: .*"text"' -- build bad.jsonl
 jsonl '{"prompt": "a"}'
 bad "jsonl: a prompt alone" 1 'bad.jsonl:1: .*response' -- build bad.jsonl
-jsonl "$(printf '[%.0s' $(seq 20000))"
+jsonl "{\"a\": $(printf '[%.0s' $(seq 20000))"
 bad "jsonl: deep nesting" 1 'bad.jsonl:1: ' -- build bad.jsonl
 gzip -c text.txt >good.txt.gz
 head -c 5000 good.txt.gz >short.txt.gz
@@ -114,6 +114,29 @@ if command -v zstd >/dev/null; then
     bad "a damaged .zst" 1 "flipped.txt.zst: the zstd data is damaged at byte" -- build flipped.txt.zst
 fi
 bad "a good file and a bad one" 1 "short.txt.gz" -- build text.txt short.txt.gz
+for packing in xz bzip2; do
+    command -v $packing >/dev/null || continue
+    $packing -c text.txt >packed
+    head -c 5000 packed >short
+    bad "a truncated $packing" 1 "short: the $packing data is damaged at byte 5000 .*ends too early" -- build short
+done
+cp "$LOCKSTEP" real.parquet
+bad "a program under another name" 1 "real.parquet is a program .ELF.; .*--format text" -- build real.parquet
+printf 'PAR1\025\004' >x.txt
+bad "a Parquet file under another name" 1 "x.txt is a Parquet file; write its texts as .jsonl" -- build x.txt
+bad "the same for a tokenizer" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer train x.txt --name q
+bad "the same to encode" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer encode t x.txt
+tar -czf x.tgz text.txt
+bad "a tar archive" 1 "x.tgz is a tar archive inside gzip; unpack it" -- build x.tgz
+printf '\377\376h\000i\000' >wide.txt
+bad "UTF-16" 1 "wide.txt is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8" -- build wide.txt
+printf '%s\n' '[{"text": "a"},' '{"txt": "b"}]' >list.json
+bad "a bad record of a list" 1 "list.json: record 2: byte 15: it has neither .*--skip-bad N" -- build list.json
+bad "keys for both" 1 "give one of them" -- build bad.jsonl --text-key a --messages-key b
+jsonl '{"text": "a"}' '{' '{"text": "b"}' '}'
+bad "more bad records than may be" 1 "more than 1 bad records, as --skip-bad allows; the first is bad.jsonl:2: byte 15" -- build bad.jsonl --skip-bad 1
+bad "no token to begin with" 1 "no token that begins a text" -- build text.txt --bos yes
+bad "an empty mark" 2 "--split-at must not be empty" -- build text.txt --split-at ""
 
 # --- commands on runs -----------------------------------------------------------------------------------------------------
 for command in "runs show" "runs log" "runs plot" "runs rm" verify eval generate; do
@@ -153,7 +176,7 @@ truncate -s 8192 cut/kv/data.mdb
 fails "a database cut short" 1 "lockstep: .*shorter than it was written" -- "$LOCKSTEP" runs list --store cut
 rm -r cut
 for i in 1 2 3 4 5 6 7 8; do printf '{"prompt": "%s", "response": "the"}\n' "$(head -c 900 text.txt | tr -d '\\"\n')"; done >prompts.jsonl
-quiet "$LOCKSTEP" dataset build prompts prompts.jsonl --tokenizer t --holdout 0.5
+quiet "$LOCKSTEP" dataset build prompts prompts.jsonl --tokenizer t --holdout 0.5 --holdout-by tail
 bad "an evaluation of nothing but prompts, before the first step" 1 "held-out .*are masked" "eval.every = 0" -- \
     "$LOCKSTEP" train c.ini data.dataset=prompts eval.sequences=1 run.name=x
 

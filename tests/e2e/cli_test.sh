@@ -32,12 +32,12 @@ standard_data
 equal "another training gives the same tokenizer" "$("$LOCKSTEP" tokenizer train text.txt --vocab 700 --name t2 --threads 1 --json | field root)" \
     "$("$LOCKSTEP" tokenizer show t --json | field root)"
 head -c 100000 /dev/urandom >bytes.bin
-"$LOCKSTEP" tokenizer encode t bytes.bin | "$LOCKSTEP" tokenizer decode t >back.bin
+"$LOCKSTEP" tokenizer encode t bytes.bin --format text | "$LOCKSTEP" tokenizer decode t >back.bin
 check "encode | decode of random bytes" cmp bytes.bin back.bin
 "$LOCKSTEP" tokenizer encode t <text.txt --json | "$LOCKSTEP" tokenizer decode t - >back.txt
 check "encode --json | decode -, of text from standard input" cmp text.txt back.txt
 equal "encode of nothing" "$("$LOCKSTEP" tokenizer encode t </dev/null | wc -w)" 0
-equal "threads do not change ids" "$("$LOCKSTEP" tokenizer encode t bytes.bin --threads 1 | cksum)" "$("$LOCKSTEP" tokenizer encode t bytes.bin --threads 4 | cksum)"
+equal "threads do not change ids" "$("$LOCKSTEP" tokenizer encode t bytes.bin --format text --threads 1 | cksum)" "$("$LOCKSTEP" tokenizer encode t bytes.bin --format text --threads 4 | cksum)"
 check "export" "$LOCKSTEP" tokenizer export t t.json
 check "an exported tokenizer.json is JSON" bash -c "'$TOOLS/json_check' <t.json"
 check "import" "$LOCKSTEP" tokenizer import t.json --name t3
@@ -73,6 +73,48 @@ equal "two files, two documents" "$(quiet "$LOCKSTEP" dataset build two text.txt
 for what in list "show d" "verify d"; do json "dataset $what" "$LOCKSTEP" dataset $what --json; done
 LINES_OF=lines json "dataset cat" "$LOCKSTEP" dataset cat x --json
 json "dataset build" "$LOCKSTEP" dataset build d2 text.txt --tokenizer t --json
+
+# one reader for all commands, by content
+records() { awk '{ gsub(/["\\]/, ""); printf "{\"url\": \"http://example.org/%d\", \"text\": \"%s\"}\n", NR, $0 }' text.txt; }
+records >r.jsonl
+want=$(root_of r r.jsonl)
+ids r >r.ids
+cp r.jsonl R.JSONL && cp r.jsonl r.ndjson && gzip -c r.jsonl >c4-train.00000-of-01024.json.gz && xz -c r.jsonl >r.jsonl.xz && bzip2 -c r.jsonl >r.jsonl.bz2
+gzip -c r.jsonl >packed.jsonl && { echo '['; sed '$!s/$/,/' r.jsonl; echo ']'; } >r.json && { printf '\357\273\277'; cat r.jsonl; } >mark.jsonl
+for file in R.JSONL r.ndjson c4-train.00000-of-01024.json.gz r.jsonl.xz r.jsonl.bz2 packed.jsonl r.json mark.jsonl; do
+    quiet "$LOCKSTEP" dataset build same $file --tokenizer t --replace
+    equal "the records of $file" "$(ids same | cksum)" "$(cksum <r.ids)"
+    equal "a tokenizer of $file" "$("$LOCKSTEP" tokenizer train $file --vocab 300 --name same --json 2>/dev/null | field root)" \
+        "$("$LOCKSTEP" tokenizer train r.jsonl --vocab 300 --name same --json 2>/dev/null | field root)"
+    equal "ids of $file" "$("$LOCKSTEP" tokenizer encode t $file 2>/dev/null | cksum)" "$("$LOCKSTEP" tokenizer encode t r.jsonl | cksum)"
+done
+equal "no JSON is learned" "$("$LOCKSTEP" tokenizer train r.jsonl --vocab 300 --name same >/dev/null; "$LOCKSTEP" tokenizer export same - | grep -c http)" 0
+if command -v zstd >/dev/null; then
+    zstd -q --long=31 <r.jsonl >long.jsonl.zst
+    quiet "$LOCKSTEP" dataset build same long.jsonl.zst --tokenizer t --replace
+    equal "a zstd window of 2 GiB" "$(ids same | cksum)" "$(cksum <r.ids)"
+fi
+check "a mark is dropped with a note" "$LOCKSTEP" dataset build same mark.jsonl --tokenizer t --replace
+equal "the note" "$(cat .err | grep -c 'mark.jsonl: the byte order mark at its begin is dropped')" 1
+mkdir -p folder/sub && cp text.txt folder && cp r.jsonl folder/sub && cp r.jsonl folder/.hidden
+check "a folder" "$LOCKSTEP" dataset build folder folder --tokenizer t
+equal "what is hidden is told" "$(grep -c '1 hidden file' .err)" 1
+equal "names below a folder" "$("$LOCKSTEP" dataset show folder --json | grep -c '"name": "sub/r.jsonl"')" 1
+equal "what is held out is told" "$(grep -c 'held out: .* of 2 sources: ' .err)" 1
+equal "the order of arguments does not decide" "$(for f in "r.jsonl text.txt" "text.txt r.jsonl"; do
+    quiet "$LOCKSTEP" dataset build order $f --tokenizer t --replace; "$LOCKSTEP" dataset cat order --held-out | tr -d '\n' | fold -w1 | sort | cksum; done | sort -u | wc -l)" 1
+printf '%s\n' '{"text": "a"}' '{' '{"text": null, "prompt": "p", "response": "r"}' >bad.jsonl
+check "bad records are skipped" "$LOCKSTEP" dataset build bad bad.jsonl --tokenizer t --holdout 0 --skip-bad 3
+equal "they are listed and counted" "$(grep -cE 'left out: bad.jsonl:2: byte 15|1 bad record left out' .err)" 2
+equal "and in the recipe" "$("$LOCKSTEP" dataset show bad --json | grep -cE '"skip_bad": "3"|"bad_count": 1')" 2
+check "a text is split" "$LOCKSTEP" dataset build split text.txt --tokenizer t --split-at '\n\n'
+equal "nothing but the marks is lost" "$(ids split | tr -d '\n' | wc -c)" "$(tr -d '\n' <text.txt | wc -c)"
+fails "a name is not taken from a dataset unawares" 1 "dataset d is another one, root .*; it is used by|--replace" -- "$LOCKSTEP" dataset build d r.jsonl --tokenizer t
+check "the same dataset may be built again" "$LOCKSTEP" dataset build r r.jsonl --tokenizer t
+equal "and has its root" "$("$LOCKSTEP" dataset show r --json | field root)" "$want"
+fails "a failed export leaves no folder" 1 "held_out" -- "$LOCKSTEP" dataset export bad new/folder --format npy --split held-out
+[ ! -e new ] && ok "none at all" || not_ok "none at all"
+[ -z "$("$LOCKSTEP" dataset show bad | grep 0.00)" ] && ok "no bytes a token of nothing" || not_ok "no bytes a token of nothing"
 
 # --- train, runs ----------------------------------------------------------------------------------------------------------
 config c.ini eval.sequences=0

@@ -10,7 +10,7 @@ fi
 seed
 standard_data
 text 9000 2 | awk 'NR % 3 == 1 { gsub(/["\\]/, ""); p = $0 } NR % 3 == 2 { gsub(/["\\]/, ""); printf "{\"prompt\": \"%s\", \"response\": \" %s\"}\n", p, $0 }' >pairs.jsonl
-quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 || exit 1
+quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 --holdout-by tail || exit 1
 
 # train COMMAND... CONFIG [keys]...: prints what must agree, with the ledger's sum
 train() {

@@ -6,8 +6,8 @@
 standard_data
 text 9000 2 | awk 'NR % 3 == 1 { gsub(/["\\]/, ""); p = $0 } NR % 3 == 2 { gsub(/["\\]/, ""); printf "{\"prompt\": \"%s\", \"response\": \" %s\"}\n", p, $0 }' >pairs.jsonl
 text 40000 3 | awk 'length { gsub(/["\\]/, ""); printf "{\"text\": \"%s\"}\n", $0 }' >documents.jsonl
-quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 || exit 1
-quiet "$LOCKSTEP" dataset build documents documents.jsonl --tokenizer t --holdout 0.1 || exit 1
+quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 --holdout-by tail || exit 1
+quiet "$LOCKSTEP" dataset build documents documents.jsonl --tokenizer t --holdout 0.1 --holdout-by tail || exit 1
 { head -c 30000 text.txt; printf X; tail -c +30002 text.txt; } >changed.txt
 quiet "$LOCKSTEP" dataset build changed changed.txt --tokenizer t --holdout 0.05 || exit 1
 

@@ -20,7 +20,7 @@ def main():
         with open("text.txt", "w") as f:
             f.write("\n".join(texts))
         run("tokenizer", "train", "text.txt", "--vocab", "400", "--name", "t")
-        run("dataset", "build", "d", "text.jsonl", "--tokenizer", "t", "--holdout", "0.1")
+        run("dataset", "build", "d", "text.jsonl", "--tokenizer", "t", "--holdout", "0.1", "--holdout-by", "tail")
         end = json.loads(run("tokenizer", "show", "t", "--json"))["end"]
         run("dataset", "export", "d", "npy", "--format", "npy")
         run("dataset", "export", "d", "megatron", "--format", "megatron", "--without-masks")

@@ -7,6 +7,7 @@
 #ifndef LOCKSTEP_DATASET_H
 #define LOCKSTEP_DATASET_H
 #include "lockstep/data/chat.h"
+#include "lockstep/data/source.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -17,18 +18,30 @@ enum lk_split { LK_TRAIN = 0, LK_HELD_OUT = 1 };
 struct lk_dataset_source {
     const char *path; /* as given; "-" is standard input */
 };
+/* What is held out. TAIL: the bytes at the end of all sources; a plain text is cut after a newline (else between UTF-8
+ * characters), jsonl between records. DOCUMENT: records and texts from all sources, each by the seed and its own text, so
+ * that no other document changes that and equal ones go the same way; a text of which the share is 1,024 bytes or more
+ * gives its own end, and one text alone always does, as with TAIL. */
+enum lk_holdout { LK_HOLDOUT_TAIL, LK_HOLDOUT_DOCUMENT };
+/* Whether the tokenizer's first token (lk_tokenizer_begin) stands before each text and each prompt, as generation puts it,
+ * and is no target. AUTO: if there is one. Conversations begin as their template says. */
+enum lk_bos { LK_BOS_NO, LK_BOS_AUTO, LK_BOS_YES };
+
 struct lk_dataset_options {
-    double holdout; /* share of the bytes at the end, 0 <= holdout <= 0.5; a plain text is cut after a newline (else
-                       between UTF-8 characters), jsonl between records */
-    const char *tokenizer_name; /* for messages */
-    enum lk_chat chat;          /* how "messages" of .jsonl records are written; LK_CHAT_NONE: they are an error */
+    double holdout; /* share of the bytes, or of the documents; 0 <= holdout <= 0.5 */
+    enum lk_holdout holdout_by;
+    uint64_t holdout_seed;
+    enum lk_bos bos;
+    struct lk_source_options source; /* how files are read */
+    const char *tokenizer_name;      /* for messages */
+    enum lk_chat chat;               /* how "messages" of .jsonl records are written; LK_CHAT_NONE: they are an error */
     int (*progress)(void *arg, uint64_t bytes_done, uint64_t bytes_total /* 0: unknown */);
     void *progress_arg;
 };
-/* Reads .txt (one document a file; any unknown ending too), .jsonl ({"text": ...} or {"prompt": ..., "response": ...} or
- * {"messages": [{"role": ..., "content": ...}, ...]}, one a line), each also with .gz or .zst; "-" is plain text. Puts
- * blobs and manifest, returns the root; names nothing. Equal input gives an equal root for any number of threads. Errors
- * name file, line and byte. */
+/* Reads what lockstep/data/source.h names: plain texts (one document a file, or split) and records ({"text": ...} or
+ * {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}). Options of zeros are those of
+ * the first release. Puts blobs and manifest, returns the root; names nothing. Equal input gives an equal root for any
+ * number of threads. Errors name file, line and byte. */
 int lk_dataset_build(struct lk_store *, const struct lk_dataset_source *sources, size_t count,
                      const struct lk_root *tokenizer, const struct lk_dataset_options *, struct lk_pool *,
                      struct lk_root *out, struct lk_err *);
@@ -65,7 +78,8 @@ struct lk_untargeted lk_dataset_untargeted(const struct lk_dataset *, enum lk_sp
 struct lk_document {
     uint64_t index, token_begin, token_end; /* [begin, end) in the stream, without the end tokens */
     uint32_t source;                        /* index of the source file */
-    const char *source_path;                /* borrowed; the file's base name, directories do not enter a dataset */
+    const char *source_path;                /* borrowed; the file's base name (below a folder that was
+                                               given, its path there); other directories do not enter a dataset */
     uint64_t source_offset, size_bytes;     /* where its text (jsonl: its line) begins in the uncompressed source; length of
                                                its text */
     uint64_t line;                          /* jsonl: 1-based line; else 0 */

@@ -8,12 +8,13 @@
 #define LK__WINDOW 32 /* jobs that run together */
 
 struct lk__input {
-    const char *path;
-    bool again;    /* can be opened when its turn comes; else it is open from the start */
-    bool sized;    /* size is known, or guessed */
-    bool guessed;  /* size is what the packed file says of itself */
-    uint64_t size; /* uncompressed bytes */
-    struct lk_map map;
+    const char *path, *name; /* name: what enters the dataset */
+    struct lk__source source;
+    bool looked;          /* at the source */
+    bool sized;           /* size is known, or guessed */
+    bool guessed;         /* size is what the packed file says of itself */
+    uint64_t size;        /* uncompressed bytes */
+    struct lk__text text; /* mapped, while it is read */
     struct lk_root root;
 };
 
@@ -26,10 +27,13 @@ struct lk__builder {
     struct lk_store *store;
     struct lk_tokenizer *t;
     struct lk__chat chat;
+    struct lk__job_rules rules;
+    uint32_t begin; /* the token before each text and record, or UINT32_MAX */
     const struct lk_dataset_options *options;
     struct lk_pool *pool;
     struct lk__input *inputs;
     size_t input_count;
+    struct lk__found_list found;
     uint64_t total, cut, done; /* bytes of all inputs; held out from `cut` on; progress */
     bool total_known;
     struct lk__splitter *splits[2];
@@ -43,13 +47,18 @@ struct lk__builder {
     size_t fill;               /* bytes that `next` shall have */
     struct lk_root digest;     /* of the plain document that is being written */
     uint64_t lines, empty;     /* lines of the present source; documents without a byte */
+    char first_bad[512];
+    uint64_t bad_noted;       /* of the bad ones, told */
+    struct lk_buf notes;      /* what this round has to tell, each with a zero byte behind it */
+    uint64_t bad, tools;      /* records left out; conversations with "tools" beside them */
+    uint64_t least, greatest; /* numbers of the documents that may be held out by them */
     /* what two tiles of a round left */
     int write_code, fill_code;
     struct lk_err write_err, fill_err;
 };
 
 static inline const char *lk__input_name(const struct lk__input *in) {
-    return strcmp(in->path, "-") ? in->path : "standard input";
+    return lk__source_shown(in->path);
 }
 
 /* Adds one source to the splits; begin: bytes of the inputs before it. *wrong: a guessed size was not true, so the cut may

@@ -347,7 +347,9 @@ static void a_refused_guess_is_measured(void **state) {
     assert_int_equal(gzwrite(f, one, (unsigned)last), (int)last);
     gzclose(f);
     uint64_t guess = 42;
-    assert_false(lk__source_guess(path, &guess));
+    struct lk__source looked;
+    OK(lk__source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
+    assert_false(lk__source_guess(&looked, &guess));
     assert_int_equal(guess, 42);
     struct lk_root root, want;
     OK(build(path, 0.1, &root));
@@ -369,7 +371,9 @@ static void a_wrong_guess_is_noticed_early(void **state) {
     assert_int_equal(gzwrite(f, text.data, (unsigned)last), (int)last);
     gzclose(f);
     uint64_t guess, sum[2] = {0, 0};
-    assert_true(lk__source_guess(path, &guess)); /* gzip's size is the last one's */
+    struct lk__source looked;
+    OK(lk__source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
+    assert_true(lk__source_guess(&looked, &guess)); /* gzip's size is the last one's */
     assert_int_equal(guess, last);
     struct lk_dataset_source source = {.path = path};
     struct lk_dataset_options o = {.holdout = 0.1, .tokenizer_name = "T", .progress = add_progress, .progress_arg = sum};
@@ -429,7 +433,10 @@ static void bad_input_is_named(void **state) {
     (void)state;
     struct lk_root root;
     FAILS(build("/no/such.txt", 0, &root), LK_ENOTFOUND, "/no/such.txt");
-    FAILS(build(dir, 0, &root), LK_EINVAL, "is a directory");
+    char empty[128];
+    snprintf(empty, sizeof empty, "%s/empty", dir);
+    OK(lk_dir_make(empty, &test_err));
+    FAILS(build(empty, 0, &root), LK_EINVAL, "is a directory without a file to read");
     FAILS(build(file("e.txt", "", 0), 0, &root), LK_EINVAL, "there is no text in the 1 source");
     FAILS(build(file("e.jsonl", "\n \n{\"text\":\"\"}\n", 15), 0, &root), LK_EINVAL, "there is no text");
     FAILS(build(file("h.jsonl", "{\"text\":\"a\"}\n", 13), 0.5, &root), LK_EINVAL, "leaves no document held out");

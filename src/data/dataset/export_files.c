@@ -2,6 +2,7 @@
 #include "data/dataset/export_files.h"
 #include "base/syscalls.h"
 #include "lockstep/base/file.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,8 @@ struct file {
 };
 struct lk__files {
     char *dir;
+    size_t found; /* bytes of dir that named a folder before; what is behind them we made */
+    bool named;
     struct file *list;
     size_t count, capacity;
     int fd; /* of the last one, while it is written */
@@ -22,18 +25,41 @@ struct lk__files {
     size_t fill;
 };
 
+/* Cuts the last part off a path. */
+static void to_parent(char *path) {
+    size_t n = strlen(path);
+    while (n && path[n - 1] == '/') n--;
+    while (n && path[n - 1] != '/') n--;
+    path[n] = 0;
+}
+
+/* Takes away the folders that we made and in which there is nothing. */
+static void remove_folders(struct lk__files *f) {
+    while (strlen(f->dir) > f->found && (rmdir(f->dir) == 0 || errno == ENOENT)) to_parent(f->dir);
+}
+
+static int found_bytes(const char *dir, size_t *found, struct lk_err *err) {
+    char *path = lk_strdup(dir);
+    if (!path) return lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
+    while (*path && !lk_file_exists(path)) to_parent(path);
+    *found = strlen(path);
+    lk_free(path);
+    return LK_OK;
+}
+
 int lk__files_open(const char *dir, struct lk__files **out, struct lk_err *err) {
     *out = NULL;
-    int code = lk_dir_make(dir, err);
-    if (code) return code;
     struct lk__files *f = lk_calloc(1, sizeof *f);
     if (f) f->fd = -1, f->dir = lk_strdup(dir), f->buffer = lk_alloc(BUFFER_BYTES);
-    if (!f || !f->dir || !f->buffer) {
+    int code = f && f->dir && f->buffer ? LK_OK : lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
+    if (f) f->found = SIZE_MAX;
+    if (!code) code = found_bytes(dir, &f->found, err);
+    if (!code) code = lk_dir_make(dir, err);
+    if (code)
         lk__files_close(f);
-        return lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
-    }
-    *out = f;
-    return LK_OK;
+    else
+        *out = f;
+    return code;
 }
 
 static struct file *last(struct lk__files *f) {
@@ -114,6 +140,7 @@ int lk__files_name(struct lk__files *f, void (*file)(void *arg, const char *path
         }
     if (!code) code = lk_dir_sync(f->dir, err);
     for (size_t i = 0; code && i < named; i++) unlink(f->list[i].path);
+    f->named = !code;
     for (size_t i = 0; !code && i < named; i++)
         if (file) file(arg, f->list[i].path, f->list[i].size_bytes);
     return code;
@@ -127,6 +154,7 @@ void lk__files_close(struct lk__files *f) {
         lk_free(f->list[i].path);
         lk_free(f->list[i].temporary);
     }
+    if (!f->named && f->dir) remove_folders(f); /* a failed export leaves no empty folder */
     lk_free(f->list);
     lk_free(f->buffer);
     lk_free(f->dir);

@@ -4,7 +4,10 @@
 #include "lockstep/data/dataset.h"
 
 #define LK__DATASET_FORMAT "lockstep-dataset-0"
-#define LK__READERS_RULES  1    /* changes when a reader would make other documents of the same file */
+/* The rules by which a file becomes documents. 1: what it is goes by its name (.jsonl, .gz, .zst). 2: by its content too,
+ * an order mark is dropped, lists are records. A dataset whose files are all the same by either bears the 1, so its root
+ * does not change. */
+enum { LK__READERS_BY_NAME = 1, LK__READERS_BY_CONTENT = 2 };
 #define LK__DOCUMENT_BYTES 72   /* one row of the document table */
 #define LK__INDEX_EVERY    1024 /* tokens between entries of the byte index */
 
@@ -35,7 +38,9 @@ static inline uint64_t lk__get_u64(const uint8_t *p) {
 
 /* The five parts of one split, written as the documents come. */
 struct lk__splitter;
-int lk__splitter_open(struct lk_store *, const struct lk_tokenizer *, struct lk__splitter **out, struct lk_err *);
+/* from_tokens: sizes and digests of documents are those of what their tokens give. */
+int lk__splitter_open(struct lk_store *, const struct lk_tokenizer *, bool from_tokens, struct lk__splitter **out,
+                      struct lk_err *);
 /* Adds tokens to the document that is being written; the first `masked` of them are no targets. */
 int lk__splitter_tokens(struct lk__splitter *, const uint32_t *ids, size_t count, size_t masked, struct lk_err *);
 /* Ends the document; row->byte_begin is filled in here. */

@@ -1,5 +1,5 @@
 #include "data/dataset/job.h"
-#include "data/jsonl.h"
+#include <stdio.h>
 #include <string.h>
 
 #define KEPT_TOKENS ((size_t)1 << 18)
@@ -12,6 +12,8 @@ void lk__job_begin(struct lk__job *j, const struct lk__job *what) {
     if (tokens.capacity > KEPT_TOKENS) lk_tokens_release(&tokens);
     tokens.count = 0;
     *j = *what;
+    j->least = UINT64_MAX;
+    j->greatest = 0;
     j->tokens = tokens;
     j->runs = runs;
     j->runs.size = 0;
@@ -36,6 +38,15 @@ void lk__job_thread_release(struct lk__job_thread *t) {
 
 static int no_memory(struct lk__job *j) {
     return lk_fail(&j->err, LK_ENOMEM, "building a dataset: out of memory");
+}
+
+uint64_t lk__holdout_number(uint64_t seed, const struct lk_root *text) {
+    uint8_t all[16 + 8 + 32] = "lockstep holdout";
+    struct lk_root number;
+    lk__put_u64(all + 16, seed);
+    memcpy(all + 24, text->bytes, 32);
+    lk_sha256(all, sizeof all, &number);
+    return lk__get_u64(number.bytes);
 }
 
 static int add_document(struct lk__job *j, const struct lk__job_document *d) {
@@ -75,7 +86,7 @@ static int encode_part(struct lk__job *j, struct lk__job_thread *t, const struct
 static int encode_messages(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer,
                            const struct lk__record *r, struct lk__job_document *d, size_t *where) {
     size_t before = j->tokens.count, targets = 0;
-    if (!j->chat)
+    if (!j->rules->chat)
         return lk_fail(&j->err, LK_EINVAL, "it has \"messages\": say by --template (%s) how they are written",
                        LK_CHAT_NAMES);
     int code = lk__messages_parse(r->messages, r->messages_size, &t->text, &t->messages, where, &j->err);
@@ -88,7 +99,7 @@ static int encode_messages(struct lk__job *j, struct lk__job_thread *t, const st
         all[i].role = lk_bytes(t->text.data + m[i].role, m[i].role_size);
         all[i].content = lk_bytes(t->text.data + m[i].content, m[i].content_size);
     }
-    code = lk__chat_render(j->chat, all, count, false, &t->rendered, &t->parts, &j->err);
+    code = lk__chat_render(j->rules->chat, all, count, false, &t->rendered, &t->parts, &j->err);
     lk_free(all);
     const struct lk__chat_part *p = (const struct lk__chat_part *)(const void *)t->parts.data;
     for (size_t i = 0; !code && i < t->parts.size / sizeof *p; i++) {
@@ -111,11 +122,29 @@ static int encode_messages(struct lk__job *j, struct lk__job_thread *t, const st
     return 0;
 }
 
-static int run_line(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer, size_t at,
-                    size_t size) {
+/* Adds a document that is encoded already; t->text is its text. */
+static int finish_document(struct lk__job *j, struct lk__job_thread *t, struct lk__job_document *d, size_t at) {
+    const struct lk__holdout *h = &j->rules->holdout;
+    struct lk_root digest;
+    lk_sha256(t->text.data, t->text.size, &digest);
+    memcpy(d->row.digest, digest.bytes, sizeof d->row.digest);
+    d->row.source_offset = j->offset + at;
+    d->row.size_bytes = t->text.size;
+    d->split = at < j->held_out ? LK_TRAIN : LK_HELD_OUT;
+    if (h->by_document) {
+        uint64_t number = lk__holdout_number(h->seed, &digest);
+        d->split = lk__holdout_split(h, number);
+        if (number < j->least) j->least = number;
+        if (number > j->greatest) j->greatest = number;
+    }
+    return add_document(j, d);
+}
+
+static int run_record(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer, size_t at,
+                      size_t size) {
     struct lk__record record;
     size_t where = 0;
-    int code = lk__record_parse((const char *)j->text + at, size, &t->text, &record, &where, &j->err);
+    int code = lk__record_parse((const char *)j->text + at, size, &j->rules->keys, &t->text, &record, &where, &j->err);
     j->err_byte = j->offset + at + where;
     if (code || record.blank) return code;
     if (!t->text.size && !record.messages) {
@@ -123,19 +152,31 @@ static int run_line(struct lk__job *j, struct lk__job_thread *t, const struct lk
         return 0;
     }
     struct lk__job_document d = {0};
-    struct lk_root digest;
     where = 0;
     code = record.messages ? encode_messages(j, t, tokenizer, &record, &d, &where) : encode_record(j, t, &record, &d);
     if (record.messages) j->err_byte = j->offset + (size_t)((const uint8_t *)record.messages - j->text) + where;
     if (code) return code;
-    lk_sha256(t->text.data, t->text.size, &digest);
-    memcpy(d.row.digest, digest.bytes, sizeof d.row.digest);
-    d.row.source_offset = j->offset + at;
-    d.row.size_bytes = t->text.size;
+    j->tools += record.tools;
     d.row.line = j->lines + 1;
     d.row.prompt_tokens = record.messages ? LK__CONVERSATION : (uint32_t)d.masked;
-    if (at < j->held_out) j->first_held_out = j->document_count + 1;
-    return add_document(j, &d);
+    return finish_document(j, t, &d, at);
+}
+
+/* A bad record that may be left out leaves nothing behind. */
+static int run_line(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer, size_t at,
+                    size_t size) {
+    size_t tokens = j->tokens.count, runs = j->runs.size;
+    int code = run_record(j, t, tokenizer, at, size);
+    if (code != LK_EINVAL || !j->rules->skip_bad) return code;
+    j->tokens.count = tokens;
+    j->runs.size = runs;
+    if (j->bad < LK__BAD_NOTED) {
+        struct lk__bad *bad = &j->first_bad[j->bad];
+        *bad = (struct lk__bad){.line = j->lines + 1, .byte = j->err_byte};
+        snprintf(bad->why, sizeof bad->why, "%.199s", j->err.message);
+    }
+    j->bad++;
+    return 0;
 }
 
 static int run_lines(struct lk__job *j, struct lk__job_thread *t, const struct lk_tokenizer *tokenizer) {
@@ -151,6 +192,28 @@ static int run_lines(struct lk__job *j, struct lk__job_thread *t, const struct l
     return code;
 }
 
+static int run_texts(struct lk__job *j, struct lk__job_thread *t) {
+    struct lk_bytes mark = j->rules->split_at;
+    int code = 0;
+    for (size_t at = 0; !code && at < j->size;) {
+        const uint8_t *found = memmem(j->text + at, j->size - at, mark.data, mark.size);
+        size_t end = found ? (size_t)(found - j->text) : j->size, before = j->tokens.count;
+        struct lk__job_document d = {0};
+        j->err_byte = j->offset + at;
+        t->text.size = 0;
+        if (end == at)
+            j->empty++;
+        else if (lk_buf_append(&t->text, j->text + at, end - at))
+            code = no_memory(j);
+        else if (!(code = lk__encoder_run(t->encoder, t->text.data, t->text.size, &j->tokens, &j->err))) {
+            d.tokens = j->tokens.count - before;
+            code = finish_document(j, t, &d, at);
+        }
+        at = end + mark.size;
+    }
+    return code;
+}
+
 void lk__job_run(struct lk__job *j, const struct lk_tokenizer *tokenizer, struct lk__job_thread *t) {
     j->err_byte = j->offset;
     if (j->kind == LK__JOB_DIGEST) {
@@ -162,5 +225,5 @@ void lk__job_run(struct lk__job *j, const struct lk_tokenizer *tokenizer, struct
     else if (j->kind == LK__JOB_PIECE)
         j->code = lk__encoder_run(t->encoder, j->text, j->size, &j->tokens, &j->err);
     else
-        j->code = run_lines(j, t, tokenizer);
+        j->code = j->kind == LK__JOB_LINES ? run_lines(j, t, tokenizer) : run_texts(j, t);
 }

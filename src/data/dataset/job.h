@@ -3,6 +3,7 @@
 #define LOCKSTEP_DATA_JOB_H
 #include "data/chat.h"
 #include "data/dataset/internal.h"
+#include "data/jsonl.h"
 #include "data/tokenizer/internal.h"
 
 #define LK__JOB_BYTES ((size_t)256 << 10)
@@ -10,11 +11,13 @@
 enum lk__job_kind {
     LK__JOB_DIGEST, /* the digest of a plain document */
     LK__JOB_PIECE,  /* a piece of a plain document, cut where words surely end */
-    LK__JOB_LINES   /* whole lines of a .jsonl */
+    LK__JOB_LINES,  /* whole lines of a .jsonl */
+    LK__JOB_TEXTS   /* whole documents of a plain text, with what stands between them */
 };
 struct lk__job_document {
     struct lk__row row; /* line counts from 1 at the job's first line */
     size_t tokens, masked;
+    enum lk_split split;
     size_t runs; /* of a conversation: how many of the job's runs are its; else 0, and the first `masked` tokens are no
                     targets */
 };
@@ -22,24 +25,50 @@ struct lk__job_run { /* tokens of a conversation that are all targets, or none i
     uint32_t tokens;
     bool target;
 };
+/* Which documents are held out when it goes by documents: those whose number is at most `most` (lk__holdout_number). */
+struct lk__holdout {
+    bool by_document;
+    uint64_t seed, most;
+    bool none; /* `most` holds no document out */
+};
+/* SHA-256 of "lockstep holdout", the seed and the text's SHA-256: its first eight bytes. */
+uint64_t lk__holdout_number(uint64_t seed, const struct lk_root *text);
+static inline enum lk_split lk__holdout_split(const struct lk__holdout *h, uint64_t number) {
+    return !h->none && number <= h->most ? LK_HELD_OUT : LK_TRAIN;
+}
+
+struct lk__job_rules {           /* how a build reads; the same for all jobs */
+    const struct lk__chat *chat; /* the template of conversations, or NULL */
+    struct lk__record_keys keys;
+    struct lk_bytes split_at;
+    struct lk__holdout holdout;
+    uint64_t skip_bad;
+};
+#define LK__BAD_NOTED 8 /* bad records of a job, and of a build, that are told one by one */
+struct lk__bad {
+    uint64_t line, byte; /* 1-based in the job; in the source */
+    char why[200];
+};
 struct lk__job {
     enum lk__job_kind kind;
     const uint8_t *text;
     size_t size;
-    uint64_t offset;             /* of text in its source */
-    size_t held_out;             /* lines from this byte of text on are held out */
-    bool last;                   /* the last piece of its document */
-    enum lk_split split;         /* of a plain document */
-    struct lk__row row;          /* the last piece: its document */
-    const struct lk__chat *chat; /* lines: the template of conversations, or NULL */
+    uint64_t offset;     /* of text in its source */
+    size_t held_out;     /* documents from this byte of text on are held out, unless it goes by documents */
+    bool first, last;    /* the first, the last piece of its document */
+    bool by_number;      /* a plain document: its number decides, not `split` */
+    enum lk_split split; /* of a plain document */
+    struct lk__row row;  /* the last piece: its document */
+    const struct lk__job_rules *rules;
     /* results */
     struct lk_root digest;
     struct lk_tokens tokens;
     struct lk_buf runs; /* struct lk__job_run */
     struct lk__job_document *documents;
     size_t document_count, document_capacity;
-    size_t first_held_out; /* index of the first held-out document */
-    uint64_t lines, empty;
+    uint64_t lines, empty, bad, tools; /* bad: records left out; tools: conversations with a "tools" beside them */
+    uint64_t least, greatest;          /* numbers of its documents, where it goes by documents */
+    struct lk__bad first_bad[LK__BAD_NOTED];
     int code;
     struct lk_err err;
     uint64_t err_line, err_byte; /* 1-based in the job; in the source */

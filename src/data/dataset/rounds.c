@@ -2,10 +2,12 @@
  * made, hashes the text of this one, and unpacks the text of the next. README.md, "Building". */
 #include "data/dataset/builder.h"
 #include "data/tokenizer/pretoken.h"
+#include <stdio.h>
 #include <string.h>
 
 #define FILL_FIRST ((size_t)1 << 20) /* a stream's rounds: the first one soon, the others large enough to share out */
 #define FILL_BYTES ((size_t)4 << 20)
+#define OWN_SHARE  4096 /* bytes: a text whose share of held-out text is at least that gives its own end */
 
 static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
@@ -13,32 +15,79 @@ static int no_memory(struct lk_err *err) {
 
 /* --- writing ---------------------------------------------------------------------------------------------- */
 
+/* Between the name of a source and a number of its lines; in a list of records it counts those. */
+static const char *unit(const struct lk__builder *b) {
+    return b->inputs[b->input].source.shape == LK__LINES ? ":" : ": record ";
+}
+
 static int job_failed(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
     const char *name = lk__input_name(&b->inputs[b->input]);
+    if (j->kind == LK__JOB_LINES && j->code == LK_EINVAL)
+        return lk_fail(err, j->code, "%s%s%llu: byte %llu: %s (--skip-bad N leaves out up to N bad records)", name, unit(b),
+                       (unsigned long long)(b->lines + j->err_line), (unsigned long long)j->err_byte, j->err.message);
     if (j->kind != LK__JOB_LINES)
         return lk_fail(err, j->code, "%s: byte %llu: %s", name, (unsigned long long)j->err_byte, j->err.message);
-    return lk_fail(err, j->code, "%s:%llu: byte %llu: %s", name, (unsigned long long)(b->lines + j->err_line),
+    return lk_fail(err, j->code, "%s%s%llu: byte %llu: %s", name, unit(b), (unsigned long long)(b->lines + j->err_line),
                    (unsigned long long)j->err_byte, j->err.message);
 }
 
+/* The token that a text begins with, where there is one: no target, because nothing else can stand there. */
+static int write_begin(struct lk__builder *b, struct lk__splitter *s, struct lk_err *err) {
+    return b->begin == UINT32_MAX ? 0 : lk__splitter_tokens(s, &b->begin, 1, 1, err);
+}
+
+static void take_number(struct lk__builder *b, uint64_t least, uint64_t greatest) {
+    if (least < b->least) b->least = least;
+    if (greatest > b->greatest) b->greatest = greatest;
+}
+
 static int write_piece(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
-    struct lk__splitter *s = b->splits[j->split];
-    int code = lk__splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
+    enum lk_split split = j->split;
+    if (j->by_number) {
+        uint64_t number = lk__holdout_number(b->rules.holdout.seed, &b->digest);
+        split = lk__holdout_split(&b->rules.holdout, number);
+        take_number(b, number, number);
+    }
+    struct lk__splitter *s = b->splits[split];
+    int code = j->first ? write_begin(b, s, err) : 0;
+    if (!code) code = lk__splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
     if (code || !j->last) return code;
     j->row.source = (uint32_t)b->input;
+    j->row.prompt_tokens = b->begin != UINT32_MAX;
     memcpy(j->row.digest, b->digest.bytes, sizeof j->row.digest);
     return lk__splitter_document(s, &j->row, err);
 }
 
-static int write_lines(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+/* Bad records that were left out: the first ones are told, too many are an error. */
+static int write_bad(struct lk__builder *b, const struct lk__job *j, struct lk_err *err) {
+    const char *name = lk__input_name(&b->inputs[b->input]);
+    for (uint64_t i = 0; i < j->bad && b->bad + i < LK__BAD_NOTED; i++) {
+        const struct lk__bad *bad = &j->first_bad[i];
+        char text[512];
+        int size = snprintf(text, sizeof text, "%.200s%s%llu: byte %llu: %s", name, unit(b),
+                            (unsigned long long)(b->lines + bad->line), (unsigned long long)bad->byte, bad->why);
+        if (b->bad + i == 0) snprintf(b->first_bad, sizeof b->first_bad, "%s", text);
+        if (b->bad + i < b->bad_noted) continue; /* in the build that was begun before this one */
+        b->bad_noted++;
+        if (lk_buf_append(&b->notes, text, (size_t)size + 1)) return no_memory(err);
+    }
+    b->bad += j->bad;
+    if (b->bad <= b->rules.skip_bad) return 0;
+    return lk_fail(err, LK_EINVAL, "more than %llu bad records, as --skip-bad allows; the first is %s",
+                   (unsigned long long)b->rules.skip_bad, b->first_bad);
+}
+
+static int write_documents(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
     const uint32_t *ids = j->tokens.ids;
     const struct lk__job_run *runs = (const struct lk__job_run *)(const void *)j->runs.data;
     for (size_t i = 0; i < j->document_count; i++) {
         struct lk__job_document *d = &j->documents[i];
-        struct lk__splitter *s = b->splits[i < j->first_held_out ? LK_TRAIN : LK_HELD_OUT];
+        struct lk__splitter *s = b->splits[d->split];
         d->row.source = (uint32_t)b->input;
-        d->row.line += b->lines;
-        int code = d->runs ? 0 : lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
+        if (d->row.line) d->row.line += b->lines;
+        if (!d->runs && b->begin != UINT32_MAX) d->row.prompt_tokens++;
+        int code = d->runs ? 0 : write_begin(b, s, err);
+        if (!code && !d->runs) code = lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
         const uint32_t *at = ids;
         for (size_t k = 0; k < d->runs && !code; k++, at += runs->tokens, runs++)
             code = lk__splitter_tokens(s, at, runs->tokens, runs->target ? 0 : runs->tokens, err);
@@ -46,9 +95,12 @@ static int write_lines(struct lk__builder *b, struct lk__job *j, struct lk_err *
         if (code) return code;
         ids += d->tokens;
     }
+    int code = write_bad(b, j, err);
+    take_number(b, j->least, j->greatest);
     b->lines += j->lines;
     b->empty += j->empty;
-    return 0;
+    b->tools += j->tools;
+    return code;
 }
 
 static int write_job(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
@@ -58,7 +110,7 @@ static int write_job(struct lk__builder *b, struct lk__job *j, struct lk_err *er
         return 0;
     }
     b->done += j->size;
-    return j->kind == LK__JOB_PIECE ? write_piece(b, j, err) : write_lines(b, j, err);
+    return j->kind == LK__JOB_PIECE ? write_piece(b, j, err) : write_documents(b, j, err);
 }
 
 static void write_window(struct lk__builder *b) {
@@ -95,6 +147,9 @@ static int run_round(struct lk__builder *b, struct lk_err *err) {
     struct lk__window *ran = b->now;
     b->now = b->before;
     b->before = ran;
+    for (size_t at = 0; at < b->notes.size; at += strlen(b->notes.data + at) + 1)
+        lk__note(&b->options->source, "left out: %s", b->notes.data + at);
+    b->notes.size = 0;
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
         return lk_fail(err, LK_ESTOPPED, "building a dataset: stopped on request");
@@ -131,15 +186,22 @@ static size_t cut_text(const uint8_t *text, size_t at, size_t size) {
     return at;
 }
 
-static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk_split split, struct lk_err *err) {
-    const uint8_t *text = b->inputs[b->input].map.data;
+static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk_split split, bool by_number,
+                        struct lk_err *err) {
+    const uint8_t *text = b->inputs[b->input].text.data;
     if (begin == end) return 0;
     struct lk__job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
     int code = add_job(b, &digest, err);
     for (size_t at = begin, next; !code && at < end; at = next) {
         next = end - at <= LK__JOB_BYTES ? end : at + lk__tokenizer_cut(b->t, text + at, LK__JOB_BYTES - 1, end - at);
-        struct lk__job j = {
-            .kind = LK__JOB_PIECE, .text = text + at, .size = next - at, .offset = at, .split = split, .last = next == end};
+        struct lk__job j = {.kind = LK__JOB_PIECE,
+                            .text = text + at,
+                            .size = next - at,
+                            .offset = at,
+                            .split = split,
+                            .by_number = by_number,
+                            .first = at == begin,
+                            .last = next == end};
         j.row.source_offset = begin;
         j.row.size_bytes = end - begin;
         code = add_job(b, &j, err);
@@ -148,14 +210,47 @@ static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk
 }
 
 static int add_plain(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
-    size_t size = b->inputs[b->input].map.size, cut = size;
+    const struct lk__text *text = &b->inputs[b->input].text;
+    size_t size = text->size, cut = size;
     if (!size) b->empty++;
+    if (b->rules.holdout.by_document) { /* a large text gives its own end, a small one goes as a whole */
+        uint64_t share = (uint64_t)((double)size * b->options->holdout);
+        if (share < OWN_SHARE) return add_document(b, 0, size, LK_TRAIN, true, err);
+        held_out = size - share;
+    }
     if (held_out == 0)
         cut = 0;
     else if (held_out < size)
-        cut = cut_text(b->inputs[b->input].map.data, (size_t)held_out, size);
-    int code = add_document(b, 0, cut, LK_TRAIN, err);
-    return code ? code : add_document(b, cut, size, LK_HELD_OUT, err);
+        cut = cut_text(text->data, (size_t)held_out, size);
+    int code = add_document(b, 0, cut, LK_TRAIN, false, err);
+    return code ? code : add_document(b, cut, size, LK_HELD_OUT, false, err);
+}
+
+/* How a job of documents begins: `size` bytes at `offset` of the source, held out from byte `held_out` of that on. */
+static struct lk__job documents_job(struct lk__builder *b, enum lk__job_kind kind, const uint8_t *text, size_t size,
+                                    uint64_t offset, uint64_t held_out) {
+    struct lk__job j = {.kind = kind, .text = text, .size = size, .offset = offset, .rules = &b->rules};
+    j.held_out = held_out <= offset ? 0 : held_out - offset > size ? size : (size_t)(held_out - offset);
+    return j;
+}
+
+/* A plain text of several documents: jobs end behind what stands between two. */
+static int add_texts(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
+    struct lk_bytes mark = b->rules.split_at;
+    const struct lk__text *text = &b->inputs[b->input].text;
+    int code = 0;
+    if (!text->size) b->empty++;
+    for (size_t at = 0, next; !code && at < text->size; at = next) {
+        next = text->size;
+        for (size_t from = at, end; from < text->size && next == text->size; from = end) { /* mark after mark */
+            const uint8_t *found = memmem(text->data + from, text->size - from, mark.data, mark.size);
+            end = found ? (size_t)(found - text->data) + mark.size : text->size;
+            if (end - at >= LK__JOB_BYTES) next = end;
+        }
+        struct lk__job j = documents_job(b, LK__JOB_TEXTS, text->data + at, next - at, at, held_out);
+        code = add_job(b, &j, err);
+    }
+    return code;
 }
 
 /* --- lines ------------------------------------------------------------------------------------------------ */
@@ -170,12 +265,7 @@ static int add_lines(struct lk__builder *b, const uint8_t *text, size_t size, ui
             const uint8_t *newline = memchr(text + at + LK__JOB_BYTES, '\n', size - at - LK__JOB_BYTES);
             if (newline) next = (size_t)(newline - text) + 1;
         }
-        struct lk__job j = {.kind = LK__JOB_LINES,
-                            .text = text + at,
-                            .size = next - at,
-                            .offset = offset + at,
-                            .chat = b->chat.kind ? &b->chat : NULL};
-        j.held_out = held_out <= j.offset ? 0 : held_out - j.offset > j.size ? j.size : (size_t)(held_out - j.offset);
+        struct lk__job j = documents_job(b, LK__JOB_LINES, text + at, next - at, offset + at, held_out);
         code = add_job(b, &j, err);
     }
     return code;
@@ -214,27 +304,27 @@ static int add_stream(struct lk__builder *b, uint64_t held_out, bool *wrong, str
         b->next = used;
         offset += size;
     }
-    in->map.size = (size_t)offset;
+    in->text.size = (size_t)offset;
     return code;
 }
 
 /* --- a source --------------------------------------------------------------------------------------------- */
 
 static int open_input(struct lk__builder *b, struct lk__input *in, struct lk_err *err) {
-    bool lines = lk__source_kind(in->path) == LK__JSONL;
+    const struct lk__source *s = &in->source;
     b->lines = 0;
     b->hasher = lk_hasher_create();
     if (!b->hasher) return no_memory(err);
-    if (!in->again) return 0;
-    if (lines && lk__source_packing(in->path) != LK__UNPACKED) return lk__stream_open(in->path, &b->stream, err);
-    return lk__source_open(in->path, b->store->dir, &in->map, err);
+    if (s->kind == LK__JSONL && (s->packing != LK__UNPACKED || s->shape != LK__LINES))
+        return lk__stream_open(s, &b->stream, err);
+    return lk__text_open(s, b->store->dir, &in->text, err);
 }
 
 static int check_size(const struct lk__input *in, bool *wrong, struct lk_err *err) {
-    *wrong = in->sized && in->map.size != in->size;
+    *wrong = in->sized && in->text.size != in->size;
     if (!*wrong || in->guessed) return 0;
     return lk_fail(err, LK_EIO, "%s changed while it was read (%llu bytes, then %zu)", lk__input_name(in),
-                   (unsigned long long)in->size, in->map.size);
+                   (unsigned long long)in->size, in->text.size);
 }
 
 int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *wrong, struct lk_err *err) {
@@ -246,14 +336,14 @@ int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *w
     if (code || *wrong) return code;
     if (b->stream)
         code = add_stream(b, held_out, wrong, err);
-    else if (lk__source_kind(in->path) == LK__JSONL)
-        code = add_lines(b, in->map.data, in->map.size, 0, held_out, err);
+    else if (in->source.kind == LK__JSONL)
+        code = add_lines(b, in->text.data, in->text.size, 0, held_out, err);
     else
-        code = add_plain(b, held_out, err);
+        code = b->rules.split_at.size ? add_texts(b, held_out, err) : add_plain(b, held_out, err);
     if (!code && !*wrong) code = drain(b, err);
     if (!code && !*wrong && b->stream) code = check_size(in, wrong, err);
     if (code || *wrong) return code;
-    in->size = in->map.size;
+    in->size = in->text.size;
     lk_hasher_final(b->hasher, &in->root);
     lk__builder_release_source(b);
     return 0;
@@ -262,7 +352,7 @@ int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *w
 void lk__builder_release_source(struct lk__builder *b) {
     for (size_t i = 0; i < 2; i++) b->windows[i].count = 0;
     struct lk__input *in = &b->inputs[b->input];
-    if (in->again && in->map.data) lk_map_close(&in->map); /* the others stay: they cannot be opened again */
+    lk__text_close(&in->text);
     lk_hasher_free(b->hasher);
     lk__stream_close(b->stream);
     b->hasher = NULL;

@@ -51,7 +51,8 @@ static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
 }
 
-int lk__splitter_open(struct lk_store *store, const struct lk_tokenizer *t, struct lk__splitter **out, struct lk_err *err) {
+int lk__splitter_open(struct lk_store *store, const struct lk_tokenizer *t, bool from_tokens, struct lk__splitter **out,
+                      struct lk_err *err) {
     struct lk__splitter *s = *out = lk_calloc(1, sizeof *s);
     if (!s) return no_memory(err);
     uint32_t vocab = lk_tokenizer_vocab(t);
@@ -59,7 +60,7 @@ int lk__splitter_open(struct lk_store *store, const struct lk_tokenizer *t, stru
     s->t = t;
     s->token_bytes = vocab <= 65536 ? 2 : 4;
     s->end = lk_tokenizer_end(t);
-    s->exact = lk__tokenizer_exact(t);
+    s->exact = !from_tokens && lk__tokenizer_exact(t);
     s->lengths = lk_alloc((size_t)vocab * sizeof *s->lengths);
     if (!s->lengths) return no_memory(err);
     for (uint32_t id = 0; id < vocab; id++) s->lengths[id] = (uint32_t)lk_tokenizer_bytes(t, id).size;
