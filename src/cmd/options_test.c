@@ -1,15 +1,8 @@
 /* The table of options: what each type takes, defaults, what is missing, and the limits of the tables themselves. */
 #include "options.c"
 
+#include "base/testing.h"
 #include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 static struct {
     bool flag;
