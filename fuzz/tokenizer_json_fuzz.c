@@ -1,5 +1,6 @@
 /* clang -fsanitize=fuzzer,address: a hostile tokenizer.json is refused by name; what is taken gives every byte back where
- * nothing is normalized, its offsets cover the text, and export and import make the same tokenizer. */
+ * nothing is normalized, its offsets cover the text, and export and import make the same tokenizer, and
+ * Hugging Face's library gives an exported file's added tokens their ids. */
 #include "data/tokenizer/internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     struct lk_buf out = LK_BUF_INIT;
-    if (lk_tokenizer_export(t, &out, &err) || lk_tokenizer_import(out.data, out.size, "export", &again, &err)) abort();
+    int code = lk_tokenizer_export(t, &out, &err);
+    if (code == LK_EUNSUPPORTED) { /* ids that no file gives the library */
+        lk_tokenizer_free(t);
+        return 0;
+    }
+    if (code || lk_tokenizer_check_ids(out.data, out.size, "export", &err) ||
+        lk_tokenizer_import(out.data, out.size, "export", &again, &err))
+        abort();
     for (int special = 0; special < 2; special++) check_text(t, again, data, size, special);
     lk_buf_release(&out);
     lk_tokenizer_free(t);

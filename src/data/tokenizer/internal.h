@@ -22,15 +22,16 @@ struct lk__pair_slot {
     uint32_t tag, rank;
 };
 
-/* What stands for an id in lk_tokenizer.added; 0: a token that merges make. The text of all others is taken as it is. */
+/* Flags of an id in lk_tokenizer.added. 0: merges make the token. Any flag: the encoder looks for the token's own text. */
 enum { LK__SPECIAL = 1, LK__ADDED = 2, LK__LSTRIP = 4, LK__RSTRIP = 8, LK__NORMALIZED = 16 };
 
-/* Where a space is put in front of what stands between added tokens: nowhere; where it does not begin with one; there, but
- * only at the begin of the text; everywhere. */
+/* Where the encoder puts a space in front of the text between two added tokens: nowhere; where that text begins with none;
+ * the same, but only at the begin of the whole text; everywhere. */
 enum lk__prefix { LK__PREFIX_NONE, LK__PREFIX_UNLESS, LK__PREFIX_FIRST, LK__PREFIX_EACH };
 
-/* SentencePiece's BPE (characters.c): words begin with characters instead of bytes, and U+2581 is a space. That is so of
- * the text before normalized tokens are looked for in it, or of its plain parts. */
+/* SentencePiece's BPE (characters.c): words begin with characters instead of bytes, and U+2581 is a space. The encoder
+ * turns one into the other before it looks for normalized tokens (LK__NORMALIZER), or in plain parts only (LK__METASPACE).
+ */
 enum lk__characters { LK__BYTES, LK__NORMALIZER, LK__METASPACE };
 
 /* How ids come about, besides tokens and merges. Ids: LK__NO_ID if there is none. */
@@ -38,16 +39,16 @@ struct lk__traits {
     enum lk__pattern pattern; /* of bytes; characters have none */
     enum lk__characters characters;
     uint32_t first_byte; /* with characters: the token of byte 0; the others follow it */
-    bool strip;          /* a space at the begin of a decoded text is not given */
+    bool strip;          /* decoding leaves out one space at the begin of a text */
     bool whole_words;    /* a word that is a token is that token, whatever merges make of it */
     enum lk__prefix prefix_space;
-    bool nfc;               /* the text's normal form C is encoded */
+    bool nfc;               /* the encoder brings the text into normal form C first */
     uint32_t end;           /* between documents */
     uint32_t before, after; /* around a text: the post_processor's template */
 };
 extern const struct lk__traits lk__default_traits;
 
-/* Tokens that are looked for in the text, in the order of their bytes. */
+/* The tokens that the encoder looks for in a text, in the order of their bytes. */
 struct lk__added {
     const uint8_t *text;
     size_t size;
@@ -56,7 +57,7 @@ struct lk__added {
 struct lk__added_set {
     struct lk__added *tokens;
     size_t count;
-    bool plain;      /* one of them is not special: it is looked for in every text */
+    bool plain;      /* one of them is not special, so the encoder looks for it in every text */
     bool first[256]; /* begins of these tokens */
 };
 
@@ -85,7 +86,8 @@ struct lk_tokenizer {
     bool ordered;        /* every merge's parts are bytes or come from earlier merges: long words use buckets */
 };
 
-/* The tokens of a text always give it back. Else they may give it in another form, which then is what a dataset holds. */
+/* True: the tokens of a text always give it back. False: they may give another form of it, and a dataset holds that form.
+ */
 static inline bool lk__tokenizer_exact(const struct lk_tokenizer *t) {
     return !t->traits.nfc && !t->traits.characters;
 }
