@@ -103,7 +103,8 @@ static int command_page(const struct cmd *cmd, struct lk_buf *out) {
 
 static const struct cmd_option environment[] = {
     {.name = "LOCKSTEP_STORE", .help = "the store, where --store is not given"},
-    {.name = "LOCKSTEP_ISA", .help = "ref, blocked, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
+    {.name = "LOCKSTEP_ISA",
+     .help = "ref, blocked, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
     {.name = "LOCKSTEP_MEMORY_BYTES", .help = "plan with no more memory than this"},
     {.name = "LOCKSTEP_SHARED_MEMORY", .help = "no: ranks of one machine exchange messages"},
     {.name = "LOCKSTEP_MPI", .help = "the file lockstep-mpi.so, where it does not lie beside the program or the library"},

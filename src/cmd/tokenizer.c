@@ -337,10 +337,10 @@ static int show(struct cmd_context *c) {
     }
     lk_root_hex(&root, hex);
     if (c->json)
-        code = cmd_print_json(json_pack("{s:s, s:s, s:i, s:o, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
-                                        (int)lk_tokenizer_vocab(t), "end",
-                                        end == UINT32_MAX ? json_null() : json_integer(end), "longest", (int)longest,
-                                        "pattern", lk_tokenizer_pattern(t)));
+        code =
+            cmd_print_json(json_pack("{s:s, s:s, s:i, s:o, s:i, s:s}", "name", c->arguments[0], "root", hex, "vocab",
+                                     (int)lk_tokenizer_vocab(t), "end", end == UINT32_MAX ? json_null() : json_integer(end),
+                                     "longest", (int)longest, "pattern", lk_tokenizer_pattern(t)));
     else {
         printf("name     %s\nroot     %s\npattern  %s\nvocab    %u\n", c->arguments[0], hex, lk_tokenizer_pattern(t),
                lk_tokenizer_vocab(t));

@@ -2,8 +2,8 @@
 #include "train_view.h"
 
 #include "lockstep/cluster/comm.h"
-#include "lockstep/train/train.h"
 #include "lockstep/cluster/launch.h"
+#include "lockstep/train/train.h"
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,7 +241,8 @@ const struct cmd cmd_train = {
         CMD_FLAG("--profile", &wanted.profile, "show where the time goes, by kernel; `runs show` has it afterwards"),
         CMD_FLAG("--keys", &wanted.keys, "list all keys of CONFIG.ini with their defaults"), CMD_END},
     "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads and ranks, any instruction set\n"
-    "(LOCKSTEP_ISA=ref|blocked|avx2|avx512|neon), any kill and resume give the same bits. LOCKSTEP_MEMORY_BYTES=N makes the\n"
+    "(LOCKSTEP_ISA=ref|blocked|avx2|avx512|neon), any kill and resume give the same bits. LOCKSTEP_MEMORY_BYTES=N makes "
+    "the\n"
     "memory plan use no more than that.\n"
     "\n"
     "`mpirun -n N lockstep train ...` works as well, on several machines too if they see the same store; with\n"
