@@ -51,6 +51,10 @@ for c in llama gpt2 pairs; do
             ;;
         pairs)
             equal "$c: two ranks, three grains and four" "$(train $(on 2) $c.ini memory.recompute=true)" "$want"
+            empty="batch.sequences=2 batch.grains=2 batch.context=8"
+            quiet "$LOCKSTEP" train $c.ini $empty run.name=empty
+            check "$c: steps without targets" grep -q '"tokens":0' <(ledger empty)
+            equal "$c: the same by two ranks" "$(train $(on 2) $c.ini $empty)" "$(result empty; ledger empty | cksum)"
             equal "$c: as many ranks as grains" "$(train $(on 7) $c.ini eval.every=8)" "$(train "$LOCKSTEP" train $c.ini eval.every=8)"
             ;;
     esac
