@@ -114,7 +114,7 @@ wait $pid 2>/dev/null
 equal "killed among them: the same bits" "$(result prompts2)" "$(result prompts)"
 check "verified" "$LOCKSTEP" verify prompts --segment 0..30
 check "the best checkpoint is a model" "$LOCKSTEP" generate prompts@best the --tokens 4
-check "and can be evaluated" "$LOCKSTEP" eval prompts@best pairs
+check "and can be evaluated" "$LOCKSTEP" eval prompts@best
 
 # 4. verify names the first step that differs, and training stops at it. tamper changes one bit of a row.
 quiet "$LOCKSTEP" train c.ini run.name=honest run.steps=12 checkpoint.every=4 checkpoint.keep=0 || finish
