@@ -166,21 +166,32 @@ void lk_pool_run(struct lk_pool *p, size_t tiles, lk_tile_fn *fn, void *arg) {
     lk_fpenv_restore(old);
 }
 
-/* Signals go to the threads of the program, never to ours. */
+int lk_thread_start(pthread_t *out, void *(*fn)(void *arg), void *arg) {
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t blocked, old;
+    pthread_attr_t attributes;
+    int failed = pthread_attr_init(&attributes);
+    if (failed) return failed;
+    failed = pthread_attr_setstacksize(&attributes, LK_STACK_BYTES);
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &old); /* a thread begins with the mask of its maker */
+    if (!failed) failed = pthread_create(out, &attributes, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+    return failed;
+}
+
 static int start_threads(struct lk_pool *p) {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int code = 0;
-    for (int i = 1; code == 0 && i < p->threads; i++) {
+    int failed = 0;
+    for (int i = 1; !failed && i < p->threads; i++) {
         struct worker *w = &p->workers[i - 1];
         w->pool = p;
         w->number = i;
-        code = pthread_create(&w->thread, NULL, worker_main, w);
-        if (code == 0) p->started++;
+        failed = lk_thread_start(&w->thread, worker_main, w);
+        if (!failed) p->started++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return code;
+    return failed;
 }
 
 int lk_pool_open(int threads, struct lk_pool **out, struct lk_err *err) {
@@ -197,11 +208,11 @@ int lk_pool_open(int threads, struct lk_pool **out, struct lk_err *err) {
     int quota = lk__cgroup_cpus("");
     if (quota < processors) processors = quota;
     p->spin_ns = threads <= processors ? 40000 : 1000;
-    int code = start_threads(p);
-    if (code != 0) {
+    int failed = start_threads(p);
+    if (failed) {
         int wanted = threads, had = p->started + 1;
         lk_pool_close(p);
-        errno = code;
+        errno = failed;
         lk_fail_errno(err, "cannot start %d threads (%d are possible now; ask for fewer)", wanted, had);
         return err ? (err->code = LK_ENOMEM) : LK_ENOMEM;
     }

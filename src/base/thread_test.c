@@ -202,6 +202,27 @@ static void signals_go_to_the_program(void **state) {
     signal(SIGUSR1, SIG_DFL);
 }
 
+static void measure_stack(void *arg, size_t tile, int thread) {
+    pthread_attr_t a;
+    size_t size = 0;
+    (void)tile;
+    assert_int_equal(pthread_getattr_np(pthread_self(), &a), 0);
+    assert_int_equal(pthread_attr_getstacksize(&a, &size), 0);
+    pthread_attr_destroy(&a);
+    if (thread > 0 && size < LK_STACK_BYTES) atomic_fetch_add((atomic_int *)arg, 1);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* so that every thread gets some */
+}
+/* glibc gives a thread what `ulimit -s` said when the program began; ours have what they need. */
+static void threads_have_their_stack(void **state) {
+    (void)state;
+    struct lk_pool *pool;
+    atomic_int small = 0;
+    assert_int_equal(lk_pool_open(4, &pool, NULL), 0);
+    lk_pool_run(pool, 40, measure_stack, &small);
+    lk_pool_close(pool);
+    assert_int_equal(atomic_load(&small), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tile_exactly_once),
@@ -212,6 +233,7 @@ int main(void) {
         cmocka_unit_test(refusals),
         cmocka_unit_test(the_hosts_environment_is_restored),
         cmocka_unit_test(signals_go_to_the_program),
+        cmocka_unit_test(threads_have_their_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,11 +2,13 @@
 #include "cmd.h"
 
 #include "lockstep/base/ini.h"
+#include "lockstep/base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer_decode, cmd_tokenizer_import,
@@ -151,9 +153,48 @@ static int command(int argc, char **argv) {
     return code;
 }
 
+/* --- Enough stack ---------------------------------------------------------------------------------------- */
+
+struct whole {
+    int argc, code;
+    char **argv;
+    sigset_t signals;
+};
+
+static void *run_whole(void *arg) {
+    struct whole *w = arg;
+    pthread_sigmask(SIG_SETMASK, &w->signals, NULL);
+    w->code = command(w->argc, w->argv);
+    return NULL;
+}
+
+/* Where `ulimit -s` leaves the first thread less than commands need, it is raised as far as it may be, for mpirun too; else
+ * another thread does the work and gets the signals. */
+static int with_enough_stack(int argc, char **argv) {
+    struct whole w = {.argc = argc, .argv = argv};
+    struct rlimit stack;
+    pthread_t thread;
+    sigset_t all;
+    if (getrlimit(RLIMIT_STACK, &stack) || stack.rlim_cur >= LK_STACK_BYTES) return command(argc, argv);
+    struct rlimit raised = {.rlim_cur = stack.rlim_max < 4 * LK_STACK_BYTES ? stack.rlim_max : 4 * LK_STACK_BYTES,
+                            .rlim_max = stack.rlim_max};
+    if (raised.rlim_cur >= LK_STACK_BYTES && setrlimit(RLIMIT_STACK, &raised) == 0) return command(argc, argv);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &w.signals);
+    int failed = lk_thread_start(&thread, run_whole, &w);
+    if (failed) {
+        fprintf(stderr,
+                "lockstep: the stack of %llu bytes is too small (`ulimit -s`), and no thread with more can start: %s\n",
+                (unsigned long long)stack.rlim_cur, strerror(failed));
+        return CMD_FAILED;
+    }
+    pthread_join(thread, NULL);
+    return w.code;
+}
+
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_DFL);
     signal(SIGBUS, cut_short);
     guard_streams();
-    return close_output(command(argc, argv));
+    return close_output(with_enough_stack(argc, argv));
 }

@@ -164,8 +164,14 @@ const struct cmd cmd_runs_show = {"runs show", "RUN", 1,   1, "Show a run: state
  * --------------------------------------------------------------------------------------------------------------------------
  */
 
+/* A step without targets made no update: it has neither loss nor norm. */
 static int log_row(void *arg, const struct lk_ledger_row *r) {
-    if (*(bool *)arg)
+    if (*(bool *)arg && r->tokens == 0)
+        printf("{\"step\":%u,\"loss\":null,\"gradient_norm\":null,\"learning_rate\":%.17g,\"tokens\":0,\"seconds\":%.6f}\n",
+               r->step, r->learning_rate, r->seconds);
+    else if (r->tokens == 0)
+        printf("%8u  %10s  %10s  %12.6g  %8u  %8.3f\n", r->step, "-", "-", r->learning_rate, 0u, r->seconds);
+    else if (*(bool *)arg)
         printf("{\"step\":%u,\"loss\":%.17g,\"gradient_norm\":%.17g,\"learning_rate\":%.17g,\"tokens\":%llu,\"seconds\":%."
                "6f}\n",
                r->step, r->loss, r->gradient_norm, r->learning_rate, (unsigned long long)r->tokens, r->seconds);
@@ -195,7 +201,8 @@ const struct cmd cmd_runs_log = {
     "Print the ledger: a line a step.",
     (const struct cmd_option[]){CMD_U32("--from", "STEP", &logged.from, 0, UINT32_MAX, NULL, "first step"),
                                 CMD_U32("--to", "STEP", &logged.to, 0, UINT32_MAX, NULL, "last step"), CMD_END},
-    "With --json one object a step: step, loss, gradient_norm, learning_rate, tokens, seconds.",
+    "With --json one object a step: step, loss, gradient_norm, learning_rate, tokens, seconds. A step without targets made "
+    "no update and has null for loss and norm.",
     log_run};
 
 /* --- plot, rm

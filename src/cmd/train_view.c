@@ -39,16 +39,26 @@ static void show_resumed(void *arg, uint32_t step) {
     lk_progress_line(&v->progress, "resumed after step %u", step);
 }
 
+/* A mean over all steps so far, then over about this many. */
+#define MEAN_STEPS 50
+
+/* What a terminal cuts off at its edge comes last. */
 static void show_step(void *arg, const struct lk_ledger_row *row, uint32_t steps) {
     struct train_view *v = arg;
     char left[32];
-    v->recent_seconds = v->recent_seconds ? 0.9 * v->recent_seconds + 0.1 * row->seconds : row->seconds;
     bool last = row->step == steps;
-    lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  %.0f tokens/s  %.0f%% of peak%s%s%s", row->step, steps,
-                     row->loss, (double)v->batch_tokens / v->recent_seconds,
-                     v->peaks.fma_flops_all > 0 ? 100 * v->step_flops / v->recent_seconds / v->peaks.fma_flops_all : 0,
-                     last ? "" : "  ", last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left),
-                     last ? "" : " left");
+    if (row->tokens == 0) {
+        lk_progress_show(&v->progress, last, "step %u/%u  no targets: no update", row->step, steps);
+        return;
+    }
+    if (v->mean_steps < MEAN_STEPS) v->mean_steps++;
+    v->mean_loss += (row->loss - v->mean_loss) / v->mean_steps;
+    v->recent_seconds = v->recent_seconds ? 0.9 * v->recent_seconds + 0.1 * row->seconds : row->seconds;
+    lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  mean %.4f  norm %.3g  %.0f tokens/s  %s%s%.0f%% of peak",
+                     row->step, steps, row->loss, v->mean_loss, row->gradient_norm,
+                     (double)v->batch_tokens / v->recent_seconds,
+                     last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left), last ? "" : " left  ",
+                     v->peaks.fma_flops_all > 0 ? 100 * v->step_flops / v->recent_seconds / v->peaks.fma_flops_all : 0);
 }
 
 static void show_eval(void *arg, const struct lk_eval_row *row) {

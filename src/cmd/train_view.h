@@ -13,6 +13,8 @@ struct train_view {
     struct lk_peaks peaks; /* of all ranks together */
     uint64_t batch_tokens;
     double recent_seconds; /* smoothed seconds a step */
+    double mean_loss;      /* smoothed, over about the last MEAN_STEPS that had targets */
+    uint32_t mean_steps;
     char name[LK_NAME_MAX + 1];
 };
 /* The hooks that show; `stop` and `peaks` are left to the caller. v: borrowed as long as the trainer. */

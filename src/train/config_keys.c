@@ -48,7 +48,7 @@ const struct lk_option lk__train_options[] = {
     U32("model", "rope_original", rope_original, "8192", 1, MANY, LATER,
         "original_max_position_embeddings of that scaling"),
     {"model", "from", LK_O_TEXT, FIELD(from), "", 0, 0, NULL, LK_O_LATER,
-     "begin with the weights of this model, run or RUN@STEP; it gives all other keys of [model]"},
+     "begin with the weights of this model, run, RUN@STEP or RUN@best; it gives all other keys of [model]"},
     {"model", "optimizer", LK_O_ENUM, FIELD(optimizer_from), "fresh", 0, 0, "fresh|keep", LK_O_LATER,
      "keep: go on with the moments and the order of samples of model.from, a run"},
     U32("batch", "sequences", sequences, "16", 1, 16777216, BITS, "sequences in a batch"),

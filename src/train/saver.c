@@ -7,6 +7,7 @@
 #include "saver.h"
 #include "state.h"
 
+#include "lockstep/base/thread.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -96,7 +97,7 @@ static int put_arrays(struct lk__train_saver *s, const float *const arrays[3], s
     int code = LK_OK;
     for (int i = 2; i >= 0; i--) { /* the first by this thread, as is one for which there is no other */
         all[i] = (struct putting){.saver = s, .array = arrays[i], .root = &roots[i]};
-        all[i].started = i > 0 && pthread_create(&all[i].thread, NULL, put_one, &all[i]) == 0;
+        all[i].started = i > 0 && lk_thread_start(&all[i].thread, put_one, &all[i]) == 0;
         if (!all[i].started) put_one(&all[i]);
     }
     for (int i = 0; i < 3; i++) {
@@ -199,11 +200,10 @@ int lk__train_saver_open(struct lk_store *store, const char *run, struct lk__tra
     s->ledger = ledger;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    int started = pthread_create(&s->thread, NULL, work, s);
-    errno = started;
-    code = started ? lk_fail_errno(err, "cannot start the thread that writes checkpoints") : LK_OK;
+    int failed = errno = lk_thread_start(&s->thread, work, s);
+    code = failed ? lk_fail_errno(err, "cannot start the thread that writes checkpoints") : LK_OK;
     if ((code = lk_comm_agree(comm, "opening checkpoints", code, err))) {
-        if (started)
+        if (failed)
             saver_free(s);
         else
             lk__train_saver_close(s);

@@ -95,6 +95,26 @@ wait $pid
 fails "a finished run is not resumed" 1 "run straight is finished" "runs show straight" -- "$LOCKSTEP" train --resume straight
 fails "a finished run's name is used once" 1 "run straight exists already and is finished: give this one another run.name" "runs rm straight" -- "$LOCKSTEP" train c.ini run.name=straight
 equal "and nothing of it changed" "$(result straight)" "$want"
+equal "with hardly any stack: the same bits" "$(ulimit -s 64 && "$LOCKSTEP" train c.ini run.name=stack >/dev/null 2>&1; result stack)" "$want"
+
+# A batch of prompts only: the step makes no update, and a killed run goes on through such steps.
+text 9000 2 | awk 'NR % 3 == 1 { gsub(/["\\]/, ""); p = $0 } NR % 3 == 2 { gsub(/["\\]/, ""); printf "{\"prompt\": \"%s\", \"response\": \" %s\"}\n", p p p, $0 }' >pairs.jsonl
+quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 || finish
+prompts="data.dataset=pairs run.steps=30 batch.sequences=2 batch.grains=2 batch.context=16 eval.every=10"
+check "prompts that fill batches" "$LOCKSTEP" train c.ini $prompts run.name=prompts
+equal "are counted beforehand, by the dry run too" "$("$LOCKSTEP" train c.ini $prompts run.name=dry --dry-run 2>&1 >/dev/null | grep -c 'training sequences of 16 positions all targets are masked, first in document')" 1
+check "some steps had no targets" grep -q '"tokens":0' <("$LOCKSTEP" runs log prompts --json)
+equal "and are shown as such" "$("$LOCKSTEP" runs log prompts --json | grep '"tokens":0' | grep -vc '"loss":null,"gradient_norm":null')" 0
+"$LOCKSTEP" train c.ini $prompts run.name=prompts2 >/dev/null 2>&1 &
+pid=$!
+wait_step prompts2 7 $pid
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+"$LOCKSTEP" train --resume prompts2 >/dev/null 2>&1
+equal "killed among them: the same bits" "$(result prompts2)" "$(result prompts)"
+check "verified" "$LOCKSTEP" verify prompts --segment 0..30
+check "the best checkpoint is a model" "$LOCKSTEP" generate prompts@best the --tokens 4
+check "and can be evaluated" "$LOCKSTEP" eval prompts@best
 
 # 4. verify names the first step that differs, and training stops at it. tamper changes one bit of a row.
 quiet "$LOCKSTEP" train c.ini run.name=honest run.steps=12 checkpoint.every=4 checkpoint.keep=0 || finish

@@ -2,11 +2,17 @@
 #ifndef LOCKSTEP_THREAD_H
 #define LOCKSTEP_THREAD_H
 #include "lockstep/base/err.h"
+#include <pthread.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A thread of ours, for the caller to join. It has a stack of LK_STACK_BYTES whatever `ulimit -s` says, and signals go to
+ * other threads, but for those that its own faults raise. Returns what pthread_create returns: 0 or an errno. */
+#define LK_STACK_BYTES ((size_t)2 << 20)
+int lk_thread_start(pthread_t *out, void *(*fn)(void *arg), void *arg);
 
 struct lk_pool;
 
