@@ -46,6 +46,11 @@ enum lk__text_kind lk__source_kind(const char *path) {
     return records ? LK__JSONL : LK__PLAIN;
 }
 
+/* Only in a .json may a record go over several lines: in .jsonl that is a broken line. */
+static bool may_be_one_value(const char *path) {
+    return ends_with(path, strlen(path) - strlen(lk__packing_names[packing_named(path)].ending), ".json");
+}
+
 static bool ends_exactly(const char *s, size_t size, const char *ending) {
     size_t n = strlen(ending);
     return size > n && !memcmp(s + size - n, ending, n);
@@ -156,6 +161,7 @@ static int look_at_text(struct lk__source *s, const struct lk_source_options *o,
     s->skip = lk_skip_bom(head->data, head->size);
     s->kind = o->format == LK_FORMAT_TEXT ? LK__PLAIN : o->format == LK_FORMAT_JSONL ? LK__JSONL : lk__source_kind(s->path);
     s->shape = s->kind == LK__JSONL ? lk__lines_shape(text + s->skip, head->size - s->skip) : LK__LINES;
+    if (s->shape == LK__VALUES && !may_be_one_value(s->path)) s->shape = LK__LINES;
     s->as_before = as_before(s);
     if (s->skip) lk__note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
     if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size > 2 && !memcmp(text + s->skip, "{\"", 2))

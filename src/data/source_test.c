@@ -310,6 +310,7 @@ static void marks_and_lists_are_taken_apart(void **state) {
     check_read("l.json", "[{\"a\":[1,\n2]},\n {\"b\":\"],\\\"\"} ]\n", &plain, " {\"a\":[1, 2]}\n  {\"b\":\"],\\\"\"}   ");
     check_read("l.json", " \n[ ]", &plain, "     ");
     check_read("o.json", "{\n \"text\":\n\"a\"}\n", &plain, "{  \"text\": \"a\"}\n");
+    check_read("o.jsonl", "{\n \"text\":\n\"a\"}\n", &plain, "{\n \"text\":\n\"a\"}\n"); /* broken lines */
     check_read("l.jsonl", "{\"a\":1}\n{\"b\":2}\n", &plain, "{\"a\":1}\n{\"b\":2}\n");
     check_read("l.txt", "[1]", &plain, "[1]");
     check_read("l.txt", "[1]", &jsonl, " 1 ");
