@@ -1,5 +1,5 @@
 # Tests. What each file of tests/ proves: tests/README.md.
-CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families)
+CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families contract)
 CHECKERS += $(if $(shell command -v $(NEON_CC)),$(BUILD)/tests/bare-arm64)
 
 ## test: install what is missing, build, run unit and end-to-end tests
@@ -22,6 +22,10 @@ $(BUILD)/tests/families: LDLIBS += -lcmocka # it shares src/model/testing.h with
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+# Shares nothing with the library: neither headers nor objects. Without the machine's fma libm's exact one is called.
+$(BUILD)/tests/contract: tests/contract/contract.c
+	@mkdir -p $(@D)
+	@$(CC) -D_GNU_SOURCE $(CFLAGS) $(if $(shell grep -sqw fma /proc/cpuinfo && echo y),$(FLAGS_fma)) $(LDFLAGS) -o $@ $< -ljansson -lcrypto -lm
 
 # The engine for aarch64, without any library; only where the cross compiler is.
 ARM64_C := $(filter src/math/% src/model/% src/cluster/comm.c src/cluster/comm_self.c \
