@@ -77,6 +77,10 @@ int cmd_name_put(struct cmd_context *c, const char *kind, const char *name, cons
     return code;
 }
 
+json_t *cmd_json_number(double x) {
+    return x - x == 0 ? json_real(x) : json_null();
+}
+
 int cmd_print_json(json_t *value) {
     if (!value) {
         fprintf(stderr,

@@ -143,6 +143,8 @@ int cmd_fail(const struct lk_err *);
 int cmd_usage_error(const struct cmd_context *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints a value as pretty JSON on stdout; takes the reference. */
 int cmd_print_json(json_t *);
+/* A number, or null where JSON has none: NaN and infinities. */
+json_t *cmd_json_number(double);
 /* A text of the model's or a user's as JSON, with U+FFFD for what is not UTF-8; *bytes (may be NULL): then all of it in
  * hexadecimal, else null. New references; NULL without memory. */
 json_t *cmd_json_text(const char *data, size_t size, json_t **bytes);

@@ -42,10 +42,10 @@ static int eval(struct cmd_context *c) {
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);
     if (c->json)
-        return cmd_print_json(json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step,
-                                        "loss", row.loss, "targets", (json_int_t)row.targets, "bytes",
+        return cmd_print_json(json_pack("{s:s, s:i, s:o, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step,
+                                        "loss", cmd_json_number(row.loss), "targets", (json_int_t)row.targets, "bytes",
                                         (json_int_t)row.bytes, "bits_per_byte",
-                                        row.bytes ? json_real(lk_bits_per_byte(&row)) : json_null()));
+                                        row.bytes ? cmd_json_number(lk_bits_per_byte(&row)) : json_null()));
     printf("%s", c->arguments[0]);
     if (is_run) printf(" at step %u", row.step);
     printf(": held-out loss %.6f nats a token over %llu tokens", row.loss, (unsigned long long)row.targets);

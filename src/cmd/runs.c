@@ -9,8 +9,7 @@
 static void show_float(json_t *record, const char *key) {
     double v;
     json_t *old = json_object_get(record, key);
-    if (json_is_string(old) && lk_json_float_parse(old, &v) == LK_OK)
-        json_object_set_new(record, key, v - v == 0 ? json_real(v) : json_null());
+    if (json_is_string(old) && lk_json_float_parse(old, &v) == LK_OK) json_object_set_new(record, key, cmd_json_number(v));
 }
 static void readable(json_t *record) {
     size_t count;

@@ -35,6 +35,7 @@ static void result64(const char *name, double x) {
 static void functions(struct lk_math *m) {
     result32("exp(1)", lk_exp(1)), result32("exp(-0.1)", lk_exp(-0.1f)), result32("exp(-100)", lk_exp(-100));
     result32("exp(88.7)", lk_exp(88.7f)), result32("sexp(-63.5)", lk_softmax_exp(-63.5f));
+    result32("sexp(-64)", lk_softmax_exp(-64)), result32("sexp(-64.00001)", lk_softmax_exp(-64.00001f));
     result32("tanh(0.2)", lk_tanh(0.2f)), result32("tanh(-1)", lk_tanh(-1)), result32("tanh(8.5)", lk_tanh(8.5f));
     result32("log(10)", lk_log(10)), result32("log(0.9999)", lk_log(0.9999f));
     result32("sin(1000)", lk_sin(1000)), result32("cos(1000)", lk_cos(1000)), result32("cos(1e7)", lk_cos(1e7f));

@@ -174,6 +174,9 @@ more_runs() {
     train onward data.dataset=prompts model.from=prompts model.optimizer=keep run.steps=5 batch.sequences=2 eval.every=0
     train diverged $GPT2 optimizer.learning_rate=1000 optimizer.schedule=constant optimizer.weight_decay=1000 run.steps=30 eval.every=0
     equal "diverged: it fails" "$(field state <diverged.json)" failed
+    # such a model may have no finite held-out loss: JSON has null for it
+    check "diverged: eval --json" "$LOCKSTEP" eval diverged --json
+    said "diverged: its loss" '"loss": (null|[0-9])'
     quiet "$LOCKSTEP" model pin linear --name weights
     train pinned data.dataset=e model.from=weights run.steps=2 batch.sequences=2 && generates pinned "thou" 20 0.8 0 0.95 6
     quiet "$LOCKSTEP" model export weights folder && quiet "$LOCKSTEP" model import folder --name typed
