@@ -85,6 +85,8 @@ static void make(struct product *p, size_t m, size_t n, size_t parts, size_t k_m
     }
     if (epilogue & 4) p->mm.residual = p->c, p->mm.ld_residual = p->mm.ldc;
     p->mm.accumulate = epilogue & 8 && groups == 1;
+    for (size_t i = 0; p->mm.accumulate && i < p->c_size; i++)
+        if (p->c[i] == 0) p->c[i] = 0; /* totals are never -0 */
 }
 
 static void drop(struct product *p) {

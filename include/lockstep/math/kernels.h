@@ -30,7 +30,9 @@ struct lk_mm {
     size_t part_count;
     float *c;
     size_t ldc;
-    bool accumulate;       /* totals go on from C instead of +0; only with one group */
+    /* Totals go on from C instead of +0; only with one group. C holds unfinished totals, and those are never -0: from +0 on
+     * no sum is. Where C holds -0 all the same, the sign of a zero result is not defined. */
+    bool accumulate;
     const float *bias;     /* (n) or NULL: C = total + bias */
     const float *residual; /* (m, ld_residual) or NULL: C = residual + C, after the bias; may be C itself */
     size_t ld_residual;
