@@ -1,7 +1,7 @@
 #!/bin/bash
 # tests/run.sh UNIT_TEST...: runs the unit tests given (cmocka) and every end-to-end script of tests/e2e, a few at a time.
 # What fails is shown in full. The last line is "N passed, N failed"; exits 1 when any failed.
-# LOCKSTEP: the binary. JOBS: how many at a time. ONLY: a pattern of the names to run. TEST_SECONDS: limit of one.
+# LOCKSTEP: the binary. JOBS: how many at a time; one more than there are processors, as tests of ranks and kills wait a lot. ONLY: a pattern of the names to run. TEST_SECONDS: limit of one.
 set -u
 cd "$(dirname "$0")/.."
 LOGS=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-tests.XXXXXX")
@@ -16,7 +16,7 @@ start() { # name, command...
     local name=$1 log=$LOGS/$((++COUNT))
     shift
     case $name in *${ONLY:-}*) ;; *) return ;; esac
-    while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-$(nproc)}" ]; do collect; done
+    while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-$(($(nproc) + 1))}" ]; do collect; done
     NAMES[$log]=$name
     (
         began=$(date +%s%N)

@@ -99,7 +99,7 @@ equal "with hardly any stack: the same bits" "$(ulimit -s 64 && "$LOCKSTEP" trai
 
 # A batch of prompts only: the step makes no update, and a killed run goes on through such steps.
 text 9000 2 | awk 'NR % 3 == 1 { gsub(/["\\]/, ""); p = $0 } NR % 3 == 2 { gsub(/["\\]/, ""); printf "{\"prompt\": \"%s\", \"response\": \" %s\"}\n", p p p, $0 }' >pairs.jsonl
-quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 || finish
+quiet "$LOCKSTEP" dataset build pairs pairs.jsonl --tokenizer t --holdout 0.2 --holdout-by tail || finish
 prompts="data.dataset=pairs run.steps=30 batch.sequences=2 batch.grains=2 batch.context=16 eval.every=10"
 check "prompts that fill batches" "$LOCKSTEP" train c.ini $prompts run.name=prompts
 equal "are counted beforehand, by the dry run too" "$("$LOCKSTEP" train c.ini $prompts run.name=dry --dry-run 2>&1 >/dev/null | grep -c 'training sequences of 16 positions all targets are masked, first in document')" 1

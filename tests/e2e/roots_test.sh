@@ -31,16 +31,22 @@ for c in llama llama-tied gpt2 pairs variants; do
     want=$(train $c.ini --threads 2)
     if ! grep -q weights_root <<<"$want"; then not_ok "$c trains" "$want"; continue; fi
     echo "# $c: $(root <<<"$want")"
-    got=$(for n in 1 3 4 5 6 7 8; do echo "$(train $c.ini --threads $n)"; done | sort -u)
-    equal "$c: threads 1..8" "$got" "$(sort <<<"$want")"
+    got=$(for n in 1 3 5 8; do echo "$(train $c.ini --threads $n)"; done | sort -u)
+    equal "$c: 1, 3, 5 and 8 threads" "$got" "$(sort <<<"$want")"
+    short="run.steps=3 eval.every=3" # ref takes 20 times as long
+    few=$(train $c.ini $short)
     for isa in $(isas); do
-        [ "$isa" = "$best" ] || equal "$c: $isa = $best" "$(LOCKSTEP_ISA=$isa train $c.ini)" "$want"
+        case $isa in
+        "$best") ;;
+        ref | blocked) equal "$c: $isa = $best, 3 steps" "$(LOCKSTEP_ISA=$isa train $c.ini $short)" "$few" ;;
+        *) equal "$c: $isa = $best" "$(LOCKSTEP_ISA=$isa train $c.ini)" "$want" ;;
+        esac
     done
     got=$(train $c.ini memory.recompute=true; train $c.ini memory.recompute=true memory.micro_batch=1 --threads 3)
     equal "$c: recomputed activations" "$(sort -u <<<"$got")" "$(sort <<<"$want")"
     sequences=$(sed -n 's/^sequences=//p' $c.ini | sort -n | tail -n 1)
-    got=$(for m in $(seq "$sequences"); do echo "$(train $c.ini memory.micro_batch=$m --threads $((m % 3 + 1)))"; done | sort -u)
-    equal "$c: micro-batches 1..$sequences" "$got" "$(sort <<<"$want")"
+    got=$(for m in 1 2 5 $sequences; do echo "$(train $c.ini memory.micro_batch=$m --threads $((m % 3 + 1)))"; done | sort -u)
+    equal "$c: micro-batches of 1, 2, 5 and $sequences" "$got" "$(sort <<<"$want")"
     got=$(train $c.ini checkpoint.every=1 checkpoint.keep=1 sample.every=3 sample.prompt=the)
     equal "$c: checkpoints and samples change nothing" "$got" "$want"
 done
