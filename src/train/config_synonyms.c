@@ -191,7 +191,7 @@ static void elsewhere(const char *asked, const char *key, bool section_known, ch
     *out = 0;
     for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++) {
         if (strcmp(lk__train_options[i].key, key)) continue;
-        snprintf(full[count], sizeof *full, "%s.%s", lk__train_options[i].section, key);
+        snprintf(full[count], sizeof *full, "%s.%s", lk__train_options[i].section, lk__train_options[i].key);
         found[count] = full[count];
         count++;
     }

@@ -82,7 +82,7 @@ bool lk__train_run_locked(struct lk_store *store, const char *name) {
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
     if (state && strcmp(state, "running") == 0 && !lk__train_run_locked(store, name))
-        json_object_set_new(record, "state", json_string("stopped"));
+        json_object_set_new(record, "state", json_string("killed"));
 }
 
 int lk_run_get(struct lk_store *store, const char *name, json_t **out, struct lk_err *err) {
