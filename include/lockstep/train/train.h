@@ -152,6 +152,8 @@ double lk_bits_per_byte(const struct lk_eval_row *);
 /* --- Runs ------------------------------------------------------------------------------------------------ */
 /* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. */
 int lk_run_get(struct lk_store *, const char *name, json_t **out, struct lk_err *);
+/* The number of the process that trains it, on the machine that has its lock; 0: none does, or it can't be told. */
+long lk_run_process(struct lk_store *, const char *name);
 typedef int lk_run_fn(void *arg, const char *name, json_t *record);
 int lk_run_list(struct lk_store *, lk_run_fn *fn, void *arg, struct lk_err *);
 /* Removes record, ledger, evaluations and checkpoints' rows; blobs go with the next gc. A living run: LK_EBUSY. */
