@@ -1,9 +1,9 @@
-/* lockstep runs list|show|log|plot|rm */
-#include "cmd.h"
+/* lockstep runs show|log|plot|rm */
+#include "runs.h"
 
 #include "lockstep/base/file.h"
-#include "lockstep/lab/lab.h"
 #include <string.h>
+#include <time.h>
 
 /* Floats are kept as exact hexadecimal strings; people and scripts get numbers. */
 static void show_float(json_t *record, const char *key) {
@@ -11,7 +11,7 @@ static void show_float(json_t *record, const char *key) {
     json_t *old = json_object_get(record, key);
     if (json_is_string(old) && lk_json_float_parse(old, &v) == LK_OK) json_object_set_new(record, key, cmd_json_number(v));
 }
-static void readable(json_t *record) {
+void runs_readable(json_t *record) {
     size_t count;
     const struct lk_option *o = lk_run_options(&count);
     show_float(record, "train_loss");
@@ -28,48 +28,20 @@ static void readable(json_t *record) {
     }
 }
 
-/* --- list
- * -------------------------------------------------------------------------------------------------------------------------
- */
-
-static const char *text(const json_t *record, const char *key) {
-    const char *s = json_string_value(json_object_get(record, key));
-    return s ? s : "-";
+const char *runs_date(const json_t *record, char out[32]) {
+    time_t seconds = (time_t)(json_integer_value(json_object_get(record, "created_ms")) / 1000);
+    struct tm t;
+    if (!seconds || !localtime_r(&seconds, &t) || !strftime(out, 32, "%Y-%m-%d %H:%M", &t)) return "-";
+    return out;
 }
-static void number(const json_t *record, const char *key, char *out, size_t size) {
-    json_t *v = json_object_get(record, key);
-    if (json_is_real(v))
-        snprintf(out, size, "%.4f", json_real_value(v));
-    else
-        snprintf(out, size, "-");
+const char *runs_parent(const json_t *record) {
+    return json_string_value(json_object_get(record, "parent"));
 }
-
-static int list_one(void *arg, const char *name, json_t *record) {
-    json_t *all = arg;
-    char train[32], eval[32];
-    if (all) {
-        readable(record);
-        return json_array_append(all, record);
-    }
-    show_float(record, "train_loss");
-    show_float(record, "eval_loss");
-    number(record, "train_loss", train, sizeof train);
-    number(record, "eval_loss", eval, sizeof eval);
-    printf("%-24s %-9s %8lld/%-8lld %10s %10s  %.16s\n", name, text(record, "state"),
-           (long long)json_integer_value(json_object_get(record, "step")),
-           (long long)json_integer_value(json_object_get(record, "steps")), train, eval, text(record, "weights_root"));
-    return 0;
+const char *runs_dataset(const json_t *record) {
+    const char *name =
+        json_string_value(json_object_get(json_object_get(json_object_get(record, "config"), "data"), "dataset"));
+    return name ? name : "-";
 }
-static int list(struct cmd_context *c) {
-    struct lk_err err = {0};
-    json_t *all = c->json ? json_array() : NULL;
-    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    if (!all)
-        printf("%-24s %-9s %8s/%-8s %10s %10s  %s\n", "run", "state", "step", "steps", "loss", "held out", "weights root");
-    if (lk_run_list(c->store, list_one, all, &err)) return cmd_fail(&err);
-    return all ? cmd_print_json(all) : CMD_OK;
-}
-const struct cmd cmd_runs_list = {"runs list", "", 0, 0, "List runs.", NULL, NULL, list};
 
 /* --- show
  * -------------------------------------------------------------------------------------------------------------------------
@@ -125,15 +97,36 @@ static void print_profile(const json_t *profile) {
     printf("idle threads inside kernels: %.1f%% of all threads' time\n", 100 * idle_all / (all * threads));
 }
 
+/* What the record does not say, and what it says elsewhere. */
+static void print_facts(const json_t *record, const struct lk_run_facts *f) {
+    char date[32];
+    const char *parent = runs_parent(record);
+    if (f->step != (uint32_t)json_integer_value(json_object_get(record, "step")))
+        printf("%-14s %u, by the ledger%s\n", "live step", f->step, f->process ? "" : "; --resume begins at step");
+    if (f->process) printf("%-14s %ld\n", "process", f->process);
+    printf("%-14s %s\n%-14s %s\n", "begun", runs_date(record, date), "dataset", runs_dataset(record));
+    if (parent) printf("%-14s %s\n", "parent", parent);
+    if (f->tokens_per_second > 0) printf("%-14s %.0f\n", "tokens/s", f->tokens_per_second);
+    if (f->evals && f->best.bytes)
+        printf("%-14s %.6g at step %u, %.4f bits a byte\n", "best eval_loss", f->best.loss, f->best.step,
+               lk_bits_per_byte(&f->best));
+    else if (f->evals)
+        printf("%-14s %.6g at step %u\n", "best eval_loss", f->best.loss, f->best.step);
+}
+
 int cmd_show_run(struct cmd_context *c, const char *name) {
     struct lk_err err = {0};
     json_t *record;
     static const char *const keys[] = {"name",      "identity",     "state",      "step",         "steps", "train_loss",
                                        "eval_loss", "weights_root", "state_root", "dataset_root", "seed",  "numerics"};
+    struct lk_run_facts facts;
     if (lk_run_get(c->store, name, &record, &err)) return cmd_fail(&err);
-    readable(record);
+    if (lk_run_facts_read(c->store, name, record, &facts, &err)) return json_decref(record), cmd_fail(&err);
+    runs_readable(record);
+    if (c->json && json_object_set_new(record, "live", lk_run_facts_json(&facts))) json_decref(record), record = NULL;
     if (c->json) return cmd_print_json(record);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) print_value(keys[i], json_object_get(record, keys[i]));
+    print_facts(record, &facts);
     if (json_object_get(record, "error")) print_value("error", json_object_get(record, "error"));
     if (json_object_get(record, "profile")) print_profile(json_object_get(record, "profile"));
     json_decref(record);
@@ -145,7 +138,7 @@ static int show(struct cmd_context *c) {
     struct lk_err err = {0};
     json_t *record;
     if (code || c->json || lk_run_get(c->store, c->arguments[0], &record, &err)) return code;
-    readable(record);
+    runs_readable(record);
     const char *section;
     json_t *keys, *value;
     json_object_foreach(json_object_get(record, "config"), section, keys) {
@@ -208,17 +201,25 @@ const struct cmd cmd_runs_log = {
  * -----------------------------------------------------------------------------------------------------------------------
  */
 
-static const char *plot_out;
+static struct {
+    const char *out;
+    int by;
+} plotted;
 
 static int plot(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_buf svg = LK_BUF_INIT;
-    char file[LK_NAME_MAX + 8];
-    const char *out = plot_out;
-    snprintf(file, sizeof file, "%s.svg", c->arguments[0]);
+    char file[2 * LK_NAME_MAX + 16];
+    const char *out = plotted.out, *const *runs = (const char *const *)c->arguments;
+    bool one = c->argument_count == 1 && plotted.by == LK_PLOT_STEP;
+    if (c->argument_count == 1)
+        snprintf(file, sizeof file, "%s.svg", runs[0]);
+    else
+        snprintf(file, sizeof file, "%s-and-%d.svg", runs[0], c->argument_count - 1);
     if (!out) out = file;
     if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    int code = lk_plot_run(c->store, c->arguments[0], &svg, &err);
+    int code = one ? lk_plot_run(c->store, runs[0], &svg, &err)
+                   : lk_plot_runs(c->store, runs, (size_t)c->argument_count, (enum lk_plot_by)plotted.by, &svg, &err);
     if (!code && strcmp(out, "-") == 0)
         fwrite(svg.data, 1, svg.size, stdout);
     else if (!code)
@@ -231,13 +232,17 @@ static int plot(struct cmd_context *c) {
 }
 const struct cmd cmd_runs_plot = {
     "runs plot",
-    "RUN",
+    "RUN...",
     1,
-    1,
-    "Draw the loss curve as an SVG picture.",
+    LK_PLOT_RUNS,
+    "Draw the loss curves of one or several runs as an SVG picture.",
     (const struct cmd_option[]){
-        CMD_STRING("--out", "FILE", &plot_out, NULL, "RUN.svg by default; \"-\" is standard output"), CMD_END},
-    NULL,
+        CMD_STRING("--out", "FILE", &plotted.out, NULL,
+                   "RUN.svg by default, RUN-and-N.svg of N more runs; \"-\" is standard output"),
+        CMD_CHOICE("--by", &plotted.by, "step|tokens|seconds", "step", "what the picture's width shows"), CMD_END},
+    "Of one run every step is drawn, and a smoothed line; of several the smoothed lines, with held-out losses as points, "
+    "in\n"
+    "bits a byte where the bytes of all datasets are known, so that runs with several tokenizers compare.",
     plot};
 
 static int rm(struct cmd_context *c) {

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 static struct {
-    const char *resume, *on;
+    const char *resume, *from, *on;
     bool dry, profile, keys;
 } wanted;
 
@@ -26,14 +26,15 @@ static bool stop(void *arg) {
 
 /* The command of every rank: this one without --on. argv has room for all that can be added. */
 struct rank_command {
-    char **argv, path[4096], threads[16];
+    char **argv, path[4096], threads[16], name[LK_NAME_MAX + 16];
     int count;
 };
-#define FIXED_WORDS 16
+#define FIXED_WORDS 20
 static void add(struct rank_command *r, const char *word) {
     r->argv[r->count++] = (char *)(uintptr_t)word; /* exec changes none */
 }
-static int rank_command(const struct cmd_context *c, int threads, struct rank_command *r, struct lk_err *err) {
+static int rank_command(const struct cmd_context *c, const char *name, int threads, struct rank_command *r,
+                        struct lk_err *err) {
     ssize_t n = readlink("/proc/self/exe", r->path, sizeof r->path - 1);
     if (n <= 0) return lk_fail_errno(err, "cannot find this program's own file through /proc/self/exe");
     r->argv = lk_calloc((size_t)c->argument_count + FIXED_WORDS, sizeof *r->argv);
@@ -47,6 +48,8 @@ static int rank_command(const struct cmd_context *c, int threads, struct rank_co
                                  c->store_url,
                                  wanted.resume ? "--resume" : NULL,
                                  wanted.resume,
+                                 wanted.from ? "--from" : NULL,
+                                 wanted.from,
                                  c->json ? "--json" : NULL,
                                  wanted.dry ? "--dry-run" : NULL,
                                  wanted.profile ? "--profile" : NULL,
@@ -55,6 +58,10 @@ static int rank_command(const struct cmd_context *c, int threads, struct rank_co
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (words[i]) add(r, words[i]);
     for (int i = 0; i < c->argument_count; i++) add(r, c->arguments[i]);
+    if (wanted.from) { /* a name that was chosen is chosen once */
+        snprintf(r->name, sizeof r->name, "run.name=%s", name);
+        add(r, r->name);
+    }
     return LK_OK;
 }
 
@@ -87,7 +94,7 @@ static int launch(struct cmd_context *c, struct lk_launcher *place, const char *
     struct lk_err err = {0};
     int ranks = lk_launch_ranks(place), share = lk_threads_default() / ranks, status = -1;
     int threads = c->threads ? (int)c->threads : share ? share : 1;
-    int code = rank_command(c, threads, &r, &err);
+    int code = rank_command(c, name, threads, &r, &err);
     struct lk_launch_spec spec = {.name = name, .argv = r.argv, .ranks = ranks, .threads = threads};
     cmd_catch_signals();
     cmd_catch_closed_pipe();
@@ -107,11 +114,24 @@ static int launch(struct cmd_context *c, struct lk_launcher *place, const char *
 
 /* --- The command ----------------------------------------------------------------------------------------- */
 
+/* How many arguments are no keys. */
+static int files(void) {
+    return wanted.from ? 0 : 1;
+}
+
+/* The parent's record is in the store; c->store stays as it was, since the ranks that we may start open their own. */
+static int read_child(struct cmd_context *c, const struct lk_ini *keys, struct lk_run_config *out, struct lk_err *err) {
+    struct lk_store *store = c->store;
+    int code = store ? LK_OK : lk_store_open(c->store_url, LK_READ, &store, err);
+    if (!code) code = lk_run_config_child(store, wanted.from, keys, out, err);
+    if (store != c->store) lk_store_close(store);
+    return code;
+}
 static int read_config(struct cmd_context *c, struct lk_run_config *out, struct lk_err *err) {
     struct lk_ini ini = {0};
-    int code = lk_ini_read(c->arguments[0], &ini, err);
-    for (int i = 1; i < c->argument_count && !code; i++) code = lk_ini_override(&ini, c->arguments[i], err);
-    if (!code) code = lk_run_config_read(&ini, out, err);
+    int code = wanted.from ? LK_OK : lk_ini_read(c->arguments[0], &ini, err);
+    for (int i = files(); i < c->argument_count && !code; i++) code = lk_ini_override(&ini, c->arguments[i], err);
+    if (!code) code = wanted.from ? read_child(c, &ini, out, err) : lk_run_config_read(&ini, out, err);
     lk_ini_release(&ini);
     return code;
 }
@@ -120,8 +140,8 @@ static int read_config(struct cmd_context *c, struct lk_run_config *out, struct 
  * of the file, or of both together. [run] says nothing that could be impossible with something else unless it is named. */
 static void name_config(struct cmd_context *c, int code, struct lk_err *err) {
     bool named = false, both = false;
-    if (code != LK_EINVAL || !c->argument_count) return;
-    for (int i = 1; i < c->argument_count; i++) {
+    if (code != LK_EINVAL || wanted.resume) return;
+    for (int i = files(); i < c->argument_count; i++) {
         char key[128];
         snprintf(key, sizeof key, "%.*s", (int)strcspn(c->arguments[i], "="), c->arguments[i]);
         const char *at = strstr(err->message, key);
@@ -132,7 +152,8 @@ static void name_config(struct cmd_context *c, int code, struct lk_err *err) {
     if (named)
         lk_fail_prefix(err, code, "on the command line");
     else
-        lk_fail_prefix(err, code, "%s%s", c->arguments[0], both ? " and the command line" : "");
+        lk_fail_prefix(err, code, "%s%s%s", wanted.from ? "--from " : "", wanted.from ? wanted.from : c->arguments[0],
+                       both ? " and the command line" : "");
 }
 
 /* What every rank opens. Others than rank 0 leave the database alone. */
@@ -205,16 +226,31 @@ static int run_rank(struct cmd_context *c) {
     return result;
 }
 
+/* Keys beside --resume: what was meant is a run of its own. */
+static int with_resume(struct cmd_context *c) {
+    if (strchr(c->arguments[0], '='))
+        return cmd_usage_error(
+            c,
+            "--resume goes on with a run as it is and takes no keys: `lockstep train --from %s %.200s%s` "
+            "makes a new run that goes on with other keys",
+            wanted.resume, c->arguments[0], c->argument_count > 1 ? " ..." : "");
+    return cmd_usage_error(c, "--resume takes the run's configuration as it is; give no CONFIG.ini and no keys");
+}
+
 static int train(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_run_config config;
     struct lk_launcher *place = NULL;
     const char *resume = wanted.resume;
     if (wanted.keys) return train_show_keys();
-    if (resume && c->argument_count)
-        return cmd_usage_error(c, "--resume takes the run's configuration as it is; give no CONFIG.ini and no keys");
-    if (!resume && !c->argument_count) return cmd_usage_error(c, "CONFIG.ini or --resume RUN is missing");
-    if (resume && wanted.dry) return cmd_usage_error(c, "--dry-run goes with CONFIG.ini");
+    if (resume && wanted.from) return cmd_usage_error(c, "--resume goes on with a run, --from makes another: give one");
+    if (resume && c->argument_count) return with_resume(c);
+    if (wanted.from && c->argument_count && !strchr(c->arguments[0], '='))
+        return cmd_usage_error(c, "--from %s takes the configuration of that run: give section.key=value, not %.200s",
+                               wanted.from, c->arguments[0]);
+    if (!resume && !wanted.from && !c->argument_count)
+        return cmd_usage_error(c, "CONFIG.ini, --resume RUN or --from RUN is missing");
+    if (resume && wanted.dry) return cmd_usage_error(c, "--dry-run goes with CONFIG.ini or --from RUN");
     if (wanted.on && lk_comm_launched(NULL, NULL))
         return cmd_usage_error(c, "--on starts ranks by itself: give it without mpirun, or mpirun without it");
     if (wanted.on && lk_launch_open(wanted.on, &place, &err)) return cmd_usage_error(c, "--on %s", err.message);
@@ -236,12 +272,22 @@ const struct cmd cmd_train = {
     "Train a model; the result depends on configuration, data and seed only.",
     (const struct cmd_option[]){
         CMD_STRING("--resume", "RUN", &wanted.resume, NULL, "go on with a stopped or killed run"),
+        CMD_STRING("--from", "RUN[@STEP]", &wanted.from, NULL, "a new run with that one's configuration and state"),
         CMD_STRING("--on", "local:N", &wanted.on, NULL, "as N ranks (processes) on this machine; --threads is a rank's"),
         CMD_FLAG("--dry-run", &wanted.dry, "print memory and time, store nothing"),
         CMD_FLAG("--profile", &wanted.profile, "show where the time goes, by kernel; `runs show` has it afterwards"),
         CMD_FLAG("--keys", &wanted.keys, "list all keys of CONFIG.ini with their defaults"), CMD_END},
     "Ctrl-C saves and leaves; a second one leaves at once. Any number of threads and ranks, any instruction set\n"
     "(LOCKSTEP_ISA=ref|blocked|avx2|avx512|neon), any kill and resume give the same bits.\n"
+    "\n"
+    "`train --from RUN[@STEP] section.key=value...` needs no file: a child of RUN has its configuration with the keys "
+    "that\n"
+    "you give, and begins with its newest checkpoint (or that of STEP; RUN@best: the best one) with moments and order of\n"
+    "samples, or without them by model.optimizer=fresh. run.steps counts from the child's beginning and is the parent's "
+    "by\n"
+    "default; warmup, decay and intervals that were defaults follow it. RUN@0 begins anew, as RUN began. Without run.name\n"
+    "the child is called RUN-2, RUN-3, ...\n"
+    "\n"
     "LOCKSTEP_MEMORY_BYTES=N makes the memory plan use no more than that.\n"
     "\n"
     "`mpirun -n N lockstep train ...` works as well, on several machines too if they see the same store; with\n"

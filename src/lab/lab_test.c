@@ -64,6 +64,127 @@ static void the_plot_shows_the_ledger(void **state) {
     lk_buf_release(&svg);
 }
 
+/* Every tag closes in its order, every value is quoted, nothing is left open. */
+static void assert_well_formed(const char *p) {
+    char open[16][16];
+    int depth = 0;
+    while ((p = strchr(p, '<'))) {
+        bool closing = p[1] == '/';
+        char name[16];
+        assert_int_equal(sscanf(p + 1 + closing, "%15[a-z]", name), 1);
+        const char *end = p;
+        char quote = 0;
+        for (; *end && (quote || *end != '>'); end++) {
+            assert_true(end == p || quote || *end != '<');
+            if (*end == '\'') quote = quote ? 0 : '\'';
+        }
+        assert_true(*end == '>' && !quote);
+        if (closing)
+            assert_true(depth > 0 && strcmp(open[--depth], name) == 0);
+        else if (end[-1] != '/')
+            strcpy(open[depth++], name);
+        p = end;
+    }
+    assert_int_equal(depth, 0);
+}
+
+static void several_runs_are_one_picture(void **state) {
+    (void)state;
+    static const char *const runs[] = {"plotted", "other-rate", "talking"};
+    struct lk_run_config c = test_config("other-rate", "run.steps=30 eval.every=10 optimizer.learning_rate=0.002"),
+                         talk = test_config("talking", "data.dataset=talk run.steps=4");
+    OK(test_create_and_run(&world, &c, NULL));
+    OK(test_create_and_run(&world, &talk, NULL));
+    for (int by = LK_PLOT_STEP; by <= LK_PLOT_SECONDS; by++)
+        for (size_t n = 1; n <= 3; n++) {
+            struct lk_buf svg = LK_BUF_INIT;
+            OK(lk_plot_runs(world.store, runs, n, (enum lk_plot_by)by, &svg, &test_err));
+            assert_well_formed(svg.data);
+            assert_int_equal(count(svg.data, "<polyline "), n);
+            for (size_t i = 0; i < n; i++) assert_non_null(strstr(svg.data, runs[i]));
+            assert_int_equal(count(svg.data, "<circle class='e'"), 1 + 3); /* the legend's, and three evaluations */
+            assert_int_equal(count(svg.data, "<rect class='e'"), n > 1 ? 1 + 3 : 0);
+            assert_non_null(strstr(svg.data, n < 3 ? ", bits a byte<" : ", nats a token<")); /* prompts are not learned */
+            assert_non_null(strstr(svg.data, by == LK_PLOT_STEP     ? ">step<"
+                                             : by == LK_PLOT_TOKENS ? ">tokens"
+                                                                    : ">seconds"));
+            assert_null(strstr(svg.data, "nan"));
+            lk_buf_release(&svg);
+        }
+    struct lk_buf svg = LK_BUF_INIT;
+    FAILS(lk_plot_runs(world.store, (const char *const[]){"plotted", "none"}, 2, LK_PLOT_STEP, &svg, &test_err),
+          LK_ENOTFOUND, "none");
+    FAILS(lk_plot_runs(world.store, runs, 0, LK_PLOT_STEP, &svg, &test_err), LK_EINVAL, "1 to 28 runs");
+    lk_buf_release(&svg);
+}
+
+static void facts_are_those_of_the_ledger(void **state) {
+    (void)state;
+    json_t *record;
+    struct lk_run_facts f;
+    OK(lk_run_get(world.store, "other-rate", &record, &test_err));
+    OK(lk_run_facts_read(world.store, "other-rate", record, &f, &test_err));
+    assert_true(f.step == 30 && f.steps == 30 && f.has_loss && f.loss > 0 && f.evals == 3 && f.process == 0);
+    assert_true(f.tokens_per_second > 0 && f.eval.step == 30 && f.best.loss <= f.eval.loss && f.best.bytes > 0);
+    json_object_set_new(record, "step", json_integer(10)); /* a checkpoint of long ago */
+    OK(lk_run_facts_read(world.store, "other-rate", record, &f, &test_err));
+    assert_int_equal(f.step, 30);
+    json_decref(record);
+}
+
+static json_t *compare(const char *a, const char *b) {
+    json_t *out;
+    OK(lk_compare_runs(world.store, a, b, &out, &test_err));
+    return out;
+}
+static json_int_t whole(const json_t *object, const char *key) {
+    return json_integer_value(json_object_get(object, key));
+}
+static void runs_are_compared(void **state) {
+    (void)state;
+    struct lk_run_config c = test_config("twin", "run.steps=9 eval.every=3 memory.recompute=true");
+    OK(test_create_and_run(&world, &c, NULL));
+    json_t *out = compare("plotted", "twin"), *d = json_object_get(out, "differences");
+    assert_true(json_is_true(json_object_get(out, "identity_equal")) &&
+                json_is_null(json_object_get(out, "first_difference")));
+    assert_int_equal(whole(out, "common_steps"), 9);
+    assert_int_equal(json_array_size(d), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(d, 0), "key")), "memory.recompute");
+    assert_true(json_is_false(json_object_get(json_array_get(d, 0), "identity")));
+    assert_true(json_equal(json_object_get(json_object_get(out, "a"), "state_root"),
+                           json_object_get(json_object_get(out, "b"), "state_root")));
+    json_decref(out);
+    out = compare("plotted", "other-rate");
+    assert_true(json_is_false(json_object_get(out, "identity_equal")));
+    json_t *first = json_object_get(out, "first_difference");
+    assert_int_equal(whole(first, "step"), 1); /* the loss of the same weights, another rate */
+    assert_string_equal(json_string_value(json_object_get(first, "column")), "learning_rate");
+    assert_int_equal(json_array_size(json_object_get(out, "losses")), 9);
+    assert_int_equal(json_array_size(json_object_get(out, "held_out")), 0);
+    json_decref(out);
+    out = compare("plotted", "talking"); /* another dataset */
+    bool found = false;
+    size_t i;
+    json_array_foreach(json_object_get(out, "differences"), i, d) found |=
+        strcmp(json_string_value(json_object_get(d, "key")), "dataset_root") == 0;
+    assert_true(found);
+    json_decref(out);
+    FAILS(lk_compare_runs(world.store, "plotted", "none", &out, &test_err), LK_ENOTFOUND, "none");
+}
+
+static int compare_something(void) {
+    json_t *out = NULL;
+    int code = lk_compare_runs(world.store, "plotted", "other-rate", &out, &test_err);
+    if (!code) json_decref(out);
+    return code;
+}
+static int plot_several(void) {
+    static const char *const runs[] = {"plotted", "other-rate"};
+    struct lk_buf svg = LK_BUF_INIT;
+    int code = lk_plot_runs(world.store, runs, 2, LK_PLOT_STEP, &svg, &test_err);
+    lk_buf_release(&svg);
+    return code;
+}
 static int plot_something(void) {
     struct lk_buf svg = LK_BUF_INIT;
     int code = lk_plot_run(world.store, "plotted", &svg, &test_err);
@@ -74,6 +195,8 @@ static void no_memory_is_said(void **state) {
     (void)state;
     struct lk_gc_result result;
     FAIL_EACH_ALLOCATION(plot_something());
+    FAIL_EACH_ALLOCATION(compare_something());
+    FAIL_EACH_ALLOCATION(plot_several());
     for (uint64_t nth = 1;; nth++) { /* without memory nothing reachable may go */
         lk__alloc_fail_at(nth);
         lk_gc(world.store, 0, false, &result, &test_err);
@@ -90,6 +213,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_unreachable_blobs_go),
         cmocka_unit_test(the_plot_shows_the_ledger),
+        cmocka_unit_test(several_runs_are_one_picture),
+        cmocka_unit_test(facts_are_those_of_the_ledger),
+        cmocka_unit_test(runs_are_compared),
         cmocka_unit_test(no_memory_is_said),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,17 +1,9 @@
 /* The loss curve as SVG: no script, no font, no file beside it. A column of pixels shows the least and greatest loss of its
  * steps, so that no spike is lost however long the run. */
-#include "lockstep/lab/lab.h"
+#include "plot.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#define WIDTH   960
-#define HEIGHT  480
-#define LEFT    64
-#define RIGHT   24
-#define TOP     48
-#define BOTTOM  44
-#define COLUMNS (WIDTH - LEFT - RIGHT)
 
 struct plot {
     struct lk_ledger_row *rows;
@@ -74,8 +66,7 @@ static void scale(struct plot *p) {
     p->high += margin;
 }
 
-/* 1, 2 or 5 times a power of ten, about a `parts`-th of the range. */
-static double tick_step(double range, int parts) {
+double lk__plot_tick(double range, int parts) {
     double unit = 1e-12, rough = range / parts;
     while (unit * 10 <= rough) unit *= 10;
     return rough <= unit ? unit : rough <= 2 * unit ? 2 * unit : rough <= 5 * unit ? 5 * unit : 10 * unit;
@@ -83,7 +74,7 @@ static double tick_step(double range, int parts) {
 
 static int axes(const struct plot *p, struct lk_buf *out) {
     int bad = 0;
-    double step = tick_step(p->high - p->low, 6);
+    double step = lk__plot_tick(p->high - p->low, 6);
     for (long k = (long)(p->low / step) - 1; k * step <= p->high; k++) {
         if (k * step < p->low) continue;
         double y = y_of(p, (double)k * step);
@@ -92,7 +83,7 @@ static int axes(const struct plot *p, struct lk_buf *out) {
             "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' class='g'/><text x='%d' y='%.1f' text-anchor='end'>%.4g</text>\n",
             LEFT, WIDTH - RIGHT, y, y, LEFT - 8, y + 4, (double)k * step);
     }
-    step = tick_step(p->steps, 8);
+    step = lk__plot_tick(p->steps, 8);
     if (step < 1) step = 1;
     for (double s = step; s <= p->steps; s += step)
         bad |= lk_buf_printf(

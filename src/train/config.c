@@ -91,26 +91,6 @@ int lk__train_option_set(struct lk_run_config *c, const struct lk_option *o, con
     return LK_OK;
 }
 
-static int unknown_key(const struct lk_ini_entry *e, struct lk_err *err) {
-    char full[LK__TRAIN_OPTIONS][48];
-    const char *candidates[LK__TRAIN_OPTIONS];
-    char asked[256];
-    bool section_known = false;
-    for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++) {
-        snprintf(full[i], sizeof full[i], "%s.%s", lk__train_options[i].section, lk__train_options[i].key);
-        candidates[i] = full[i];
-        section_known |= strcmp(lk__train_options[i].section, e->section) == 0;
-    }
-    snprintf(asked, sizeof asked, "%s.%s", e->section, e->key);
-    const char *near = lk_nearest(asked, candidates, LK__TRAIN_OPTIONS);
-    if (!near) /* the right key under another section */
-        for (size_t i = 0; i < LK__TRAIN_OPTIONS && !near; i++)
-            if (strcmp(lk__train_options[i].key, e->key) == 0) near = full[i];
-    return lk_fail(err, LK_EINVAL, "%s: unknown %s \"%s\"%s%s%s; `lockstep train --keys` lists all", e->where,
-                   section_known ? "key" : "section or key", asked, near ? "; did you mean \"" : "", near ? near : "",
-                   near ? "\"?" : "");
-}
-
 static void name_from_file(const char *file, char *out) {
     const char *base = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
     size_t n = strlen(base);
@@ -123,12 +103,30 @@ static void name_from_file(const char *file, char *out) {
 
 /* The model says what it is. */
 static int check_from(const struct lk_ini *ini, struct lk_err *err) {
+    const struct lk_ini_entry *from = lk_ini_find(ini, "model", "from");
     for (size_t i = 0; i < ini->count; i++) {
         const struct lk_ini_entry *e = &ini->entries[i];
         if (strcmp(e->section, "model") || strcmp(e->key, "from") == 0 || strcmp(e->key, "optimizer") == 0) continue;
         return lk_fail(err, LK_EINVAL,
-                       "%s: model.%s is given by model.from: leave it out (batch.context sets the length of sequences)",
-                       e->where, e->key);
+                       "%s: model.%s is given by model.from (%s): leave it out (batch.context sets the length of "
+                       "sequences); to go on from a run with other keys, `lockstep train --from %.120s key=value` needs no "
+                       "file",
+                       e->where, e->key, from->where, from->value);
+    }
+    return LK_OK;
+}
+
+/* Each key of the file or the command line into its field. */
+int lk__train_config_set(struct lk_run_config *c, const struct lk_ini *ini, struct lk_err *err) {
+    for (size_t i = 0; i < ini->count; i++) {
+        const struct lk_ini_entry *e = &ini->entries[i];
+        size_t j = 0;
+        while (j < LK__TRAIN_OPTIONS &&
+               (strcmp(lk__train_options[j].section, e->section) || strcmp(lk__train_options[j].key, e->key)))
+            j++;
+        if (j == LK__TRAIN_OPTIONS) return lk__train_unknown_key(e, err);
+        int code = lk__train_option_set(c, &lk__train_options[j], e->value, e->where, err);
+        if (code) return code;
     }
     return LK_OK;
 }
@@ -141,16 +139,8 @@ int lk_run_config_read(const struct lk_ini *ini, struct lk_run_config *out, stru
             lk__train_option_set(out, &lk__train_options[i], lk__train_options[i].fallback, "default", NULL);
     out->warmup = out->decay = out->eval_every = out->checkpoint_every = UINT32_MAX; /* "not given" */
     if (ini->name) name_from_file(ini->name, out->name);
-    for (size_t i = 0; i < ini->count; i++) {
-        const struct lk_ini_entry *e = &ini->entries[i];
-        size_t j = 0;
-        while (j < LK__TRAIN_OPTIONS &&
-               (strcmp(lk__train_options[j].section, e->section) || strcmp(lk__train_options[j].key, e->key)))
-            j++;
-        if (j == LK__TRAIN_OPTIONS) return unknown_key(e, err);
-        int code = lk__train_option_set(out, &lk__train_options[j], e->value, e->where, err);
-        if (code) return code;
-    }
+    int code = lk__train_config_set(out, ini, err);
+    if (code) return code;
     if (!out->dataset[0])
         return lk_fail(err, LK_EINVAL, "%s: data.dataset is missing: name a dataset (`lockstep dataset list` shows them)",
                        ini->name);
@@ -163,18 +153,32 @@ static uint32_t or_else(uint32_t value, uint32_t fallback) {
     return value == UINT32_MAX ? fallback : value;
 }
 
+uint32_t lk__train_grains(uint32_t sequences) {
+    uint32_t grains = 8;
+    while (sequences % grains) grains /= 2;
+    return grains;
+}
+uint32_t lk__train_ffn(const struct lk_run_config *c) {
+    return c->family == LK_GPT2 ? 4 * c->width : (uint32_t)(((uint64_t)c->width * 8 + 2) / 3 + 31) / 32 * 32;
+}
+uint32_t lk__train_heads(const struct lk_run_config *c) {
+    return c->width >= 128 ? c->width / 64 : 1;
+}
+uint32_t lk__train_tenth(const struct lk_run_config *c) {
+    return c->steps >= 10 ? c->steps / 10 : c->steps;
+}
+
 int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, struct lk_err *err) {
-    if (!c->heads) c->heads = c->width >= 128 ? c->width / 64 : 1;
+    if (!c->heads) c->heads = lk__train_heads(c);
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->width % c->heads == 0) c->head_dim = c->width / c->heads;
-    if (!c->ffn) c->ffn = c->family == LK_GPT2 ? 4 * c->width : (uint32_t)(((uint64_t)c->width * 8 + 2) / 3 + 31) / 32 * 32;
+    if (!c->ffn) c->ffn = lk__train_ffn(c);
     if (!c->vocab) c->vocab = tokenizer_vocab;
     if (c->vocab < tokenizer_vocab)
         return lk_fail(err, LK_EINVAL,
                        "model.vocab = %u is smaller than the tokenizer's %u tokens; leave it out or give at least %u",
                        c->vocab, tokenizer_vocab, tokenizer_vocab);
-    if (!c->grains)
-        for (c->grains = 8; c->sequences % c->grains; c->grains /= 2) {}
+    if (!c->grains) c->grains = lk__train_grains(c->sequences);
     if (c->sequences % c->grains)
         return lk_fail(err, LK_EINVAL, "batch.grains = %u must divide batch.sequences = %u", c->grains, c->sequences);
     uint32_t context = lk_run_config_context(c);
@@ -193,9 +197,8 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
                        c->warmup, c->steps);
     c->decay = or_else(c->decay, c->steps);
     if (!c->decay) c->decay = c->steps;
-    uint32_t tenth = c->steps >= 10 ? c->steps / 10 : c->steps;
-    c->eval_every = or_else(c->eval_every, tenth);
-    c->checkpoint_every = or_else(c->checkpoint_every, tenth);
+    c->eval_every = or_else(c->eval_every, lk__train_tenth(c));
+    c->checkpoint_every = or_else(c->checkpoint_every, lk__train_tenth(c));
     struct lk_model_config m = lk_run_config_model(c);
     return lk_model_config_check(&m, err);
 }

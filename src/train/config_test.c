@@ -134,6 +134,96 @@ static void unknown_keys_get_the_nearest(void **state) {
     assert_null(strstr(test_err.message, "did you mean"));
 }
 
+static void other_tools_keys_are_answered(void **state) {
+    (void)state;
+    static const struct {
+        const char *section, *key, *answer;
+    } cases[] = {
+        {"optimizer", "lr", "\"optimizer.lr\" is called optimizer.learning_rate here"},
+        {"training", "LR", "is called optimizer.learning_rate here"},
+        {"run", "max-iters", "is called run.steps here"},
+        {"batch", "batch_size", "is called batch.sequences here; all of a step's"},
+        {"model", "n_layer", "is called model.layers here"},
+        {"model", "num_attention_heads", "is called model.heads here"},
+        {"model", "d_model", "is called model.width here"},
+        {"model", "block_size", "is called model.context here"},
+        {"model", "vocab_size", "is called model.vocab here"},
+        {"train", "gradient_accumulation_steps", "batch.sequences"},
+        {"optimizer", "eps", "is called optimizer.epsilon here; that of the norms is model.norm_epsilon"},
+        {"model", "dropout", "there is no \"model.dropout\": models here have no dropout"},
+        {"run", "device", "--threads"},
+        {"run", "dtype", "float32"},
+        {"run", "weight_decay", "did you mean \"optimizer.weight_decay\"?"},
+        {"optimizer", "seed", "did you mean \"run.seed\"?"},
+        {"model", "beta1", "did you mean \"optimizer.beta1\"?"},
+        {"evl", "every", "did you mean \"eval.every\"?"},
+        {"run", "every", "did you mean \"eval.every\", \"checkpoint.every\" or \"sample.every\"?"},
+    };
+    struct lk_run_config c;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FAILS(read_one(cases[i].section, cases[i].key, "1", &c), LK_EINVAL, cases[i].answer);
+        assert_non_null(strstr(test_err.message, "examples/some.ini:4: "));
+    }
+}
+
+/* What a synonym names is a key, and no key of ours is taken for another tool's. */
+static void answers_name_keys_that_exist(void **state) {
+    (void)state;
+    static const char *const theirs[] = {"lr",
+                                         "min_lr",
+                                         "wd",
+                                         "betas",
+                                         "grad_clip",
+                                         "lr_scheduler_type",
+                                         "warmup_ratio",
+                                         "lr_decay_iters",
+                                         "epochs",
+                                         "random_seed",
+                                         "run_name",
+                                         "micro_batch_size",
+                                         "gradient_checkpointing",
+                                         "n_kv_heads",
+                                         "d_head",
+                                         "d_ff",
+                                         "tie_word_embeddings",
+                                         "rms_norm_eps",
+                                         "rope_base",
+                                         "initializer_range",
+                                         "sliding_window",
+                                         "attention_bias",
+                                         "arch",
+                                         "init_from",
+                                         "eval_steps",
+                                         "eval_iters",
+                                         "save_steps",
+                                         "save_total_limit",
+                                         "load_best_model_at_end",
+                                         "sample_interval",
+                                         "data_dir"};
+    size_t count;
+    const struct lk_option *o = lk_run_options(&count);
+    struct lk_run_config c;
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) {
+        char ours[64] = "", full[64];
+        bool found = false;
+        FAILS(read_one("x", theirs[i], "1", &c), LK_EINVAL, "is called ");
+        sscanf(strstr(test_err.message, "is called "), "is called %63s here", ours);
+        for (size_t j = 0; j < count; j++) {
+            snprintf(full, sizeof full, "%s.%s", o[j].section, o[j].key);
+            found |= strcmp(full, ours) == 0;
+        }
+        if (!found) fail_msg("%s is answered with %s, which is no key", theirs[i], ours);
+    }
+}
+
+static void keys_beside_from_name_the_way(void **state) {
+    (void)state;
+    struct lk_run_config c;
+    FAILS(read_text("[data]\ndataset=d\n[model]\nfamily=llama\nfrom=old@7\n", &c), LK_EINVAL,
+          "examples/some.ini:4: model.family is given by model.from (examples/some.ini:5)");
+    assert_non_null(strstr(test_err.message, "`lockstep train --from old@7 key=value`"));
+}
+
 /* Gives an option's field another valid value. */
 static void change(struct lk_run_config *c, const struct lk_option *o) {
     char *field = (char *)c + o->offset;
@@ -245,6 +335,9 @@ int main(void) {
         cmocka_unit_test(derived_defaults_are_filled_in),
         cmocka_unit_test(values_out_of_range_name_the_key),
         cmocka_unit_test(unknown_keys_get_the_nearest),
+        cmocka_unit_test(other_tools_keys_are_answered),
+        cmocka_unit_test(answers_name_keys_that_exist),
+        cmocka_unit_test(keys_beside_from_name_the_way),
         cmocka_unit_test(json_goes_there_and_back),
         cmocka_unit_test(the_identity_holds_what_decides_the_bits),
         cmocka_unit_test(schedules_go_up_and_down),

@@ -2,6 +2,7 @@
 #include "initial.h"
 #include "state.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define UNKNOWN UINT64_MAX
@@ -37,6 +38,10 @@ static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning
     int code = lk_model_find(store, run->config.from, false, warning, arg, ref, &m, err);
     if (code) return lk_fail_prefix(err, code, "model.from");
     lk_run_config_set_model(&run->config, &m.layout.config);
+    if (ref->is_run) {
+        snprintf(run->config.parent, sizeof run->config.parent, "%s", ref->name);
+        run->config.parent_step = ref->step;
+    }
     run->from = LK_FROM_WEIGHTS;
     run->initial_weights = m.weights_root;
     code = check_tokenizer(run, &m, err);

@@ -187,6 +187,71 @@ static int drop(void **state) {
     test_world_drop(&world);
     return 0;
 }
+static struct lk_run_config child(const char *from, const char *more) {
+    struct lk_ini ini = {0};
+    struct lk_run_config c;
+    char *copy = lk_strdup(more), *rest = NULL;
+    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        OK(lk_ini_override(&ini, word, &test_err));
+    OK(lk_run_config_child(world.store, from, &ini, &c, &test_err));
+    lk_ini_release(&ini);
+    lk_free(copy);
+    return c;
+}
+static int refused_child(const char *from, const char *key) {
+    struct lk_ini ini = {0};
+    struct lk_run_config c;
+    if (*key) OK(lk_ini_override(&ini, key, &test_err));
+    int code = lk_run_config_child(world.store, from, &ini, &c, &test_err);
+    lk_ini_release(&ini);
+    return code;
+}
+
+/* Six steps at once, or four and a child's two: the same bits, and the identity of an INI with model.from. */
+static void a_child_goes_on_to_the_same_root(void **state) {
+    (void)state;
+    json_t *record;
+    struct lk_run_config whole = test_config("parent", "checkpoint.keep=0 optimizer.schedule=constant optimizer.warmup=0");
+    char *root = test_root_of(&world, &whole);
+    struct lk_run_config c = child("parent@4", "run.steps=2");
+    assert_string_equal(c.name, "parent-2");
+    assert_true(c.optimizer_from == LK_OPTIMIZER_KEEP && strcmp(c.from, "parent@4") == 0 && c.checkpoint_every == 2);
+    char *mine = test_root_of(&world, &c);
+    assert_string_equal(mine, root);
+    OK(lk_run_get(world.store, "parent-2", &record, &test_err));
+    assert_string_equal(json_string_value(json_object_get(record, "parent")), "parent@4");
+    struct lk_run_config by_hand = test_config_of(
+        "[run]\nsteps=2\nseed=5\n[data]\ndataset=text\n[model]\nfrom=parent@4\noptimizer=keep\n[batch]\nsequences=6\n"
+        "grains=3\n[optimizer]\nlearning_rate=0.01\nschedule=constant\nwarmup=0\n",
+        "by-hand", "");
+    lk_free(test_root_of(&world, &by_hand));
+    assert_record(&world, "by-hand", "identity", json_string_value(json_object_get(record, "identity")));
+    json_decref(record);
+    lk_free(mine);
+    lk_free(root);
+}
+
+static void a_child_follows_its_keys(void **state) {
+    (void)state;
+    struct lk_run_config c = child("parent-2", "run.steps=40 batch.sequences=8 optimizer.learning_rate=0.5");
+    assert_string_equal(c.name, "parent-3"); /* not parent-2-2 */
+    assert_string_equal(c.from, "run:parent-2");
+    assert_true(c.learning_rate == 0.5 && c.steps == 40 && c.sequences == 8 && c.decay == UINT32_MAX);
+    c = child("parent@0", "model.width=16 model.optimizer=fresh run.name=anew");
+    assert_true(!c.from[0] && c.width == 16 && c.layers == 2 && strcmp(c.name, "anew") == 0);
+    lk_free(test_root_of(&world, &c));
+    c = child("parent@best", "model.optimizer=fresh");
+    assert_int_equal(c.optimizer_from, LK_OPTIMIZER_FRESH);
+    FAILS(refused_child("parent", "model.layers=3"), LK_EINVAL,
+          "on the command line: model.layers is given by the weights");
+    FAILS(refused_child("parent", "model.from=x"), LK_EINVAL, "model.from is what --from parent says");
+    FAILS(refused_child("parent", "optimizer.lr=1"), LK_EINVAL, "is called optimizer.learning_rate here");
+    FAILS(refused_child("parnt", ""), LK_ENOTFOUND, "--from: ");
+    FAILS(refused_child("a/b", ""), LK_EINVAL, "neither RUN nor RUN@STEP");
+    c = child("parent@3", "");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "keeps no checkpoint of step 3");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keep_goes_on_with_the_same_bits),
@@ -196,6 +261,8 @@ int main(void) {
         cmocka_unit_test(names_say_what_they_name),
         cmocka_unit_test(what_cannot_be_is_said),
         cmocka_unit_test(shorter_sequences_are_a_batch_of_their_own),
+        cmocka_unit_test(a_child_goes_on_to_the_same_root),
+        cmocka_unit_test(a_child_follows_its_keys),
     };
     return cmocka_run_group_tests(tests, make, drop);
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -23,7 +24,7 @@ static int lock_file(struct lk_store *store, const char *name, bool create, int 
     int code = create ? lk_dir_make(path, err) : LK_OK;
     if (code) return code;
     snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-    *fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0666);
+    *fd = open(path, O_CLOEXEC | (create ? O_RDWR | O_CREAT : O_RDONLY), 0666); /* readers may have no more */
     return *fd < 0 ? lk_fail_errno(err, "cannot open the lock %s", path) : LK_OK;
 }
 
@@ -77,12 +78,22 @@ bool lk__train_run_locked(struct lk_store *store, const char *name) {
     return locked;
 }
 
+long lk_run_process(struct lk_store *store, const char *name) {
+    char pid[32] = "";
+    int fd;
+    if (lock_file(store, name, false, &fd, NULL)) return 0;
+    bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    ssize_t n = locked ? pread(fd, pid, sizeof pid - 1, 0) : 0;
+    close(fd);
+    return n > 0 ? strtol(pid, NULL, 10) : 0;
+}
+
 /* --- Records --------------------------------------------------------------------------------------------- */
 
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
     if (state && strcmp(state, "running") == 0 && !lk__train_run_locked(store, name))
-        json_object_set_new(record, "state", json_string("stopped"));
+        json_object_set_new(record, "state", json_string("killed"));
 }
 
 int lk_run_get(struct lk_store *store, const char *name, json_t **out, struct lk_err *err) {

@@ -24,6 +24,8 @@ json_t *lk__trainer_new_record(const struct lk_run *run) {
     for (const char *const *key = (const char *const[]){"train_loss", "eval_loss", "weights_root", "state_root", NULL};
          *key && !bad; key++)
         bad = json_object_set_new(r, *key, json_null());
+    if (!bad && run->config.parent[0])
+        bad = json_object_set_new(r, "parent", json_sprintf("%s@%u", run->config.parent, run->config.parent_step));
     bad = bad || set_root(r, "dataset_root", &run->dataset) || set_root(r, "tokenizer_root", &run->tokenizer) ||
           json_object_set_new(r, "config", lk_run_config_json(&run->config)) ||
           json_object_set_new(r, "seed", json_integer((json_int_t)run->config.seed)) ||

@@ -92,14 +92,14 @@ static void one_trainer_a_run_and_the_dead_do_not_count(void **state) {
     FAILS(lk_run_remove(world.store, "busy", &test_err), LK_EBUSY, "busy");
     assert_record(&world, "busy", "state", "running");
     lk_trainer_free(t);
-    assert_record(&world, "busy", "state", "stopped"); /* its process left it without a word */
+    assert_record(&world, "busy", "state", "killed"); /* its process left it without a word */
     OK(lk_run_remove(world.store, "busy", &test_err));
     FAILS(lk_trainer_resume(world.store, world.math, NULL, "busy", NULL, &second, &test_err), LK_ENOTFOUND, "busy");
     test_world_close(&world);
     int status = test_fork(die_in_mid_run, world.dir);
     test_world_open(&world);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    assert_record(&world, "killed", "state", "stopped");
+    assert_record(&world, "killed", "state", "killed");
     OK(lk_trainer_resume(world.store, world.math, NULL, "killed", NULL, &t, &test_err));
     assert_record(&world, "killed", "state", "running");
     lk_trainer_free(t);

@@ -81,7 +81,7 @@ pid=$!
 wait_step dead 4 $pid
 kill -9 $pid
 wait $pid 2>/dev/null
-equal "a killed run is shown as stopped" "$(run_field dead state)" stopped
+equal "a killed run is shown as killed" "$(run_field dead state)" killed
 fails "its name is used, and it can go on" 1 "run dead exists already: go on with" "train --resume dead" "runs rm dead" -- "$LOCKSTEP" train c.ini run.name=dead
 "$LOCKSTEP" train --resume dead >/dev/null 2>dead.err &
 pid=$!

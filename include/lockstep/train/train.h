@@ -45,6 +45,8 @@ struct lk_run_config {
     bool checkpoint_best;
     uint32_t sample_every;
     char prompt[512];
+    char parent[LK_NAME_MAX + 1]; /* no key: the run that it goes on from, for its record; set here and by a trainer */
+    uint32_t parent_step;
 };
 enum { LK_O_IDENTITY = 1, LK_O_LATER = 2 };
 enum lk_option_type { LK_O_U32, LK_O_U64, LK_O_F64, LK_O_BOOL, LK_O_ENUM, LK_O_NAME, LK_O_TEXT };
@@ -67,6 +69,14 @@ const struct lk_option *lk_run_options(size_t *count);
 int lk_run_config_read(const struct lk_ini *, struct lk_run_config *out, struct lk_err *);
 /* Fills what depends on the tokenizer's vocabulary and on other keys, and checks the whole. */
 int lk_run_config_resolve(struct lk_run_config *, uint32_t tokenizer_vocab, struct lk_err *);
+/* That of a child of run `from`, "RUN", "RUN@STEP" or "RUN@best": the parent's record with `keys` changed. It begins with
+ * that checkpoint's weights and, unless model.optimizer=fresh, moments and order of samples; at "RUN@0" as the parent
+ * began. Keys that the parent had by default follow those that change. Without run.name it is called RUN-2, RUN-3, ... To
+ * be resolved. LK_ENOTFOUND: no such run. LK_EINVAL: as lk_run_config_read, or a key of [model] beside a checkpoint's
+ * weights.
+ */
+int lk_run_config_child(struct lk_store *, const char *from, const struct lk_ini *keys, struct lk_run_config *out,
+                        struct lk_err *);
 struct lk_model_config lk_run_config_model(const struct lk_run_config *);
 /* The other way: [model] as this configuration has it. */
 void lk_run_config_set_model(struct lk_run_config *, const struct lk_model_config *);
@@ -140,8 +150,10 @@ int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, 
 double lk_bits_per_byte(const struct lk_eval_row *);
 
 /* --- Runs ------------------------------------------------------------------------------------------------ */
-/* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "stopped". New reference. */
+/* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. */
 int lk_run_get(struct lk_store *, const char *name, json_t **out, struct lk_err *);
+/* The number of the process that trains it, on the machine that has its lock; 0: none does, or it can't be told. */
+long lk_run_process(struct lk_store *, const char *name);
 typedef int lk_run_fn(void *arg, const char *name, json_t *record);
 int lk_run_list(struct lk_store *, lk_run_fn *fn, void *arg, struct lk_err *);
 /* Removes record, ledger, evaluations and checkpoints' rows; blobs go with the next gc. A living run: LK_EBUSY. */

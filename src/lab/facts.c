@@ -1,0 +1,66 @@
+/* What a run's record does not say: how far its ledger is, how fast it goes, its evaluations, who trains it. */
+#include "lockstep/lab/lab.h"
+
+#include <string.h>
+
+#define RECENT 20 /* steps that tell the speed */
+
+struct reading {
+    struct lk_run_facts *f;
+    struct lk_ledger_row recent[RECENT];
+    size_t count;
+};
+
+static int see_row(void *arg, const struct lk_ledger_row *row) {
+    struct reading *r = arg;
+    r->recent[r->count++ % RECENT] = *row;
+    r->f->step = row->step;
+    r->f->loss = row->loss;
+    r->f->has_loss = row->tokens > 0;
+    return 0;
+}
+static int see_eval(void *arg, const struct lk_eval_row *row) {
+    struct lk_run_facts *f = arg;
+    f->eval = *row;
+    if (!f->evals++ || row->loss < f->best.loss) f->best = *row;
+    return 0;
+}
+
+static int batch_tokens(const json_t *record, uint64_t *out, struct lk_err *err) {
+    struct lk_run_config c;
+    int code = lk_run_config_from_json(json_object_get(record, "config"), &c, err);
+    *out = code ? 0 : (uint64_t)c.sequences * lk_run_config_context(&c);
+    return code;
+}
+
+int lk_run_facts_read(struct lk_store *store, const char *run, const json_t *record, struct lk_run_facts *f,
+                      struct lk_err *err) {
+    struct reading r = {.f = f};
+    const char *state = json_string_value(json_object_get(record, "state"));
+    uint64_t tokens;
+    memset(f, 0, sizeof *f);
+    f->steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
+    uint32_t saved = (uint32_t)json_integer_value(json_object_get(record, "step"));
+    if (state && strcmp(state, "running") == 0) f->process = lk_run_process(store, run);
+    int code = batch_tokens(record, &tokens, err); /* the ledger's front is not read: a list of long runs stays fast */
+    if (!code) code = lk_ledger_list(store, run, saved > RECENT ? saved - RECENT : 0, UINT32_MAX, see_row, &r, err);
+    if (!code) code = lk_eval_list(store, run, see_eval, f, err);
+    double seconds = 0;
+    size_t n = r.count < RECENT ? r.count : RECENT;
+    for (size_t i = 0; i < n; i++) seconds += r.recent[i].seconds;
+    f->tokens_per_second = seconds > 0 ? (double)tokens * (double)n / seconds : 0;
+    return code;
+}
+
+static json_t *eval_json(const struct lk_eval_row *e) {
+    json_t *bits = e->bytes ? json_real(lk_bits_per_byte(e)) : json_null();
+    return json_pack("{s:I, s:o, s:o}", "step", (json_int_t)e->step, "loss",
+                     e->loss - e->loss == 0 ? json_real(e->loss) : json_null(), "bits_per_byte", bits);
+}
+json_t *lk_run_facts_json(const struct lk_run_facts *f) {
+    return json_pack("{s:I, s:I, s:o, s:f, s:o, s:o, s:o}", "step", (json_int_t)f->step, "steps", (json_int_t)f->steps,
+                     "loss", f->has_loss && f->loss - f->loss == 0 ? json_real(f->loss) : json_null(), "tokens_per_second",
+                     f->tokens_per_second, "held_out", f->evals ? eval_json(&f->eval) : json_null(), "best",
+                     f->evals ? eval_json(&f->best) : json_null(), "process",
+                     f->process ? json_integer(f->process) : json_null());
+}
