@@ -1,5 +1,5 @@
 #!/bin/bash
-# One sentence a line in Markdown, none of them over LONGEST characters: a change then shows as the sentences that it changes.
+# One sentence a line in Markdown, none of them over LONGEST characters besides code: a change then shows as the sentences that it changes.
 # Code, tables, headings and lists of links are free. usage: tools/prose.sh [FILE...]    (all Markdown of the repository)
 LONGEST=400
 cd "$(dirname "$0")/.." || exit 1
@@ -21,12 +21,13 @@ awk -v longest=$LONGEST '
         gsub(/`[^`]*`/, "`", line)                          # code
         gsub(/\]\([^)]*\)/, "]", line)                      # where a link goes
         links = gsub(/\[[^]]*\]/, "&", line)
+        words = length(line)                                # a line of formulas may be longer
         while (line ~ /\([^()]*\)/) sub(/\([^()]*\)/, "(", line) # what parentheses hold
         sub(/^\*+[^*]*\*+ /, "", line)                      # a paragraph that begins with its name
         gsub(/\[[0-9]+\. /, "[", line)                      # a table of contents
         gsub(/(e\.g|i\.e|vs|et al|cf|No|Fig|St|Dr|[^A-Za-z0-9][A-Z])\. /, "& ", line)
         gsub(/\.\.\./, "", line)
         if (line ~ /[A-Za-z0-9`"*_(\]%)][.!?]["*_)]* ([*_"`]*[A-Z`]|\[|\()/) complain("two sentences on a line")
-        else if (length($0) > longest && links < 3) complain("a line of " length($0) " characters, over " longest)
+        else if (words > longest && links < 3) complain("a line of " words " characters besides code, over " longest)
     }
-    END { exit bad }' "${@:-${files[@]}}" || { echo "prose: one sentence a line, $LONGEST characters at most"; exit 1; }
+    END { exit bad }' "${@:-${files[@]}}" || { echo "prose: one sentence a line, $LONGEST characters at most besides code"; exit 1; }
