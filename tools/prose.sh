@@ -27,7 +27,7 @@ awk -v longest=$LONGEST '
         gsub(/\[[0-9]+\. /, "[", line)                      # a table of contents
         gsub(/(e\.g|i\.e|vs|et al|cf|No|Fig|St|Dr|[^A-Za-z0-9][A-Z])\. /, "& ", line)
         gsub(/\.\.\./, "", line)
-        if (line ~ /[A-Za-z0-9`"*_(\]%)][.!?]["*_)]* ([*_"`]*[A-Z`]|\[|\()/) complain("two sentences on a line")
+        if (line ~ /[A-Za-z0-9`"*_(\]%)][.!?]["*_)]* ([*_"`]*[A-Z0-9`]|\[|\()/) complain("two sentences on a line")
         else if (words > longest && links < 3) complain("a line of " words " characters besides code, over " longest)
     }
     END { exit bad }' "${@:-${files[@]}}" || { echo "prose: one sentence a line, $LONGEST characters at most besides code"; exit 1; }
