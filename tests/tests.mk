@@ -44,12 +44,13 @@ test-compilers: all
 	@tools/other-compilers.sh $(ONLY)
 .PHONY: test test-programs e2e test-ranks test-fresh test-compilers
 
-## check: floors, docs/commands.md, long files, formatting (CHECK_FORMAT=no leaves that out)
+## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes
 check: $(BIN)
 	@tools/layers.sh
 	@[ ! -e docs/commands.md ] || $(BUILD)/lockstep help --markdown | cmp -s - docs/commands.md || { echo "docs/commands.md is old: run make docs"; exit 1; }
 	@! wc -l $$(git ls-files 'src/*.c' 'src/*.h' 'include/*.h') | awk '$$2 != "total" && $$1 > 1000 { print $$2 ": " $$1 " lines, more than 1000"; bad = 1 } END { exit !bad }'
+	@tools/prose.sh
 	@[ $(CHECK_FORMAT) = no ] || ! command -v clang-format >/dev/null || [ ! -e .clang-format ] || \
 	  clang-format --dry-run $$(git ls-files 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'fuzz/*.c' ':!tests/golden') 2>&1 | grep -c warning: | awk '$$1 { print "format: clang-format would change " $$1 " places" }'
 	@echo "check: ok"

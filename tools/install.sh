@@ -16,7 +16,7 @@ includedir=\${prefix}/include
 libdir=\${prefix}/lib
 
 Name: lockstep
-Description: trains and serves language models, the same bits everywhere
+Description: trains language models and generates text, the same bits everywhere
 Version: $version
 Requires: jansson
 Requires.private: lmdb libzstd zlib liblzma libcrypto

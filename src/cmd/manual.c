@@ -112,7 +112,7 @@ static const struct cmd_option environment[] = {
 };
 
 static int main_page(struct lk_buf *out) {
-    int code = put_head(out, "", "trains and serves language models, the same bits everywhere") ||
+    int code = put_head(out, "", "trains language models and generates text, the same bits everywhere") ||
                lk_buf_printf(
                    out, ".SH SYNOPSIS\n.B lockstep\n.I COMMAND\n[options] [arguments]\n.SH DESCRIPTION\n"
                         "Learns tokenizers, builds datasets, trains, verifies and runs language models on CPUs. The same "

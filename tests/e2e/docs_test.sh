@@ -1,5 +1,5 @@
 #!/bin/bash
-# Every `lockstep` command in the code of the tutorials parses: its command and options exist, and its keys are known to train.
+# Every `lockstep` command in the code of the guides parses: its command and options exist, and its keys are known to train.
 . "$(dirname "$0")/lib.sh"
 DOCS=$HERE/../../docs
 
@@ -7,7 +7,7 @@ DOCS=$HERE/../../docs
 commands() {
     awk '/^```/ { inside = !inside; next } inside' "$1" | sed -nE 's/^([A-Z_]+=[^ ]+ )*lockstep /lockstep /p' | sed -E 's/ +#.*//; s/ [>|<].*//'
 }
-for page in tutorial fine-tuning; do
+for page in tutorial fine-tuning how-to; do
     check "$page has commands" test "$(commands "$DOCS/$page.md" | wc -l)" -ge 10
     while IFS= read -r line; do
         eval "words=($line)"
