@@ -13,6 +13,7 @@ for floor in math model train serve; do
     equal "src/$floor calls nothing of libm" "none$({ nm -u $list || echo "x exp"; } 2>&1 | awk '{ print $2 }' | grep -E "$LIBM" | sort -u)" none
 done
 check "floors use only those below them" "$ROOT/tools/layers.sh"
+check "one sentence a line in Markdown" "$ROOT/tools/prose.sh"
 
 # A host program that flushes to zero and rounds towards zero.
 quiet "$TOOLS/bare" plain 5
