@@ -34,11 +34,13 @@ static void print_differences(const json_t *out) {
     size_t i;
     json_t *d;
     char a[80], b[80], key[80];
+    bool local = false;
     json_array_foreach(get(out, "differences"), i, d) {
+        local |= !json_is_true(get(d, "identity"));
         snprintf(key, sizeof key, "%s%s", json_string_value(get(d, "key")), json_is_true(get(d, "identity")) ? "" : " *");
         line(key, value(get(d, "a"), a), value(get(d, "b"), b));
     }
-    if (json_array_size(get(out, "differences"))) printf("(* decides no bit)\n");
+    if (local) printf("(* decides no bit)\n");
     printf("identity: %s\n\n", json_is_true(get(out, "identity_equal")) ? "equal" : "different");
 }
 
@@ -48,7 +50,7 @@ static void print_result(const json_t *a, const json_t *b) {
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         line(plain[i], value(get(a, plain[i]), x), value(get(b, plain[i]), y));
     line("seconds of steps", loss(get(a, "seconds"), x), loss(get(b, "seconds"), y));
-    line("tokens/s now", value(get(a, "tokens_per_second"), x), value(get(b, "tokens_per_second"), y));
+    line("tokens/s", value(get(a, "tokens_per_second"), x), value(get(b, "tokens_per_second"), y));
     line("last loss", loss(get(a, "loss"), x), loss(get(b, "loss"), y));
     for (const char *const *at = (const char *const[]){"held_out", "best", NULL}; *at; at++) {
         json_t *p = get(a, *at), *q = get(b, *at);
