@@ -361,7 +361,7 @@ int lk__train_engine_blame(struct lk__train_engine *e, const struct lk_state *st
     return lk_fail(
         err, LK_ENAN,
         "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %.300s); resuming repeats it: "
-        "go on from a step before it as a new run, with model.from = %s@STEP (or %s@best) and a lower "
+        "go on from a step before it as a new run, `lockstep train --from %s@STEP key=value` (or %s@best), with a lower "
         "optimizer.learning_rate or optimizer.clip, or look at that text",
         step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
         sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together", c->name,

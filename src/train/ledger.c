@@ -110,19 +110,17 @@ static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_ledger_
     int code = lk_kv_get(t, k, &old, err);
     if (code == LK_OK) {
         if (!decode_row(old, &before))
-            return lk_fail(
-                err, LK_ECORRUPT,
-                "run %s: the ledger's row of step %u is damaged; go on as a new run from what is kept: model.from = %s, "
-                "model.optimizer = keep",
-                run, row->step, run);
+            return lk_fail(err, LK_ECORRUPT,
+                           "run %s: the ledger's row of step %u is damaged; go on as a new run from what is kept: "
+                           "`lockstep train --from %s`",
+                           run, row->step, run);
         lk__train_ledger_compare(&before, row, what, sizeof what);
         if (*what)
             return lk_fail(
                 err, LK_EDIVERGED,
                 "run %s is not deterministic: step %u executed again differs from its ledger: %s; run `lockstep doctor` "
                 "on this machine and on the one that ran it before, resume on one that agrees with the ledger, or go on as "
-                "a new "
-                "run from what is kept: model.from = %s, model.optimizer = keep",
+                "a new run from what is kept: `lockstep train --from %s`",
                 run, row->step, what, run);
         return LK_OK;
     }
