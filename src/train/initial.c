@@ -9,13 +9,17 @@
 
 /* --- When the run is made -------------------------------------------------------------------------------- */
 
-static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, struct lk_err *err) {
+static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, bool is_run, struct lk_err *err) {
     if (!m->has_tokenizer || lk_root_equal(&m->tokenizer_root, &run->tokenizer)) return LK_OK;
     return lk_fail(
         err, LK_EINVAL,
         "dataset %s was made with another tokenizer than the one that model.from = %s learned with: make it with "
-        "`lockstep dataset build --tokenizer model:%s`",
-        run->config.dataset, run->config.from, run->config.from);
+        "`lockstep dataset build --tokenizer %s%s`",
+        run->config.dataset, run->config.from,
+        strchr(run->config.from, ':') ? ""
+        : is_run                      ? "run:"
+                                      : "model:",
+        run->config.from);
 }
 
 static int keep_optimizer(struct lk_store *store, struct lk_run *run, const struct lk_model_ref *ref, struct lk_err *err) {
@@ -44,7 +48,7 @@ static int begin_once(const struct lk__train_origin *o, struct lk_run *run, stru
     }
     run->from = LK_FROM_WEIGHTS;
     run->initial_weights = m.weights_root;
-    code = check_tokenizer(run, &m, err);
+    code = check_tokenizer(run, &m, ref->is_run, err);
     if (!code)
         code = o->dry ? lk_manifest_root(m.manifest, &run->initial_model, err)
                       : lk_manifest_put(store, m.manifest, &run->initial_model, err);
