@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -21,13 +22,15 @@
 
 extern char **environ;
 
-#define LOOK_MS   100                     /* how often stop is asked */
-#define START_MS  20                      /* the same until all ranks run */
-#define WAIT_NS   ((uint64_t)5000000000)  /* a stop waits so long for ranks to come up and be able to take it */
-#define RANKS_NS  ((uint64_t)2700000000)  /* after a death mpirun has so long to end the others (it takes 2.1 s), */
-#define KILL_NS   ((uint64_t)3700000000)  /* and so long to end itself */
-#define NOBODY_NS ((uint64_t)60000000000) /* the first rank has so long to come up */
-#define SAME_NS   ((uint64_t)500000000)   /* deaths so close are one */
+#define LOOK_MS     100                     /* how often stop is asked */
+#define START_MS    20                      /* the same until all ranks run */
+#define WAIT_NS     ((uint64_t)5000000000)  /* a stop waits so long for ranks to come up and be able to take it */
+#define RANKS_NS    ((uint64_t)2700000000)  /* after a death mpirun has so long to end the others (it takes 2.1 s), */
+#define KILL_NS     ((uint64_t)3700000000)  /* and so long to end itself */
+#define NOBODY_NS   ((uint64_t)60000000000) /* the first rank has so long to come up */
+#define SAME_NS     ((uint64_t)500000000)   /* deaths so close are one */
+
+#define SMALL_STACK ((rlim_t)1 << 20) /* bytes; mpirun needs some hundred KiB */
 
 struct member {
     pid_t process; /* 0 before it has told us */
@@ -345,7 +348,12 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
     bool rank_first = x->bad >= 0 && x->child_ended_ns > x->bad_ns + SAME_NS;
     if (!whole && !rank_first) {
         int n = WTERMSIG(x->child_status);
-        return lk_fail(err, LK_EIO, "mpirun was killed by signal %d (%s); the ranks were ended", n, strsignal(n));
+        struct rlimit stack;
+        lk_fail(err, LK_EIO, "mpirun was killed by signal %d (%s); the ranks were ended", n, strsignal(n));
+        if (n == SIGSEGV && getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur < SMALL_STACK)
+            lk_fail(err, LK_EIO, "mpirun was killed by signal %d (%s): its stack may have %llu KiB (ulimit -s)", n,
+                    strsignal(n), (unsigned long long)stack.rlim_cur >> 10);
+        return LK_EIO;
     }
     if (whole && said == 127 && x->known == 0) return lk_fail(err, LK_EIO, "%s could not be run", x->mpirun);
     /* A rank that failed before it joined the others has said why. */

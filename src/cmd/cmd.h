@@ -165,7 +165,7 @@ cmd_take cmd_take_text;        /* writes a struct lk_bytes, with \n, \t, \r and 
 const struct lk_source_options *cmd_reading_options(struct lk_progress *progress);
 /* Pieces that several commands share. name_put says on stderr when a name leaves another root. */
 int cmd_name_put(struct cmd_context *, const char *kind, const char *name, const struct lk_root *, struct lk_err *);
-/* A tokenizer's name, or "model:M": that of a model or a run. */
+/* A tokenizer's name, or "model:M" or "run:RUN": that of a model or a run. */
 int cmd_find_tokenizer(struct cmd_context *, const char *name, struct lk_root *out, struct lk_err *);
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);

@@ -221,7 +221,7 @@ const struct cmd cmd_dataset_build = {
     "Make a dataset from texts, records (.jsonl) and folders of them, also packed; \"-\" is standard input.",
     (const struct cmd_option[]){
         CMD_STRING("--tokenizer", "T", &building.tokenizer, CMD_REQUIRED,
-                   "name of a tokenizer, or model:M for that of a model"),
+                   "name of a tokenizer, or model:M, run:RUN for that of a model or run"),
         CMD_CALL("--template", "NAME", &building.chat, cmd_take_template, NULL,
                  "how \"messages\" are written: " LK_CHAT_NAMES),
         CMD_F64("--holdout", "SHARE", &building.holdout, 0, 0.5, "0.01", "share that is held out for evaluation"),
@@ -239,7 +239,7 @@ const struct cmd cmd_dataset_build = {
     "[{\"role\": ..., \"content\": ...}, ...]} with the loss on what the assistant says, if --template tells how they are\n"
     "written. gzip, zstd, xz and bzip2 are recognised by their content. Held out are records and texts by a seed and "
     "their\n"
-    "own text; a text whose share is 1,024 bytes or more gives its end, and so does a text alone. Equal input gives an "
+    "own text; a text whose share is 4,096 bytes or more gives its end, and so does a text alone. Equal input gives an "
     "equal\n"
     "root for any number of threads.",
     build};

@@ -78,6 +78,8 @@ static void print_steps(const json_t *out) {
         printf("\nledgers are equal to the bit in");
     printf(json_is_object(first) ? "; %lld common steps\n" : " %lld common steps\n", common);
     if (!json_is_object(first)) return;
+    json_array_foreach(get(out, "differences"), i, p) if (!strcmp(json_string_value(get(p, "key")), "tokenizer_root"))
+        printf("losses are nats a token of two tokenizers: only bits a byte can be compared\n");
     printf("%-26s %-12s %-12s %s\n", "mean loss of steps", "A", "B", "B - A");
     json_array_foreach(get(out, "losses"), i, p) {
         char steps[80];

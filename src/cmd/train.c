@@ -88,6 +88,16 @@ static void detour_end(struct detour *d) {
     fclose(d->file);
 }
 
+/* Whether there is a run to go on with: ranks may die before they make its record. */
+static bool has_begun(const struct cmd_context *c, const char *name) {
+    struct lk_store *store = NULL;
+    json_t *record = NULL;
+    bool found = !lk_store_open(c->store_url, LK_READ, &store, NULL) && !lk_run_get(store, name, &record, NULL);
+    json_decref(record);
+    lk_store_close(store);
+    return found;
+}
+
 /* Starts the ranks, waits, shows the run. */
 static int launch(struct cmd_context *c, struct lk_launcher *place, const char *name) {
     struct rank_command r = {.argv = NULL};
@@ -107,7 +117,7 @@ static int launch(struct cmd_context *c, struct lk_launcher *place, const char *
         if (status || wanted.dry) return status ? CMD_FAILED : CMD_OK;
         return cmd_open_store(c, LK_READ) ? CMD_FAILED : cmd_show_run(c, name);
     }
-    if (status < 0 || wanted.dry) return cmd_fail(&err); /* nothing ran, or nothing that could go on */
+    if (status < 0 || wanted.dry || !has_begun(c, name)) return cmd_fail(&err); /* nothing that could go on */
     fprintf(stderr, "lockstep: %s; go on with `lockstep train --resume %s --on local:N`, any N\n", err.message, name);
     return CMD_FAILED;
 }

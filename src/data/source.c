@@ -164,7 +164,7 @@ static int look_at_text(struct lk__source *s, const struct lk_source_options *o,
     if (s->shape == LK__VALUES && !may_be_one_value(s->path)) s->shape = LK__LINES;
     s->as_before = as_before(s);
     if (s->skip) lk__note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
-    if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size > 2 && !memcmp(text + s->skip, "{\"", 2))
+    if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size - s->skip >= 2 && !memcmp(text + s->skip, "{\"", 2))
         lk__note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
                  lk__source_shown(s->path));
     return 0;

@@ -149,6 +149,14 @@ int lk_manifest_put(struct lk_store *s, const json_t *manifest, struct lk_root *
     return code;
 }
 
+int lk_manifest_root(const json_t *manifest, struct lk_root *out, struct lk_err *err) {
+    struct lk_buf text = LK_BUF_INIT;
+    int code = lk_json_canonical(manifest, &text, err);
+    if (code == 0) lk_root_of(text.data, text.size, out);
+    lk_buf_release(&text);
+    return code;
+}
+
 int lk_manifest_get(struct lk_store *s, const struct lk_root *root, const char *what, json_t **out, struct lk_err *err) {
     struct lk_blob blob;
     *out = NULL;

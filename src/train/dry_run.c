@@ -75,7 +75,7 @@ int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_com
     if (!err) err = &own;
     struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
     if (!t) return LK_ENOMEM;
-    int code = t->rank == 0 ? lk__trainer_resolve(t, config, err) : LK_OK;
+    int code = t->rank == 0 ? lk__trainer_resolve(t, config, true, err) : LK_OK;
     if (!code && t->rank == 0 && !(t->record = lk__trainer_new_record(&t->run)))
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     code = lk__trainer_share(t, code, err);

@@ -358,12 +358,19 @@ int lk__train_engine_blame(struct lk__train_engine *e, const struct lk_state *st
     uint64_t context = lk_run_config_context(c), position = loss ? bad % context : 0;
     if (sequence != UINT64_MAX)
         lk__train_document_text(e->dataset, e->sample_index[sequence] * context + position, document, sizeof document);
+    char way[2 * sizeof c->name + sizeof c->from + 200];
+    if (step > 1)
+        snprintf(way, sizeof way,
+                 "go on from a step before it as a new run, `lockstep train --from %s@STEP key=value` (or %s@best)",
+                 c->name, c->name);
+    else if (*c->from)
+        snprintf(way, sizeof way, "begin with an earlier step or another model than %s, or", c->from);
+    else
+        snprintf(way, sizeof way, "begin a new run");
     return lk_fail(
         err, LK_ENAN,
         "step %u: the %s is not finite (first bad gradient: %s; in %s of the batch, %.300s); resuming repeats it: "
-        "go on from a step before it as a new run, by `lockstep train --from %s@STEP` (or %s@best) and a lower "
-        "optimizer.learning_rate or optimizer.clip, or look at that text",
+        "%s with a lower optimizer.learning_rate or optimizer.clip, or look at that text",
         step, loss ? "loss" : "gradient", f.tensor != UINT64_MAX ? e->tensors[f.tensor].name : "none",
-        sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together", c->name,
-        c->name);
+        sequence == UINT64_MAX ? "no single sequence" : "one sequence", *document ? document : "only together", way);
 }

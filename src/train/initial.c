@@ -9,13 +9,17 @@
 
 /* --- When the run is made -------------------------------------------------------------------------------- */
 
-static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, struct lk_err *err) {
+static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, bool is_run, struct lk_err *err) {
     if (!m->has_tokenizer || lk_root_equal(&m->tokenizer_root, &run->tokenizer)) return LK_OK;
     return lk_fail(
         err, LK_EINVAL,
         "dataset %s was made with another tokenizer than the one that model.from = %s learned with: make it with "
-        "`lockstep dataset build --tokenizer model:%s`",
-        run->config.dataset, run->config.from, run->config.from);
+        "`lockstep dataset build --tokenizer %s%s`",
+        run->config.dataset, run->config.from,
+        strchr(run->config.from, ':') ? ""
+        : is_run                      ? "run:"
+                                      : "model:",
+        run->config.from);
 }
 
 static int keep_optimizer(struct lk_store *store, struct lk_run *run, const struct lk_model_ref *ref, struct lk_err *err) {
@@ -32,10 +36,10 @@ static int keep_optimizer(struct lk_store *store, struct lk_run *run, const stru
     return code;
 }
 
-static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
-                      void *arg, struct lk_model_ref *ref, struct lk_err *err) {
+static int begin_once(const struct lk__train_origin *o, struct lk_run *run, struct lk_model_ref *ref, struct lk_err *err) {
+    struct lk_store *store = o->store;
     struct lk_model m;
-    int code = lk_model_find(store, run->config.from, false, warning, arg, ref, &m, err);
+    int code = lk_model_find(store, run->config.from, false, o->warning, o->arg, ref, &m, err);
     if (code) return lk_fail_prefix(err, code, "model.from");
     lk_run_config_set_model(&run->config, &m.layout.config);
     if (ref->is_run) {
@@ -44,8 +48,10 @@ static int begin_once(struct lk_store *store, struct lk_run *run, void (*warning
     }
     run->from = LK_FROM_WEIGHTS;
     run->initial_weights = m.weights_root;
-    code = check_tokenizer(run, &m, err);
-    if (!code) code = lk_manifest_put(store, m.manifest, &run->initial_model, err);
+    code = check_tokenizer(run, &m, ref->is_run, err);
+    if (!code)
+        code = o->dry ? lk_manifest_root(m.manifest, &run->initial_model, err)
+                      : lk_manifest_put(store, m.manifest, &run->initial_model, err);
     if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, ref, err);
     lk_model_close(&m);
     return code ? code : lk__train_run_initial_check(store, run, err);
@@ -56,13 +62,12 @@ static bool names_a_step(const char *from) {
     return at && strcmp(at, "@best") != 0;
 }
 
-int lk__train_run_begin_from(struct lk_store *store, struct lk_run *run, void (*warning)(void *arg, const char *message),
-                             void *arg, struct lk_err *err) {
+int lk__train_run_begin_from(const struct lk__train_origin *o, struct lk_run *run, struct lk_err *err) {
     struct lk_model_ref ref = {0};
     int code = LK_ENOTFOUND;
     /* A run in training may prune the checkpoint that we look at: then there is a newer or a better one. */
     for (int i = 0; i < 5 && code == LK_ENOTFOUND && (i == 0 || (ref.is_run && !names_a_step(run->config.from))); i++)
-        code = begin_once(store, run, warning, arg, &ref, err);
+        code = begin_once(o, run, &ref, err);
     return code;
 }
 

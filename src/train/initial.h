@@ -4,8 +4,13 @@
 #include "lockstep/train/train.h"
 
 /* [model] from: finds it, fills in the configuration's model, notes roots. The tokenizer must be the dataset's. */
-int lk__train_run_begin_from(struct lk_store *, struct lk_run *, void (*warning)(void *arg, const char *message), void *arg,
-                             struct lk_err *);
+struct lk__train_origin {
+    struct lk_store *store;
+    bool dry; /* nothing is stored */
+    void (*warning)(void *arg, const char *message);
+    void *arg;
+};
+int lk__train_run_begin_from(const struct lk__train_origin *, struct lk_run *, struct lk_err *);
 json_t *lk__train_run_initial_json(const struct lk_run *); /* of the record; a new reference */
 int lk__train_run_initial_read(const json_t *, struct lk_run *, struct lk_err *);
 /* Records of older releases do not say how many samples came before the run: then the state that it began with does. */

@@ -33,8 +33,8 @@ static inline uint32_t lk__trainer_step(const struct lk_trainer *t) {
 /* Steps of opening, for a dry run too. A trainer without a run; NULL: no memory, and the comm is broken. */
 struct lk_trainer *lk__trainer_new(struct lk_store *, struct lk_math *, struct lk_comm *, const struct lk_train_hooks *,
                                    struct lk_err *);
-/* Rank 0: names become roots, the configuration is completed and checked, the identity follows. */
-int lk__trainer_resolve(struct lk_trainer *, const struct lk_run_config *, struct lk_err *);
+/* Rank 0: names become roots, the configuration is completed and checked, the identity follows. Dry: nothing is stored. */
+int lk__trainer_resolve(struct lk_trainer *, const struct lk_run_config *, bool dry, struct lk_err *);
 /* Rank 0 has resolved the run and made its record, or failed with `code`; afterwards every rank has it, with its dataset.
  */
 int lk__trainer_share(struct lk_trainer *, int code, struct lk_err *);

@@ -91,13 +91,14 @@ struct lk_trainer *lk__trainer_new(struct lk_store *store, struct lk_math *math,
 }
 
 /* Names become roots; the configuration is completed; the identity follows. */
-int lk__trainer_resolve(struct lk_trainer *t, const struct lk_run_config *config, struct lk_err *err) {
+int lk__trainer_resolve(struct lk_trainer *t, const struct lk_run_config *config, bool dry, struct lk_err *err) {
+    const struct lk__train_origin origin = {t->store, dry, t->hooks.warning, t->hooks.arg};
     struct lk_run *run = &t->run;
     run->config = *config;
     snprintf(run->name, sizeof run->name, "%s", config->name);
     int code = lk_store_name_get(t->store, "dataset", config->dataset, &run->dataset, err);
     if (!code) code = open_dataset(t, err);
-    if (!code && config->from[0]) code = lk__train_run_begin_from(t->store, run, t->hooks.warning, t->hooks.arg, err);
+    if (!code && config->from[0]) code = lk__train_run_begin_from(&origin, run, err);
     if (!code) code = lk_run_config_resolve(&run->config, lk_dataset_vocab(t->dataset), err);
     if (!code) code = check_dataset(t, err);
     if (!code) code = check_targets(t, err);
@@ -224,7 +225,7 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     json_t *old = NULL;
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
-    int code = lk__trainer_resolve(t, config, err);
+    int code = lk__trainer_resolve(t, config, false, err);
     if (!code &&
         lk_run_get(store, t->run.name, &old, NULL) == LK_OK) /* before any memory is taken; put_record asks again */
         code = lk__trainer_exists_already(t->run.name, old, err);

@@ -172,7 +172,7 @@ static void a_huge_rate_stops_the_run(void **state) {
              "optimizer.warmup=0 optimizer.weight_decay=1000 checkpoint.keep=1 checkpoint.every=%u",
              step - 2);
     c = test_config("exploded-late", more);
-    FAILS(test_create_and_run(&world, &c, NULL), LK_ENAN, "train --from exploded-late@STEP");
+    FAILS(test_create_and_run(&world, &c, NULL), LK_ENAN, "lockstep train --from exploded-late@STEP");
     OK(lk_run_checkpoints(world.store, "exploded-late", &list, &count, &test_err));
     assert_true(count == 2 && list[0].kept && list[0].step == step - 2 && list[1].kept && list[1].step == step - 1);
     lk_free(list);

@@ -64,7 +64,7 @@ bad "an unknown run" 1 'run.*"nothing".*there is c' -- "$LOCKSTEP" train --resum
 bad "too little memory" 1 "needs .* of memory and .* are free" "model.width" "recompute" -- env LOCKSTEP_MEMORY_BYTES=100000 "$LOCKSTEP" train c.ini run.name=x
 bad "far too large a model" 1 "needs .* of memory and .* are free" -- env LOCKSTEP_MEMORY_BYTES=1000000000 "$LOCKSTEP" train c.ini run.name=x model.width=7000 model.layers=40
 bad "an unknown instruction set" 1 'instruction set "nonsense".*possible here: .*ref' -- env LOCKSTEP_ISA=nonsense "$LOCKSTEP" train c.ini run.name=x
-bad "--resume and keys" 2 "give no CONFIG.ini" -- "$LOCKSTEP" train --resume c run.steps=9
+bad "--resume and keys" 2 "train --from c run.steps=9" -- "$LOCKSTEP" train --resume c run.steps=9
 
 # --- texts ----------------------------------------------------------------------------------------------------------------
 build() { "$LOCKSTEP" dataset build q "$@" --tokenizer t; }
@@ -220,6 +220,9 @@ equal "to the same result" "$(run_field limited state_root)" "$(run_field whole 
 few() { (ulimit "$1" "$2" && shift 2 && exec "$@"); }
 check "little address space: the database takes less of it" few -v 1000000 "$LOCKSTEP" runs list
 fails "few open files" 1 "may have 4 files open \(ulimit -n\)" -- few -n 4 "$LOCKSTEP" runs list
+for files in 6 7 8 9 10; do few -n $files "$LOCKSTEP" train long.ini run.name=files-$files; done >/dev/null 2>"$WORK/.err"
+if grep -q 'damaged' "$WORK/.err" || ! grep -q 'ulimit -n' "$WORK/.err"; then not_ok "few open files are no damage" "$(cat "$WORK/.err")"
+else ok "few open files are no damage"; fi
 mkdir disk
 if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     MOUNTED=$WORK/disk

@@ -26,6 +26,8 @@ reads() {
     check "$where: model export" "$@" "$LOCKSTEP" model export m "$PLACE/model.$where"
     check "$where: dataset export" "$@" "$LOCKSTEP" dataset export d --format npy "$PLACE/data.$where"
     check "$where: train --dry-run" "$@" "$LOCKSTEP" train c.ini run.name=other --dry-run
+    check "$where: train --from --dry-run" "$@" "$LOCKSTEP" train --from r run.steps=9 --dry-run
+    check "$where: runs compare" "$@" "$LOCKSTEP" runs compare r r
 }
 refusals() {
     local where=$1

@@ -55,6 +55,7 @@ int lk_record_list(struct lk_kv_txn *, const char *kind, lk_record_fn *fn, void 
 /* A JSON manifest as a blob: canonical text; its root names the composite. Errors: of lk_json_canonical and lk_blob_put; of
  * lk_blob_open with verify, and LK_ECORRUPT for a blob that is no JSON. `what` begins the message. */
 int lk_manifest_put(struct lk_store *, const json_t *, struct lk_root *out, struct lk_err *);
+int lk_manifest_root(const json_t *, struct lk_root *out, struct lk_err *); /* that root; nothing is stored */
 int lk_manifest_get(struct lk_store *, const struct lk_root *, const char *what, json_t **out, struct lk_err *);
 
 #ifdef __cplusplus

@@ -89,13 +89,15 @@ static int check_splits(const struct lk__builder *b, struct lk_err *err) {
     if (!train && !held_out)
         return lk_fail(err, LK_EINVAL, "there is no text in the %zu source%s (%s%s)", b->input_count,
                        b->input_count == 1 ? "" : "s", lk__input_name(&b->inputs[0]), b->input_count > 1 ? ", ..." : "");
-    if (!train || (b->options->holdout > 0 && !held_out))
-        return lk_fail(
-            err, LK_EINVAL,
-            "a holdout of %g leaves no document %s (%llu in all, %llu bytes); give more text or change the holdout",
-            b->options->holdout, train ? "held out" : "to train on", (unsigned long long)(train + held_out),
-            (unsigned long long)b->total);
-    return 0;
+    if (train && (held_out || b->options->holdout == 0)) return 0;
+    const char *why = "";
+    if (b->rules.holdout.by_document && train + held_out > 1) why = ", all equal, and equal ones stay together";
+    if (b->rules.split_at.size && train + held_out == 1) why = ": what they were to be split at stands nowhere between two";
+    return lk_fail(
+        err, LK_EINVAL,
+        "a holdout of %g leaves no document %s (%llu in all, %llu bytes%s); give more text or change the holdout",
+        b->options->holdout, train ? "held out" : "to train on", (unsigned long long)(train + held_out),
+        (unsigned long long)b->total, why);
 }
 
 static json_t *describe_sources(const struct lk__builder *b) {

@@ -99,13 +99,16 @@ void lk__blob_file_release(struct lk__blob_file *f, bool remove_file) {
     lk_free(f->path);
 }
 
-/* Whether the file at path already holds exactly what f does. A damaged one does not, and is replaced. */
-static bool same_content(struct lk__blob_file *f, const char *path) {
+/* Whether the file at path already holds exactly what f does. A damaged one does not, and is replaced; so is one that could
+ * not be looked at, but that is no damage: there may be no memory or no file descriptor left. */
+static bool same_content(struct lk__blob_file *f, const char *path, bool *damaged) {
     struct lk_map old, new;
+    *damaged = false;
     if (lk_map_open(path, &old, NULL) != 0) return false;
     bool same = lk_map_open(f->path, &new, NULL) == 0;
     if (same) {
         same = old.size == new.size &&memcmp(old.data, new.data, old.size) == 0;
+        *damaged = !same;
         lk_map_close(&new);
     }
     lk_map_close(&old);
@@ -120,13 +123,13 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
     int code = lk_dir_make(parent, err);
     if (code != 0) return code;
     if (lk_file_exists(path)) {
-        bool same = same_content(f, path);
+        bool damaged, same = same_content(f, path, &damaged);
         /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
         if (same && utimensat(AT_FDCWD, path, NULL, 0) == 0) {
             unlink(f->path);
             return lk_dir_sync(parent, err); /* its own writer may not have come this far */
         }
-        if (!same) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
+        if (damaged) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
     }
     if (lk__rename(f->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", f->path, path);
     return lk_dir_sync(parent, err);
