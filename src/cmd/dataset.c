@@ -239,7 +239,7 @@ const struct cmd cmd_dataset_build = {
     "[{\"role\": ..., \"content\": ...}, ...]} with the loss on what the assistant says, if --template tells how they are\n"
     "written. gzip, zstd, xz and bzip2 are recognised by their content. Held out are records and texts by a seed and "
     "their\n"
-    "own text; a text whose share is 1,024 bytes or more gives its end, and so does a text alone. Equal input gives an "
+    "own text; a text whose share is 4,096 bytes or more gives its end, and so does a text alone. Equal input gives an "
     "equal\n"
     "root for any number of threads.",
     build};

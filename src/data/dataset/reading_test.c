@@ -190,6 +190,21 @@ static void texts_give_their_ends(void **state) {
     }
     lk_dataset_close(d);
     lk_buf_release(&large);
+    static const struct { /* README.md: from a share of 4,096 bytes on */
+        size_t size;
+        uint64_t documents;
+    } sizes[] = {{8191, 2}, {8192, 3}};
+    for (size_t i = 0; i < 2; i++) {
+        struct lk_buf text = LK_BUF_INIT;
+        while (text.size < sizes[i].size) OK(lk_buf_append(&text, "0123456\n", 8));
+        text.data[sizes[i].size] = 0;
+        const char *paths[] = {file("share.txt", text.data), file("other.txt", "other")};
+        by.holdout = 0.5;
+        d = built(&bytes_root, &by, 2, paths);
+        assert_int_equal(lk_dataset_documents(d, LK_TRAIN) + lk_dataset_documents(d, LK_HELD_OUT), sizes[i].documents);
+        lk_dataset_close(d);
+        lk_buf_release(&text);
+    }
 }
 
 /* --- what is left out -------------------------------------------------------------------------------------- */
