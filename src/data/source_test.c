@@ -258,8 +258,13 @@ static void what_is_no_text_is_refused_by_name(void **state) {
     static const struct {
         const char *bytes, *says;
         size_t size;
-    } cases[] = {{"PAR1\x15\x04", "a Parquet file", 6},
+    } cases[] = {{"PAR1\x15\0", "a Parquet file", 6},
                  {"PK\3\4abc", "a zip archive", 7},
+                 {"GGUF\3\0\0\0", "a GGUF model", 8},
+                 {"GIF89a\1\0\1\0", "a GIF picture", 10},
+                 {"Rar!\x1A\7\1\0", "a RAR archive", 8},
+                 {"MZ\x90\0", "a Windows program", 4},
+                 {"SQLite format 3\0", "an SQLite database", 16},
                  {"%PDF-1.7\n", "a PDF document", 9},
                  {"ARROW1\0\0", "an Arrow file", 8},
                  {"\x7F"
@@ -286,6 +291,25 @@ static void what_is_no_text_is_refused_by_name(void **state) {
     FAILS(lk__source_look(put_file("x.tgz", packed.data, packed.size), dir, &plain, &source, &test_err), LK_EUNSUPPORTED,
           "is a tar archive inside gzip; unpack it");
     lk_buf_release(&packed);
+}
+
+/* Letters alone are a text, whatever else begins with them. */
+static void texts_about_formats_are_texts(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "GGUF is a format of models.\n", "PAR1 begins a Parquet file.\n", "MZ was a man.\n",
+        "Rar! the lion said.\n",         "GIF89a came in 1989.\n",        "ARROW1, ARROW2\n",
+        "SQLite format 3 is old.\n"};
+    char padded[512];
+    memset(padded, 'x', sizeof padded);
+    memcpy(padded + 257, "ustar", 5);
+    struct lk__source source;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        OK(lk__source_look(put_file("about.txt", texts[i], strlen(texts[i])), dir, &plain, &source, &test_err));
+        lk__source_close(&source);
+    }
+    OK(lk__source_look(put_file("about.txt", padded, sizeof padded), dir, &plain, &source, &test_err));
+    lk__source_close(&source);
 }
 
 static void check_read(const char *name, const char *bytes, const struct lk_source_options *o, const char *want) {
@@ -338,7 +362,7 @@ static void folders_are_their_files_in_order(void **state) {
                                 "{\"messages\":[{\"role\":\"user\",\"content\":\"four\"}]}\n{\"text\":\"\"}\n";
     put_file("folder/a.jsonl", lines, sizeof lines - 1);
     put_file("folder/.hidden", "h", 1);
-    put_file("folder/x.parquet", "PAR1abcd", 8);
+    put_file("folder/x.parquet", "PAR1\x15\0cd", 8);
     struct lk_source_options o = {.note = take_note};
     struct lk_texts texts;
     const char *paths[] = {path};
@@ -431,6 +455,7 @@ int main(void) {
         cmocka_unit_test(a_zstd_window_of_2_gib_is_read),
         cmocka_unit_test(all_kinds_open_as_one_map),
         cmocka_unit_test(what_is_no_text_is_refused_by_name),
+        cmocka_unit_test(texts_about_formats_are_texts),
         cmocka_unit_test(marks_and_lists_are_taken_apart),
         cmocka_unit_test(folders_are_their_files_in_order),
         cmocka_unit_test(every_fault_is_reported),
