@@ -2,6 +2,7 @@
 #include "base/syscalls.h"
 #include "data/lines.h"
 #include "data/sniff.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -70,13 +71,19 @@ static bool as_before(const struct lk__source *s) {
 /* --- nameless files ---------------------------------------------------------------------------------------- */
 
 struct spool {
+    const char *path; /* of the source, for messages */
+    const char *dir;  /* NULL: in memory */
     int fd;
-    const char *dir; /* NULL: in memory */
-    uint64_t size;
+    uint64_t size, most;
 };
 
 static int spool_write(void *arg, const void *data, size_t size, struct lk_err *err) {
     struct spool *s = arg;
+    char most[32];
+    if (size > s->most - s->size)
+        return lk_fail(err, LK_ENOMEM,
+                       "%s: its text takes more than the %s of memory that are free: free some, or give less text",
+                       lk__source_shown(s->path), lk_format_bytes(s->most, most));
     s->size += size;
     if (!lk__write_all(s->fd, data, size)) return 0;
     return lk_fail_errno(err, "writing a temporary file in %s", s->dir ? s->dir : "memory");
@@ -85,6 +92,7 @@ static int spool_write(void *arg, const void *data, size_t size, struct lk_err *
 /* A file that is gone when its descriptor and maps are. */
 static int spool_create(struct spool *s, struct lk_err *err) {
     char *path = NULL;
+    s->most = s->dir ? UINT64_MAX : lk_memory_available_bytes(); /* a full disk is an error, full memory kills */
     if (!s->dir) {
         s->fd = memfd_create("lockstep-source", MFD_CLOEXEC);
         return s->fd < 0 ? lk_fail_errno(err, "cannot create a temporary file in memory") : 0;
@@ -104,8 +112,9 @@ static int spool_create(struct spool *s, struct lk_err *err) {
 
 /* What a pipe gives, as it comes. */
 static int spool_pipe(const char *path, const char *dir, struct lk__source *out, struct lk_err *err) {
-    struct spool s = {.fd = -1, .dir = dir};
-    int fd = strcmp(path, "-") ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
+    struct spool s = {.path = path, .dir = dir, .fd = -1};
+    bool input = !strcmp(path, "-");
+    int fd = !input ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
     if (fd < 0) return lk_fail_errno(err, "cannot open %s", path);
     int code = spool_create(&s, err);
     uint8_t *buffer = code ? NULL : lk_alloc(CHUNK_BYTES);
@@ -118,7 +127,7 @@ static int spool_pipe(const char *path, const char *dir, struct lk__source *out,
         code = spool_write(&s, buffer, (size_t)n, err);
     }
     lk_free(buffer);
-    if (fd != STDIN_FILENO) lk__close(fd);
+    if (!input) lk__close(fd);
     if (code && s.fd >= 0) lk__close(s.fd);
     if (code) return code;
     out->fd = s.fd;
@@ -202,7 +211,7 @@ struct lk__stream {
     struct lk__unpacker u;
     struct lk__lines lines;
     int fd; /* -1: memory */
-    bool owned, ended, failed;
+    bool owned, ended;
     uint64_t offset;   /* in the file, of what is read next */
     size_t pos, size;  /* of input */
     size_t skip;       /* bytes at the begin of the text that are still to be dropped */
@@ -374,7 +383,7 @@ static int map_fd(int fd, uint64_t size, const char *path, struct lk_map *out, s
 }
 
 static int spool_text(const struct lk__source *from, const char *dir, struct lk_map *out, struct lk_err *err) {
-    struct spool s = {.fd = -1, .dir = dir};
+    struct spool s = {.path = from->path, .dir = dir, .fd = -1};
     int code = spool_create(&s, err);
     if (code) return code;
     code = lk__source_pour(from, spool_write, &s, err);

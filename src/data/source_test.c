@@ -203,6 +203,16 @@ static int read_source(const char *path, const char *spool, const struct lk_sour
     return code;
 }
 
+static int read_texts(const char *const *paths, struct lk_texts *texts) {
+    int code = lk_texts_read(paths, 1, &plain, texts, &test_err);
+    if (!code) {
+        assert_int_equal(texts->count, 6);
+        assert_memory_equal(texts->list[4].data, "six", 3);
+    }
+    lk_texts_release(texts);
+    return code;
+}
+
 static void check_text(const char *path, const char *spool, const void *want, size_t size) {
     struct lk__source source;
     struct lk__text text;
@@ -397,6 +407,51 @@ static void folders_are_their_files_in_order(void **state) {
     lk_texts_release(&texts);
 }
 
+/* A small file may hold more text than there is memory. */
+static void a_text_that_does_not_fit_in_memory_is_refused(void **state) {
+    (void)state;
+    size_t size = (size_t)4 << 20;
+    char *text = lk_calloc(size, 1), path[128];
+    memset(text, 'a', size);
+    struct lk_buf packed = LK_BUF_INIT;
+    struct lk__source source;
+    struct lk__text out;
+    pack_gzip(text, size, &packed);
+    snprintf(path, sizeof path, "%s", put_file("bomb.gz", packed.data, packed.size));
+    setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
+    FAILS(read_source(path, NULL, &plain, &source, &out), LK_ENOMEM,
+          "bomb.gz: its text takes more than the 1.0 MB of memory");
+    OK(read_source(path, dir, &plain, &source, &out)); /* on the disk there is room */
+    assert_int_equal(out.size, size);
+    lk__text_close(&out);
+    lk__source_close(&source);
+    FAILS(lk__source_look("/dev/zero", NULL, &plain, &source, &test_err), LK_ENOMEM, "/dev/zero: its text takes more");
+    unsetenv("LOCKSTEP_MEMORY_BYTES");
+    lk_buf_release(&packed);
+    lk_free(text);
+}
+
+/* All of what reads several files: a folder, records of each kind, packed ones. */
+static void reading_many_reports_each_allocation(void **state) {
+    (void)state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/many/deep", dir);
+    OK(lk_dir_make(path, &test_err));
+    snprintf(path, sizeof path, "%s/many", dir);
+    static const char lines[] = "{\"text\":\"one\"}\n{\"prompt\":\"two\",\"response\":\"three\"}\n"
+                                "{\"messages\":[{\"role\":\"user\",\"content\":\"four\"}]}\n";
+    struct lk_buf packed = LK_BUF_INIT;
+    pack_gzip(lines, sizeof lines - 1, &packed);
+    put_file("many/a.jsonl.gz", packed.data, packed.size);
+    put_file("many/deep/b.json", "[{\"text\":\"five\"}]", 17);
+    put_file("many/c.txt", "six", 3);
+    lk_buf_release(&packed);
+    const char *paths[] = {path};
+    struct lk_texts texts;
+    FAIL_EACH_ALLOCATION(read_texts(paths, &texts));
+    FAILS(lk_texts_read((const char *[]){"-", "-"}, 2, &plain, &texts, &test_err), LK_EINVAL, "only once");
+}
+
 /* zlib counts room in 32 bits. */
 static void more_than_4_gib_may_be_asked_for(void **state) {
     (void)state;
@@ -459,6 +514,8 @@ int main(void) {
         cmocka_unit_test(marks_and_lists_are_taken_apart),
         cmocka_unit_test(folders_are_their_files_in_order),
         cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_text_that_does_not_fit_in_memory_is_refused),
+        cmocka_unit_test(reading_many_reports_each_allocation),
         cmocka_unit_test(more_than_4_gib_may_be_asked_for),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
