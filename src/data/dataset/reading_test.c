@@ -313,6 +313,13 @@ static void keys_choose_what_is_read(void **state) {
     FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "it has no \"content\"");
     o.source.messages_key = "messages";
     FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "give one of them");
+    o = (struct lk_dataset_options){.source.text_key = "\xFFkey"};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "--text-key is not UTF-8");
+    o = (struct lk_dataset_options){.source.split_at = lk_bytes("\xE4\xB8", 2)};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "--split-at is not UTF-8");
+    paths[0] = file("caf\xE9.txt", "text");
+    o = (struct lk_dataset_options){0};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "rename the file");
 }
 
 /* --- where texts begin --------------------------------------------------------------------------------------- */
