@@ -372,6 +372,11 @@ static void folders_are_their_files_in_order(void **state) {
                                 "{\"messages\":[{\"role\":\"user\",\"content\":\"four\"}]}\n{\"text\":\"\"}\n";
     put_file("folder/a.jsonl", lines, sizeof lines - 1);
     put_file("folder/.hidden", "h", 1);
+    char odd[192], inside[1024];
+    snprintf(odd, sizeof odd, "%s/loop", sub);
+    assert_int_equal(symlink(path, odd), 0);
+    snprintf(odd, sizeof odd, "%s/pipe", path);
+    assert_int_equal(mkfifo(odd, 0600), 0);
     put_file("folder/x.parquet", "PAR1\x15\0cd", 8);
     struct lk_source_options o = {.note = take_note};
     struct lk_texts texts;
@@ -387,6 +392,7 @@ static void folders_are_their_files_in_order(void **state) {
     assert_non_null(strstr(notes, "3 files"));
     assert_non_null(strstr(notes, "1 hidden file or folder left out"));
     assert_non_null(strstr(notes, "x.parquet is a Parquet file"));
+    assert_non_null(strstr(notes, "2 of its entries left out that are links to folders, pipes or devices"));
     lk_texts_release(&texts);
     struct lk_source_options split = {.split_at = lk_bytes("--", 2)};
     paths[0] = put_file("pieces.txt", "a--b----c--", 11);
@@ -405,6 +411,12 @@ static void folders_are_their_files_in_order(void **state) {
     assert_int_equal(texts.count, 1);
     assert_non_null(strstr(notes, "2 bad records left out"));
     lk_texts_release(&texts);
+    int at = snprintf(inside, sizeof inside, "%s/nested", dir);
+    paths[0] = lk_strdup(inside);
+    for (int i = 0; i < 65; i++) at += snprintf(inside + at, sizeof inside - (size_t)at, "/%d", i);
+    OK(lk_dir_make(inside, &test_err));
+    FAILS(lk_texts_read(paths, 1, &plain, &texts, &test_err), LK_EINVAL, "folders are nested too deeply");
+    lk_free((char *)(uintptr_t)paths[0]);
 }
 
 /* A small file may hold more text than there is memory. */
