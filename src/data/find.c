@@ -103,16 +103,16 @@ static int add_folder(struct search *s, const char *given) {
                        s->other ? s->first : "");
     if (!code) {
         qsort(s->out->list + before, count, sizeof *s->out->list, by_path);
-        lk__note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
+        lk__source_note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
         if (s->hidden)
-            lk__note(s->options, "%s: %llu hidden file%s or folder%s left out", given, (unsigned long long)s->hidden,
-                     s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
+            lk__source_note(s->options, "%s: %llu hidden file%s or folder%s left out", given, (unsigned long long)s->hidden,
+                            s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
         if (s->kinds)
-            lk__note(s->options, "%s: %llu of its entries left out that are links to folders, pipes or devices", given,
-                     (unsigned long long)s->kinds);
+            lk__source_note(s->options, "%s: %llu of its entries left out that are links to folders, pipes or devices",
+                            given, (unsigned long long)s->kinds);
         if (s->other)
-            lk__note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
-                     (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are", s->first);
+            lk__source_note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
+                            (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are", s->first);
     }
     lk_free(root);
     return code;

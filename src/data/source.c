@@ -14,7 +14,7 @@
 
 #define CHUNK_BYTES ((size_t)256 << 10)
 
-void lk__note(const struct lk_source_options *o, const char *format, ...) {
+void lk__source_note(const struct lk_source_options *o, const char *format, ...) {
     char text[1024];
     va_list args;
     if (!o->note) return;
@@ -172,10 +172,10 @@ static int look_at_text(struct lk__source *s, const struct lk_source_options *o,
     s->shape = s->kind == LK__JSONL ? lk__lines_shape(text + s->skip, head->size - s->skip) : LK__LINES;
     if (s->shape == LK__VALUES && !may_be_one_value(s->path)) s->shape = LK__LINES;
     s->as_before = as_before(s);
-    if (s->skip) lk__note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
+    if (s->skip) lk__source_note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
     if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size > 2 && !memcmp(text + s->skip, "{\"", 2))
-        lk__note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
-                 lk__source_shown(s->path));
+        lk__source_note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
+                        lk__source_shown(s->path));
     return 0;
 }
 

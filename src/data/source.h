@@ -78,6 +78,6 @@ int lk__sources_find(const char *const *paths, size_t count, const struct lk_sou
                      struct lk_err *);
 void lk__found_release(struct lk__found_list *);
 
-void lk__note(const struct lk_source_options *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void lk__source_note(const struct lk_source_options *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

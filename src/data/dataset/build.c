@@ -275,12 +275,13 @@ static int build(struct lk__builder *b, const struct lk_root *tokenizer, struct 
     if (!code) code = check_splits(b, err);
     if (!code) code = write_manifest(b, tokenizer, out, err);
     if (code) return code;
-    if (b->bad) lk__note(notes, "%llu bad record%s left out", (unsigned long long)b->bad, b->bad == 1 ? "" : "s");
-    if (b->empty) lk__note(notes, "%llu empty document%s left out", (unsigned long long)b->empty, b->empty == 1 ? "" : "s");
+    if (b->bad) lk__source_note(notes, "%llu bad record%s left out", (unsigned long long)b->bad, b->bad == 1 ? "" : "s");
+    if (b->empty)
+        lk__source_note(notes, "%llu empty document%s left out", (unsigned long long)b->empty, b->empty == 1 ? "" : "s");
     if (b->tools)
-        lk__note(notes,
-                 "%llu conversation%s with \"tools\" beside the messages: the template does not show them to the model",
-                 (unsigned long long)b->tools, b->tools == 1 ? "" : "s");
+        lk__source_note(
+            notes, "%llu conversation%s with \"tools\" beside the messages: the template does not show them to the model",
+            (unsigned long long)b->tools, b->tools == 1 ? "" : "s");
     return 0;
 }
 

@@ -148,7 +148,7 @@ static int run_round(struct lk__builder *b, struct lk_err *err) {
     b->now = b->before;
     b->before = ran;
     for (size_t at = 0; at < b->notes.size; at += strlen(b->notes.data + at) + 1)
-        lk__note(&b->options->source, "left out: %s", b->notes.data + at);
+        lk__source_note(&b->options->source, "left out: %s", b->notes.data + at);
     b->notes.size = 0;
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
