@@ -356,6 +356,12 @@ static void marks_and_lists_are_taken_apart(void **state) {
         FAILS(read_source(put_file("bad.json", bad[i][0], strlen(bad[i][0])), dir, &plain, &source, &text), LK_EINVAL,
               bad[i][1]);
     notes[0] = 0;
+    check_read("mark.txt", "\xEF\xBB\xBF", &o, "");
+    check_read("mark.txt", "\xEF\xBB\xBF{", &o, "{");
+    assert_null(strstr(notes, "--format jsonl"));
+    check_read("short.txt", "{\"", &o, "{\"");
+    assert_non_null(strstr(notes, "--format jsonl"));
+    notes[0] = 0;
     check_read("looks.txt", "{\"text\":\"a\"}", &o, "{\"text\":\"a\"}");
     assert_non_null(strstr(notes, "--format jsonl"));
 }
