@@ -2,6 +2,7 @@
  * made, hashes the text of this one, and unpacks the text of the next. README.md, "Building". */
 #include "data/dataset/builder.h"
 #include "data/tokenizer/pretoken.h"
+#include "lockstep/base/progress.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -278,6 +279,11 @@ static int whole_lines(struct lk__builder *b, size_t *size, struct lk_err *err) 
         *size = lk__stream_ended(b->stream) ? b->text.size : newline ? (size_t)(newline - b->text.data) + 1 : 0;
         if (*size || lk__stream_ended(b->stream)) return 0;
         seen = b->text.size;
+        uint64_t most = lk_memory_available_bytes();
+        char text[32];
+        if (seen > most) /* what grows on would end in the kernel's killing the process */
+            return lk_fail(err, LK_ENOMEM, "%s: a record takes more than the %s of memory that are free",
+                           lk__input_name(&b->inputs[b->input]), lk_format_bytes(most, text));
         int code = lk__stream_fill(b->stream, b->text.size * 2, &b->text, err);
         if (code) return code;
     }
