@@ -122,7 +122,7 @@ for packing in xz bzip2; do
 done
 cp "$LOCKSTEP" real.parquet
 bad "a program under another name" 1 "real.parquet is a program .ELF.; .*--format text" -- build real.parquet
-printf 'PAR1\025\004' >x.txt
+printf 'PAR1\025\000' >x.txt
 bad "a Parquet file under another name" 1 "x.txt is a Parquet file; write its texts as .jsonl" -- build x.txt
 bad "the same for a tokenizer" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer train x.txt --name q
 bad "the same to encode" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer encode t x.txt
