@@ -9,9 +9,10 @@
 struct search {
     const struct lk_source_options *options;
     struct lk__found_list *out;
-    const char *root;       /* the folder that was given */
-    uint64_t hidden, other; /* left out: hidden files and folders; what is no text */
-    char first[512];        /* of the others: what it is */
+    const char *root; /* the folder that was given */
+    uint64_t hidden, other,
+        kinds;       /* left out: hidden files and folders; files that are no text; links to folders, pipes, devices */
+    char first[512]; /* of the others: what it is */
     struct lk_err *err;
 };
 
@@ -72,7 +73,10 @@ static int walk(struct search *s, const char *dir, int depth) {
         } else if (S_ISREG(st.st_mode)) {
             code = add_file(s, path);
         } else {
-            if (S_ISDIR(own.st_mode)) code = walk(s, path, depth + 1); /* links to folders could go round */
+            if (S_ISDIR(own.st_mode))
+                code = walk(s, path, depth + 1);
+            else
+                s->kinds++; /* links to folders could go round, pipes and devices may never end */
             lk_free(path);
         }
     }
@@ -91,7 +95,7 @@ static int add_folder(struct search *s, const char *given) {
     char *root = lk_strndup(given, size);
     if (!root) return no_memory(s->err);
     s->root = root;
-    s->hidden = s->other = 0;
+    s->hidden = s->other = s->kinds = 0;
     int code = walk(s, root, 0);
     size_t count = s->out->count - before;
     if (!code && !count)
@@ -99,13 +103,16 @@ static int add_folder(struct search *s, const char *given) {
                        s->other ? s->first : "");
     if (!code) {
         qsort(s->out->list + before, count, sizeof *s->out->list, by_path);
-        lk__note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
+        lk__source_note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
         if (s->hidden)
-            lk__note(s->options, "%s: %llu hidden file%s or folder%s left out", given, (unsigned long long)s->hidden,
-                     s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
+            lk__source_note(s->options, "%s: %llu hidden file%s or folder%s left out", given, (unsigned long long)s->hidden,
+                            s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
+        if (s->kinds)
+            lk__source_note(s->options, "%s: %llu of its entries left out that are links to folders, pipes or devices",
+                            given, (unsigned long long)s->kinds);
         if (s->other)
-            lk__note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
-                     (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are", s->first);
+            lk__source_note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
+                            (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are", s->first);
     }
     lk_free(root);
     return code;

@@ -1,37 +1,40 @@
 #include "data/sniff.h"
+#include <stdbool.h>
 #include <string.h>
 
 #define UNZIP "unpack it and name its files or its folder"
 
-/* Magic bytes at a place. */
+/* Magic bytes at a place. A text may begin with letters alone too ("GGUF is a format"): with `zero` they count only where a
+ * zero byte stands in the head, as one does in every such file. */
 static const struct {
     size_t at, size;
     const char *magic, *what, *todo;
+    bool zero;
 } kinds[] = {
     {0, 4, "PAR1", "a Parquet file",
-     "write its texts as .jsonl, for example with pandas: read_parquet(F).to_json(G, orient='records', lines=True)"},
+     "write its texts as .jsonl, for example with pandas: read_parquet(F).to_json(G, orient='records', lines=True)", true},
     {0, 6, "ARROW1", "an Arrow file",
-     "write its texts as .jsonl, for example with datasets: Dataset.from_file(F).to_json(G)"},
+     "write its texts as .jsonl, for example with datasets: Dataset.from_file(F).to_json(G)", true},
     {0, 4, "\xFF\xFF\xFF\xFF", "an Arrow stream",
      "write its texts as .jsonl, for example with datasets: Dataset.from_file(F).to_json(G)"},
     {0, 4, "PK\3\4", "a zip archive (or .docx, .npz, .pt, which are zip archives)", UNZIP},
     {0, 4, "PK\5\6", "an empty zip archive", UNZIP},
-    {257, 5, "ustar", "a tar archive", UNZIP},
+    {257, 5, "ustar", "a tar archive", UNZIP, true},
     {0, 6, "7z\xBC\xAF\x27\x1C", "a 7z archive", UNZIP},
-    {0, 4, "Rar!", "a RAR archive", UNZIP},
+    {0, 6, "Rar!\x1A\7", "a RAR archive", UNZIP},
     {0, 5, "%PDF-", "a PDF document", "take its text out first: pdftotext FILE.pdf FILE.txt"},
     {0, 4,
      "\x7F"
      "ELF",
      "a program (ELF)", "name texts"},
-    {0, 2, "MZ\x90", "a Windows program", "name texts"},
-    {0, 4, "GGUF", "a GGUF model", "name texts"},
+    {0, 3, "MZ\x90", "a Windows program", "name texts"},
+    {0, 4, "GGUF", "a GGUF model", "name texts", true},
     {0, 6, "\x93NUMPY", "a numpy array", "name texts"},
-    {0, 15, "SQLite format 3", "an SQLite database", "write its texts as .jsonl"},
+    {0, 15, "SQLite format 3", "an SQLite database", "write its texts as .jsonl", true},
     {0, 8, "\x89HDF\r\n\x1A\n", "an HDF5 file", "write its texts as .jsonl"},
     {0, 8, "\x89PNG\r\n\x1A\n", "a PNG picture", "name texts"},
     {0, 3, "\xFF\xD8\xFF", "a JPEG picture", "name texts"},
-    {0, 4, "GIF8", "a GIF picture", "name texts"},
+    {0, 4, "GIF8", "a GIF picture", "name texts", true},
     {0, 4, "\xFE\xFF\0\0", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8 FILE >NEW"},
     {0, 4, "\xFF\xFE\0\0", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8 FILE >NEW"},
     {0, 2, "\xFF\xFE", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8 FILE >NEW"},
@@ -58,7 +61,9 @@ static int is_wide(const uint8_t *p, size_t size) {
 }
 
 const char *lk__sniff(const uint8_t *head, size_t size, const char **todo) {
+    const bool zero = memchr(head, 0, size) != NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (kinds[i].zero && !zero) continue;
         if (size < kinds[i].at + kinds[i].size || memcmp(head + kinds[i].at, kinds[i].magic, kinds[i].size)) continue;
         *todo = kinds[i].todo;
         return kinds[i].what;
@@ -66,7 +71,7 @@ const char *lk__sniff(const uint8_t *head, size_t size, const char **todo) {
     *todo = "name texts";
     if (is_pickle(head, size)) return *todo = "write its texts as .jsonl", "a Python pickle";
     if (is_safetensors(head, size)) return "a safetensors model";
-    if (!memchr(head, 0, size)) return NULL;
+    if (!zero) return NULL;
     if (is_wide(head, size)) return *todo = "convert it: iconv -f UTF-16LE -t UTF-8 FILE >NEW", "UTF-16 text";
     return "binary data (it has zero bytes)";
 }

@@ -2,6 +2,7 @@
 #include "base/syscalls.h"
 #include "data/lines.h"
 #include "data/sniff.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 
 #define CHUNK_BYTES ((size_t)256 << 10)
 
-void lk__note(const struct lk_source_options *o, const char *format, ...) {
+void lk__source_note(const struct lk_source_options *o, const char *format, ...) {
     char text[1024];
     va_list args;
     if (!o->note) return;
@@ -70,13 +71,19 @@ static bool as_before(const struct lk__source *s) {
 /* --- nameless files ---------------------------------------------------------------------------------------- */
 
 struct spool {
+    const char *path; /* of the source, for messages */
+    const char *dir;  /* NULL: in memory */
     int fd;
-    const char *dir; /* NULL: in memory */
-    uint64_t size;
+    uint64_t size, most;
 };
 
 static int spool_write(void *arg, const void *data, size_t size, struct lk_err *err) {
     struct spool *s = arg;
+    char most[32];
+    if (size > s->most - s->size)
+        return lk_fail(err, LK_ENOMEM,
+                       "%s: its text takes more than the %s of memory that are free: free some, or give less text",
+                       lk__source_shown(s->path), lk_format_bytes(s->most, most));
     s->size += size;
     if (!lk__write_all(s->fd, data, size)) return 0;
     return lk_fail_errno(err, "writing a temporary file in %s", s->dir ? s->dir : "memory");
@@ -85,6 +92,7 @@ static int spool_write(void *arg, const void *data, size_t size, struct lk_err *
 /* A file that is gone when its descriptor and maps are. */
 static int spool_create(struct spool *s, struct lk_err *err) {
     char *path = NULL;
+    s->most = s->dir ? UINT64_MAX : lk_memory_available_bytes(); /* a full disk is an error, full memory kills */
     if (!s->dir) {
         s->fd = memfd_create("lockstep-source", MFD_CLOEXEC);
         return s->fd < 0 ? lk_fail_errno(err, "cannot create a temporary file in memory") : 0;
@@ -104,8 +112,9 @@ static int spool_create(struct spool *s, struct lk_err *err) {
 
 /* What a pipe gives, as it comes. */
 static int spool_pipe(const char *path, const char *dir, struct lk__source *out, struct lk_err *err) {
-    struct spool s = {.fd = -1, .dir = dir};
-    int fd = strcmp(path, "-") ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
+    struct spool s = {.path = path, .dir = dir, .fd = -1};
+    bool input = !strcmp(path, "-");
+    int fd = !input ? lk__open(path, O_RDONLY | O_CLOEXEC, 0) : STDIN_FILENO;
     if (fd < 0) return lk_fail_errno(err, "cannot open %s", path);
     int code = spool_create(&s, err);
     uint8_t *buffer = code ? NULL : lk_alloc(CHUNK_BYTES);
@@ -118,7 +127,7 @@ static int spool_pipe(const char *path, const char *dir, struct lk__source *out,
         code = spool_write(&s, buffer, (size_t)n, err);
     }
     lk_free(buffer);
-    if (fd != STDIN_FILENO) lk__close(fd);
+    if (!input) lk__close(fd);
     if (code && s.fd >= 0) lk__close(s.fd);
     if (code) return code;
     out->fd = s.fd;
@@ -128,14 +137,14 @@ static int spool_pipe(const char *path, const char *dir, struct lk__source *out,
 
 /* --- a look at a file ---------------------------------------------------------------------------------------- */
 
-static int open_path(const struct lk__source *s, int *fd, struct lk_err *err) {
+int lk__source_fd(const struct lk__source *s, int *fd, struct lk_err *err) {
     *fd = s->fd >= 0 ? s->fd : lk__open(s->path, O_RDONLY | O_CLOEXEC, 0);
     return *fd < 0 ? lk_fail_errno(err, "cannot open %s", s->path) : 0;
 }
 
 static int look_at_packing(struct lk__source *s, struct lk_err *err) {
     uint8_t head[16];
-    int fd, code = open_path(s, &fd, err);
+    int fd, code = lk__source_fd(s, &fd, err);
     if (code) return code;
     ssize_t n = pread(fd, head, sizeof head, 0);
     if (n < 0) code = lk_fail_errno(err, "reading %s", lk__source_shown(s->path));
@@ -163,10 +172,11 @@ static int look_at_text(struct lk__source *s, const struct lk_source_options *o,
     s->shape = s->kind == LK__JSONL ? lk__lines_shape(text + s->skip, head->size - s->skip) : LK__LINES;
     if (s->shape == LK__VALUES && !may_be_one_value(s->path)) s->shape = LK__LINES;
     s->as_before = as_before(s);
-    if (s->skip) lk__note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
-    if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size - s->skip >= 2 && !memcmp(text + s->skip, "{\"", 2))
-        lk__note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
-                 lk__source_shown(s->path));
+    if (s->skip) lk__source_note(o, "%s: the byte order mark at its begin is dropped", lk__source_shown(s->path));
+    if (s->kind == LK__PLAIN && o->format == LK_FORMAT_AUTO && head->size - s->skip >= 2 &&
+        !memcmp(text + s->skip, "{\"", 2))
+        lk__source_note(o, "%s begins like .jsonl, but is taken as one text; --format jsonl reads its records",
+                        lk__source_shown(s->path));
     return 0;
 }
 
@@ -194,137 +204,6 @@ int lk__source_look(const char *path, const char *dir, const struct lk_source_op
 void lk__source_close(struct lk__source *s) {
     if (s->path && s->fd >= 0) lk__close(s->fd);
     *s = (struct lk__source){.fd = -1};
-}
-
-/* --- a text as a stream -------------------------------------------------------------------------------------- */
-
-struct lk__stream {
-    struct lk__unpacker u;
-    struct lk__lines lines;
-    int fd; /* -1: memory */
-    bool owned, ended, failed;
-    uint64_t offset;   /* in the file, of what is read next */
-    size_t pos, size;  /* of input */
-    size_t skip;       /* bytes at the begin of the text that are still to be dropped */
-    uint8_t *input;    /* NULL: memory */
-    const uint8_t *at; /* the input, or the next piece of memory */
-    size_t left, chunk;
-};
-
-static int stream_new(enum lk__packing packing, enum lk__shape shape, const char *name, struct lk__stream **out,
-                      struct lk_err *err) {
-    struct lk__stream *s = *out = lk_calloc(1, sizeof *s);
-    if (!s) return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", name);
-    s->fd = -1;
-    s->lines.shape = shape;
-    return lk__unpacker_init(&s->u, packing, name, err);
-}
-
-int lk__stream_open(const struct lk__source *from, struct lk__stream **out, struct lk_err *err) {
-    const char *name = lk__source_shown(from->path);
-    int code = stream_new(from->packing, from->shape, name, out, err);
-    struct lk__stream *s = *out;
-    if (!code && !(s->input = lk_alloc(CHUNK_BYTES))) code = lk_fail(err, LK_ENOMEM, "reading %s: out of memory", name);
-    if (!code) code = open_path(from, &s->fd, err);
-    if (!code) {
-        s->owned = s->fd != from->fd;
-        s->skip = from->skip;
-        s->at = s->input;
-        return 0;
-    }
-    lk__stream_close(s);
-    *out = NULL;
-    return code;
-}
-
-int lk__stream_memory(enum lk__packing packing, enum lk__shape shape, const void *data, size_t size, size_t chunk,
-                      const char *name, struct lk__stream **out, struct lk_err *err) {
-    int code = stream_new(packing, shape, name, out, err);
-    if (code) {
-        lk__stream_close(*out);
-        *out = NULL;
-        return code;
-    }
-    (*out)->at = data;
-    (*out)->left = size;
-    (*out)->chunk = chunk;
-    return 0;
-}
-
-void lk__stream_close(struct lk__stream *s) {
-    if (!s) return;
-    lk__unpacker_release(&s->u);
-    lk_free(s->input);
-    if (s->owned) lk__close(s->fd);
-    lk_free(s);
-}
-
-bool lk__stream_ended(const struct lk__stream *s) {
-    return s->ended;
-}
-
-/* The next packed bytes. */
-static int next_input(struct lk__stream *s, struct lk_err *err) {
-    ssize_t n = 0;
-    s->u.in += s->size;
-    if (s->fd < 0) {
-        s->at += s->size;
-        s->size = s->left < s->chunk ? s->left : s->chunk;
-        s->left -= s->size;
-    } else {
-        do n = pread(s->fd, s->input, CHUNK_BYTES, (off_t)s->offset);
-        while (n < 0 && errno == EINTR);
-        s->size = 0;
-        if (n < 0) return lk_fail_errno(err, "reading %s at byte %llu", s->u.name, (unsigned long long)s->u.in);
-        s->size = (size_t)n;
-        s->offset += s->size;
-    }
-    s->pos = 0;
-    s->ended = s->size == 0;
-    return s->ended ? lk__unpacker_finish(&s->u, err) : 0;
-}
-
-/* Drops the byte order mark, and makes lines, of what was appended from `from` on. */
-static int filter(struct lk__stream *s, size_t from, struct lk_buf *out, struct lk_err *err) {
-    size_t drop = s->skip < out->size - from ? s->skip : out->size - from;
-    if (drop) {
-        memmove(out->data + from, out->data + from + drop, out->size - from - drop);
-        out->size -= drop;
-        s->skip -= drop;
-    }
-    int code = lk__lines_next(&s->lines, (uint8_t *)out->data + from, out->size - from, err);
-    if (!code && s->ended) code = lk__lines_finish(&s->lines, err);
-    return code ? lk_fail_prefix(err, code, "%s", s->u.name) : 0;
-}
-
-int lk__stream_fill(struct lk__stream *s, size_t size, struct lk_buf *out, struct lk_err *err) {
-    if (out->size < size && lk_buf_reserve(out, size - out->size))
-        return lk_fail(err, LK_ENOMEM, "reading %s: out of memory for %zu bytes", s->u.name, size);
-    int code = 0;
-    while (!code && !s->ended && out->size < size) {
-        size_t made = 0, from = out->size;
-        if (s->pos == s->size && !s->u.full)
-            code = next_input(s, err);
-        else
-            code = lk__unpacker_pull(&s->u, s->at, s->size, &s->pos, (uint8_t *)out->data + from, size - from, &made, err);
-        out->size += made;
-        if (!code) code = filter(s, from, out, err);
-    }
-    return code;
-}
-
-int lk__source_pour(const struct lk__source *from, lk__sink_fn *sink, void *arg, struct lk_err *err) {
-    struct lk__stream *s;
-    struct lk_buf piece = LK_BUF_INIT;
-    int code = lk__stream_open(from, &s, err);
-    while (!code && !lk__stream_ended(s)) {
-        piece.size = 0;
-        code = lk__stream_fill(s, CHUNK_BYTES, &piece, err);
-        if (!code && piece.size) code = sink(arg, piece.data, piece.size, err);
-    }
-    lk__stream_close(s);
-    lk_buf_release(&piece);
-    return code;
 }
 
 /* --- sizes before the reading -------------------------------------------------------------------------------- */
@@ -374,7 +253,7 @@ static int map_fd(int fd, uint64_t size, const char *path, struct lk_map *out, s
 }
 
 static int spool_text(const struct lk__source *from, const char *dir, struct lk_map *out, struct lk_err *err) {
-    struct spool s = {.fd = -1, .dir = dir};
+    struct spool s = {.path = from->path, .dir = dir, .fd = -1};
     int code = spool_create(&s, err);
     if (code) return code;
     code = lk__source_pour(from, spool_write, &s, err);

@@ -32,6 +32,8 @@ enum lk__text_kind lk__source_kind(const char *path);
 int lk__source_look(const char *path, const char *dir, const struct lk_source_options *, struct lk__source *out,
                     struct lk_err *);
 void lk__source_close(struct lk__source *); /* one of zeros is fine */
+/* To read its bytes by pread: its own, which stays open, or a new one, which the caller closes. */
+int lk__source_fd(const struct lk__source *, int *fd, struct lk_err *);
 
 /* Its text as a stream, unpacked as far as it is asked for. */
 struct lk__stream;
@@ -78,6 +80,6 @@ int lk__sources_find(const char *const *paths, size_t count, const struct lk_sou
                      struct lk_err *);
 void lk__found_release(struct lk__found_list *);
 
-void lk__note(const struct lk_source_options *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void lk__source_note(const struct lk_source_options *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

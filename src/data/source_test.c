@@ -203,6 +203,16 @@ static int read_source(const char *path, const char *spool, const struct lk_sour
     return code;
 }
 
+static int read_texts(const char *const *paths, struct lk_texts *texts) {
+    int code = lk_texts_read(paths, 1, &plain, texts, &test_err);
+    if (!code) {
+        assert_int_equal(texts->count, 6);
+        assert_memory_equal(texts->list[4].data, "six", 3);
+    }
+    lk_texts_release(texts);
+    return code;
+}
+
 static void check_text(const char *path, const char *spool, const void *want, size_t size) {
     struct lk__source source;
     struct lk__text text;
@@ -258,8 +268,13 @@ static void what_is_no_text_is_refused_by_name(void **state) {
     static const struct {
         const char *bytes, *says;
         size_t size;
-    } cases[] = {{"PAR1\x15\x04", "a Parquet file", 6},
+    } cases[] = {{"PAR1\x15\0", "a Parquet file", 6},
                  {"PK\3\4abc", "a zip archive", 7},
+                 {"GGUF\3\0\0\0", "a GGUF model", 8},
+                 {"GIF89a\1\0\1\0", "a GIF picture", 10},
+                 {"Rar!\x1A\7\1\0", "a RAR archive", 8},
+                 {"MZ\x90\0", "a Windows program", 4},
+                 {"SQLite format 3\0", "an SQLite database", 16},
                  {"%PDF-1.7\n", "a PDF document", 9},
                  {"ARROW1\0\0", "an Arrow file", 8},
                  {"\x7F"
@@ -286,6 +301,25 @@ static void what_is_no_text_is_refused_by_name(void **state) {
     FAILS(lk__source_look(put_file("x.tgz", packed.data, packed.size), dir, &plain, &source, &test_err), LK_EUNSUPPORTED,
           "is a tar archive inside gzip; unpack it");
     lk_buf_release(&packed);
+}
+
+/* Letters alone are a text, whatever else begins with them. */
+static void texts_about_formats_are_texts(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "GGUF is a format of models.\n", "PAR1 begins a Parquet file.\n", "MZ was a man.\n",
+        "Rar! the lion said.\n",         "GIF89a came in 1989.\n",        "ARROW1, ARROW2\n",
+        "SQLite format 3 is old.\n"};
+    char padded[512];
+    memset(padded, 'x', sizeof padded);
+    memcpy(padded + 257, "ustar", 5);
+    struct lk__source source;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        OK(lk__source_look(put_file("about.txt", texts[i], strlen(texts[i])), dir, &plain, &source, &test_err));
+        lk__source_close(&source);
+    }
+    OK(lk__source_look(put_file("about.txt", padded, sizeof padded), dir, &plain, &source, &test_err));
+    lk__source_close(&source);
 }
 
 static void check_read(const char *name, const char *bytes, const struct lk_source_options *o, const char *want) {
@@ -322,6 +356,12 @@ static void marks_and_lists_are_taken_apart(void **state) {
         FAILS(read_source(put_file("bad.json", bad[i][0], strlen(bad[i][0])), dir, &plain, &source, &text), LK_EINVAL,
               bad[i][1]);
     notes[0] = 0;
+    check_read("mark.txt", "\xEF\xBB\xBF", &o, "");
+    check_read("mark.txt", "\xEF\xBB\xBF{", &o, "{");
+    assert_null(strstr(notes, "--format jsonl"));
+    check_read("short.txt", "{\"", &o, "{\"");
+    assert_non_null(strstr(notes, "--format jsonl"));
+    notes[0] = 0;
     check_read("looks.txt", "{\"text\":\"a\"}", &o, "{\"text\":\"a\"}");
     assert_non_null(strstr(notes, "--format jsonl"));
 }
@@ -338,7 +378,12 @@ static void folders_are_their_files_in_order(void **state) {
                                 "{\"messages\":[{\"role\":\"user\",\"content\":\"four\"}]}\n{\"text\":\"\"}\n";
     put_file("folder/a.jsonl", lines, sizeof lines - 1);
     put_file("folder/.hidden", "h", 1);
-    put_file("folder/x.parquet", "PAR1abcd", 8);
+    char odd[192], inside[1024];
+    snprintf(odd, sizeof odd, "%s/loop", sub);
+    assert_int_equal(symlink(path, odd), 0);
+    snprintf(odd, sizeof odd, "%s/pipe", path);
+    assert_int_equal(mkfifo(odd, 0600), 0);
+    put_file("folder/x.parquet", "PAR1\x15\0cd", 8);
     struct lk_source_options o = {.note = take_note};
     struct lk_texts texts;
     const char *paths[] = {path};
@@ -353,6 +398,7 @@ static void folders_are_their_files_in_order(void **state) {
     assert_non_null(strstr(notes, "3 files"));
     assert_non_null(strstr(notes, "1 hidden file or folder left out"));
     assert_non_null(strstr(notes, "x.parquet is a Parquet file"));
+    assert_non_null(strstr(notes, "2 of its entries left out that are links to folders, pipes or devices"));
     lk_texts_release(&texts);
     struct lk_source_options split = {.split_at = lk_bytes("--", 2)};
     paths[0] = put_file("pieces.txt", "a--b----c--", 11);
@@ -371,6 +417,57 @@ static void folders_are_their_files_in_order(void **state) {
     assert_int_equal(texts.count, 1);
     assert_non_null(strstr(notes, "2 bad records left out"));
     lk_texts_release(&texts);
+    int at = snprintf(inside, sizeof inside, "%s/nested", dir);
+    paths[0] = lk_strdup(inside);
+    for (int i = 0; i < 65; i++) at += snprintf(inside + at, sizeof inside - (size_t)at, "/%d", i);
+    OK(lk_dir_make(inside, &test_err));
+    FAILS(lk_texts_read(paths, 1, &plain, &texts, &test_err), LK_EINVAL, "folders are nested too deeply");
+    lk_free((char *)(uintptr_t)paths[0]);
+}
+
+/* A small file may hold more text than there is memory. */
+static void a_text_that_does_not_fit_in_memory_is_refused(void **state) {
+    (void)state;
+    size_t size = (size_t)4 << 20;
+    char *text = lk_calloc(size, 1), path[128];
+    memset(text, 'a', size);
+    struct lk_buf packed = LK_BUF_INIT;
+    struct lk__source source;
+    struct lk__text out;
+    pack_gzip(text, size, &packed);
+    snprintf(path, sizeof path, "%s", put_file("bomb.gz", packed.data, packed.size));
+    setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
+    FAILS(read_source(path, NULL, &plain, &source, &out), LK_ENOMEM,
+          "bomb.gz: its text takes more than the 1.0 MB of memory");
+    OK(read_source(path, dir, &plain, &source, &out)); /* on the disk there is room */
+    assert_int_equal(out.size, size);
+    lk__text_close(&out);
+    lk__source_close(&source);
+    FAILS(lk__source_look("/dev/zero", NULL, &plain, &source, &test_err), LK_ENOMEM, "/dev/zero: its text takes more");
+    unsetenv("LOCKSTEP_MEMORY_BYTES");
+    lk_buf_release(&packed);
+    lk_free(text);
+}
+
+/* All of what reads several files: a folder, records of each kind, packed ones. */
+static void reading_many_reports_each_allocation(void **state) {
+    (void)state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/many/deep", dir);
+    OK(lk_dir_make(path, &test_err));
+    snprintf(path, sizeof path, "%s/many", dir);
+    static const char lines[] = "{\"text\":\"one\"}\n{\"prompt\":\"two\",\"response\":\"three\"}\n"
+                                "{\"messages\":[{\"role\":\"user\",\"content\":\"four\"}]}\n";
+    struct lk_buf packed = LK_BUF_INIT;
+    pack_gzip(lines, sizeof lines - 1, &packed);
+    put_file("many/a.jsonl.gz", packed.data, packed.size);
+    put_file("many/deep/b.json", "[{\"text\":\"five\"}]", 17);
+    put_file("many/c.txt", "six", 3);
+    lk_buf_release(&packed);
+    const char *paths[] = {path};
+    struct lk_texts texts;
+    FAIL_EACH_ALLOCATION(read_texts(paths, &texts));
+    FAILS(lk_texts_read((const char *[]){"-", "-"}, 2, &plain, &texts, &test_err), LK_EINVAL, "only once");
 }
 
 /* zlib counts room in 32 bits. */
@@ -431,9 +528,12 @@ int main(void) {
         cmocka_unit_test(a_zstd_window_of_2_gib_is_read),
         cmocka_unit_test(all_kinds_open_as_one_map),
         cmocka_unit_test(what_is_no_text_is_refused_by_name),
+        cmocka_unit_test(texts_about_formats_are_texts),
         cmocka_unit_test(marks_and_lists_are_taken_apart),
         cmocka_unit_test(folders_are_their_files_in_order),
         cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_text_that_does_not_fit_in_memory_is_refused),
+        cmocka_unit_test(reading_many_reports_each_allocation),
         cmocka_unit_test(more_than_4_gib_may_be_asked_for),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -57,7 +57,7 @@ static int read_record(struct reader *r, const char *line, size_t size, uint64_t
     r->list.size = list;
     if (code == LK_EINVAL && r->bad < r->options->skip_bad) {
         if (r->bad++ < 8)
-            lk__note(r->options, "left out: %s%s%llu: %s", name, unit, (unsigned long long)number, why.message);
+            lk__source_note(r->options, "left out: %s%s%llu: %s", name, unit, (unsigned long long)number, why.message);
         return 0;
     }
     if (code == LK_ENOMEM) return no_memory(r->err);
@@ -138,7 +138,8 @@ int lk_texts_read(const char *const *paths, size_t count, const struct lk_source
     if (m) m->decoded = lk_calloc(found.count, sizeof *m->decoded);
     if (!m || !m->texts || !m->decoded) code = no_memory(err);
     for (size_t i = 0; !code && i < found.count; i++) code = read_file(&r, found.list[i].path, out, &capacity);
-    if (!code && r.bad) lk__note(options, "%llu bad record%s left out", (unsigned long long)r.bad, r.bad == 1 ? "" : "s");
+    if (!code && r.bad)
+        lk__source_note(options, "%llu bad record%s left out", (unsigned long long)r.bad, r.bad == 1 ? "" : "s");
     lk_buf_release(&r.list);
     lk_buf_release(&r.text);
     lk_buf_release(&r.messages);

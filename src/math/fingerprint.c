@@ -153,8 +153,8 @@ static void elements(struct work *w) {
 int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *err) {
     struct work w = {.math = m};
     if (lk_arena_init(&w.memory, (size_t)8 << 20)) return lk_fail(err, LK_ENOMEM, "out of memory for the fingerprint");
-    int rc = lk_math_reserve(m, lk_attention_scratch_bytes(128, 64, true), err);
-    if (rc == 0) {
+    int code = lk_math_reserve(m, lk_attention_scratch_bytes(128, 64, true), err);
+    if (code == 0) {
         unsigned long long old = lk_fpenv_set();
         products(&w);
         attention(&w);
@@ -168,5 +168,5 @@ int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *e
         lk_sha256(w.memory.base, w.memory.used_bytes, out);
     }
     lk_arena_release(&w.memory);
-    return rc;
+    return code;
 }

@@ -93,16 +93,16 @@ int lk_math_open(struct lk_pool *pool, const char *isa, struct lk_math **out, st
     if (!isa) isa = getenv("LOCKSTEP_ISA");
     if (isa && !*isa) isa = NULL;
     struct lk__math_kernels k;
-    int rc = choose(isa, &k, err);
-    if (rc) return rc;
+    int code = choose(isa, &k, err);
+    if (code) return code;
     struct lk_math *m = lk_calloc(1, sizeof *m);
     if (!m) return lk_fail(err, LK_ENOMEM, "out of memory for the math floor");
     m->pool = pool;
     m->k = k;
-    rc = lk_math_reserve(m, k.mm_scratch_bytes, err);
-    if (rc) {
+    code = lk_math_reserve(m, k.mm_scratch_bytes, err);
+    if (code) {
         lk_math_close(m);
-        return rc;
+        return code;
     }
     *out = m;
     return 0;

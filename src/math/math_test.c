@@ -74,12 +74,12 @@ static void failing_memory_is_reported(void **unused) {
     struct lk_err err;
     for (uint64_t nth = 1; nth <= 2; nth++) {
         lk__alloc_fail_at(nth);
-        int rc = lk_math_open(NULL, NULL, &m, &err);
+        int code = lk_math_open(NULL, NULL, &m, &err);
         lk__alloc_fail_at(0);
-        if (rc == 0)
+        if (code == 0)
             lk_math_close(m);
         else
-            assert_int_equal(rc, LK_ENOMEM);
+            assert_int_equal(code, LK_ENOMEM);
     }
     assert_int_equal(lk_math_open(NULL, NULL, &m, &err), 0);
     size_t before = lk_math_scratch_bytes(m);

@@ -64,7 +64,7 @@ bad "an unknown run" 1 'run.*"nothing".*there is c' -- "$LOCKSTEP" train --resum
 bad "too little memory" 1 "needs .* of memory and .* are free" "model.width" "recompute" -- env LOCKSTEP_MEMORY_BYTES=100000 "$LOCKSTEP" train c.ini run.name=x
 bad "far too large a model" 1 "needs .* of memory and .* are free" -- env LOCKSTEP_MEMORY_BYTES=1000000000 "$LOCKSTEP" train c.ini run.name=x model.width=7000 model.layers=40
 bad "an unknown instruction set" 1 'instruction set "nonsense".*possible here: .*ref' -- env LOCKSTEP_ISA=nonsense "$LOCKSTEP" train c.ini run.name=x
-bad "--resume and keys" 2 "train --from c run.steps=9" -- "$LOCKSTEP" train --resume c run.steps=9
+bad "--resume and keys" 2 "takes no keys: .lockstep train --from c run.steps=9" -- "$LOCKSTEP" train --resume c run.steps=9
 
 # --- texts ----------------------------------------------------------------------------------------------------------------
 build() { "$LOCKSTEP" dataset build q "$@" --tokenizer t; }
@@ -122,7 +122,7 @@ for packing in xz bzip2; do
 done
 cp "$LOCKSTEP" real.parquet
 bad "a program under another name" 1 "real.parquet is a program .ELF.; .*--format text" -- build real.parquet
-printf 'PAR1\025\004' >x.txt
+printf 'PAR1\025\000' >x.txt
 bad "a Parquet file under another name" 1 "x.txt is a Parquet file; write its texts as .jsonl" -- build x.txt
 bad "the same for a tokenizer" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer train x.txt --name q
 bad "the same to encode" 1 "x.txt is a Parquet file" -- "$LOCKSTEP" tokenizer encode t x.txt

@@ -1,5 +1,6 @@
 /* Files to a dataset: sources are measured, turned into tokens in rounds (rounds.c), and described in a manifest. */
 #include "data/dataset/builder.h"
+#include "data/tokenizer/pretoken.h"
 #include <string.h>
 
 static int no_memory(struct lk_err *err) {
@@ -181,6 +182,25 @@ static int choose_begin(struct lk__builder *b, struct lk_err *err) {
     return 0;
 }
 
+/* What enters the manifest, which is JSON. */
+static int check_utf8(const struct lk__builder *b, struct lk_err *err) {
+    const struct lk_source_options *s = &b->options->source;
+    const struct {
+        const char *option;
+        struct lk_bytes value;
+    } all[] = {{"--text-key", lk_bytes(s->text_key, s->text_key ? strlen(s->text_key) : 0)},
+               {"--messages-key", lk_bytes(s->messages_key, s->messages_key ? strlen(s->messages_key) : 0)},
+               {"--split-at", s->split_at}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!lk__is_utf8(all[i].value.data, all[i].value.size))
+            return lk_fail(err, LK_EINVAL, "%s is not UTF-8", all[i].option);
+    for (size_t i = 0; i < b->input_count; i++)
+        if (!lk__is_utf8(b->inputs[i].name, strlen(b->inputs[i].name)))
+            return lk_fail(err, LK_EINVAL, "the name %s is not UTF-8, as a dataset keeps it: rename the file",
+                           b->inputs[i].path);
+    return 0;
+}
+
 static int check_arguments(struct lk__builder *b, struct lk_err *err) {
     const struct lk_source_options *s = &b->options->source;
     double h = b->options->holdout;
@@ -193,9 +213,9 @@ static int check_arguments(struct lk__builder *b, struct lk_err *err) {
                        LK_TOKEN_END);
     if (s->text_key && s->messages_key)
         return lk_fail(err, LK_EINVAL, "--text-key and --messages-key choose one key each: give one of them");
-    if (s->split_at.size && lk_utf8_complete(s->split_at.data, s->split_at.size) != s->split_at.size)
-        return lk_fail(err, LK_EINVAL, "--split-at ends inside a character");
-    int code = b->options->chat ? lk__chat_open(b->t, b->options->chat, &b->chat, err) : 0;
+    int code = check_utf8(b, err);
+    if (code) return code;
+    code = b->options->chat ? lk__chat_open(b->t, b->options->chat, &b->chat, err) : 0;
     b->rules = (struct lk__job_rules){.chat = b->options->chat ? &b->chat : NULL,
                                       .keys = {s->text_key, s->messages_key, b->options->chat != LK_CHAT_NONE},
                                       .split_at = s->split_at,
@@ -257,12 +277,13 @@ static int build(struct lk__builder *b, const struct lk_root *tokenizer, struct 
     if (!code) code = check_splits(b, err);
     if (!code) code = write_manifest(b, tokenizer, out, err);
     if (code) return code;
-    if (b->bad) lk__note(notes, "%llu bad record%s left out", (unsigned long long)b->bad, b->bad == 1 ? "" : "s");
-    if (b->empty) lk__note(notes, "%llu empty document%s left out", (unsigned long long)b->empty, b->empty == 1 ? "" : "s");
+    if (b->bad) lk__source_note(notes, "%llu bad record%s left out", (unsigned long long)b->bad, b->bad == 1 ? "" : "s");
+    if (b->empty)
+        lk__source_note(notes, "%llu empty document%s left out", (unsigned long long)b->empty, b->empty == 1 ? "" : "s");
     if (b->tools)
-        lk__note(notes,
-                 "%llu conversation%s with \"tools\" beside the messages: the template does not show them to the model",
-                 (unsigned long long)b->tools, b->tools == 1 ? "" : "s");
+        lk__source_note(
+            notes, "%llu conversation%s with \"tools\" beside the messages: the template does not show them to the model",
+            (unsigned long long)b->tools, b->tools == 1 ? "" : "s");
     return 0;
 }
 

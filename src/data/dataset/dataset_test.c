@@ -607,6 +607,22 @@ static void long_documents_have_an_index(void **state) {
     lk_buf_release(&text);
 }
 
+static void a_record_larger_than_memory_is_refused(void **state) {
+    (void)state;
+    size_t size = (size_t)4 << 20;
+    char *line = lk_alloc(size);
+    struct lk_root root;
+    memset(line, 'a', size);
+    memcpy(line, "{\"text\": \"", 10);
+    memcpy(line + size - 3, "\"}\n", 3);
+    const char *paths[] = {gz_file("large.jsonl.gz", line, size)};
+    setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
+    FAILS(build_many(paths, 1, 0, NULL, &root), LK_ENOMEM, "large.jsonl.gz: a record takes more than the 1.0 MB of memory");
+    unsetenv("LOCKSTEP_MEMORY_BYTES");
+    OK(build_many(paths, 1, 0, NULL, &root));
+    lk_free(line);
+}
+
 static void every_fault_is_reported(void **state) {
     (void)state;
     static const char lines[] = "{\"prompt\": \"the line\", \"response\": \" was\"}\n{\"text\": \"and words\"}\n";
@@ -649,13 +665,21 @@ static void every_fault_is_reported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_plain_text_is_cut_after_a_line),    cmocka_unit_test(cuts_without_lines_spare_characters),
-        cmocka_unit_test(records_have_masks_lines_and_ranges), cmocka_unit_test(any_pool_gives_the_same_root),
-        cmocka_unit_test(the_root_knows_no_directory),         cmocka_unit_test(packed_lines_are_those_of_the_file),
-        cmocka_unit_test(a_wrong_guess_is_noticed_early),      cmocka_unit_test(a_refused_guess_is_measured),
-        cmocka_unit_test(large_vocabularies_take_four_bytes),  cmocka_unit_test(bad_input_is_named),
-        cmocka_unit_test(a_flipped_bit_is_found_and_named),    cmocka_unit_test(parts_that_do_not_fit_are_found),
-        cmocka_unit_test(long_documents_have_an_index),        cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_plain_text_is_cut_after_a_line),
+        cmocka_unit_test(cuts_without_lines_spare_characters),
+        cmocka_unit_test(records_have_masks_lines_and_ranges),
+        cmocka_unit_test(any_pool_gives_the_same_root),
+        cmocka_unit_test(the_root_knows_no_directory),
+        cmocka_unit_test(packed_lines_are_those_of_the_file),
+        cmocka_unit_test(a_wrong_guess_is_noticed_early),
+        cmocka_unit_test(a_refused_guess_is_measured),
+        cmocka_unit_test(large_vocabularies_take_four_bytes),
+        cmocka_unit_test(bad_input_is_named),
+        cmocka_unit_test(a_flipped_bit_is_found_and_named),
+        cmocka_unit_test(parts_that_do_not_fit_are_found),
+        cmocka_unit_test(long_documents_have_an_index),
+        cmocka_unit_test(every_fault_is_reported),
+        cmocka_unit_test(a_record_larger_than_memory_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -71,7 +71,8 @@ static int encode_record(struct lk__job *j, struct lk__job_thread *t, const stru
         code =
             lk__encoder_run(t->encoder, t->text.data + r->prompt_size, t->text.size - r->prompt_size, &j->tokens, &j->err);
     d->tokens = j->tokens.count - before;
-    if (!code && d->masked >= LK__CONVERSATION) return lk_fail(&j->err, LK_EINVAL, "its prompt is too long");
+    if (!code && d->masked >= LK__CONVERSATION - 1) /* a begin token may come to it */
+        return lk_fail(&j->err, LK_EINVAL, "its prompt is too long");
     return code;
 }
 

@@ -190,6 +190,21 @@ static void texts_give_their_ends(void **state) {
     }
     lk_dataset_close(d);
     lk_buf_release(&large);
+    static const struct { /* README.md: from a share of 4,096 bytes on */
+        size_t size;
+        uint64_t documents;
+    } sizes[] = {{8191, 2}, {8192, 3}};
+    for (size_t i = 0; i < 2; i++) {
+        struct lk_buf text = LK_BUF_INIT;
+        while (text.size < sizes[i].size) OK(lk_buf_append(&text, "0123456\n", 8));
+        text.data[sizes[i].size] = 0;
+        const char *paths[] = {file("share.txt", text.data), file("other.txt", "other")};
+        by.holdout = 0.5;
+        d = built(&bytes_root, &by, 2, paths);
+        assert_int_equal(lk_dataset_documents(d, LK_TRAIN) + lk_dataset_documents(d, LK_HELD_OUT), sizes[i].documents);
+        lk_dataset_close(d);
+        lk_buf_release(&text);
+    }
 }
 
 /* --- what is left out -------------------------------------------------------------------------------------- */
@@ -298,6 +313,13 @@ static void keys_choose_what_is_read(void **state) {
     FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "it has no \"content\"");
     o.source.messages_key = "messages";
     FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "give one of them");
+    o = (struct lk_dataset_options){.source.text_key = "\xFFkey"};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "--text-key is not UTF-8");
+    o = (struct lk_dataset_options){.source.split_at = lk_bytes("\xE4\xB8", 2)};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "--split-at is not UTF-8");
+    paths[0] = file("caf\xE9.txt", "text");
+    o = (struct lk_dataset_options){0};
+    FAILS(build(&bytes_root, &o, 1, paths, &root), LK_EINVAL, "rename the file");
 }
 
 /* --- where texts begin --------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
  * made, hashes the text of this one, and unpacks the text of the next. README.md, "Building". */
 #include "data/dataset/builder.h"
 #include "data/tokenizer/pretoken.h"
+#include "lockstep/base/progress.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -148,7 +149,7 @@ static int run_round(struct lk__builder *b, struct lk_err *err) {
     b->now = b->before;
     b->before = ran;
     for (size_t at = 0; at < b->notes.size; at += strlen(b->notes.data + at) + 1)
-        lk__note(&b->options->source, "left out: %s", b->notes.data + at);
+        lk__source_note(&b->options->source, "left out: %s", b->notes.data + at);
     b->notes.size = 0;
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
@@ -278,6 +279,11 @@ static int whole_lines(struct lk__builder *b, size_t *size, struct lk_err *err) 
         *size = lk__stream_ended(b->stream) ? b->text.size : newline ? (size_t)(newline - b->text.data) + 1 : 0;
         if (*size || lk__stream_ended(b->stream)) return 0;
         seen = b->text.size;
+        uint64_t most = lk_memory_available_bytes();
+        char text[32];
+        if (seen > most) /* what grows on would end in the kernel's killing the process */
+            return lk_fail(err, LK_ENOMEM, "%s: a record takes more than the %s of memory that are free",
+                           lk__input_name(&b->inputs[b->input]), lk_format_bytes(most, text));
         int code = lk__stream_fill(b->stream, b->text.size * 2, &b->text, err);
         if (code) return code;
     }

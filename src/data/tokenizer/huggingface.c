@@ -5,7 +5,7 @@
 
 #define ADDED_BYTES 1024 /* of one added token */
 
-static int check_model(struct lk__importing *in, const json_t *model, struct lk_err *err) {
+static int check_model(struct lk__import *in, const json_t *model, struct lk_err *err) {
     static const char *const known[] = {"type",
                                         "dropout",
                                         "unk_token",
@@ -18,35 +18,36 @@ static int check_model(struct lk__importing *in, const json_t *model, struct lk_
                                         "merges",
                                         NULL};
     char message[160];
-    int code = lk__check_keys(in, model, "the model", known, err);
+    int code = lk__import_check_keys(in, model, "the model", known, err);
     if (code) return code;
-    const json_t *type = lk__get(model, "type"); /* older files, GPT-2's own among them, have none */
+    const json_t *type = lk__import_get(model, "type"); /* older files, GPT-2's own among them, have none */
     if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0)) {
         const char *name = json_string_value(type);
         snprintf(message, sizeof message, "its model is %.60s, not BPE", name ? name : "of a type without a name");
-        return lk__refuse(in, err, message);
+        return lk__import_refuse(in, err, message);
     }
-    const json_t *dropout = lk__get(model, "dropout");
+    const json_t *dropout = lk__import_get(model, "dropout");
     if (dropout && json_number_value(dropout) != 0)
-        return lk__refuse(in, err, "its model has dropout, which makes ids random");
+        return lk__import_refuse(in, err, "its model has dropout, which makes ids random");
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < 2; i++) {
-        const json_t *affix = lk__get(model, affixes[i]);
+        const json_t *affix = lk__import_get(model, affixes[i]);
         if (!affix || (json_is_string(affix) && !*json_string_value(affix))) continue;
         snprintf(message, sizeof message, "its model has a %s", affixes[i]);
-        return lk__refuse(in, err, message);
+        return lk__import_refuse(in, err, message);
     }
-    in->fallback = json_is_true(lk__get(model, "byte_fallback"));
-    if (in->fallback && json_is_true(lk__get(model, "ignore_merges")))
-        return lk__refuse(in, err, "its model has both byte_fallback and ignore_merges on");
-    if (!json_is_object(lk__get(model, "vocab"))) return lk__refuse(in, err, "its model has no vocab");
-    if (!json_is_array(lk__get(model, "merges"))) return lk__refuse(in, err, "its model has no list of merges");
+    in->fallback = json_is_true(lk__import_get(model, "byte_fallback"));
+    if (in->fallback && json_is_true(lk__import_get(model, "ignore_merges")))
+        return lk__import_refuse(in, err, "its model has both byte_fallback and ignore_merges on");
+    if (!json_is_object(lk__import_get(model, "vocab"))) return lk__import_refuse(in, err, "its model has no vocab");
+    if (!json_is_array(lk__import_get(model, "merges")))
+        return lk__import_refuse(in, err, "its model has no list of merges");
     return 0;
 }
 
 /* --- tokens ---------------------------------------------------------------------------------------------- */
 
-static int note_id(struct lk__importing *in, const char *text, const json_t *value, struct lk_err *err) {
+static int note_id(struct lk__import *in, const char *text, const json_t *value, struct lk_err *err) {
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= LK__VOCAB_MAX)
         return lk_fail(err, LK_EINVAL, "%s: the id of token \"%.60s\" is no number from 0 to %lu", in->name, text,
                        (unsigned long)LK__VOCAB_MAX - 1);
@@ -55,7 +56,7 @@ static int note_id(struct lk__importing *in, const char *text, const json_t *val
     return 0;
 }
 
-static int place(struct lk__importing *in, const char *text, uint32_t id, struct lk_err *err) {
+static int place(struct lk__import *in, const char *text, uint32_t id, struct lk_err *err) {
     if (in->texts[id] && strcmp(in->texts[id], text))
         return lk_fail(err, LK_EINVAL, "%s: id %lu is given to both \"%.60s\" and \"%.60s\"", in->name, (unsigned long)id,
                        in->texts[id], text);
@@ -63,9 +64,9 @@ static int place(struct lk__importing *in, const char *text, uint32_t id, struct
     return 0;
 }
 
-static int check_added(const struct lk__importing *in, const json_t *token, const char *text, struct lk_err *err) {
+static int check_added(const struct lk__import *in, const json_t *token, const char *text, struct lk_err *err) {
     static const char *const known[] = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL};
-    int code = lk__check_keys(in, token, "an added token", known, err);
+    int code = lk__import_check_keys(in, token, "an added token", known, err);
     if (code) return code;
     if (strlen(text) > ADDED_BYTES) /* they are looked for at every place of a text */
         return lk_fail(err, LK_EUNSUPPORTED, "%s: added token \"%.60s...\" is longer than %d bytes", in->name, text,
@@ -96,14 +97,14 @@ static uint8_t kind_of(const json_t *token) {
 }
 
 /* Without a normalizer it matters only where some are normalized and some are not: these are looked for first. */
-static void drop_normalized(struct lk__importing *in) {
+static void drop_normalized(struct lk__import *in) {
     bool all = !in->traits.nfc && in->traits.characters != LK__NORMALIZER;
     for (uint32_t id = 0; id < in->vocab; id++) all &= !in->added[id] || in->added[id] & LK__NORMALIZED;
     for (uint32_t id = 0; all && id < in->vocab; id++) in->added[id] &= (uint8_t)~LK__NORMALIZED;
 }
 
 /* Finds the size of the vocabulary, then which text every id has. */
-static int collect(struct lk__importing *in, const json_t *added, struct lk_err *err) {
+static int collect(struct lk__import *in, const json_t *added, struct lk_err *err) {
     const char *text;
     json_t *value;
     size_t i;
@@ -134,7 +135,7 @@ static int collect(struct lk__importing *in, const json_t *added, struct lk_err 
 }
 
 /* A token of SentencePiece's: the byte that "<0xNN>" stands for, else its text with spaces for U+2581. */
-static int append_characters(struct lk__importing *in, uint32_t id, struct lk_err *err) {
+static int append_characters(struct lk__import *in, uint32_t id, struct lk_err *err) {
     const char *text = in->texts[id];
     uint32_t byte = id - in->traits.first_byte;
     char name[16];
@@ -153,15 +154,15 @@ static int append_characters(struct lk__importing *in, uint32_t id, struct lk_er
 }
 
 /* The token of byte 0; the others must follow it. */
-static int find_first_byte(struct lk__importing *in, struct lk_err *err) {
+static int find_first_byte(struct lk__import *in, struct lk_err *err) {
     const json_t *id = json_object_get(in->vocab_map, "<0x00>");
     if (!in->traits.characters) return 0;
-    if (!id) return lk__refuse(in, err, "its model has byte_fallback on, but no token <0x00>");
+    if (!id) return lk__import_refuse(in, err, "its model has byte_fallback on, but no token <0x00>");
     in->traits.first_byte = (uint32_t)json_integer_value(id);
     return 0;
 }
 
-static int append_token(struct lk__importing *in, uint32_t id, struct lk_err *err) {
+static int append_token(struct lk__import *in, uint32_t id, struct lk_err *err) {
     const uint8_t *p = (const uint8_t *)in->texts[id];
     size_t size = strlen(in->texts[id]);
     if (in->added[id]) return lk_buf_append(&in->bytes, p, size) ? LK_ENOMEM : 0;
@@ -183,7 +184,7 @@ static int append_token(struct lk__importing *in, uint32_t id, struct lk_err *er
     return 0;
 }
 
-static int make_bytes(struct lk__importing *in, struct lk_err *err) {
+static int make_bytes(struct lk__import *in, struct lk_err *err) {
     for (uint32_t id = 0; id < in->vocab; id++) {
         int code = in->texts[id] ? append_token(in, id, err) : 0;
         if (code == LK_ENOMEM) return lk_fail(err, code, "%s: out of memory", in->name);
@@ -195,7 +196,7 @@ static int make_bytes(struct lk__importing *in, struct lk_err *err) {
 
 /* --- merges ---------------------------------------------------------------------------------------------- */
 
-static int id_of(const struct lk__importing *in, const char *text, size_t size, size_t index, uint32_t *id,
+static int id_of(const struct lk__import *in, const char *text, size_t size, size_t index, uint32_t *id,
                  struct lk_err *err) {
     const json_t *v = json_object_getn(in->vocab_map, text, size);
     if (!v)
@@ -206,8 +207,7 @@ static int id_of(const struct lk__importing *in, const char *text, size_t size, 
 }
 
 /* A merge is "a b" or ["a", "b"]. */
-static int read_merge(struct lk__importing *in, const json_t *value, size_t index, struct lk_buf *both,
-                      struct lk_err *err) {
+static int read_merge(struct lk__import *in, const json_t *value, size_t index, struct lk_buf *both, struct lk_err *err) {
     const char *a = NULL, *b = NULL;
     size_t a_size = 0, b_size = 0;
     if (json_is_string(value)) {
@@ -236,7 +236,7 @@ static int read_merge(struct lk__importing *in, const json_t *value, size_t inde
     return code;
 }
 
-static int read_merges(struct lk__importing *in, const json_t *list, struct lk_err *err) {
+static int read_merges(struct lk__import *in, const json_t *list, struct lk_err *err) {
     struct lk_buf both = LK_BUF_INIT;
     in->merge_count = json_array_size(list);
     in->merges = lk_calloc(in->merge_count + 1, sizeof *in->merges);
@@ -249,8 +249,7 @@ static int read_merges(struct lk__importing *in, const json_t *list, struct lk_e
 
 /* ignore_merges takes a word that is a token as that token. That is the same unless the merges make something else of it.
  */
-static int whole_words_matter(const struct lk__importing *in, const struct lk_tokenizer *t, bool *matter,
-                              struct lk_err *err) {
+static int whole_words_matter(const struct lk__import *in, const struct lk_tokenizer *t, bool *matter, struct lk_err *err) {
     struct lk__tokenizer_scratch scratch = {0};
     uint32_t *ids = lk_alloc(LK__TOKEN_MAX * sizeof *ids);
     int64_t n = ids ? 1 : LK_ENOMEM;
@@ -266,7 +265,7 @@ static int whole_words_matter(const struct lk__importing *in, const struct lk_to
 }
 
 /* The end token: the one asked for, else the first of those that stand for it in the families in use. */
-static int find_end(struct lk__importing *in, const char *end, struct lk_err *err) {
+static int find_end(struct lk__import *in, const char *end, struct lk_err *err) {
     static const char *const names[] = {LK_TOKEN_END, "<|end_of_text|>", "</s>"};
     for (size_t i = 0; i < (end ? 1 : 3); i++)
         for (uint32_t id = 0; id < in->vocab; id++)
@@ -277,11 +276,11 @@ static int find_end(struct lk__importing *in, const char *end, struct lk_err *er
     return end ? lk_fail(err, LK_EINVAL, "%s: there is no added token \"%.60s\" to end a text with", in->name, end) : 0;
 }
 
-static int import_parts(struct lk__importing *in, const json_t *root, const char *end, struct lk_tokenizer **out,
+static int import_parts(struct lk__import *in, const json_t *root, const char *end, struct lk_tokenizer **out,
                         struct lk_err *err) {
     if (!json_is_object(root)) return lk_fail(err, LK_EINVAL, "%s: not a JSON object", in->name);
-    const json_t *model = lk__get(root, "model"), *added = lk__get(root, "added_tokens");
-    if (!json_is_object(model)) return lk__refuse(in, err, "it has no model");
+    const json_t *model = lk__import_get(root, "model"), *added = lk__import_get(root, "added_tokens");
+    if (!json_is_object(model)) return lk__import_refuse(in, err, "it has no model");
     if (added && !json_is_array(added)) return lk_fail(err, LK_EINVAL, "%s: added_tokens is no list", in->name);
     int code = check_model(in, model, err);
     if (!code) code = lk__read_pipeline(in, root, err);
@@ -291,7 +290,7 @@ static int import_parts(struct lk__importing *in, const json_t *root, const char
     if (!code) code = find_first_byte(in, err);
     if (!code) code = make_bytes(in, err);
     if (!code) code = read_merges(in, json_object_get(model, "merges"), err);
-    if (!code) code = lk__read_template(in, lk__get(root, "post_processor"), err);
+    if (!code) code = lk__read_template(in, lk__import_get(root, "post_processor"), err);
     if (!code) code = find_end(in, end, err);
     if (code) return code;
     struct lk__parts parts = {.vocab = in->vocab,
@@ -302,7 +301,7 @@ static int import_parts(struct lk__importing *in, const json_t *root, const char
                               .merges = in->merges,
                               .merge_count = in->merge_count};
     code = lk__tokenizer_make(&parts, in->name, out, err);
-    if (code || !json_is_true(lk__get(model, "ignore_merges"))) return code;
+    if (code || !json_is_true(lk__import_get(model, "ignore_merges"))) return code;
     code = whole_words_matter(in, *out, &in->traits.whole_words, err);
     if (!code && !in->traits.whole_words) return 0;
     lk_tokenizer_free(*out);
@@ -315,7 +314,7 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
     *out = NULL;
     json_t *root = lk_json_parse(json, size, name, err);
     if (!root) return err ? err->code : LK_EINVAL;
-    struct lk__importing in = {.name = name, .traits = lk__default_traits, .text_begin = LK__NO_ID};
+    struct lk__import in = {.name = name, .traits = lk__default_traits, .text_begin = LK__NO_ID};
     int code = import_parts(&in, root, end, out, err);
     if (!code) (*out)->text_begin = in.text_begin;
     lk_free(in.texts);

@@ -4,7 +4,7 @@
 #include "data/tokenizer/internal.h"
 #include "lockstep/base/json.h"
 
-struct lk__importing {
+struct lk__import {
     const char *name;
     struct lk__traits traits;
     bool fallback; /* byte_fallback: SentencePiece's BPE */
@@ -18,13 +18,13 @@ struct lk__importing {
     size_t merge_count;
 };
 
-int lk__refuse(const struct lk__importing *, struct lk_err *, const char *what);
-const json_t *lk__get(const json_t *object, const char *key); /* absent and null are the same in these files */
-int lk__check_keys(const struct lk__importing *, const json_t *object, const char *where, const char *const *known,
-                   struct lk_err *);
+int lk__import_refuse(const struct lk__import *, struct lk_err *, const char *what);
+const json_t *lk__import_get(const json_t *object, const char *key); /* absent and null are the same in these files */
+int lk__import_check_keys(const struct lk__import *, const json_t *object, const char *where, const char *const *known,
+                          struct lk_err *);
 /* normalizer, pre_tokenizer, decoder, and what must be absent; sets traits. */
-int lk__read_pipeline(struct lk__importing *, const json_t *root, struct lk_err *);
+int lk__read_pipeline(struct lk__import *, const json_t *root, struct lk_err *);
 /* The tokens around a text; ids are known by then. */
-int lk__read_template(struct lk__importing *, const json_t *post_processor, struct lk_err *);
+int lk__read_template(struct lk__import *, const json_t *post_processor, struct lk_err *);
 
 #endif

@@ -275,6 +275,7 @@ struct lk__walk {
 };
 /* Appends the ids of a text: those of added tokens, and what `plain` makes of the parts between them. */
 int lk__walk_text(const struct lk__walk *, const uint8_t *text, size_t size, struct lk_err *err);
+
 /* --- encode.c --------------------------------------------------------------------------------------------------------- */
 
 /* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,

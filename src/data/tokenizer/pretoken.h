@@ -43,6 +43,7 @@ enum lk__class lk__tokenizer_unit(const uint8_t *text, size_t size, size_t *leng
 
 /* Length of the well-formed sequence at text[0..size), 0 if none starts here; its code point in *c. */
 size_t lk__utf8_decode(const uint8_t *text, size_t size, uint32_t *c);
+bool lk__is_utf8(const void *text, size_t size);
 
 /* Length of the contraction at text[0] == '\'', or 0 if it is none. */
 size_t lk__contraction(const uint8_t *text, size_t size);

@@ -185,7 +185,19 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Time a byte of 8 MB of trouble against 1 MB of it; quadratic work would show a factor of 8. */
+/* Time a byte of `large` bytes against `small` ones of them; 1 if that is too short to tell. */
+static double slowdown(const uint8_t *text, size_t small, size_t large) {
+    double begin = seconds();
+    struct lk_tokens a = encode(text, small, NULL);
+    double middle = seconds();
+    struct lk_tokens b = encode(text, large, NULL);
+    double end = seconds();
+    lk_tokens_release(&a);
+    lk_tokens_release(&b);
+    return end - middle > 0.2 ? (end - middle) / (double)large / ((middle - begin + 0.003) / (double)small) : 1;
+}
+
+/* Quadratic work would show a factor of 8; a busy machine may show it once, not each time. */
 static void trouble_takes_linear_time(void **state) {
     (void)state;
     static const char *const units[] = {"a",    " ", "\n", "ab",  "-=",      "aaab", "\xE4\xB8\xAD",
@@ -195,16 +207,12 @@ static void trouble_takes_linear_time(void **state) {
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
         size_t n = strlen(units[i]);
         for (size_t at = 0; at < large; at++) text[at] = (uint8_t)units[i][at % n];
-        double begin = seconds();
-        struct lk_tokens a = encode(text, small, NULL);
-        double middle = seconds();
-        struct lk_tokens b = encode(text, large, NULL);
-        double end = seconds();
-        double ratio = (end - middle) / (double)large / ((middle - begin + 0.003) / (double)small);
-        if (ratio > 6 && end - middle > 0.2)
-            fail_msg("unit %zu: a byte takes %.1f times as long in 8 times as many", i, ratio);
-        lk_tokens_release(&a);
-        lk_tokens_release(&b);
+        double least = slowdown(text, small, large);
+        for (int again = 0; again < 4 && least > 6; again++) {
+            double other = slowdown(text, small, large);
+            if (other < least) least = other;
+        }
+        if (least > 6) fail_msg("unit %zu: a byte takes %.1f times as long in 8 times as many", i, least);
     }
     lk_free(text);
 }

@@ -20,3 +20,11 @@ size_t lk_utf8_complete(const void *data, size_t size) {
     }
     return size;
 }
+
+bool lk__is_utf8(const void *text, size_t size) {
+    const uint8_t *p = text;
+    uint32_t c;
+    for (size_t at = 0, length; at < size; at += length)
+        if (!(length = lk__utf8_decode(p + at, size - at, &c))) return false;
+    return true;
+}
