@@ -161,10 +161,13 @@ static int open_as_permitted(struct environment *env, struct lk_err *err) {
         env->read_only = true;
         code = open_mdb(env, MDB_RDONLY);
     }
-    if (forbidden(code)) code = open_mdb(env, MDB_RDONLY | MDB_NOLOCK);
+    if (forbidden(code)) {
+        env->lockless = true;
+        code = open_mdb(env, MDB_RDONLY | MDB_NOLOCK);
+    }
     if (forbidden(code)) return lk_fail(err, LK_EIO, "no permission to read %s", env->dir);
     /* On a read-only file system LMDB leaves the locks out by itself. */
-    if (code == 0 && env->read_only) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
+    if (code == 0 && env->read_only && !env->lockless) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
     if (code == ENOMEM) return lacks_address_space(env, err);
     return code == 0 ? 0 : fail(err, code, env, "open");
 }
@@ -369,8 +372,8 @@ static struct lk_bytes bytes(MDB_val v) {
 }
 
 /* Transaction N overwrites pages that transactions up to N - 2 freed. A snapshot K that no writer sees is whole as long as
- * K + 2 is not there, since only K + 3 may write on what K + 1 freed. Looked at after each read, before it is handed out.
- */
+ * K + 2 is not there, since only K + 3 may write on what K + 1 freed. Looked at before each read, so that LMDB does not
+ * walk pages that hold something else by now, and after it, before it is handed out. */
 static int check_snapshot(struct txn *txn, struct lk_err *err) {
     MDB_envinfo info;
     struct environment *env = txn->kv->env;
@@ -388,9 +391,10 @@ static int check_snapshot(struct txn *txn, struct lk_err *err) {
 static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key), v;
-    int code = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
     int late = check_snapshot(txn, err);
     if (late != 0) return late;
+    int code = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
+    if ((late = check_snapshot(txn, err)) != 0) return late;
     if (code != 0) return fail(err, code, txn->kv->env, "read");
     *value = bytes(v);
     return 0;
@@ -421,12 +425,16 @@ static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_byt
     struct txn *txn = (struct txn *)base;
     struct environment *env = txn->kv->env;
     MDB_cursor *cursor;
-    int code = mdb_cursor_open(txn->mdb, env->dbi, &cursor), stop = 0;
+    int late = check_snapshot(txn, err), stop = 0;
+    if (late != 0) return late;
+    int code = mdb_cursor_open(txn->mdb, env->dbi, &cursor);
     if (code != 0) return fail(err, code, env, "scan");
     MDB_val k = val(from), v;
     code = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
     while ((stop = check_snapshot(txn, err)) == 0 && code == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
-        if ((stop = fn(arg, bytes(k), bytes(v))) != 0) break;
+        stop = fn(arg, bytes(k), bytes(v));
+        if ((late = check_snapshot(txn, err)) != 0) stop = late; /* what fn has seen need not have been a row */
+        if (stop != 0) break;
         code = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);

@@ -426,13 +426,20 @@ struct stranger {
     const char *dir;
     int go, done; /* pipes: a byte from the writer lets the next read begin, a byte back says that it was right */
 };
+#define DISLIKED 5
+static int wait_for_commit(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    struct stranger *s = arg;
+    char c;
+    (void)key, (void)value;
+    return write(s->done, "", 1) == 1 && read(s->go, &c, 1) == 1 ? DISLIKED : 0;
+}
 static void read_as_nobody(void *arg) {
     struct stranger *s = arg;
     struct lk_kv *kv;
     struct lk_kv_txn *txn;
     struct lk_bytes v;
     struct lk_err e;
-    char url[4096], c;
+    char url[4096];
     snprintf(url, sizeof url, "file:%s", s->dir);
     if (setgid(NOBODY) != 0 || setuid(NOBODY) != 0) _exit(77);
     if (lk_kv_open(url, LK_WRITE, &kv, &e) != LK_EIO || !strstr(e.message, "can only be read")) _exit(1);
@@ -441,8 +448,11 @@ static void read_as_nobody(void *arg) {
     if (lk_kv_begin(kv, false, &txn, &e) != 0) _exit(4);
     if (lk_kv_get(txn, S("n"), &v, &e) != 0 || v.size != 1 || memcmp(v.data, "0", 1) != 0) _exit(5);
     for (int commits = 1; commits <= 2; commits++) {
-        if (write(s->done, "", 1) != 1 || read(s->go, &c, 1) != 1) _exit(6);
-        int code = lk_kv_get(txn, S("n"), &v, &e), scan = lk_kv_scan(txn, S("a"), S("z"), ignore_row, NULL, NULL);
+        /* The second time the writer gets ahead while a row is looked at: then what its reader makes of it counts for
+         * nothing. */
+        if (commits == 1 && wait_for_commit(s, S("n"), S("")) != DISLIKED) _exit(6);
+        int scan = lk_kv_scan(txn, S("a"), S("z"), commits == 1 ? ignore_row : wait_for_commit, s, NULL);
+        int code = lk_kv_get(txn, S("n"), &v, &e);
         /* One commit leaves the snapshot whole; after two its pages may be written upon. */
         if (commits == 1 && (code != 0 || memcmp(v.data, "0", 1) != 0 || scan != 0)) _exit(7);
         if (commits == 2 && (code != LK_EBUSY || !strstr(e.message, "try again") || scan != LK_EBUSY)) _exit(8);
