@@ -228,7 +228,15 @@ int lk_record_get(struct lk_kv_txn *txn, const char *kind, const char *name, jso
     int code = make_key('r', kind, name, &key, err);
     if (code == 0) code = lk_kv_get(txn, key_bytes(&key), &value, err);
     if (code == LK_ENOTFOUND) return not_found(txn, 'r', kind, name, err);
-    return code == 0 ? parse_record(kind, name, value, out, err) : code;
+    if (code != 0) return code;
+    code = parse_record(kind, name, value, out, err);
+    /* A writer whom this reader cannot hold off may have changed the bytes under the parser; the kv says so when asked. */
+    struct lk_err late;
+    int again = lk_kv_get(txn, key_bytes(&key), &value, &late);
+    if (again == 0) return code;
+    json_decref(*out);
+    *out = NULL;
+    return lk_fail(err, again, "%s", late.message);
 }
 
 int lk_record_delete(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_err *err) {
