@@ -448,7 +448,8 @@ static int local_signal(void *job, struct lk_err *err) {
 static int local_stop(void *job, uint64_t grace_ms, struct lk_err *err) {
     struct launch *x = job;
     if (grace_ms) (void)local_signal(job, err);
-    x->kill_ns = lk_clock_ns() + grace_ms * 1000000;
+    uint64_t now = lk_clock_ns(), most = (UINT64_MAX - now) / 1000000;
+    x->kill_ns = now + (grace_ms < most ? grace_ms : most) * 1000000;
     return LK_OK;
 }
 
