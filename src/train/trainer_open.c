@@ -248,7 +248,9 @@ static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
     if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
     if (!code) code = lk__train_run_lock(t->store, name, &t->lock, err);
     if (!code) code = lk_run_get(t->store, name, &t->record, err);
-    if (!code && !strcmp(json_string_value(json_object_get(t->record, "state")), "finished"))
+    const char *state = json_string_value(json_object_get(t->record, "state"));
+    if (!code && !state) code = lk_fail(err, LK_ECORRUPT, "the record of run %s does not say its state", name);
+    if (!code && strcmp(state, "finished") == 0)
         code = lk_fail(err, LK_EEXISTS, "run %s is finished: `lockstep runs show %s` has its result", name, name);
     if (!code) code = open_dataset(t, err);
     return code ? code : check_dataset(t, err);
