@@ -140,7 +140,7 @@ static void overrides(void **state) {
     }
     FAIL_EACH_ALLOCATION(lk_ini_override(&ini, "a.b=2", &e));
     FAIL_EACH_ALLOCATION(lk_ini_override(&ini, "n.m=2", &e));
-    assert_int_equal(ini.count, 3);
+    assert_int_equal(ini.count, 4);
     lk_ini_release(&ini);
 }
 
