@@ -265,7 +265,18 @@ static char *parent_of(const char *path) {
     return slash == path ? lk_strdup("/") : lk_strndup(path, (size_t)(slash - path));
 }
 
+/* A device or a pipe (/dev/stdout, /dev/null): written to, as a rename would put a file in its place. */
+static int write_through(const char *path, const void *data, size_t size, struct lk_err *err) {
+    int fd = lk__open(path, O_WRONLY | O_NOCTTY, 0);
+    if (fd < 0) return lk_fail_errno(err, "cannot open %s", path);
+    int code = lk__write_all(fd, data, size) == 0 ? 0 : lk_fail_errno(err, "cannot write %zu bytes to %s", size, path);
+    if (lk__close(fd) != 0 && code == 0) code = lk_fail_errno(err, "cannot close %s", path);
+    return code;
+}
+
 int lk_file_write_atomic(const char *path, const void *data, size_t size, struct lk_err *err) {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) return write_through(path, data, size, err);
     /* The counter keeps two threads that write one path apart. */
     static atomic_uint counter;
     char *parent = parent_of(path);

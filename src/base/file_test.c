@@ -113,6 +113,21 @@ static void killed_writer(void *arg) {
     lk__file_kill_at(k->nth);
     lk_file_write_atomic(k->path, "new", 3, NULL);
 }
+/* As root a rename would put a file in the place of /dev/null. */
+static void what_is_no_file_is_written_to(void **state) {
+    char *path = test_join(*state, "pipe"), text[8] = "";
+    struct stat st;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    assert_int_equal(lk_file_write_atomic(path, "abc", 3, NULL), 0);
+    assert_int_equal(read(reader, text, sizeof text), 3);
+    assert_memory_equal(text, "abc", 3);
+    assert_true(stat(path, &st) == 0 && S_ISFIFO(st.st_mode));
+    close(reader);
+    lk_free(path);
+}
+
 static void killed_at_every_point(void **state) {
     if (LK_TSAN) skip(); /* fork */
     char *path = test_join(*state, "f");
@@ -224,6 +239,7 @@ int main(void) {
         TEST_IN_DIR(read_whole),
         TEST_IN_DIR(read_pipe),
         TEST_IN_DIR(write_fails_at_every_point),
+        TEST_IN_DIR(what_is_no_file_is_written_to),
         TEST_IN_DIR(killed_at_every_point),
         TEST_IN_DIR(full_disk_leaves_the_old),
         TEST_IN_DIR(short_writes_go_on),

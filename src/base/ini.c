@@ -52,11 +52,11 @@ static int check_line(struct reader *r, const char *s, size_t n) {
     for (size_t i = 0; i < r->line_size; i++) {
         unsigned char c = (unsigned char)r->line[i];
         if (c >= 0x20 || c == '\t') continue;
-        char problem[64];
+        char problem[96];
         if (c)
             snprintf(problem, sizeof problem, "control character 0x%02x at byte %zu of the line", c, i + 1);
         else
-            snprintf(problem, sizeof problem, "zero byte at byte %zu of the line", i + 1);
+            snprintf(problem, sizeof problem, "zero byte at byte %zu of the line (UTF-16? write it as UTF-8)", i + 1);
         return fail_line(r, problem);
     }
     if (r->line_size > LINE_MAX_BYTES) return fail_line(r, "the line is longer than 4,096 bytes");
@@ -175,10 +175,12 @@ int lk_ini_read(const char *path, struct lk_ini *out, struct lk_err *err) {
 int lk_ini_override(struct lk_ini *ini, const char *assignment, struct lk_err *err) {
     const char *equal = strchr(assignment, '=');
     const char *dot = equal ? memchr(assignment, '.', (size_t)(equal - assignment)) : NULL;
-    if (!dot || dot == assignment || dot + 1 == equal)
+    if (!equal || equal == assignment || dot == assignment || (dot && dot + 1 == equal))
         return lk_fail(err, LK_EINVAL, "on the command line: \"%.200s\" is not of the form section.key=value", assignment);
-    char *section = lk_strndup(assignment, (size_t)(dot - assignment));
-    char *key = lk_strndup(dot + 1, (size_t)(equal - dot - 1));
+    /* Without a section: the reader of keys knows best which one was meant. */
+    const char *name = dot ? dot + 1 : assignment;
+    char *section = lk_strndup(assignment, dot ? (size_t)(dot - assignment) : 0);
+    char *key = lk_strndup(name, (size_t)(equal - name));
     char *where = lk_strdup("on the command line"), *value = NULL;
     struct lk_ini_entry *old = section && key ? find(ini, section, key) : NULL;
     int code = LK_ENOMEM;

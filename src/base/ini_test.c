@@ -131,14 +131,16 @@ static void overrides(void **state) {
     entry_is(&ini, "c", "d", "", 0);
     assert_string_equal(lk_ini_find(&ini, "c", "d")->where, "on the command line");
     assert_int_equal(ini.count, 2);
-    static const char *const bad[] = {"", "=", "a=1", "a.=1", ".b=1", "a.b", "ab=c.d"};
+    assert_int_equal(lk_ini_override(&ini, "ab=c.d", &e), 0); /* no section: the reader of keys says which was meant */
+    entry_is(&ini, "", "ab", "c.d", 0);
+    static const char *const bad[] = {"", "=", "=1", "a.=1", ".b=1", "a.b", "ab"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(lk_ini_override(&ini, bad[i], &e), LK_EINVAL);
         assert_non_null(strstr(e.message, "section.key=value"));
     }
     FAIL_EACH_ALLOCATION(lk_ini_override(&ini, "a.b=2", &e));
     FAIL_EACH_ALLOCATION(lk_ini_override(&ini, "n.m=2", &e));
-    assert_int_equal(ini.count, 3);
+    assert_int_equal(ini.count, 4);
     lk_ini_release(&ini);
 }
 

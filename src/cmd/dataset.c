@@ -121,14 +121,17 @@ static int tell_held_out(const struct lk_dataset *d, struct lk_progress *p, stru
 
 /* --- the name of a dataset ------------------------------------------------------------------------------- */
 
+#define USERS_SHOWN 5
 struct users { /* runs that learn from a dataset */
     const char *root;
+    size_t count;
     struct lk_buf names;
 };
 static int take_user(void *arg, const char *name, json_t *record) {
     struct users *u = arg;
     const char *root = json_string_value(json_object_get(record, "dataset_root"));
-    if (!root || strcmp(root, u->root) || u->names.size > 200) return 0;
+    if (!root || strcmp(root, u->root) || u->count++ > USERS_SHOWN) return 0;
+    if (u->count > USERS_SHOWN) return lk_buf_printf(&u->names, " and more");
     return lk_buf_printf(&u->names, "%s%s", u->names.size ? ", " : "", name);
 }
 

@@ -176,8 +176,10 @@ static int other_tools_key(const struct lk_ini_entry *e, const char *key, struct
     for (size_t i = 0; i < sizeof synonyms / sizeof *synonyms; i++) {
         const char *ours = synonyms[i].ours, *note = synonyms[i].note;
         if (strcmp(synonyms[i].theirs, key)) continue;
-        if (!ours) return lk_fail(err, LK_EINVAL, "%s: there is no \"%s.%s\": %s", e->where, e->section, e->key, note);
-        return lk_fail(err, LK_EINVAL, "%s: \"%s.%s\" is called %s here%s%s", e->where, e->section, e->key, ours,
+        const char *dot = *e->section ? "." : "";
+        if (!ours)
+            return lk_fail(err, LK_EINVAL, "%s: there is no \"%s%s%s\": %s", e->where, e->section, dot, e->key, note);
+        return lk_fail(err, LK_EINVAL, "%s: \"%s%s%s\" is called %s here%s%s", e->where, e->section, dot, e->key, ours,
                        note ? "; " : "", note ? note : "");
     }
     return LK_OK;
@@ -208,7 +210,7 @@ int lk__train_unknown_key(const struct lk_ini_entry *e, struct lk_err *err) {
     plain(e->key, key, sizeof key);
     int code = other_tools_key(e, key, err);
     if (code) return code;
-    snprintf(asked, sizeof asked, "%s.%s", e->section, e->key);
+    snprintf(asked, sizeof asked, "%s%s%s", e->section, *e->section ? "." : "", e->key);
     for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++) {
         snprintf(full[i], sizeof full[i], "%s.%s", lk__train_options[i].section, lk__train_options[i].key);
         all[i] = full[i];

@@ -51,6 +51,8 @@ cp c.ini "my run.ini"
 bad "a file whose name names no run" 1 "my run.ini: the file's name is no valid run name: pass run.name=" -- "$LOCKSTEP" train "my run.ini" --dry-run
 sed 's/^steps *=.*/& ; short/' c.ini >semicolon.ini
 bad "no comment behind a value: nothing is cut" 1 'semicolon.ini:[0-9]*: run.steps = ".* ; short" is not a number' -- "$LOCKSTEP" train semicolon.ini --dry-run
+bad "no section" 1 'command line: unknown section or key "steps"; did you mean "run.steps"' -- "$LOCKSTEP" train c.ini steps=3
+bad "another tool's key without a section" 1 'command line: "lr" is called optimizer.learning_rate here' -- "$LOCKSTEP" train c.ini lr=3
 bad "no key=value" 1 'command line: "steps" is not of the form section.key=value' -- "$LOCKSTEP" train c.ini steps
 for values in "model.heads=5" "model.heads=6 model.kv_heads=4" "batch.grains=5" "batch.grains=24" "model.vocab=100"; do
     last=${values##* }

@@ -19,7 +19,8 @@ size_t lk_skip_bom(const void *data, size_t size);
  * to do about it; NULL for anything else. Static. */
 const char *lk_file_instead(const void *data, size_t size);
 /* Writes path.tmp.PID.N, fsyncs, renames over path, fsyncs the folder. On failure path is as it was and no temporary stays;
- * only when the last step, the folder's fsync, fails, the new content is in place already, perhaps not durably. */
+ * only when the last step, the folder's fsync, fails, the new content is in place already, perhaps not durably.
+ * A device or a pipe at path is written to and stays what it is. */
 int lk_file_write_atomic(const char *path, const void *data, size_t size, struct lk_err *);
 /* mkdir -p. */
 int lk_dir_make(const char *path, struct lk_err *);

@@ -23,7 +23,7 @@ struct lk_ini {
  * file and line. */
 int lk_ini_read(const char *path, struct lk_ini *out, struct lk_err *);
 int lk_ini_parse(const char *text, size_t size, const char *name, struct lk_ini *out, struct lk_err *);
-/* Adds or replaces "section.key=value" (from a command line). */
+/* Adds or replaces "section.key=value" (from a command line); "key=value" is a key of the section "". */
 int lk_ini_override(struct lk_ini *, const char *assignment, struct lk_err *);
 const struct lk_ini_entry *lk_ini_find(const struct lk_ini *, const char *section, const char *key); /* NULL: absent */
 void lk_ini_release(struct lk_ini *);
