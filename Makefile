@@ -102,7 +102,8 @@ $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 ## unit: the unit tests of FLOORS; ONLY=src/base/ini_test runs one
-unit: $(if $(ONLY),$(BUILD)/$(ONLY),$(TESTS))
+unit: $(if $(ONLY),$(if $(filter $(ONLY:%=$(BUILD)/%),$(TESTS)),$(BUILD)/$(ONLY),$(error ONLY=$(ONLY) is no unit test; \
+  name one as src/base/ini_test is, without .c)),$(TESTS))
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
 include src/math/math.mk tests/tests.mk
 

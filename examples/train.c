@@ -1,5 +1,6 @@
 /* From a text to a model: learns a tokenizer, makes a dataset, trains a tiny model, prints its losses and its root.
- *   cc train.c -o train $(pkg-config --cflags --libs lockstep) && ./train TEXT STORE        (then: generate.c) */
+ *   cc train.c -o train $(pkg-config --cflags --libs lockstep) && ./train TEXT STORE        (then: generate.c)
+ * After `make install PREFIX=DIR`: export PKG_CONFIG_PATH=DIR/lib/pkgconfig LD_LIBRARY_PATH=DIR/lib. */
 #include <lockstep/base/file.h>
 #include <lockstep/train/train.h>
 #include <stdio.h>

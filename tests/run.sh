@@ -13,9 +13,10 @@ export LOCKSTEP=$(realpath -m "${LOCKSTEP:-build/lockstep}")
 export LOCKSTEP_TEST_SEED=${LOCKSTEP_TEST_SEED:-1}
 
 start() { # name, command...
-    local name=$1 log=$LOGS/$((++COUNT))
+    local name=$1 log
     shift
     case $name in *${ONLY:-}*) ;; *) return ;; esac
+    log=$LOGS/$((++COUNT))
     while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-$(($(nproc) + 1))}" ]; do collect; done
     NAMES[$log]=$name
     (
@@ -53,6 +54,7 @@ COUNT=0
 for t in "$@"; do start "${t#*/}" "$t"; done
 while [ -n "$(jobs -pr)" ]; do collect; done
 collect
+[ $COUNT -gt 0 ] || echo "tests/run.sh: nothing ran: no test's name holds \"${ONLY:-}\"" >&2
 [ ${#FAILURES[@]} -eq 0 ] || printf 'failed: %s\n' "${FAILURES[@]}"
 echo "$PASSED passed, $FAILED failed"
-[ $FAILED -eq 0 ]
+[ $COUNT -gt 0 ] && [ $FAILED -eq 0 ]

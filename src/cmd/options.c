@@ -30,8 +30,8 @@ int cmd_usage_error(const struct cmd_context *c, const char *format, ...) {
     va_start(args, format);
     fprintf(stderr, "lockstep %s: ", c->cmd->name);
     vfprintf(stderr, format, args);
-    fprintf(stderr, "\nusage: lockstep %s %s [options]; `lockstep %s -h` explains them\n", c->cmd->name, c->cmd->arguments,
-            c->cmd->name);
+    fprintf(stderr, "\nusage: lockstep %s%s%s [options]; `lockstep %s -h` explains them\n", c->cmd->name,
+            *c->cmd->arguments ? " " : "", c->cmd->arguments, c->cmd->name);
     va_end(args);
     return CMD_USAGE;
 }

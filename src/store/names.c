@@ -91,7 +91,7 @@ static int not_found(struct lk_kv_txn *txn, char table, const char *kind, const 
     if (near)
         snprintf(rest, room, "; did you mean \"%s\"?", near);
     else if (c->count == 0)
-        snprintf(rest, room, "; there is none at all");
+        snprintf(rest, room, "; the store has none");
     else {
         int n = snprintf(rest, room, "; there %s", c->count == 1 ? "is" : "are");
         for (size_t i = 0; i < c->count && i < 3 && n >= 0 && (size_t)n < room; i++)

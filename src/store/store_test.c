@@ -169,7 +169,7 @@ static void suggestions(void **state) {
     struct lk_store *s = open_at(*state);
     struct lk_root root = root_of("a");
     struct lk_err e;
-    says_nothing_like(s, "dataset", "x", "there is no dataset named \"x\"; there is none at all");
+    says_nothing_like(s, "dataset", "x", "there is no dataset named \"x\"; the store has none");
     lk_store_name_put(s, "dataset", "bible", &root, NULL);
     says_nothing_like(s, "dataset", "bibel", "did you mean \"bible\"?");
     says_nothing_like(s, "dataset", "wikipedia", "; there is bible");

@@ -52,7 +52,9 @@ static int decide(struct search *s, struct lk_root *root) {
     if (run != LK_ENOTFOUND) return lk_fail(s->err, run, "%s", run_err.message);
     if (s->only_model) return lk_fail(s->err, model, "%s", model_err.message);
     if (s->only_run) return lk_fail(s->err, run, "%s", run_err.message);
-    return lk_fail(s->err, LK_ENOTFOUND, "%s; %s", run_err.message, model_err.message);
+    bool asks = strchr(run_err.message, '?') != NULL; /* "did you mean ...?" stands last */
+    return lk_fail(s->err, LK_ENOTFOUND, "%s; %s", asks ? model_err.message : run_err.message,
+                   asks ? run_err.message : model_err.message);
 }
 
 /* --- A run's checkpoint ---------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@ fails "no command" 2 -- "$LOCKSTEP"
 fails "unknown command" 2 'no command "trian"; did you mean "train"' -- "$LOCKSTEP" trian
 fails "unknown verb" 2 'no command "runs lost"; did you mean "runs list"' -- "$LOCKSTEP" runs lost
 fails "a noun alone lists its verbs" 2 -- "$LOCKSTEP" dataset
+fails "usage of a command without arguments" 2 "usage: lockstep runs list \[options\]" -- "$LOCKSTEP" runs list --status none
 fails "unknown option" 2 "unknown option --thread; did you mean --threads" -- "$LOCKSTEP" train x.ini --thread 3
 fails "an option without its value" 2 "--threads needs a value" -- "$LOCKSTEP" train x.ini --threads
 fails "a flag with a value" 2 "takes no value" -- "$LOCKSTEP" runs list --json=yes

@@ -124,6 +124,7 @@ said "names it" "^early "
 check "rm" "$LOCKSTEP" model rm early
 fails "it is gone" 1 "no model named" -- "$LOCKSTEP" model show early
 fails "what is neither" 1 "no run named .*no model named" -- "$LOCKSTEP" generate nothing
+fails "the name that was meant stands last" 1 "no model named .*no run named \"bare-rum\"; did you mean \"bare-run\"[?]\$" -- "$LOCKSTEP" generate bare-rum
 
 # --- kills: a folder is whole or not there ---------------------------------------------------------------------------------
 seed
