@@ -85,7 +85,7 @@ for victim in 1 0; do
     equal "rank $victim killed: exit status" $status 1
     cp $name.err .err
     one_line "rank $victim killed: it is named" "^lockstep: rank $victim \(process $process\) was killed by signal 9.*train --resume $name --on local:N"
-    equal "rank $victim killed: the run is shown as stopped" "$(run_field $name state)" stopped
+    equal "rank $victim killed: the run is shown as killed" "$(run_field $name state)" killed
     if [ $victim = 1 ]; then check "rank 1 killed: resumed by two ranks" "$LOCKSTEP" train --resume $name --on local:2
     else check "rank 0 killed: resumed without ranks" "$LOCKSTEP" train --resume $name; fi
     same $name
