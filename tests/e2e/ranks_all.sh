@@ -80,7 +80,7 @@ for n in 1 2 3 5 8; do
         job_ends $name 5000 || not_ok "$n ranks, $victim killed: somebody is left after 5 s" "$(cat $name.err)"
         [ $n = 1 ] || grep -q "rank $victim (process $process) was killed by signal 9" $name.err ||
             not_ok "$n ranks, $victim killed: it is not named" "$(cat $name.err)"
-        [ "$(run_field $name state)" = stopped ] || not_ok "$n ranks, $victim killed: the run is not shown as stopped" "$(cat $name.err)"
+        [ "$(run_field $name state)" = killed ] || not_ok "$n ranks, $victim killed: the run is not shown as killed" "$(cat $name.err)"
         step=$(run_field $name step) shared=$([ $((RANDOM % 2)) = 0 ] && echo no || echo yes)
         LOCKSTEP_SHARED_MEMORY=$shared quiet timeout -k 5 300 "$LOCKSTEP" train --resume $name --on local:$m
         equal "rank $victim of $n killed after step $step, resumed by $m rank(s), shared memory: $shared" "$(result $name; ledger $name | cksum)" "$want"
