@@ -24,10 +24,6 @@ void lk__source_note(const struct lk_source_options *o, const char *format, ...)
     o->note(o->note_arg, text);
 }
 
-const char *lk__source_shown(const char *path) {
-    return strcmp(path, "-") ? path : "standard input";
-}
-
 /* --- what a name says -------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *s, size_t size, const char *ending) {
@@ -136,11 +132,6 @@ static int spool_pipe(const char *path, const char *dir, struct lk__source *out,
 }
 
 /* --- a look at a file ---------------------------------------------------------------------------------------- */
-
-int lk__source_fd(const struct lk__source *s, int *fd, struct lk_err *err) {
-    *fd = s->fd >= 0 ? s->fd : lk__open(s->path, O_RDONLY | O_CLOEXEC, 0);
-    return *fd < 0 ? lk_fail_errno(err, "cannot open %s", s->path) : 0;
-}
 
 static int look_at_packing(struct lk__source *s, struct lk_err *err) {
     uint8_t head[16];

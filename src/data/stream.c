@@ -3,6 +3,7 @@
 #include "data/lines.h"
 #include "data/source.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,6 +21,15 @@ struct lk__stream {
     const uint8_t *at; /* the input, or the next piece of memory */
     size_t left, chunk;
 };
+
+const char *lk__source_shown(const char *path) {
+    return strcmp(path, "-") ? path : "standard input";
+}
+
+int lk__source_fd(const struct lk__source *s, int *fd, struct lk_err *err) {
+    *fd = s->fd >= 0 ? s->fd : lk__open(s->path, O_RDONLY | O_CLOEXEC, 0);
+    return *fd < 0 ? lk_fail_errno(err, "cannot open %s", s->path) : 0;
+}
 
 static int stream_new(enum lk__packing packing, enum lk__shape shape, const char *name, struct lk__stream **out,
                       struct lk_err *err) {
