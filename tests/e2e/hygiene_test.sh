@@ -14,6 +14,11 @@ for floor in math model train serve; do
 done
 check "floors use only those below them" "$ROOT/tools/layers.sh"
 check "one sentence a line in Markdown" "$ROOT/tools/prose.sh"
+for goal in "unit ONLY=src/base/ini_test" "e2e ONLY=cli" "test-compilers ONLY=clang"; do
+    check "make $goal is understood" make -n -C "$ROOT" BUILD="${BUILD:-build}" $goal
+done
+fails "a unit test that is not there" 2 -- make -C "$ROOT" BUILD="${BUILD:-build}" unit ONLY=src/base/no_test
+said "is named" "ONLY=src/base/no_test is no unit test"
 
 # A host program that flushes to zero and rounds towards zero.
 quiet "$TOOLS/bare" plain 5
