@@ -226,8 +226,9 @@ static int plot(struct cmd_context *c) {
         code = lk_file_write_atomic(out, svg.data, svg.size, &err);
     lk_buf_release(&svg);
     if (code) return cmd_fail(&err);
+    if (strcmp(out, "-") == 0) return CMD_OK; /* the picture is the output */
     if (c->json) return cmd_print_json(json_pack("{s:s}", "file", out));
-    if (strcmp(out, "-")) printf("%s\n", out);
+    printf("%s\n", out);
     return CMD_OK;
 }
 const struct cmd cmd_runs_plot = {

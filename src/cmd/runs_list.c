@@ -57,9 +57,10 @@ static int keep_one(void *arg, const char *name, json_t *record) {
 
 static int by_loss(const void *a, const void *b) {
     const struct row *x = a, *y = b;
-    if (!x->facts.evals || !y->facts.evals) return !x->facts.evals - !y->facts.evals;
-    double d = x->facts.eval.loss - y->facts.eval.loss;
-    return d < 0 ? -1 : d > 0 ? 1 : strcmp(x->name, y->name);
+    double a_loss = x->facts.eval.loss, b_loss = y->facts.eval.loss;
+    bool a_last = !x->facts.evals || a_loss - a_loss != 0, b_last = !y->facts.evals || b_loss - b_loss != 0;
+    if (a_last || b_last) return a_last - b_last ? a_last - b_last : strcmp(x->name, y->name);
+    return a_loss < b_loss ? -1 : a_loss > b_loss ? 1 : strcmp(x->name, y->name);
 }
 static json_int_t created(const struct row *r) {
     return json_integer_value(json_object_get(r->record, "created_ms"));
@@ -143,6 +144,9 @@ static int list(struct cmd_context *c) {
         result = cmd_print_json(all_json(&t));
     else if (!result)
         print_all(&t);
+    if (!result && !t.count)
+        fprintf(stderr, "no run %s\n",
+                wanted.dataset || wanted.name || cmd_given(c, &wanted.status) ? "matches" : "is there yet");
     for (size_t i = 0; i < t.count; i++) {
         lk_free(t.rows[i].name);
         json_decref(t.rows[i].record);

@@ -22,7 +22,8 @@ static int see_row(void *arg, const struct lk_ledger_row *row) {
 static int see_eval(void *arg, const struct lk_eval_row *row) {
     struct lk_run_facts *f = arg;
     f->eval = *row;
-    if (!f->evals++ || row->loss < f->best.loss) f->best = *row;
+    bool none = f->best.loss - f->best.loss != 0; /* NaN: anything is better */
+    if (!f->evals++ || none || row->loss < f->best.loss) f->best = *row;
     return 0;
 }
 
@@ -52,15 +53,18 @@ int lk_run_facts_read(struct lk_store *store, const char *run, const json_t *rec
     return code;
 }
 
+/* JSON has no NaN and no infinities. */
+static json_t *number(double x) {
+    return x - x == 0 ? json_real(x) : json_null();
+}
 static json_t *eval_json(const struct lk_eval_row *e) {
-    json_t *bits = e->bytes ? json_real(lk_bits_per_byte(e)) : json_null();
-    return json_pack("{s:I, s:o, s:o}", "step", (json_int_t)e->step, "loss",
-                     e->loss - e->loss == 0 ? json_real(e->loss) : json_null(), "bits_per_byte", bits);
+    return json_pack("{s:I, s:o, s:o}", "step", (json_int_t)e->step, "loss", number(e->loss), "bits_per_byte",
+                     e->bytes ? number(lk_bits_per_byte(e)) : json_null());
 }
 json_t *lk_run_facts_json(const struct lk_run_facts *f) {
     return json_pack("{s:I, s:I, s:o, s:f, s:o, s:o, s:o}", "step", (json_int_t)f->step, "steps", (json_int_t)f->steps,
-                     "loss", f->has_loss && f->loss - f->loss == 0 ? json_real(f->loss) : json_null(), "tokens_per_second",
-                     f->tokens_per_second, "held_out", f->evals ? eval_json(&f->eval) : json_null(), "best",
+                     "loss", f->has_loss ? number(f->loss) : json_null(), "tokens_per_second", f->tokens_per_second,
+                     "held_out", f->evals ? eval_json(&f->eval) : json_null(), "best",
                      f->evals ? eval_json(&f->best) : json_null(), "process",
                      f->process ? json_integer(f->process) : json_null());
 }

@@ -1,6 +1,7 @@
 /* Garbage collection keeps what is reachable and nothing else; the loss curve is a picture of the ledger. */
 #include "lockstep/lab/lab.h"
 #include "train/testing.h"
+#include <math.h>
 
 static struct test_world world;
 
@@ -209,12 +210,25 @@ static void no_memory_is_said(void **state) {
     assert_true(v.equal && v.from == 2 && v.roots_compared);
 }
 
+static void losses_that_are_not_finite_are_null(void **state) {
+    (void)state;
+    struct lk_run_facts f = {.evals = 1, .has_loss = true, .loss = INFINITY};
+    f.eval = f.best = (struct lk_eval_row){.step = 3, .loss = NAN, .targets = 9, .bytes = 20};
+    json_t *out = lk_run_facts_json(&f), *held_out = json_object_get(out, "held_out");
+    assert_non_null(out);
+    assert_true(json_is_null(json_object_get(out, "loss")));
+    assert_true(json_is_null(json_object_get(held_out, "loss")) &&
+                json_is_null(json_object_get(held_out, "bits_per_byte")));
+    json_decref(out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_unreachable_blobs_go),
         cmocka_unit_test(the_plot_shows_the_ledger),
         cmocka_unit_test(several_runs_are_one_picture),
         cmocka_unit_test(facts_are_those_of_the_ledger),
+        cmocka_unit_test(losses_that_are_not_finite_are_null),
         cmocka_unit_test(runs_are_compared),
         cmocka_unit_test(no_memory_is_said),
     };

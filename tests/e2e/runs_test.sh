@@ -39,6 +39,8 @@ equal "no such dataset, no such state" "$(names --dataset other)$(names --status
 equal "a dataset and a state" "$(names --dataset d --status finished --name 'f*')" "faster flat "
 check "the least loss first" bash -c "'$LOCKSTEP' runs list --sort loss --json | grep -A1 '\"held_out\": {' | sed -n 's/.*\"loss\": //p' | sort -cg"
 check "a child stands below its parent" bash -c "'$LOCKSTEP' runs list | grep -A9 '^whole ' | grep -q '^└ whole-2  *finished  *4/4 .* d  '"
+check "a list of nothing" "$LOCKSTEP" runs list --name nobody
+equal "says so" "$(cat .err)" "no run matches"
 fails "an unknown state" 2 "running, stopped, killed" -- "$LOCKSTEP" runs list --status dead
 
 "$LOCKSTEP" train c.ini run.name=long run.steps=100000 checkpoint.every=0 eval.every=0 >/dev/null 2>&1 &
