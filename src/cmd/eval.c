@@ -42,9 +42,9 @@ static int eval(struct cmd_context *c) {
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);
     if (c->json)
-        return cmd_print_json(json_pack("{s:s, s:i, s:o, s:I, s:I, s:o}", "run", c->arguments[0], "step", (int)row.step,
-                                        "loss", cmd_json_number(row.loss), "targets", (json_int_t)row.targets, "bytes",
-                                        (json_int_t)row.bytes, "bits_per_byte",
+        return cmd_print_json(json_pack("{s:s, s:I, s:o, s:I, s:I, s:o}", "run", c->arguments[0], "step",
+                                        (json_int_t)row.step, "loss", cmd_json_number(row.loss), "targets",
+                                        (json_int_t)row.targets, "bytes", (json_int_t)row.bytes, "bits_per_byte",
                                         row.bytes ? cmd_json_number(lk_bits_per_byte(&row)) : json_null()));
     printf("%s", c->arguments[0]);
     if (is_run) printf(" at step %u", row.step);
