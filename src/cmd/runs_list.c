@@ -59,7 +59,8 @@ static int by_loss(const void *a, const void *b) {
     const struct row *x = a, *y = b;
     double a_loss = x->facts.eval.loss, b_loss = y->facts.eval.loss;
     bool a_last = !x->facts.evals || a_loss - a_loss != 0, b_last = !y->facts.evals || b_loss - b_loss != 0;
-    if (a_last || b_last) return a_last - b_last ? a_last - b_last : strcmp(x->name, y->name);
+    if (a_last != b_last) return a_last ? 1 : -1;
+    if (a_last) return strcmp(x->name, y->name);
     return a_loss < b_loss ? -1 : a_loss > b_loss ? 1 : strcmp(x->name, y->name);
 }
 static json_int_t created(const struct row *r) {
