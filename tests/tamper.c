@@ -1,28 +1,43 @@
-/* tamper STORE RUN STEP: changes the last bit of the loss in one row of a run's ledger, as a wrong machine would have. */
+/* tamper STORE RUN STEP: changes the last bit of the loss in one row of a run's ledger, as a wrong machine would have.
+ * tamper STORE RUN KEY: makes [model] KEY of the run's configuration a word, as a damaged record has it. */
 #include "lockstep/store/store.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* docs/formats.md: the loss is bytes 8 to 15, little-endian */
+static int change_row(struct lk_kv_txn *t, const char *run, unsigned step, struct lk_err *err) {
+    struct lk_bytes row;
+    char key[LK_KV_KEY_MAX], value[256];
+    size_t n = (size_t)snprintf(key, sizeof key - 4, "l/%s/", run);
+    for (int i = 0; i < 4; i++) key[n++] = (char)(step >> (24 - 8 * i));
+    int code = lk_kv_get(t, lk_bytes(key, n), &row, err);
+    if (code) return code;
+    memcpy(value, row.data, row.size);
+    value[8] ^= 1;
+    return lk_kv_put(t, lk_bytes(key, n), lk_bytes(value, row.size), err);
+}
+
+static int change_key(struct lk_kv_txn *t, const char *run, const char *key, struct lk_err *err) {
+    json_t *record;
+    int code = lk_record_get(t, "run", run, &record, err);
+    if (code) return code;
+    json_object_set_new(json_object_get(json_object_get(record, "config"), "model"), key, json_string("damaged"));
+    code = lk_record_put(t, "run", run, record, err);
+    json_decref(record);
+    return code;
+}
+
 int main(int argc, char **argv) {
     struct lk_err err = {0};
     struct lk_store *store = NULL;
     struct lk_kv_txn *t;
-    struct lk_bytes row;
-    char key[LK_KV_KEY_MAX], value[256];
     if (argc != 4) return 2;
     unsigned step = (unsigned)atoi(argv[3]);
-    size_t n = (size_t)snprintf(key, sizeof key - 4, "l/%s/", argv[2]);
-    for (int i = 0; i < 4; i++) key[n++] = (char)(step >> (24 - 8 * i));
     int code = lk_store_open(argv[1], LK_WRITE, &store, &err);
     if (!code) code = lk_kv_begin(store->kv, true, &t, &err);
-    if (!code) code = lk_kv_get(t, lk_bytes(key, n), &row, &err);
-    if (!code) {
-        memcpy(value, row.data, row.size); /* docs/formats.md: the loss is bytes 8 to 15, little-endian */
-        value[8] ^= 1;
-        code = lk_kv_put(t, lk_bytes(key, n), lk_bytes(value, row.size), &err);
-        if (!code) code = lk_kv_commit(t, LK_DURABLE, NULL, &err);
-    }
+    if (!code) code = step ? change_row(t, argv[2], step, &err) : change_key(t, argv[2], argv[3], &err);
+    if (!code) code = lk_kv_commit(t, LK_DURABLE, NULL, &err);
     if (code) fprintf(stderr, "tamper: %s\n", err.message);
     lk_store_close(store);
     return code != 0;

@@ -43,9 +43,7 @@ const char *runs_dataset(const json_t *record) {
     return name ? name : "-";
 }
 
-/* --- show
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* --- show ------------------------------------------------------------------------------------------------ */
 
 static void print_value(const char *key, const json_t *value) {
     if (json_is_string(value))
@@ -64,37 +62,54 @@ static double real(const json_t *object, const char *key) {
     return json_number_value(json_object_get(object, key));
 }
 
-/* A kernel's share of the roofline: the least time that its operations and its bytes allow, over the time it took. */
-static double roofline(const json_t *kernel, double peak_flops, double peak_bytes) {
-    double compute = real(kernel, "operations") / peak_flops, memory = real(kernel, "bytes") / peak_bytes;
-    return (compute > memory ? compute : memory) / (real(kernel, "ns") * 1e-9);
+/* a / b as "12.3%", or "-" where there is no b to divide by. */
+static const char *share(double a, double b, int decimals, const char *unit, char out[32]) {
+    if (!(b > 0)) return "-";
+    snprintf(out, 32, "%.*f%s", decimals, a / b, unit);
+    return out;
+}
+
+struct profile {
+    double steps, seconds, threads, peak_flops, peak_bytes; /* of all kernels and what lies between them */
+};
+
+static void print_kernel(const struct profile *p, const json_t *k) {
+    char calls[32], part[32], flops[32], bytes[32], roof[32], idle[32];
+    double s = real(k, "ns") * 1e-9, compute = p->peak_flops > 0 ? real(k, "operations") / p->peak_flops : 0,
+           memory = p->peak_bytes > 0 ? real(k, "bytes") / p->peak_bytes : 0, least = compute > memory ? compute : memory;
+    printf("%-26s %9lld %10s %7s %9s %8s %9s %7s\n", json_string_value(json_object_get(k, "name")),
+           (long long)json_integer_value(json_object_get(k, "calls")), share(1e3 * s, p->steps, 3, "", calls),
+           share(100 * s, p->seconds, 1, "%", part), share(real(k, "operations") / 1e9, s, 1, "", flops),
+           share(real(k, "bytes") / 1e9, s, 1, "", bytes), least > 0 ? share(100 * least, s, 0, "%", roof) : "-",
+           share(100e-9 * real(k, "idle_ns"), s * p->threads, 1, "%", idle));
 }
 
 static void print_profile(const json_t *profile) {
-    double steps = real(profile, "steps"), all = real(profile, "ns") * 1e-9, rest = all, threads = real(profile, "threads"),
-           flops = real(profile, "peak_flops"), bytes = real(profile, "peak_bytes"), idle_all = 0;
-    long long ranks = json_integer_value(json_object_get(profile, "ranks"));
+    struct profile p = {real(profile, "steps"), real(profile, "ns") * 1e-9, real(profile, "threads"),
+                        real(profile, "peak_flops"), real(profile, "peak_bytes")};
+    double rest = p.seconds, idle = 0;
+    bool ranks = json_integer_value(json_object_get(profile, "ranks")) > 1;
+    char step[32], part[32];
     size_t i;
     json_t *k;
-    printf("\nprofile of %.0f step%s%s (the first is left out): %.4f s a step; peaks %.0f GFLOP/s, %.1f GB/s read\n", steps,
-           steps == 1 ? "" : "s", ranks > 1 ? " of rank 0" : "", all / steps, flops / 1e9, bytes / 1e9);
+    printf("\nprofile of %.0f step%s%s (the first is left out): %s a step; peaks %.0f GFLOP/s, %.1f GB/s read\n", p.steps,
+           p.steps == 1 ? "" : "s", ranks ? " of rank 0" : "", share(p.seconds, p.steps, 4, " s", step), p.peak_flops / 1e9,
+           p.peak_bytes / 1e9);
     printf("%-26s %9s %10s %7s %9s %8s %9s %7s\n", "kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "roofline",
            "idle");
     json_array_foreach(json_object_get(profile, "kernels"), i, k) {
-        double s = real(k, "ns") * 1e-9, idle = real(k, "idle_ns") * 1e-9;
-        rest -= s;
-        idle_all += idle;
-        printf("%-26s %9lld %10.3f %6.1f%% %9.1f %8.1f %8.0f%% %6.1f%%\n", json_string_value(json_object_get(k, "name")),
-               (long long)json_integer_value(json_object_get(k, "calls")), 1e3 * s / steps, 100 * s / all,
-               real(k, "operations") / s / 1e9, real(k, "bytes") / s / 1e9, 100 * roofline(k, flops, bytes),
-               100 * idle / (s * threads));
+        rest -= real(k, "ns") * 1e-9;
+        idle += real(k, "idle_ns") * 1e-9;
+        print_kernel(&p, k);
     }
-    printf("%-26s %9s %10.3f %6.1f%%%s\n", "elsewhere", "", 1e3 * rest / steps, 100 * rest / all,
-           ranks > 1 ? "   (the batch, touched rows, waiting for other ranks)" : "   (the batch, touched rows)");
+    printf("%-26s %9s %10s %7s%s\n", "elsewhere", "", share(1e3 * rest, p.steps, 3, "", step),
+           share(100 * rest, p.seconds, 1, "%", part),
+           ranks ? "   (the batch, touched rows, waiting for other ranks)" : "   (the batch, touched rows)");
     printf("roofline: the least time that operations or bytes allow at these peaks; what lies in caches or is only written "
            "can exceed "
            "100%%\n");
-    printf("idle threads inside kernels: %.1f%% of all threads' time\n", 100 * idle_all / (all * threads));
+    printf("idle threads inside kernels: %s of all threads' time\n",
+           share(100 * idle, p.seconds * p.threads, 1, "%", part));
 }
 
 /* What the record does not say, and what it says elsewhere. */
@@ -112,6 +127,7 @@ static void print_facts(const json_t *record, const struct lk_run_facts *f) {
                lk_bits_per_byte(&f->best));
     else if (f->evals)
         printf("%-14s %.6g at step %u\n", "best eval_loss", f->best.loss, f->best.step);
+    if (*f->damage) printf("%-14s %s\n", "damaged", f->damage);
 }
 
 int cmd_show_run(struct cmd_context *c, const char *name) {
@@ -152,9 +168,7 @@ static int show(struct cmd_context *c) {
 const struct cmd cmd_runs_show = {"runs show", "RUN", 1,   1, "Show a run: state, losses, roots, configuration.",
                                   NULL,        NULL,  show};
 
-/* --- log
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* --- log ------------------------------------------------------------------------------------------------- */
 
 /* A step without targets made no update: it has neither loss nor norm. */
 static int log_row(void *arg, const struct lk_ledger_row *r) {
@@ -197,9 +211,7 @@ const struct cmd cmd_runs_log = {
     "no update and has null for loss and norm.",
     log_run};
 
-/* --- plot, rm
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- plot, rm -------------------------------------------------------------------------------------------- */
 
 static struct {
     const char *out;
@@ -211,15 +223,18 @@ static int plot(struct cmd_context *c) {
     struct lk_buf svg = LK_BUF_INIT;
     char file[2 * LK_NAME_MAX + 16];
     const char *out = plotted.out, *const *runs = (const char *const *)c->arguments;
-    bool one = c->argument_count == 1 && plotted.by == LK_PLOT_STEP;
+    bool one = c->argument_count == 1 && plotted.by == LK_PLOT_STEP, left_out[LK_PLOT_RUNS] = {false};
     if (c->argument_count == 1)
         snprintf(file, sizeof file, "%s.svg", runs[0]);
     else
         snprintf(file, sizeof file, "%s-and-%d.svg", runs[0], c->argument_count - 1);
     if (!out) out = file;
     if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    int code = one ? lk_plot_run(c->store, runs[0], &svg, &err)
-                   : lk_plot_runs(c->store, runs, (size_t)c->argument_count, (enum lk_plot_by)plotted.by, &svg, &err);
+    int code =
+        one ? lk_plot_run(c->store, runs[0], &svg, &err)
+            : lk_plot_runs(c->store, runs, (size_t)c->argument_count, (enum lk_plot_by)plotted.by, left_out, &svg, &err);
+    for (int i = 0; i < c->argument_count && !code; i++)
+        if (left_out[i]) lk_log_warn("run %s has no steps to plot yet: it is left out", runs[i]);
     if (!code && strcmp(out, "-") == 0)
         fwrite(svg.data, 1, svg.size, stdout);
     else if (!code)
@@ -243,7 +258,9 @@ const struct cmd cmd_runs_plot = {
         CMD_CHOICE("--by", &plotted.by, "step|tokens|seconds", "step", "what the picture's width shows"), CMD_END},
     "Of one run every step is drawn, and a smoothed line; of several the smoothed lines, with held-out losses as points, "
     "in\n"
-    "bits a byte where the bytes of all datasets are known, so that runs with several tokenizers compare.",
+    "bits a byte where the bytes of all datasets are known, so that runs with several tokenizers compare. "
+    "A\n"
+    "run among several that has no steps yet is left out.",
     plot};
 
 static int rm(struct cmd_context *c) {

@@ -145,6 +145,8 @@ static int list(struct cmd_context *c) {
         result = cmd_print_json(all_json(&t));
     else if (!result)
         print_all(&t);
+    for (size_t i = 0; i < t.count && !result; i++)
+        if (*t.rows[i].facts.damage) lk_log_warn("run %s: %s", t.rows[i].name, t.rows[i].facts.damage);
     if (!result && !t.count)
         fprintf(stderr, "no run %s\n",
                 wanted.dataset || wanted.name || cmd_given(c, &wanted.status) ? "matches" : "is there yet");

@@ -63,6 +63,13 @@ static void side_release(struct side *s) {
     lk_free(s->evals);
 }
 
+/* out, or NULL where it is incomplete. */
+static json_t *whole(json_t *out, int bad) {
+    if (!bad) return out;
+    json_decref(out);
+    return NULL;
+}
+
 /* --- What was asked for ---------------------------------------------------------------------------------- */
 
 /* A record's value for people: exact hexadecimal floats become numbers. */
@@ -80,38 +87,46 @@ static int differing_root(json_t *out, const char *key, const json_t *a, const j
     return add_difference(out, key, plain(x, LK_O_TEXT), plain(y, LK_O_TEXT), true);
 }
 
-/* What the runs began with, as identities have it: the state's root or the weights', or nothing. */
-static json_t *initial_root(const struct lk_run *run) {
+/* What a run began with, as its identity has it: the state's root or the weights'; NULL: the seed says. */
+static const struct lk_root *initial(const struct lk_run *run) {
+    return run->from == LK_FROM_STATE ? &run->initial_state : run->from == LK_FROM_WEIGHTS ? &run->initial_weights : NULL;
+}
+static bool equal_start(const struct lk_run *a, const struct lk_run *b) {
+    const struct lk_root *x = initial(a), *y = initial(b);
+    return x && y ? lk_root_equal(x, y) : x == y;
+}
+static json_t *initial_json(const struct lk_run *run) {
     char hex[LK_ROOT_HEX];
-    if (run->from == LK_FROM_SEED) return json_null();
-    return json_string(lk_root_hex(run->from == LK_FROM_STATE ? &run->initial_state : &run->initial_weights, hex));
+    return initial(run) ? json_string(lk_root_hex(initial(run), hex)) : json_null();
+}
+
+/* Names that do not count: the run's own, and model.from where both mean the same bits (a model and a copy of it, a run and
+ * its child that began alike). */
+static bool is_name(const struct lk_option *o, bool equal_starts) {
+    return strcmp(o->key, "name") == 0 || (equal_starts && strcmp(o->section, "model") == 0 && strcmp(o->key, "from") == 0);
 }
 
 static json_t *differences(const struct side *a, const struct side *b) {
     json_t *out = json_array(), *x = lk_run_config_json(&a->run.config), *y = lk_run_config_json(&b->run.config);
     size_t count;
     const struct lk_option *o = lk_run_options(&count);
+    bool equal = equal_start(&a->run, &b->run);
     int bad = !out || !x || !y;
     for (size_t i = 0; i < count && !bad; i++) {
         json_t *v = json_object_get(json_object_get(x, o[i].section), o[i].key);
         json_t *w = json_object_get(json_object_get(y, o[i].section), o[i].key);
         char key[64];
-        if (json_equal(v, w) || strcmp(o[i].key, "name") == 0) continue;
+        if (json_equal(v, w) || is_name(&o[i], equal)) continue;
         snprintf(key, sizeof key, "%s.%s", o[i].section, o[i].key);
         bad = add_difference(out, key, plain(v, o[i].type), plain(w, o[i].type), o[i].flags & LK_O_IDENTITY);
     }
     bad = bad || differing_root(out, "dataset_root", a->record, b->record) ||
           differing_root(out, "tokenizer_root", a->record, b->record) ||
           differing_root(out, "numerics", a->record, b->record);
-    json_t *p = initial_root(&a->run), *q = initial_root(&b->run);
-    if (!bad && !json_equal(p, q)) bad = add_difference(out, "initial", json_incref(p), json_incref(q), true);
-    json_decref(p);
-    json_decref(q);
+    if (!bad && !equal) bad = add_difference(out, "initial", initial_json(&a->run), initial_json(&b->run), true);
     json_decref(x);
     json_decref(y);
-    if (!bad) return out;
-    json_decref(out);
-    return NULL;
+    return whole(out, bad);
 }
 
 /* --- Where they part ------------------------------------------------------------------------------------- */
@@ -151,27 +166,30 @@ static double mean(const struct rows *r, size_t from, size_t to) {
 static json_t *losses(const struct rows *a, const struct rows *b, size_t common) {
     json_t *out = json_array();
     size_t parts = common < PARTS ? common : PARTS;
-    for (size_t k = 0; k < parts && out; k++) {
+    int bad = !out;
+    for (size_t k = 0; k < parts && !bad; k++) {
         size_t from = common * k / parts, to = common * (k + 1) / parts;
         double x = mean(a, from, to), y = mean(b, from, to);
-        json_array_append_new(out, json_pack("{s:I, s:I, s:o, s:o, s:o}", "from", (json_int_t)a->list[from].step, "to",
-                                             (json_int_t)a->list[to - 1].step, "a", number(x), "b", number(y), "difference",
-                                             number(y - x)));
+        bad = json_array_append_new(out, json_pack("{s:I, s:I, s:o, s:o, s:o}", "from", (json_int_t)a->list[from].step,
+                                                   "to", (json_int_t)a->list[to - 1].step, "a", number(x), "b", number(y),
+                                                   "difference", number(y - x)));
     }
-    return out;
+    return whole(out, bad);
 }
 
 static json_t *held_out(const struct side *a, const struct side *b) {
     json_t *out = json_array();
-    for (size_t i = 0, j = 0; i < a->eval_count && j < b->eval_count && out;) {
+    int bad = !out;
+    for (size_t i = 0, j = 0; i < a->eval_count && j < b->eval_count && !bad;) {
         const struct lk_eval_row *x = &a->evals[i], *y = &b->evals[j];
         if (x->step == y->step)
-            json_array_append_new(out, json_pack("{s:I, s:o, s:o, s:o}", "step", (json_int_t)x->step, "a", number(x->loss),
-                                                 "b", number(y->loss), "difference", number(y->loss - x->loss)));
+            bad = json_array_append_new(out,
+                                        json_pack("{s:I, s:o, s:o, s:o}", "step", (json_int_t)x->step, "a", number(x->loss),
+                                                  "b", number(y->loss), "difference", number(y->loss - x->loss)));
         i += x->step <= y->step;
         j += y->step <= x->step;
     }
-    return out;
+    return whole(out, bad);
 }
 
 /* --- The whole ------------------------------------------------------------------------------------------- */
@@ -187,9 +205,7 @@ static json_t *about(const struct side *s) {
         json_t *v = json_object_get(s->record, *key);
         bad = json_object_set_new(out, *key, v ? json_incref(v) : json_null());
     }
-    if (!bad) return out;
-    json_decref(out);
-    return NULL;
+    return whole(out, bad);
 }
 
 static json_t *compared(const struct side *a, const struct side *b) {

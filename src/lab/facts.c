@@ -1,6 +1,7 @@
 /* What a run's record does not say: how far its ledger is, how fast it goes, its evaluations, who trains it. */
 #include "lockstep/lab/lab.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define RECENT 20 /* steps that tell the speed */
@@ -34,23 +35,36 @@ static int batch_tokens(const json_t *record, uint64_t *out, struct lk_err *err)
     return code;
 }
 
+/* What is damaged is noted, the first of it, so that a list still has the run; other errors are the caller's. */
+static int note_damage(struct lk_run_facts *f, int code, const struct lk_err *why) {
+    if (code != LK_ECORRUPT && code != LK_EINVAL) return code;
+    if (*f->damage) return LK_OK;
+    snprintf(f->damage, sizeof f->damage, "%.255s", why->message);
+    f->damage[lk_utf8_complete(f->damage, strlen(f->damage))] = 0;
+    return LK_OK;
+}
+
 int lk_run_facts_read(struct lk_store *store, const char *run, const json_t *record, struct lk_run_facts *f,
                       struct lk_err *err) {
     struct reading r = {.f = f};
+    struct lk_err why = {0};
     const char *state = json_string_value(json_object_get(record, "state"));
     uint64_t tokens;
     memset(f, 0, sizeof *f);
     f->steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
     uint32_t saved = (uint32_t)json_integer_value(json_object_get(record, "step"));
     if (state && strcmp(state, "running") == 0) f->process = lk_run_process(store, run);
-    int code = batch_tokens(record, &tokens, err); /* the ledger's front is not read: a list of long runs stays fast */
-    if (!code) code = lk_ledger_list(store, run, saved > RECENT ? saved - RECENT : 0, UINT32_MAX, see_row, &r, err);
-    if (!code) code = lk_eval_list(store, run, see_eval, f, err);
+    int code = note_damage(f, batch_tokens(record, &tokens, &why), &why);
+    if (!code) /* the ledger's front is not read: a list of long runs stays fast */
+        code = note_damage(
+            f, lk_ledger_list(store, run, saved > RECENT ? saved - RECENT : 0, UINT32_MAX, see_row, &r, &why), &why);
+    if (!code) code = note_damage(f, lk_eval_list(store, run, see_eval, f, &why), &why);
+    if (code) return lk_fail(err, code, "%s", why.message);
     double seconds = 0;
     size_t n = r.count < RECENT ? r.count : RECENT;
     for (size_t i = 0; i < n; i++) seconds += r.recent[i].seconds;
     f->tokens_per_second = seconds > 0 ? (double)tokens * (double)n / seconds : 0;
-    return code;
+    return LK_OK;
 }
 
 /* JSON has no NaN and no infinities. */
@@ -62,9 +76,9 @@ static json_t *eval_json(const struct lk_eval_row *e) {
                      e->bytes ? number(lk_bits_per_byte(e)) : json_null());
 }
 json_t *lk_run_facts_json(const struct lk_run_facts *f) {
-    return json_pack("{s:I, s:I, s:o, s:f, s:o, s:o, s:o}", "step", (json_int_t)f->step, "steps", (json_int_t)f->steps,
-                     "loss", f->has_loss ? number(f->loss) : json_null(), "tokens_per_second", f->tokens_per_second,
-                     "held_out", f->evals ? eval_json(&f->eval) : json_null(), "best",
+    return json_pack("{s:I, s:I, s:o, s:f, s:o, s:o, s:o, s:s?}", "step", (json_int_t)f->step, "steps",
+                     (json_int_t)f->steps, "loss", f->has_loss ? number(f->loss) : json_null(), "tokens_per_second",
+                     f->tokens_per_second, "held_out", f->evals ? eval_json(&f->eval) : json_null(), "best",
                      f->evals ? eval_json(&f->best) : json_null(), "process",
-                     f->process ? json_integer(f->process) : json_null());
+                     f->process ? json_integer(f->process) : json_null(), "damage", *f->damage ? f->damage : NULL);
 }

@@ -99,7 +99,7 @@ static void several_runs_are_one_picture(void **state) {
     for (int by = LK_PLOT_STEP; by <= LK_PLOT_SECONDS; by++)
         for (size_t n = 1; n <= 3; n++) {
             struct lk_buf svg = LK_BUF_INIT;
-            OK(lk_plot_runs(world.store, runs, n, (enum lk_plot_by)by, &svg, &test_err));
+            OK(lk_plot_runs(world.store, runs, n, (enum lk_plot_by)by, NULL, &svg, &test_err));
             assert_well_formed(svg.data);
             assert_int_equal(count(svg.data, "<polyline "), n);
             for (size_t i = 0; i < n; i++) assert_non_null(strstr(svg.data, runs[i]));
@@ -113,10 +113,51 @@ static void several_runs_are_one_picture(void **state) {
             lk_buf_release(&svg);
         }
     struct lk_buf svg = LK_BUF_INIT;
-    FAILS(lk_plot_runs(world.store, (const char *const[]){"plotted", "none"}, 2, LK_PLOT_STEP, &svg, &test_err),
+    FAILS(lk_plot_runs(world.store, (const char *const[]){"plotted", "none"}, 2, LK_PLOT_STEP, NULL, &svg, &test_err),
           LK_ENOTFOUND, "none");
-    FAILS(lk_plot_runs(world.store, runs, 0, LK_PLOT_STEP, &svg, &test_err), LK_EINVAL, "1 to 28 runs");
+    FAILS(lk_plot_runs(world.store, runs, 0, LK_PLOT_STEP, NULL, &svg, &test_err), LK_EINVAL, "1 to 28 runs");
     lk_buf_release(&svg);
+}
+
+static void a_run_without_steps_is_left_out(void **state) {
+    (void)state;
+    static const char *const runs[] = {"unbegun", "plotted", "unbegun", "other-rate"};
+    struct lk_run_config c = test_config("unbegun", "");
+    struct lk_trainer *t;
+    struct lk_buf svg = LK_BUF_INIT;
+    bool left_out[4];
+    OK(lk_trainer_create(world.store, world.math, NULL, &c, NULL, &t, &test_err));
+    lk_trainer_free(t);
+    OK(lk_plot_runs(world.store, runs, 4, LK_PLOT_STEP, left_out, &svg, &test_err));
+    assert_true(left_out[0] && !left_out[1] && left_out[2] && !left_out[3]);
+    assert_int_equal(count(svg.data, "<polyline "), 2);
+    assert_null(strstr(svg.data, "unbegun"));
+    assert_well_formed(svg.data);
+    lk_buf_release(&svg);
+    FAILS(lk_plot_runs(world.store, runs, 1, LK_PLOT_STEP, NULL, &svg, &test_err), LK_ENOTFOUND,
+          "run unbegun has no steps");
+    FAILS(lk_plot_runs(world.store, (const char *const[]){"unbegun", "unbegun"}, 2, LK_PLOT_STEP, NULL, &svg, &test_err),
+          LK_ENOTFOUND, "none of the 2 runs");
+    FAILS(lk_plot_runs(world.store, (const char *const[]){"plotted", "none"}, 2, LK_PLOT_STEP, NULL, &svg, &test_err),
+          LK_ENOTFOUND, "none");
+    lk_buf_release(&svg);
+}
+
+/* Its row is still there, with what is known. */
+static void damage_is_noted(void **state) {
+    (void)state;
+    json_t *record;
+    struct lk_run_facts f;
+    OK(lk_run_get(world.store, "other-rate", &record, &test_err));
+    json_t *model = json_object_get(json_object_get(record, "config"), "model");
+    json_object_set_new(model, "width", json_string("wide"));
+    OK(lk_run_facts_read(world.store, "other-rate", record, &f, &test_err));
+    assert_non_null(strstr(f.damage, "model.width"));
+    assert_true(f.step == 30 && f.steps == 30 && f.has_loss && f.evals == 3 && f.tokens_per_second == 0);
+    json_t *out = lk_run_facts_json(&f);
+    assert_string_equal(json_string_value(json_object_get(out, "damage")), f.damage);
+    json_decref(out);
+    json_decref(record);
 }
 
 static void facts_are_those_of_the_ledger(void **state) {
@@ -126,6 +167,7 @@ static void facts_are_those_of_the_ledger(void **state) {
     OK(lk_run_get(world.store, "other-rate", &record, &test_err));
     OK(lk_run_facts_read(world.store, "other-rate", record, &f, &test_err));
     assert_true(f.step == 30 && f.steps == 30 && f.has_loss && f.loss > 0 && f.evals == 3 && f.process == 0);
+    assert_true(!*f.damage);
     assert_true(f.tokens_per_second > 0 && f.eval.step == 30 && f.best.loss <= f.eval.loss && f.best.bytes > 0);
     json_object_set_new(record, "step", json_integer(10)); /* a checkpoint of long ago */
     OK(lk_run_facts_read(world.store, "other-rate", record, &f, &test_err));
@@ -173,16 +215,45 @@ static void runs_are_compared(void **state) {
     FAILS(lk_compare_runs(world.store, "plotted", "none", &out, &test_err), LK_ENOTFOUND, "none");
 }
 
+/* Two names of one start are no difference; two starts are one, whatever they are called. */
+static void starts_are_compared_by_their_roots(void **state) {
+    (void)state;
+    struct lk_run_config parent = test_config("parent", "run.steps=4 checkpoint.keep=0"),
+                         same = test_config("same", "run.steps=4 checkpoint.keep=0"),
+                         a = test_config("child-a", "run.steps=2"), b = test_config("child-b", "run.steps=2"),
+                         c = test_config("child-c", "run.steps=2");
+    OK(test_create_and_run(&world, &parent, NULL));
+    OK(test_create_and_run(&world, &same, NULL));
+    strcpy(a.from, "parent@4");
+    strcpy(b.from, "same@4");
+    strcpy(c.from, "parent@2");
+    OK(test_create_and_run(&world, &a, NULL));
+    OK(test_create_and_run(&world, &b, NULL));
+    OK(test_create_and_run(&world, &c, NULL));
+    json_t *out = compare("child-a", "child-b");
+    assert_true(json_is_true(json_object_get(out, "identity_equal")));
+    assert_int_equal(json_array_size(json_object_get(out, "differences")), 0);
+    json_decref(out);
+    out = compare("child-a", "child-c");
+    json_t *d = json_object_get(out, "differences");
+    assert_int_equal(json_array_size(d), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(d, 0), "key")), "model.from");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(d, 1), "key")), "initial");
+    json_decref(out);
+}
+
 static int compare_something(void) {
     json_t *out = NULL;
     int code = lk_compare_runs(world.store, "plotted", "other-rate", &out, &test_err);
-    if (!code) json_decref(out);
+    if (code) return code;
+    assert_int_equal(json_array_size(json_object_get(out, "losses")), 9); /* all or an error */
+    json_decref(out);
     return code;
 }
 static int plot_several(void) {
     static const char *const runs[] = {"plotted", "other-rate"};
     struct lk_buf svg = LK_BUF_INIT;
-    int code = lk_plot_runs(world.store, runs, 2, LK_PLOT_STEP, &svg, &test_err);
+    int code = lk_plot_runs(world.store, runs, 2, LK_PLOT_STEP, NULL, &svg, &test_err);
     lk_buf_release(&svg);
     return code;
 }
@@ -197,6 +268,15 @@ static void no_memory_is_said(void **state) {
     struct lk_gc_result result;
     FAIL_EACH_ALLOCATION(plot_something());
     FAIL_EACH_ALLOCATION(compare_something());
+    json_set_alloc_funcs(lk_alloc, lk_free);
+    for (uint64_t nth = 1, made = 1; made >= nth; nth++) { /* JSON's memory too: the whole comparison or an error */
+        lk__alloc_fail_at(nth);
+        int code = compare_something();
+        made = lk__alloc_count();
+        lk__alloc_fail_at(0);
+        assert_true(!code || made >= nth);
+    }
+    json_set_alloc_funcs(malloc, free);
     FAIL_EACH_ALLOCATION(plot_several());
     for (uint64_t nth = 1;; nth++) { /* without memory nothing reachable may go */
         lk__alloc_fail_at(nth);
@@ -224,13 +304,11 @@ static void losses_that_are_not_finite_are_null(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_unreachable_blobs_go),
-        cmocka_unit_test(the_plot_shows_the_ledger),
-        cmocka_unit_test(several_runs_are_one_picture),
-        cmocka_unit_test(facts_are_those_of_the_ledger),
-        cmocka_unit_test(losses_that_are_not_finite_are_null),
-        cmocka_unit_test(runs_are_compared),
-        cmocka_unit_test(no_memory_is_said),
+        cmocka_unit_test(only_unreachable_blobs_go),           cmocka_unit_test(the_plot_shows_the_ledger),
+        cmocka_unit_test(several_runs_are_one_picture),        cmocka_unit_test(facts_are_those_of_the_ledger),
+        cmocka_unit_test(a_run_without_steps_is_left_out),     cmocka_unit_test(damage_is_noted),
+        cmocka_unit_test(losses_that_are_not_finite_are_null), cmocka_unit_test(runs_are_compared),
+        cmocka_unit_test(starts_are_compared_by_their_roots),  cmocka_unit_test(no_memory_is_said),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

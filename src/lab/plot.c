@@ -30,6 +30,7 @@ static int add_row(void *arg, const struct lk_ledger_row *row) {
 }
 static int add_eval(void *arg, const struct lk_eval_row *row) {
     struct plot *p = arg;
+    if (row->loss - row->loss != 0) return 0;                  /* a point needs a place */
     if (p->eval_count == sizeof p->evals / sizeof *p->evals) { /* every second one is enough for a picture */
         for (size_t i = 0; i < p->eval_count / 2; i++) p->evals[i] = p->evals[2 * i + 1];
         p->eval_count /= 2;

@@ -94,8 +94,26 @@ static int read_curve(struct lk_store *store, const char *name, enum lk_plot_by 
     lk_run_close(&run);
     if (!code) code = lk_ledger_list(store, name, 0, UINT32_MAX, add_row, c, err);
     if (!code) code = lk_eval_list(store, name, add_eval, c, err);
-    if (code == LK_ENOMEM) return lk_fail(err, code, "no memory for a plot");
-    return code || c->train.count ? code : lk_fail(err, LK_ENOTFOUND, "run %s has no steps to plot yet", name);
+    return code == LK_ENOMEM ? lk_fail(err, code, "no memory for a plot") : code;
+}
+
+/* Runs without steps are left out of p->curves. */
+static int read_curves(struct lk_store *store, const char *const *runs, size_t count, bool *left_out, struct picture *p,
+                       struct lk_err *err) {
+    for (size_t i = 0; i < count; i++) {
+        struct curve *c = &p->curves[p->count];
+        int code = read_curve(store, runs[i], p->by, c, err);
+        bool none = !code && !c->train.count;
+        if (left_out) left_out[i] = none;
+        if (none)
+            lk_free(c->held_out.list);
+        else
+            p->count++; /* one that failed is released with the others */
+        if (code) return code;
+    }
+    if (p->count) return LK_OK;
+    return count == 1 ? lk_fail(err, LK_ENOTFOUND, "run %s has no steps to plot yet", *runs)
+                      : lk_fail(err, LK_ENOTFOUND, "none of the %zu runs has steps to plot yet", count);
 }
 
 /* The mean of the steps around each, an eightieth of the run to either side (fewer near the ends), so that it does not lag;
@@ -244,18 +262,19 @@ static int draw(const struct picture *p, struct lk_buf *out) {
     return bad | lk_buf_printf(out, "</svg>\n");
 }
 
-int lk_plot_runs(struct lk_store *store, const char *const *runs, size_t count, enum lk_plot_by by, struct lk_buf *out,
-                 struct lk_err *err) {
-    struct picture p = {.count = count, .by = by, .top = 24 + LINE_HEIGHT * (int)count + 20};
+int lk_plot_runs(struct lk_store *store, const char *const *runs, size_t count, enum lk_plot_by by, bool *left_out,
+                 struct lk_buf *out, struct lk_err *err) {
+    struct picture p = {.by = by};
     if (!count || count > LK_PLOT_RUNS)
         return lk_fail(err, LK_EINVAL, "a picture shows 1 to %d runs, not %zu", LK_PLOT_RUNS, count);
-    int code = (p.curves = lk_calloc(count, sizeof *p.curves)) ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for a plot");
-    for (size_t i = 0; i < count && !code; i++) code = read_curve(store, runs[i], by, &p.curves[i], err);
+    if (!(p.curves = lk_calloc(count, sizeof *p.curves))) return lk_fail(err, LK_ENOMEM, "no memory for a plot");
+    int code = read_curves(store, runs, count, left_out, &p, err);
+    p.top = 24 + LINE_HEIGHT * (int)p.count + 20;
     if (!code) {
         to_bits(&p);
         if (scale(&p) || draw(&p, out)) code = lk_fail(err, LK_ENOMEM, "no memory for a plot");
     }
-    for (size_t i = 0; i < count && p.curves; i++) {
+    for (size_t i = 0; i < p.count; i++) {
         lk_free(p.curves[i].train.list);
         lk_free(p.curves[i].held_out.list);
     }

@@ -86,5 +86,20 @@ done
 check "its name by default" "$LOCKSTEP" runs plot whole flat
 said "of the first" '^whole-and-1.svg$'
 fails "a run that is not there" 1 nobody -- "$LOCKSTEP" runs plot whole nobody
+
+# --- a run as a whole, and damage ------------------------------------------------------------------------------------------
+fails "runs show of a step" 2 "whole@best: this takes a RUN as a whole, without @STEP: give whole" -- "$LOCKSTEP" runs show whole@best
+quiet "$LOCKSTEP" train --from whole-2 run.name=same-start run.steps=1
+quiet "$LOCKSTEP" train --from whole run.name=other-name run.steps=1
+check "runs of one start by two names" "$LOCKSTEP" runs compare same-start other-name
+check "model.from is no difference" bash -c '! grep -q "^model.from" .out'
+quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" flat width
+check "a list with a damaged run" "$LOCKSTEP" runs list
+said "it has its row" "^└ flat  *finished  *8/8 "
+said "and the others" "^└ faster "
+equal "and is told" "$(sed 's/ no good.*//' .err)" "lockstep: warning: run flat: the run's record has"
+equal "in JSON too" "$("$LOCKSTEP" runs list --json 2>/dev/null | grep -c '"damage": "the run.s record has no good value for model.width')" 1
+check "runs show of it" "$LOCKSTEP" runs show flat
+said "says what is damaged" "^damaged  *the run.s record has no good value for model.width"
 if command -v python3 >/dev/null; then check "it is XML" python3 -c 'import sys, xml.dom.minidom as m; [m.parse(f) for f in sys.argv[1:]]' step.svg tokens.svg seconds.svg whole-and-1.svg; fi
 finish
