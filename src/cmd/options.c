@@ -70,12 +70,12 @@ static int take_real(const struct cmd_context *c, const struct cmd_option *o, co
     return CMD_OK;
 }
 
-/* "llmc|megatron|npy" with `last` before the last one: "llmc, megatron or npy" */
-static const char *join_words(const char *words, const char *last, char out[256]) {
+/* "llmc|megatron|npy" as "llmc, megatron or npy" */
+static const char *join_words(const char *words, char out[256]) {
     size_t n = 0;
     for (;; words++) {
         size_t size = strcspn(words, "|");
-        const char *between = !n ? "" : words[size] ? ", " : last;
+        const char *between = !n ? "" : words[size] ? ", " : " or ";
         n += (size_t)snprintf(out + n, 256 - n, "%s%.*s", between, (int)size, words);
         LK_ASSERT(n < 256);
         words += size;
@@ -89,7 +89,7 @@ static int take_choice(const struct cmd_context *c, const struct cmd_option *o, 
     for (const char *w = o->value;; index++) {
         size_t size = strcspn(w, "|");
         if (strlen(text) == size && strncmp(w, text, size) == 0) return *o->choice = index, CMD_OK;
-        if (!w[size]) return cmd_usage_error(c, "%s %s: %s are there", o->name, text, join_words(o->value, " and ", words));
+        if (!w[size]) return cmd_usage_error(c, "%s %s: give %s", o->name, text, join_words(o->value, words));
         w += size + 1;
     }
 }
@@ -181,15 +181,32 @@ static int check_required(const struct cmd_context *c) {
     for (const struct cmd_option *o = c->cmd->options; o && o->name; o++) {
         if (o->fallback != cmd_required || c->given >> (o - c->cmd->options) & 1) continue;
         if (o->type != CMD_TYPE_CHOICE) return cmd_usage_error(c, "%s is missing", o->name);
-        return cmd_usage_error(c, "%s is missing: %s", o->name, join_words(o->value, " or ", words));
+        return cmd_usage_error(c, "%s is missing: %s", o->name, join_words(o->value, words));
     }
     return CMD_OK;
 }
 
+/* The placeholder of a positional argument: "NAME" and then "FILE..." of "NAME FILE..."; the last one repeats. */
+static const char *placeholder(const struct cmd *cmd, int index, int *size) {
+    const char *p = cmd->arguments;
+    for (const char *space; index-- > 0 && (space = strchr(p, ' ')); p = space + 1) continue;
+    *size = (int)strcspn(p, " ");
+    return p;
+}
+
 static int check_arguments(const struct cmd_context *c) {
-    if (c->argument_count < c->cmd->least) return cmd_usage_error(c, "%s is missing", c->cmd->arguments);
+    int size;
+    const char *p = placeholder(c->cmd, c->argument_count, &size);
+    if (c->argument_count < c->cmd->least) return cmd_usage_error(c, "%.*s is missing", size, p);
     if (c->cmd->most >= 0 && c->argument_count > c->cmd->most)
         return cmd_usage_error(c, "unexpected argument \"%s\"", c->arguments[c->cmd->most]);
+    for (int i = 0; i < c->argument_count; i++) { /* no name has an @ */
+        const char *at = strchr(c->arguments[i], '@');
+        p = placeholder(c->cmd, i, &size);
+        if (at && (size == 3 || size == 6) && strncmp(p, "RUN...", (size_t)size) == 0)
+            return cmd_usage_error(c, "%s: this takes a RUN as a whole, without @STEP: give %.*s", c->arguments[i],
+                                   (int)(at - c->arguments[i]), c->arguments[i]);
+    }
     return CMD_OK;
 }
 
@@ -226,6 +243,8 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     set_fallbacks(c);
     int code = read_words(c, argc, argv);
     if (code) return code;
+    if (common.store_url && !*common.store_url)
+        return cmd_usage_error(c, "--store is empty: give a folder, or leave it out");
     if (!common.store_url) common.store_url = getenv("LOCKSTEP_STORE");
     c->store_url = common.store_url && *common.store_url ? common.store_url : "./lockstep.d";
     c->threads = common.threads;

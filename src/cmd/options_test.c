@@ -100,7 +100,7 @@ static void refusals(void **state) {
     REFUSED("--u64 1x is not a whole number", "--u64", "1x");
     REFUSED("--f64 0.51 is out of range: -1 .. 0.5", "--f64", "0.51");
     REFUSED("--f64 nan is not a number", "--f64", "nan");
-    REFUSED("--choice gr: red, green and dark-blue are there", "--choice", "gr");
+    REFUSED("--choice gr: give red, green or dark-blue", "--choice", "gr");
     REFUSED("--call two: one is there", "--call", "two");
     REFUSED("--flag takes no value", "--flag=1");
     REFUSED("--list needs a value: --list L", "--list");
@@ -111,6 +111,32 @@ static void refusals(void **state) {
     for (int i = 0; i < 2 * (CMD_MANY + 1); i += 2) many[i] = "--list", many[i + 1] = "x";
     assert_int_equal(parse_of(&command, many), CMD_USAGE);
     assert_non_null(strstr(said, "--list is given more than 64 times"));
+}
+
+/* Messages name the argument that is wrong or missing, not all of them. */
+static void arguments_are_checked(void **state) {
+    (void)state;
+    const struct cmd build = {"build", "NAME FILE...", 2, -1, "", NULL, NULL, NULL},
+                     runs = {"compare", "RUN RUN", 2, 2, "", NULL, NULL, NULL},
+                     rm = {"rm", "RUN...", 1, -1, "", NULL, NULL, NULL},
+                     generate = {"generate", "MODEL|RUN[@STEP] [PROMPT]", 1, 2, "", NULL, NULL, NULL};
+    const struct {
+        const struct cmd *cmd;
+        const char *words[4], *said;
+    } cases[] = {
+        {&build, {"d"}, "build: FILE... is missing"},
+        {&build, {NULL}, "build: NAME is missing"},
+        {&build, {"d", "mail@home"}, NULL},
+        {&runs, {"a"}, "compare: RUN is missing"},
+        {&runs, {"a", "b@3"}, "b@3: this takes a RUN as a whole, without @STEP: give b\n"},
+        {&rm, {"a", "b", "c@best"}, "give c\n"},
+        {&generate, {"a@3", "a@b"}, NULL},
+        {&rm, {"a", "--store", ""}, "--store is empty"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(parse_of(cases[i].cmd, cases[i].words), cases[i].said ? CMD_USAGE : CMD_OK);
+        if (cases[i].said) assert_non_null(strstr(said, cases[i].said));
+    }
 }
 
 static void help_asks_for_nothing(void **state) {
@@ -157,9 +183,8 @@ static void wrong_tables_are_found(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_and_defaults),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(help_asks_for_nothing),
+        cmocka_unit_test(values_and_defaults),    cmocka_unit_test(refusals),
+        cmocka_unit_test(arguments_are_checked),  cmocka_unit_test(help_asks_for_nothing),
         cmocka_unit_test(wrong_tables_are_found),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
