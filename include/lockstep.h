@@ -11,6 +11,7 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/base/random.h"
 #include "lockstep/base/thread.h"
+#include "lockstep/base/version.h"
 
 #include "lockstep/math/fingerprint.h"
 #include "lockstep/math/kernels.h"

@@ -4,6 +4,7 @@
 #define LOCKSTEP_CMD_H
 #include "lockstep/base/progress.h"
 #include "lockstep/base/thread.h"
+#include "lockstep/base/version.h"
 #include "lockstep/data/chat.h"
 #include "lockstep/data/source.h"
 #include "lockstep/data/tokenizer.h"

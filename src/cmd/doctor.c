@@ -64,11 +64,11 @@ static int doctor(struct cmd_context *c) {
     int threads = lk_pool_threads(c->pool);
     if (c->json)
         return cmd_print_json(json_pack(
-            "{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", LK_VERSION, "cpu", cpu, "isa",
+            "{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", lk_version(), "cpu", cpu, "isa",
             lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
             (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
             "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
-    printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", LK_VERSION, cpu, threads,
+    printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", lk_version(), cpu, threads,
            lk_math_isa(c->math));
     for (int i = 0, n = lk_math_isas(names); i < n; i++) printf(" %s", names[i]);
     printf(")\nfma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);

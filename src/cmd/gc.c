@@ -41,8 +41,8 @@ const struct cmd cmd_gc = {
     gc};
 
 static int version(struct cmd_context *c) {
-    if (c->json) return cmd_print_json(json_pack("{s:s, s:s}", "version", LK_VERSION, "numerics", "fp32-1"));
-    printf("lockstep %s (numerics fp32-1)\n", LK_VERSION);
+    if (c->json) return cmd_print_json(json_pack("{s:s, s:s}", "version", lk_version(), "numerics", "fp32-1"));
+    printf("lockstep %s (numerics fp32-1)\n", lk_version());
     return CMD_OK;
 }
 const struct cmd cmd_version = {"version", "", 0, 0, "Print the version.", NULL, NULL, version};

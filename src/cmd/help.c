@@ -19,7 +19,7 @@ void cmd_print_help(const struct cmd *cmd, FILE *out) {
 }
 
 void cmd_print_all(FILE *out) {
-    fprintf(out, "Lockstep %s: trains language models and generates text, the same bits everywhere.\n\n", LK_VERSION);
+    fprintf(out, "Lockstep %s: trains language models and generates text, the same bits everywhere.\n\n", lk_version());
     for (const struct cmd *const *c = cmd_table; *c; c++) {
         char left[96];
         snprintf(left, sizeof left, "%s%s%s", (*c)->name, *(*c)->arguments ? " " : "", (*c)->arguments);

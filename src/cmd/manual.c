@@ -77,7 +77,7 @@ static int put_head(struct lk_buf *out, const char *command, const char *summary
     int code = lk_buf_printf(out,
                              ".\\\" Made by `lockstep help --man` from the table that makes -h.\n"
                              ".TH \"lockstep%s%s\" 1 %s \"Lockstep %s\" \"Lockstep\"\n.nh\n.ad l\n.SH NAME\nlockstep%s",
-                             *page ? "-" : "", page, LK_RELEASED, LK_VERSION, *page ? "\\-" : "");
+                             *page ? "-" : "", page, LK_RELEASED, lk_version(), *page ? "\\-" : "");
     return code || put_text(out, page, strlen(page)) || lk_buf_printf(out, " \\- ") || put_line(out, summary);
 }
 static const char exit_status[] =
