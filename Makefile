@@ -9,8 +9,10 @@ SAN     ?=
 INSTALL ?= yes
 PREFIX  ?= /usr/local
 TEXT    ?=
-# V=1 shows the commands
+# V=1 shows the commands; make -s not even what is made, whoever of our own targets calls make -s then
 Q := $(if $(V),,@)
+export SHOW_MADE ?= $(if $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),,yes)
+SAY = $(if $(SHOW_MADE),echo "  $@",:)
 # src/floors: the floors, lowest first; a floor uses itself and those below it. A shorter list builds a part: make FLOORS="base math" unit
 FLOORS  ?= $(shell cat src/floors)
 
@@ -67,34 +69,34 @@ $(LIB): $(OBJ)
 	@rm -f $@; $(AR) rcs $@ $^
 # What it shows: src/liblockstep.map
 $(SO): $(OBJ) src/liblockstep.map
-	@echo "  $@"
+	@$(SAY)
 	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -Wl,-soname,liblockstep.so.$(SO_VERSION) -Wl,--version-script=src/liblockstep.map \
 	  -Wl,-Bsymbolic-functions -Wl,-z,defs -o $@ $(OBJ) $(LDLIBS)
 	@ln -sf $(@F) $@.$(SO_VERSION)
 $(BUILD)/lockstep: $(CMD_C:%.c=$(BUILD)/%.o) $(LIB)
-	@echo "  $@"
+	@$(SAY)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # Only ranks load it, so that nothing else needs MPI; it brings what it uses of base.
 $(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/limits.c src/base/limit_text.c src/base/mem.c src/cluster/comm.h include/lockstep/cluster/comm.h
-	@mkdir -p $(@D); echo "  $@"
+	@mkdir -p $(@D); $(SAY)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=hidden -shared $(LDFLAGS) -o $@ $(filter %.c,$^) $$(pkg-config --cflags --libs ompi-c)
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
 $(BUILD)/%.o: %.c | compiler
-	@mkdir -p $(@D); echo "  $@"
+	@mkdir -p $(@D); $(SAY)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 compiler:
 	@command -v $(firstword $(CC)) >/dev/null || { echo "no C compiler: tools/packages.sh run (or make demo) installs what is needed"; exit 1; }
 define ISA_RULE
 $(BUILD)/$1/%.o: %.c
-	@mkdir -p $$(@D); echo "  $$@"
+	@mkdir -p $$(@D); $$(SAY)
 	$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$1) -O3 -DLK_ISA=$1 -DLK_ISA_$1=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call ISA_RULE,$i)))
 define REF_RULE
 $(BUILD)/ref-$1/%.o: %.c
-	@mkdir -p $$(@D); echo "  $$@"
+	@mkdir -p $$(@D); $$(SAY)
 	$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $(if $(filter fma,$1),$$(FLAGS_fma)) -DLK_REF=$1 -DLK_REF_$1=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach r,$(REFS),$(eval $(call REF_RULE,$r)))

@@ -34,11 +34,17 @@ list() {
     echo "644 $made/lockstep.pc lib/pkgconfig"
     echo "644 include/lockstep.h include"
     for f in include/lockstep/*/*.h; do echo "644 $f $(dirname "$f")"; done
-    for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg; do echo "644 $f share/doc/lockstep"; done
-    for f in examples/*.ini examples/*.c; do echo "644 $f share/doc/lockstep/examples"; done
+    # as they lie here, so that the links between them hold
+    for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg examples/*.ini examples/*.c $(find bench tests src -name README.md); do
+        echo "644 $f share/doc/lockstep/$(dirname "$f")"
+    done
     for f in "$made"/man/*.1; do echo "644 $f share/man/man1"; done
     echo "644 $made/bash/lockstep share/bash-completion/completions"
     echo "644 $made/zsh/_lockstep share/zsh/site-functions"
+}
+# Those that only Lockstep has, the innermost first.
+folders() {
+    list | awk '{ sub(/\/\.$/, "", $3); for (f = $3; f ~ /lockstep/; sub(/\/[^\/]*$/, "", f)) print f }' | sort -ru
 }
 links() { # TARGET NAME
     echo "liblockstep.so.$version liblockstep.so.$so_version"
@@ -60,7 +66,7 @@ install)
 uninstall)
     list | while read -r mode file folder; do rm -f "$root/$folder/${file##*/}"; done
     links | while read -r target name; do rm -f "$root/lib/$name"; done
-    for d in lib/lockstep $(sed "s,^,include/lockstep/," src/floors) include/lockstep share/doc/lockstep/examples share/doc/lockstep; do
+    for d in $(folders); do
         [ ! -d "$root/$d" ] || rmdir "$root/$d" 2>/dev/null || echo "uninstall: $root/$d holds other files; it stays" >&2
     done
     ;;

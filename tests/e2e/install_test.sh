@@ -7,11 +7,28 @@ install_to() { make -s -C "$ROOT" BUILD="${BUILD:-build}" "$@"; }
 U=$WORK/usr
 
 check "make install" install_to install PREFIX="$U"
+make_base() { env -u SHOW_MADE make -C "$ROOT" BUILD="$WORK/base" FLOORS=base MPI=no SAN= "$@" all; }
+equal "make -s says nothing" "$(make_base -s 2>&1)nothing" nothing
+rm base/liblockstep.so
+check "make says what it makes" make_base
+said "a line each" "^  .*/base/liblockstep.so$"
 check "make install with DESTDIR" install_to install DESTDIR="$WORK/stage" PREFIX=/opt/lockstep
 files() { (cd "$1" && find . \( -type f -o -type l \) | LC_ALL=C sort); }
 equal "DESTDIR holds the same files, below PREFIX" "$(files stage/opt/lockstep)" "$(files usr)"
 equal "and nothing beside" "$(ls stage) $(ls stage/opt)" "opt lockstep"
 equal "what pkg-config is told does not name DESTDIR" "$(head -n 1 stage/opt/lockstep/lib/pkgconfig/lockstep.pc)" "prefix=/opt/lockstep"
+
+# --- documents -------------------------------------------------------------------------------------------------------
+dead_links() { # of every installed page
+    local f l
+    find "$U/share/doc/lockstep" -name '*.md' | while read -r f; do
+        grep -oE '\]\([^)]+\)' "$f" | sed 's/^](//; s/)$//; s/#.*//' | grep -v '^http' | grep . | while read -r l; do
+            [ -e "$(dirname "$f")/$l" ] || echo "$f: $l"
+        done
+    done
+}
+equal "links between the installed pages hold" "$(dead_links)none" none
+check "there are links" grep -q '](docs/tutorial.md)' "$U/share/doc/lockstep/README.md"
 
 # --- headers ---------------------------------------------------------------------------------------------------------
 alone() { # FILE-ENDING COMPILER...: every header by itself
@@ -35,6 +52,13 @@ check "there are functions to compare" test "$(wc -l <declared)" -gt 250
 equal "the shared library shows the functions of the headers, no more and no less" "$(diff declared exported)equal" equal
 equal "its soname" "$(objdump -p "$U/lib/liblockstep.so" | awk '/SONAME/ { print $2 }')" liblockstep.so.0
 equal "its file has the version" "$(readlink -f "$U/lib/liblockstep.so.0" | sed 's/.*so\.//')" "$("$U/bin/lockstep" version | awk '{ print $2 }')"
+cat >version.c <<'C'
+#include <lockstep/base/version.h>
+#include <stdio.h>
+int main(void) { return puts(lk_version()) < 0; }
+C
+check "a program asks for the version" "$CC" -std=c11 -I"$U/include" version.c -o version -L"$U/lib" -llockstep -Wl,-rpath,"$U/lib"
+equal "the library's is the program's" "$(./version)" "$("$U/bin/lockstep" --version | awk '{ print $2 }')"
 
 # --- the examples, as a user builds them ---------------------------------------------------------------------------------
 export PKG_CONFIG_PATH=$U/lib/pkgconfig
@@ -91,4 +115,5 @@ fi
 
 check "make uninstall" install_to uninstall PREFIX="$U"
 equal "nothing is left" "$(files "$U")none" none
+equal "no folder of ours either" "$(find "$U" -name '*lockstep*')none" none
 finish
