@@ -51,18 +51,21 @@ static void layer_norm(void) {
                                             .mean = mean,
                                             .rstd = rstd});
 }
-static void layer_norm_back(void) {
+static void norm_back(bool layer) {
     lk_norm_backward(math, &(struct lk_norm_gradient){.rows = rows,
                                                       .n = s->width,
-                                                      .layer = true,
+                                                      .layer = layer,
                                                       .x = a[2],
                                                       .gain = table,
-                                                      .mean = mean,
+                                                      .mean = layer ? mean : NULL,
                                                       .rstd = rstd,
                                                       .dy = a[3],
                                                       .dx_add = a[0],
                                                       .dx = a[0],
                                                       .normalised = a[1]});
+}
+static void layer_norm_back(void) {
+    norm_back(true);
 }
 static void rms_norm(void) {
     lk_norm_forward(math,
@@ -70,15 +73,7 @@ static void rms_norm(void) {
                         .rows = rows, .n = s->width, .x = a[0], .gain = table, .epsilon = 1e-5f, .y = a[1], .rstd = rstd});
 }
 static void rms_norm_back(void) {
-    lk_norm_backward(math, &(struct lk_norm_gradient){.rows = rows,
-                                                      .n = s->width,
-                                                      .x = a[2],
-                                                      .gain = table,
-                                                      .rstd = rstd,
-                                                      .dy = a[3],
-                                                      .dx_add = a[0],
-                                                      .dx = a[0],
-                                                      .normalised = a[1]});
+    norm_back(false);
 }
 static void gelu(void) {
     lk_gelu_forward(math, n, a[0], a[1]);
@@ -92,24 +87,21 @@ static void swiglu(void) {
 static void swiglu_back(void) {
     lk_swiglu_backward(math, n, a[0], a[1], a[2], a[0], a[1]);
 }
-static void loss(void) {
+static void cross_entropy(bool gradient) {
     lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = rows,
                                                       .vocab = s->vocab,
                                                       .logits = a[0],
                                                       .ld = s->vocab,
                                                       .targets = ids,
                                                       .scale = 1e-3f,
-                                                      .gradient = true,
+                                                      .gradient = gradient,
                                                       .loss = losses});
 }
+static void loss(void) {
+    cross_entropy(true);
+}
 static void loss_alone(void) {
-    lk_cross_entropy(math, &(struct lk_cross_entropy){.rows = rows,
-                                                      .vocab = s->vocab,
-                                                      .logits = a[0],
-                                                      .ld = s->vocab,
-                                                      .targets = ids,
-                                                      .scale = 1e-3f,
-                                                      .loss = losses});
+    cross_entropy(false);
 }
 static void softmax_exp(void) {
     lk_softmax_exp_n(math, n, a[0], 2, a[1]);
