@@ -7,7 +7,7 @@
 struct exported {
     struct lk_progress progress;
     json_t *files;
-    bool json;
+    bool json, incomplete; /* no memory for one of the files' names */
 };
 
 static int show_progress(void *arg, uint64_t done, uint64_t total) {
@@ -18,7 +18,8 @@ static int show_progress(void *arg, uint64_t done, uint64_t total) {
 }
 static void take_file(void *arg, const char *path, uint64_t size_bytes) {
     struct exported *x = arg;
-    json_array_append_new(x->files, json_pack("{s:s, s:I}", "file", path, "bytes", (json_int_t)size_bytes));
+    if (json_array_append_new(x->files, json_pack("{s:s, s:I}", "file", path, "bytes", (json_int_t)size_bytes)))
+        x->incomplete = true;
 }
 
 static struct {
@@ -60,13 +61,15 @@ static int export(struct cmd_context *c) {
     int code = read_options(c, &o);
     if (code) return code;
     if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    if (!(x.files = json_array())) return cmd_fail((lk_fail(&err, LK_ENOMEM, "no memory"), &err));
+    if (!(x.files = json_array())) return cmd_fail((lk_fail(&err, LK_ENOMEM, "no memory to list files"), &err));
     lk_progress_init(&x.progress, stderr);
     cmd_catch_signals();
     code = lk_store_name_get(c->store, "dataset", name, &root, &err);
     if (!code) code = lk_dataset_open(c->store, &root, true, &d, &err);
     if (!code) code = lk_dataset_export(d, dir, name, &o, &err);
     lk_progress_end(&x.progress);
+    if (!code && x.incomplete)
+        code = lk_fail(&err, LK_ENOMEM, "the files are written, but there is no memory to list them");
     if (code)
         code = cmd_fail(&err);
     else if (x.json)

@@ -71,6 +71,7 @@ quiet "$LOCKSTEP" dataset build x x.jsonl --tokenizer t --holdout 0
 equal "jsonl documents" "$("$LOCKSTEP" dataset cat x | cksum)" "$(printf 'one twostraße "é\nand the' | cksum)"
 equal "one document" "$("$LOCKSTEP" dataset cat x --document 2)" "and the"
 equal "two files, two documents" "$(quiet "$LOCKSTEP" dataset build two text.txt x.jsonl --tokenizer t --holdout 0; "$LOCKSTEP" dataset cat two --document 1)" "one two"
+fails "no such document" 1 "dataset x has 3 documents in its training split, counted from 0: there is no document 3" -- "$LOCKSTEP" dataset cat x --document 3
 for what in list "show d" "verify d"; do json "dataset $what" "$LOCKSTEP" dataset $what --json; done
 LINES_OF=lines json "dataset cat" "$LOCKSTEP" dataset cat x --json
 json "dataset build" "$LOCKSTEP" dataset build d2 text.txt --tokenizer t --json
@@ -169,6 +170,16 @@ bytes=$(sed -n 's/^  "bytes": "\([0-9a-f]*\)".*/\1/p' texts | head -n 1)
 differ "--json: bytes holds what is not UTF-8" "${bytes:-none}" none
 check "--json: and it is not UTF-8" bash -c "! printf '$(sed 's/../\\x&/g' <<<"$bytes")' | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1"
 check "--json: the text then has U+FFFD" grep -q $'"text": ".*\xef\xbf\xbd' texts
+zero() { printf "the\\$1king" | "$LOCKSTEP" generate c - --tokens 1 --json 2>/dev/null; }
+differ "a zero byte does not end the prompt" "$(zero 000 | field prompt_tokens)" "$(printf the | "$LOCKSTEP" generate c - --tokens 1 --json 2>/dev/null | field prompt_tokens)"
+equal "it is in the JSON" "$(zero 000 | field prompt)" 'the\u0000king'
+"$LOCKSTEP" generate c he --tokens 100000000 --temperature 0 --json >cut.json 2>/dev/null &
+pid=$!
+sleep 1
+kill -INT $pid
+wait $pid
+equal "Ctrl-C ends a text in JSON too, whole" "$(field finish <cut.json)" interrupted
+fails "--bos beside --template" 2 "--bos no goes without --template" -- "$LOCKSTEP" generate c x --template chatml --bos no
 check "longer than the context" "$LOCKSTEP" generate c --tokens 150
 check "a prompt longer than the context" "$LOCKSTEP" generate c "$(head -c 3000 text.txt | iconv -c -f UTF-8 -t UTF-8)" --tokens 5
 check "an empty prompt" "$LOCKSTEP" generate c "" --tokens 5
