@@ -12,10 +12,14 @@ struct output {
     json_t *ids;       /* with --json: what was drawn, also when its bytes are no UTF-8 */
     struct lk_buf all; /* with --json */
     bool json;
+    bool incomplete; /* with --json: there was no memory for a part of it */
 };
 static int put_text(void *arg, const char *data, size_t size) {
     struct output *o = arg;
-    if (o->json) return lk_buf_append(&o->all, data, size);
+    if (o->json) {
+        if (lk_buf_append(&o->all, data, size)) o->incomplete = true;
+        return cmd_interrupted() || o->incomplete;
+    }
     fwrite(data, 1, size, stdout);
     fflush(stdout);
     return cmd_interrupted() || ferror(stdout);
@@ -23,7 +27,7 @@ static int put_text(void *arg, const char *data, size_t size) {
 
 static void put_id(void *arg, uint32_t id) {
     struct output *o = arg;
-    if (o->ids) json_array_append_new(o->ids, json_integer(id));
+    if (o->json && json_array_append_new(o->ids, json_integer(id))) o->incomplete = true;
 }
 
 static struct {
@@ -32,8 +36,9 @@ static struct {
     struct cmd_list stops;
     enum lk_chat chat;
     const char *system;
-    int bos; /* auto, yes, no */
+    int bos;
 } wanted;
+enum { AUTO, YES, NO }; /* of --bos */
 
 static int options(struct cmd_context *c, struct lk_generate_options *o) {
     o->sampling = wanted.sampling;
@@ -44,6 +49,9 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     for (size_t i = 0; i < o->stop_count; i++)
         if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
     if (wanted.system && !wanted.chat) return cmd_usage_error(c, "--system goes with --template");
+    if (wanted.chat && wanted.bos != AUTO)
+        return cmd_usage_error(c, "--bos %s goes without --template, which says itself how a prompt begins",
+                               wanted.bos == YES ? "yes" : "no");
     return CMD_OK;
 }
 
@@ -54,31 +62,37 @@ struct prepared {
     uint32_t ends[LK_MODEL_STOPS + 1];
 };
 
-static int say(const struct lk_tokenizer *t, const char *prompt, struct prepared *p, uint32_t *stop, struct lk_err *err) {
+static int say(const struct lk_tokenizer *t, struct lk_bytes prompt, struct prepared *p, uint32_t *stop,
+               struct lk_err *err) {
     const char *system = wanted.system;
     struct lk_message messages[2];
     size_t count = 0;
     if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
-    messages[count++] = (struct lk_message){lk_bytes("user", 4), lk_bytes(prompt, strlen(prompt))};
+    messages[count++] = (struct lk_message){lk_bytes("user", 4), prompt};
     return lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, stop, err);
 }
 
 /* Without the tokenizer's first token. A model that came from a folder reads the text alone, as transformers has it; others
  * begin with the end token, as their datasets did. */
-static int begin_without(const struct lk_tokenizer *t, const char *prompt, bool folder, struct lk_tokens *out,
+static int begin_without(const struct lk_tokenizer *t, struct lk_bytes prompt, bool folder, struct lk_tokens *out,
                          struct lk_err *err) {
     uint32_t end = lk_tokenizer_end(t);
-    if (end != UINT32_MAX && (!folder || !*prompt)) {
+    if (end != UINT32_MAX && (!folder || !prompt.size)) {
         if (!(out->ids = lk_alloc(64 * sizeof *out->ids))) return lk_fail(err, LK_ENOMEM, "no memory for a prompt");
         out->capacity = 64;
         out->ids[out->count++] = end;
     }
-    return lk_tokenizer_encode(t, prompt, strlen(prompt), NULL, out, err);
+    int code = lk_tokenizer_encode(t, prompt.data, prompt.size, NULL, out, err);
+    if (!code && !out->count)
+        code =
+            lk_fail(err, LK_EINVAL,
+                    "the prompt is empty and the tokenizer has no end token to begin with: give a PROMPT, or leave --bos "
+                    "out");
+    return code;
 }
 
-static int prepare(const struct lk_tokenizer *t, const char *prompt, const struct cmd_model *m, struct prepared *p,
+static int prepare(const struct lk_tokenizer *t, struct lk_bytes prompt, const struct cmd_model *m, struct prepared *p,
                    struct lk_generate_options *o, struct lk_err *err) {
-    enum { AUTO, YES, NO };
     bool folder = json_is_string(json_object_get(m->model.manifest, "type")), begins = lk_tokenizer_begin(t) != UINT32_MAX;
     int code = LK_OK;
     memcpy(p->ends, m->model.stops, m->model.stop_count * sizeof *p->ends);
@@ -88,7 +102,7 @@ static int prepare(const struct lk_tokenizer *t, const char *prompt, const struc
         code = say(t, prompt, p, &p->ends[o->end_count++], err);
     else if (wanted.bos == YES && !begins)
         code = lk_fail(err, LK_EINVAL, "the tokenizer has no token that begins a text (--bos yes): leave --bos out");
-    else if (begins ? wanted.bos == NO : *prompt && lk_model_text_begin(&m->model, t) == UINT32_MAX)
+    else if (begins ? wanted.bos == NO : prompt.size && lk_model_text_begin(&m->model, t) == UINT32_MAX)
         code = begin_without(t, prompt, folder, &p->ids, err);
     o->ids = p->ids.ids;
     o->id_count = p->ids.count;
@@ -102,49 +116,68 @@ static int load_tokenizer(struct cmd_context *c, const struct cmd_model *m, stru
     return lk_tokenizer_load(c->store, &m->model.tokenizer_root, out, err);
 }
 
+/* PROMPT, or standard input into `input`. */
+static int read_prompt(const struct cmd_context *c, struct lk_buf *input, struct lk_bytes *prompt, struct lk_err *err) {
+    const char *text = c->argument_count > 1 ? c->arguments[1] : "";
+    *prompt = lk_bytes(text, strlen(text));
+    if (strcmp(text, "-")) return LK_OK;
+    int code = cmd_read_input(NULL, input, err);
+    size_t bom = code || !input->size ? 0 : lk_skip_bom(input->data, input->size);
+    *prompt = input->size ? lk_bytes(input->data + bom, input->size - bom) : lk_bytes("", 0);
+    return code;
+}
+
+static int print_result(const struct lk_generation *g, struct output *out, struct lk_bytes prompt) {
+    static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
+    if (!out->json) {
+        printf("\n");
+        fflush(stdout);
+        fprintf(stderr, "%u token%s, %.0f tokens/s (%s)\n", g->tokens, g->tokens == 1 ? "" : "s",
+                g->seconds > 0 ? g->tokens / g->seconds : 0, reasons[g->finish]);
+        return CMD_OK;
+    }
+    json_t *bytes, *text = cmd_json_text(out->all.data, out->all.size, &bytes);
+    return cmd_print_json(json_pack(
+        "{s:o, s:o, s:o, s:O, s:I, s:I, s:s, s:f, s:f}", "prompt", cmd_json_text(prompt.data, prompt.size, NULL), "text",
+        text, "bytes", bytes, "ids", out->ids, "prompt_tokens", (json_int_t)g->prompt_tokens, "tokens",
+        (json_int_t)g->tokens, "finish", reasons[g->finish], "prompt_seconds", g->prompt_seconds, "seconds", g->seconds));
+}
+
+/* From the opened model to all of its text. */
+static int run(struct cmd_context *c, const struct cmd_model *m, struct lk_bytes prompt, struct output *out,
+               struct lk_generate_options *o, struct lk_generation *g, struct lk_err *err) {
+    struct lk_tokenizer *t = NULL;
+    struct prepared prepared = {0};
+    int code = out->json && !(out->ids = json_array()) ? lk_fail(err, LK_ENOMEM, "no memory for ids") : LK_OK;
+    if (!code) code = load_tokenizer(c, m, &t, err);
+    if (!code) code = prepare(t, prompt, m, &prepared, o, err);
+    if (!code && !out->json && !wanted.chat) put_text(out, prompt.data, prompt.size);
+    if (!code) code = lk_generate(c->math, &m->model.layout, m->model.weights, t, prompt.data, prompt.size, o, g, err);
+    if (!code && out->incomplete)
+        code = lk_fail(err, LK_ENOMEM, "no memory for all of the text: leave out --json, or ask for fewer --tokens");
+    lk_tokenizer_free(t);
+    lk_tokens_release(&prepared.ids);
+    if (!code && g->prompt_tokens > m->model.layout.config.context)
+        lk_log_warn("the prompt has %u tokens, the model's context %u: its beginning was not read", g->prompt_tokens,
+                    m->model.layout.config.context);
+    return code;
+}
+
 static int generate(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
-    struct lk_tokenizer *t = NULL;
     struct output out = {.json = c->json};
     struct lk_generation g;
     struct lk_generate_options o = {.text = put_text, .token = put_id, .arg = &out};
-    static const char *const reasons[] = {"length", "end", "stop", "interrupted"};
-    const char *prompt = c->argument_count > 1 ? c->arguments[1] : "";
     struct lk_buf input = LK_BUF_INIT;
-    struct prepared prepared = {0};
+    struct lk_bytes prompt;
     if (options(c, &o)) return CMD_USAGE;
-    if (strcmp(prompt, "-") == 0) {
-        if (cmd_read_input(NULL, &input, &err)) return cmd_fail(&err);
-        prompt = input.data ? input.data + lk_skip_bom(input.data, input.size) : "";
-    }
-    int code = cmd_model_open(c, c->arguments[0], &m);
-    if (code) return code;
-    cmd_catch_signals();
-    if (out.json) out.ids = json_array();
-    code = load_tokenizer(c, &m, &t, &err);
-    if (!code) code = prepare(t, prompt, &m, &prepared, &o, &err);
-    if (!code && !out.json && !wanted.chat) put_text(&out, prompt, strlen(prompt));
-    if (!code) code = lk_generate(c->math, &m.model.layout, m.model.weights, t, prompt, strlen(prompt), &o, &g, &err);
-    lk_tokenizer_free(t);
-    lk_tokens_release(&prepared.ids);
-    if (!code && g.prompt_tokens > m.model.layout.config.context)
-        lk_log_warn("the prompt has %u tokens, the model's context %u: its beginning was not read", g.prompt_tokens,
-                    m.model.layout.config.context);
-    cmd_model_close(&m);
-    if (code)
-        code = cmd_fail(&err);
-    else if (out.json) {
-        json_t *bytes, *text = cmd_json_text(out.all.data, out.all.size, &bytes);
-        code = cmd_print_json(json_pack("{s:o, s:o, s:o, s:O, s:i, s:i, s:s, s:f, s:f}", "prompt",
-                                        cmd_json_text(prompt, strlen(prompt), NULL), "text", text, "bytes", bytes, "ids",
-                                        out.ids, "prompt_tokens", (int)g.prompt_tokens, "tokens", (int)g.tokens, "finish",
-                                        reasons[g.finish], "prompt_seconds", g.prompt_seconds, "seconds", g.seconds));
-    } else {
-        printf("\n");
-        fflush(stdout);
-        fprintf(stderr, "%u tokens, %.0f tokens/s (%s)\n", g.tokens, g.seconds > 0 ? g.tokens / g.seconds : 0,
-                reasons[g.finish]);
+    int code = read_prompt(c, &input, &prompt, &err) ? cmd_fail(&err) : cmd_model_open(c, c->arguments[0], &m);
+    if (!code) {
+        cmd_catch_signals();
+        code = run(c, &m, prompt, &out, &o, &g, &err) ? cmd_fail(&err) : CMD_OK;
+        cmd_model_close(&m);
+        if (!code) code = print_result(&g, &out, prompt);
     }
     json_decref(out.ids);
     lk_buf_release(&out.all);
