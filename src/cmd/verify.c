@@ -34,19 +34,21 @@ static int take_segment(const struct cmd_context *c, const struct cmd_option *o,
     return CMD_OK;
 }
 
-static int report(json_t *all, const char *run, const struct lk_verify_result *r) {
-    if (all)
-        return json_array_append_new(all, json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:o, s:s}", "run", run, "from",
-                                                    (int)r->from, "to", (int)r->to, "steps", (int)r->steps, "equal",
-                                                    r->equal, "roots_compared", r->roots_compared, "first_difference",
-                                                    r->equal ? json_null() : json_integer(r->first_difference), "what",
-                                                    r->what));
+/* On paper, or into all unless that is NULL. */
+static int report(json_t *all, const char *run, const struct lk_verify_result *r, struct lk_err *err) {
+    if (all &&
+        json_array_append_new(all, json_pack("{s:s, s:I, s:I, s:I, s:b, s:b, s:o, s:s}", "run", run, "from",
+                                             (json_int_t)r->from, "to", (json_int_t)r->to, "steps", (json_int_t)r->steps,
+                                             "equal", r->equal, "roots_compared", r->roots_compared, "first_difference",
+                                             r->equal ? json_null() : json_integer(r->first_difference), "what", r->what)))
+        return lk_fail(err, LK_ENOMEM, "no memory for the result of steps %u..%u", r->from, r->to);
+    if (all) return LK_OK;
     if (r->equal)
-        printf("equal: steps %u..%u of %s executed again, %u ledger rows%s the same to the bit\n", r->from, r->to, run,
-               r->steps, r->roots_compared ? " and the checkpoints' roots" : "");
+        printf("equal: steps %u..%u of %s executed again, %u ledger row%s%s the same to the bit\n", r->from, r->to, run,
+               r->steps, r->steps == 1 ? "" : "s", r->roots_compared ? " and the checkpoints' roots" : "");
     else
         printf("DIFFERENT: step %u of %s: %s\n", r->first_difference, run, r->what);
-    return 0;
+    return LK_OK;
 }
 
 /* Segments between neighbouring checkpoints whose beginning can be loaded (or is step 0). */
@@ -81,58 +83,77 @@ static void announce(const struct lk_checkpoint *list, size_t count, const struc
     fputc('\n', stderr);
 }
 
-/* Fills chosen, at most SAMPLES_MAX; returns how many. */
-static int choose(const struct lk_checkpoint *list, size_t count, uint64_t seed, struct choice *chosen) {
-    int n = 0;
+/* Fills chosen, at most SAMPLES_MAX, and how many; without --sample it is the last segment. */
+static int choose(const struct lk_checkpoint *list, size_t count, uint64_t seed, struct choice *chosen, size_t *n,
+                  struct lk_err *err) {
     struct choice *all = lk_alloc((count + 1) * sizeof *all);
-    size_t possible = all ? segments(list, count, all) : 0;
-    for (int i = 0; i < (wanted.sample ? (int)wanted.sample : 1) && possible;
-         i++) { /* without --sample: the last segment */
+    if (!all) return lk_fail(err, LK_ENOMEM, "no memory to choose segments of %zu checkpoints", count);
+    size_t possible = segments(list, count, all), asked = wanted.sample ? wanted.sample : 1;
+    if (asked > possible && possible)
+        fprintf(stderr, "verify: %zu segments are asked for, and there %s %zu\n", asked, possible == 1 ? "is" : "are",
+                possible);
+    for (*n = 0; *n < asked && possible; ++*n) {
         uint32_t w[4];
-        lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)i, 0, 0, 0, w);
+        lk_random(seed, LK_PURPOSE_VERIFY, (uint32_t)*n, 0, 0, 0, w);
         size_t pick = wanted.sample ? w[0] % possible : possible - 1;
-        chosen[i] = all[pick];
+        chosen[*n] = all[pick];
         all[pick] = all[--possible]; /* each at most once */
-        n = i + 1;
     }
     lk_free(all);
-    return n;
+    return LK_OK;
+}
+
+/* The checkpoints of the run that the words name, and which segments are executed again. */
+static int plan(struct cmd_context *c, struct lk_checkpoint **list, size_t *count, struct choice *chosen, size_t *n,
+                struct lk_err *err) {
+    const char *run = c->arguments[0];
+    json_t *record;
+    uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
+    int code = lk_run_get(c->store, run, &record, err);
+    if (code) return code;
+    json_decref(record);
+    code = lk_run_checkpoints(c->store, run, list, count, err);
+    if (code) return code;
+    *n = 1;
+    *chosen = wanted.segment;
+    if (cmd_given(c, &wanted.segment)) return LK_OK;
+    code = choose(*list, *count, seed, chosen, n, err);
+    if (!code && !*n)
+        code = lk_fail(err, LK_ENOTFOUND,
+                       "run %s has no checkpoint yet; give --segment FROM..TO, which begins at step 0 then", run);
+    if (!code && wanted.sample) fprintf(stderr, "verify: --seed %llu chooses\n", (unsigned long long)seed);
+    return code;
 }
 
 static int verify(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
     struct lk_checkpoint *list = NULL;
-    json_t *record;
-    size_t count = 0;
+    size_t count = 0, n = 0;
     const char *run = c->arguments[0];
-    struct choice chosen[SAMPLES_MAX] = {wanted.segment};
+    struct choice chosen[SAMPLES_MAX];
     bool segment = cmd_given(c, &wanted.segment), equal = true;
-    uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
     if (segment && wanted.sample) return cmd_usage_error(c, "--segment and --sample exclude each other");
-    int n = 1, code = cmd_open_math(c);
+    if (cmd_given(c, &wanted.seed) && !wanted.sample) return cmd_usage_error(c, "--seed goes with --sample");
+    int code = cmd_open_math(c);
     if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
-    if (lk_run_get(c->store, run, &record, &err) ||
-        (json_decref(record), lk_run_checkpoints(c->store, run, &list, &count, &err)))
-        return cmd_fail(&err);
-    if (!segment) n = choose(list, count, seed, chosen);
-    if (n == 0) code = lk_fail(&err, LK_ENOTFOUND, "run %s has no checkpoint yet; give --segment FROM..TO", run);
+    code = plan(c, &list, &count, chosen, &n, &err);
     json_t *results = c->json ? json_array() : NULL;
+    if (!code && c->json && !results) code = lk_fail(&err, LK_ENOMEM, "no memory for results");
     lk_progress_init(&progress, stderr);
-    for (int i = 0; i < n && !code; i++) {
+    for (size_t i = 0; i < n && !code; i++) {
         struct lk_verify_result r;
         announce(list, count, &chosen[i], segment, run);
         code = lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err);
         lk_progress_end(&progress);
-        if (code) break;
-        equal &= r.equal;
-        report(results, run, &r);
+        if (!code) code = report(results, run, &r, &err);
+        equal = equal && !code && r.equal;
     }
     lk_free(list);
     if (code) json_decref(results);
     if (code) return cmd_fail(&err);
-    if (results) cmd_print_json(results);
+    if (results && cmd_print_json(results)) return CMD_FAILED;
     return equal ? CMD_OK : CMD_FAILED;
 }
 const struct cmd cmd_verify = {
@@ -146,7 +167,8 @@ const struct cmd cmd_verify = {
                  "steps FROM+1 to TO; begins at the checkpoint kept at or before FROM"),
         CMD_U32("--sample", "N", &wanted.sample, 1, SAMPLES_MAX, NULL,
                 "N random segments between checkpoints, each at most once"),
-        CMD_U64("--seed", "N", &wanted.seed, 0, UINT64_MAX, NULL, "seed of --sample; the clock by default"), CMD_END},
+        CMD_U64("--seed", "N", &wanted.seed, 0, UINT64_MAX, NULL, "seed of --sample; by default the clock, which is shown"),
+        CMD_END},
     "Without options the newest segment between two checkpoints whose beginning is kept: with checkpoint.keep=1 that is "
     "the\n"
     "run's first one, which begins at step 0. Says first what it executes, then equal, or the first step that differs "

@@ -120,6 +120,10 @@ check "and can be evaluated" "$LOCKSTEP" eval prompts@best
 quiet "$LOCKSTEP" train c.ini run.name=honest run.steps=12 checkpoint.every=4 checkpoint.keep=0 || finish
 check "verify of random segments" "$LOCKSTEP" verify honest --sample 3 --seed 5
 check "verify of everything" "$LOCKSTEP" verify honest --segment 0..12
+check "verify of more segments than there are" sh -c '"$LOCKSTEP" verify honest --sample 9 2>&1'
+said "says how many there are" "^verify: 9 segments are asked for, and there are 3$"
+said "and which seed repeats it" "^verify: --seed [0-9]+ chooses$"
+fails "verify --seed of no sample" 2 "--seed goes with --sample" -- "$LOCKSTEP" verify honest --seed 5
 quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" honest 7
 fails "verify names the first step that differs" 1 -- "$LOCKSTEP" verify honest --segment 0..12
 said "which is the one that was changed" "DIFFERENT: step 7 of honest: loss"
