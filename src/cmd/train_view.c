@@ -18,14 +18,14 @@ static void show_plan(void *arg, const struct lk_run_config *c, const struct lk_
                      c->width, c->context, c->vocab);
     char where[96];
     int ranks = lk_comm_ranks(v->comm), threads = lk_pool_threads(v->c->pool);
-    snprintf(where, sizeof where, "%d thread%s", threads, threads == 1 ? "" : "s");
-    if (ranks > 1)
-        snprintf(where, sizeof where, "%d ranks of %d thread%s over %s", ranks, threads, threads == 1 ? "" : "s",
-                 lk_comm_engine(v->comm));
+    size_t n = 0;
+    if (ranks > 1) n = (size_t)snprintf(where, sizeof where, "%d ranks of ", ranks);
+    n += (size_t)snprintf(where + n, sizeof where - n, "%d thread%s", threads, threads == 1 ? "" : "s");
+    if (ranks > 1) snprintf(where + n, sizeof where - n, " over %s", lk_comm_engine(v->comm));
     lk_progress_line(&v->progress,
-                     "batch: %u sequences = %llu tokens in %u grains, %u at a time; %.2f GFLOP a step; %s kernels, %s",
-                     c->sequences, (unsigned long long)v->batch_tokens, c->grains, p->micro_batch, flops / 1e9,
-                     lk_math_isa(v->c->math), where);
+                     "batch: %u sequence%s = %llu tokens in %u grain%s, %u at a time; %.2f GFLOP a step; %s kernels, %s",
+                     c->sequences, c->sequences == 1 ? "" : "s", (unsigned long long)v->batch_tokens, c->grains,
+                     c->grains == 1 ? "" : "s", p->micro_batch, flops / 1e9, lk_math_isa(v->c->math), where);
     lk_progress_line(&v->progress, "memory%s: %s of %s: weights %s, moments %s, gradients %s, activations %s, rest %s",
                      ranks > 1 ? " of rank 0" : "", lk_format_bytes(p->total_bytes, total),
                      lk_format_bytes(p->available_bytes, have), lk_format_bytes(p->weights_bytes, weights),
@@ -42,10 +42,20 @@ static void show_resumed(void *arg, uint32_t step) {
 /* A mean over all steps so far, then over about this many. */
 #define MEAN_STEPS 50
 
+/* "  38% of peak". The peak is measured in the fifth of a second before the run; steps that beat it say that others used
+ * the machine then, so that no share of it is true. */
+static const char *share_of_peak(struct train_view *v, char out[32]) {
+    double peak = v->peaks.fma_flops_all, share = peak > 0 ? 100 * v->step_flops / v->recent_seconds / peak : 0;
+    v->beaten = v->beaten || share > 100;
+    if (!(share > 0) || v->beaten) return "";
+    snprintf(out, 32, "  %.0f%% of peak", share);
+    return out;
+}
+
 /* What a terminal cuts off at its edge comes last. */
 static void show_step(void *arg, const struct lk_ledger_row *row, uint32_t steps) {
     struct train_view *v = arg;
-    char left[32];
+    char left[32], share[32], speed[32] = "";
     bool last = row->step == steps;
     if (row->tokens == 0) {
         lk_progress_show(&v->progress, last, "step %u/%u  no targets: no update", row->step, steps);
@@ -54,11 +64,12 @@ static void show_step(void *arg, const struct lk_ledger_row *row, uint32_t steps
     if (v->mean_steps < MEAN_STEPS) v->mean_steps++;
     v->mean_loss += (row->loss - v->mean_loss) / v->mean_steps;
     v->recent_seconds = v->recent_seconds ? 0.9 * v->recent_seconds + 0.1 * row->seconds : row->seconds;
-    lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  mean %.4f  norm %.3g  %.0f tokens/s  %s%s%.0f%% of peak",
-                     row->step, steps, row->loss, v->mean_loss, row->gradient_norm,
-                     (double)v->batch_tokens / v->recent_seconds,
-                     last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left), last ? "" : " left  ",
-                     v->peaks.fma_flops_all > 0 ? 100 * v->step_flops / v->recent_seconds / v->peaks.fma_flops_all : 0);
+    if (v->recent_seconds > 0)
+        snprintf(speed, sizeof speed, "  %.0f tokens/s", (double)v->batch_tokens / v->recent_seconds);
+    lk_progress_show(&v->progress, last, "step %u/%u  loss %.4f  mean %.4f  norm %.3g%s%s%s%s%s", row->step, steps,
+                     row->loss, v->mean_loss, row->gradient_norm, speed, last ? "" : "  ",
+                     last ? "" : lk_format_duration((steps - row->step) * v->recent_seconds, left), last ? "" : " left",
+                     v->recent_seconds > 0 ? share_of_peak(v, share) : "");
 }
 
 static void show_eval(void *arg, const struct lk_eval_row *row) {
@@ -73,37 +84,40 @@ static void show_eval(void *arg, const struct lk_eval_row *row) {
 static void show_warning(void *arg, const char *message) {
     lk_progress_line(&((struct train_view *)arg)->progress, "warning: %s", message);
 }
-struct sample_text {
-    struct lk_buf text;
-};
 static int keep_text(void *arg, const char *data, size_t size) {
-    return lk_buf_append(&((struct sample_text *)arg)->text, data, size);
+    return lk_buf_append(arg, data, size);
 }
 
-static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
-    struct train_view *v = arg;
+static int sample(struct train_view *v, struct lk_trainer *t, struct lk_buf *text, struct lk_err *err) {
     const struct lk_run *run = lk_trainer_about(t);
     struct lk_tokenizer *tokenizer = NULL;
-    struct sample_text s = {LK_BUF_INIT};
     struct lk_generation g;
     struct lk_generate_options o = {.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = run->config.seed},
                                     .max_tokens = 64,
                                     .text = keep_text,
-                                    .arg = &s};
-    struct lk_err err = {0};
-    int code = lk_tokenizer_load(v->c->store, &run->tokenizer, &tokenizer, &err);
+                                    .arg = text};
+    int code = lk_tokenizer_load(v->c->store, &run->tokenizer, &tokenizer, err);
     if (!code)
         code = lk_generate(v->c->math, &run->layout, lk_trainer_state(t)->weights, tokenizer, run->config.prompt,
-                           strlen(run->config.prompt), &o, &g, &err);
-    if (code)
+                           strlen(run->config.prompt), &o, &g, err);
+    if (!code && g.finish == LK_FINISH_CALLER) code = lk_fail(err, LK_ENOMEM, "no memory for its text");
+    lk_tokenizer_free(tokenizer);
+    return code;
+}
+
+static void show_sample(void *arg, struct lk_trainer *t, uint32_t step) {
+    struct train_view *v = arg;
+    struct lk_buf text = LK_BUF_INIT;
+    struct lk_err err = {0};
+    if (sample(v, t, &text, &err))
         lk_progress_line(&v->progress, "warning: no sample at step %u: %s", step, err.message);
     else {
-        for (size_t i = 0; i < s.text.size; i++)
-            if ((unsigned char)s.text.data[i] < 0x20 || s.text.data[i] == 0x7f) s.text.data[i] = ' ';
-        lk_progress_line(&v->progress, "step %u: %s%s", step, run->config.prompt, s.text.data ? s.text.data : "");
+        for (size_t i = 0; i < text.size; i++)
+            if ((unsigned char)text.data[i] < 0x20 || text.data[i] == 0x7f) text.data[i] = ' ';
+        lk_progress_line(&v->progress, "step %u: %s%s", step, lk_trainer_about(t)->config.prompt,
+                         text.data ? text.data : "");
     }
-    lk_buf_release(&s.text);
-    lk_tokenizer_free(tokenizer);
+    lk_buf_release(&text);
 }
 
 struct lk_train_hooks train_view_hooks(struct train_view *v) {

@@ -15,6 +15,7 @@ struct train_view {
     double recent_seconds; /* smoothed seconds a step */
     double mean_loss;      /* smoothed, over about the last MEAN_STEPS that had targets */
     uint32_t mean_steps;
+    bool beaten; /* a step was faster than the peak, which so was measured beside other work */
     char name[LK_NAME_MAX + 1];
 };
 /* The hooks that show; `stop` and `peaks` are left to the caller. v: borrowed as long as the trainer. */
