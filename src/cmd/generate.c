@@ -197,6 +197,8 @@ const struct cmd cmd_generate = {
         CMD_U32("--top-k", "N", &wanted.sampling.top_k, 0, UINT32_MAX, "0", "only the N likeliest tokens, or all: 0"),
         CMD_F64("--top-p", "X", &wanted.sampling.top_p, 0, 1, "0.95",
                 "only the likeliest tokens that together have this share"),
+        CMD_F64("--min-p", "X", &wanted.sampling.min_p, 0, 1, "0",
+                "only tokens at least X times as likely as the likeliest, or all: 0"),
         CMD_U64("--seed", "N", &wanted.sampling.seed, 0, UINT64_MAX, "1", "of the draws"),
         CMD_LIST("--stop", "S", &wanted.stops, "end before this text; may be repeated"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,

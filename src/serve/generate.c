@@ -118,10 +118,12 @@ static void make_panels(struct generator *g) {
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
     uint32_t begin = lk_tokenizer_begin(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
+    int code = lk_sampling_check(&g->options->sampling, err);
+    if (code) return code;
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
-    int code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
+    code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);

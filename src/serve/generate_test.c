@@ -78,8 +78,11 @@ static struct lk_generation generate(const char *prompt, struct lk_generate_opti
 static void tokens_are_those_of_the_training_forward(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < 12; seed++) {
-        struct lk_sampling s = {
-            .temperature = seed % 4 ? 1.3 : 0, .top_k = seed % 3 ? 0 : 50, .top_p = seed % 2 ? 1 : 0.9, .seed = seed};
+        struct lk_sampling s = {.temperature = seed % 4 ? 1.3 : 0,
+                                .top_k = seed % 3 ? 0 : 50,
+                                .top_p = seed % 2 ? 1 : 0.9,
+                                .min_p = seed % 5 ? 0 : 0.1,
+                                .seed = seed};
         struct heard h = {0};
         struct lk_tokens all = {0};
         struct lk_decoder *d;

@@ -114,11 +114,15 @@ static bool scale_logits(const float *logits, float t, struct ranks *r, float *f
     return numbers && most - most == 0;
 }
 
-/* With top-p of all ids those that have together less than half of what top-p leaves out are never asked for: how far down
- * the others begin. The margin is larger than the roundings of exp, log and the sums. */
+/* With top-p of all ids those that have together less than half of what top-p leaves out are never asked for, and with
+ * min-p those that are less likely than it asks for: how far down the others begin. The margins are larger than the
+ * roundings of exp, log and the sums. top-k asks for so many ranks, wherever they lie. */
 static float deepest(const struct lk_sampling *s, uint32_t tokens, double all) {
-    if (s->top_p > 1 - 1e-6) return INFINITY;
-    return 0.1f - lk_log((float)(all * (1 - s->top_p) / (2.0 * tokens)));
+    float by_top_p = INFINITY, by_min_p = INFINITY;
+    if (s->top_k && s->top_k < tokens) return INFINITY;
+    if (s->top_p <= 1 - 1e-6) by_top_p = 0.1f - lk_log((float)(all * (1 - s->top_p) / (2.0 * tokens)));
+    if (s->min_p >= 1e-30) by_min_p = 0.1f - lk_log((float)s->min_p);
+    return by_top_p < by_min_p ? by_top_p : by_min_p;
 }
 
 /* A counting sort of the ids that lie no further down than that. What lies further down than exp goes shares the last
@@ -155,7 +159,8 @@ static float next_rank(struct ranks *r, uint32_t rank) {
     return r->ranked[rank] = r->e[packed_id(r->words[rank])];
 }
 
-/* How many ranks may be drawn, and their sum; `all` is that of all ids. *known: how many exponentials are in r->ranked. */
+/* How many ranks may be drawn, and their sum; `all` is that of all ids. *known: how many exponentials are in r->ranked.
+ * Where top-p and min-p both cut, the shorter prefix is left: top-p's share is one of all that top-k keeps. */
 static uint32_t keep(struct ranks *r, const struct lk_sampling *s, double all, double *sum, uint32_t *known) {
     uint32_t kept = s->top_k && s->top_k < r->tokens ? s->top_k : r->tokens, prefix = 0;
     double running = 0;
@@ -163,14 +168,25 @@ static uint32_t keep(struct ranks *r, const struct lk_sampling *s, double all, d
     if (kept < r->tokens)
         for (all = 0; *known < kept; ++*known) all += next_rank(r, *known);
     *sum = all;
-    if (s->top_p >= 1) return kept;
+    if (s->top_p >= 1 && s->min_p <= 0) return kept;
+    double enough = s->top_p < 1 ? s->top_p * all : INFINITY;
+    if (kept > r->listed) kept = r->listed; /* what is not listed is cut */
     do {
-        running += prefix < *known ? r->ranked[prefix] : next_rank(r, prefix);
+        float e = prefix < *known ? r->ranked[prefix] : next_rank(r, prefix);
+        if (e < s->min_p) break;
+        running += e;
         prefix++;
-    } while (running < s->top_p * all && prefix < kept);
+    } while (running < enough && prefix < kept);
     *known = *known > prefix ? *known : prefix;
     *sum = running;
     return prefix;
+}
+
+int lk_sampling_check(const struct lk_sampling *s, struct lk_err *err) {
+    if (!(s->temperature >= 0)) return lk_fail(err, LK_EINVAL, "temperature %g is not 0 or more", s->temperature);
+    if (!(s->top_p >= 0 && s->top_p <= 1)) return lk_fail(err, LK_EINVAL, "top_p %g is not from 0 to 1", s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1)) return lk_fail(err, LK_EINVAL, "min_p %g is not from 0 to 1", s->min_p);
+    return LK_OK;
 }
 
 uint32_t lk_sample_token(struct lk_math *math, const float *logits, uint32_t tokens, const struct lk_sampling *s,
@@ -184,7 +200,7 @@ uint32_t lk_sample_token(struct lk_math *math, const float *logits, uint32_t tok
     uint32_t known, rank = 0, kept;
     double all = 0, sum, running = 0, u = uniform(s->seed, position);
     for (uint32_t i = 0; i < tokens; i++) all += r.e[i];
-    fill_buckets(&r, first, last, s->top_k && s->top_k < tokens ? INFINITY : deepest(s, tokens, all));
+    fill_buckets(&r, first, last, deepest(s, tokens, all));
     kept = keep(&r, s, all, &sum, &known);
     do {
         running += rank < known ? r.ranked[rank] : next_rank(&r, rank);

@@ -60,6 +60,12 @@ static uint32_t expected(const float *logits, uint32_t n, const struct lk_sampli
         }
         kept = smallest;
     }
+    if (s->min_p > 0) {
+        uint32_t likely = 0;
+        for (sum = 0; likely < kept && !(lk_softmax_exp(r[likely].x - first) < s->min_p); likely++)
+            sum += lk_softmax_exp(r[likely].x - first);
+        kept = likely;
+    }
     lk_random(s->seed, LK_PURPOSE_SAMPLE, position, 0, 0, 0, w);
     double u = (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
     token = r[kept - 1].id;
@@ -92,24 +98,25 @@ static void fill(struct test_random *r, float *x, uint32_t n) {
 static void draws_are_those_of_a_plain_sort(void **state) {
     (void)state;
     struct test_random r = test_random_open("sampling");
-    static const double temperatures[] = {0, 0.3, 0.7, 1, 1.7, 5}, top_ps[] = {1, 0.95, 0.5, 0.1, 1e-9, 0};
-    for (int n = 0; n < 6000; n++) {
+    static const double temperatures[] = {0, 0.3, 0.7, 1, 1.7, 5}, top_ps[] = {1, 0.95, 0.5, 0.1, 1e-9, 0},
+                        min_ps[] = {0, 0, 0.05, 0.3, 1e-12, 1e-38, 1};
+    for (int n = 0; n < 9000; n++) {
         uint32_t vocab = 1 + test_random_below(&r, n % 1000 == 999 ? 90000
                                                    : n % 50        ? 40
                                                                    : 3000),
                  ks[] = {0, 1, 2, vocab / 2, vocab, vocab + 5};
         float *x = lk_alloc(vocab * 4);
         void *workspace = lk_alloc(lk_sample_bytes(vocab));
-        struct lk_sampling s = {temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)],
-                                top_ps[test_random_below(&r, 6)],
-                                (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000)};
+        struct lk_sampling s = {
+            temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)], top_ps[test_random_below(&r, 6)],
+            (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000), min_ps[test_random_below(&r, 7)]};
         fill(&r, x, vocab);
         for (uint32_t position = 0; position < 4; position++) {
             uint32_t token = lk_sample_token(math.math, x, vocab, &s, position * 77, workspace),
                      wanted = expected(x, vocab, &s, position * 77);
             if (token != wanted)
-                fail_msg("%u tokens, temperature %g, top-k %u, top-p %g: token %u, not %u", vocab, s.temperature, s.top_k,
-                         s.top_p, token, wanted);
+                fail_msg("%u tokens, temperature %g, top-k %u, top-p %g, min-p %g: token %u, not %u", vocab, s.temperature,
+                         s.top_k, s.top_p, s.min_p, token, wanted);
         }
         lk_free(x);
         lk_free(workspace);
@@ -159,11 +166,49 @@ static void frequencies_follow_the_logits(void **state) {
     assert_true(same < 11000); /* 0.479 expected */
 }
 
+/* What min-p keeps is never less likely than it says, and all of it is drawn; 1 keeps the likeliest alone. */
+static void min_p_cuts_by_the_likeliest(void **state) {
+    (void)state;
+    const float x[] = {0, 1, 2, -1, 2}; /* 0.135, 0.368, 1, 0.050, 1 times the likeliest */
+    static const struct {
+        double min_p;
+        uint32_t drawn; /* bit i: id i */
+    } cases[] = {{0, 31}, {0.04, 31}, {0.06, 23}, {0.13, 23}, {0.14, 22}, {0.37, 20}, {1, 20}};
+    uint64_t workspace[96];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lk_sampling s = {.temperature = 1, .top_p = 1, .min_p = cases[i].min_p, .seed = 3};
+        uint32_t drawn = 0;
+        for (uint32_t p = 0; p < 2000; p++) drawn |= 1u << lk_sample_token(math.math, x, 5, &s, p, workspace);
+        assert_int_equal(drawn, cases[i].drawn);
+    }
+}
+
+static void values_are_checked(void **state) {
+    (void)state;
+    const struct lk_sampling good = {.temperature = 1, .top_p = 1, .min_p = 1};
+    struct lk_sampling s = good;
+    OK(lk_sampling_check(&s, &test_err));
+    OK(lk_sampling_check(&(struct lk_sampling){0}, &test_err));
+    static const double bad[] = {-0.1, 1.1, NAN, INFINITY};
+    for (int i = 0; i < 4; i++) {
+        s = good, s.min_p = bad[i];
+        FAILS(lk_sampling_check(&s, &test_err), LK_EINVAL, "min_p");
+        s = good, s.top_p = bad[i];
+        FAILS(lk_sampling_check(&s, &test_err), LK_EINVAL, "top_p");
+    }
+    s = good, s.temperature = -1;
+    FAILS(lk_sampling_check(&s, &test_err), LK_EINVAL, "temperature -1 is not 0 or more");
+    s = good, s.temperature = NAN;
+    FAILS(lk_sampling_check(&s, &test_err), LK_EINVAL, "temperature");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_are_those_of_a_plain_sort),
         cmocka_unit_test(greedy_ties_go_to_the_lowest_id),
         cmocka_unit_test(frequencies_follow_the_logits),
+        cmocka_unit_test(min_p_cuts_by_the_likeliest),
+        cmocka_unit_test(values_are_checked),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

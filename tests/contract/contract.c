@@ -4,7 +4,7 @@
 //   contract run BLOBS RECORD          train the run of this record (runs show --json): rows, evaluations, roots, identity
 //   contract begin BLOBS RECORD        initial values, root, logits and losses of sample 0, as "Worked runs" lists them
 //   contract identity BLOBS RECORD [KEY=VALUE...]   the identity, from these keys and the defaults
-//   contract generate BLOBS RECORD TOKENS TEMPERATURE TOP_K TOP_P SEED [ID...]   from the run's newest checkpoint
+//   contract generate BLOBS RECORD TOKENS TEMPERATURE TOP_K TOP_P SEED MIN_P [ID...]   from the run's newest checkpoint
 //   contract text BLOBS RECORD [ID...]  the bytes of these tokens
 //   contract logged                    lines of `runs log --json` in the form of `run`
 //   contract evaluated STEP            an answer of `eval --json` in that form
@@ -631,10 +631,11 @@ static uint64_t permutation(uint64_t seed, uint64_t epoch, uint64_t size, uint64
     return x;
 }
 
-// "Sampling of text"
+// "Sampling of text", "Sampling of text with min_p"
 struct sampling {
     double temperature, top_p;
     uint64_t top_k, seed;
+    double min_p;
 };
 struct rank {
     float x, expo;
@@ -678,6 +679,11 @@ static uint32_t sample(const float *logit, size_t count, const struct sampling *
             if (!(running < s->top_p * all)) break;
         }
         kept = prefix, limit = running;
+    }
+    if (s->min_p > 0) {
+        size_t likely = 0;
+        for (limit = 0; likely < kept && !(ranks[likely].expo < s->min_p); likely++) limit += ranks[likely].expo;
+        kept = likely;
     }
     uint32_t word[4];
     random_words(word, s->seed, 3, place, 0, 0, 0);
@@ -1554,16 +1560,18 @@ static void training_figures(void) {
     }
 }
 static void sampling_figures(void) {
-    static const struct sampling options[] = {{0.8, 0.95, 0, 1}, {1, 1, 0, 1}, {0, 0.95, 0, 1}};
-    static const char *names[] = {"temperature 0.8, top_p 0.95", "temperature 1, top_p 1"};
+    static const struct sampling options[] = {
+        {0.8, 0.95, 0, 1, 0}, {1, 1, 0, 1, 0}, {1, 1, 0, 1, 0.1}, {5, 0.6, 0, 1, 0.5}, {0, 0.95, 0, 1, 0}};
+    static const char *names[] = {"temperature 0.8, top_p 0.95", "temperature 1, top_p 1",
+                                  "temperature 1, top_p 1, min_p 0.1", "temperature 5, top_p 0.6, min_p 0.5"};
     float logit[100];
     for (int id = 0; id < 100; id++) logit[id] = (float)(id % 13 - 6);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         printf("| %s |", names[i]);
         for (uint64_t place = 0; place < 8; place++) printf(" %u", sample(logit, 100, options + i, place));
         printf(" |\n");
     }
-    printf("| temperature 0 | %u at each |\n", sample(logit, 100, options + 2, 0));
+    printf("| temperature 0 | %u at each |\n", sample(logit, 100, options + 4, 0));
 }
 static void order_figures(void) {
     static const uint32_t in[3][6] = {
@@ -1681,9 +1689,9 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "run")) return run(record), 0;
     if (!strcmp(command, "begin")) return print_begin(record), 0;
     if (!strcmp(command, "identity")) return print_identity(record, argv + 4, argc - 4), 0;
-    if (strcmp(command, "generate") != 0 || argc < 9) die("see the top of contract.c");
+    if (strcmp(command, "generate") != 0 || argc < 10) die("see the top of contract.c");
     struct sampling options = {strtod(argv[5], NULL), strtod(argv[7], NULL), strtoull(argv[6], NULL, 10),
-                               strtoull(argv[8], NULL, 10)};
-    generate(record, strtoull(argv[4], NULL, 10), &options, argv + 9, (size_t)argc - 9);
+                               strtoull(argv[8], NULL, 10), strtod(argv[9], NULL)};
+    generate(record, strtoull(argv[4], NULL, 10), &options, argv + 10, (size_t)argc - 10);
     return 0;
 }

@@ -147,6 +147,7 @@ done
 bad "an unknown document" 1 "document 5: .* 1" -- "$LOCKSTEP" dataset cat d --document 5
 bad "a picture where there is no folder" 1 "none/x.svg" -- "$LOCKSTEP" runs plot c --out none/x.svg
 bad "an empty --stop" 2 "--stop must not be empty" -- "$LOCKSTEP" generate c x --stop ""
+bad "min-p above 1" 2 "--min-p 1.5 is out of range: 0 .. 1" -- "$LOCKSTEP" generate c x --min-p 1.5
 bad "temperature below 0" 2 "--temperature -1 is out of range" -- "$LOCKSTEP" generate c x --temperature -1
 for to in "'>/dev/full'" "'>&-'"; do
     for command in "runs list" "runs list --json" "runs log c" "version" "help" "generate c x --tokens 30" "tokenizer encode t text.txt" "dataset cat d"; do

@@ -162,6 +162,9 @@ equal "whatever the threads and kernels" "$(LOCKSTEP_ISA=ref g "the king" --toke
 differ "another seed, another text" "$(g "the king" --tokens 60 --seed 8)" "$want"
 equal "temperature 0 needs no seed" "$(g he --tokens 40 --temperature 0 --seed 1)" "$(g he --tokens 40 --temperature 0 --seed 2)"
 equal "top-k 1 is temperature 0" "$(g he --tokens 40 --top-k 1 --seed 3)" "$(g he --tokens 40 --temperature 0)"
+equal "min-p 1 is temperature 0" "$(g he --tokens 40 --min-p 1 --seed 3)" "$(g he --tokens 40 --temperature 0)"
+differ "min-p leaves tokens out" "$(g he --tokens 60 --temperature 1 --top-p 1 --min-p 0.7)" "$(g he --tokens 60 --temperature 1 --top-p 1)"
+equal "whatever the threads and kernels, min-p too" "$(LOCKSTEP_ISA=ref g he --tokens 60 --temperature 1 --min-p 0.7 --threads 3)" "$(g he --tokens 60 --temperature 1 --min-p 0.7)"
 stop=${want:20:3}
 equal "--stop ends the text before it" "$(g "the king" --tokens 60 --seed 7 --stop "$stop")" "the king$(head_of "${want:8}" "$stop")"
 for seed in 1 2 3 4 5 6 7 8; do "$LOCKSTEP" generate c --tokens 8 --temperature 1000 --seed $seed --json 2>/dev/null; done >texts

@@ -10,12 +10,16 @@ extern "C" {
 #endif
 
 struct lk_sampling {
-    double temperature; /* 0: the likeliest token */
-    uint32_t top_k;     /* 0: all */
-    double top_p;       /* 1: all */
+    double temperature; /* >= 0; 0: the likeliest token */
+    uint32_t top_k;     /* the so many likeliest; 0: all */
+    double top_p;       /* 0 to 1: of those, the likeliest that have this share together; 1: all */
     uint64_t seed;
+    double min_p; /* 0 to 1: of what top_p keeps, the tokens at least this times as likely as the likeliest; 0: all */
 };
+/* LK_EINVAL: a value out of its range, or NaN; the message names it. */
+int lk_sampling_check(const struct lk_sampling *, struct lk_err *);
 /* One token from a row of logits (vocab), of which ids below `tokens` exist. position: of the token that is drawn.
+ * The options are good ones (lk_sampling_check).
  * workspace: lk_sample_bytes(tokens) bytes, overwritten, aligned to 8. */
 uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens, const struct lk_sampling *,
                          uint32_t position, void *workspace);
@@ -48,10 +52,10 @@ struct lk_generate_options {
 };
 /* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the
  * context is full, its newer half is read again and generation goes on. weights: layout->floats, borrowed.
- * LK_EINVAL: more tokens than the model has, an id in options->ids that it does not have, or an empty prompt and a
- * tokenizer without an end token to begin with. LK_ENOMEM (the message names a limit that is set): for the tokens, the
- * text, the decoder, its cache; missing memory for panels only slows it down. What options->text returned is no error:
- * out->finish is LK_FINISH_CALLER. */
+ * LK_EINVAL: of lk_sampling_check, more tokens than the model has, an id in options->ids that it does not have, or an empty
+ * prompt and a tokenizer without an end token to begin with. LK_ENOMEM (the message names a limit that is set): for the
+ * tokens, the text, the decoder, its cache; missing memory for panels only slows it down. What options->text returned is no
+ * error: out->finish is LK_FINISH_CALLER. */
 int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
                 struct lk_err *);
