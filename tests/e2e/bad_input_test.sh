@@ -144,7 +144,7 @@ bad "an empty mark" 2 "--split-at must not be empty" -- build text.txt --split-a
 for command in "runs show" "runs log" "runs plot" "runs rm" verify eval generate; do
     bad "$command of an unknown run" 1 'nothing.*there is c' -- "$LOCKSTEP" $command nothing
 done
-bad "an unknown document" 1 "document 5: .* 1" -- "$LOCKSTEP" dataset cat d --document 5
+bad "an unknown document" 1 "d has 1 document in its training split.*no document 5" -- "$LOCKSTEP" dataset cat d --document 5
 bad "a picture where there is no folder" 1 "none/x.svg" -- "$LOCKSTEP" runs plot c --out none/x.svg
 bad "an empty --stop" 2 "--stop must not be empty" -- "$LOCKSTEP" generate c x --stop ""
 bad "min-p above 1" 2 "--min-p 1.5 is out of range: 0 .. 1" -- "$LOCKSTEP" generate c x --min-p 1.5

@@ -20,7 +20,7 @@ $line" ;; esac
     done
 else ok "SKIP: no mandoc"; fi
 fails "a folder that cannot be made" 1 "/dev/null" -- "$LOCKSTEP" help --man /dev/null/x
-fails "an unknown shell" 2 "tcsh: bash and zsh" -- "$LOCKSTEP" help --completion tcsh
+fails "an unknown shell" 2 "tcsh: give bash or zsh" -- "$LOCKSTEP" help --completion tcsh
 
 # --- completion: two stores with something in them --------------------------------------------------------------------------
 text 20000 1 >text.txt
