@@ -14,7 +14,7 @@
 #define PATH 4096
 
 /* All files here are small and none is trusted to be there; buffers on the stack, so that no allocation can fail. */
-static bool read_small(char *out, size_t size, const char *format, const char *a, const char *b, const char *c) {
+bool lk__read_small(char *out, size_t size, const char *format, const char *a, const char *b, const char *c) {
     char path[3 * PATH];
     snprintf(path, sizeof path, format, a, b, c);
     FILE *f = fopen(path, "re");
@@ -115,12 +115,12 @@ static uint64_t field(const char *text, const char *key) {
 /* The kernel gives page cache back before it refuses memory, so cached file pages do not count as used. */
 static void least_left(const char *dir, const char *limit_name, const char *used_name, const char *prefix, uint64_t *left) {
     char limit_text[64], used_text[64], stat_text[16384] = "", key[32];
-    if (!read_small(limit_text, sizeof limit_text, "%s/%s%s", dir, limit_name, "")) return;
+    if (!lk__read_small(limit_text, sizeof limit_text, "%s/%s%s", dir, limit_name, "")) return;
     uint64_t limit = number(limit_text);
     if (limit >= (uint64_t)1 << 60) return; /* version 1 writes "no limit" as a huge number */
-    if (!read_small(used_text, sizeof used_text, "%s/%s%s", dir, used_name, "")) return;
+    if (!lk__read_small(used_text, sizeof used_text, "%s/%s%s", dir, used_name, "")) return;
     uint64_t used = number(used_text), cache = 0;
-    read_small(stat_text, sizeof stat_text, "%s/%s%s", dir, "memory.stat", "");
+    lk__read_small(stat_text, sizeof stat_text, "%s/%s%s", dir, "memory.stat", "");
     snprintf(key, sizeof key, "%sinactive_file", prefix);
     cache += field(stat_text, key);
     snprintf(key, sizeof key, "%sactive_file", prefix);
@@ -145,7 +145,7 @@ uint64_t lk__cgroup_memory_left(const char *root) {
 
 static void pids_of(const char *dir, void *least) {
     char text[64];
-    uint64_t limit = read_small(text, sizeof text, "%s/%s%s", dir, "pids.max", "") ? number(text) : UINT64_MAX;
+    uint64_t limit = lk__read_small(text, sizeof text, "%s/%s%s", dir, "pids.max", "") ? number(text) : UINT64_MAX;
     if (limit < *(uint64_t *)least) *(uint64_t *)least = limit;
 }
 uint64_t lk__cgroup_pids(const char *root) {
@@ -158,13 +158,13 @@ uint64_t lk__cgroup_pids(const char *root) {
 uint64_t lk__memory_available(const char *root) {
     char text[16384];
     uint64_t left = lk__cgroup_memory_left(root);
-    if (read_small(text, sizeof text, "%s/%s%s", root, "proc/meminfo", "")) {
+    if (lk__read_small(text, sizeof text, "%s/%s%s", root, "proc/meminfo", "")) {
         uint64_t machine = field(text, "MemAvailable") * 1024;
         if (machine && machine < left) left = machine;
     }
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-        read_small(text, sizeof text, "%s/%s%s", root, "proc/self/status", "")) {
+        lk__read_small(text, sizeof text, "%s/%s%s", root, "proc/self/status", "")) {
         uint64_t used = field(text, "VmSize") * 1024;
         uint64_t here = limit.rlim_cur > used ? limit.rlim_cur - used : 0;
         if (here < left) left = here;
@@ -181,7 +181,7 @@ uint64_t lk_memory_available_bytes(void) {
 
 uint64_t lk_memory_peak_bytes(void) {
     char text[16384];
-    return read_small(text, sizeof text, "%s%s%s", "", "/proc/self/status", "") ? field(text, "VmHWM") * 1024 : 0;
+    return lk__read_small(text, sizeof text, "%s%s%s", "", "/proc/self/status", "") ? field(text, "VmHWM") * 1024 : 0;
 }
 
 /* --- processors ------------------------------------------------------------------------------------------ */
@@ -193,14 +193,14 @@ static void add_quota(int *cpus, long long quota, long long period) {
 }
 static void cpus_v1(const char *dir, void *cpus) {
     char quota[64], period[64];
-    if (read_small(quota, sizeof quota, "%s/%s%s", dir, "cpu.cfs_quota_us", "") &&
-        read_small(period, sizeof period, "%s/%s%s", dir, "cpu.cfs_period_us", ""))
+    if (lk__read_small(quota, sizeof quota, "%s/%s%s", dir, "cpu.cfs_quota_us", "") &&
+        lk__read_small(period, sizeof period, "%s/%s%s", dir, "cpu.cfs_period_us", ""))
         add_quota(cpus, atoll(quota), atoll(period));
 }
 static void cpus_v2(const char *dir, void *cpus) {
     char text[128];
     long long quota, period;
-    if (read_small(text, sizeof text, "%s/%s%s", dir, "cpu.max", "") && sscanf(text, "%lld %lld", &quota, &period) == 2)
+    if (lk__read_small(text, sizeof text, "%s/%s%s", dir, "cpu.max", "") && sscanf(text, "%lld %lld", &quota, &period) == 2)
         add_quota(cpus, quota, period);
 }
 
@@ -219,7 +219,7 @@ int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus)
         char name[32], text[1024];
         snprintf(name, sizeof name, "%d", cpu);
         bool first = true;
-        if (read_small(text, sizeof text, "%s/sys/devices/system/cpu/cpu%s/topology/thread_siblings_list%s", root, name,
+        if (lk__read_small(text, sizeof text, "%s/sys/devices/system/cpu/cpu%s/topology/thread_siblings_list%s", root, name,
                        "")) {
             for (char *p = text; *p && *p != '\n';) { /* "0-1,4" */
                 long from = strtol(p, &p, 10), to = from;

@@ -81,6 +81,73 @@ static void siblings_count_once(void **state) {
     assert_int_equal(lk__physical_cores(*state, (unsigned char[]){0, 0, 1, 1, 0, 0}, 6), 1);
 }
 
+/* A core of two threads; its own L1, an L2 that two cores share. */
+static void caches(void **state) {
+    struct lk_caches c;
+    assert_false(lk__caches_of_system(*state, 3, &c));
+    static const char *const files[][2] = {
+        {"topology/thread_siblings_list", "3,7\n"},
+        {"cache/index0/type", "Data\n"},
+        {"cache/index0/level", "1\n"},
+        {"cache/index0/size", "48K\n"},
+        {"cache/index0/ways_of_associativity", "12\n"},
+        {"cache/index0/shared_cpu_list", "3,7\n"},
+        {"cache/index1/type", "Instruction\n"},
+        {"cache/index1/level", "1\n"},
+        {"cache/index1/size", "64K\n"},
+        {"cache/index2/type", "Unified\n"},
+        {"cache/index2/level", "2\n"},
+        {"cache/index2/size", "2M\n"},
+        {"cache/index2/ways_of_associativity", "16\n"},
+        {"cache/index2/shared_cpu_list", "2-3,6-7\n"},
+        {"cache/index3/type", "Unified\n"},
+        {"cache/index3/level", "3\n"},
+        {"cache/index3/size", "32768K\n"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[100];
+        snprintf(path, sizeof path, "sys/devices/system/cpu/cpu3/%s", files[i][0]);
+        put(*state, path, files[i][1]);
+    }
+    assert_true(lk__caches_of_system(*state, 3, &c));
+    assert_int_equal(c.l1.bytes, 48 << 10);
+    assert_int_equal(c.l1.ways, 12);
+    assert_int_equal(c.l2.bytes, 1 << 20);
+    assert_int_equal(c.l2.ways, 16);
+    put(*state, "sys/devices/system/cpu/cpu3/cache/index2/ways_of_associativity", "nonsense");
+    assert_false(lk__caches_of_system(*state, 3, &c));
+}
+
+static void caches_given(void **state) {
+    (void)state;
+    struct lk_caches c;
+    OK(lk_caches_here(&c, &test_err));
+    assert_true(c.l1.bytes && c.l1.ways && c.l2.bytes && c.l2.ways && c.from != LK_CACHES_GIVEN);
+    setenv("LOCKSTEP_CACHES", "48K/12,2M/16", 1);
+    OK(lk_caches_here(&c, &test_err));
+    assert_true(c.l1.bytes == 48 << 10 && c.l1.ways == 12 && c.l2.bytes == 2 << 20 && c.l2.ways == 16);
+    assert_int_equal(c.from, LK_CACHES_GIVEN);
+    static const char *const wrong[] = {"1",
+                                        "32K",
+                                        "32K/8",
+                                        "32K/8,",
+                                        "32K/8,512K",
+                                        "32K/0,512K/8",
+                                        "K/8,1M/8",
+                                        "32K/8,512K/8x",
+                                        "32K/8,512K/8,",
+                                        "-32K/8,512K/8",
+                                        "1K/65,1M/8",
+                                        "1K/32,1M/8",
+                                        "99999999999999999999K/8,1M/8",
+                                        "32/8,512/8"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("LOCKSTEP_CACHES", wrong[i], 1);
+        FAILS(LK_EINVAL, lk_caches_here(&c, &test_err), "32K/8,512K/8");
+    }
+    unsetenv("LOCKSTEP_CACHES");
+}
+
 static void this_machine(void **state) {
     (void)state;
     assert_in_range(lk_threads_default(), 1, 256);
@@ -94,8 +161,9 @@ static void this_machine(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST_IN_DIR(version_2), TEST_IN_DIR(version_1_in_a_container),
+    const struct CMUnitTest tests[] = {TEST_IN_DIR(version_2),     TEST_IN_DIR(version_1_in_a_container),
                                        TEST_IN_DIR(nothing_there), TEST_IN_DIR(siblings_count_once),
+                                       TEST_IN_DIR(caches),        TEST_IN_DIR(caches_given),
                                        TEST_IN_DIR(this_machine)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
