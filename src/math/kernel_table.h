@@ -3,24 +3,29 @@
  * from the pool's threads with the numeric environment set. Private to src/math. */
 #ifndef LOCKSTEP_MATH_KERNEL_TABLE_H
 #define LOCKSTEP_MATH_KERNEL_TABLE_H
+#include "lockstep/base/caches.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/math/kernels.h"
 #include "lockstep/math/measure.h"
 #include "lockstep/math/scalar.h"
 
-typedef void lk__math_mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+typedef void lk__math_mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,
+                                 void *scratch);
 
 struct lk__math_kernels {
     const char *isa;
-    size_t vector; /* floats a vector */
+    size_t vector;           /* floats a vector */
+    struct lk_caches caches; /* given: what blocks are chosen by; no bit depends on them */
 
     /* Matrix product. mm_blocking chooses the tile of C by the shape and the number of threads (both results >= 1; the
      * driver cuts edges short). A tile does all of k, so its size changes no bit. mm_tile makes one tile, rows [i0, i1),
      * columns [j0, j1), all parts and groups, bias and residual included. transposed: mm_tile_transposed, which works on C'
-     * = B' A', is faster. scratch: at least mm_scratch_bytes, a constant, 64-byte aligned; a kernel set may need none. */
+     * = B' A', is faster. scratch: at least mm_scratch_bytes, 64-byte aligned; a kernel set may need none. */
     size_t mm_scratch_bytes;
-    void (*mm_blocking)(const struct lk_mm *, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *transposed);
+    void (*mm_blocking)(const struct lk_mm *, size_t threads, const struct lk_caches *, size_t *tile_rows,
+                        size_t *tile_columns, bool *transposed);
     lk__math_mm_tile_fn *mm_tile, *mm_tile_transposed;
+    void (*mm_scheme)(const struct lk_caches *, char *out, size_t size); /* says how blocks are chosen; or NULL */
 
     /* Products of a few rows with weights in panels; NULL in ref. n (<= LK_PANEL) rows of W, k long, into one panel (k, n);
      * columns [j0, j1) of a product, j0 a panel's first column. */

@@ -42,6 +42,7 @@ static void collect(void) {
     assert_int_equal(lk_math_open(NULL, "ref", &m, NULL), 0);
     tables[count] = m->k, names[count++] = "ref";
     lk_math_close(m);
+    tables[count].caches = tables[0].caches;
     lk__math_fill_ref_soft(&tables[count]), names[count++] = "ref with our fma";
     for (int i = 0; i < n; i++) {
         if (strcmp(isas[i], "ref") == 0 || strcmp(isas[i], "blocked") == 0) continue; /* the rest of blocked is ref */
@@ -247,7 +248,7 @@ static void run_product(const struct lk__math_kernels *k, struct arrays *a, size
     struct lk_mm mm = {.m = PRODUCT_ROWS, .n = n, .parts = parts, .part_count = (size_t)v + 1, .c = a->x[2], .ldc = n};
     mm.bias = a->x[3];
     void *scratch = aligned_alloc(64, k->mm_scratch_bytes / 64 * 64 + 64);
-    k->mm_tile(&mm, 0, PRODUCT_ROWS, 0, n, scratch);
+    k->mm_tile(&mm, 0, PRODUCT_ROWS, 0, n, &k->caches, scratch);
     free(scratch);
 }
 static void run_attention(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {

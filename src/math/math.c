@@ -1,5 +1,6 @@
 /* Opens the math floor: chooses the instruction set, fills the kernel table, holds the scratch memory. */
 #include "lockstep/base/mem.h"
+#include "lockstep/math/measure.h"
 #include "math/exact.h"
 #include "math/kernel_table.h"
 #include "math/ref/scalar.h"
@@ -70,6 +71,10 @@ int lk_math_isas(const char *out[8]) {
 }
 
 static int choose(const char *isa, struct lk__math_kernels *k, struct lk_err *err) {
+    struct lk_caches caches;
+    int code = lk_caches_here(&caches, err);
+    if (code) return code;
+    k->caches = caches;
     fill_ref(k);
     for (size_t i = 0; i < SETS; i++) {
         if (!sets[i].here() || (isa && strcmp(isa, sets[i].name) != 0)) continue;
@@ -117,6 +122,13 @@ void lk_math_close(struct lk_math *m) {
 
 const char *lk_math_isa(const struct lk_math *m) {
     return m->k.isa;
+}
+const struct lk_caches *lk_math_caches(const struct lk_math *m) {
+    return &m->k.caches;
+}
+void lk_math_blocks_text(const struct lk_math *m, char *out, size_t size) {
+    snprintf(out, size, "of fixed sizes");
+    if (m->k.mm_scheme) m->k.mm_scheme(&m->k.caches, out, size);
 }
 struct lk_pool *lk_math_pool(const struct lk_math *m) {
     return m->pool;

@@ -19,7 +19,7 @@ static void run_tile(void *arg, size_t tile, int thread) {
     const struct lk_mm *mm = job->mm;
     /* Down first: threads that run side by side read the same columns of B, which are weights, the larger operand. */
     size_t i = tile % job->down * job->tile_rows, j = tile / job->down * job->tile_columns;
-    job->tile(mm, i, smaller(mm->m, i + job->tile_rows), j, smaller(mm->n, j + job->tile_columns),
+    job->tile(mm, i, smaller(mm->m, i + job->tile_rows), j, smaller(mm->n, j + job->tile_columns), &job->math->k.caches,
               lk__math_scratch(job->math, thread));
 }
 
@@ -47,7 +47,8 @@ void lk_matmul(struct lk_math *math, const struct lk_mm *mm) {
     if (!mm->m || !mm->n) return;
     struct job job = {.math = math, .mm = mm};
     bool transposed;
-    math->k.mm_blocking(mm, (size_t)lk_pool_threads(math->pool), &job.tile_rows, &job.tile_columns, &transposed);
+    math->k.mm_blocking(mm, (size_t)lk_pool_threads(math->pool), &math->k.caches, &job.tile_rows, &job.tile_columns,
+                        &transposed);
     job.tile = transposed ? math->k.mm_tile_transposed : math->k.mm_tile;
     LK_ASSERT(math->scratch_bytes >= math->k.mm_scratch_bytes);
     job.down = (mm->m + job.tile_rows - 1) / job.tile_rows;

@@ -133,7 +133,7 @@ static size_t differing(const float *x, const float *y, size_t n) {
 
 static struct lk_pool *pools[9];
 static struct {
-    const char *isa;
+    const char *isa, *caches;
     int threads;
     struct lk_math *math;
 } maths[64];
@@ -141,16 +141,24 @@ static int math_count;
 
 static int open_all(void **unused) {
     (void)unused;
+    /* Those of this machine with several numbers of threads; a usual small core; many blocks in every product. */
+    static const struct {
+        const char *caches;
+        int threads;
+    } ways[] = {{"", 1}, {"", 2}, {"", 3}, {"", 8}, {"32K/8,512K/8", 1}, {"4K/2,32K/4", 2}};
     const char *isas[8];
     int count = lk_math_isas(isas);
     for (int threads = 1; threads <= 8; threads++)
         if (lk_pool_open(threads, &pools[threads], NULL)) return 1;
     for (int i = 0; i < count; i++)
-        for (int threads = 1; threads <= 8; threads += threads < 3 ? 1 : 5) {
-            maths[math_count].isa = isas[i], maths[math_count].threads = threads;
-            if (lk_math_open(pools[threads], isas[i], &maths[math_count].math, NULL)) return 1;
+        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+            setenv("LOCKSTEP_CACHES", ways[w].caches, 1);
+            maths[math_count].isa = isas[i], maths[math_count].caches = ways[w].caches;
+            maths[math_count].threads = ways[w].threads;
+            if (lk_math_open(pools[ways[w].threads], isas[i], &maths[math_count].math, NULL)) return 1;
             math_count++;
         }
+    unsetenv("LOCKSTEP_CACHES");
     return 0;
 }
 
@@ -169,11 +177,13 @@ static void check(struct product *p, int most) {
         lk_matmul(maths[i].math, &p->mm);
         size_t d = differing(want, p->c, p->c_size);
         if (d)
-            fail_msg("%s, %d threads: %zu of %zu values differ: m %zu n %zu parts %zu k %zu a_row %zu b_row %zu bias %d "
+            fail_msg("%s, caches %s, %d threads: %zu of %zu values differ: m %zu n %zu parts %zu k %zu a_row %zu b_row %zu "
+                     "bias %d "
                      "residual %d "
                      "accumulate %d",
-                     maths[i].isa, maths[i].threads, d, p->c_size, p->mm.m, p->mm.n, p->mm.part_count, p->parts[0].k,
-                     p->parts[0].a_row, p->parts[0].b_row, p->mm.bias != NULL, p->mm.residual != NULL, p->mm.accumulate);
+                     maths[i].isa, maths[i].caches, maths[i].threads, d, p->c_size, p->mm.m, p->mm.n, p->mm.part_count,
+                     p->parts[0].k, p->parts[0].a_row, p->parts[0].b_row, p->mm.bias != NULL, p->mm.residual != NULL,
+                     p->mm.accumulate);
         memcpy(p->c, before, p->c_size * sizeof *before);
     }
     free(want), free(before);

@@ -47,7 +47,7 @@ static void m64_linear(const struct m64 *m, size_t in, size_t out, const double 
                                    .bias = bias,
                                    .residual = residual,
                                    .ld_residual = out};
-    lk__math_ref64_mm_tile(&mm, 0, m->rows, 0, out, NULL);
+    lk__math_ref64_mm_tile(&mm, 0, m->rows, 0, out, NULL, NULL);
 }
 /* dx += dy W, dW += dy' x, db += dy */
 static void m64_linear_backward(const struct m64 *m, size_t in, size_t out, const double *dy, const double *x,

@@ -1,6 +1,7 @@
 /* What the machine can do, and where the time goes. */
 #ifndef LOCKSTEP_MATH_MEASURE_H
 #define LOCKSTEP_MATH_MEASURE_H
+#include "lockstep/base/caches.h"
 #include "lockstep/math/math.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,6 +31,12 @@ struct lk_peaks {
     double copy_bytes_all; /* bytes copied; each is read once and written once */
 };
 void lk_math_measure(struct lk_math *, double seconds, struct lk_peaks *out);
+
+/* --- Blocks ---------------------------------------------------------------------------------------------- */
+/* The caches that blocks are chosen by (see lk_caches_here), and how these kernels use them for matrix products, in a line.
+ * No bit depends on either. */
+const struct lk_caches *lk_math_caches(const struct lk_math *);
+void lk_math_blocks_text(const struct lk_math *, char *out, size_t size);
 
 /* --- Profile: where the time goes, by kernel ------------------------------------------------------------- */
 #define LK_KERNEL_TABLE(X)                                                                                                 \

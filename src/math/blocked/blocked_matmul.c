@@ -91,7 +91,9 @@ static size_t padded(size_t rows) {
     return (rows + MR - 1) / MR * MR;
 }
 
-static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
+static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *caches,
+                    void *scratch) {
+    (void)caches;
     struct work *w = scratch;
     size_t size = padded(i1 - i0) * NC;
     for (size_t jc = j0; jc < j1; jc += NC) { /* 5th loop */
@@ -114,7 +116,9 @@ static void mm_tile(const struct lk_mm *mm, size_t i0, size_t i1, size_t j0, siz
 }
 
 /* The driver's tiles are the 5th and 3rd loop cut once more, for the threads: one NC wide, as high as the totals hold. */
-static void mm_blocking(const struct lk_mm *mm, size_t threads, size_t *tile_rows, size_t *tile_columns, bool *transposed) {
+static void mm_blocking(const struct lk_mm *mm, size_t threads, const struct lk_caches *caches, size_t *tile_rows,
+                        size_t *tile_columns, bool *transposed) {
+    (void)caches;
     size_t groups = 1, levels = 1;
     for (size_t q = 0; q + 1 < mm->part_count; q++) groups += mm->parts[q].ends_group;
     for (size_t g = groups; g > 1; g = (g + 1) / 2) levels++;

@@ -85,9 +85,10 @@ real REF(max)(real a, real b);
 real REF(lanes_sum)(real lanes[LK__LANES]);
 
 /* Kernels: kernel_table.h says what each does. */
-void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, size_t *tile_rows, size_t *tile_columns,
-                      bool *transposed);
-void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch);
+void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, const struct lk_caches *, size_t *tile_rows,
+                      size_t *tile_columns, bool *transposed);
+void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,
+                  void *scratch);
 void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0,
                             uint32_t i1, void *scratch);
 void REF(attention_backward)(const struct REF_STRUCT(attention) *, const real *dout, size_t ld_dout, real q_scale, real *dq,

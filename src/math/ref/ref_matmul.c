@@ -1,9 +1,9 @@
 /* Sections 2 and 8: the matrix product, element by element. */
 #include "math/ref/ref.h"
 
-void REF(mm_blocking)(const struct REF_STRUCT(mm) * mm, size_t threads, size_t *tile_rows, size_t *tile_columns,
-                      bool *transposed) {
-    (void)mm, (void)threads;
+void REF(mm_blocking)(const struct REF_STRUCT(mm) * mm, size_t threads, const struct lk_caches *caches, size_t *tile_rows,
+                      size_t *tile_columns, bool *transposed) {
+    (void)mm, (void)threads, (void)caches;
     *tile_rows = *tile_columns = 64, *transposed = false;
 }
 
@@ -37,8 +37,9 @@ static real element(const struct REF_STRUCT(mm) * mm, size_t i, size_t j) {
     return t;
 }
 
-void REF(mm_tile)(const struct REF_STRUCT(mm) * mm, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
-    (void)scratch;
+void REF(mm_tile)(const struct REF_STRUCT(mm) * mm, size_t i0, size_t i1, size_t j0, size_t j1,
+                  const struct lk_caches *caches, void *scratch) {
+    (void)caches, (void)scratch;
     for (size_t i = i0; i < i1; i++)
         for (size_t j = j0; j < j1; j++) {
             real t = element(mm, i, j);

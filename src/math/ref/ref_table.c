@@ -52,6 +52,7 @@ void LK__JOIN(lk__math_fill_ref_, LK_REF)(struct lk__math_kernels *k) {
     *k = (struct lk__math_kernels){
         .isa = "ref",
         .vector = 1,
+        .caches = k->caches,
         .mm_blocking = REF(mm_blocking),
         .mm_tile = REF(mm_tile),
         .attention_query_tile = 16,

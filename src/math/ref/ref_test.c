@@ -97,15 +97,15 @@ enum { M = 6, K = 530 / 5, C = 9 };
 static void product_forward(struct layer *l) { /* y (M, C) = x (M, K) W' (K, C) + bias */
     struct lk__math_ref64_mm_part p = {l->x[0], l->x[1], K, 1, 1, K, K, true};
     struct lk__math_ref64_mm mm = {.m = M, .n = C, .parts = &p, .part_count = 1, .c = l->y, .ldc = C, .bias = l->x[2]};
-    lk__math_ref64_mm_tile(&mm, 0, M, 0, C, NULL);
+    lk__math_ref64_mm_tile(&mm, 0, M, 0, C, NULL, NULL);
 }
 static void product_backward(struct layer *l) {
     struct lk__math_ref64_mm_part p = {l->dy, l->x[1], C, 1, K, 1, C, true};
     struct lk__math_ref64_mm mm = {.m = M, .n = K, .parts = &p, .part_count = 1, .c = l->dx[0], .ldc = K};
-    lk__math_ref64_mm_tile(&mm, 0, M, 0, K, NULL);
+    lk__math_ref64_mm_tile(&mm, 0, M, 0, K, NULL, NULL);
     p = (struct lk__math_ref64_mm_part){l->dy, l->x[0], 1, C, K, 1, M, true};
     mm = (struct lk__math_ref64_mm){.m = C, .n = K, .parts = &p, .part_count = 1, .c = l->dx[1], .ldc = K};
-    lk__math_ref64_mm_tile(&mm, 0, C, 0, K, NULL);
+    lk__math_ref64_mm_tile(&mm, 0, C, 0, K, NULL, NULL);
     struct lk_row_part rows = {0, M, true};
     lk__math_ref64_column_sum(C, l->dy, C, NULL, 0, &rows, 1, false, l->dx[2]);
 }
@@ -220,7 +220,7 @@ static void floats_agree_with_doubles(void **unused) {
     struct lk__math_ref64_mm_part P = {A, C_, 1, 1, 1, 1, 3000, true};
     struct lk_mm mm = {.m = 1, .n = 1, .parts = &p, .part_count = 1, .c = y, .ldc = 1};
     struct lk__math_ref64_mm MM = {.m = 1, .n = 1, .parts = &P, .part_count = 1, .c = Y, .ldc = 1};
-    f.mm_tile(&mm, 0, 1, 0, 1, NULL), lk__math_ref64_mm_tile(&MM, 0, 1, 0, 1, NULL);
+    f.mm_tile(&mm, 0, 1, 0, 1, NULL, NULL), lk__math_ref64_mm_tile(&MM, 0, 1, 0, 1, NULL, NULL);
     assert_true(fabs((double)y[0] - Y[0]) < 2e-5);
     float s[R];
     double S[R];

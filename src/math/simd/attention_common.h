@@ -40,7 +40,7 @@ LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, si
     for (size_t c = 0; c < columns; c += NR) {
         size_t width = smaller(NR, round_up(columns - c, VL));
         lk__math_micro[rows - 1][width / VL - 1](k, a, a_row, a_col, b.x + first * b.ld + c, b.ld, t + c, ldt, mode,
-                                                 &(struct lk__math_prefetch){a, b.x, 0, 0});
+                                                 &(struct lk__math_prefetch){a, b.x, 0});
     }
 }
 
@@ -49,7 +49,7 @@ LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, 
                            size_t ldt) {
     for (size_t e = 0; e < d; e += SEGMENT)
         lk__math_micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e, lda, 1, b + e * width, width, t, ldt,
-                                                 e ? MICRO_ADD : MICRO_STORE, &(struct lk__math_prefetch){a, b, 0, 0});
+                                                 e ? MICRO_ADD : MICRO_STORE, &(struct lk__math_prefetch){a, b, 0});
 }
 
 /* n <= VL floats; whole vectors are the common case. */

@@ -6,40 +6,86 @@
  * pointers in vectors, which costs a tenth of a short segment. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
-LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
-                            const float *b, size_t ldb, float *t, size_t ldt, enum lk__math_micro_mode mode,
-                            const struct lk__math_prefetch *prefetch) {
-    const float *next_p = prefetch->p, *next_q = prefetch->q;
-    const size_t p_step = prefetch->p_step, q_step = prefetch->q_step;
-    vf s[MR][NR_VECTORS];
-    const float *third[(MR + 2) / 3]; /* every third row: the two after it are a scaled index away */
+/* One row's chains, one k. Where registers are few, as assembler: gcc 12 moves and spills the sums of a loop that is
+ * unrolled, and a load that it hoists costs a register more than there is. */
+LK_INLINE void micro_row(const int vectors, const float *a, const vf row[NR_VECTORS], vf s[NR_VECTORS]) {
+#if defined(LK_ISA_avx2)
+    if (vectors == 2) {
+        vf x;
+        __asm__ volatile("vbroadcastss %3, %2\n\tvfmadd231ps %4, %2, %0\n\tvfmadd231ps %5, %2, %1"
+                         : "+x"(s[0]), "+x"(s[1]), "=&x"(x)
+                         : "m"(*a), "x"(row[0]), "x"(row[1]));
+        return;
+    }
+#endif
+    vf x = v_set1(*a);
+    UNROLL
+    for (int j = 0; j < vectors; j++) s[j] = v_fma(x, row[j], s[j]);
+}
+LK_INLINE void load_row(const int vectors, const float *b, vf row[NR_VECTORS]) {
+    UNROLL
+    for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
+}
+
+/* Operands where they lie: every third row of A has a pointer, the two after it are a scaled index away. */
+LK_INLINE void chains_in_place(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
+                               const float *b, size_t ldb, struct lk__math_prefetch next, vf s[MR][NR_VECTORS]) {
+    vf row[NR_VECTORS];
+    const float *third[(MR + 2) / 3];
     UNROLL
     for (int i = 0; i < rows; i += 3) {
         third[i / 3] = a;
         a += 3 * a_row;
         FORGET(a);
     }
+    for (; k; k--, b += ldb) {
+        load_row(vectors, b, row);
+        __builtin_prefetch(next.p, 0, 2);
+        next = (struct lk__math_prefetch){next.q, next.p + next.step, next.step};
+        UNROLL
+        for (int i = 0; i < rows; i++) micro_row(vectors, third[i / 3] + (size_t)(i % 3) * a_row, row, s[i]);
+        UNROLL
+        for (int i = 0; i < rows; i += 3) third[i / 3] += a_col;
+    }
+}
+
+/* Whole panels: all addresses are constants, so four k a turn cost little but what they compute. */
+LK_INLINE void chains_packed(const int vectors, size_t k, const float *a, const float *b, struct lk__math_prefetch next,
+                             vf s[MR][NR_VECTORS]) {
+    vf row[NR_VECTORS];
+    for (; k; a += 4 * MR, b += 4 * NR, k -= 4) {
+        if (k < 4) {
+            for (; k; k--, a += MR, b += NR) {
+                load_row(vectors, b, row);
+                UNROLL
+                for (int r = 0; r < MR; r++) micro_row(vectors, a + r, row, s[r]);
+            }
+            break;
+        }
+        UNROLL
+        for (int u = 0; u < 4; u++) {
+            load_row(vectors, b + u * NR, row);
+            __builtin_prefetch(u % 2 ? next.q : next.p, 0, 2);
+            UNROLL
+            for (int r = 0; r < MR; r++) micro_row(vectors, a + u * MR + r, row, s[r]);
+            if (u % 2) next.p += next.step, next.q += next.step;
+        }
+    }
+}
+
+LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const float *a, size_t a_row, size_t a_col,
+                            const float *b, size_t ldb, float *t, size_t ldt, enum lk__math_micro_mode mode,
+                            const struct lk__math_prefetch *prefetch) {
+    vf s[MR][NR_VECTORS];
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
         for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
     }
-    for (; k; k--) {
-        __builtin_prefetch(next_p, 0, 2), __builtin_prefetch(next_q, 0, 2);
-        next_p += p_step, next_q += q_step;
-        vf row[NR_VECTORS];
-        UNROLL
-        for (int j = 0; j < vectors; j++) row[j] = v_load(b + j * VL);
-        UNROLL
-        for (int i = 0; i < rows; i++) {
-            vf x = v_set1(third[i / 3][(size_t)(i % 3) * a_row]);
-            UNROLL
-            for (int j = 0; j < vectors; j++) s[i][j] = v_fma(x, row[j], s[i][j]);
-        }
-        UNROLL
-        for (int i = 0; i < rows; i += 3) third[i / 3] += a_col;
-        b += ldb;
-    }
+    if (rows == MR && a_row == 1 && a_col == MR && ldb == NR)
+        chains_packed(vectors, k, a, b, *prefetch, s);
+    else
+        chains_in_place(rows, vectors, k, a, a_row, a_col, b, ldb, *prefetch, s);
     FORGET(ldt);
     UNROLL
     for (int i = 0; i < rows; i++) {

@@ -40,12 +40,12 @@ static inline bool same_sets(size_t apart) {
     return apart > 1024 && apart % 1024 == 0;
 }
 
-/* What the caller will read next: two streams, of each of which every step of k prefetches a cache line into L2. A
- * micro-kernel leaves most load slots unused, so this is free; a loop of prefetches between the kernels costs more than it
- * saves. */
+/* What the caller will read next: two streams, of which each k in turn prefetches a cache line into L2 and goes on a step.
+ * A micro-kernel leaves most load slots unused, so this is free; a loop of prefetches between the kernels costs more than
+ * it saves. */
 struct lk__math_prefetch {
     const float *p, *q;
-    size_t p_step, q_step;
+    size_t step; /* floats */
 };
 /* A(i, k) is a[i * a_row + k * a_col]: A is read where it lies, as the hardware follows its rows as well as a packed panel.
  * Row k of B starts at b[k * ldb] and has whole vectors; t(i, j) is t[i * ldt + j]. */
