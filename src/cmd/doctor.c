@@ -46,13 +46,25 @@ static int self_test(struct cmd_context *c, struct lk_root *out, struct lk_err *
     return code;
 }
 
+/* "L1 32 KiB in 8 ways, L2 ...": what blocks are chosen by, and who says so. */
+static void caches_text(const struct lk_caches *c, char *out, size_t size) {
+    static const char *const from[] = {
+        [LK_CACHES_ASSUMED] = "assumed, nothing says",
+        [LK_CACHES_SYSTEM] = "the system says",
+        [LK_CACHES_CPUID] = "the processor says",
+        [LK_CACHES_GIVEN] = "LOCKSTEP_CACHES says",
+    };
+    snprintf(out, size, "L1 %zu KiB in %zu ways, L2 %zu KiB in %zu, %s", c->l1.bytes >> 10, c->l1.ways, c->l2.bytes >> 10,
+             c->l2.ways, from[c->from]);
+}
+
 static bool bench;
 
 static int doctor(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_peaks p;
     struct lk_root root;
-    char cpu[200], hex[LK_ROOT_HEX], memory[32];
+    char cpu[200], hex[LK_ROOT_HEX], memory[32], caches[128], blocks[128];
     const char *names[8];
     int code = cmd_open_math(c);
     if (code) return code;
@@ -62,16 +74,22 @@ static int doctor(struct cmd_context *c) {
     if (self_test(c, &root, &err)) return cmd_fail(&err);
     lk_root_hex(&root, hex);
     int threads = lk_pool_threads(c->pool);
+    const struct lk_caches *cache = lk_math_caches(c->math);
+    caches_text(cache, caches, sizeof caches);
+    lk_math_blocks_text(c->math, blocks, sizeof blocks);
     if (c->json)
         return cmd_print_json(json_pack(
-            "{s:s, s:s, s:s, s:o, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version", lk_version(), "cpu", cpu, "isa",
-            lk_math_isa(c->math), "isas", isas_json(), "threads", threads, "memory_bytes",
+            "{s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:I}, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version",
+            lk_version(), "cpu", cpu, "isa", lk_math_isa(c->math), "isas", isas_json(), "caches", "l1_bytes",
+            (json_int_t)cache->l1.bytes, "l1_ways", (json_int_t)cache->l1.ways, "l2_bytes", (json_int_t)cache->l2.bytes,
+            "l2_ways", (json_int_t)cache->l2.ways, "blocks", blocks, "threads", threads, "memory_bytes",
             (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
             "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
     printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", lk_version(), cpu, threads,
            lk_math_isa(c->math));
     for (int i = 0, n = lk_math_isas(names); i < n; i++) printf(" %s", names[i]);
-    printf(")\nfma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);
+    printf(")\ncaches       %s\nblocks       %s\n", caches, blocks);
+    printf("fma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);
     printf("read         %.1f GB/s one thread, %.1f all\nmemory       %s free\n", p.read_bytes_one / 1e9,
            p.read_bytes_all / 1e9, lk_format_bytes(lk_memory_available_bytes(), memory));
     printf("self-test    equal bits from all kernels\nfingerprint  %s\n", hex);

@@ -105,6 +105,8 @@ static const struct cmd_option environment[] = {
     {.name = "LOCKSTEP_STORE", .help = "the store, where --store is not given"},
     {.name = "LOCKSTEP_ISA",
      .help = "ref, blocked, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
+    {.name = "LOCKSTEP_CACHES",
+     .help = "size and ways of L1 and L2, as 32K/8,512K/8, to choose blocks by; the bits are the same"},
     {.name = "LOCKSTEP_MEMORY_BYTES", .help = "plan with no more memory than this"},
     {.name = "LOCKSTEP_SHARED_MEMORY", .help = "no: ranks of one machine exchange messages"},
     {.name = "LOCKSTEP_MPI", .help = "the file lockstep-mpi.so, where it does not lie beside the program or the library"},
