@@ -220,7 +220,7 @@ int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus)
         snprintf(name, sizeof name, "%d", cpu);
         bool first = true;
         if (lk__read_small(text, sizeof text, "%s/sys/devices/system/cpu/cpu%s/topology/thread_siblings_list%s", root, name,
-                       "")) {
+                           "")) {
             for (char *p = text; *p && *p != '\n';) { /* "0-1,4" */
                 long from = strtol(p, &p, 10), to = from;
                 if (*p == '-') to = strtol(p + 1, &p, 10);

@@ -13,7 +13,7 @@ bool lk__read_small(char *out, size_t size, const char *format, const char *a, c
 uint64_t lk__cgroup_memory_left(const char *root); /* bytes; UINT64_MAX: no limit */
 int lk__cgroup_cpus(const char *root);             /* the quota in whole processors, rounded up; INT_MAX: none */
 int lk__physical_cores(const char *root, const unsigned char *allowed, int cpus); /* among those with allowed[cpu] != 0 */
-bool lk__caches_of_system(const char *root, int cpu, struct lk_caches *out); /* false: it does not say */
+bool lk__caches_of_system(const char *root, int cpu, struct lk_caches *out);      /* false: it does not say */
 uint64_t lk__memory_available(const char *root);
 uint64_t lk__cgroup_pids(const char *root); /* processes and threads that our cgroups may have; UINT64_MAX: no limit */
 

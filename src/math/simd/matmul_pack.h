@@ -62,55 +62,6 @@ LK_INLINE void v_transpose(vf r[VL]) {
     float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
     r[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c)), r[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
     r[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c)), r[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
-    /* Panels: `width` rows of an operand side by side, element (r, e) at to[e * width + r], as a micro-kernel of MR rows
-     * reads A and one of NR columns reads B. */
-
-    /* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. A vector that is wider
-     * than the panel writes into the next k, which comes later, and past the end. next: as in pack_along_vector. */
-    LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
-                               const float *next) {
-        for (size_t g = 0; g < width; g += VL) {
-            const size_t here = width - g < VL ? width - g : VL; /* rows of the panel in this vector */
-            size_t there = rows < g ? 0 : rows - g < here ? rows - g : here;
-            for (size_t e = 0; e < k; e += VL) {
-                size_t n = k - e < VL ? k - e : VL;
-                vf r[VL];
-                if (next && e % 16 == 0)
-                    for (size_t i = 0; i < here; i++) __builtin_prefetch(next + (g + i) * ldx + e, 0, 2);
-                UNROLL
-                for (size_t i = 0; i < VL; i++) {
-                    const float *from = x + (g + i) * ldx + e;
-                    r[i] = i >= here || i >= there ? v_zero() : n == VL ? v_load(from) : v_load_n(from, n);
-                }
-                v_transpose(r);
-                UNROLL
-                for (size_t i = 0; i < VL; i++)
-                    if (i < n) v_store(to + (e + i) * width + g, r[i]);
-            }
-        }
-    }
-
-    /* Panels, `apart` floats from one to the next, of `rows` rows that lie across k, side by side in memory: what is read
-     * is long. */
-    LK_INLINE void panels_across(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
-                                 size_t apart) {
-        const size_t vectors = (width + VL - 1) / VL * VL;
-        for (size_t e = 0; e < k; e++, x += ldx, to += width) {
-            const float *next = x + (k - 1 - e < 8 ? k - 1 - e : 8) * ldx;
-            float *panel = to;
-            size_t r = 0;
-            for (size_t l = 0; l < rows; l += 16) __builtin_prefetch(next + l, 0, 3);
-            for (; r + vectors <= rows; r += width, panel += apart) {
-                UNROLL
-                for (size_t v = 0; v < vectors; v += VL) v_store(panel + v, v_load(x + r + v));
-            }
-            for (; r < rows; r += width, panel += apart)
-                for (size_t v = 0; v < width; v += VL)
-                    v_store(panel + v,
-                            r + v < rows ? v_load_n(x + r + v, rows - r - v < VL ? rows - r - v : VL) : v_zero());
-        }
-    }
-
 #endif
 }
 
