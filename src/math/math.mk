@@ -18,7 +18,7 @@ check-libm: $(OBJ)
 # NEON under qemu-user: the math floor and the parts of base that it needs, no library beside libc.
 NEON_CC    ?= aarch64-linux-gnu-gcc
 NEON_QEMU  ?= qemu-aarch64
-NEON_BASE  := $(addprefix src/base/,clock.c err.c fpenv.c limit_text.c limits.c mem.c random.c sha256.c thread.c) tests/arm64/hash.c
+NEON_BASE  := $(addprefix src/base/,caches.c clock.c err.c fpenv.c limit_text.c limits.c mem.c random.c sha256.c thread.c) tests/arm64/hash.c
 NEON_TESTS := vectors_test fma_test functions_test kernels_test math_test matmul_test panels_test attention_test
 ## test-neon: the math floor's tests, NEON against the reference and the fingerprint, under qemu-user
 test-neon:
