@@ -2,6 +2,7 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/store/kv.h"
 #include "store/kv/kv_engine.h"
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -329,6 +330,84 @@ static void writers_wait_for_each_other(void **state) {
     lk_kv_close(b);
 }
 
+/* This process has little address space, so that another makes the store larger than its map, again and again: whoever
+ * begins when nobody else is at work moves the map, away from nobody. */
+#define LARGE_ROWS 5
+struct larger {
+    const char *dir;
+    rlim_t space;
+    int rows;
+};
+static void write_large(void *arg) {
+    struct larger *l = arg;
+    setrlimit(RLIMIT_AS, &(struct rlimit){l->space, l->space});
+    struct lk_kv *kv = open_at(l->dir);
+    char *value = lk_calloc(1, LK_KV_VALUE_MAX);
+    struct lk_kv_txn *w = begin(kv, true);
+    for (int i = l->rows; i < l->rows + LARGE_ROWS; i++)
+        if (lk_kv_put(w, lk_bytes(&(int){i + 1}, sizeof i), lk_bytes(value, LK_KV_VALUE_MAX), NULL) != 0) _exit(1);
+    commit(w);
+    lk_kv_close(kv);
+    lk_free(value);
+}
+struct large_reader {
+    struct lk_kv *kv;
+    int rows;
+    pthread_barrier_t *start;
+};
+static void *read_large(void *arg) {
+    struct large_reader *l = arg;
+    struct lk_bytes v;
+    struct lk_err e;
+    pthread_barrier_wait(l->start);
+    for (int turn = 0; turn < 100;) {
+        struct lk_kv_txn *t;
+        int key = 1 + turn % l->rows, code = lk_kv_begin(l->kv, false, &t, &e);
+        if (code == LK_EBUSY) continue;
+        if (code == 0) code = lk_kv_get(t, lk_bytes(&key, sizeof key), &v, &e);
+        if (code != 0) return print_error("row %d of %d: %s\n", key, l->rows, e.message), (void *)1;
+        if (v.size != LK_KV_VALUE_MAX || ((const char *)v.data)[LK_KV_VALUE_MAX - 1] != 0) return (void *)2;
+        lk_kv_abort(t);
+        turn++;
+    }
+    return NULL;
+}
+static void a_map_moves_away_from_nobody(void **state) {
+    if (LK_SANITIZED) skip(); /* needs terabytes of address space */
+    struct rlimit all, few;
+    pthread_t threads[4];
+    pthread_barrier_t start;
+    pthread_barrier_init(&start, NULL, 4);
+    assert_int_equal(getrlimit(RLIMIT_AS, &all), 0);
+    few = (struct rlimit){(rlim_t)400 << 20, all.rlim_max};
+    mallopt(M_ARENA_MAX, 1); /* each thread's takes 64 MiB */
+    assert_int_equal(setrlimit(RLIMIT_AS, &few), 0);
+    struct lk_kv *kv = open_at(*state);
+    struct lk_kv_txn *t, *old = begin(kv, false);
+    struct lk_err e;
+    for (int rows = 0; rows < 24 * LARGE_ROWS; rows += LARGE_ROWS) {
+        struct larger larger = {*state, all.rlim_cur, rows};
+        struct large_reader reader = {kv, rows + LARGE_ROWS, &start};
+        assert_int_equal(test_fork(write_large, &larger), 0);
+        if (rows >= 32) { /* the map's first MiB */
+            assert_int_equal(lk_kv_begin(kv, false, &t, &e), LK_EBUSY);
+            assert_non_null(strstr(e.message, "try again"));
+        }
+        lk_kv_abort(old);
+        for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, read_large, &reader), 0);
+        for (int i = 0; i < 4; i++) {
+            void *result;
+            pthread_join(threads[i], &result);
+            assert_null(result);
+        }
+        old = begin(kv, false);
+    }
+    lk_kv_abort(old);
+    lk_kv_close(kv);
+    pthread_barrier_destroy(&start);
+    assert_int_equal(setrlimit(RLIMIT_AS, &all), 0);
+}
+
 static void write_in_child(void *dir) {
     struct lk_kv *kv = open_at(dir);
     struct lk_kv_txn *w = begin(kv, true);
@@ -574,6 +653,7 @@ static void out_of_memory(void **state) {
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
+        TEST_IN_DIR(a_map_moves_away_from_nobody), /* before other threads have taken address space */
         TEST_IN_DIR(snapshots_and_aborts),
         TEST_IN_DIR(limits_and_misuse),
         TEST_IN_DIR(not_a_database),
