@@ -18,6 +18,7 @@ struct txn {
     struct lk_kv_txn base;
     MDB_txn *mdb;
     struct kv *kv;
+    bool deletes; /* and so has the reserve */
 };
 
 /* --- open ------------------------------------------------------------------------------------------------ */
@@ -67,6 +68,7 @@ static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, st
 }
 
 static void end(struct txn *txn) {
+    if (txn->deletes) lk__lmdb_fill_reserve(txn->kv->env);
     lk__lmdb_end(txn->kv->env);
     atomic_fetch_sub(&txn->kv->transactions, 1);
     lk_free(txn);
@@ -160,6 +162,8 @@ static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
 static int lmdb_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key);
+    if (!txn->deletes) lk__lmdb_release_reserve(txn->kv->env);
+    txn->deletes = true;
     int code = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
     return code == 0 || code == MDB_NOTFOUND ? 0 : lk__lmdb_fail(err, code, txn->kv->env, "delete from");
 }

@@ -1,4 +1,4 @@
-/* What the two files of the LMDB engine share: an environment. */
+/* What the files of the LMDB engine share: an environment. */
 #ifndef LK_KV_LMDB_H
 #define LK_KV_LMDB_H
 #include "store/kv/kv_engine.h"
@@ -34,6 +34,9 @@ int lk__lmdb_check_writable(const struct lk__lmdb *, enum lk_access, struct lk_e
 /* Returns what LMDB says. Each that was begun is ended, after LMDB's own commit or abort. */
 int lk__lmdb_begin(struct lk__lmdb *, bool write, MDB_txn **out);
 void lk__lmdb_end(struct lk__lmdb *);
+/* A file that keeps some of the disk for deleting: taken if it can be, given back. */
+void lk__lmdb_fill_reserve(const struct lk__lmdb *);
+void lk__lmdb_release_reserve(const struct lk__lmdb *);
 /* What LMDB says, as an error of ours; what: "begin a transaction on". */
 int lk__lmdb_fail(struct lk_err *, int code, const struct lk__lmdb *, const char *what);
 

@@ -183,6 +183,7 @@ static int find_or_open(char *dir, enum lk_access how, struct lk__lmdb **out, st
         lk_free(dir);
         int code = lk__lmdb_check_writable(e, how, err);
         if (code == 0) e->references++, *out = e;
+        if (code == 0 && how != LK_READ) lk__lmdb_fill_reserve(e);
         return code;
     }
     struct lk__lmdb *e = lk_calloc(1, sizeof *e);
@@ -203,6 +204,7 @@ static int find_or_open(char *dir, enum lk_access how, struct lk__lmdb **out, st
         lk_free(dir);
         return code;
     }
+    if (how != LK_READ) lk__lmdb_fill_reserve(e);
     *out = registry = e;
     return 0;
 }

@@ -5,8 +5,10 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -617,6 +619,57 @@ static void a_full_disk_changes_nothing(void **state) {
     lk_kv_close(kv);
 }
 
+static int change_rows(struct lk_kv *kv, int first, int count, bool remove, struct lk_err *err) {
+    static const char value[1000];
+    struct lk_kv_txn *w = begin(kv, true);
+    int code = 0;
+    for (int i = first; code == 0 && i < first + count; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "row%04d", i); /* rows of a run stand side by side */
+        code = remove ? lk_kv_delete(w, S(key), err) : lk_kv_put(w, S(key), lk_bytes(value, sizeof value), err);
+    }
+    if (code == 0) return lk_kv_commit(w, LK_DURABLE, NULL, err);
+    lk_kv_abort(w);
+    return code;
+}
+/* A full disk of our own, where the kernel lets us mount one. Exit 77: it does not. The rows come in one transaction, so
+ * that LMDB has no free pages: a write fails, but deleting does not, again and again. */
+static void delete_on_a_full_disk(void *dir) {
+    if (unshare(CLONE_NEWNS) && unshare(CLONE_NEWUSER | CLONE_NEWNS)) _exit(77);
+    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("small", dir, "tmpfs", 0, "size=8m")) _exit(77);
+    char *filler = test_join(dir, "filler"), *reserve = test_join(dir, "kv/reserve");
+    static const char zeros[4096];
+    struct lk_kv *kv = open_at(dir);
+    struct lk_err e;
+    struct stat st;
+    if (change_rows(kv, 0, 2000, false, &e) != 0) _exit(1);
+    FILE *f = fopen(filler, "wb");
+    while (fwrite(zeros, 1, sizeof zeros, f) == sizeof zeros && fflush(f) == 0) {}
+    fclose(f);
+    if (change_rows(kv, 3000, 100, false, &e) != LK_EIO || !strstr(e.message, "No space left")) _exit(2);
+    for (int first = 0; first < 2000; first += 500) {
+        if (change_rows(kv, first, 500, true, &e) != 0) fprintf(stderr, "%s\n", e.message), _exit(3);
+        lk_kv_close(kv);
+        kv = open_at(dir);
+    }
+    unlink(filler);
+    lk_kv_close(kv);
+    kv = open_at(dir); /* takes the room again */
+    if (stat(reserve, &st) != 0 || st.st_blocks < 1024) _exit(4);
+    lk_kv_close(kv);
+    umount(dir);
+    _exit(0);
+}
+static void deleting_works_on_a_full_disk(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    int status = test_fork(delete_on_a_full_disk, *state);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        print_message("no right to mount a small disk here\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
 static void little_address_space(void *dir) {
     struct rlimit limit = {(rlim_t)3 << 30, (rlim_t)3 << 30};
     setrlimit(RLIMIT_AS, &limit);
@@ -665,6 +718,7 @@ int main(void) {
         TEST_IN_DIR(killed_at_random_points),
         TEST_IN_DIR(may_only_read),
         TEST_IN_DIR(a_full_disk_changes_nothing),
+        TEST_IN_DIR(deleting_works_on_a_full_disk),
         TEST_IN_DIR(fits_a_limited_address_space),
         TEST_IN_DIR(out_of_memory),
     };
