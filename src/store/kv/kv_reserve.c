@@ -1,16 +1,17 @@
 /* Deleting needs room too: LMDB writes new pages before old ones are free. A file beside the database holds some, and a
  * transaction that deletes gives it back first. Only a wish: without it, deleting on a full disk may fail. */
-#include "lockstep/base/mem.h"
 #include "store/kv/kv_lmdb.h"
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define RESERVE_BYTES ((off_t)512 << 10) /* enough to delete a run of a million steps */
+#define PATH_BYTES    4096
 
-static char *reserve_path(const struct lk__lmdb *env) {
-    return lk_asprintf("%s/reserve", env->dir);
+static bool reserve_path(const struct lk__lmdb *env, char out[PATH_BYTES]) {
+    return snprintf(out, PATH_BYTES, "%s/reserve", env->dir) < PATH_BYTES;
 }
 
 /* st_blocks: a copied store has a hole there. */
@@ -21,19 +22,16 @@ static bool is_filled(const char *path) {
 
 void lk__lmdb_fill_reserve(const struct lk__lmdb *env) {
     struct rlimit most;
+    char path[PATH_BYTES];
     if (getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur < (rlim_t)RESERVE_BYTES) return; /* that would be a signal */
-    char *path = reserve_path(env);
-    if (path && !is_filled(path)) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-        bool filled = fd >= 0 && fallocate(fd, 0, 0, RESERVE_BYTES) == 0;
-        if (fd >= 0) close(fd);
-        if (fd >= 0 && !filled) unlink(path);
-    }
-    lk_free(path);
+    if (!reserve_path(env, path) || is_filled(path)) return;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) return;
+    if (fallocate(fd, 0, 0, RESERVE_BYTES) != 0) unlink(path);
+    close(fd);
 }
 
 void lk__lmdb_release_reserve(const struct lk__lmdb *env) {
-    char *path = reserve_path(env);
-    if (path) unlink(path);
-    lk_free(path);
+    char path[PATH_BYTES];
+    if (reserve_path(env, path)) unlink(path);
 }
