@@ -1,7 +1,11 @@
 /* The launcher: exit statuses, a stop, deaths of every kind, and that nobody is left behind. */
+#include "base/sanitizers.h"
+#include "cluster/announce.h"
 #include "cluster/testing_ranks.h"
 #include "lockstep/base/progress.h"
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 static volatile sig_atomic_t asked;
 static void on_usr1(int number) {
@@ -85,6 +89,17 @@ static int scene_crashed(void) {
 static int scene_vanished(void) {
     return die(0);
 }
+/* Rank 1 dies as soon as it has said that it is there; the other takes its time. */
+static int scene_brief(void) {
+    int rank;
+    lk_comm_launched(&rank, NULL);
+    signal(SIGTERM, SIG_IGN);
+    CHECK(lk__launch_announce(rank, NULL) == 0);
+    note("pid");
+    if (rank == 1) raise(SIGKILL);
+    sleep(20);
+    return 5;
+}
 /* Waits for the stop, then leaves in good order. */
 static int scene_stopped(void) {
     struct lk_comm *c = join();
@@ -109,17 +124,10 @@ static int scene_speaks(void) {
     lk_comm_close(c);
     return 0;
 }
-static const struct scene scenes[] = {{"fine", scene_fine},
-                                      {"status", scene_status},
-                                      {"alone", scene_alone},
-                                      {"early", scene_early},
-                                      {"killed", scene_killed},
-                                      {"crashed", scene_crashed},
-                                      {"vanished", scene_vanished},
-                                      {"stopped", scene_stopped},
-                                      {"endless", scene_endless},
-                                      {"speaks", scene_speaks},
-                                      {NULL, NULL}};
+static const struct scene scenes[] = {{"fine", scene_fine},       {"status", scene_status},     {"alone", scene_alone},
+                                      {"early", scene_early},     {"killed", scene_killed},     {"brief", scene_brief},
+                                      {"crashed", scene_crashed}, {"vanished", scene_vanished}, {"stopped", scene_stopped},
+                                      {"endless", scene_endless}, {"speaks", scene_speaks},     {NULL, NULL}};
 
 /* --- tests ----------------------------------------------------------------------------------------------- */
 
@@ -220,6 +228,48 @@ static void deaths(void **state) {
         }
     }
     unsetenv("LOCKSTEP_SHARED_MEMORY");
+}
+
+/* Where children vanish by themselves, nobody can wait for mpirun; nor may its number be used then. */
+static void a_lost_mpirun(void **state) {
+    (void)state;
+    int status = -1;
+    struct lk_err err = {0};
+    if (!mpi_is_there()) skip();
+    signal(SIGCHLD, SIG_IGN);
+    int code = launch_scene("fine", 2, NULL, NULL, &status, &err);
+    signal(SIGCHLD, SIG_DFL);
+    assert_int_equal(code, LK_EIO);
+    assert_non_null(strstr(err.message, "SIGCHLD is ignored"));
+    assert_folder_removed();
+}
+
+struct few {
+    int which;
+    rlim_t limit;
+    const char *says;
+};
+static void launch_with_few(void *arg) {
+    const struct few *f = arg;
+    int status = -1, null = open("/dev/null", O_WRONLY);
+    struct lk_err err = {0};
+    dup2(null, 2); /* what Open MPI says */
+    close(null);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(f->which, &(struct rlimit){f->limit, f->limit});
+    int code = launch_scene("fine", 2, NULL, NULL, &status, &err);
+    if (code == LK_EIO && strstr(err.message, f->says)) _exit(0);
+    printf("%d: %s\n", code, err.message);
+    fflush(stdout);
+    _exit(1);
+}
+static void small_limits_are_named(void **state) {
+    (void)state;
+    static struct few cases[] = {{RLIMIT_NOFILE, 16, "this process may have 16 files open (ulimit -n)"},
+                                 {RLIMIT_NOFILE, 24, "this process may have 24 files open (ulimit -n)"},
+                                 {RLIMIT_FSIZE, 1000 << 10, "a file may have at most 1000 KiB (ulimit -f)"}};
+    if (!mpi_is_there() || LK_SANITIZED) skip(); /* which need files themselves */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_int_equal(test_fork(launch_with_few, &cases[i]), 0);
 }
 
 /* Everything that ranks and mpirun write to stderr when a rank is killed; the test's own stderr meanwhile goes to a file.
@@ -397,6 +447,24 @@ static void a_job_tells_of_each_rank(void **state) {
     assert_folder_removed();
 }
 
+static void a_death_before_we_look_is_the_cause(void **state) {
+    (void)state;
+    if (!mpi_is_there()) skip();
+    struct lk_launcher *l = open_local(2);
+    struct lk_job *job = submit_scene(l, "brief", (struct lk_launch_spec){0});
+    wait_for_ranks(2);
+    for (int i = 0; kill(noted("pid", 1), 0) == 0 && i < 1000; i++) usleep(1000);
+    struct lk_job_state s = wait_for_end(job);
+    char *expected =
+        lk_asprintf("rank 1 (process %d) was killed by signal 9 (Killed); the other rank was ended", noted("pid", 1));
+    assert_string_equal(s.cause.message, expected);
+    assert_int_equal(s.first_failed, 1);
+    lk_free(expected);
+    lk_job_close(job);
+    lk_launch_close(l);
+    assert_all_gone(2, 0);
+}
+
 /* Ranks that cannot leave are killed when the grace is over; closing kills at once. */
 static void a_stop_ends_what_does_not_leave(void **state) {
     (void)state;
@@ -535,12 +603,15 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(statuses, setup, teardown),
         cmocka_unit_test_setup_teardown(deaths, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_mpirun, setup, teardown),
+        cmocka_unit_test_setup_teardown(small_limits_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(silence_about_a_death, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_reaches_every_rank, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_launcher_leaves_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_mpirun_leaves_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_missing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_job_tells_of_each_rank, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_death_before_we_look_is_the_cause, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_ends_what_does_not_leave, setup, teardown),
         cmocka_unit_test_setup_teardown(a_job_has_its_environment_and_logs, setup, teardown),
         cmocka_unit_test(engines_without_optional_slots),

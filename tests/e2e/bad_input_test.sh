@@ -241,6 +241,9 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     rm disk/filler
     [ ! -e disk/store/blobs/tmp ] || equal "no unfinished files stay" "$(find disk/store/blobs/tmp -type f | wc -l)" 0
     check "when there is room again, the run goes on" "$LOCKSTEP" train --resume x --store disk/store
+    head -c 20M /dev/zero >disk/filler 2>/dev/null
+    check "a full disk: a run can be removed" "$LOCKSTEP" runs rm x --store disk/store
+    check "and what it took" "$LOCKSTEP" gc --grace 0 --store disk/store
 else echo "# no tmpfs may be mounted here: a full disk is tested by a file size limit only"; fi
 if [ "$(id -u)" = 0 ]; then
     as_user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }

@@ -174,6 +174,7 @@ fails "a file size limit" 1 -- limited 5000 $messages "$LOCKSTEP" train c.ini ru
 one_line "said once" "checkpoint could not be written.*File too large"
 equal "the run is failed" "$(run_field limited state)" failed
 check "and goes on when there is room" "$LOCKSTEP" train --resume limited --on local:3
+fails "less than Open MPI needs" 1 "a file may have at most 1000 KiB \(ulimit -f\)" -- limited 1000 "$LOCKSTEP" train c.ini run.name=small $wide --on local:2
 equal "to the same result" "$(result limited)" "$(result wide)"
 mkdir disk
 if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=14m none disk 2>/dev/null; then

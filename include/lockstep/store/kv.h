@@ -44,7 +44,8 @@ void lk_kv_close(struct lk_kv *);
 
 /* One write transaction at a time (a second waits; on the same thread: LK_EBUSY); reads see the state at their begin. A
  * transaction belongs to its thread. A read transaction sees no later commit and should be short.
- * LK_EBUSY: this thread has a write transaction already, or 1,024 readers are at work. LK_EIO: a write, but this user may
+ * LK_EBUSY: this thread has a write transaction already, 1,024 readers are at work, or another process has grown the store
+ * past what this one has mapped, and this one's other transactions must end first. LK_EIO: a write, but this user may
  * only read; or the disk failed. LK_ENOMEM. */
 int lk_kv_begin(struct lk_kv *, bool write, struct lk_kv_txn **out, struct lk_err *);
 enum lk_durability {

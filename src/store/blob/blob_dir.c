@@ -52,6 +52,7 @@ int lk__blobs_dir_open(const char *path, enum lk_access how, struct lk_blobs **o
     int code = d && d->path && tmp ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", path);
     if (code == 0 && how != LK_CREATE) code = check_access(path, how, err);
     if (code == 0 && how != LK_READ) code = lk_dir_make(tmp, err);
+    if (code == 0 && how == LK_CREATE) code = check_access(path, how, err);
     lk_free(tmp);
     if (code != 0) {
         if (d) lk_free(d->path);
@@ -83,8 +84,10 @@ int lk__blob_file_create(struct lk__blob_file *f, mode_t mode, struct lk_err *er
         if (f->fd < 0 && errno == EEXIST) continue;
         if (f->fd < 0) return lk_fail_errno(err, "cannot create %s", f->path);
         struct stat st;
+        int locked;
+        while ((locked = flock(f->fd, LOCK_EX)) != 0 && errno == EINTR) {}
         /* A file system without flock() has no cleaner's race to lose either. */
-        if (flock(f->fd, LOCK_EX) != 0 || (fstat(f->fd, &st) == 0 && st.st_nlink > 0)) return 0;
+        if (locked != 0 || (fstat(f->fd, &st) == 0 && st.st_nlink > 0)) return 0;
         close(f->fd); /* the cleaner was between our two calls */
         f->fd = -1;
     }
@@ -107,7 +110,7 @@ static bool same_content(struct lk__blob_file *f, const char *path, bool *damage
     if (lk_map_open(path, &old, NULL) != 0) return false;
     bool same = lk_map_open(f->path, &new, NULL) == 0;
     if (same) {
-        same = old.size == new.size &&memcmp(old.data, new.data, old.size) == 0;
+        same = old.size == new.size && (old.size == 0 || memcmp(old.data, new.data, old.size) == 0);
         *damaged = !same;
         lk_map_close(&new);
     }
@@ -178,7 +181,8 @@ static bool set_direct(int fd, bool on) {
 /* Only a wish: without memory or a file system for it, all goes through the page cache. */
 static void dir_past_cache(struct lk_blob_writer *base) {
     struct writer *w = (struct writer *)base;
-    if (w->used || w->direct || !(w->direct_memory = lk_alloc(DIRECT_BYTES + DIRECT_ALIGN))) return;
+    if (w->used || w->direct_memory || lseek(w->file.fd, 0, SEEK_CUR) != 0) return;
+    if (!(w->direct_memory = lk_alloc(DIRECT_BYTES + DIRECT_ALIGN))) return;
     if (!set_direct(w->file.fd, true)) return;
     w->direct = w->direct_memory + (DIRECT_ALIGN - (uintptr_t)w->direct_memory % DIRECT_ALIGN);
     w->capacity = DIRECT_BYTES;
@@ -309,7 +313,7 @@ static int collect(const char *path, const char *prefix, struct lk_buf *roots, s
     if (!dir) return errno == ENOENT ? 0 : lk_fail_errno(err, "cannot list %s", path);
     struct dirent *e;
     int code = 0;
-    while (code == 0 && (e = readdir(dir))) {
+    while (code == 0 && (errno = 0, e = readdir(dir))) {
         char hex[LK_ROOT_HEX];
         struct lk_root root;
         if (strlen(e->d_name) != 62) continue;
@@ -318,6 +322,7 @@ static int collect(const char *path, const char *prefix, struct lk_buf *roots, s
         if (lk_root_parse(hex, &root) && lk_buf_append(roots, &root, sizeof root) != 0)
             code = lk_fail(err, LK_ENOMEM, "out of memory listing %s", path);
     }
+    if (code == 0 && errno != 0) code = lk_fail_errno(err, "cannot list %s", path);
     closedir(dir);
     return code;
 }
@@ -338,7 +343,10 @@ static int dir_list(struct lk_blobs *b, int64_t keep_tmp_ms, lk_blob_list_fn *fn
         for (size_t j = 0; code == 0 && j < count; j++) {
             struct lk_root *root = (struct lk_root *)(void *)roots.data + j;
             struct stat st;
-            if (stat(dir_path(b, root, path), &st) != 0) continue; /* deleted meanwhile */
+            if (stat(dir_path(b, root, path), &st) != 0) {
+                if (errno != ENOENT) code = lk_fail_errno(err, "cannot look at the blob %s", path);
+                continue; /* deleted meanwhile */
+            }
             code = fn(arg, root, (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
         }
     }

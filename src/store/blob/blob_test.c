@@ -99,6 +99,26 @@ static void past_the_cache_the_same_blob(void **state) {
     lk_free(data);
     lk_blobs_close(b);
 }
+/* Asked for twice it is one wish; after the first write it is none, however large that was. */
+static void past_the_cache_before_the_first_write(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    size_t size = 3000001, first = 300001;
+    char *data = lk_alloc(size);
+    fill(data, size, 1);
+    for (int late = 0; late < 2; late++) {
+        struct lk_blob_writer *w;
+        struct lk_root root;
+        assert_int_equal(lk_blob_create(b, &w, NULL), 0);
+        if (!late) lk_blob_past_cache(w), lk_blob_past_cache(w);
+        assert_int_equal(lk_blob_write(w, data, first, NULL), 0);
+        lk_blob_past_cache(w);
+        assert_int_equal(lk_blob_write(w, data + first, size - first, NULL), 0);
+        assert_int_equal(lk_blob_finish(w, &root, NULL), 0);
+        content_is(b, &root, data, size);
+    }
+    lk_free(data);
+    lk_blobs_close(b);
+}
 /* Some file systems refuse it when the flag is set; then nothing is written past the cache. */
 static bool direct_is_accepted(const char *dir) {
     char *path = test_join(dir, "probe");
@@ -142,6 +162,25 @@ static void past_the_cache_it_fails_cleanly(void **state) {
     }
     lk_free(data);
     lk_blobs_close(b);
+}
+
+/* Who may not write learns it at the opening, also where everything is there. */
+#define NOBODY 65534
+static void open_as_nobody(void *dir) {
+    struct lk_blobs *b;
+    struct lk_err e;
+    if (setgid(NOBODY) != 0 || setuid(NOBODY) != 0) _exit(77);
+    for (enum lk_access how = LK_WRITE; how <= LK_CREATE; how++)
+        if (lk_blobs_open(dir, how, &b, &e) != LK_EIO || !strstr(e.message, "no permission to write")) _exit(1);
+    if (lk_blobs_open(dir, LK_READ, &b, &e) != 0) _exit(2);
+    lk_blobs_close(b);
+    _exit(0);
+}
+static void no_permission_shows_at_once(void **state) {
+    if (LK_TSAN || geteuid() != 0) skip(); /* fork; who else could write, when we may not? */
+    lk_blobs_close(open_at(*state));
+    assert_int_equal(chmod(*state, 0755), 0);
+    assert_int_equal(test_fork(open_as_nobody, *state), 0);
 }
 
 /* Hashed by several threads. */
@@ -405,6 +444,8 @@ int main(void) {
         TEST_IN_DIR(put_open_delete),
         TEST_IN_DIR(any_pieces_give_one_root),
         TEST_IN_DIR(past_the_cache_the_same_blob),
+        TEST_IN_DIR(no_permission_shows_at_once),
+        TEST_IN_DIR(past_the_cache_before_the_first_write),
         TEST_IN_DIR(past_the_cache_it_fails_cleanly),
         TEST_IN_DIR(damage_in_a_large_blob_is_found),
         TEST_IN_DIR(damage_is_found_and_named),

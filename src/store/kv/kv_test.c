@@ -2,10 +2,13 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/store/kv.h"
 #include "store/kv/kv_engine.h"
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -329,6 +332,84 @@ static void writers_wait_for_each_other(void **state) {
     lk_kv_close(b);
 }
 
+/* This process has little address space, so that another makes the store larger than its map, again and again: whoever
+ * begins when nobody else is at work moves the map, away from nobody. */
+#define LARGE_ROWS 5
+struct larger {
+    const char *dir;
+    rlim_t space;
+    int rows;
+};
+static void write_large(void *arg) {
+    struct larger *l = arg;
+    setrlimit(RLIMIT_AS, &(struct rlimit){l->space, l->space});
+    struct lk_kv *kv = open_at(l->dir);
+    char *value = lk_calloc(1, LK_KV_VALUE_MAX);
+    struct lk_kv_txn *w = begin(kv, true);
+    for (int i = l->rows; i < l->rows + LARGE_ROWS; i++)
+        if (lk_kv_put(w, lk_bytes(&(int){i + 1}, sizeof i), lk_bytes(value, LK_KV_VALUE_MAX), NULL) != 0) _exit(1);
+    commit(w);
+    lk_kv_close(kv);
+    lk_free(value);
+}
+struct large_reader {
+    struct lk_kv *kv;
+    int rows;
+    pthread_barrier_t *start;
+};
+static void *read_large(void *arg) {
+    struct large_reader *l = arg;
+    struct lk_bytes v;
+    struct lk_err e;
+    pthread_barrier_wait(l->start);
+    for (int turn = 0; turn < 100;) {
+        struct lk_kv_txn *t;
+        int key = 1 + turn % l->rows, code = lk_kv_begin(l->kv, false, &t, &e);
+        if (code == LK_EBUSY) continue;
+        if (code == 0) code = lk_kv_get(t, lk_bytes(&key, sizeof key), &v, &e);
+        if (code != 0) return print_error("row %d of %d: %s\n", key, l->rows, e.message), (void *)1;
+        if (v.size != LK_KV_VALUE_MAX || ((const char *)v.data)[LK_KV_VALUE_MAX - 1] != 0) return (void *)2;
+        lk_kv_abort(t);
+        turn++;
+    }
+    return NULL;
+}
+static void a_map_moves_away_from_nobody(void **state) {
+    if (LK_SANITIZED) skip(); /* needs terabytes of address space */
+    struct rlimit all, few;
+    pthread_t threads[4];
+    pthread_barrier_t start;
+    pthread_barrier_init(&start, NULL, 4);
+    assert_int_equal(getrlimit(RLIMIT_AS, &all), 0);
+    few = (struct rlimit){(rlim_t)400 << 20, all.rlim_max};
+    mallopt(M_ARENA_MAX, 1); /* each thread's takes 64 MiB */
+    assert_int_equal(setrlimit(RLIMIT_AS, &few), 0);
+    struct lk_kv *kv = open_at(*state);
+    struct lk_kv_txn *t, *old = begin(kv, false);
+    struct lk_err e;
+    for (int rows = 0; rows < 24 * LARGE_ROWS; rows += LARGE_ROWS) {
+        struct larger larger = {*state, all.rlim_cur, rows};
+        struct large_reader reader = {kv, rows + LARGE_ROWS, &start};
+        assert_int_equal(test_fork(write_large, &larger), 0);
+        if (rows >= 32) { /* the map's first MiB */
+            assert_int_equal(lk_kv_begin(kv, false, &t, &e), LK_EBUSY);
+            assert_non_null(strstr(e.message, "try again"));
+        }
+        lk_kv_abort(old);
+        for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, read_large, &reader), 0);
+        for (int i = 0; i < 4; i++) {
+            void *result;
+            pthread_join(threads[i], &result);
+            assert_null(result);
+        }
+        old = begin(kv, false);
+    }
+    lk_kv_abort(old);
+    lk_kv_close(kv);
+    pthread_barrier_destroy(&start);
+    assert_int_equal(setrlimit(RLIMIT_AS, &all), 0);
+}
+
 static void write_in_child(void *dir) {
     struct lk_kv *kv = open_at(dir);
     struct lk_kv_txn *w = begin(kv, true);
@@ -538,6 +619,57 @@ static void a_full_disk_changes_nothing(void **state) {
     lk_kv_close(kv);
 }
 
+static int change_rows(struct lk_kv *kv, int first, int count, bool remove, struct lk_err *err) {
+    static const char value[1000];
+    struct lk_kv_txn *w = begin(kv, true);
+    int code = 0;
+    for (int i = first; code == 0 && i < first + count; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "row%04d", i); /* rows of a run stand side by side */
+        code = remove ? lk_kv_delete(w, S(key), err) : lk_kv_put(w, S(key), lk_bytes(value, sizeof value), err);
+    }
+    if (code == 0) return lk_kv_commit(w, LK_DURABLE, NULL, err);
+    lk_kv_abort(w);
+    return code;
+}
+/* A full disk of our own, where the kernel lets us mount one. Exit 77: it does not. The rows come in one transaction, so
+ * that LMDB has no free pages: a write fails, but deleting does not, again and again. */
+static void delete_on_a_full_disk(void *dir) {
+    if (unshare(CLONE_NEWNS) && unshare(CLONE_NEWUSER | CLONE_NEWNS)) _exit(77);
+    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("small", dir, "tmpfs", 0, "size=8m")) _exit(77);
+    char *filler = test_join(dir, "filler"), *reserve = test_join(dir, "kv/reserve");
+    static const char zeros[4096];
+    struct lk_kv *kv = open_at(dir);
+    struct lk_err e;
+    struct stat st;
+    if (change_rows(kv, 0, 2000, false, &e) != 0) _exit(1);
+    FILE *f = fopen(filler, "wb");
+    while (fwrite(zeros, 1, sizeof zeros, f) == sizeof zeros && fflush(f) == 0) {}
+    fclose(f);
+    if (change_rows(kv, 3000, 100, false, &e) != LK_EIO || !strstr(e.message, "No space left")) _exit(2);
+    for (int first = 0; first < 2000; first += 500) {
+        if (change_rows(kv, first, 500, true, &e) != 0) fprintf(stderr, "%s\n", e.message), _exit(3);
+        lk_kv_close(kv);
+        kv = open_at(dir);
+    }
+    unlink(filler);
+    lk_kv_close(kv);
+    kv = open_at(dir); /* takes the room again */
+    if (stat(reserve, &st) != 0 || st.st_blocks < 1024) _exit(4);
+    lk_kv_close(kv);
+    umount(dir);
+    _exit(0);
+}
+static void deleting_works_on_a_full_disk(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    int status = test_fork(delete_on_a_full_disk, *state);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        print_message("no right to mount a small disk here\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
 static void little_address_space(void *dir) {
     struct rlimit limit = {(rlim_t)3 << 30, (rlim_t)3 << 30};
     setrlimit(RLIMIT_AS, &limit);
@@ -574,6 +706,7 @@ static void out_of_memory(void **state) {
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
+        TEST_IN_DIR(a_map_moves_away_from_nobody), /* before other threads have taken address space */
         TEST_IN_DIR(snapshots_and_aborts),
         TEST_IN_DIR(limits_and_misuse),
         TEST_IN_DIR(not_a_database),
@@ -585,6 +718,7 @@ int main(void) {
         TEST_IN_DIR(killed_at_random_points),
         TEST_IN_DIR(may_only_read),
         TEST_IN_DIR(a_full_disk_changes_nothing),
+        TEST_IN_DIR(deleting_works_on_a_full_disk),
         TEST_IN_DIR(fits_a_limited_address_space),
         TEST_IN_DIR(out_of_memory),
     };

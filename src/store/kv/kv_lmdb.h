@@ -1,0 +1,43 @@
+/* What the files of the LMDB engine share: an environment. */
+#ifndef LK_KV_LMDB_H
+#define LK_KV_LMDB_H
+#include "store/kv/kv_engine.h"
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+/* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
+ * `references` counts the lk_kv that use one. */
+struct lk__lmdb {
+    struct lk__lmdb *next;
+    dev_t device;
+    ino_t inode;
+    pid_t pid; /* an environment inherited over fork() is not ours to use */
+    int references;
+    MDB_env *mdb;
+    MDB_dbi dbi;
+    bool read_only;       /* we may not write there */
+    bool lockless;        /* nor write its lock file: a writer does not see our snapshots */
+    pthread_mutex_t lock; /* of the next two, and held while the map moves */
+    int transactions;     /* those that run, and those that are being begun */
+    bool unmapped;        /* the map could not be moved: nothing works any more */
+    atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
+    char *dir;
+};
+
+/* where: the folder that holds kv/. */
+int lk__lmdb_open(const char *where, enum lk_access, struct lk__lmdb **out, struct lk_err *);
+void lk__lmdb_close(struct lk__lmdb *);
+/* LK_EIO for who wants to change what may only be read. */
+int lk__lmdb_check_writable(const struct lk__lmdb *, enum lk_access, struct lk_err *);
+/* Returns what LMDB says. Each that was begun is ended, after LMDB's own commit or abort. */
+int lk__lmdb_begin(struct lk__lmdb *, bool write, MDB_txn **out);
+void lk__lmdb_end(struct lk__lmdb *);
+/* A file that keeps some of the disk for deleting: taken if it can be, given back. */
+void lk__lmdb_fill_reserve(const struct lk__lmdb *);
+void lk__lmdb_release_reserve(const struct lk__lmdb *);
+/* What LMDB says, as an error of ours; what: "begin a transaction on". */
+int lk__lmdb_fail(struct lk_err *, int code, const struct lk__lmdb *, const char *what);
+
+#endif
