@@ -5,6 +5,7 @@
 #include "bench_median.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
+#include "lockstep/math/kernels.h"
 #include "lockstep/math/measure.h"
 #include "lockstep/serve/generate.h"
 #include <stdio.h>
@@ -166,6 +167,35 @@ static void prefill(struct bench *b, const struct lk_buf *text, uint32_t wanted)
            100 * a / t);
 }
 
+/* The last product, 1 to 8 rows at once, as when so many sequences are served; in turns with reading its weights. */
+static void rows_at_once(struct bench *b) {
+    enum { ROUNDS = 21, K = 768, N = 50304 };
+    static const size_t rows[] = {1, 2, 4, 8};
+    float *panels = lk_alloc((size_t)N * K * sizeof *panels), *x = lk_calloc(8 * K, sizeof *x),
+          *y = lk_alloc(8 * N * sizeof *y);
+    double took[4][ROUNDS], read[ROUNDS];
+    if (!panels || !x || !y || !lk_panels_usable(b->math)) exit(1);
+    lk_panels_fill(b->math, N, K, b->weights + b->layout.tensors[b->layout.embedding].offset, panels);
+    struct lk_panel_product product = {.panels = panels, .n = N, .y = y};
+    for (int r = 0; r < ROUNDS; r++) {
+        double t = seconds_now();
+        lk_math_stream(b->math, &(struct lk_stream){.n = (size_t)N * K, .reads = 1, .read = {panels}});
+        read[r] = seconds_now() - t;
+        for (int i = 0; i < 4; i++) {
+            t = seconds_now();
+            lk_panels_multiply(b->math, rows[i], K, x, &product, 1);
+            took[i][r] = seconds_now() - t;
+        }
+    }
+    double one = median(took[0], ROUNDS), alone = median(read, ROUNDS);
+    for (int i = 0; i < 4; i++) {
+        double t = median(took[i], ROUNDS);
+        printf("logits   %5zu rows    %7.2f ms, %6.1f%% of the read bandwidth, %.2f times as long as one row\n", rows[i],
+               t * 1e3, 100 * alone / t, t / one);
+    }
+    lk_free(panels), lk_free(x), lk_free(y);
+}
+
 static void profile(struct bench *b, uint32_t tokens) {
     struct lk_err err = {0};
     struct lk_generate_options o = {
@@ -204,6 +234,7 @@ int main(int argc, char **argv) {
     if (prompt) {
         b.token_s = b.read_s = NULL;
         prefill(&b, &text, prompt);
+        rows_at_once(&b);
     }
     if (tokens) profile(&b, tokens < 50 ? tokens : 50);
     lk_buf_release(&text);

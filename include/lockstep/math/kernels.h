@@ -44,7 +44,7 @@ void lk_matmul(struct lk_math *, const struct lk_mm *);
  * panel p holds rows [16 p, 16 p + 16) of W transposed, (k, 16), at 16 p * k floats; the last one has fewer columns where n
  * is no multiple of 16. So panels take as much memory as W. Bits are lk_matmul's. */
 #define LK_PANEL      16
-#define LK_PANEL_ROWS 4
+#define LK_PANEL_ROWS 8
 /* False where no kernel is there for them (ref): use lk_matmul. */
 bool lk_panels_usable(const struct lk_math *);
 /* Fills panels (n * k floats) from w (n, k); both are the caller's. Asserts lk_panels_usable. */

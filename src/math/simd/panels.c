@@ -1,4 +1,4 @@
-/* Products of up to four rows with weights in panels of 16 columns, k by k. The weights lie in the order in which they are
+/* Products of up to eight rows with weights in panels of 16 columns, k by k. The weights lie in the order in which they are
  * read, so memory delivers at its full speed, and each vector goes into its fma as it is. With one row, several panels at
  * once: their independent chains hide the latency of fma. */
 #include "math/kernel_table.h"
@@ -9,31 +9,57 @@
 /* Panels side by side for one row and for several: chains enough, and registers enough. */
 #define SIDE      (VL == 4 ? 2 : 4)
 #define SIDE_ROWS (VL == 16 ? 2 : 1)
+/* Rows whose chains fit the registers. More go through the weights in turns, TURN of k each, which stay in L1. */
+#define GROUP (VL == 16 ? 8 : 4)
+#define TURN  32
 
 _Static_assert(LK_PANEL % VL == 0, "panels are whole vectors");
+_Static_assert(LK_PANEL_ROWS == 8, "multiply has a case for each number of rows");
+
+/* k [e, end) of the chains of `rows` (<= GROUP) rows. ahead: of several groups; half of the next turn's weights are asked
+ * for from so many floats on, since memory sends nothing by itself while a group finds its own in L1. */
+LK_INLINE void go_on(const size_t rows, const size_t side, size_t k, const float *x, const float *w, size_t e, size_t end,
+                     const size_t ahead, vf *chains) {
+    const size_t columns = side * VECTORS;
+    vf chain[GROUP * SIDE * VECTORS];
+    UNROLL
+    for (size_t c = 0; c < rows * columns; c++) chain[c] = chains[c];
+    const float *next = w + e * LK_PANEL + ahead;
+    for (; e < end; e++, next += LK_PANEL / 2) {
+        for (size_t s = 0; ahead && s < side; s++) __builtin_prefetch(next + s * LK_PANEL * k, 0, 3);
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            vf a = v_set1(x[r * k + e]);
+            UNROLL
+            for (size_t c = 0; c < columns; c++) {
+                const float *from = w + c / VECTORS * LK_PANEL * k + e * LK_PANEL + c % VECTORS * VL;
+                chain[r * columns + c] = v_fma(a, v_load(from), chain[r * columns + c]);
+            }
+        }
+    }
+    UNROLL
+    for (size_t c = 0; c < rows * columns; c++) chains[c] = chain[c];
+}
 
 /* Totals of `rows` rows in `side` whole panels, which lie one after the other. rows and side are constants at each use. */
 LK_INLINE void whole(const size_t rows, const size_t side, size_t k, const float *x, const float *w,
                      vf totals[LK_PANEL_ROWS * SIDE * VECTORS]) {
-    const size_t chains = rows * side * VECTORS;
-    for (size_t c = 0; c < chains; c++) totals[c] = v_zero();
+    const size_t columns = side * VECTORS, turn = rows > GROUP ? TURN : SEGMENT;
+    for (size_t c = 0; c < rows * columns; c++) totals[c] = v_zero();
     for (size_t k0 = 0; k0 < k; k0 += SEGMENT) {
         size_t end = smaller(k, k0 + SEGMENT);
         vf chain[LK_PANEL_ROWS * SIDE * VECTORS];
-        UNROLL
-        for (size_t c = 0; c < chains; c++) chain[c] = v_zero();
-        for (size_t e = k0; e < end; e++) {
-            UNROLL
-            for (size_t r = 0; r < rows; r++) {
-                vf a = v_set1(x[r * k + e]);
-                UNROLL
-                for (size_t c = 0; c < side * VECTORS; c++) {
-                    const float *from = w + c / VECTORS * LK_PANEL * k + e * LK_PANEL + c % VECTORS * VL;
-                    chain[r * side * VECTORS + c] = v_fma(a, v_load(from), chain[r * side * VECTORS + c]);
-                }
+        for (size_t c = 0; c < rows * columns; c++) chain[c] = v_zero();
+        for (size_t e = k0; e < end; e += turn) {
+            size_t to = smaller(end, e + turn);
+            if (rows <= GROUP) {
+                go_on(rows, side, k, x, w, e, to, 0, chain);
+                continue;
             }
+            go_on(GROUP, side, k, x, w, e, to, TURN * LK_PANEL, chain);
+            go_on(rows - GROUP, side, k, x + GROUP * k, w, e, to, TURN * LK_PANEL * 3 / 2, chain + GROUP * columns);
         }
-        for (size_t c = 0; c < chains; c++) totals[c] = v_add(totals[c], chain[c]);
+        for (size_t c = 0; c < rows * columns; c++) totals[c] = v_add(totals[c], chain[c]);
     }
 }
 
@@ -80,20 +106,12 @@ LK_INLINE size_t several(const size_t rows, const size_t side, size_t k, const f
 
 static void multiply(size_t rows, size_t k, const float *x, const struct lk_panel_product *p, size_t j0, size_t j1) {
     size_t j = j0;
-    switch (rows) {
-    case 1:
-        j = several(1, SIDE, k, x, p, j, j1);
+#define CASE(n)                                                                                                            \
+    case n:                                                                                                                \
+        j = several(n, n == 1 ? SIDE : SIDE_ROWS, k, x, p, j0, j1);                                                        \
         break;
-    case 2:
-        j = several(2, SIDE_ROWS, k, x, p, j, j1);
-        break;
-    case 3:
-        j = several(3, SIDE_ROWS, k, x, p, j, j1);
-        break;
-    default:
-        j = several(4, SIDE_ROWS, k, x, p, j, j1);
-        break;
-    }
+    switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
+#undef CASE
     for (size_t r = 0; r < rows; r++)
         for (size_t v = j; v < j1; v += VL)
             finish(p, r, v, part(k, x + r * k, p->panels + j * k + (v - j), j1 - j, smaller(VL, j1 - v)),
