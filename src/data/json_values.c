@@ -111,7 +111,7 @@ int lk__data_json_string(struct lk__data_json *p, struct lk_buf *out) {
         p->at = plain_end(p->at, p->end);
         while (p->at < p->end && (unsigned char)*p->at >= 0x80) {
             uint32_t c;
-            size_t length = lk__utf8_decode((const uint8_t *)p->at, (size_t)(p->end - p->at), &c);
+            size_t length = lk__tokenizer_utf8_decode((const uint8_t *)p->at, (size_t)(p->end - p->at), &c);
             if (!length) return lk__data_json_fail(p, "not UTF-8");
             p->at += length;
             p->at = plain_end(p->at, p->end);

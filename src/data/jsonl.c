@@ -16,7 +16,7 @@ struct fields {
     size_t key_count;
 };
 
-static void name_fields(struct fields *f, const struct lk__record_keys *keys) {
+static void name_fields(struct fields *f, const struct lk__data_record_keys *keys) {
     static const char *const usual[FIELDS] = {"text", "prompt", "response", "messages", "tools"};
     bool chosen = keys->text || keys->messages;
     for (int i = 0; i < FIELDS; i++) f->names[i] = chosen && i != TOOLS ? NULL : usual[i];
@@ -102,8 +102,8 @@ static bool is_filled(struct lk__data_json *p, const char *value) {
     return inside.at < inside.end && *inside.at != ']' && *inside.at != '}';
 }
 
-static int choose(struct lk__data_json *p, const struct fields *f, const struct lk__record_keys *keys, struct lk_buf *text,
-                  struct lk__record *out) {
+static int choose(struct lk__data_json *p, const struct fields *f, const struct lk__data_record_keys *keys,
+                  struct lk_buf *text, struct lk__data_record *out) {
     bool pair = f->value[PROMPT] && f->value[RESPONSE];
     if (keys->conversations && (f->value[TEXT] || pair) && is_filled(p, f->value[MESSAGES]))
         return lk_fail(p->err, LK_EINVAL,
@@ -132,11 +132,11 @@ static int choose(struct lk__data_json *p, const struct fields *f, const struct 
     return code ? code : take(p, f->value[RESPONSE], text);
 }
 
-int lk__record_parse(const char *line, size_t size, const struct lk__record_keys *keys, struct lk_buf *text,
-                     struct lk__record *out, size_t *at, struct lk_err *err) {
+int lk__data_record_parse(const char *line, size_t size, const struct lk__data_record_keys *keys, struct lk_buf *text,
+                          struct lk__data_record *out, size_t *at, struct lk_err *err) {
     struct lk__data_json p = {line, line + size, err};
     struct fields f = {0};
-    *out = (struct lk__record){0};
+    *out = (struct lk__data_record){0};
     *at = 0;
     text->size = 0;
     name_fields(&f, keys);
@@ -159,7 +159,7 @@ int lk__record_parse(const char *line, size_t size, const struct lk__record_keys
 /* --- messages -------------------------------------------------------------------------------------------- */
 
 /* One "key": value of a message. The array is known to be JSON. */
-static int message_member(struct lk__data_json *p, struct lk_buf *text, struct lk__message *m, bool have[2],
+static int message_member(struct lk__data_json *p, struct lk_buf *text, struct lk__data_message *m, bool have[2],
                           size_t number) {
     static const char *const names[] = {"role", "content"};
     lk__data_json_space(p);
@@ -187,7 +187,7 @@ static int message_member(struct lk__data_json *p, struct lk_buf *text, struct l
 }
 
 static int message(struct lk__data_json *p, struct lk_buf *text, struct lk_buf *messages, size_t number) {
-    struct lk__message m = {0};
+    struct lk__data_message m = {0};
     bool have[2] = {false, false};
     if (*p->at != '{') return lk_fail(p->err, LK_EINVAL, "messages[%zu] is not an object", number);
     p->at++;
@@ -205,8 +205,8 @@ static int message(struct lk__data_json *p, struct lk_buf *text, struct lk_buf *
     return lk__data_json_append(p, messages, (const char *)&m, sizeof m);
 }
 
-int lk__messages_parse(const char *array, size_t size, struct lk_buf *text, struct lk_buf *messages, size_t *at,
-                       struct lk_err *err) {
+int lk__data_messages_parse(const char *array, size_t size, struct lk_buf *text, struct lk_buf *messages, size_t *at,
+                            struct lk_err *err) {
     struct lk__data_json p = {array + 1, array + size, err};
     size_t number = 0;
     int code = 0;

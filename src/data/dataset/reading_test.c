@@ -15,7 +15,7 @@ static void make_tokenizer(bool begin, struct lk_root *root) {
     uint64_t offset[259] = {0};
     uint8_t bytes[512], added[258] = {[END] = 1, [BEGIN] = 1};
     size_t size = 0;
-    struct lk__traits traits = {.end = END, .before = begin ? BEGIN : LK__NO_ID, .after = LK__NO_ID};
+    struct lk__tokenizer_traits traits = {.end = END, .before = begin ? BEGIN : LK__NO_ID, .after = LK__NO_ID};
     for (uint32_t id = 0; id < 258; id++) {
         const char *text = id == END ? LK_TOKEN_END : "<s>";
         if (id < 256)
@@ -24,7 +24,7 @@ static void make_tokenizer(bool begin, struct lk_root *root) {
             memcpy(bytes + size, text, strlen(text)), size += strlen(text);
         offset[id + 1] = size;
     }
-    struct lk__parts parts = {.vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
+    struct lk__tokenizer_parts parts = {.vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
     struct lk_tokenizer *t;
     OK(lk__tokenizer_make(&parts, "bytes", &t, &test_err));
     OK(lk_tokenizer_save(store, t, root, &test_err));
@@ -96,7 +96,7 @@ static const char *texts(const struct lk_dataset *d, enum lk_split split) {
     static char all[65536];
     size_t n = 0;
     for (uint64_t i = 1; i < lk_dataset_tokens(d, split); i++) {
-        uint32_t id = lk__token_at(d, &d->splits[split], i);
+        uint32_t id = lk__dataset_token_at(d, &d->splits[split], i);
         n += (size_t)snprintf(all + n, sizeof all - n, id == END ? "|" : id == BEGIN ? "<s>" : "%c", (int)id);
     }
     all[n] = 0;
@@ -138,7 +138,7 @@ static void documents_are_held_out_by_seed_and_text(void **state) {
         lk_sha256(text, (size_t)n, &digest);
         memcpy(all + 24, digest.bytes, 32);
         lk_sha256(all, sizeof all, &number);
-        bool want = (double)lk__get_u64(number.bytes) < 0.1 * 18446744073709551616.0;
+        bool want = (double)lk__dataset_get_u64(number.bytes) < 0.1 * 18446744073709551616.0;
         if (is_held_out(held, i) != want) fail_msg("document %d", i);
     }
     lk_dataset_close(d);

@@ -151,7 +151,7 @@ static void cuts_change_no_ids(void **state) {
     for (size_t form = 0; form < json_array_size(forms); form++) {
         struct lk_tokenizer *t = import_form(form);
         const json_t *texts = json_object_get(json_array_get(forms, form), "texts"), *one;
-        struct lk__encoder *e = lk__encoder_create(t);
+        struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_create(t);
         size_t i;
         t->cuttable = t->traits.pattern != LK__GPT2; /* for GPT-2 "<tool>" has safe cuts; else only the strips forbid it */
         for (uint32_t id = 0; id < t->vocab; id++) t->added[id] &= (uint8_t) ~(LK__LSTRIP | LK__RSTRIP);
@@ -159,19 +159,19 @@ static void cuts_change_no_ids(void **state) {
             const char *text = json_string_value(json_object_get(one, "text"));
             size_t size = strlen(text);
             struct lk_tokens want = {0}, have = {0};
-            OK(lk__encoder_run(e, text, size, &want, &test_err));
+            OK(lk__tokenizer_encoder_run(e, text, size, &want, &test_err));
             for (size_t at = 0;
                  !t->traits.prefix_space && (at = lk__tokenizer_cut(t, (const uint8_t *)text, at, size)) < size; cuts++) {
                 have.count = 0;
-                OK(lk__encoder_run(e, text, at, &have, &test_err));
-                OK(lk__encoder_run(e, text + at, size - at, &have, &test_err));
+                OK(lk__tokenizer_encoder_run(e, text, at, &have, &test_err));
+                OK(lk__tokenizer_encoder_run(e, text + at, size - at, &have, &test_err));
                 if (have.count != want.count || memcmp(have.ids, want.ids, want.count * sizeof *want.ids))
                     fail_msg("a cut at %zu of \"%s\" changes ids", at, text);
             }
             lk_tokens_release(&want);
             lk_tokens_release(&have);
         }
-        lk__encoder_free(e);
+        lk__tokenizer_encoder_free(e);
         lk_tokenizer_free(t);
     }
     assert_true(cuts > 100);
