@@ -2,35 +2,35 @@
 #include "decoder.h"
 #include "lockstep/math/scalar.h"
 
-struct lk__layer_weights lk__layer_weights(const struct lk_layout *l, uint32_t layer, const float *array) {
+struct lk__model_layer_weights lk__model_layer_weights(const struct lk_layout *l, uint32_t layer, const float *array) {
     const struct lk_layer_tensors *t = &l->layers[layer];
-    struct lk__layer_weights w = {
-        .norm1 = lk__tensor(l, t->norm1, array),
-        .norm1_bias = lk__tensor(l, t->norm1_bias, array),
-        .q = lk__tensor(l, t->q, array),
-        .k = lk__tensor(l, t->k, array),
-        .v = lk__tensor(l, t->v, array),
-        .q_bias = lk__tensor(l, t->q_bias, array),
-        .k_bias = lk__tensor(l, t->k_bias, array),
-        .v_bias = lk__tensor(l, t->v_bias, array),
-        .q_norm = lk__tensor(l, t->q_norm, array),
-        .k_norm = lk__tensor(l, t->k_norm, array),
-        .o = lk__tensor(l, t->o, array),
-        .o_bias = lk__tensor(l, t->o_bias, array),
-        .norm2 = lk__tensor(l, t->norm2, array),
-        .norm2_bias = lk__tensor(l, t->norm2_bias, array),
-        .gate = lk__tensor(l, t->gate, array),
-        .up = lk__tensor(l, t->up, array),
-        .up_bias = lk__tensor(l, t->up_bias, array),
-        .down = lk__tensor(l, t->down, array),
-        .down_bias = lk__tensor(l, t->down_bias, array),
+    struct lk__model_layer_weights w = {
+        .norm1 = lk__model_tensor(l, t->norm1, array),
+        .norm1_bias = lk__model_tensor(l, t->norm1_bias, array),
+        .q = lk__model_tensor(l, t->q, array),
+        .k = lk__model_tensor(l, t->k, array),
+        .v = lk__model_tensor(l, t->v, array),
+        .q_bias = lk__model_tensor(l, t->q_bias, array),
+        .k_bias = lk__model_tensor(l, t->k_bias, array),
+        .v_bias = lk__model_tensor(l, t->v_bias, array),
+        .q_norm = lk__model_tensor(l, t->q_norm, array),
+        .k_norm = lk__model_tensor(l, t->k_norm, array),
+        .o = lk__model_tensor(l, t->o, array),
+        .o_bias = lk__model_tensor(l, t->o_bias, array),
+        .norm2 = lk__model_tensor(l, t->norm2, array),
+        .norm2_bias = lk__model_tensor(l, t->norm2_bias, array),
+        .gate = lk__model_tensor(l, t->gate, array),
+        .up = lk__model_tensor(l, t->up, array),
+        .up_bias = lk__model_tensor(l, t->up_bias, array),
+        .down = lk__model_tensor(l, t->down, array),
+        .down_bias = lk__model_tensor(l, t->down_bias, array),
     };
     if (t->qkv >= 0) { /* GPT-2 keeps the three projections in one tensor: rows Q, K, V */
         size_t width = l->config.width;
-        w.q = lk__tensor(l, t->qkv, array);
+        w.q = lk__model_tensor(l, t->qkv, array);
         w.k = w.q + width * width;
         w.v = w.k + width * width;
-        w.q_bias = lk__tensor(l, t->qkv_bias, array);
+        w.q_bias = lk__model_tensor(l, t->qkv_bias, array);
         w.k_bias = w.q_bias + width;
         w.v_bias = w.k_bias + width;
     }
@@ -78,7 +78,7 @@ static void linear(struct lk_decoder *d, size_t rows, size_t in, size_t out, con
 }
 
 static const float *head_of(const struct lk_layout *l, const float *weights) {
-    return lk__tensor(l, l->head >= 0 ? l->head : l->embedding, weights);
+    return lk__model_tensor(l, l->head >= 0 ? l->head : l->embedding, weights);
 }
 
 bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *panels) {
@@ -86,7 +86,7 @@ bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *pa
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     if (!lk_panels_usable(d->math)) return false;
     for (uint32_t i = 0; i < m->layers; i++) {
-        struct lk__layer_weights w = lk__layer_weights(d->layout, i, weights);
+        struct lk__model_layer_weights w = lk__model_layer_weights(d->layout, i, weights);
         const struct {
             const float *w;
             size_t out, in;
@@ -102,10 +102,10 @@ bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *pa
     return true;
 }
 
-static void attention_forward(struct lk_decoder *d, const struct lk__layer_weights *w, uint32_t layer,
-                              const struct lk__pass *p) {
+static void attention_forward(struct lk_decoder *d, const struct lk__model_layer_weights *w, uint32_t layer,
+                              const struct lk__model_pass *p) {
     const struct lk_model_config *m = &d->layout->config;
-    struct lk__activations *a = &d->layers[layer];
+    struct lk__model_activations *a = &d->layers[layer];
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     float *k = a->k, *v = a->v, *k_all = k, *v_all = v;
     size_t kv_rows = p->queries;
@@ -169,11 +169,11 @@ static void attention_forward(struct lk_decoder *d, const struct lk__layer_weigh
                                                          .r = a->r});
 }
 
-void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__pass *p,
-                       float *x_next) {
+void lk__model_layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__model_pass *p,
+                             float *x_next) {
     const struct lk_model_config *m = &d->layout->config;
-    struct lk__activations *a = &d->layers[layer];
-    struct lk__layer_weights w = lk__layer_weights(d->layout, layer, weights);
+    struct lk__model_activations *a = &d->layers[layer];
+    struct lk__model_layer_weights w = lk__model_layer_weights(d->layout, layer, weights);
     size_t rows = p->rows, q = (size_t)m->heads * m->head_dim;
     struct lk_norm norm = {.rows = rows,
                            .n = m->width,
@@ -204,7 +204,7 @@ void lk__layer_forward(struct lk_decoder *d, const float *weights, uint32_t laye
 /* --- All layers ----------------------------------------------------------------------------------------------- */
 
 /* What a pass needs to know of its positions: angles, and the first keys that they see. */
-static void positions_ready(struct lk_decoder *d, struct lk__pass *p) {
+static void positions_ready(struct lk_decoder *d, struct lk__model_pass *p) {
     const struct lk_model_config *m = &d->layout->config;
     uint32_t end = p->first + p->queries, half = m->head_dim / 2;
     if (d->cos_table && end > d->turned) {
@@ -222,27 +222,27 @@ static void positions_ready(struct lk_decoder *d, struct lk__pass *p) {
     p->first_key = d->start;
 }
 
-static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__pass *p, const uint32_t *tokens,
-                           uint32_t wanted) {
+static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__model_pass *p,
+                           const uint32_t *tokens, uint32_t wanted) {
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;
-    const float *table = lk__tensor(l, l->embedding, weights);
+    const float *table = lk__model_tensor(l, l->embedding, weights);
     lk_embed(d->math, &(struct lk_embed){.rows = p->rows,
                                          .n = m->width,
                                          .ids = tokens,
                                          .table = table,
-                                         .positions_table = lk__tensor(l, l->positions, weights),
+                                         .positions_table = lk__model_tensor(l, l->positions, weights),
                                          .positions = p->queries,
                                          .first = p->first,
                                          .out = d->layers[0].x});
     for (uint32_t i = 0; i < m->layers; i++)
-        lk__layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
+        lk__model_layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
     size_t skip = p->rows - wanted;
     lk_norm_forward(d->math, &(struct lk_norm){.rows = wanted,
                                                .n = m->width,
                                                .x = d->x_out + skip * m->width,
-                                               .gain = lk__tensor(l, l->norm, weights),
-                                               .bias = lk__tensor(l, l->norm_bias, weights),
+                                               .gain = lk__model_tensor(l, l->norm, weights),
+                                               .bias = lk__model_tensor(l, l->norm_bias, weights),
                                                .epsilon = (float)m->norm_epsilon,
                                                .y = d->h_out,
                                                .mean = d->mean_out,
@@ -260,7 +260,8 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
     d->positions = positions;
     d->tokens = tokens;
     d->rows = (size_t)sequences * positions;
-    struct lk__pass pass = {.sequences = sequences, .queries = positions, .rows = d->rows, .first_key = document_start};
+    struct lk__model_pass pass = {
+        .sequences = sequences, .queries = positions, .rows = d->rows, .first_key = document_start};
     positions_ready(d, &pass);
     d->first_key = pass.first_key;
     return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
@@ -272,7 +273,7 @@ float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_a
     LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
     LK_ASSERT(!d->panels || d->panels_of == weights);
     LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
-    struct lk__pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
+    struct lk__model_pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
     positions_ready(d, &pass);
     float *logits = pass_forward(d, weights, &pass, tokens, wanted);
     cache->used += count;

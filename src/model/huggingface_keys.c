@@ -16,7 +16,7 @@ enum kind {
     DROPOUT,   /* of training only */
     ELSEWHERE, /* read by a function of its own */
 };
-#define AT(f) offsetof(struct lk__hf_parsed, f)
+#define AT(f) offsetof(struct lk__model_hf_parsed, f)
 static const struct {
     const char *name;
     unsigned types;
@@ -108,7 +108,7 @@ static bool is_among(const char *key, const char *const *list, size_t count) {
     return count > 0;
 }
 
-int lk__hf_refuse(const struct lk__hf_reader *r, const char *key, const char *why) {
+int lk__model_hf_refuse(const struct lk__model_hf_reader *r, const char *key, const char *why) {
     return lk_fail(r->err, LK_EUNSUPPORTED, "%s: %s %s", r->file, key, why);
 }
 
@@ -120,20 +120,20 @@ static const char *show(const json_t *v, char out[64]) {
     return out;
 }
 
-int lk__hf_read_size(const struct lk__hf_reader *r, const char *key, const json_t *v, uint32_t *out) {
+int lk__model_hf_read_size(const struct lk__model_hf_reader *r, const char *key, const json_t *v, uint32_t *out) {
     if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
         return lk_fail(r->err, LK_EINVAL, "%s: %s is no whole number from 0 to %d", r->file, key, INT32_MAX);
     *out = (uint32_t)json_integer_value(v);
     return LK_OK;
 }
 
-int lk__hf_read_number(const struct lk__hf_reader *r, const char *key, const json_t *v, double *out) {
+int lk__model_hf_read_number(const struct lk__model_hf_reader *r, const char *key, const json_t *v, double *out) {
     if (!json_is_number(v)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no number", r->file, key);
     *out = json_number_value(v);
     return LK_OK;
 }
 
-int lk__hf_must_be(const struct lk__hf_reader *r, const char *key, const json_t *v, const char *values) {
+int lk__model_hf_must_be(const struct lk__model_hf_reader *r, const char *key, const json_t *v, const char *values) {
     char text[64], why[200];
     show(v, text);
     for (const char *p = values;; p++) {
@@ -143,23 +143,23 @@ int lk__hf_must_be(const struct lk__hf_reader *r, const char *key, const json_t 
         if (!*p) break;
     }
     snprintf(why, sizeof why, "= %s is not computed here, only %s", text, values);
-    return lk__hf_refuse(r, key, why);
+    return lk__model_hf_refuse(r, key, why);
 }
 
-static int read_key(struct lk__hf_reader *r, size_t i, const json_t *v) {
+static int read_key(struct lk__model_hf_reader *r, size_t i, const json_t *v) {
     void *field = (char *)&r->p + keys[i].at;
     char text[160];
     switch (keys[i].kind) {
     case SIZE:
-        return lk__hf_read_size(r, keys[i].name, v, field);
+        return lk__model_hf_read_size(r, keys[i].name, v, field);
     case NUMBER:
-        return lk__hf_read_number(r, keys[i].name, v, field);
+        return lk__model_hf_read_number(r, keys[i].name, v, field);
     case YES_NO:
         if (!json_is_boolean(v)) return lk_fail(r->err, LK_EINVAL, "%s: %s is not true or false", r->file, keys[i].name);
         *(bool *)field = json_is_true(v);
         return LK_OK;
     case MUST_BE:
-        return lk__hf_must_be(r, keys[i].name, v, keys[i].value);
+        return lk__model_hf_must_be(r, keys[i].name, v, keys[i].value);
     case DROPOUT:
         if (!json_is_number(v)) return lk_fail(r->err, LK_EINVAL, "%s: %s is no number", r->file, keys[i].name);
         if (json_number_value(v) != 0 && r->notes && r->notes->note) {
@@ -174,7 +174,7 @@ static int read_key(struct lk__hf_reader *r, size_t i, const json_t *v) {
 }
 
 /* All of them in one message, which can be acted on once. */
-static int refuse_unknown(const struct lk__hf_reader *r, const json_t *unknown) {
+static int refuse_unknown(const struct lk__model_hf_reader *r, const json_t *unknown) {
     struct lk_buf names = LK_BUF_INIT, options = LK_BUF_INIT;
     size_t n = json_array_size(unknown);
     int bad = 0;
@@ -195,7 +195,7 @@ static int refuse_unknown(const struct lk__hf_reader *r, const json_t *unknown) 
     return code;
 }
 
-int lk__hf_read_keys(struct lk__hf_reader *r, const char *const *ignore, size_t ignore_count) {
+int lk__model_hf_read_keys(struct lk__model_hf_reader *r, const char *const *ignore, size_t ignore_count) {
     const char *key;
     json_t *value, *unknown = json_array();
     int code = unknown ? LK_OK : lk_fail(r->err, LK_ENOMEM, "%s: no memory", r->file);

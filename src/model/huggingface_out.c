@@ -10,11 +10,11 @@ static bool computes(unsigned type, const struct lk_model_config *m) {
     return type != LK__HF_LLAMA || !m->window;
 }
 
-const char *lk__hf_type(const struct lk_model_config *m, const char *wanted) {
+const char *lk__model_hf_type(const struct lk_model_config *m, const char *wanted) {
     const char *plainest = NULL;
     for (size_t i = LK__HF_MODEL_TYPES; i-- > 0;) {
-        if (!computes(lk__hf_model_types[i].bit, m)) continue;
-        plainest = lk__hf_model_types[i].name;
+        if (!computes(lk__model_hf_types[i].bit, m)) continue;
+        plainest = lk__model_hf_types[i].name;
         if (wanted && strcmp(wanted, plainest) == 0) return plainest;
     }
     return plainest;
@@ -69,13 +69,13 @@ static json_t *write_stops(const uint32_t *stops, size_t count) {
     return all;
 }
 
-json_t *lk__hf_config_write(const struct lk_model *model, const char *type, enum lk_dtype dtype) {
+json_t *lk__model_hf_config_write(const struct lk_model *model, const char *type, enum lk_dtype dtype) {
     const struct lk_model_config *m = &model->layout.config;
     static const char *const dtypes[] = {"float32", "bfloat16", "float16"};
     json_t *c = m->family == LK_GPT2 ? write_gpt2(m) : write_rotary(m, type);
     const char *architecture = NULL;
     for (size_t i = 0; i < LK__HF_MODEL_TYPES; i++)
-        if (strcmp(lk__hf_model_types[i].name, type) == 0) architecture = lk__hf_model_types[i].architecture;
+        if (strcmp(lk__model_hf_types[i].name, type) == 0) architecture = lk__model_hf_types[i].architecture;
     json_t *common = json_pack("{s:[s], s:s, s:i, s:b, s:f, s:s, s:b, s:o, s:o}", "architectures", architecture,
                                "model_type", type, "vocab_size", (int)m->vocab, "tie_word_embeddings", m->tied,
                                "initializer_range", m->init_std, "torch_dtype", dtypes[dtype], "use_cache", true,
@@ -88,6 +88,6 @@ json_t *lk__hf_config_write(const struct lk_model *model, const char *type, enum
     return NULL;
 }
 
-bool lk__hf_transposed(const struct lk_layout *l, const struct lk_tensor *t) {
+bool lk__model_hf_transposed(const struct lk_layout *l, const struct lk_tensor *t) {
     return l->config.family == LK_GPT2 && t->dims == 2 && strncmp(t->name, "h.", 2) == 0;
 }

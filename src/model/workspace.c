@@ -18,7 +18,7 @@ static float *cut(struct cutter *c, size_t floats) {
 }
 
 static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t rows, bool keep,
-                      struct lk__activations *a) {
+                      struct lk__model_activations *a) {
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     a->h1 = cut(c, rows * m->width);
     a->mean1 = cut(c, rows);
@@ -50,7 +50,7 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     bool train = d->mode != LK_INFER;
     for (uint32_t i = 0; i < m->layers; i++) {
-        struct lk__activations counted, *a = d->layers ? &d->layers[i] : &counted;
+        struct lk__model_activations counted, *a = d->layers ? &d->layers[i] : &counted;
         if (i == 0 || d->mode == LK_TRAINING)
             cut_layer(c, m, rows, train, a);
         else if (d->layers)

@@ -98,7 +98,7 @@ static int refuse_network(const char *dir, struct lk_err *err) {
     struct statfs fs;
     bool refuse;
     if (statfs(dir, &fs) != 0) return lk_fail_errno(err, "cannot look at the file system of %s", dir);
-    const char *name = lk__network_fs((long)fs.f_type, &refuse);
+    const char *name = lk__kv_network_fs((long)fs.f_type, &refuse);
     if (name && refuse)
         return lk_fail(err, LK_EUNSUPPORTED,
                        "%s is on %s, a network file system, where this database can be lost; use a "
