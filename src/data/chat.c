@@ -48,22 +48,22 @@ int lk__data_chat_open(const struct lk_tokenizer *t, enum lk_chat kind, struct l
 
 struct render {
     const struct lk__data_chat *chat;
-    struct lk_buf *text, *parts;
+    struct lk_buf *text, *spans;
     bool failed; /* out of memory */
 };
 
 static void put_special(struct render *r, uint32_t id, bool target) {
-    struct lk__data_chat_part p = {.id = id, .target = target};
-    r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
+    struct lk__data_chat_span p = {.id = id, .target = target};
+    r->failed |= lk_buf_append(r->spans, &p, sizeof p) != 0;
 }
 
-/* The pieces, joined, are one part. */
+/* The pieces, joined, are one span. */
 static void put_text(struct render *r, const struct lk_bytes *pieces, size_t count, bool target) {
-    struct lk__data_chat_part p = {.id = UINT32_MAX, .begin = r->text->size, .target = target};
+    struct lk__data_chat_span p = {.id = UINT32_MAX, .begin = r->text->size, .target = target};
     for (size_t i = 0; i < count; i++)
         if (pieces[i].size) r->failed |= lk_buf_append(r->text, pieces[i].data, pieces[i].size) != 0;
     p.size = r->text->size - p.begin;
-    if (p.size) r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
+    if (p.size) r->failed |= lk_buf_append(r->spans, &p, sizeof p) != 0;
 }
 
 /* Python's str.isspace, which the template's trim goes by. */
@@ -114,9 +114,9 @@ static bool is(struct lk_bytes b, const char *word) {
 }
 
 int lk__data_chat_render(const struct lk__data_chat *chat, const struct lk_message *messages, size_t count, bool answer,
-                         struct lk_buf *text, struct lk_buf *parts, struct lk_err *err) {
-    struct render r = {.chat = chat, .text = text, .parts = parts};
-    text->size = parts->size = 0;
+                         struct lk_buf *text, struct lk_buf *spans, struct lk_err *err) {
+    struct render r = {.chat = chat, .text = text, .spans = spans};
+    text->size = spans->size = 0;
     if (chat->begin != UINT32_MAX) put_special(&r, chat->begin, false);
     for (size_t i = 0; i < count; i++) {
         struct lk_bytes role = messages[i].role;
@@ -137,17 +137,17 @@ static int push(struct lk_tokens *out, uint32_t id, struct lk_err *err) {
 
 int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct lk_message *messages, size_t count,
                    struct lk_tokens *out, uint32_t *stop, struct lk_err *err) {
-    struct lk_buf text = LK_BUF_INIT, parts = LK_BUF_INIT;
+    struct lk_buf text = LK_BUF_INIT, spans = LK_BUF_INIT;
     struct lk__data_chat chat;
     int code = lk__data_chat_open(t, kind, &chat, err);
-    if (!code) code = lk__data_chat_render(&chat, messages, count, true, &text, &parts, err);
-    const struct lk__data_chat_part *p = (const struct lk__data_chat_part *)(const void *)parts.data;
-    for (size_t i = 0; i < parts.size / sizeof *p && !code; i++)
+    if (!code) code = lk__data_chat_render(&chat, messages, count, true, &text, &spans, err);
+    const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)spans.data;
+    for (size_t i = 0; i < spans.size / sizeof *p && !code; i++)
         code = p[i].id == UINT32_MAX ? lk_tokenizer_encode(t, text.data + p[i].begin, p[i].size, NULL, out, err)
                                      : push(out, p[i].id, err);
     *stop = chat.end;
     lk_buf_release(&text);
-    lk_buf_release(&parts);
+    lk_buf_release(&spans);
     return code;
 }
 

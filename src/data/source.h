@@ -69,7 +69,7 @@ void lk__data_text_close(struct lk__data_text *);
 
 struct lk__data_found {
     char *path;
-    const char *name; /* what enters a dataset: the last part of a path that was given, the path below a folder */
+    const char *name; /* what enters a dataset: the last name of a path that was given, the path below a folder */
 };
 struct lk__data_found_list {
     struct lk__data_found *list;

@@ -401,8 +401,9 @@ static void large_vocabularies_take_four_bytes(void **state) {
     }
     special[vocab - 1] = 1;
     struct lk_tokenizer *t;
-    struct lk__tokenizer_parts parts = {.vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
-    OK(lk__tokenizer_make(&parts, "large", &t, &test_err));
+    struct lk__tokenizer_definition definition = {
+        .vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
+    OK(lk__tokenizer_make(&definition, "large", &t, &test_err));
     struct lk_root root, built;
     struct lk_dataset *d;
     OK(lk_tokenizer_save(store, t, &root, &test_err));

@@ -25,7 +25,7 @@ struct lk__dataset_files {
     size_t fill;
 };
 
-/* Cuts the last part off a path. */
+/* Cuts the last name off a path. */
 static void to_parent(char *path) {
     size_t n = strlen(path);
     while (n && path[n - 1] == '/') n--;

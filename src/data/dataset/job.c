@@ -8,22 +8,22 @@ void lk__dataset_job_begin(struct lk__dataset_job *j, const struct lk__dataset_j
     struct lk_tokens tokens = j->tokens;
     struct lk__dataset_job_document *documents = j->documents;
     size_t capacity = j->document_capacity;
-    struct lk_buf runs = j->runs;
+    struct lk_buf spans = j->spans;
     if (tokens.capacity > KEPT_TOKENS) lk_tokens_release(&tokens);
     tokens.count = 0;
     *j = *what;
     j->least = UINT64_MAX;
     j->greatest = 0;
     j->tokens = tokens;
-    j->runs = runs;
-    j->runs.size = 0;
+    j->spans = spans;
+    j->spans.size = 0;
     j->documents = documents;
     j->document_capacity = capacity;
 }
 
 void lk__dataset_job_release(struct lk__dataset_job *j) {
     lk_tokens_release(&j->tokens);
-    lk_buf_release(&j->runs);
+    lk_buf_release(&j->spans);
     lk_free(j->documents);
     *j = (struct lk__dataset_job){0};
 }
@@ -33,7 +33,7 @@ void lk__dataset_job_thread_release(struct lk__dataset_job_thread *t) {
     lk_buf_release(&t->text);
     lk_buf_release(&t->rendered);
     lk_buf_release(&t->messages);
-    lk_buf_release(&t->parts);
+    lk_buf_release(&t->spans);
 }
 
 static int no_memory(struct lk__dataset_job *j) {
@@ -76,7 +76,7 @@ static int encode_record(struct lk__dataset_job *j, struct lk__dataset_job_threa
     return code;
 }
 
-static int encode_part(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_chat_part *p) {
+static int encode_span(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_chat_span *p) {
     if (p->id == UINT32_MAX)
         return lk__tokenizer_encoder_run(t->encoder, t->rendered.data + p->begin, p->size, &j->tokens, &j->err);
     if (lk__tokenizer_tokens_reserve(&j->tokens, 1)) return no_memory(j);
@@ -102,17 +102,17 @@ static int encode_messages(struct lk__dataset_job *j, struct lk__dataset_job_thr
         all[i].role = lk_bytes(t->text.data + m[i].role, m[i].role_size);
         all[i].content = lk_bytes(t->text.data + m[i].content, m[i].content_size);
     }
-    code = lk__data_chat_render(j->rules->chat, all, count, false, &t->rendered, &t->parts, &j->err);
+    code = lk__data_chat_render(j->rules->chat, all, count, false, &t->rendered, &t->spans, &j->err);
     lk_free(all);
-    const struct lk__data_chat_part *p = (const struct lk__data_chat_part *)(const void *)t->parts.data;
-    for (size_t i = 0; !code && i < t->parts.size / sizeof *p; i++) {
+    const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)t->spans.data;
+    for (size_t i = 0; !code && i < t->spans.size / sizeof *p; i++) {
         size_t from = j->tokens.count;
-        if ((code = encode_part(j, t, &p[i]))) break;
+        if ((code = encode_span(j, t, &p[i]))) break;
         if (j->tokens.count - from > UINT32_MAX) return lk_fail(&j->err, LK_EINVAL, "a message is too long");
-        struct lk__dataset_job_run run = {(uint32_t)(j->tokens.count - from), p[i].target};
-        targets += p[i].target ? run.tokens : 0;
-        if (lk_buf_append(&j->runs, &run, sizeof run)) return no_memory(j);
-        d->runs++;
+        struct lk__dataset_job_span span = {(uint32_t)(j->tokens.count - from), p[i].target};
+        targets += p[i].target ? span.tokens : 0;
+        if (lk_buf_append(&j->spans, &span, sizeof span)) return no_memory(j);
+        d->spans++;
     }
     if (code) return code;
     if (!targets) return lk_fail(&j->err, LK_EINVAL, "the assistant says nothing in it, so there is nothing to learn");
@@ -169,11 +169,11 @@ static int run_record(struct lk__dataset_job *j, struct lk__dataset_job_thread *
 /* A bad record that may be left out leaves nothing behind. */
 static int run_line(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk_tokenizer *tokenizer,
                     size_t at, size_t size) {
-    size_t tokens = j->tokens.count, runs = j->runs.size;
+    size_t tokens = j->tokens.count, spans = j->spans.size;
     int code = run_record(j, t, tokenizer, at, size);
     if (code != LK_EINVAL || !j->rules->skip_bad) return code;
     j->tokens.count = tokens;
-    j->runs.size = runs;
+    j->spans.size = spans;
     if (j->bad < LK__BAD_NOTED) {
         struct lk__dataset_bad *bad = &j->first_bad[j->bad];
         *bad = (struct lk__dataset_bad){.line = j->lines + 1, .byte = j->err_byte};

@@ -18,10 +18,10 @@ struct lk__dataset_job_document {
     struct lk__dataset_row row; /* line counts from 1 at the job's first line */
     size_t tokens, masked;
     enum lk_split split;
-    size_t runs; /* of a conversation: how many of the job's runs are its; else 0, and the first `masked` tokens are no
+    size_t spans; /* of a conversation: how many of the job's spans are its; else 0, and the first `masked` tokens are no
                     targets */
 };
-struct lk__dataset_job_run { /* tokens of a conversation that are all targets, or none is */
+struct lk__dataset_job_span { /* tokens of a conversation that are all targets, or none is */
     uint32_t tokens;
     bool target;
 };
@@ -64,7 +64,7 @@ struct lk__dataset_job {
     /* results */
     struct lk_root digest;
     struct lk_tokens tokens;
-    struct lk_buf runs; /* struct lk__dataset_job_run */
+    struct lk_buf spans; /* struct lk__dataset_job_span */
     struct lk__dataset_job_document *documents;
     size_t document_count, document_capacity;
     uint64_t lines, empty, bad, tools; /* bad: records left out; tools: conversations with a "tools" beside them */
@@ -76,7 +76,7 @@ struct lk__dataset_job {
 };
 struct lk__dataset_job_thread { /* one thread's memory */
     struct lk__tokenizer_encoder *encoder;
-    struct lk_buf text, rendered, messages, parts;
+    struct lk_buf text, rendered, messages, spans;
 };
 void lk__dataset_job_run(struct lk__dataset_job *, const struct lk_tokenizer *, struct lk__dataset_job_thread *);
 void lk__dataset_job_begin(struct lk__dataset_job *,

@@ -24,9 +24,10 @@ static void make_tokenizer(bool begin, struct lk_root *root) {
             memcpy(bytes + size, text, strlen(text)), size += strlen(text);
         offset[id + 1] = size;
     }
-    struct lk__tokenizer_parts parts = {.vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
+    struct lk__tokenizer_definition definition = {
+        .vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&parts, "bytes", &t, &test_err));
+    OK(lk__tokenizer_make(&definition, "bytes", &t, &test_err));
     OK(lk_tokenizer_save(store, t, root, &test_err));
     lk_tokenizer_free(t);
 }

@@ -80,18 +80,18 @@ static int write_bad(struct lk__dataset_builder *b, const struct lk__dataset_job
 
 static int write_documents(struct lk__dataset_builder *b, struct lk__dataset_job *j, struct lk_err *err) {
     const uint32_t *ids = j->tokens.ids;
-    const struct lk__dataset_job_run *runs = (const struct lk__dataset_job_run *)(const void *)j->runs.data;
+    const struct lk__dataset_job_span *spans = (const struct lk__dataset_job_span *)(const void *)j->spans.data;
     for (size_t i = 0; i < j->document_count; i++) {
         struct lk__dataset_job_document *d = &j->documents[i];
         struct lk__dataset_splitter *s = b->splits[d->split];
         d->row.source = (uint32_t)b->input;
         if (d->row.line) d->row.line += b->lines;
-        if (!d->runs && b->begin != UINT32_MAX) d->row.prompt_tokens++;
-        int code = d->runs ? 0 : write_begin(b, s, err);
-        if (!code && !d->runs) code = lk__dataset_splitter_tokens(s, ids, d->tokens, d->masked, err);
+        if (!d->spans && b->begin != UINT32_MAX) d->row.prompt_tokens++;
+        int code = d->spans ? 0 : write_begin(b, s, err);
+        if (!code && !d->spans) code = lk__dataset_splitter_tokens(s, ids, d->tokens, d->masked, err);
         const uint32_t *at = ids;
-        for (size_t k = 0; k < d->runs && !code; k++, at += runs->tokens, runs++)
-            code = lk__dataset_splitter_tokens(s, at, runs->tokens, runs->target ? 0 : runs->tokens, err);
+        for (size_t k = 0; k < d->spans && !code; k++, at += spans->tokens, spans++)
+            code = lk__dataset_splitter_tokens(s, at, spans->tokens, spans->target ? 0 : spans->tokens, err);
         if (!code) code = lk__dataset_splitter_document(s, &d->row, err);
         if (code) return code;
         ids += d->tokens;

@@ -38,10 +38,10 @@ static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bo
         list[j] = list[i - 1];
         list[i - 1] = m;
     }
-    struct lk__tokenizer_parts parts = {
+    struct lk__tokenizer_definition definition = {
         .vocab = count, .offset = offset, .bytes = (uint8_t *)bytes.data, .merges = list, .merge_count = made};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&parts, "random", &t, &test_err));
+    OK(lk__tokenizer_make(&definition, "random", &t, &test_err));
     if (!shuffled) assert_true(t->ordered);
     lk_free(offset);
     lk_free(list);
@@ -166,7 +166,7 @@ static void parts_are_checked(void **state) {
     memcpy(bytes + 256, "ababc", 5);
     offset[256] = 256, offset[257] = 258, offset[258] = 261; /* "ab", "abc" */
     struct lk__tokenizer_merge merges[] = {{'a', 'b', 256}, {256, 'c', 257}, {'a', 'b', 256}};
-    struct lk__tokenizer_parts p = {
+    struct lk__tokenizer_definition p = {
         .vocab = 258, .offset = offset, .bytes = bytes, .added = special, .merges = merges, .merge_count = 3};
     struct lk_tokenizer *t;
     OK(lk__tokenizer_make(&p, "x", &t, &test_err)); /* a pair that stands twice keeps its last rank */

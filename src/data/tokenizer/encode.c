@@ -40,7 +40,7 @@ struct worker {
 };
 struct round {
     const struct lk_tokenizer *t;
-    bool plain; /* the text is a plain part already */
+    bool plain; /* the text is a plain stretch already */
     struct worker *workers;
     struct piece *pieces;
     size_t count;
@@ -145,22 +145,22 @@ struct encoding {
     struct lk_pool *pool;
 };
 
-static int encode_part(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+static int encode_stretch(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
     const struct encoding *e = arg;
     if (lk_pool_threads(e->pool) > 1 && size > PARALLEL_MIN)
         return encode_parallel(lk__tokenizer_encoder_tokenizer(e->encoder), true, text, size, e->pool, out, err);
     return lk__tokenizer_encoder_words(e->encoder, text, size, out, err);
 }
 
-static int encode_parts(const struct lk_tokenizer *t, const uint8_t *text, size_t size, bool special, struct lk_pool *pool,
-                        struct lk__tokenizer_trace *trace, struct lk_tokens *out, struct lk_err *err) {
+static int encode_walked(const struct lk_tokenizer *t, const uint8_t *text, size_t size, bool special, struct lk_pool *pool,
+                         struct lk__tokenizer_trace *trace, struct lk_tokens *out, struct lk_err *err) {
     struct encoding e = {lk__tokenizer_encoder_take(t), pool};
     if (!e.encoder) return lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
     struct lk__tokenizer_walk w = {.t = t,
                                    .special = special,
                                    .normal = lk__tokenizer_encoder_normal(e.encoder),
                                    .trace = trace,
-                                   .plain = encode_part,
+                                   .plain = encode_stretch,
                                    .arg = &e,
                                    .out = out};
     int code = lk__tokenizer_walk_text(&w, text, size, err);
@@ -176,7 +176,7 @@ int lk_tokenizer_encode(const struct lk_tokenizer *t, const void *text, size_t s
     if (cut && lk_pool_threads(pool) > 1 && size > PARALLEL_MIN)
         code = encode_parallel(t, false, text, size, pool, out, err);
     else
-        code = encode_parts(t, text, size, false, pool, NULL, out, err);
+        code = encode_walked(t, text, size, false, pool, NULL, out, err);
     if (code) out->count = before;
     return code;
 }
@@ -215,7 +215,7 @@ int lk_tokenizer_encode_with(const struct lk_tokenizer *t, const void *text, siz
     if (trace) *options->offsets = NULL;
     if (options->around && t->traits.before != LK__NO_ID) code = put_one(t, t->traits.before, out, trace);
     if (!code)
-        code = encode_parts(t, text, size, options->special, pool, trace, out, err);
+        code = encode_walked(t, text, size, options->special, pool, trace, out, err);
     else
         code = lk_fail(err, LK_ENOMEM, "encoding %zu bytes: out of memory", size);
     if (!code && options->around && t->traits.after != LK__NO_ID && put_one(t, t->traits.after, out, trace))

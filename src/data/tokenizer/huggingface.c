@@ -279,8 +279,8 @@ static int find_end(struct lk__tokenizer_import *in, const char *end, struct lk_
     return end ? lk_fail(err, LK_EINVAL, "%s: there is no added token \"%.60s\" to end a text with", in->name, end) : 0;
 }
 
-static int import_parts(struct lk__tokenizer_import *in, const json_t *root, const char *end, struct lk_tokenizer **out,
-                        struct lk_err *err) {
+static int import_definition(struct lk__tokenizer_import *in, const json_t *root, const char *end,
+                             struct lk_tokenizer **out, struct lk_err *err) {
     if (!json_is_object(root)) return lk_fail(err, LK_EINVAL, "%s: not a JSON object", in->name);
     const json_t *model = lk__tokenizer_import_get(root, "model"), *added = lk__tokenizer_import_get(root, "added_tokens");
     if (!json_is_object(model)) return lk__tokenizer_import_refuse(in, err, "it has no model");
@@ -296,20 +296,20 @@ static int import_parts(struct lk__tokenizer_import *in, const json_t *root, con
     if (!code) code = lk__tokenizer_read_template(in, lk__tokenizer_import_get(root, "post_processor"), err);
     if (!code) code = find_end(in, end, err);
     if (code) return code;
-    struct lk__tokenizer_parts parts = {.vocab = in->vocab,
-                                        .offset = in->offset,
-                                        .bytes = (const uint8_t *)in->bytes.data,
-                                        .added = in->added,
-                                        .traits = &in->traits,
-                                        .merges = in->merges,
-                                        .merge_count = in->merge_count};
-    code = lk__tokenizer_make(&parts, in->name, out, err);
+    struct lk__tokenizer_definition definition = {.vocab = in->vocab,
+                                                  .offset = in->offset,
+                                                  .bytes = (const uint8_t *)in->bytes.data,
+                                                  .added = in->added,
+                                                  .traits = &in->traits,
+                                                  .merges = in->merges,
+                                                  .merge_count = in->merge_count};
+    code = lk__tokenizer_make(&definition, in->name, out, err);
     if (code || !json_is_true(lk__tokenizer_import_get(model, "ignore_merges"))) return code;
     code = whole_words_matter(in, *out, &in->traits.whole_words, err);
     if (!code && !in->traits.whole_words) return 0;
     lk_tokenizer_free(*out);
     *out = NULL;
-    return code ? code : lk__tokenizer_make(&parts, in->name, out, err);
+    return code ? code : lk__tokenizer_make(&definition, in->name, out, err);
 }
 
 int lk_tokenizer_import_end(const void *json, size_t size, const char *name, const char *end, struct lk_tokenizer **out,
@@ -318,7 +318,7 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
     json_t *root = lk_json_parse(json, size, name, err);
     if (!root) return err ? err->code : LK_EINVAL;
     struct lk__tokenizer_import in = {.name = name, .traits = lk__tokenizer_default_traits, .text_begin = LK__NO_ID};
-    int code = import_parts(&in, root, end, out, err);
+    int code = import_definition(&in, root, end, out, err);
     if (!code) (*out)->text_begin = in.text_begin;
     lk_free(in.texts);
     lk_free(in.added);

@@ -16,8 +16,8 @@ struct lk__tokenizer_merge {
     uint32_t left, right, id; /* the rank is the index */
 };
 
-/* Pair of ids -> rank; open addressing, at most half full, power of two slots. The tag is a part of the pair's hash, the
- * pair itself stands in the merge. An empty slot has rank LK__NO_ID. */
+/* Pair of ids -> rank; open addressing, at most half full, power of two slots. The tag is the upper half of the pair's
+ * hash, the pair itself stands in the merge. An empty slot has rank LK__NO_ID. */
 struct lk__tokenizer_pair_slot {
     uint32_t tag, rank;
 };
@@ -30,7 +30,8 @@ enum { LK__SPECIAL = 1, LK__ADDED = 2, LK__LSTRIP = 4, LK__RSTRIP = 8, LK__NORMA
 enum lk__tokenizer_prefix { LK__PREFIX_NONE, LK__PREFIX_UNLESS, LK__PREFIX_FIRST, LK__PREFIX_EACH };
 
 /* SentencePiece's BPE (characters.c): words begin with characters instead of bytes, and U+2581 is a space. The encoder
- * turns one into the other before it looks for normalized tokens (LK__NORMALIZER), or in plain parts only (LK__METASPACE).
+ * turns one into the other before it looks for normalized tokens (LK__NORMALIZER), or in plain stretches only
+ * (LK__METASPACE).
  */
 enum lk__tokenizer_characters { LK__BYTES, LK__NORMALIZER, LK__METASPACE };
 
@@ -83,7 +84,7 @@ struct lk_tokenizer {
     struct lk__tokenizer_kept *kept;
     bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
     uint32_t text_begin; /* see lk_tokenizer_text_begin; not stored */
-    bool ordered;        /* every merge's parts are bytes or come from earlier merges: long words use buckets */
+    bool ordered;        /* both sides of every merge are bytes or come from earlier merges: long words use buckets */
 };
 
 /* True: the tokens of a text always give it back. False: they may give another form of it, and a dataset holds that form.
@@ -205,7 +206,7 @@ int64_t lk__tokenizer_merge_buckets(const struct lk_tokenizer *, struct lk__toke
                                     size_t size, uint32_t *ids);
 size_t lk__tokenizer_merge_runs(const struct lk_tokenizer *, const uint8_t *word, size_t size, uint32_t *ids);
 
-/* --- encoder.c: the words of a plain part ----------------------------------------------------------------------- */
+/* --- encoder.c: the words of a plain stretch ----------------------------------------------------------------------- */
 
 /* One thread's state for encoding: scratch and a cache of words. Changes no result. */
 struct lk__tokenizer_encoder;
@@ -219,23 +220,23 @@ struct lk__tokenizer_encoder *
 lk__tokenizer_encoder_take(const struct lk_tokenizer *);         /* a kept one or a new one; NULL: out of memory */
 void lk__tokenizer_encoder_give(struct lk__tokenizer_encoder *); /* back to its tokenizer; NULL is fine */
 const struct lk_tokenizer *lk__tokenizer_encoder_tokenizer(const struct lk__tokenizer_encoder *);
-/* Ids of its own, kept like the cache: room for a part of a longer work. Empty when the encoder is taken. */
+/* Ids of its own, kept like the cache: room for one piece of a longer work. Empty when the encoder is taken. */
 struct lk_tokens *lk__tokenizer_encoder_tokens(struct lk__tokenizer_encoder *);
 struct lk_buf *
 lk__tokenizer_encoder_normal(struct lk__tokenizer_encoder *); /* memory for normalized text, kept like the cache */
-/* Appends the ids of a plain part of a text. Errors: as lk__tokenizer_encoder_run. */
+/* Appends the ids of a plain stretch of a text. Errors: as lk__tokenizer_encoder_run. */
 int lk__tokenizer_encoder_words(struct lk__tokenizer_encoder *, const void *text, size_t size, struct lk_tokens *out,
                                 struct lk_err *err);
 
 /* --- cuts.c ------------------------------------------------------------------------------------------------------- */
 
-/* False: the whole text is one plain part as it is. special: also special tokens are taken as such. */
+/* False: the whole text is one plain stretch as it is. special: also special tokens are taken as such. */
 bool lk__tokenizer_walk_needed(const struct lk_tokenizer *, bool special);
 /* True where no added token has a safe cut inside or takes spaces that may lie behind one. */
 bool lk__tokenizer_cuts_allowed(const struct lk_tokenizer *);
-/* The first place in (from, size) where a plain part of a text may be cut; or size. */
+/* The first place in (from, size) where a plain stretch of a text may be cut; or size. */
 size_t lk__tokenizer_plain_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
-/* The first place in (from, size) where a text may be cut so that its parts, taken alone, give the ids of the whole; or
+/* The first place in (from, size) where a text may be cut so that its pieces, taken alone, give the ids of the whole; or
  * size. */
 size_t lk__tokenizer_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
 
@@ -250,11 +251,12 @@ size_t lk__tokenizer_added_find(const struct lk__tokenizer_added_set *, const ui
 size_t lk__tokenizer_spaces_before(const uint8_t *text, size_t at, size_t least);
 size_t lk__tokenizer_spaces_behind(const uint8_t *text, size_t at, size_t size);
 
-/* --- tokenizer.c: from checked parts ---------------------------------------------------------------------------------- */
+/* --- tokenizer.c: from a definition that is checked
+ * ---------------------------------------------------------------------------------- */
 
-/* Takes copies. offset has vocab + 1 entries; added and traits may be NULL. Checks everything: ids of bytes, parts of
+/* Takes copies. offset has vocab + 1 entries; added and traits may be NULL. Checks everything: ids of bytes, sides of
  * merges, their text. what: for messages. A pair that stands twice keeps its last rank, as in Hugging Face's library. */
-struct lk__tokenizer_parts {
+struct lk__tokenizer_definition {
     uint32_t vocab;
     const uint64_t *offset;
     const uint8_t *bytes;
@@ -263,11 +265,13 @@ struct lk__tokenizer_parts {
     const struct lk__tokenizer_merge *merges;
     size_t merge_count;
 };
-int lk__tokenizer_make(const struct lk__tokenizer_parts *, const char *what, struct lk_tokenizer **out, struct lk_err *);
+int lk__tokenizer_make(const struct lk__tokenizer_definition *, const char *what, struct lk_tokenizer **out,
+                       struct lk_err *);
 
-/* --- walk.c: from a text to its plain parts --------------------------------------------------------------------------- */
+/* --- walk.c: from a text to its plain stretches
+ * --------------------------------------------------------------------------- */
 
-/* Encodes one plain part; *used for its own. */
+/* Encodes one plain stretch; *used for its own. */
 typedef int lk__tokenizer_plain_fn(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err);
 struct lk__tokenizer_walk {
     const struct lk_tokenizer *t;
@@ -279,13 +283,13 @@ struct lk__tokenizer_walk {
     void *arg;
     struct lk_tokens *out;
 };
-/* Appends the ids of a text: those of added tokens, and what `plain` makes of the parts between them. */
+/* Appends the ids of a text: those of added tokens, and what `plain` makes of the stretches between them. */
 int lk__tokenizer_walk_text(const struct lk__tokenizer_walk *, const uint8_t *text, size_t size, struct lk_err *err);
 
 /* --- encode.c --------------------------------------------------------------------------------------------------------- */
 
 /* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,
- * behind that, ids of a part of the text: who goes on with it sets its count back. */
+ * behind that, ids of the text's begin: who goes on with it sets its count back. */
 int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *, const void *text, size_t size, struct lk_tokens *out,
                               struct lk_err *);
 

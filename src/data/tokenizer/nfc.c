@@ -89,7 +89,7 @@ static int decompose(struct marks *m, uint32_t c) {
     if (low == lk__tokenizer_nfc_long_count || lk__tokenizer_nfc_long[low].code != c) return add_mark(m, c);
     int code = 0;
     for (size_t i = 0; !code && i < lk__tokenizer_nfc_long[low].count; i++)
-        code = add_mark(m, lk__tokenizer_nfc_parts[lk__tokenizer_nfc_long[low].first + i]);
+        code = add_mark(m, lk__tokenizer_nfc_codes[lk__tokenizer_nfc_long[low].first + i]);
     return code;
 }
 

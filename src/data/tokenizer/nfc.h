@@ -17,7 +17,7 @@ extern const uint8_t lk__tokenizer_nfc_block[];
 extern const uint8_t lk__tokenizer_nfc_class[][128];
 extern const struct lk__tokenizer_nfc_long lk__tokenizer_nfc_long[];
 extern const size_t lk__tokenizer_nfc_long_count;
-extern const uint32_t lk__tokenizer_nfc_parts[];
+extern const uint32_t lk__tokenizer_nfc_codes[];
 extern const struct lk__tokenizer_nfc_pair lk__tokenizer_nfc_pairs[];
 extern const size_t lk__tokenizer_nfc_pair_count;
 

@@ -30,40 +30,42 @@ int lk__tokenizer_import_check_keys(const struct lk__tokenizer_import *in, const
     return 0;
 }
 
-static const char *type_of(const json_t *part) {
-    const char *type = json_string_value(json_object_get(part, "type"));
+static const char *type_of(const json_t *element) {
+    const char *type = json_string_value(json_object_get(element, "type"));
     return type ? type : "without a type";
 }
 
-static int refuse_type(const struct lk__tokenizer_import *in, const char *where, const json_t *part, struct lk_err *err) {
+static int refuse_type(const struct lk__tokenizer_import *in, const char *where, const json_t *element,
+                       struct lk_err *err) {
     char message[200];
-    snprintf(message, sizeof message, "its %s is %.60s, which is not computed", where, type_of(part));
+    snprintf(message, sizeof message, "its %s is %.60s, which is not computed", where, type_of(element));
     return lk__tokenizer_import_refuse(in, err, message);
 }
 
-/* The parts of a Sequence, or the part itself: at most `most` of them; their number, or SIZE_MAX if there are more. */
-static size_t parts_of(const json_t *part, const char *list, const json_t **out, size_t most) {
-    if (!part) return 0;
-    if (strcmp(type_of(part), "Sequence") != 0) {
-        out[0] = part;
+/* The elements of a Sequence, or the element itself: at most `most` of them; their number, or SIZE_MAX if there are more.
+ */
+static size_t elements_of(const json_t *element, const char *list, const json_t **out, size_t most) {
+    if (!element) return 0;
+    if (strcmp(type_of(element), "Sequence") != 0) {
+        out[0] = element;
         return 1;
     }
-    const json_t *parts = json_object_get(part, list);
-    size_t n = json_array_size(parts);
-    if (!json_is_array(parts) || n > most) return SIZE_MAX;
-    for (size_t i = 0; i < n; i++) out[i] = json_array_get(parts, i);
+    const json_t *elements = json_object_get(element, list);
+    size_t n = json_array_size(elements);
+    if (!json_is_array(elements) || n > most) return SIZE_MAX;
+    for (size_t i = 0; i < n; i++) out[i] = json_array_get(elements, i);
     return n;
 }
 
-static int read_normalizer(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_normalizer(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     static const char *const known[] = {"type", "normalizers", NULL};
-    const json_t *parts[4];
-    size_t n = parts_of(part, "normalizers", parts, 4);
-    int code = part ? lk__tokenizer_import_check_keys(in, part, "the normalizer", known, err) : 0;
+    const json_t *elements[4];
+    size_t n = elements_of(element, "normalizers", elements, 4);
+    int code = element ? lk__tokenizer_import_check_keys(in, element, "the normalizer", known, err) : 0;
     if (code) return code;
-    if (n == SIZE_MAX) return refuse_type(in, "normalizer", part, err);
+    if (n == SIZE_MAX) return refuse_type(in, "normalizer", element, err);
     for (size_t i = 0; i < n; i++) {
-        if (strcmp(type_of(parts[i]), "NFC") != 0) return refuse_type(in, "normalizer", parts[i], err);
+        if (strcmp(type_of(elements[i]), "NFC") != 0) return refuse_type(in, "normalizer", elements[i], err);
         in->traits.nfc = true;
     }
     return 0;
@@ -84,13 +86,13 @@ static const struct {
      LK__PATTERN_COUNT}, /* no long s: another pattern */
 };
 
-static int read_split(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_split(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     static const char *const known[] = {"type", "pattern", "behavior", "invert", NULL};
-    int code = lk__tokenizer_import_check_keys(in, part, "the Split", known, err);
+    int code = lk__tokenizer_import_check_keys(in, element, "the Split", known, err);
     if (code) return code;
-    const char *regex = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
-    const char *behavior = json_string_value(json_object_get(part, "behavior"));
-    bool invert = json_is_true(json_object_get(part, "invert"));
+    const char *regex = json_string_value(json_object_get(json_object_get(element, "pattern"), "Regex"));
+    const char *behavior = json_string_value(json_object_get(element, "behavior"));
+    bool invert = json_is_true(json_object_get(element, "invert"));
     if (!regex) return lk__tokenizer_import_refuse(in, err, "its Split has no Regex");
     if (!behavior || !((!strcmp(behavior, "Isolated") && !invert) || (!strcmp(behavior, "Removed") && invert)))
         return lk__tokenizer_import_refuse(
@@ -106,13 +108,13 @@ static int read_split(struct lk__tokenizer_import *in, const json_t *part, struc
                    LK_PATTERNS);
 }
 
-static int read_byte_level(struct lk__tokenizer_import *in, const json_t *part, bool alone, bool splits,
+static int read_byte_level(struct lk__tokenizer_import *in, const json_t *element, bool alone, bool splits,
                            struct lk_err *err) {
     static const char *const known[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL};
-    int code = lk__tokenizer_import_check_keys(in, part, "ByteLevel", known, err);
+    int code = lk__tokenizer_import_check_keys(in, element, "ByteLevel", known, err);
     if (code) return code;
-    const json_t *regex = lk__tokenizer_import_get(part, "use_regex");
-    bool prefix = !json_is_false(lk__tokenizer_import_get(part, "add_prefix_space")),
+    const json_t *regex = lk__tokenizer_import_get(element, "use_regex");
+    bool prefix = !json_is_false(lk__tokenizer_import_get(element, "add_prefix_space")),
          has_regex = !regex || json_is_true(regex);
     if (has_regex != splits)
         return lk__tokenizer_import_refuse(in, err,
@@ -125,33 +127,33 @@ static int read_byte_level(struct lk__tokenizer_import *in, const json_t *part, 
     return 0;
 }
 
-static int read_pre_tokenizer(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_pre_tokenizer(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     static const char *const known[] = {"type", "individual_digits", NULL};
-    const json_t *parts[2];
-    size_t n = parts_of(part, "pretokenizers", parts, 2);
+    const json_t *elements[2];
+    size_t n = elements_of(element, "pretokenizers", elements, 2);
     if (!n) return lk__tokenizer_import_refuse(in, err, "it has no pre_tokenizer");
     if (n == SIZE_MAX) return lk__tokenizer_import_refuse(in, err, "its pre_tokenizer is a Sequence of more than two");
-    if (strcmp(type_of(parts[n - 1]), "ByteLevel") != 0) return refuse_type(in, "pre_tokenizer", parts[n - 1], err);
-    if (n == 1) return read_byte_level(in, parts[0], true, true, err);
-    if (!strcmp(type_of(parts[0]), "Split")) {
-        int code = read_split(in, parts[0], err);
-        return code ? code : read_byte_level(in, parts[1], false, false, err);
+    if (strcmp(type_of(elements[n - 1]), "ByteLevel") != 0) return refuse_type(in, "pre_tokenizer", elements[n - 1], err);
+    if (n == 1) return read_byte_level(in, elements[0], true, true, err);
+    if (!strcmp(type_of(elements[0]), "Split")) {
+        int code = read_split(in, elements[0], err);
+        return code ? code : read_byte_level(in, elements[1], false, false, err);
     }
-    if (strcmp(type_of(parts[0]), "Digits") != 0) return refuse_type(in, "pre_tokenizer", parts[0], err);
-    int code = lk__tokenizer_import_check_keys(in, parts[0], "Digits", known, err);
+    if (strcmp(type_of(elements[0]), "Digits") != 0) return refuse_type(in, "pre_tokenizer", elements[0], err);
+    int code = lk__tokenizer_import_check_keys(in, elements[0], "Digits", known, err);
     if (code) return code;
-    if (!json_is_true(lk__tokenizer_import_get(parts[0], "individual_digits")))
+    if (!json_is_true(lk__tokenizer_import_get(elements[0], "individual_digits")))
         return lk__tokenizer_import_refuse(in, err, "its pre_tokenizer Digits has individual_digits off");
     in->traits.pattern = LK__SMOLLM;
-    return read_byte_level(in, parts[1], false, true, err);
+    return read_byte_level(in, elements[1], false, true, err);
 }
 
-static int read_decoder(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
-    const json_t *parts[2];
-    size_t n = parts_of(part, "decoders", parts, 2);
-    if (n == SIZE_MAX) return refuse_type(in, "decoder", part, err);
+static int read_decoder(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
+    const json_t *elements[2];
+    size_t n = elements_of(element, "decoders", elements, 2);
+    if (n == SIZE_MAX) return refuse_type(in, "decoder", element, err);
     for (size_t i = 0; i < n; i++)
-        if (strcmp(type_of(parts[i]), "ByteLevel") != 0) return refuse_type(in, "decoder", parts[i], err);
+        if (strcmp(type_of(elements[i]), "ByteLevel") != 0) return refuse_type(in, "decoder", elements[i], err);
     return 0;
 }
 
@@ -162,49 +164,49 @@ static bool is_string(const json_t *object, const char *key, const char *want) {
     return have && !strcmp(have, want);
 }
 
-static bool is_replace(const json_t *part, const char *from, const char *to) {
-    return !strcmp(type_of(part), "Replace") && is_string(json_object_get(part, "pattern"), "String", from) &&
-           is_string(part, "content", to) && json_object_size(part) == 3 &&
-           json_object_size(json_object_get(part, "pattern")) == 1;
+static bool is_replace(const json_t *element, const char *from, const char *to) {
+    return !strcmp(type_of(element), "Replace") && is_string(json_object_get(element, "pattern"), "String", from) &&
+           is_string(element, "content", to) && json_object_size(element) == 3 &&
+           json_object_size(json_object_get(element, "pattern")) == 1;
 }
 
-static int read_mark_normalizer(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_mark_normalizer(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     static const char *const known[] = {"type", "normalizers", NULL};
-    const json_t *parts[2];
-    size_t n = parts_of(part, "normalizers", parts, 2), at = 0;
-    if (part && strcmp(type_of(part), "Replace") != 0) {
-        int code = lk__tokenizer_import_check_keys(in, part, "the normalizer", known, err);
+    const json_t *elements[2];
+    size_t n = elements_of(element, "normalizers", elements, 2), at = 0;
+    if (element && strcmp(type_of(element), "Replace") != 0) {
+        int code = lk__tokenizer_import_check_keys(in, element, "the normalizer", known, err);
         if (code) return code;
     }
-    if (n == SIZE_MAX) return refuse_type(in, "normalizer", part, err);
+    if (n == SIZE_MAX) return refuse_type(in, "normalizer", element, err);
     if (!n) return 0;
-    if (!strcmp(type_of(parts[0]), "Prepend") && is_string(parts[0], "prepend", LK__MARK) && n == 2 &&
-        json_object_size(parts[0]) == 2) {
+    if (!strcmp(type_of(elements[0]), "Prepend") && is_string(elements[0], "prepend", LK__MARK) && n == 2 &&
+        json_object_size(elements[0]) == 2) {
         in->traits.prefix_space = LK__PREFIX_EACH;
         at = 1;
     }
-    if (n != at + 1) return refuse_type(in, "normalizer", parts[at], err);
-    if (!is_replace(parts[at], " ", LK__MARK))
+    if (n != at + 1) return refuse_type(in, "normalizer", elements[at], err);
+    if (!is_replace(elements[at], " ", LK__MARK))
         return lk__tokenizer_import_refuse(in, err,
                                            "its normalizer is not a Prepend of U+2581 and a Replace of the space with it");
     in->traits.characters = LK__NORMALIZER;
     return 0;
 }
 
-static int read_metaspace(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_metaspace(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     static const char *const known[] = {"type",    "replacement", "add_prefix_space", "prepend_scheme", "split",
                                         "str_rep", NULL};
-    if (!part) return 0;
-    if (strcmp(type_of(part), "Metaspace") != 0) return refuse_type(in, "pre_tokenizer", part, err);
-    int code = lk__tokenizer_import_check_keys(in, part, "Metaspace", known, err);
+    if (!element) return 0;
+    if (strcmp(type_of(element), "Metaspace") != 0) return refuse_type(in, "pre_tokenizer", element, err);
+    int code = lk__tokenizer_import_check_keys(in, element, "Metaspace", known, err);
     if (code) return code;
-    const json_t *split = lk__tokenizer_import_get(part, "split"),
-                 *prefix = lk__tokenizer_import_get(part, "add_prefix_space");
-    const char *scheme = json_string_value(lk__tokenizer_import_get(part, "prepend_scheme"));
+    const json_t *split = lk__tokenizer_import_get(element, "split"),
+                 *prefix = lk__tokenizer_import_get(element, "add_prefix_space");
+    const char *scheme = json_string_value(lk__tokenizer_import_get(element, "prepend_scheme"));
     if (!scheme) scheme = prefix && json_is_false(prefix) ? "never" : "always";
     if (in->traits.characters)
         return lk__tokenizer_import_refuse(in, err, "it has a Metaspace behind a normalizer that makes U+2581");
-    if (!is_string(part, "replacement", LK__MARK))
+    if (!is_string(element, "replacement", LK__MARK))
         return lk__tokenizer_import_refuse(in, err, "its Metaspace's replacement is not U+2581");
     if (!json_is_false(split))
         return lk__tokenizer_import_refuse(in, err, "its Metaspace has split on, which is not computed");
@@ -221,9 +223,9 @@ static int read_metaspace(struct lk__tokenizer_import *in, const json_t *part, s
     return 0;
 }
 
-static int read_fallback_decoder(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
+static int read_fallback_decoder(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
     const json_t *p[4];
-    size_t n = parts_of(part, "decoders", p, 4);
+    size_t n = elements_of(element, "decoders", p, 4);
     bool good = (n == 3 || n == 4) && is_replace(p[0], LK__MARK, " ") && !strcmp(type_of(p[1]), "ByteFallback") &&
                 !strcmp(type_of(p[2]), "Fuse");
     if (good && n == 4)
@@ -309,16 +311,17 @@ static int read_single(struct lk__tokenizer_import *in, const json_t *processor,
                               in, err, "its post_processor's template for one text is not tokens around \"A\"");
 }
 
-int lk__tokenizer_read_template(struct lk__tokenizer_import *in, const json_t *part, struct lk_err *err) {
-    const json_t *parts[3];
-    size_t n = parts_of(part, "processors", parts, 3);
+int lk__tokenizer_read_template(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {
+    const json_t *elements[3];
+    size_t n = elements_of(element, "processors", elements, 3);
     bool have = false;
-    if (n == SIZE_MAX) return refuse_type(in, "post_processor", part, err);
+    if (n == SIZE_MAX) return refuse_type(in, "post_processor", element, err);
     for (size_t i = 0; i < n; i++) {
-        if (!strcmp(type_of(parts[i]), "ByteLevel")) continue;
-        if (strcmp(type_of(parts[i]), "TemplateProcessing") != 0) return refuse_type(in, "post_processor", parts[i], err);
+        if (!strcmp(type_of(elements[i]), "ByteLevel")) continue;
+        if (strcmp(type_of(elements[i]), "TemplateProcessing") != 0)
+            return refuse_type(in, "post_processor", elements[i], err);
         if (have) return lk__tokenizer_import_refuse(in, err, "its post_processor has two templates");
-        int code = read_single(in, parts[i], err);
+        int code = read_single(in, elements[i], err);
         if (code) return code;
         have = true;
     }

@@ -261,8 +261,8 @@ static int read_merges(struct loading *l, uint64_t count, const char *what, stru
     return 0;
 }
 
-static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, const char *what, struct lk_tokenizer **out,
-                      struct lk_err *err) {
+static int read_definition(struct lk_store *s, const json_t *m, struct loading *l, const char *what,
+                           struct lk_tokenizer **out, struct lk_err *err) {
     uint64_t vocab, merge_count;
     int code = check_word(m, "format", FORMAT, what, err);
     if (!code) code = check_word(m, "unicode", lk__tokenizer_unicode_version, what, err);
@@ -277,14 +277,14 @@ static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, co
     if (!code) code = read_traits(l, m, vocab, what, err);
     if (!code) code = read_merges(l, merge_count, what, err);
     if (code) return code;
-    struct lk__tokenizer_parts parts = {.vocab = (uint32_t)vocab,
-                                        .offset = l->offset,
-                                        .bytes = l->tokens.data + 4 + 4 * vocab,
-                                        .added = l->added,
-                                        .traits = &l->traits,
-                                        .merges = l->list,
-                                        .merge_count = (size_t)merge_count};
-    return lk__tokenizer_make(&parts, what, out, err);
+    struct lk__tokenizer_definition definition = {.vocab = (uint32_t)vocab,
+                                                  .offset = l->offset,
+                                                  .bytes = l->tokens.data + 4 + 4 * vocab,
+                                                  .added = l->added,
+                                                  .traits = &l->traits,
+                                                  .merges = l->list,
+                                                  .merge_count = (size_t)merge_count};
+    return lk__tokenizer_make(&definition, what, out, err);
 }
 
 int lk_tokenizer_load(struct lk_store *s, const struct lk_root *root, struct lk_tokenizer **out, struct lk_err *err) {
@@ -297,7 +297,7 @@ int lk_tokenizer_load(struct lk_store *s, const struct lk_root *root, struct lk_
     int code = lk_manifest_get(s, root, what, &m, err);
     if (code) return code;
     struct loading l = {0};
-    code = read_parts(s, m, &l, what, out, err);
+    code = read_definition(s, m, &l, what, out, err);
     if (l.tokens.data) lk_blob_close(&l.tokens);
     if (l.merges.data) lk_blob_close(&l.merges);
     lk_free(l.offset);

@@ -211,14 +211,14 @@ static int make(struct reading *r, const struct lk__tokenizer_traits *traits, st
         offset[id + 1] = bytes.size;
         added[id] = t->special ? LK__SPECIAL : 0;
     }
-    struct lk__tokenizer_parts parts = {.vocab = r->vocab,
-                                        .offset = offset,
-                                        .bytes = (const uint8_t *)bytes.data,
-                                        .added = added,
-                                        .traits = traits,
-                                        .merges = r->merges,
-                                        .merge_count = r->merge_count};
-    if (!code) code = lk__tokenizer_make(&parts, r->name, out, err);
+    struct lk__tokenizer_definition definition = {.vocab = r->vocab,
+                                                  .offset = offset,
+                                                  .bytes = (const uint8_t *)bytes.data,
+                                                  .added = added,
+                                                  .traits = traits,
+                                                  .merges = r->merges,
+                                                  .merge_count = r->merge_count};
+    if (!code) code = lk__tokenizer_make(&definition, r->name, out, err);
     lk_free(offset);
     lk_free(added);
     lk_buf_release(&bytes);

@@ -1,4 +1,4 @@
-/* Makes a tokenizer in memory from parts that it checks; nothing changes it afterwards. */
+/* Makes a tokenizer in memory from a definition that it checks; nothing changes it afterwards. */
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/key.h"
 #include <string.h>
@@ -24,7 +24,8 @@ void lk_tokenizer_free(struct lk_tokenizer *t) {
 
 /* --- building -------------------------------------------------------------------------------------------- */
 
-static int copy_tokens(struct lk_tokenizer *t, const struct lk__tokenizer_parts *p, const char *what, struct lk_err *err) {
+static int copy_tokens(struct lk_tokenizer *t, const struct lk__tokenizer_definition *p, const char *what,
+                       struct lk_err *err) {
     if (p->vocab < 256 || p->vocab > LK__VOCAB_MAX)
         return lk_fail(err, LK_EINVAL, "%s: a vocabulary of %lu ids; it must have 256 to %lu", what,
                        (unsigned long)p->vocab, (unsigned long)LK__VOCAB_MAX);
@@ -144,7 +145,8 @@ static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *e
     return 0;
 }
 
-static int make_merges(struct lk_tokenizer *t, const struct lk__tokenizer_parts *p, const char *what, struct lk_err *err) {
+static int make_merges(struct lk_tokenizer *t, const struct lk__tokenizer_definition *p, const char *what,
+                       struct lk_err *err) {
     if (p->merge_count > LK__VOCAB_MAX * (size_t)4)
         return lk_fail(err, LK_EINVAL, "%s: %zu merges are too many", what, p->merge_count);
     size_t slots = 512;
@@ -192,7 +194,7 @@ static int check_traits(const struct lk__tokenizer_traits *s, const char *what, 
     return 0;
 }
 
-int lk__tokenizer_make(const struct lk__tokenizer_parts *p, const char *what, struct lk_tokenizer **out,
+int lk__tokenizer_make(const struct lk__tokenizer_definition *p, const char *what, struct lk_tokenizer **out,
                        struct lk_err *err) {
     *out = NULL;
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);

@@ -342,14 +342,14 @@ static int finish(struct trainer *t, uint32_t vocab, struct lk_tokenizer **out, 
     }
     t->offset[vocab] = t->bytes.size;
     added[vocab - 1] = LK__SPECIAL;
-    struct lk__tokenizer_parts parts = {.vocab = vocab,
-                                        .offset = t->offset,
-                                        .bytes = (const uint8_t *)t->bytes.data,
-                                        .added = added,
-                                        .traits = &traits,
-                                        .merges = t->merges,
-                                        .merge_count = t->merge_count};
-    int code = lk__tokenizer_make(&parts, "learned vocabulary", out, err);
+    struct lk__tokenizer_definition definition = {.vocab = vocab,
+                                                  .offset = t->offset,
+                                                  .bytes = (const uint8_t *)t->bytes.data,
+                                                  .added = added,
+                                                  .traits = &traits,
+                                                  .merges = t->merges,
+                                                  .merge_count = t->merge_count};
+    int code = lk__tokenizer_make(&definition, "learned vocabulary", out, err);
     lk_free(added);
     return code;
 }

@@ -70,7 +70,7 @@ def main():
         pool += d
     rows(entries, 7, "%s")
     print("};\nconst size_t lk__tokenizer_nfc_long_count = %d;" % len(entries))
-    print("const uint32_t lk__tokenizer_nfc_parts[%d] = {" % len(pool))
+    print("const uint32_t lk__tokenizer_nfc_codes[%d] = {" % len(pool))
     rows(pool, 14, "0x%x")
     print("};")
     print("/* Two code points that join to a third, in the order of both. */")
