@@ -24,8 +24,9 @@ struct lk__dataset_splitter {
     uint32_t *lengths; /* bytes of each id */
     uint8_t mask_byte;
     bool begun;
-    bool exact;         /* else rows are told size and digest of what the tokens give */
-    struct lk_buf text; /* then: the document's, from its tokens */
+    bool exact;               /* else rows are told size and digest of what the tokens give */
+    struct lk_digest *digest; /* then: of the document's text so far, but for what waits in `text` */
+    struct lk_buf text;
 };
 
 void lk__dataset_row_put(const struct lk__dataset_row *r, uint8_t out[LK__DOCUMENT_BYTES]) {
@@ -62,7 +63,8 @@ int lk__dataset_splitter_open(struct lk_store *store, const struct lk_tokenizer 
     s->end = lk_tokenizer_end(t);
     s->exact = !from_tokens && lk__tokenizer_exact(t);
     s->lengths = lk_alloc((size_t)vocab * sizeof *s->lengths);
-    if (!s->lengths) return no_memory(err);
+    if (!s->exact) s->digest = lk_digest_create();
+    if (!s->lengths || (!s->exact && !s->digest)) return no_memory(err);
     for (uint32_t id = 0; id < vocab; id++) s->lengths[id] = (uint32_t)lk_tokenizer_bytes(t, id).size;
     s->lengths[s->end] = 0; /* in a stream it stands for no text */
     return 0;
@@ -74,6 +76,7 @@ void lk__dataset_splitter_free(struct lk__dataset_splitter *s) {
         if (s->stages[i].writer) lk_blob_abort(s->stages[i].writer);
         lk_free(s->stages[i].bytes);
     }
+    lk_digest_free(s->digest);
     lk_buf_release(&s->text);
     lk_free(s->lengths);
     lk_free(s);
@@ -165,6 +168,18 @@ static int put_tokens(struct lk__dataset_splitter *s, const uint32_t *ids, size_
     return code;
 }
 
+/* Tokens have few bytes each: they are hashed many at a time. */
+static int put_text(struct lk__dataset_splitter *s, const uint32_t *ids, size_t count, struct lk_err *err) {
+    for (size_t i = 0; i < count; i++) {
+        struct lk_bytes b = lk_tokenizer_bytes(s->t, ids[i]);
+        if (lk_buf_append(&s->text, b.data, b.size)) return no_memory(err);
+        if (s->text.size < STAGE_BYTES) continue;
+        lk_digest_update(s->digest, s->text.data, s->text.size);
+        s->text.size = 0;
+    }
+    return 0;
+}
+
 int lk__dataset_splitter_tokens(struct lk__dataset_splitter *s, const uint32_t *ids, size_t count, size_t masked,
                                 struct lk_err *err) {
     int code = 0;
@@ -172,10 +187,7 @@ int lk__dataset_splitter_tokens(struct lk__dataset_splitter *s, const uint32_t *
         s->begun = true;
         code = put_tokens(s, &s->end, 1, 0, err);
     }
-    for (size_t i = 0; i < count && !s->exact && !code; i++) {
-        struct lk_bytes b = lk_tokenizer_bytes(s->t, ids[i]);
-        if (lk_buf_append(&s->text, b.data, b.size)) code = no_memory(err);
-    }
+    if (!code && !s->exact) code = put_text(s, ids, count, err);
     return code ? code : put_tokens(s, ids, count, masked, err);
 }
 
@@ -183,10 +195,11 @@ int lk__dataset_splitter_document(struct lk__dataset_splitter *s, struct lk__dat
     uint8_t *p;
     if (!s->exact) {
         struct lk_root digest;
-        lk_sha256(s->text.data ? s->text.data : "", s->text.size, &digest);
-        memcpy(row->digest, digest.bytes, sizeof row->digest);
-        row->size_bytes = s->text.size;
+        lk_digest_update(s->digest, s->text.data ? s->text.data : "", s->text.size);
         s->text.size = 0;
+        lk_digest_final(s->digest, &digest);
+        memcpy(row->digest, digest.bytes, sizeof row->digest);
+        row->size_bytes = s->document_bytes;
     }
     LK_ASSERT(row->size_bytes == s->document_bytes);
     int code = room(s, LK__ENDS, 8, &p, err);

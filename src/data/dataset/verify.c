@@ -2,11 +2,15 @@
 #include "data/dataset/internal.h"
 #include <string.h>
 
+#define HASHED_BYTES ((size_t)64 << 10)
+
 struct checker {
     const struct lk_dataset *d;
     const struct lk__dataset_split *s;
     const char *split;
-    struct lk_buf text; /* of one document */
+    struct lk_digest *digest; /* of one document's text, but for what waits in `text` */
+    struct lk_buf text;
+    uint64_t text_bytes; /* of the document so far */
     struct lk_err *err;
 };
 
@@ -14,19 +18,30 @@ static int wrong(struct checker *c, uint64_t document, const char *why) {
     return lk_fail(c->err, LK_ECORRUPT, "%s split, document %llu: %s", c->split, (unsigned long long)document, why);
 }
 
+static int no_memory(struct checker *c) {
+    return lk_fail(c->err, LK_ENOMEM, "verifying: out of memory");
+}
+
+static void hash_text(struct checker *c) {
+    lk_digest_update(c->digest, c->text.data ? c->text.data : "", c->text.size);
+    c->text.size = 0;
+}
+
 /* Tokens [from, to) are text; decodes them and compares their byte index on the way. */
 static int check_tokens(struct checker *c, uint64_t document, uint64_t from, uint64_t to, uint64_t byte_begin) {
     const struct lk_dataset *d = c->d;
-    c->text.size = 0;
+    c->text_bytes = c->text.size = 0;
     for (uint64_t at = from; at <= to; at++) {
         uint32_t id = lk__dataset_token_at(d, c->s, at);
         if (at % LK__INDEX_EVERY == 0 &&
-            lk__dataset_get_u64(c->s->parts[LK__INDEX].data + at / LK__INDEX_EVERY * 8) != byte_begin + c->text.size)
+            lk__dataset_get_u64(c->s->parts[LK__INDEX].data + at / LK__INDEX_EVERY * 8) != byte_begin + c->text_bytes)
             return wrong(c, document, "the byte index does not fit its tokens");
         if (at == to) return id == d->end ? 0 : wrong(c, document, "no end token stands behind it");
         struct lk_bytes b = lk_tokenizer_bytes(d->tokenizer, id);
         if (id == d->end || !b.size) return wrong(c, document, "it has a token that no text gives");
-        if (lk_buf_append(&c->text, b.data, b.size)) return lk_fail(c->err, LK_ENOMEM, "verifying: out of memory");
+        if (lk_buf_append(&c->text, b.data, b.size)) return no_memory(c);
+        c->text_bytes += b.size;
+        if (c->text.size >= HASHED_BYTES) hash_text(c);
     }
     return 0;
 }
@@ -61,8 +76,9 @@ static int check_documents(struct checker *c) {
         int code = check_tokens(c, i, from, to, bytes);
         if (!code) code = check_mask(c, i, from, to, row.prompt_tokens);
         if (code) return code;
-        lk_sha256(c->text.data, c->text.size, &digest);
-        if (c->text.size != row.size_bytes || memcmp(digest.bytes, row.digest, sizeof row.digest))
+        hash_text(c);
+        lk_digest_final(c->digest, &digest);
+        if (c->text_bytes != row.size_bytes || memcmp(digest.bytes, row.digest, sizeof row.digest))
             return wrong(c, i, "its tokens do not give the text of its digest");
         bytes += row.size_bytes;
         from = to + 1;
@@ -80,7 +96,10 @@ int lk_dataset_verify(struct lk_store *store, const struct lk_root *root, struct
         if (!c.s->tokens) continue;
         if (lk__dataset_token_at(d, c.s, 0) != d->end || lk__dataset_get_u64(c.s->parts[LK__INDEX].data) != 0)
             code = wrong(&c, 0, "the stream does not begin with an end token");
+        else if (!(c.digest = lk_digest_create()))
+            code = no_memory(&c);
         if (!code) code = check_documents(&c);
+        lk_digest_free(c.digest);
         lk_buf_release(&c.text);
     }
     lk_dataset_close(d);
