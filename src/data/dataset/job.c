@@ -65,10 +65,10 @@ static int add_document(struct lk__dataset_job *j, const struct lk__dataset_job_
 static int encode_record(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_record *r,
                          struct lk__dataset_job_document *d) {
     size_t before = j->tokens.count;
-    int code = lk__tokenizer_encoder_run(t->encoder, t->text.data, r->prompt_size, &j->tokens, &j->err);
+    int code = lk__tokenizer_encoder_run(t->encoder, t->text.data, r->prompt_size, false, &j->tokens, &j->err);
     d->masked = j->tokens.count - before;
     if (!code)
-        code = lk__tokenizer_encoder_run(t->encoder, t->text.data + r->prompt_size, t->text.size - r->prompt_size,
+        code = lk__tokenizer_encoder_run(t->encoder, t->text.data + r->prompt_size, t->text.size - r->prompt_size, false,
                                          &j->tokens, &j->err);
     d->tokens = j->tokens.count - before;
     if (!code && d->masked >= LK__CONVERSATION - 1) /* a begin token may come to it */
@@ -78,7 +78,7 @@ static int encode_record(struct lk__dataset_job *j, struct lk__dataset_job_threa
 
 static int encode_span(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_chat_span *p) {
     if (p->id == UINT32_MAX)
-        return lk__tokenizer_encoder_run(t->encoder, t->rendered.data + p->begin, p->size, &j->tokens, &j->err);
+        return lk__tokenizer_encoder_run(t->encoder, t->rendered.data + p->begin, p->size, false, &j->tokens, &j->err);
     if (lk__tokenizer_tokens_reserve(&j->tokens, 1)) return no_memory(j);
     j->tokens.ids[j->tokens.count++] = p->id;
     return 0;
@@ -209,7 +209,7 @@ static int run_texts(struct lk__dataset_job *j, struct lk__dataset_job_thread *t
             j->empty++;
         else if (lk_buf_append(&t->text, j->text + at, end - at))
             code = no_memory(j);
-        else if (!(code = lk__tokenizer_encoder_run(t->encoder, t->text.data, t->text.size, &j->tokens, &j->err))) {
+        else if (!(code = lk__tokenizer_encoder_run(t->encoder, t->text.data, t->text.size, false, &j->tokens, &j->err))) {
             d.tokens = j->tokens.count - before;
             code = finish_document(j, t, &d, at);
         }
@@ -228,7 +228,7 @@ void lk__dataset_job_run(struct lk__dataset_job *j, const struct lk_tokenizer *t
     if (!t->encoder && !(t->encoder = lk__tokenizer_encoder_create(tokenizer)))
         j->code = no_memory(j);
     else if (j->kind == LK__JOB_PIECE)
-        j->code = lk__tokenizer_encoder_run(t->encoder, j->text, j->size, &j->tokens, &j->err);
+        j->code = lk__tokenizer_encoder_run(t->encoder, j->text, j->size, !j->first, &j->tokens, &j->err);
     else
         j->code = j->kind == LK__JOB_LINES ? run_lines(j, t, tokenizer) : run_texts(j, t);
 }

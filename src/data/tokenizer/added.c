@@ -70,7 +70,10 @@ static int make_set(struct lk_tokenizer *t, int normalized, const char *what, st
     }
     if (normalized && t->traits.prefix_space == LK__PREFIX_EACH && prefix_set(t, set))
         return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
-    for (size_t i = 0; i < set->count; i++) set->first[set->tokens[i].text[0]] = true;
+    for (size_t i = 0; i < set->count; i++) {
+        set->first[set->tokens[i].text[0]] = true;
+        if (set->tokens[i].size > set->longest) set->longest = set->tokens[i].size;
+    }
     qsort(set->tokens, set->count, sizeof *set->tokens, by_text);
     for (size_t i = 1; i < set->count; i++)
         if (!by_text(&set->tokens[i - 1], &set->tokens[i]))

@@ -21,12 +21,12 @@ size_t lk__tokenizer_next_mark(const uint8_t *text, size_t from, size_t size) {
     return size;
 }
 
-int lk__tokenizer_spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out,
+int lk__tokenizer_spaces(const uint8_t *text, size_t size, bool prefix, bool marks, struct lk_buf *out,
                          struct lk__tokenizer_trace *trace) {
     if (lk_buf_reserve(out, size + prefix)) return LK_ENOMEM;
     if (prefix && (lk_buf_append(out, " ", 1) || lk__tokenizer_trace_add(trace, 1, 0, false))) return LK_ENOMEM;
     for (size_t at = 0; at < size;) {
-        size_t mark = lk__tokenizer_next_mark(text, at, size);
+        size_t mark = marks ? lk__tokenizer_next_mark(text, at, size) : size;
         if (lk_buf_append(out, text + at, mark - at) || lk__tokenizer_trace_add(trace, mark - at, mark - at, true))
             return LK_ENOMEM;
         if (mark == size) break;
@@ -121,4 +121,13 @@ size_t lk__tokenizer_character_cut(const struct lk_tokenizer *t, const uint8_t *
         if ((text[at] & 0xC0) != 0x80 && !(t->joins[both >> 6] >> (both & 63) & 1)) return at;
     }
     return size;
+}
+
+bool lk__tokenizer_character_cut_at(const struct lk_tokenizer *t, const uint8_t *text, size_t at, size_t size) {
+    uint8_t before = text[at - 1], behind = text[at];
+    if ((behind & 0xC0) == 0x80) return false;
+    if (at >= 3 && !memcmp(text + at - 3, LK__MARK, 3)) before = ' ';
+    if (size - at >= 3 && !memcmp(text + at, LK__MARK, 3)) behind = ' ';
+    unsigned both = (unsigned)before << 8 | behind;
+    return !(t->joins[both >> 6] >> (both & 63) & 1);
 }

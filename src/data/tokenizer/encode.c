@@ -14,12 +14,12 @@ static int plain_words(void *arg, const uint8_t *text, size_t size, struct lk_to
     return lk__tokenizer_encoder_words(arg, text, size, out, err);
 }
 
-int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *e, const void *text, size_t size, struct lk_tokens *out,
-                              struct lk_err *err) {
+int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *e, const void *text, size_t size, bool later,
+                              struct lk_tokens *out, struct lk_err *err) {
     const struct lk_tokenizer *t = lk__tokenizer_encoder_tokenizer(e);
     if (!lk__tokenizer_walk_needed(t, false)) return lk__tokenizer_encoder_words(e, text, size, out, err);
     struct lk__tokenizer_walk w = {
-        .t = t, .normal = lk__tokenizer_encoder_normal(e), .plain = plain_words, .arg = e, .out = out};
+        .t = t, .later = later, .normal = lk__tokenizer_encoder_normal(e), .plain = plain_words, .arg = e, .out = out};
     return lk__tokenizer_walk_text(&w, text, size, err);
 }
 
@@ -28,6 +28,7 @@ int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *e, const void *text,
 struct piece {
     const uint8_t *text;
     size_t size;
+    bool later; /* behind a cut */
     int thread, code;
     size_t begin, count; /* its ids among those of its thread */
     uint32_t *to;        /* where they go */
@@ -69,7 +70,7 @@ static void encode_piece(void *arg, size_t tile, int thread) {
     }
     p->begin = w->tokens->count;
     p->code = r->plain ? lk__tokenizer_encoder_words(w->encoder, p->text, p->size, w->tokens, &err)
-                       : lk__tokenizer_encoder_run(w->encoder, p->text, p->size, w->tokens, &err);
+                       : lk__tokenizer_encoder_run(w->encoder, p->text, p->size, p->later, w->tokens, &err);
     if (p->code) piece_failed(w, tile, &err);
     p->count = w->tokens->count - p->begin;
 }
@@ -87,7 +88,7 @@ static size_t cut_pieces(struct round *r, size_t most, const uint8_t *text, size
         size_t end = size, from = at + PIECE_BYTES - 1;
         if (size - at > PIECE_BYTES)
             end = r->plain ? lk__tokenizer_plain_cut(r->t, text, from, size) : lk__tokenizer_cut(r->t, text, from, size);
-        r->pieces[r->count] = (struct piece){.text = text + at, .size = end - at};
+        r->pieces[r->count] = (struct piece){.text = text + at, .size = end - at, .later = at > 0};
         at = end;
     }
     return at;

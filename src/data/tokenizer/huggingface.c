@@ -151,7 +151,7 @@ static int append_characters(struct lk__tokenizer_import *in, uint32_t id, struc
     if (strchr(text, ' '))
         return lk_fail(err, LK_EUNSUPPORTED, "%s: token %lu \"%.60s\" has a space, which no text gives beside U+2581",
                        in->name, (unsigned long)id, text);
-    return lk__tokenizer_spaces((const uint8_t *)text, strlen(text), false, &in->bytes, NULL);
+    return lk__tokenizer_spaces((const uint8_t *)text, strlen(text), false, true, &in->bytes, NULL);
 }
 
 /* The token of byte 0; the others must follow it. */

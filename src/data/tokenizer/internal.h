@@ -57,9 +57,9 @@ struct lk__tokenizer_added {
 };
 struct lk__tokenizer_added_set {
     struct lk__tokenizer_added *tokens;
-    size_t count;
-    bool plain;      /* one of them is not special, so the encoder looks for it in every text */
-    bool first[256]; /* begins of these tokens */
+    size_t count, longest; /* longest: bytes */
+    bool plain;            /* one of them is not special, so the encoder looks for it in every text */
+    bool first[256];       /* begins of these tokens */
 };
 
 struct lk_tokenizer {
@@ -82,7 +82,7 @@ struct lk_tokenizer {
     uint32_t *byte_ranks; /* the same for two bytes: [first << 8 | second] */
     uint64_t *joins;      /* with characters: bit [first << 8 | second] of two bytes that stand side by side in a merge */
     struct lk__tokenizer_kept *kept;
-    bool cuttable; /* a text may be cut at safe places even though its added tokens are looked for or it is normalized */
+    bool cuttable;       /* see lk__tokenizer_cuts_allowed */
     uint32_t text_begin; /* see lk_tokenizer_text_begin; not stored */
     bool ordered;        /* both sides of every merge are bytes or come from earlier merges: long words use buckets */
 };
@@ -90,7 +90,7 @@ struct lk_tokenizer {
 /* True: the tokens of a text always give it back. False: they may give another form of it, and a dataset holds that form.
  */
 static inline bool lk__tokenizer_exact(const struct lk_tokenizer *t) {
-    return !t->traits.nfc && !t->traits.characters;
+    return !t->traits.nfc && !t->traits.characters && !t->traits.prefix_space;
 }
 
 static inline uint64_t lk__tokenizer_pair_hash(uint64_t key) {
@@ -161,6 +161,9 @@ int lk__tokenizer_trace_add(struct lk__tokenizer_trace *, uint64_t normal_size, 
 
 extern const char lk__tokenizer_nfc_version[];
 bool lk__tokenizer_nfc_is_normal(const uint8_t *text, size_t size); /* may say false of a text that is */
+/* What stands beside text[at], 0 < at < size, is the same in the normal form, and that of the text is those of its two
+ * pieces, joined. at: no place inside a character. May say false where that is so. */
+bool lk__tokenizer_nfc_stays(const uint8_t *text, size_t at, size_t size);
 /* Appends the normal form; invalid bytes stand as they are. LK_ENOMEM or 0. */
 int lk__tokenizer_nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__tokenizer_trace *);
 
@@ -174,10 +177,13 @@ int lk__tokenizer_characters_joins(struct lk_tokenizer *, const char *what, stru
 size_t lk__tokenizer_unit_ids(const struct lk_tokenizer *, const uint8_t *text, size_t size, uint32_t ids[4],
                               size_t *length);
 size_t lk__tokenizer_character_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from,
-                                   size_t size);                               /* see lk__tokenizer_plain_cut */
+                                   size_t size); /* see lk__tokenizer_plain_cut */
+/* The same at one place of a text that has U+2581 yet: 0 < at < size. */
+bool lk__tokenizer_character_cut_at(const struct lk_tokenizer *, const uint8_t *text, size_t at, size_t size);
 size_t lk__tokenizer_next_mark(const uint8_t *text, size_t from, size_t size); /* the first U+2581 from there on, or size */
-/* Appends the text with a space for every U+2581, and one in front if `prefix`. LK_ENOMEM or 0. */
-int lk__tokenizer_spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out, struct lk__tokenizer_trace *);
+/* Appends the text, one space in front if `prefix`, one for every U+2581 if `marks`. LK_ENOMEM or 0. */
+int lk__tokenizer_spaces(const uint8_t *text, size_t size, bool prefix, bool marks, struct lk_buf *out,
+                         struct lk__tokenizer_trace *);
 #define LK__MARK "\xE2\x96\x81" /* U+2581, of 3 bytes */
 
 /* --- bpe.c, byte_runs.c: merging one word ----------------------------------------------------------------------- */
@@ -232,12 +238,12 @@ int lk__tokenizer_encoder_words(struct lk__tokenizer_encoder *, const void *text
 
 /* False: the whole text is one plain stretch as it is. special: also special tokens are taken as such. */
 bool lk__tokenizer_walk_needed(const struct lk_tokenizer *, bool special);
-/* True where no added token has a safe cut inside or takes spaces that may lie behind one. */
+/* False: lk__tokenizer_cut finds no place, because of the added tokens that the encoder looks for in every text. */
 bool lk__tokenizer_cuts_allowed(const struct lk_tokenizer *);
 /* The first place in (from, size) where a plain stretch of a text may be cut; or size. */
 size_t lk__tokenizer_plain_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
-/* The first place in (from, size) where a text may be cut so that its pieces, taken alone, give the ids of the whole; or
- * size. */
+/* The first place in (from, size) where a text may be cut so that its pieces give the ids of the whole, if those behind a
+ * cut are encoded as `later` ones; or size. */
 size_t lk__tokenizer_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from, size_t size);
 
 /* --- added.c: sets of added tokens ---------------------------------------------------------------------------------- */
@@ -276,6 +282,7 @@ typedef int lk__tokenizer_plain_fn(void *arg, const uint8_t *text, size_t size, 
 struct lk__tokenizer_walk {
     const struct lk_tokenizer *t;
     bool special;
+    bool later;          /* the text goes on behind a cut: no space is put in front of it */
     const uint8_t *text; /* the whole of it; lk__tokenizer_walk_text sets it */
     struct lk_buf *normal;
     struct lk__tokenizer_trace *trace; /* may be NULL */
@@ -288,9 +295,10 @@ int lk__tokenizer_walk_text(const struct lk__tokenizer_walk *, const uint8_t *te
 
 /* --- encode.c --------------------------------------------------------------------------------------------------------- */
 
-/* Appends the ids of a text, taken alone; special tokens in it are plain text. On an error out holds what it held and,
- * behind that, ids of the text's begin: who goes on with it sets its count back. */
-int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *, const void *text, size_t size, struct lk_tokens *out,
-                              struct lk_err *);
+/* Appends the ids of a text, taken alone, or with `later` of one that goes on behind a cut (lk__tokenizer_cut). Special
+ * tokens in it are plain text. On an error out holds what it held and, behind that, ids of the text's begin: who goes on
+ * with it sets its count back. */
+int lk__tokenizer_encoder_run(struct lk__tokenizer_encoder *, const void *text, size_t size, bool later,
+                              struct lk_tokens *out, struct lk_err *);
 
 #endif

@@ -39,6 +39,15 @@ bool lk__tokenizer_nfc_is_normal(const uint8_t *text, size_t size) {
     return find_mark(text, 0, size) == size;
 }
 
+bool lk__tokenizer_nfc_stays(const uint8_t *text, size_t at, size_t size) {
+    size_t length, back = 1;
+    uint32_t c;
+    while (back < 4 && back < at && (text[at - back] & 0xC0) == 0x80) back++;
+    if (class_at(text, at - back, at, &length, &c) || class_at(text, at, size, &length, &c)) return false;
+    at += length;
+    return at == size || !class_at(text, at, size, &length, &c);
+}
+
 /* --- one piece -------------------------------------------------------------------------------------------- */
 
 struct mark {

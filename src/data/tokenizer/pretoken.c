@@ -128,11 +128,14 @@ bool lk__tokenizer_cut_is_safe(enum lk__tokenizer_pattern pattern, const uint8_t
     if (continues(text[at])) return false;
     size_t length;
     enum lk__tokenizer_class before = class_before(text, at), after = lk__tokenizer_unit(text + at, size - at, &length);
-    if (before == LK__SPACE) return false;
+    if (before == LK__SPACE) /* white space with a newline at its end is a word, or goes with the signs in front of it */
+        return pattern != LK__GPT2 && pattern != LK__SMOLLM && (text[at - 1] == '\n' || text[at - 1] == '\r') &&
+               (after == LK__LETTER || after == LK__NUMBER);
     if (after == LK__NUMBER) return before != LK__NUMBER;
     if (pattern != LK__GPT2) { /* a newline may belong to the signs in front of it, a mark or a quote to the letters */
         if (before == LK__NUMBER) return true;
-        return after == LK__SPACE && (before == LK__LETTER || (text[at] != '\r' && text[at] != '\n'));
+        return after == LK__SPACE &&
+               (before == LK__LETTER || pattern == LK__SMOLLM || (text[at] != '\r' && text[at] != '\n'));
     }
     if (after == LK__SPACE) return true;
     if (after == LK__OTHER) return before != LK__OTHER;

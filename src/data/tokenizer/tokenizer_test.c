@@ -105,8 +105,8 @@ static void the_cache_changes_nothing(void **state) {
     while (size < 300000) size += put_random_unit(text + size);
     struct lk_tokens whole = encode_plainly(text, size), bare = {0};
     struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_create(golden);
-    OK(lk__tokenizer_encoder_run(e, text, size, &bare, &test_err));
-    OK(lk__tokenizer_encoder_run(e, text, size, &bare, &test_err)); /* warm */
+    OK(lk__tokenizer_encoder_run(e, text, size, false, &bare, &test_err));
+    OK(lk__tokenizer_encoder_run(e, text, size, false, &bare, &test_err)); /* warm */
     assert_int_equal(bare.count, 2 * whole.count);
     assert_memory_equal(bare.ids, whole.ids, whole.count * 4);
     assert_memory_equal(bare.ids + whole.count, whole.ids, whole.count * 4);
@@ -114,7 +114,7 @@ static void the_cache_changes_nothing(void **state) {
         size_t end = at + 1;
         while (end < size && end - at < 4000 && text[end] != '\n') end++;
         struct lk_tokens line = encode(text + at, end - at, NULL), again = {0};
-        OK(lk__tokenizer_encoder_run(e, text + at, end - at, &again, &test_err));
+        OK(lk__tokenizer_encoder_run(e, text + at, end - at, false, &again, &test_err));
         assert_ids(&again, line.ids, line.count);
         lk_tokens_release(&line);
         lk_tokens_release(&again);
@@ -315,7 +315,7 @@ static void a_cache_that_cannot_grow_is_kept(void **state) {
         for (size_t at = 0; at + part <= size; at += part) {
             have.count = 0;
             lk__alloc_fail_at(at ? nth : 1);
-            int code = lk__tokenizer_encoder_run(e, text + at, part, &have, &test_err);
+            int code = lk__tokenizer_encoder_run(e, text + at, part, false, &have, &test_err);
             lk__alloc_fail_at(0);
             if (!at) OK(code); /* a new cache takes a batch */
             if (code) assert_int_equal(code, LK_ENOMEM);
@@ -323,7 +323,7 @@ static void a_cache_that_cannot_grow_is_kept(void **state) {
         }
         assert_true(failed > 100);
         have.count = 0;
-        OK(lk__tokenizer_encoder_run(e, text, size, &have, &test_err));
+        OK(lk__tokenizer_encoder_run(e, text, size, false, &have, &test_err));
         assert_ids(&have, want.ids, want.count);
         lk__tokenizer_encoder_free(e);
     }

@@ -46,6 +46,7 @@ static int walk_set(const struct lk__tokenizer_walk *w, int which, const uint8_t
 static bool wants_space(const struct lk__tokenizer_walk *w, const uint8_t *text, size_t size) {
     enum lk__tokenizer_prefix prefix = w->t->traits.prefix_space;
     bool mark = w->t->traits.characters && size >= 3 && !memcmp(text, LK__MARK, 3);
+    if (w->later && text == w->text) return false;
     return (prefix == LK__PREFIX_UNLESS || (prefix == LK__PREFIX_FIRST && text == w->text)) && text[0] != ' ' && !mark;
 }
 
@@ -55,7 +56,8 @@ static int plain_stretch(const struct lk__tokenizer_walk *w, const uint8_t *text
     bool space = wants_space(w, text, size);
     if (space || (w->t->traits.characters == LK__METASPACE && lk__tokenizer_next_mark(text, 0, size) < size)) {
         w->normal->size = 0; /* never what `text` lies in: what normalizes puts no space in front of plain stretches */
-        if (lk__tokenizer_spaces(text, size, space, w->normal, traced ? w->trace : NULL)) return no_memory(err);
+        if (lk__tokenizer_spaces(text, size, space, w->t->traits.characters, w->normal, traced ? w->trace : NULL))
+            return no_memory(err);
         text = (const uint8_t *)w->normal->data;
         size = w->normal->size;
     } else if (traced && lk__tokenizer_trace_add(w->trace, size, size, true))
@@ -65,13 +67,13 @@ static int plain_stretch(const struct lk__tokenizer_walk *w, const uint8_t *text
 
 static int normal_stretch(const struct lk__tokenizer_walk *w, const uint8_t *text, size_t size, bool traced,
                           struct lk_err *err) {
-    bool each = w->t->traits.prefix_space == LK__PREFIX_EACH;
+    bool each = w->t->traits.prefix_space == LK__PREFIX_EACH && !(w->later && text == w->text);
     if (w->t->traits.characters == LK__NORMALIZER ? !each && lk__tokenizer_next_mark(text, 0, size) == size
                                                   : !w->t->traits.nfc || lk__tokenizer_nfc_is_normal(text, size))
         return walk_set(w, 1, text, size, traced, plain_stretch, err);
     w->normal->size = 0;
     if (w->t->traits.nfc ? lk__tokenizer_nfc(text, size, w->normal, w->trace)
-                         : lk__tokenizer_spaces(text, size, each, w->normal, w->trace))
+                         : lk__tokenizer_spaces(text, size, each, true, w->normal, w->trace))
         return no_memory(err);
     return walk_set(w, 1, (const uint8_t *)w->normal->data, w->normal->size, false, plain_stretch, err);
 }
