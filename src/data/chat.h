@@ -5,9 +5,10 @@
 
 struct lk__data_chat {
     enum lk_chat kind;
-    uint32_t begin, head, head_end, end; /* ids; UINT32_MAX where the template has none */
+    uint32_t begin, head, head_end, end; /* ids of the template's marks; UINT32_MAX: it has no such mark */
 };
-/* The template's tokens in the tokenizer: absent, or one of them the mark between documents: LK_EINVAL. */
+/* Looks up the template's marks in the tokenizer. LK_EINVAL: one is absent, or is the end token of documents, which no text
+ * may hold. */
 int lk__data_chat_open(const struct lk_tokenizer *, enum lk_chat, struct lk__data_chat *out, struct lk_err *);
 
 struct lk__data_chat_span {

@@ -131,7 +131,7 @@ int lk__data_sources_find(const char *const *paths, size_t count, const struct l
             code = lk_fail(err, LK_EINVAL, "standard input (-) can be a source only once");
         } else if (!input && !stat(paths[i], &st) && S_ISDIR(st.st_mode)) {
             code = add_folder(&s, paths[i]);
-        } else { /* an absent file says so when its turn comes */
+        } else { /* an absent file is a file here: whoever opens it says that it is absent */
             const char *slash = strrchr(paths[i], '/');
             code = add(out, lk_strdup(paths[i]), slash && slash[1] ? (size_t)(slash + 1 - paths[i]) : 0, err);
         }

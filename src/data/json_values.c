@@ -96,7 +96,7 @@ static inline const char *plain_end(const char *p, const char *end) {
         memcpy(&x, p, 8);
         quote = x ^ ones * '"';
         slash = x ^ ones * '\\';
-        low = x - ones * 0x20; /* borrows may only cause a slow look at a plain byte, never miss one */
+        low = x - ones * 0x20; /* a borrow can send a plain byte to the slow loop below, never the other way round */
         if (((quote - ones) | (slash - ones) | low | x) & high) break;
         p += 8;
     }

@@ -57,13 +57,13 @@ static int member(struct lk__data_json *p, struct fields *f, struct lk_buf *text
         if (!f->names[i] || f->key.size != strlen(f->names[i]) || memcmp(f->key.data, f->names[i], f->key.size)) continue;
         if (lk__data_json_is_null(p)) break;
         f->value[i] = p->at;
-        if (i == TOOLS || i == MESSAGES) { /* beside a text it is a key like others */
+        if (i == TOOLS || i == MESSAGES) { /* whether they count, choose() decides once all keys are known */
             code = lk__data_json_skip(p);
             if (i == MESSAGES) f->messages_end = p->at;
             return code;
         }
         if (p->at == p->end || *p->at != '"') return lk_fail(p->err, LK_EINVAL, "\"%s\" is not a string", f->names[i]);
-        if (i == TEXT) return lk__data_json_string(p, text); /* the others wait until both are there */
+        if (i == TEXT) return lk__data_json_string(p, text); /* prompt and response are copied by choose(), in that order */
     }
     return lk__data_json_skip(p);
 }
@@ -145,7 +145,7 @@ int lk__data_record_parse(const char *line, size_t size, const struct lk__data_r
         out->blank = true;
         return 0;
     }
-    size_t left = (size_t)(p.end - p.at); /* a mark at the begin of a file is dropped before */
+    size_t left = (size_t)(p.end - p.at); /* a file's own mark was dropped by the stream */
     int code = !memcmp(p.at, "\xEF\xBB\xBF", left < 3 ? 1 : 3)
                    ? lk__data_json_fail(&p, "a byte order mark inside a file; take it out")
                    : object(&p, &f, text);

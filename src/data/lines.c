@@ -68,7 +68,8 @@ int lk__data_lines_next(struct lk__data_lines *l, uint8_t *data, size_t size, st
             continue;
         }
         bool line_end = *c == '\n' && (l->depth || l->string);
-        if (line_end) *c = l->string ? 1 : ' '; /* 1: in a string, which then has a control character, as it has */
+        if (line_end)
+            *c = l->string ? 1 : ' '; /* 1 keeps a line end inside a string a control character, which the parser refuses */
         follow(l, *c);
     }
     return 0;

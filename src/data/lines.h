@@ -1,4 +1,4 @@
-/* JSON that does not lie a record a line, made so, byte by byte at the same places. */
+/* Rewrites JSON so that each record is one line; no byte changes its place. */
 #ifndef LOCKSTEP_DATA_LINES_H
 #define LOCKSTEP_DATA_LINES_H
 #include "data/source.h"

@@ -88,7 +88,9 @@ static int spool_write(void *arg, const void *data, size_t size, struct lk_err *
 /* A file that is gone when its descriptor and maps are. */
 static int spool_create(struct spool *s, struct lk_err *err) {
     char *path = NULL;
-    s->most = s->dir ? UINT64_MAX : lk_memory_available_bytes(); /* a full disk is an error, full memory kills */
+    s->most = s->dir
+                  ? UINT64_MAX
+                  : lk_memory_available_bytes(); /* a full disk gives an error; full memory would get the process killed */
     if (!s->dir) {
         s->fd = memfd_create("lockstep-source", MFD_CLOEXEC);
         return s->fd < 0 ? lk_fail_errno(err, "cannot create a temporary file in memory") : 0;
@@ -210,7 +212,7 @@ static bool gzip_size(const struct lk_map *m, uint64_t *size) {
     return *size / 1032 <= m->size && m->size <= *size + *size / 8 + 1024; /* as one member could have it */
 }
 
-/* Frames tell their sizes, if whoever packed them knew. */
+/* A frame has its size if the program that packed it knew that. */
 static bool zstd_size(const struct lk_map *m, uint64_t *size) {
     *size = 0;
     for (size_t at = 0; at < m->size;) {

@@ -20,7 +20,7 @@ struct lk__data_source {
     enum lk__data_text_kind kind;
     enum lk__data_shape shape;
     size_t skip;    /* bytes of a byte order mark */
-    bool as_before; /* by name alone, as the first rules of datasets had it, this would be read in the same way */
+    bool as_before; /* the first rules, by the name alone, read this file in the same way */
 };
 /* "standard input" for "-". */
 const char *lk__data_source_shown(const char *path);
@@ -31,7 +31,7 @@ enum lk__data_text_kind lk__data_source_kind(const char *path);
  * pipe's bytes are kept; NULL: in memory. */
 int lk__data_source_look(const char *path, const char *dir, const struct lk_source_options *, struct lk__data_source *out,
                          struct lk_err *);
-void lk__data_source_close(struct lk__data_source *); /* one of zeros is fine */
+void lk__data_source_close(struct lk__data_source *); /* a zeroed struct is fine */
 /* To read its bytes by pread: its own, which stays open, or a new one, which the caller closes. */
 int lk__data_source_fd(const struct lk__data_source *, int *fd, struct lk_err *);
 

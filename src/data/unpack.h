@@ -24,7 +24,7 @@ struct lk__data_unpacker {
     const char *name; /* of the file, for messages */
     uint64_t in, out; /* bytes before `data` of the present pull; bytes of text so far */
     bool between;     /* at the end of a member, frame or stream */
-    bool full;        /* the library may have more to give without getting more */
+    bool full;        /* the library may have output left, without more input */
     bool ready;       /* gzip, xz or bzip2 is initialised */
     z_stream gzip;
     lzma_stream xz;

@@ -55,7 +55,7 @@ static int measure(struct lk__dataset_builder *b, bool exact, struct lk_err *err
             return lk_fail(err, LK_EINVAL, "%s: too large", lk__dataset_input_name(in));
         b->total += in->size;
     }
-    /* Exact below 2^53 bytes; above it still the same everywhere. */
+    /* Exact below 2^53 bytes; above it rounded, in the same way on every machine. */
     b->cut = tail ? b->total - (uint64_t)((double)b->total * b->options->holdout) : UINT64_MAX;
     return 0;
 }
@@ -177,7 +177,8 @@ static int write_manifest(struct lk__dataset_builder *b, const struct lk_root *t
 
 /* --- the whole ------------------------------------------------------------------------------------------- */
 
-/* The token that texts begin with, as generation begins them. Where it is the end token, that stands there already. */
+/* The token that texts begin with, as in generation; none if it is the end token, because that stands in front of every
+ * document. */
 static int choose_begin(struct lk__dataset_builder *b, struct lk_err *err) {
     uint32_t begin = lk_tokenizer_begin(b->t);
     b->begin = UINT32_MAX;

@@ -12,7 +12,7 @@ struct lk__dataset_input {
     struct lk__data_source source;
     bool looked;               /* at the source */
     bool sized;                /* size is known, or guessed */
-    bool guessed;              /* size is what the packed file says of itself */
+    bool guessed;              /* size is what the packed file claims, and may be wrong */
     uint64_t size;             /* uncompressed bytes */
     struct lk__data_text text; /* mapped, while it is read */
     struct lk_root root;
@@ -48,11 +48,11 @@ struct lk__dataset_builder {
     struct lk_root digest;          /* of the plain document that is being written */
     uint64_t lines, empty;          /* lines of the present source; documents without a byte */
     char first_bad[512];
-    uint64_t bad_noted;       /* of the bad ones, told */
-    struct lk_buf notes;      /* what this round has to tell, each with a zero byte behind it */
+    uint64_t bad_noted;       /* bad records that were told so far, over restarts of the build */
+    struct lk_buf notes;      /* messages of this round, each with a zero byte behind it */
     uint64_t bad, tools;      /* records left out; conversations with "tools" beside them */
-    uint64_t least, greatest; /* numbers of the documents that may be held out by them */
-    /* what two tiles of a round left */
+    uint64_t least, greatest; /* of the documents for which their number decides */
+    /* how the tiles WRITE and FILL of a round ended */
     int write_code, fill_code;
     struct lk_err write_err, fill_err;
 };
@@ -64,6 +64,6 @@ static inline const char *lk__dataset_input_name(const struct lk__dataset_input 
 /* Adds one source to the splits; begin: bytes of the inputs before it. *wrong: a guessed size was not true, so the cut may
  * not be either, and the build has to begin anew. */
 int lk__dataset_builder_add(struct lk__dataset_builder *, size_t input, uint64_t begin, bool *wrong, struct lk_err *);
-void lk__dataset_builder_release_source(struct lk__dataset_builder *); /* whatever a failure left */
+void lk__dataset_builder_release_source(struct lk__dataset_builder *); /* frees what it took, after a failure too */
 
 #endif

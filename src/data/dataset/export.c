@@ -99,7 +99,7 @@ static int megatron(struct exporter *e) {
     int bytes = e->d->vocab < 65500 ? 2 : 4; /* Megatron's own rule */
     int code = begin(e, ".bin");
     if (!code) code = put_tokens(e, 1, e->s->tokens, bytes);
-    if (!code) code = begin(e, ".idx"); /* named after what it points into */
+    if (!code) code = begin(e, ".idx"); /* its name is that of the tokens it points into */
     return code ? code : megatron_index(e, bytes);
 }
 

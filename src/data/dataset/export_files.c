@@ -16,7 +16,7 @@ struct file {
 };
 struct lk__dataset_files {
     char *dir;
-    size_t found; /* bytes of dir that named a folder before; what is behind them we made */
+    size_t found; /* this much of dir was there before; we made the folders behind it */
     bool named;
     struct file *list;
     size_t count, capacity;
@@ -33,7 +33,7 @@ static void to_parent(char *path) {
     path[n] = 0;
 }
 
-/* Takes away the folders that we made and in which there is nothing. */
+/* Removes the folders that we made, as far as they are empty. */
 static void remove_folders(struct lk__dataset_files *f) {
     while (strlen(f->dir) > f->found && (rmdir(f->dir) == 0 || errno == ENOENT)) to_parent(f->dir);
 }
@@ -150,7 +150,7 @@ void lk__dataset_files_close(struct lk__dataset_files *f) {
     if (!f) return;
     if (f->fd >= 0) lk__close(f->fd);
     for (size_t i = 0; i < f->count; i++) {
-        unlink(f->list[i].temporary); /* named already: nothing of that name is there */
+        unlink(f->list[i].temporary); /* a file that has its name already has left this one */
         lk_free(f->list[i].path);
         lk_free(f->list[i].temporary);
     }

@@ -4,9 +4,9 @@
 #include "lockstep/data/dataset.h"
 
 #define LK__DATASET_FORMAT "lockstep-dataset-0"
-/* The rules by which a file becomes documents. 1: what it is goes by its name (.jsonl, .gz, .zst). 2: by its content too,
- * an order mark is dropped, lists are records. A dataset whose files are all the same by either bears the 1, so its root
- * does not change. */
+/* The rules by which a file becomes documents. 1: its name says what it is (.jsonl, .gz, .zst). 2: its content does too; an
+ * order mark is dropped; lists are records. Where both rules read all files of a dataset alike its manifest says 1, which
+ * keeps the root that it had before there were rules 2. */
 enum { LK__READERS_BY_NAME = 1, LK__READERS_BY_CONTENT = 2 };
 #define LK__DOCUMENT_BYTES 72   /* one row of the document table */
 #define LK__INDEX_EVERY    1024 /* tokens between entries of the byte index */

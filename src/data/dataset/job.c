@@ -71,7 +71,7 @@ static int encode_record(struct lk__dataset_job *j, struct lk__dataset_job_threa
         code = lk__tokenizer_encoder_run(t->encoder, t->text.data + r->prompt_size, t->text.size - r->prompt_size, false,
                                          &j->tokens, &j->err);
     d->tokens = j->tokens.count - before;
-    if (!code && d->masked >= LK__CONVERSATION - 1) /* a begin token may come to it */
+    if (!code && d->masked >= LK__CONVERSATION - 1) /* - 1: a begin token may be added to the prompt */
         return lk_fail(&j->err, LK_EINVAL, "its prompt is too long");
     return code;
 }
@@ -166,7 +166,7 @@ static int run_record(struct lk__dataset_job *j, struct lk__dataset_job_thread *
     return finish_document(j, t, &d, at);
 }
 
-/* A bad record that may be left out leaves nothing behind. */
+/* Where bad records may be left out (--skip-bad), takes back what such a record had added. */
 static int run_line(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk_tokenizer *tokenizer,
                     size_t at, size_t size) {
     size_t tokens = j->tokens.count, spans = j->spans.size;

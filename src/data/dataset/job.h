@@ -15,7 +15,7 @@ enum lk__dataset_job_kind {
     LK__JOB_TEXTS   /* whole documents of a plain text, with what stands between them */
 };
 struct lk__dataset_job_document {
-    struct lk__dataset_row row; /* line counts from 1 at the job's first line */
+    struct lk__dataset_row row; /* row.line counts from 1 at the job's first line */
     size_t tokens, masked;
     enum lk_split split;
     size_t spans; /* of a conversation: how many of the job's spans are its; else 0, and the first `masked` tokens are no
@@ -30,7 +30,7 @@ struct lk__dataset_job_span { /* tokens of a conversation that are all targets, 
 struct lk__dataset_holdout {
     bool by_document;
     uint64_t seed, most;
-    bool none; /* `most` holds no document out */
+    bool none; /* `most` does not count: no number is low enough, not even 0 */
 };
 /* SHA-256 of "lockstep holdout", the seed and the text's SHA-256: its first eight bytes. */
 uint64_t lk__dataset_holdout_number(uint64_t seed, const struct lk_root *text);

@@ -8,7 +8,7 @@
 
 #define FILL_FIRST ((size_t)1 << 20) /* a stream's rounds: the first one soon, the others large enough to share out */
 #define FILL_BYTES ((size_t)4 << 20)
-#define OWN_SHARE  4096 /* bytes: a text whose share of held-out text is at least that gives its own end */
+#define OWN_SHARE  4096 /* bytes of held-out text from which on a text gives its own end */
 
 static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
@@ -68,7 +68,7 @@ static int write_bad(struct lk__dataset_builder *b, const struct lk__dataset_job
         int size = snprintf(text, sizeof text, "%.200s%s%llu: byte %llu: %s", name, unit(b),
                             (unsigned long long)(b->lines + bad->line), (unsigned long long)bad->byte, bad->why);
         if (b->bad + i == 0) snprintf(b->first_bad, sizeof b->first_bad, "%s", text);
-        if (b->bad + i < b->bad_noted) continue; /* in the build that was begun before this one */
+        if (b->bad + i < b->bad_noted) continue; /* told by the build that was given up for this one */
         b->bad_noted++;
         if (lk_buf_append(&b->notes, text, (size_t)size + 1)) return no_memory(err);
     }
@@ -155,7 +155,7 @@ static int run_round(struct lk__dataset_builder *b, struct lk_err *err) {
     if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
         return lk_fail(err, LK_ESTOPPED, "building a dataset: stopped on request");
     if (!b->fill_code) return 0;
-    write_window(b); /* damage lies behind what these jobs read: their errors come first */
+    write_window(b); /* the damage lies behind the text of these jobs, so an error of theirs is the first in the file */
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     return lk_fail(err, b->fill_code, "%s", b->fill_err.message);
 }
@@ -214,7 +214,7 @@ static int add_plain(struct lk__dataset_builder *b, uint64_t held_out, struct lk
     const struct lk__data_text *text = &b->inputs[b->input].text;
     size_t size = text->size, cut = size;
     if (!size) b->empty++;
-    if (b->rules.holdout.by_document) { /* a large text gives its own end, a small one goes as a whole */
+    if (b->rules.holdout.by_document) { /* a large text gives its own end, a small one is held out whole or not at all */
         uint64_t share = (uint64_t)((double)size * b->options->holdout);
         if (share < OWN_SHARE) return add_document(b, 0, size, LK_TRAIN, true, err);
         held_out = size - share;
@@ -281,7 +281,7 @@ static int whole_lines(struct lk__dataset_builder *b, size_t *size, struct lk_er
         seen = b->text.size;
         uint64_t most = lk_memory_available_bytes();
         char text[32];
-        if (seen > most) /* what grows on would end in the kernel's killing the process */
+        if (seen > most) /* beyond that the kernel would kill the process */
             return lk_fail(err, LK_ENOMEM, "%s: a record takes more than the %s of memory that are free",
                            lk__dataset_input_name(&b->inputs[b->input]), lk_format_bytes(most, text));
         int code = lk__data_stream_fill(b->stream, b->text.size * 2, &b->text, err);

@@ -24,8 +24,8 @@ struct lk__dataset_splitter {
     uint32_t *lengths; /* bytes of each id */
     uint8_t mask_byte;
     bool begun;
-    bool exact;               /* else rows are told size and digest of what the tokens give */
-    struct lk_digest *digest; /* then: of the document's text so far, but for what waits in `text` */
+    bool exact;               /* rows come with size and digest; else both are made here, from the tokens' text */
+    struct lk_digest *digest; /* unless exact: of the document's text so far, except what still waits in `text` */
     struct lk_buf text;
 };
 

@@ -8,7 +8,7 @@ struct checker {
     const struct lk_dataset *d;
     const struct lk__dataset_split *s;
     const char *split;
-    struct lk_digest *digest; /* of one document's text, but for what waits in `text` */
+    struct lk_digest *digest; /* of one document's text so far, except what still waits in `text` */
     struct lk_buf text;
     uint64_t text_bytes; /* of the document so far */
     struct lk_err *err;
@@ -47,7 +47,7 @@ static int check_tokens(struct checker *c, uint64_t document, uint64_t from, uin
 }
 
 static int check_mask(struct checker *c, uint64_t document, uint64_t from, uint64_t to, uint32_t prompt) {
-    if (prompt == LK__CONVERSATION) { /* the end token behind it is a target, and so is something in it */
+    if (prompt == LK__CONVERSATION) { /* the loss is on the end token behind it and on something in it */
         bool target = false;
         if (!c->s->parts[LK__MASK].data) return wrong(c, document, "it is a conversation, but there is no mask");
         for (uint64_t at = from; at < to && !target; at++) target = !lk__dataset_is_masked(c->s, at);

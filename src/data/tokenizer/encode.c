@@ -5,7 +5,8 @@
 
 #define PIECE_BYTES  ((size_t)256 << 10)
 #define PARALLEL_MIN ((size_t)512 << 10)
-/* Pieces of one thread in one round: what a round makes stays near, and little is waited for at its end. */
+/* Pieces of one thread in one round: few enough that a round's ids stay in the caches, enough that threads seldom wait for
+ * the last. */
 #define PIECES_EACH ((size_t)16)
 
 /* --- on one thread ---------------------------------------------------------------------------------------- */
@@ -196,7 +197,7 @@ static int make_offsets(const struct lk_tokenizer *t, const struct lk__tokenizer
         offsets[i] = text + (k < trace->count && trace->spans[k].same ? normal - span_normal : 0);
         if (i < count) normal += lk__tokenizer_normal_size(t, ids[i]);
     }
-    offsets[0] = 0; /* what stands for no text in front, too, begins there */
+    offsets[0] = 0; /* also where the first tokens stand for no text */
     return 0;
 }
 

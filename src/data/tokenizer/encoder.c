@@ -16,7 +16,7 @@ struct cached {
     uint64_t low, high; /* the bytes, zero-padded; in the last byte their number and, above it, that of the ids. 0: empty */
     uint32_t ids[CACHED_IDS]; /* or the first one's place in `more` */
 };
-#define KEPT_TOKENS  ((size_t)4 << 20) /* more memory than this is for an unusual text, and not kept */
+#define KEPT_TOKENS  ((size_t)4 << 20) /* an encoder that grew beyond this, by an unusual text, gives the memory back */
 #define KEPT_SCRATCH ((size_t)4 << 20)
 #define LONG_SLOTS   1024
 #define LONG_BYTES   512 /* longer words are not kept */
@@ -231,7 +231,8 @@ static int encode_rare(struct lk__tokenizer_encoder *e, const struct key *k, con
         if (found.low != k->low || key_of(found.high) != k->high) continue;
         memcpy(out, ids_of(&found) > CACHED_IDS ? e->more[found.ids[0]] : found.ids, ids_of(&found) * sizeof *out);
         tokens->count += ids_of(&found);
-        e->cache[slot] = k->bucket[1]; /* what is used comes near; all slots between are full, so both can still be found */
+        e->cache[slot] = k->bucket[1]; /* a used word moves into its bucket; every slot between is full, so a search still
+                                          finds both words */
         k->bucket[1] = found;
         return 0;
     }

@@ -125,7 +125,7 @@ static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
     return bad;
 }
 
-/* The name of a token in the template: its text, or our mark. */
+/* The name of a token in the template: its text, or LK__TEXT_BEGIN. */
 static int put_name(const struct lk_tokenizer *t, uint32_t id, bool mark, struct lk_buf *out) {
     return mark ? lk_buf_printf(out, "\"" LK__TEXT_BEGIN "\"") : put_text(t, id, out, true);
 }

@@ -68,7 +68,7 @@ struct lk_tokenizer {
     uint32_t byte_id[256]; /* id of each byte */
     uint64_t *offset;      /* vocab + 1: bytes of id i are bytes[offset[i] .. offset[i+1]); none for a hole */
     uint8_t *bytes;
-    uint8_t *added; /* a set of LK__SPECIAL ... an id */
+    uint8_t *added; /* flags (LK__SPECIAL, ...) of each id */
     size_t added_count;
     struct lk__tokenizer_added_set sets[2]; /* in the text as it is; in the normalized text */
     uint8_t *normal_added;                  /* the texts of the second set where they are not the tokens' own */
@@ -79,7 +79,7 @@ struct lk_tokenizer {
     uint32_t merge_count;
     struct lk__tokenizer_pair_slot *slots;
     uint64_t slot_mask;
-    uint32_t *byte_ranks; /* the same for two bytes: [first << 8 | second] */
+    uint32_t *byte_ranks; /* ranks of the pairs of two bytes: [first << 8 | second] */
     uint64_t *joins;      /* with characters: bit [first << 8 | second] of two bytes that stand side by side in a merge */
     struct lk__tokenizer_kept *kept;
     bool cuttable;       /* see lk__tokenizer_cuts_allowed */
@@ -160,9 +160,9 @@ int lk__tokenizer_trace_add(struct lk__tokenizer_trace *, uint64_t normal_size, 
 /* --- nfc.c: normal form C --------------------------------------------------------------------------------------- */
 
 extern const char lk__tokenizer_nfc_version[];
-bool lk__tokenizer_nfc_is_normal(const uint8_t *text, size_t size); /* may say false of a text that is */
-/* What stands beside text[at], 0 < at < size, is the same in the normal form, and that of the text is those of its two
- * pieces, joined. at: no place inside a character. May say false where that is so. */
+bool lk__tokenizer_nfc_is_normal(const uint8_t *text, size_t size); /* false: it may be normal or not */
+/* True: NFC leaves the characters on both sides of text[at] as they are, and the normal forms of text[0..at) and
+ * text[at..size), joined, are that of the whole. May say false though it is so. 0 < at < size, not inside a character. */
 bool lk__tokenizer_nfc_stays(const uint8_t *text, size_t at, size_t size);
 /* Appends the normal form; invalid bytes stand as they are. LK_ENOMEM or 0. */
 int lk__tokenizer_nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__tokenizer_trace *);
@@ -178,7 +178,7 @@ size_t lk__tokenizer_unit_ids(const struct lk_tokenizer *, const uint8_t *text, 
                               size_t *length);
 size_t lk__tokenizer_character_cut(const struct lk_tokenizer *, const uint8_t *text, size_t from,
                                    size_t size); /* see lk__tokenizer_plain_cut */
-/* The same at one place of a text that has U+2581 yet: 0 < at < size. */
+/* Whether a text that still has U+2581 may be cut so at 0 < at < size. */
 bool lk__tokenizer_character_cut_at(const struct lk_tokenizer *, const uint8_t *text, size_t at, size_t size);
 size_t lk__tokenizer_next_mark(const uint8_t *text, size_t from, size_t size); /* the first U+2581 from there on, or size */
 /* Appends the text, one space in front if `prefix`, one for every U+2581 if `marks`. LK_ENOMEM or 0. */
@@ -226,7 +226,8 @@ struct lk__tokenizer_encoder *
 lk__tokenizer_encoder_take(const struct lk_tokenizer *);         /* a kept one or a new one; NULL: out of memory */
 void lk__tokenizer_encoder_give(struct lk__tokenizer_encoder *); /* back to its tokenizer; NULL is fine */
 const struct lk_tokenizer *lk__tokenizer_encoder_tokenizer(const struct lk__tokenizer_encoder *);
-/* Ids of its own, kept like the cache: room for one piece of a longer work. Empty when the encoder is taken. */
+/* A list of ids that the encoder owns and keeps with its cache, for one piece of a longer text. Empty when the encoder is
+ * taken. */
 struct lk_tokens *lk__tokenizer_encoder_tokens(struct lk__tokenizer_encoder *);
 struct lk_buf *
 lk__tokenizer_encoder_normal(struct lk__tokenizer_encoder *); /* memory for normalized text, kept like the cache */
@@ -277,7 +278,7 @@ int lk__tokenizer_make(const struct lk__tokenizer_definition *, const char *what
 /* --- walk.c: from a text to its plain stretches
  * --------------------------------------------------------------------------- */
 
-/* Encodes one plain stretch; *used for its own. */
+/* Encodes one plain stretch; arg: as in the walk. */
 typedef int lk__tokenizer_plain_fn(void *arg, const uint8_t *text, size_t size, struct lk_tokens *out, struct lk_err *err);
 struct lk__tokenizer_walk {
     const struct lk_tokenizer *t;

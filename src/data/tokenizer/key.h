@@ -30,10 +30,10 @@ static inline void lk__tokenizer_key(const uint8_t *sixteen, size_t size, uint64
 }
 
 static inline uint64_t lk__tokenizer_key_hash(uint64_t low, uint64_t high) {
-    return low * 0x9E3779B97F4A7C15u + high * 0xD6E8FEB86659FD93u; /* the upper bits are good */
+    return low * 0x9E3779B97F4A7C15u + high * 0xD6E8FEB86659FD93u; /* only the upper bits are well mixed */
 }
 
-/* Of a word of any size; all bits are good. */
+/* Of a word of any size; all bits are well mixed. */
 static inline uint64_t lk__tokenizer_word_hash(const uint8_t *p, size_t size) {
     uint64_t h = size * 0x9E3779B97F4A7C15u, x = 0;
     const uint8_t *end = p + size;
@@ -43,7 +43,7 @@ static inline uint64_t lk__tokenizer_word_hash(const uint8_t *p, size_t size) {
         h ^= h >> 32;
     }
     if (size >= 8)
-        memcpy(&x, end - 8, 8); /* some bytes twice */
+        memcpy(&x, end - 8, 8); /* overlaps what was hashed, instead of a shorter last step */
     else
         memcpy(&x, p, size);
     h = (h ^ x) * 0xD6E8FEB86659FD93u;

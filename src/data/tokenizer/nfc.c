@@ -51,7 +51,7 @@ bool lk__tokenizer_nfc_stays(const uint8_t *text, size_t at, size_t size) {
 /* --- one piece -------------------------------------------------------------------------------------------- */
 
 struct mark {
-    uint32_t code, place; /* place: of its kind among equals, so that the sort keeps their order */
+    uint32_t code, place; /* place: breaks ties, so that the sort is stable */
     uint8_t class;
 };
 struct marks {

@@ -83,7 +83,7 @@ static const struct {
      LK__LLAMA3},
     {"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
      "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-     LK__PATTERN_COUNT}, /* no long s: another pattern */
+     LK__PATTERN_COUNT}, /* its expression leaves the long s out, so it is another pattern */
 };
 
 static int read_split(struct lk__tokenizer_import *in, const json_t *element, struct lk_err *err) {

@@ -56,7 +56,8 @@ static bool decode_base64(const uint8_t *p, size_t size, uint8_t *out, size_t *c
             bits = bits << 6 | (uint32_t)value;
         }
         for (size_t k = 0; k + 1 < have; k++) out[n++] = (uint8_t)(bits >> (16 - 8 * k));
-        if (have < 4 && bits & (have == 3 ? 0xFFu : 0xFFFFu)) return false; /* bits that stand for nothing */
+        if (have < 4 && bits & (have == 3 ? 0xFFu : 0xFFFFu))
+            return false; /* bits of the last digit that belong to no byte */
     }
     *count = n;
     return true;

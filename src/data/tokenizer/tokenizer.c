@@ -184,7 +184,7 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__tokenizer_defini
     return code;
 }
 
-/* What only a damaged manifest asks for together. */
+/* Combinations that only a damaged manifest has. */
 static int check_traits(const struct lk__tokenizer_traits *s, const char *what, struct lk_err *err) {
     bool prefix = s->prefix_space == LK__PREFIX_UNLESS || (s->characters && s->prefix_space == LK__PREFIX_FIRST);
     if (s->characters == LK__NORMALIZER) prefix = s->prefix_space == LK__PREFIX_EACH;

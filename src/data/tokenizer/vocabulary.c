@@ -83,8 +83,8 @@ int lk_tokenizer_decode(const struct lk_tokenizer *t, const uint32_t *ids, size_
             return lk_fail(err, LK_EINVAL, "token %zu is %lu, but ids end at %lu", i, (unsigned long)ids[i],
                            (unsigned long)t->vocab - 1);
         struct lk_bytes b = bytes_of(t, ids[i]);
-        bool space =
-            lk__tokenizer_normal_size(t, ids[i]) > b.size; /* the library gives the text in which it finds the token */
+        /* The library decodes such a token as the text that it looks for, which has a space in front. */
+        bool space = lk__tokenizer_normal_size(t, ids[i]) > b.size;
         if (!b.size) continue;
         if (strip && !space && *(const char *)b.data == ' ') b = lk_bytes((const char *)b.data + 1, b.size - 1);
         if ((space && !strip && lk_buf_append(out, " ", 1)) || lk_buf_append(out, b.data, b.size))

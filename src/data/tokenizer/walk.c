@@ -55,7 +55,8 @@ static int plain_stretch(const struct lk__tokenizer_walk *w, const uint8_t *text
     if (!size) return 0;
     bool space = wants_space(w, text, size);
     if (space || (w->t->traits.characters == LK__METASPACE && lk__tokenizer_next_mark(text, 0, size) < size)) {
-        w->normal->size = 0; /* never what `text` lies in: what normalizes puts no space in front of plain stretches */
+        /* `text` does not lie in `normal`: a tokenizer that normalizes into that puts no space in front of stretches. */
+        w->normal->size = 0;
         if (lk__tokenizer_spaces(text, size, space, w->t->traits.characters, w->normal, traced ? w->trace : NULL))
             return no_memory(err);
         text = (const uint8_t *)w->normal->data;

@@ -111,7 +111,7 @@ static int count_piece(struct lk__tokenizer_words *w, enum lk__tokenizer_pattern
 /* --- pieces on a pool ------------------------------------------------------------------------------------ */
 
 #define PIECE_BYTES  ((size_t)4 << 20)
-#define ROUND_PIECES 32 /* counted before they are added up, so that memory does not grow with the text */
+#define ROUND_PIECES 32 /* pieces counted between two additions: a limit, so that memory does not grow with the text */
 
 struct round {
     enum lk__tokenizer_pattern pattern;
