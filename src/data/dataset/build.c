@@ -98,7 +98,8 @@ static int check_splits(const struct lk__dataset_builder *b, struct lk_err *err)
     if (train && (held_out || b->options->holdout == 0)) return 0;
     const char *why = "";
     if (b->rules.holdout.by_document && train + held_out > 1) why = ", all equal, and equal ones stay together";
-    if (b->rules.split_at.size && train + held_out == 1) why = ": what they were to be split at stands nowhere between two";
+    if (b->rules.split_at.size && train + held_out == 1)
+        why = ": the string of --split-at does not stand between two texts";
     return lk_fail(
         err, LK_EINVAL,
         "a holdout of %g leaves no document %s (%llu in all, %llu bytes%s); give more text or change the holdout",
