@@ -99,7 +99,9 @@ int lk_run_config_child(struct lk_store *store, const char *from, const struct l
     reopen_defaults(out);
     const struct lk_ini_entry *name = lk_ini_find(keys, "run", "name");
     if (!name) next_name(store, parent, out->name);
-    if (!beginning) {
+    if (beginning && out->from[0]) { /* its own record knows what it began with, whatever became of that name */
+        snprintf(out->from, sizeof out->from, "run:%s@0", parent);
+    } else if (!beginning) {
         snprintf(out->from, sizeof out->from, "%s%s", strpbrk(from, "@:") ? "" : "run:", from);
         out->optimizer_from = LK_OPTIMIZER_KEEP;
     }

@@ -252,6 +252,40 @@ static void a_child_follows_its_keys(void **state) {
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "keeps no checkpoint of step 3");
 }
 
+/* CHILD@0 needs nothing of the parent but what the child keeps. */
+static void a_child_begins_anew_without_its_parent(void **state) {
+    (void)state;
+    struct lk_run_config first = test_config("gone", "checkpoint.keep=0"), c, again;
+    struct lk_model_ref ref;
+    struct lk_model m;
+    lk_free(test_root_of(&world, &first));
+    static const char *const keys[] = {"run.name=kept run.steps=2", "run.name=fresh run.steps=2 model.optimizer=fresh"};
+    for (int i = 0; i < 2; i++) {
+        c = child("gone@4", keys[i]);
+        lk_free(test_root_of(&world, &c));
+    }
+    OK(lk_run_remove(world.store, "gone", &test_err));
+    for (int i = 0; i < 2; i++) {
+        const char *name = i ? "fresh" : "kept", *next = i ? "fresh-2" : "kept-2", *from = i ? "fresh@0" : "kept@0";
+        again = child(from, "");
+        char *root = test_record_text(&world, name, "state_root"), *mine = test_root_of(&world, &again);
+        char *identity = test_record_text(&world, name, "identity");
+        assert_string_equal(mine, root);
+        assert_record(&world, next, "identity", identity);
+        assert_record(&world, next, "parent", from);
+        OK(lk_model_find(world.store, from, true, NULL, NULL, &ref, &m, &test_err)); /* a name like any other */
+        assert_true(ref.is_run && ref.step == 0);
+        lk_model_close(&m);
+        lk_free(identity);
+        lk_free(mine);
+        lk_free(root);
+    }
+    again = child("kept-2@0", "run.name=third"); /* and so on */
+    lk_free(test_root_of(&world, &again));
+    again = child("fresh@0", "model.optimizer=keep run.name=fourth");
+    FAILS(test_create_and_run(&world, &again, NULL), LK_EINVAL, "began with weights and no optimizer's state");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keep_goes_on_with_the_same_bits),
@@ -263,6 +297,7 @@ int main(void) {
         cmocka_unit_test(shorter_sequences_are_a_batch_of_their_own),
         cmocka_unit_test(a_child_goes_on_to_the_same_root),
         cmocka_unit_test(a_child_follows_its_keys),
+        cmocka_unit_test(a_child_begins_anew_without_its_parent),
     };
     return cmocka_run_group_tests(tests, make, drop);
 }

@@ -179,12 +179,12 @@ void lk_run_close(struct lk_run *);
 
 /* --- Models: named ones, and checkpoints of runs ---------------------------------------------------------------------
  * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole), "RUN@STEP" or "RUN@best" (lk_run_best);
- * "model:NAME" and "run:NAME" where both have the name. */
+ * "RUN@0": what a run began with that did not begin from its seed; "model:NAME" and "run:NAME" where both have the name. */
 struct lk_model_ref {
     char name[LK_NAME_MAX + 1];
     bool is_run;
     uint32_t step;        /* of the checkpoint, when it is a run */
-    struct lk_root state; /* its state root, when it is a run */
+    struct lk_root state; /* its state root, when it is a run; zeros: of RUN@0 without an optimizer's state */
 };
 /* Finds and opens it. A run's damaged checkpoint is reported to `warning` (may be NULL) and the one before is taken, unless
  * STEP was given. LK_ENOTFOUND: neither a model nor a run, or no checkpoint of that step is kept (it says which are). */
