@@ -193,7 +193,7 @@ static struct lk_run_config child(const char *from, const char *more) {
     char *copy = lk_strdup(more), *rest = NULL;
     for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
         OK(lk_ini_override(&ini, word, &test_err));
-    OK(lk_run_config_child(world.store, from, &ini, &c, &test_err));
+    OK(lk_run_config_child(world.store, from, &ini, &c, NULL, &test_err));
     lk_ini_release(&ini);
     lk_free(copy);
     return c;
@@ -202,9 +202,19 @@ static int refused_child(const char *from, const char *key) {
     struct lk_ini ini = {0};
     struct lk_run_config c;
     if (*key) OK(lk_ini_override(&ini, key, &test_err));
-    int code = lk_run_config_child(world.store, from, &ini, &c, &test_err);
+    int code = lk_run_config_child(world.store, from, &ini, &c, NULL, &test_err);
     lk_ini_release(&ini);
     return code;
+}
+static bool changed_child(const char *from, const char *key) {
+    struct lk_ini ini = {0};
+    struct lk_run_config c;
+    bool changed;
+    OK(lk_ini_override(&ini, "run.name=other", &test_err)); /* a name changes nothing */
+    if (*key) OK(lk_ini_override(&ini, key, &test_err));
+    OK(lk_run_config_child(world.store, from, &ini, &c, &changed, &test_err));
+    lk_ini_release(&ini);
+    return changed;
 }
 
 /* Six steps at once, or four and a child's two: the same bits, and the identity of an INI with model.from. */
@@ -248,6 +258,15 @@ static void a_child_follows_its_keys(void **state) {
     FAILS(refused_child("parent", "optimizer.lr=1"), LK_EINVAL, "is called optimizer.learning_rate here");
     FAILS(refused_child("parnt", ""), LK_ENOTFOUND, "--from: ");
     FAILS(refused_child("a/b", ""), LK_EINVAL, "neither RUN nor RUN@STEP");
+    static const char *const same[] = {"", "run.steps=6", "optimizer.decay=6", "optimizer.learning_rate=1e-2",
+                                       "data.dataset=text"};
+    static const char *const other[] = {"run.steps=7", "optimizer.decay=5", "model.optimizer=fresh", "data.dataset=talk",
+                                        "eval.every=1"};
+    for (int i = 0; i < 5; i++) {
+        assert_false(changed_child("parent", same[i]));
+        assert_false(changed_child("parent@0", same[i]));
+        assert_true(changed_child("parent@4", other[i]));
+    }
     c = child("parent@3", "");
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "keeps no checkpoint of step 3");
 }
