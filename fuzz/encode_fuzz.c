@@ -16,9 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lk_err err = {0};
     struct lk_bytes half = lk_bytes(data, size / 2);
     struct lk_tokenizer *t = NULL;
-    enum lk__pattern pattern = size ? (enum lk__pattern)(data[0] % LK__PATTERN_COUNT) : LK__GPT2;
+    enum lk__tokenizer_pattern pattern = size ? (enum lk__tokenizer_pattern)(data[0] % LK__PATTERN_COUNT) : LK__GPT2;
     for (uint32_t vocab = 300; !t && vocab >= 257; vocab--)
-        lk_tokenizer_train_pattern(&half, 1, vocab, lk__pattern_names[pattern], NULL, NULL, NULL, &t, &err);
+        lk_tokenizer_train_pattern(&half, 1, vocab, lk__tokenizer_pattern_names[pattern], NULL, NULL, NULL, &t, &err);
     if (!t) abort();
     const uint8_t *text = data + size / 2;
     size -= size / 2;
@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (back.size != size || (size && memcmp(back.data, text, size) != 0)) abort();
     for (size_t at = 1; at < size && at < 200; at++) {
         if (lk_utf8_complete(text, at) > at || at - lk_utf8_complete(text, at) > 3) abort();
-        if (!lk__cut_is_safe(pattern, text, at, size)) continue;
+        if (!lk__tokenizer_cut_is_safe(pattern, text, at, size)) continue;
         parts.count = 0;
         append(t, text, at, &parts);
         append(t, text + at, size - at, &parts);

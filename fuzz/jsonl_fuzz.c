@@ -12,11 +12,11 @@
 static void check_list(const uint8_t *data, size_t size) {
     struct lk_err err = {0};
     struct lk_buf text = LK_BUF_INIT;
-    struct lk__stream *s;
+    struct lk__data_stream *s;
     json_t *v = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-    int code = lk__stream_memory(LK__UNPACKED, LK__LIST, data, size, 7, "fuzz", &s, &err);
-    while (!code && !lk__stream_ended(s)) code = lk__stream_fill(s, text.size + 4096, &text, &err);
-    lk__stream_close(s);
+    int code = lk__data_stream_memory(LK__UNPACKED, LK__LIST, data, size, 7, "fuzz", &s, &err);
+    while (!code && !lk__data_stream_ended(s)) code = lk__data_stream_fill(s, text.size + 4096, &text, &err);
+    lk__data_stream_close(s);
     if (json_is_array(v)) {
         const char *at = text.data;
         if (code || text.size != size) abort();
@@ -39,15 +39,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lk_err err = {0};
     struct lk_buf text = LK_BUF_INIT;
-    struct lk__record record;
+    struct lk__data_record record;
     size_t at;
-    static const struct lk__record_keys usual, chosen = {.text = "content"}, chat = {.conversations = true};
+    static const struct lk__data_record_keys usual, chosen = {.text = "content"}, chat = {.conversations = true};
     const char *todo;
     check_list(data, size);
-    if (lk__sniff(data, size, &todo) && !*todo) abort();
-    lk__record_parse((const char *)data, size, &chosen, &text, &record, &at, &err);
-    lk__record_parse((const char *)data, size, &chat, &text, &record, &at, &err);
-    int code = lk__record_parse((const char *)data, size, &usual, &text, &record, &at, &err);
+    if (lk__data_sniff(data, size, &todo) && !*todo) abort();
+    lk__data_record_parse((const char *)data, size, &chosen, &text, &record, &at, &err);
+    lk__data_record_parse((const char *)data, size, &chat, &text, &record, &at, &err);
+    int code = lk__data_record_parse((const char *)data, size, &usual, &text, &record, &at, &err);
     if (at > size || (code && !err.message[0]) || record.prompt_size > text.size) abort();
     json_t *v = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const json_t *t = json_object_get(v, "text"), *p = json_object_get(v, "prompt"), *r = json_object_get(v, "response");
@@ -61,8 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const json_t *m = json_object_get(v, "messages"), *one;
     struct lk_buf messages = LK_BUF_INIT;
     if (!code && record.messages &&
-        !lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err) && v) {
-        const struct lk__message *have = (const struct lk__message *)(const void *)messages.data;
+        !lk__data_messages_parse(record.messages, record.messages_size, &text, &messages, &at, &err) && v) {
+        const struct lk__data_message *have = (const struct lk__data_message *)(const void *)messages.data;
         size_t i;
         if (json_array_size(m) != messages.size / sizeof *have) abort();
         json_array_foreach(m, i, one) {

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lk_buf file = LK_BUF_INIT, back = LK_BUF_INIT;
     struct lk_tokens ids = {0};
     if (!size) return 0;
-    const char *pattern = lk__pattern_names[data[0] % LK__PATTERN_COUNT];
+    const char *pattern = lk__tokenizer_pattern_names[data[0] % LK__PATTERN_COUNT];
     struct lk_special end = {lk_bytes(LK_TOKEN_END, strlen(LK_TOKEN_END)), 70000};
     if ((data[0] & 0x80 && put_bytes(&file)) || lk_buf_append(&file, data + 1, size - 1)) abort();
     if (lk_tokenizer_import_ranks(file.data, file.size, "fuzz.tiktoken", pattern, &end, 1, NULL, &t, &err)) {

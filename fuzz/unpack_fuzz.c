@@ -9,12 +9,14 @@
 
 static int unpack(const uint8_t *data, size_t size, size_t chunk, size_t step, struct lk_buf *out, bool *cut,
                   struct lk_err *err) {
-    struct lk__stream *s;
-    int code = lk__stream_memory((enum lk__packing)((data[0] & 7) % LK__PACKINGS), (enum lk__shape)((data[0] >> 3) % 3),
-                                 data + 1, size - 1, chunk, "fuzz", &s, err);
-    while (!code && !lk__stream_ended(s) && out->size < MOST) code = lk__stream_fill(s, out->size + step, out, err);
-    *cut = !code && !lk__stream_ended(s);
-    lk__stream_close(s);
+    struct lk__data_stream *s;
+    int code =
+        lk__data_stream_memory((enum lk__data_packing)((data[0] & 7) % LK__PACKINGS),
+                               (enum lk__data_shape)((data[0] >> 3) % 3), data + 1, size - 1, chunk, "fuzz", &s, err);
+    while (!code && !lk__data_stream_ended(s) && out->size < MOST)
+        code = lk__data_stream_fill(s, out->size + step, out, err);
+    *cut = !code && !lk__data_stream_ended(s);
+    lk__data_stream_close(s);
     return code;
 }
 
@@ -33,8 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!legacy && !cut && !other_cut && code != LK_ENOMEM && other != LK_ENOMEM && !code != !other) abort();
     if (!code && !other && !cut && !other_cut && (a.size != b.size || (a.size && memcmp(a.data, b.data, a.size) != 0)))
         abort();
-    lk__packing_of(data, size);
-    lk__lines_shape(data, size);
+    lk__data_packing_of(data, size);
+    lk__data_lines_shape(data, size);
     lk_buf_release(&a);
     lk_buf_release(&b);
     return 0;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Checks the floors. src/floors lists them, the lowest first. A file of src/FLOOR includes public headers of its own floor and of
 # lower floors, and private headers of its own floor only. A public header lies in include/lockstep/FLOOR.
+# Names that cross files inside a floor begin with the floor's name or a folder's.
 # base/syscalls.h, base/faults.h and base/sanitizers.h serve every floor, yet are not installed. include/lockstep.h includes every public header.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -43,6 +44,12 @@ while IFS=: read -r file line text; do
         ;;
     esac
 done < <(grep -nE '^ *# *include "' -r src include --include='*.c' --include='*.h')
+# An internal name says whose it is: lk__FLOOR or lk__FOLDER, a folder of a floor. Two floors have rooms without a folder.
+# base wraps system calls and names them as they are.
+rooms="$(find src/* -type d -printf '%f|')comm|launch|plot"
+while IFS=: read -r file line name; do
+    complain "$file:$line: begin $name with lk__$(cut -d/ -f2 <<<"$file")_ or with the name of a folder in that floor"
+done < <(grep -noE '\<lk__\w+' -r src --include='*.h' | grep -v '^src/base/' | grep -vE ":lk__($rooms)")
 wanted=$(for f in "${floors[@]}"; do for h in include/lockstep/"$f"/*.h; do [ ! -e "$h" ] || echo "#include \"${h#include/}\""; done; done)
 [ "$(grep '^#include' include/lockstep.h)" = "$wanted" ] || complain "include/lockstep.h must include every public header, floor by floor:
 $wanted"

@@ -22,6 +22,7 @@ static void name_limit(struct lk_err *err, int number) {
 }
 
 int lk_fail(struct lk_err *err, int code, const char *format, ...) {
+    lk__forget_disk();
     if (!err) return code;
     va_list args;
     va_start(args, format);
@@ -47,7 +48,10 @@ static int code_of_errno(int number) {
 
 int lk_fail_errno(struct lk_err *err, const char *format, ...) {
     int number = errno, code = code_of_errno(number);
-    if (!err) return code;
+    if (!err) {
+        lk__forget_disk();
+        return code;
+    }
     va_list args;
     va_start(args, format);
     err->code = code;

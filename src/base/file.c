@@ -1,5 +1,6 @@
 #include "lockstep/base/file.h"
 #include "base/faults.h"
+#include "base/limits.h"
 #include "base/syscalls.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -39,8 +40,9 @@ uint64_t lk__file_call_count(void) {
     return atomic_load(&calls);
 }
 
-/* True, with errno set, when this call is to fail. */
+/* Begins a system call; true, with errno set, when it is to fail. */
 static bool fault(void) {
+    lk__forget_disk();
     uint64_t call = atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1;
     if (call == atomic_load_explicit(&killing_call, memory_order_relaxed)) raise(SIGKILL);
     if (call != atomic_load_explicit(&failing_call, memory_order_relaxed)) return false;
@@ -89,7 +91,9 @@ int lk__fsync(int fd) {
 }
 
 int lk__rename(const char *from, const char *to) {
-    return fault() ? -1 : rename(from, to);
+    int result = fault() ? -1 : rename(from, to);
+    if (result < 0) note_folder(to);
+    return result;
 }
 
 /* The descriptor is gone in any case, as close() has it on Linux. */

@@ -38,6 +38,33 @@ void lk_sha256(const void *data, size_t size, struct lk_root *out) {
     EVP_MD_CTX_free(s.evp);
 }
 
+struct lk_digest {
+    struct sha sha;
+};
+
+struct lk_digest *lk_digest_create(void) {
+    struct lk_digest *d = lk_calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->sha.evp = EVP_MD_CTX_new();
+    sha_begin(&d->sha);
+    return d;
+}
+
+void lk_digest_update(struct lk_digest *d, const void *data, size_t size) {
+    sha_add(&d->sha, data, size);
+}
+
+void lk_digest_final(struct lk_digest *d, struct lk_root *out) {
+    sha_end(&d->sha, out->bytes);
+    sha_begin(&d->sha);
+}
+
+void lk_digest_free(struct lk_digest *d) {
+    if (!d) return;
+    EVP_MD_CTX_free(d->sha.evp);
+    lk_free(d);
+}
+
 /* `peaks` holds the roots of complete subtrees, largest first, as the one bits of `leaves` have them. */
 struct tree {
     struct sha sha;

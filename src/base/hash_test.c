@@ -30,10 +30,12 @@ static void sha256(void **state) {
     }
 }
 
-static void the_stand_in_equals_libcrypto(void **state) {
+static void the_stand_in_and_pieces_equal_libcrypto(void **state) {
     (void)state;
     unsigned char data[300];
     for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 37);
+    struct lk_digest *pieces = lk_digest_create();
+    assert_non_null(pieces);
     for (size_t n = 0; n <= sizeof data; n++) {
         struct lk_root a, b;
         struct lk__sha256 own;
@@ -42,7 +44,11 @@ static void the_stand_in_equals_libcrypto(void **state) {
         for (size_t at = 0; at < n; at += 7) lk__sha256_update(&own, data + at, n - at < 7 ? n - at : 7);
         lk__sha256_final(&own, b.bytes);
         assert_true(lk_root_equal(&a, &b));
+        for (size_t at = 0; at < n; at += 11) lk_digest_update(pieces, data + at, n - at < 11 ? n - at : 11);
+        lk_digest_final(pieces, &b);
+        assert_true(lk_root_equal(&a, &b));
     }
+    lk_digest_free(pieces);
 }
 
 /* The tree of RFC 6962 section 2.1, as the recursion it is defined by. */
@@ -195,7 +201,7 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sha256),
-        cmocka_unit_test(the_stand_in_equals_libcrypto),
+        cmocka_unit_test(the_stand_in_and_pieces_equal_libcrypto),
         cmocka_unit_test(equals_the_definition_at_leaf_edges),
         cmocka_unit_test(leaves_give_the_root_of_the_whole),
         cmocka_unit_test(a_wrong_number_of_leaves_is_an_assertion),

@@ -67,6 +67,8 @@ static void add_processes(struct text *t) {
 
 /* --- disks ------------------------------------------------------------------------------------------------ */
 
+/* A note belongs to one failure: the message about it takes the note, and a writer's next system call drops one that no
+ * message took. So no message names the disk of a failure that it is not about. */
 static _Thread_local struct {
     bool set;
     char text[256];
@@ -98,10 +100,14 @@ static bool about_disks(int number) {
     return number == ENOSPC || number == EDQUOT;
 }
 
+void lk__forget_disk(void) {
+    disk.set = false;
+}
 void lk__note_disk(const char *path) {
     int number = errno;
     struct stat st;
     struct statvfs fs;
+    lk__forget_disk();
     if (about_disks(number) && stat(path, &st) == 0 && statvfs(path, &fs) == 0) note(st.st_dev, &fs);
     errno = number;
 }
@@ -109,6 +115,7 @@ void lk__note_disk_of(int fd) {
     int number = errno;
     struct stat st;
     struct statvfs fs;
+    lk__forget_disk();
     if (about_disks(number) && fstat(fd, &st) == 0 && fstatvfs(fd, &fs) == 0) note(st.st_dev, &fs);
     errno = number;
 }
@@ -122,7 +129,7 @@ size_t lk__limit_text(int number, char *out, size_t size) {
     if (number == EMFILE) add_rlimit(&t, RLIMIT_NOFILE, "this process may have %s files open (ulimit -n)", false);
     if (number == EFBIG) add_rlimit(&t, RLIMIT_FSIZE, "a file may have at most %s (ulimit -f)", true);
     if (about_disks(number) && disk.set) add(&t, "%s%s", disk.text, "");
-    if (about_disks(number)) disk.set = false;
+    lk__forget_disk();
     errno = kept;
     return t.used;
 }

@@ -1,7 +1,9 @@
 /* Limits in messages, each in a child that has it. */
+#include "base/syscalls.h"
 #include "base/testing.h"
 #include "lockstep/base/thread.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 
 #define SAYS(call, part) ((call) != 0 && strstr(test_err.message, part) ? (void)0 : (puts(test_err.message), _exit(1)))
@@ -65,8 +67,45 @@ static void full_disks_are_named(void **state) {
     assert_string_equal(test_err.message, "x: No space left on device");
     lk_free(path);
 }
+/* A failure for want of disk space that nobody tells. */
+static void fail_silently(int fd) {
+    lk__file_fail_at(1, ENOSPC);
+    assert_int_equal(lk__write(fd, "x", 1), -1);
+    lk__file_fail_at(0, 0);
+}
+static void another_failure(const char *message) {
+    errno = ENOSPC;
+    lk_fail_errno(&test_err, "x");
+    assert_string_equal(test_err.message, message);
+}
+static void a_note_belongs_to_its_failure(void **state) {
+    char *path = test_join(*state, "new");
+    int fd = lk__open(path, O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    fail_silently(fd); /* the next call works, so that the failure after it is another */
+    assert_int_equal(lk__write(fd, "x", 1), 1);
+    another_failure("x: No space left on device");
+    fail_silently(fd); /* its message went to nobody */
+    errno = ENOSPC;
+    lk_fail_errno(NULL, "x");
+    another_failure("x: No space left on device");
+    fail_silently(fd); /* its message was made without errno */
+    lk_fail(&test_err, LK_EIO, "the disk is full");
+    another_failure("x: No space left on device");
+    fail_silently(fd); /* the next message is of something else */
+    errno = EACCES;
+    lk_fail_errno(&test_err, "x");
+    another_failure("x: No space left on device");
+    lk__file_fail_at(1, ENOSPC); /* a folder may want room for a name */
+    assert_int_equal(lk__rename(path, path), -1);
+    lk__file_fail_at(0, 0);
+    FAILS(lk_fail_errno(&test_err, "x"), LK_EIO, " free");
+    lk__close(fd);
+    lk_free(path);
+}
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST_IN_DIR(limits_are_named), TEST_IN_DIR(full_disks_are_named)};
+    const struct CMUnitTest tests[] = {TEST_IN_DIR(limits_are_named), TEST_IN_DIR(full_disks_are_named),
+                                       TEST_IN_DIR(a_note_belongs_to_its_failure)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,5 +20,7 @@ uint64_t lk__cgroup_pids(const char *root); /* processes and threads that our cg
 /* The limits that may stand behind errno `number`, as "address space is limited to 976 MiB (ulimit -v)"; "" where none is
  * set. Returns the length; errno stays. */
 size_t lk__limit_text(int number, char *out, size_t size);
+/* Drops the note of a full disk (base/syscalls.h) that this thread keeps for its next message. */
+void lk__forget_disk(void);
 
 #endif

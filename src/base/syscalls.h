@@ -16,7 +16,7 @@ int lk__fallocate(int fd, off_t size); /* the bytes [0, size) get their disk spa
 int lk__ftruncate(int fd, off_t size);
 int lk__fchmod(int fd, mode_t mode);
 /* When errno is ENOSPC or EDQUOT: keeps for this thread's next lk_fail_errno which file system that is and what is free on
- * it. The calls above do it by themselves. */
+ * it. The calls above do it by themselves, and each drops what an earlier failure left that no message told. */
 void lk__note_disk(const char *path);
 void lk__note_disk_of(int fd);
 /* Loop lk__write, lk__pwrite, lk__pread until all is done; 0 or -1 with errno. A file that ends early is EIO. */

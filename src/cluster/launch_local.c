@@ -33,7 +33,7 @@ struct member {
 };
 struct launch {
     int ranks;
-    struct lk__mpirun mpirun;
+    struct lk__launch_mpirun mpirun;
     int mpirun_status;
     struct member *members;       /* (ranks) */
     struct pollfd *polls;         /* (ranks + 1): theirs, then mpirun's */
@@ -52,7 +52,7 @@ struct launch {
 static void free_launch(struct launch *x) {
     for (int r = 0; x->members && r < x->ranks; r++)
         if (x->members[r].fd >= 0) close(x->members[r].fd);
-    lk__mpirun_release(&x->mpirun);
+    lk__launch_mpirun_release(&x->mpirun);
     lk_free(x->members);
     lk_free(x->polls);
     lk_free(x->states);
@@ -125,15 +125,15 @@ static void kill_ranks(const struct launch *x) {
 
 /* Open MPI hands SIGUSR1 on to all ranks. To one that does not run yet it would be deadly. */
 static void pass_stop(struct launch *x, uint64_t now) {
-    uint64_t most = x->known == 0 && lk__mpirun_limited(x->ranks, NULL) ? WAIT_NS : NOBODY_NS;
+    uint64_t most = x->known == 0 && lk__launch_mpirun_limited(x->ranks, NULL) ? WAIT_NS : NOBODY_NS;
     if (x->known == 0 && !x->nobody && ((x->stop_ns && now - x->stop_ns > WAIT_NS) || now - x->began_ns > most)) {
-        lk__mpirun_signal(&x->mpirun,
-                          SIGKILL); /* it hangs without a rank: too few file descriptors do that to Open MPI 4.1 */
+        lk__launch_mpirun_signal(&x->mpirun,
+                                 SIGKILL); /* it hangs without a rank: too few file descriptors do that to Open MPI 4.1 */
         x->nobody = x->stop_sent = true;
         return;
     }
     if (x->stop_sent || !x->stop_ns || (x->known < x->ranks && now - x->stop_ns < WAIT_NS)) return;
-    lk__mpirun_signal(&x->mpirun, SIGUSR1);
+    lk__launch_mpirun_signal(&x->mpirun, SIGUSR1);
     x->stop_sent = true;
 }
 
@@ -147,7 +147,7 @@ static void end_rest(struct launch *x, uint64_t now) {
     bool late = x->bad_ns && now - x->bad_ns > KILL_NS, stopped = x->kill_ns && now >= x->kill_ns;
     if ((late || stopped) && !x->kill_sent) {
         kill_ranks(x); /* some may have come since */
-        lk__mpirun_signal(&x->mpirun, SIGKILL);
+        lk__launch_mpirun_signal(&x->mpirun, SIGKILL);
         x->kill_sent = true;
         x->stopped = !late;
     }
@@ -226,7 +226,7 @@ static int judge(const struct launch *x, int *status, struct lk_err *err) {
     struct lk_err why;
     int code = judge_ends(x, status, err);
     bool spoke = x->known == x->ranks || *status == 0; /* who joined the others says itself why it failed */
-    if ((code == LK_OK && spoke) || !lk__mpirun_limited(x->ranks, &why)) return code;
+    if ((code == LK_OK && spoke) || !lk__launch_mpirun_limited(x->ranks, &why)) return code;
     if (code == LK_OK) code = lk_fail(err, LK_EIO, "mpirun ended with status %d", *status);
     size_t used = strlen(err->message);
     snprintf(err->message + used, sizeof err->message - used, "; %s", why.message);
@@ -257,8 +257,8 @@ static int local_submit(void *where, const struct lk_launch_spec *spec, void **j
     for (int r = 0; x->members && r < x->ranks; r++) x->members[r].fd = -1;
     if (!x->members || !x->polls || !x->states)
         code = lk_fail(err, LK_ENOMEM, "out of memory for the start of %d ranks", x->ranks);
-    if (!code) code = lk__mpirun_prepare(&x->mpirun, spec, err);
-    if (!code) code = lk__mpirun_start(&x->mpirun, err);
+    if (!code) code = lk__launch_mpirun_prepare(&x->mpirun, spec, err);
+    if (!code) code = lk__launch_mpirun_start(&x->mpirun, err);
     if (code) {
         free_launch(x);
         return code;
@@ -332,7 +332,7 @@ static void local_release(void *job) {
     struct launch *x = job;
     if (!x->ended) {
         kill_ranks(x);
-        lk__mpirun_signal(&x->mpirun, SIGKILL);
+        lk__launch_mpirun_signal(&x->mpirun, SIGKILL);
         while (waitpid(x->mpirun.process, &x->mpirun_status, 0) < 0 && errno == EINTR) {}
         clear_up(x);
     }

@@ -52,7 +52,7 @@ static bool direct_copies_work(void) {
     return process_vm_readv(getpid(), &a, 1, &b, 1, 0) == 1;
 }
 
-static int own(struct lk__mpirun *x, char *text) {
+static int own(struct lk__launch_mpirun *x, char *text) {
     if (!text) return LK_ENOMEM;
     x->owned[x->owned_count++] = text;
     return LK_OK;
@@ -65,7 +65,7 @@ static bool is_replaced(const char *variable, const char *const *env) {
     return env && *env;
 }
 
-static int make_environment(struct lk__mpirun *x, const struct lk_launch_spec *spec) {
+static int make_environment(struct lk__launch_mpirun *x, const struct lk_launch_spec *spec) {
     size_t count = 0, at = 0, more = 0;
     while (environ[count]) count++;
     while (spec->env && spec->env[more]) more++;
@@ -94,7 +94,7 @@ static int make_environment(struct lk__mpirun *x, const struct lk_launch_spec *s
 /* Becomes the program, with its output at the end of a file of the rank's. */
 static const char to_a_log[] = "exec \"$0\" \"$@\" >>\"$" LOG_DIR "/$OMPI_COMM_WORLD_RANK.log\" 2>&1";
 
-static int make_arguments(struct lk__mpirun *x, const struct lk_launch_spec *spec) {
+static int make_arguments(struct lk__launch_mpirun *x, const struct lk_launch_spec *spec) {
     static const char *const options[] = {"--quiet", "--oversubscribe", "--bind-to", "none", "--mca",
                                           "plm",     "isolated",        "-n"};
     static const char *const shell[] = {"/bin/sh", "-c", to_a_log};
@@ -110,7 +110,7 @@ static int make_arguments(struct lk__mpirun *x, const struct lk_launch_spec *spe
     return LK_OK;
 }
 
-static int make_dir(struct lk__mpirun *x, struct lk_err *err) {
+static int make_dir(struct lk__launch_mpirun *x, struct lk_err *err) {
     const char *top = getenv("TMPDIR");
     if (!top || !*top) top = "/tmp";
     x->dir = lk_asprintf("%s/lockstep-XXXXXX", top);
@@ -122,7 +122,7 @@ static int make_dir(struct lk__mpirun *x, struct lk_err *err) {
     return code;
 }
 
-int lk__mpirun_prepare(struct lk__mpirun *x, const struct lk_launch_spec *spec, struct lk_err *err) {
+int lk__launch_mpirun_prepare(struct lk__launch_mpirun *x, const struct lk_launch_spec *spec, struct lk_err *err) {
     char *part = NULL;
     x->path = find_in_path("mpirun.openmpi"); /* another MPI may own the plain name */
     if (!x->path) x->path = find_in_path("mpirun");
@@ -140,7 +140,7 @@ int lk__mpirun_prepare(struct lk__mpirun *x, const struct lk_launch_spec *spec, 
     return lk_fail(err, LK_ENOMEM, "out of memory for the start of %d ranks", spec->ranks);
 }
 
-bool lk__mpirun_limited(int ranks, struct lk_err *why) {
+bool lk__launch_mpirun_limited(int ranks, struct lk_err *why) {
     struct rlimit files, bytes;
     bool few = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_LEAST(ranks);
     bool small = getrlimit(RLIMIT_FSIZE, &bytes) == 0 && bytes.rlim_cur < FILE_BYTES_LEAST;
@@ -149,7 +149,7 @@ bool lk__mpirun_limited(int ranks, struct lk_err *why) {
     return few || small;
 }
 
-void lk__mpirun_release(struct lk__mpirun *x) {
+void lk__launch_mpirun_release(struct lk__launch_mpirun *x) {
     if (x->fd >= 0) close(x->fd);
     if (x->dir) lk_dir_remove(x->dir, NULL);
     for (int i = 0; i < x->owned_count; i++) lk_free(x->owned[i]);
@@ -163,7 +163,7 @@ void lk__mpirun_release(struct lk__mpirun *x) {
 
 /* In a session of its own: Ctrl-C reaches only us, and we pass it on in our way. When we die, mpirun is told to end and
  * ends its ranks. Only what is safe between fork and exec. */
-static void become_mpirun(const struct lk__mpirun *x, pid_t parent) {
+static void become_mpirun(const struct lk__launch_mpirun *x, pid_t parent) {
     sigset_t none;
     sigemptyset(&none);
     setsid();
@@ -178,12 +178,12 @@ static void become_mpirun(const struct lk__mpirun *x, pid_t parent) {
 }
 
 /* As long as we can wait for it, its number is nobody else's. */
-static bool is_ours(const struct lk__mpirun *x) {
+static bool is_ours(const struct lk__launch_mpirun *x) {
     siginfo_t info;
     return waitid(P_PID, (id_t)x->process, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
-int lk__mpirun_start(struct lk__mpirun *x, struct lk_err *err) {
+int lk__launch_mpirun_start(struct lk__launch_mpirun *x, struct lk_err *err) {
     pid_t parent = getpid();
     fflush(NULL);
     x->process = fork();
@@ -197,7 +197,7 @@ int lk__mpirun_start(struct lk__mpirun *x, struct lk_err *err) {
     return LK_OK;
 }
 
-void lk__mpirun_signal(const struct lk__mpirun *x, int number) {
+void lk__launch_mpirun_signal(const struct lk__launch_mpirun *x, int number) {
     if (x->fd >= 0)
         (void)syscall(SYS_pidfd_send_signal, x->fd, number, NULL, 0);
     else if (is_ours(x))

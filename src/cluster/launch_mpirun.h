@@ -4,7 +4,7 @@
 #include "lockstep/cluster/launch.h"
 #include <sys/types.h>
 
-struct lk__mpirun {
+struct lk__launch_mpirun {
     char *path;
     char *dir;          /* private; LOCKSTEP_LAUNCH of the ranks */
     char **argv, **env; /* until it runs; what is ours of them is in `owned` */
@@ -14,14 +14,14 @@ struct lk__mpirun {
     int fd; /* pidfd, readable when it has ended; -1 when we have none */
 };
 
-/* Of a struct of zeros with fd -1. Also after a failure: lk__mpirun_release. */
-int lk__mpirun_prepare(struct lk__mpirun *, const struct lk_launch_spec *, struct lk_err *);
-int lk__mpirun_start(struct lk__mpirun *, struct lk_err *);
+/* Of a struct of zeros with fd -1. Also after a failure: lk__launch_mpirun_release. */
+int lk__launch_mpirun_prepare(struct lk__launch_mpirun *, const struct lk_launch_spec *, struct lk_err *);
+int lk__launch_mpirun_start(struct lk__launch_mpirun *, struct lk_err *);
 /* Reaches it or nobody: by its pidfd, or by its number while nobody has waited for it. */
-void lk__mpirun_signal(const struct lk__mpirun *, int number);
+void lk__launch_mpirun_signal(const struct lk__launch_mpirun *, int number);
 /* Whether a limit of ours is below what Open MPI was seen to need for so many ranks; says which. */
-bool lk__mpirun_limited(int ranks, struct lk_err *why);
+bool lk__launch_mpirun_limited(int ranks, struct lk_err *why);
 /* Removes the folder. */
-void lk__mpirun_release(struct lk__mpirun *);
+void lk__launch_mpirun_release(struct lk__launch_mpirun *);
 
 #endif

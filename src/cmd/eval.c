@@ -8,6 +8,28 @@ static struct {
     uint32_t sequences, context;
 } evaluated;
 
+/* Tells why a loss may be no finite number, and the way on. */
+static void warn_not_finite(const struct cmd_context *c, const struct cmd_model *m, double loss) {
+    const struct lk_layout *l = &m->model.layout;
+    const char *bad = NULL;
+    for (size_t i = 0; i < l->tensor_count && !bad; i++) {
+        const float *w = m->model.weights + l->tensors[i].offset;
+        for (size_t k = 0; k < l->tensors[i].count && !bad; k++)
+            if (w[k] - w[k] != 0) bad = l->tensors[i].name; /* infinities and NaN */
+    }
+    const char *way = m->ref.is_run
+                          ? "evaluate an earlier checkpoint, RUN@STEP (`lockstep runs show RUN` lists them), and go "
+                            "on from it with a lower optimizer.learning_rate or optimizer.clip"
+                          : "import the model again from files that are whole, and look how it was trained";
+    if (bad)
+        lk_log_warn("%s: the loss is %s, because the weights hold numbers that are not finite, first in %s: %s",
+                    c->arguments[0], loss != loss ? "nan" : "inf", bad, way);
+    else
+        lk_log_warn(
+            "%s: the loss is %s, although all weights are finite: they are so large that a sum overflows float32; %s",
+            c->arguments[0], loss != loss ? "nan" : "inf", way);
+}
+
 static int eval(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
@@ -38,6 +60,7 @@ static int eval(struct cmd_context *c) {
                            !m.ref.is_run || m.run.config.cross_documents, evaluated.sequences, &row, &err);
     row.step = m.ref.step;
     bool is_run = m.ref.is_run;
+    if (!code && row.loss - row.loss != 0) warn_not_finite(c, &m, row.loss);
     lk_dataset_close(d);
     cmd_model_close(&m);
     if (code) return cmd_fail(&err);

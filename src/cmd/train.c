@@ -130,20 +130,30 @@ static int files(void) {
 }
 
 /* The parent's record is in the store; c->store stays as it was, since the ranks that we may start open their own. */
-static int read_child(struct cmd_context *c, const struct lk_ini *keys, struct lk_run_config *out, struct lk_err *err) {
+static int read_child(struct cmd_context *c, const struct lk_ini *keys, struct lk_run_config *out, bool *changed,
+                      struct lk_err *err) {
     struct lk_store *store = c->store;
     int code = store ? LK_OK : lk_store_open(c->store_url, LK_READ, &store, err);
-    if (!code) code = lk_run_config_child(store, wanted.from, keys, out, err);
+    if (!code) code = lk_run_config_child(store, wanted.from, keys, out, changed, err);
     if (store != c->store) lk_store_close(store);
     return code;
 }
-static int read_config(struct cmd_context *c, struct lk_run_config *out, struct lk_err *err) {
+/* changed: whether a child has a key that differs from its parent's. */
+static int read_config(struct cmd_context *c, struct lk_run_config *out, bool *changed, struct lk_err *err) {
     struct lk_ini ini = {0};
     int code = wanted.from ? LK_OK : lk_ini_read(c->arguments[0], &ini, err);
     for (int i = files(); i < c->argument_count && !code; i++) code = lk_ini_override(&ini, c->arguments[i], err);
-    if (!code) code = wanted.from ? read_child(c, &ini, out, err) : lk_run_config_read(&ini, out, err);
+    if (!code) code = wanted.from ? read_child(c, &ini, out, changed, err) : lk_run_config_read(&ini, out, err);
     lk_ini_release(&ini);
     return code;
+}
+
+/* Perhaps a key was forgotten. */
+static void note_same(struct train_view *v, const struct lk_run_config *config) {
+    const char *at = strchr(config->from, '@');
+    bool anew = !config->from[0] || (at && strcmp(at, "@0") == 0);
+    lk_progress_line(&v->progress, "note: no key differs from those of run %s: %s %s", config->parent, config->name,
+                     anew ? "repeats it" : "goes on from it for as many steps, by the same schedule");
 }
 
 /* What is impossible in the whole is no line's fault: it is that of a key of the command line which the message names, else
@@ -218,7 +228,9 @@ static int run_rank(struct cmd_context *c) {
     if (code) return cmd_fail(&err); /* perhaps only this rank knows */
     rank = lk_comm_rank(v.comm);
     bool dry = wanted.dry;
-    if (rank == 0 && !wanted.resume) code = read_config(c, &config, &err);
+    bool changed = true;
+    if (rank == 0 && !wanted.resume) code = read_config(c, &config, &changed, &err);
+    if (!code && !changed) note_same(&v, &config);
     if (!code) code = open_rank(c, v.comm, &err);
     code = lk_comm_agree(v.comm, "starting", code, &err);
     if (!code && dry) {
@@ -266,8 +278,8 @@ static int train(struct cmd_context *c) {
     if (wanted.on && lk_launch_open(wanted.on, &place, &err)) return cmd_usage_error(c, "--on %s", err.message);
     int code;
     if (!place || lk_launch_ranks(place) == 1)
-        code = run_rank(c);                            /* needs nobody to start it */
-    else if (!resume && read_config(c, &config, &err)) /* before anything is started */
+        code = run_rank(c);                                  /* needs nobody to start it */
+    else if (!resume && read_config(c, &config, NULL, &err)) /* before anything is started */
         code = cmd_fail(&err);
     else
         code = launch(c, place, resume ? resume : config.name);

@@ -34,8 +34,8 @@ static int find(const struct lk_tokenizer *t, enum lk_chat kind, const char *tex
     return LK_OK;
 }
 
-int lk__chat_open(const struct lk_tokenizer *t, enum lk_chat kind, struct lk__chat *out, struct lk_err *err) {
-    *out = (struct lk__chat){.kind = kind, .begin = UINT32_MAX, .head_end = UINT32_MAX};
+int lk__data_chat_open(const struct lk_tokenizer *t, enum lk_chat kind, struct lk__data_chat *out, struct lk_err *err) {
+    *out = (struct lk__data_chat){.kind = kind, .begin = UINT32_MAX, .head_end = UINT32_MAX};
     bool llama3 = kind == LK_CHAT_LLAMA3;
     int code = find(t, kind, llama3 ? "<|start_header_id|>" : "<|im_start|>", &out->head, err);
     if (!code) code = find(t, kind, llama3 ? "<|eot_id|>" : "<|im_end|>", &out->end, err);
@@ -47,23 +47,23 @@ int lk__chat_open(const struct lk_tokenizer *t, enum lk_chat kind, struct lk__ch
 /* --- Rendering ------------------------------------------------------------------------------------------- */
 
 struct render {
-    const struct lk__chat *chat;
-    struct lk_buf *text, *parts;
+    const struct lk__data_chat *chat;
+    struct lk_buf *text, *spans;
     bool failed; /* out of memory */
 };
 
 static void put_special(struct render *r, uint32_t id, bool target) {
-    struct lk__chat_part p = {.id = id, .target = target};
-    r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
+    struct lk__data_chat_span p = {.id = id, .target = target};
+    r->failed |= lk_buf_append(r->spans, &p, sizeof p) != 0;
 }
 
-/* The pieces, joined, are one part. */
+/* The pieces, joined, are one span. */
 static void put_text(struct render *r, const struct lk_bytes *pieces, size_t count, bool target) {
-    struct lk__chat_part p = {.id = UINT32_MAX, .begin = r->text->size, .target = target};
+    struct lk__data_chat_span p = {.id = UINT32_MAX, .begin = r->text->size, .target = target};
     for (size_t i = 0; i < count; i++)
         if (pieces[i].size) r->failed |= lk_buf_append(r->text, pieces[i].data, pieces[i].size) != 0;
     p.size = r->text->size - p.begin;
-    if (p.size) r->failed |= lk_buf_append(r->parts, &p, sizeof p) != 0;
+    if (p.size) r->failed |= lk_buf_append(r->spans, &p, sizeof p) != 0;
 }
 
 /* Python's str.isspace, which the template's trim goes by. */
@@ -75,10 +75,11 @@ static struct lk_bytes trimmed(struct lk_bytes b) {
     const uint8_t *p = b.data;
     size_t begin = 0, end, size;
     uint32_t c;
-    while (begin < b.size && (size = lk__utf8_decode(p + begin, b.size - begin, &c)) && is_space(c)) begin += size;
+    while (begin < b.size && (size = lk__tokenizer_utf8_decode(p + begin, b.size - begin, &c)) && is_space(c))
+        begin += size;
     end = begin; /* behind the last character that is no space */
     for (size_t at = begin; at < b.size;) {
-        size = lk__utf8_decode(p + at, b.size - at, &c);
+        size = lk__tokenizer_utf8_decode(p + at, b.size - at, &c);
         at += size ? size : 1;
         if (!size || !is_space(c)) end = at;
     }
@@ -112,10 +113,10 @@ static bool is(struct lk_bytes b, const char *word) {
     return b.size == strlen(word) && memcmp(b.data, word, b.size) == 0;
 }
 
-int lk__chat_render(const struct lk__chat *chat, const struct lk_message *messages, size_t count, bool answer,
-                    struct lk_buf *text, struct lk_buf *parts, struct lk_err *err) {
-    struct render r = {.chat = chat, .text = text, .parts = parts};
-    text->size = parts->size = 0;
+int lk__data_chat_render(const struct lk__data_chat *chat, const struct lk_message *messages, size_t count, bool answer,
+                         struct lk_buf *text, struct lk_buf *spans, struct lk_err *err) {
+    struct render r = {.chat = chat, .text = text, .spans = spans};
+    text->size = spans->size = 0;
     if (chat->begin != UINT32_MAX) put_special(&r, chat->begin, false);
     for (size_t i = 0; i < count; i++) {
         struct lk_bytes role = messages[i].role;
@@ -129,30 +130,30 @@ int lk__chat_render(const struct lk__chat *chat, const struct lk_message *messag
 }
 
 static int push(struct lk_tokens *out, uint32_t id, struct lk_err *err) {
-    if (lk__tokens_reserve(out, 1)) return lk_fail(err, LK_ENOMEM, "no memory for tokens");
+    if (lk__tokenizer_tokens_reserve(out, 1)) return lk_fail(err, LK_ENOMEM, "no memory for tokens");
     out->ids[out->count++] = id;
     return LK_OK;
 }
 
 int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct lk_message *messages, size_t count,
                    struct lk_tokens *out, uint32_t *stop, struct lk_err *err) {
-    struct lk_buf text = LK_BUF_INIT, parts = LK_BUF_INIT;
-    struct lk__chat chat;
-    int code = lk__chat_open(t, kind, &chat, err);
-    if (!code) code = lk__chat_render(&chat, messages, count, true, &text, &parts, err);
-    const struct lk__chat_part *p = (const struct lk__chat_part *)(const void *)parts.data;
-    for (size_t i = 0; i < parts.size / sizeof *p && !code; i++)
+    struct lk_buf text = LK_BUF_INIT, spans = LK_BUF_INIT;
+    struct lk__data_chat chat;
+    int code = lk__data_chat_open(t, kind, &chat, err);
+    if (!code) code = lk__data_chat_render(&chat, messages, count, true, &text, &spans, err);
+    const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)spans.data;
+    for (size_t i = 0; i < spans.size / sizeof *p && !code; i++)
         code = p[i].id == UINT32_MAX ? lk_tokenizer_encode(t, text.data + p[i].begin, p[i].size, NULL, out, err)
                                      : push(out, p[i].id, err);
     *stop = chat.end;
     lk_buf_release(&text);
-    lk_buf_release(&parts);
+    lk_buf_release(&spans);
     return code;
 }
 
 int lk_chat_stop(const struct lk_tokenizer *t, enum lk_chat kind, uint32_t *stop, struct lk_err *err) {
-    struct lk__chat chat;
-    int code = lk__chat_open(t, kind, &chat, err);
+    struct lk__data_chat chat;
+    int code = lk__data_chat_open(t, kind, &chat, err);
     *stop = chat.end;
     return code;
 }

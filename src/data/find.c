@@ -8,7 +8,7 @@
 
 struct search {
     const struct lk_source_options *options;
-    struct lk__found_list *out;
+    struct lk__data_found_list *out;
     const char *root; /* the folder that was given */
     uint64_t hidden, other,
         kinds;       /* left out: hidden files and folders; files that are no text; links to folders, pipes, devices */
@@ -21,28 +21,28 @@ static int no_memory(struct lk_err *err) {
 }
 
 /* Takes path over, also when it fails. name_at: where the name begins in it. */
-static int add(struct lk__found_list *l, char *path, size_t name_at, struct lk_err *err) {
+static int add(struct lk__data_found_list *l, char *path, size_t name_at, struct lk_err *err) {
     if (path && l->count == l->capacity) {
         size_t capacity = l->capacity ? 2 * l->capacity : 16;
-        struct lk__found *list = lk_realloc(l->list, capacity * sizeof *list);
+        struct lk__data_found *list = lk_realloc(l->list, capacity * sizeof *list);
         if (list) l->list = list, l->capacity = capacity;
     }
     if (!path || l->count == l->capacity) {
         lk_free(path);
         return no_memory(err);
     }
-    l->list[l->count++] = (struct lk__found){path, path + name_at};
+    l->list[l->count++] = (struct lk__data_found){path, path + name_at};
     return 0;
 }
 
 /* A file below a folder, unless it is no text. Takes path over. */
 static int add_file(struct search *s, char *path) {
-    struct lk__source source = {.fd = -1};
+    struct lk__data_source source = {.fd = -1};
     struct lk_source_options silent = *s->options;
     struct lk_err why = {0};
     silent.note = NULL;
-    int code = lk__source_look(path, NULL, &silent, &source, &why);
-    lk__source_close(&source);
+    int code = lk__data_source_look(path, NULL, &silent, &source, &why);
+    lk__data_source_close(&source);
     if (!code) return add(s->out, path, strlen(s->root) + 1, s->err);
     if (code == LK_EUNSUPPORTED) {
         if (!s->other++) snprintf(s->first, sizeof s->first, "%.500s", why.message);
@@ -86,7 +86,7 @@ static int walk(struct search *s, const char *dir, int depth) {
 }
 
 static int by_path(const void *a, const void *b) {
-    return strcmp(((const struct lk__found *)a)->path, ((const struct lk__found *)b)->path);
+    return strcmp(((const struct lk__data_found *)a)->path, ((const struct lk__data_found *)b)->path);
 }
 
 static int add_folder(struct search *s, const char *given) {
@@ -103,26 +103,27 @@ static int add_folder(struct search *s, const char *given) {
                        s->other ? s->first : "");
     if (!code) {
         qsort(s->out->list + before, count, sizeof *s->out->list, by_path);
-        lk__source_note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
+        lk__data_source_note(s->options, "%s: %zu file%s", given, count, count == 1 ? "" : "s");
         if (s->hidden)
-            lk__source_note(s->options, "%s: %llu hidden file%s or folder%s left out", given, (unsigned long long)s->hidden,
-                            s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
+            lk__data_source_note(s->options, "%s: %llu hidden file%s or folder%s left out", given,
+                                 (unsigned long long)s->hidden, s->hidden == 1 ? "" : "s", s->hidden == 1 ? "" : "s");
         if (s->kinds)
-            lk__source_note(s->options, "%s: %llu of its entries left out that are links to folders, pipes or devices",
-                            given, (unsigned long long)s->kinds);
+            lk__data_source_note(s->options, "%s: %llu of its entries left out that are links to folders, pipes or devices",
+                                 given, (unsigned long long)s->kinds);
         if (s->other)
-            lk__source_note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
-                            (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are", s->first);
+            lk__data_source_note(s->options, "%s: %llu file%s left out that %s no text; the first: %s", given,
+                                 (unsigned long long)s->other, s->other == 1 ? "" : "s", s->other == 1 ? "is" : "are",
+                                 s->first);
     }
     lk_free(root);
     return code;
 }
 
-int lk__sources_find(const char *const *paths, size_t count, const struct lk_source_options *options,
-                     struct lk__found_list *out, struct lk_err *err) {
+int lk__data_sources_find(const char *const *paths, size_t count, const struct lk_source_options *options,
+                          struct lk__data_found_list *out, struct lk_err *err) {
     struct search s = {.options = options, .out = out, .err = err};
     int code = 0, inputs = 0;
-    *out = (struct lk__found_list){0};
+    *out = (struct lk__data_found_list){0};
     for (size_t i = 0; !code && i < count; i++) {
         struct stat st;
         bool input = !strcmp(paths[i], "-");
@@ -130,17 +131,17 @@ int lk__sources_find(const char *const *paths, size_t count, const struct lk_sou
             code = lk_fail(err, LK_EINVAL, "standard input (-) can be a source only once");
         } else if (!input && !stat(paths[i], &st) && S_ISDIR(st.st_mode)) {
             code = add_folder(&s, paths[i]);
-        } else { /* an absent file says so when its turn comes */
+        } else { /* an absent file is a file here: whoever opens it says that it is absent */
             const char *slash = strrchr(paths[i], '/');
             code = add(out, lk_strdup(paths[i]), slash && slash[1] ? (size_t)(slash + 1 - paths[i]) : 0, err);
         }
     }
-    if (code) lk__found_release(out);
+    if (code) lk__data_found_release(out);
     return code;
 }
 
-void lk__found_release(struct lk__found_list *l) {
+void lk__data_found_release(struct lk__data_found_list *l) {
     for (size_t i = 0; i < l->count; i++) lk_free(l->list[i].path);
     lk_free(l->list);
-    *l = (struct lk__found_list){0};
+    *l = (struct lk__data_found_list){0};
 }

@@ -2,7 +2,7 @@
 #include "data/testing.h"
 #include <jansson.h>
 
-static const struct lk__record_keys usual;
+static const struct lk__data_record_keys usual;
 
 struct outcome {
     int code;
@@ -26,7 +26,7 @@ static struct outcome by_jansson(const char *line, size_t size, struct lk_buf *t
         o.code = lk_buf_append(text, json_string_value(p), json_string_length(p));
         if (!o.code) o.code = lk_buf_append(text, json_string_value(r), json_string_length(r));
     } else if (json_is_object(v) && !t && !p && !r && json_is_array(json_object_get(v, "messages"))) {
-        o.code = 0; /* its text waits for lk__messages_parse */
+        o.code = 0; /* its text waits for lk__data_messages_parse */
     }
     json_decref(v);
     return o;
@@ -34,14 +34,14 @@ static struct outcome by_jansson(const char *line, size_t size, struct lk_buf *t
 
 static int check(const char *line, size_t size) {
     struct lk_buf have = LK_BUF_INIT, want = LK_BUF_INIT;
-    struct lk__record record;
+    struct lk__data_record record;
     size_t at;
     char *copy = lk_alloc(size + 1); /* sanitizers see a read past the line */
     char *exact = lk_alloc(size ? size : 1);
     memcpy(copy, line, size);
     memcpy(exact, line, size);
     copy[size] = 0;
-    int code = lk__record_parse(exact, size, &usual, &have, &record, &at, &test_err);
+    int code = lk__data_record_parse(exact, size, &usual, &have, &record, &at, &test_err);
     struct outcome o = by_jansson(copy, size, &want);
     if (code != o.code) fail_msg("%s: %d (%s), jansson %d", copy, code, code ? test_err.message : "", o.code);
     assert_true(at <= size);
@@ -99,18 +99,18 @@ static void messages_are_taken_apart(void **state) {
     };
     struct lk_buf text = LK_BUF_INIT, messages = LK_BUF_INIT, all = LK_BUF_INIT;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct lk__record record;
+        struct lk__data_record record;
         size_t at;
         char *line = lk_asprintf("{\"messages\":%s}", cases[i].array);
-        assert_int_equal(lk__record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err), 0);
+        assert_int_equal(lk__data_record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err), 0);
         assert_non_null(record.messages);
         if (cases[i].says)
-            FAILS(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err), LK_EINVAL,
-                  cases[i].says);
+            FAILS(lk__data_messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err),
+                  LK_EINVAL, cases[i].says);
         else {
-            assert_int_equal(lk__messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err),
-                             0);
-            const struct lk__message *m = (const struct lk__message *)(const void *)messages.data;
+            assert_int_equal(
+                lk__data_messages_parse(record.messages, record.messages_size, &text, &messages, &at, &test_err), 0);
+            const struct lk__data_message *m = (const struct lk__data_message *)(const void *)messages.data;
             all.size = 0;
             for (size_t k = 0; k < messages.size / sizeof *m; k++)
                 assert_int_equal(lk_buf_printf(&all, "%.*s|%.*s|", (int)m[k].role_size, text.data + m[k].role,
@@ -126,12 +126,12 @@ static void messages_are_taken_apart(void **state) {
 /* Which of several texts a record is read for. */
 static void keys_and_nulls_choose(void **state) {
     (void)state;
-    static const struct lk__record_keys chat = {.conversations = true}, text_key = {.text = "text"},
-                                        messages_key = {.messages = "messages"}, content = {.text = "content"};
+    static const struct lk__data_record_keys chat = {.conversations = true}, text_key = {.text = "text"},
+                                             messages_key = {.messages = "messages"}, content = {.text = "content"};
     static const char m[] = "[{\"role\":\"user\",\"content\":\"a\"}]";
     static const struct {
         const char *line; /* %s: the messages above */
-        const struct lk__record_keys *keys;
+        const struct lk__data_record_keys *keys;
         const char *text, *says; /* text NULL: the messages; says: what is wrong */
     } cases[] = {
         {"{\"prompt\":\"Hi\",\"messages\":%s}", &chat, NULL, NULL},
@@ -150,7 +150,7 @@ static void keys_and_nulls_choose(void **state) {
     };
     struct lk_buf text = LK_BUF_INIT, line = LK_BUF_INIT;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct lk__record record;
+        struct lk__data_record record;
         size_t at;
         const char *gap = strstr(cases[i].line, "%s");
         line.size = 0;
@@ -158,7 +158,7 @@ static void keys_and_nulls_choose(void **state) {
             OK(lk_buf_printf(&line, "%.*s%s%s", (int)(gap - cases[i].line), cases[i].line, m, gap + 2));
         else
             OK(lk_buf_printf(&line, "%s", cases[i].line));
-        int code = lk__record_parse(line.data, line.size, cases[i].keys, &text, &record, &at, &test_err);
+        int code = lk__data_record_parse(line.data, line.size, cases[i].keys, &text, &record, &at, &test_err);
         if (cases[i].says ? code != LK_EINVAL || !strstr(test_err.message, cases[i].says) : code != 0)
             fail_msg("%s: %d, %s", line.data, code, test_err.message);
         if (code) continue;
@@ -166,11 +166,11 @@ static void keys_and_nulls_choose(void **state) {
         if (cases[i].text) assert_string_equal(text.data, cases[i].text);
     }
     static const char tools[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"tool_calls\":null}],\"tools\":[{}]}";
-    struct lk__record record;
+    struct lk__data_record record;
     size_t at;
-    OK(lk__record_parse(tools, sizeof tools - 1, &usual, &text, &record, &at, &test_err));
+    OK(lk__data_record_parse(tools, sizeof tools - 1, &usual, &text, &record, &at, &test_err));
     assert_true(record.tools);
-    OK(lk__messages_parse(record.messages, record.messages_size, &text, &line, &at, &test_err));
+    OK(lk__data_messages_parse(record.messages, record.messages_size, &text, &line, &at, &test_err));
     lk_buf_release(&text), lk_buf_release(&line);
 }
 
@@ -218,11 +218,11 @@ static void bad_records_say_what_and_where(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lk_buf text = LK_BUF_INIT;
-        struct lk__record record;
+        struct lk__data_record record;
         size_t at = 999;
         assert_int_equal(check(cases[i].line, strlen(cases[i].line)), LK_EINVAL);
-        FAILS(lk__record_parse(cases[i].line, strlen(cases[i].line), &usual, &text, &record, &at, &test_err), LK_EINVAL,
-              cases[i].part);
+        FAILS(lk__data_record_parse(cases[i].line, strlen(cases[i].line), &usual, &text, &record, &at, &test_err),
+              LK_EINVAL, cases[i].part);
         if (at != cases[i].at) fail_msg("%s: byte %zu, not %zu", cases[i].line, at, cases[i].at);
         lk_buf_release(&text);
     }
@@ -242,12 +242,12 @@ static void depth_and_keys_are_limited(void **state) {
     }
     for (int keys = 999; keys < 1002; keys++) { /* and the text */
         struct lk_buf b = LK_BUF_INIT, text = LK_BUF_INIT;
-        struct lk__record record;
+        struct lk__data_record record;
         size_t at;
         OK(lk_buf_printf(&b, "{\"text\":\"\""));
         for (int k = 0; k < keys; k++) OK(lk_buf_printf(&b, ",\"%d\":0", k));
         OK(lk_buf_append(&b, "}", 1));
-        int code = lk__record_parse(b.data, b.size, &usual, &text, &record, &at, &test_err);
+        int code = lk__data_record_parse(b.data, b.size, &usual, &text, &record, &at, &test_err);
         assert_int_equal(code, keys < 1000 ? 0 : LK_EINVAL);
         if (code) assert_non_null(strstr(test_err.message, "more than 1000 keys"));
         lk_buf_release(&b);
@@ -288,12 +288,12 @@ static void random_lines_are_judged_as_by_jansson(void **state) {
 static void every_allocation_may_fail(void **state) {
     (void)state;
     static const char line[] = "{\"a\":{\"b\":[1,2]},\"prompt\":\"some \\u00e9 text\",\"response\":\"and more\\n\"}";
-    struct lk__record record;
+    struct lk__data_record record;
     size_t at;
     for (uint64_t n = 1;; n++) {
         struct lk_buf text = LK_BUF_INIT;
         lk__alloc_fail_at(n);
-        int code = lk__record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err);
+        int code = lk__data_record_parse(line, strlen(line), &usual, &text, &record, &at, &test_err);
         bool reached = lk__alloc_count() >= n;
         lk__alloc_fail_at(0);
         lk_buf_release(&text);

@@ -5,7 +5,7 @@ static bool is_space(uint8_t c) {
 }
 
 /* Follows strings and brackets; returns true for a bracket that closes more than was opened. */
-static bool follow(struct lk__lines *l, uint8_t c) {
+static bool follow(struct lk__data_lines *l, uint8_t c) {
     if (l->escaped) return l->escaped = false;
     if (l->string) {
         l->escaped = c == '\\';
@@ -20,8 +20,8 @@ static bool follow(struct lk__lines *l, uint8_t c) {
     return false;
 }
 
-enum lk__shape lk__lines_shape(const uint8_t *head, size_t size) {
-    struct lk__lines l = {.shape = LK__VALUES};
+enum lk__data_shape lk__data_lines_shape(const uint8_t *head, size_t size) {
+    struct lk__data_lines l = {.shape = LK__VALUES};
     size_t at = 0;
     while (at < size && is_space(head[at])) at++;
     if (at < size && head[at] == '[') return LK__LIST;
@@ -32,12 +32,12 @@ enum lk__shape lk__lines_shape(const uint8_t *head, size_t size) {
     return LK__LINES;
 }
 
-static int wrong(const struct lk__lines *l, const char *why, struct lk_err *err) {
+static int wrong(const struct lk__data_lines *l, const char *why, struct lk_err *err) {
     return lk_fail(err, LK_EINVAL, "byte %llu: %s", (unsigned long long)l->at, why);
 }
 
 /* A byte of a list outside its records. */
-static int between(struct lk__lines *l, uint8_t *c, struct lk_err *err) {
+static int between(struct lk__data_lines *l, uint8_t *c, struct lk_err *err) {
     if (is_space(*c)) return *c = ' ', 0;
     if (l->closed) return wrong(l, "something stands behind the list of records", err);
     if (!l->open) {
@@ -59,7 +59,7 @@ static int between(struct lk__lines *l, uint8_t *c, struct lk_err *err) {
     return 0;
 }
 
-int lk__lines_next(struct lk__lines *l, uint8_t *data, size_t size, struct lk_err *err) {
+int lk__data_lines_next(struct lk__data_lines *l, uint8_t *data, size_t size, struct lk_err *err) {
     if (l->shape == LK__LINES) return 0;
     for (uint8_t *c = data; c < data + size; c++, l->at++) {
         if (!l->depth && !l->string && l->shape == LK__LIST) {
@@ -68,13 +68,14 @@ int lk__lines_next(struct lk__lines *l, uint8_t *data, size_t size, struct lk_er
             continue;
         }
         bool line_end = *c == '\n' && (l->depth || l->string);
-        if (line_end) *c = l->string ? 1 : ' '; /* 1: in a string, which then has a control character, as it has */
+        if (line_end)
+            *c = l->string ? 1 : ' '; /* 1 keeps a line end inside a string a control character, which the parser refuses */
         follow(l, *c);
     }
     return 0;
 }
 
-int lk__lines_finish(const struct lk__lines *l, struct lk_err *err) {
+int lk__data_lines_finish(const struct lk__data_lines *l, struct lk_err *err) {
     return l->shape == LK__LIST && !l->closed ? wrong(l, "the list of records does not end: is the file cut short?", err)
                                               : 0;
 }

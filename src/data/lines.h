@@ -1,10 +1,10 @@
-/* JSON that does not lie a record a line, made so, byte by byte at the same places. */
+/* Rewrites JSON so that each record is one line; no byte changes its place. */
 #ifndef LOCKSTEP_DATA_LINES_H
 #define LOCKSTEP_DATA_LINES_H
 #include "data/source.h"
 
-struct lk__lines {
-    enum lk__shape shape;
+struct lk__data_lines {
+    enum lk__data_shape shape;
     uint64_t at;    /* bytes so far */
     uint64_t depth; /* of open brackets, the list's own not counted */
     bool string, escaped;
@@ -14,11 +14,11 @@ struct lk__lines {
 };
 /* How records lie, by the begin of a file: a list if the first character is [, VALUES if the first record goes over the
  * end of its line. */
-enum lk__shape lk__lines_shape(const uint8_t *head, size_t size);
+enum lk__data_shape lk__data_lines_shape(const uint8_t *head, size_t size);
 /* Rewrites the next bytes in place. LK_EINVAL, without the file's name: what stands between the records of a list is wrong.
  */
-int lk__lines_next(struct lk__lines *, uint8_t *data, size_t size, struct lk_err *);
+int lk__data_lines_next(struct lk__data_lines *, uint8_t *data, size_t size, struct lk_err *);
 /* At the end of the text. */
-int lk__lines_finish(const struct lk__lines *, struct lk_err *);
+int lk__data_lines_finish(const struct lk__data_lines *, struct lk_err *);
 
 #endif

@@ -60,7 +60,7 @@ static int is_wide(const uint8_t *p, size_t size) {
     return half >= 8 && (zeros[0] * 4 > half * 3) != (zeros[1] * 4 > half * 3);
 }
 
-const char *lk__sniff(const uint8_t *head, size_t size, const char **todo) {
+const char *lk__data_sniff(const uint8_t *head, size_t size, const char **todo) {
     const bool zero = memchr(head, 0, size) != NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (kinds[i].zero && !zero) continue;

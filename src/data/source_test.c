@@ -42,9 +42,9 @@ static void names_tell_records_from_texts(void **state) {
                                           "a.JSONL",   "a.ndjson.XZ", "a.json",      "c4-train.00000-of-01024.json.gz"};
     static const char *const texts[] = {"a.txt", "a", "-", ".jsonl", "a.jsonl.txt", "jsonl", "a.csv.gz"};
     for (size_t i = 0; i < sizeof records / sizeof *records; i++)
-        if (lk__source_kind(records[i]) != LK__JSONL) fail_msg("%s", records[i]);
+        if (lk__data_source_kind(records[i]) != LK__JSONL) fail_msg("%s", records[i]);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (lk__source_kind(texts[i]) != LK__PLAIN) fail_msg("%s", texts[i]);
+        if (lk__data_source_kind(texts[i]) != LK__PLAIN) fail_msg("%s", texts[i]);
 }
 
 static void pack_gzip(const void *data, size_t size, struct lk_buf *out) {
@@ -93,17 +93,18 @@ static void pack_bzip2(const void *data, size_t size, struct lk_buf *out) {
     lk_free(to);
 }
 
-static void pack(enum lk__packing packing, const void *data, size_t size, struct lk_buf *out) {
+static void pack(enum lk__data_packing packing, const void *data, size_t size, struct lk_buf *out) {
     static void (*const all[])(const void *, size_t, struct lk_buf *) = {NULL, pack_gzip, pack_zstd, pack_xz, pack_bzip2};
     all[packing](data, size, out);
 }
 
-static int unpack(enum lk__packing packing, const struct lk_buf *packed, size_t size, size_t chunk, struct lk_buf *out) {
-    struct lk__stream *s;
-    int code = lk__stream_memory(packing, LK__LINES, packed->data, size, chunk, "some.file", &s, &test_err);
-    while (!code && !lk__stream_ended(s)) code = lk__stream_fill(s, out->size + 50000, out, &test_err);
-    if (!code) assert_int_equal(lk__packing_of(packed->data, size), packing);
-    lk__stream_close(s);
+static int unpack(enum lk__data_packing packing, const struct lk_buf *packed, size_t size, size_t chunk,
+                  struct lk_buf *out) {
+    struct lk__data_stream *s;
+    int code = lk__data_stream_memory(packing, LK__LINES, packed->data, size, chunk, "some.file", &s, &test_err);
+    while (!code && !lk__data_stream_ended(s)) code = lk__data_stream_fill(s, out->size + 50000, out, &test_err);
+    if (!code) assert_int_equal(lk__data_packing_of(packed->data, size), packing);
+    lk__data_stream_close(s);
     return code;
 }
 
@@ -120,14 +121,14 @@ static void members_and_frames_join(void **state) {
     char *text = make_text(size);
     for (int packing = LK__GZIP; packing < LK__PACKINGS; packing++) {
         struct lk_buf packed = LK_BUF_INIT;
-        pack((enum lk__packing)packing, text, 300000, &packed);
-        pack((enum lk__packing)packing, text, 0, &packed); /* an empty one between */
+        pack((enum lk__data_packing)packing, text, 300000, &packed);
+        pack((enum lk__data_packing)packing, text, 0, &packed); /* an empty one between */
         if (packing == LK__XZ) OK(lk_buf_append(&packed, "\0\0\0\0\0\0\0", 8));
-        pack((enum lk__packing)packing, text + 300000, size - 300000, &packed);
+        pack((enum lk__data_packing)packing, text + 300000, size - 300000, &packed);
         static const size_t chunks[] = {1, 2, 7, 4096, 1 << 20};
         for (int i = LK_SANITIZED ? 2 : 0; i < 5; i++) {
             struct lk_buf out = LK_BUF_INIT;
-            OK(unpack((enum lk__packing)packing, &packed, packed.size, chunks[i], &out));
+            OK(unpack((enum lk__data_packing)packing, &packed, packed.size, chunks[i], &out));
             assert_int_equal(out.size, size);
             assert_memory_equal(out.data, text, size);
             lk_buf_release(&out);
@@ -145,10 +146,10 @@ static void damage_is_an_error(void **state) {
     char *text = make_text(size);
     for (int packing = LK__GZIP; packing < LK__PACKINGS; packing++) {
         struct lk_buf packed = LK_BUF_INIT, out = LK_BUF_INIT;
-        pack((enum lk__packing)packing, text, size, &packed);
+        pack((enum lk__data_packing)packing, text, size, &packed);
         for (size_t n = 0; n < packed.size; n += n < 40 || n + 40 > packed.size ? 1 : 101) {
             out.size = 0;
-            FAILS(unpack((enum lk__packing)packing, &packed, n, 4096, &out), LK_EINVAL, "some.file: the ");
+            FAILS(unpack((enum lk__data_packing)packing, &packed, n, 4096, &out), LK_EINVAL, "some.file: the ");
             assert_non_null(strstr(test_err.message, n ? "it ends too early" : "the file is empty"));
         }
         for (int i = 0; i < (LK_SANITIZED ? 200 : 1000); i++) {
@@ -156,7 +157,7 @@ static void damage_is_an_error(void **state) {
             char old = packed.data[at];
             packed.data[at] = (char)(old ^ 1 << random_below(8));
             out.size = 0;
-            int code = unpack((enum lk__packing)packing, &packed, packed.size, 1000, &out);
+            int code = unpack((enum lk__data_packing)packing, &packed, packed.size, 1000, &out);
             if (code) assert_true(code == LK_EINVAL || code == LK_ENOMEM || code == LK_EUNSUPPORTED);
             if (!code) assert_int_equal(out.size, size);
             if (!code) assert_memory_equal(out.data, text, size);
@@ -164,7 +165,7 @@ static void damage_is_an_error(void **state) {
         }
         OK(lk_buf_append(&packed, "rubbish", 7));
         out.size = 0;
-        FAILS(unpack((enum lk__packing)packing, &packed, packed.size, 4096, &out), LK_EINVAL, "is damaged at byte");
+        FAILS(unpack((enum lk__data_packing)packing, &packed, packed.size, 4096, &out), LK_EINVAL, "is damaged at byte");
         lk_buf_release(&out);
         lk_buf_release(&packed);
     }
@@ -194,12 +195,12 @@ static int refuse(void *arg, const void *data, size_t size, struct lk_err *e) {
 }
 
 /* The text of a file, opened as one piece of memory. */
-static int read_source(const char *path, const char *spool, const struct lk_source_options *o, struct lk__source *source,
-                       struct lk__text *text) {
-    int code = lk__source_look(path, spool, o, source, &test_err);
+static int read_source(const char *path, const char *spool, const struct lk_source_options *o,
+                       struct lk__data_source *source, struct lk__data_text *text) {
+    int code = lk__data_source_look(path, spool, o, source, &test_err);
     if (code) return code;
-    code = lk__text_open(source, spool, text, &test_err);
-    if (code) lk__source_close(source);
+    code = lk__data_text_open(source, spool, text, &test_err);
+    if (code) lk__data_source_close(source);
     return code;
 }
 
@@ -214,14 +215,14 @@ static int read_texts(const char *const *paths, struct lk_texts *texts) {
 }
 
 static void check_text(const char *path, const char *spool, const void *want, size_t size) {
-    struct lk__source source;
-    struct lk__text text;
+    struct lk__data_source source;
+    struct lk__data_text text;
     OK(read_source(path, spool, &plain, &source, &text));
     assert_int_equal(text.size, size);
     assert_memory_equal(text.data, want, size);
-    lk__text_close(&text);
-    FAILS(lk__source_pour(&source, refuse, NULL, &test_err), LK_EBUSY, "too many");
-    lk__source_close(&source);
+    lk__data_text_close(&text);
+    FAILS(lk__data_source_pour(&source, refuse, NULL, &test_err), LK_EBUSY, "too many");
+    lk__data_source_close(&source);
 }
 
 /* The content tells the packing, whatever the name. */
@@ -230,14 +231,14 @@ static void all_kinds_open_as_one_map(void **state) {
     random_begin("all_kinds_open_as_one_map");
     size_t size = 400000;
     char *text = make_text(size), path[128];
-    struct lk__source source;
+    struct lk__data_source source;
     check_text(put_file("a.txt", text, size), dir, text, size);
     for (int packing = LK__GZIP; packing < LK__PACKINGS; packing++) {
         struct lk_buf packed = LK_BUF_INIT;
-        pack((enum lk__packing)packing, text, size, &packed);
+        pack((enum lk__data_packing)packing, text, size, &packed);
         check_text(put_file("b.txt", packed.data, packed.size), dir, text, size);
         check_text(put_file("b.gz", packed.data, packed.size), NULL, text, size);
-        struct lk__text unused;
+        struct lk__data_text unused;
         FAILS(read_source(put_file("b", packed.data, packed.size), "/nowhere/at/all", &plain, &source, &unused),
               LK_ENOTFOUND, "/nowhere/at/all");
         lk_buf_release(&packed);
@@ -254,9 +255,10 @@ static void all_kinds_open_as_one_map(void **state) {
     check_text(path, dir, text, size);
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
-    FAILS(lk__source_look(dir, dir, &plain, &source, &test_err), LK_EINVAL, "is a directory");
-    FAILS(lk__source_look("/no/such.txt", dir, &plain, &source, &test_err), LK_ENOTFOUND, "/no/such.txt");
-    FAILS(lk__source_look(put_file("none.xz", "plain", 5), dir, &plain, &source, &test_err), LK_EINVAL, "take the ending");
+    FAILS(lk__data_source_look(dir, dir, &plain, &source, &test_err), LK_EINVAL, "is a directory");
+    FAILS(lk__data_source_look("/no/such.txt", dir, &plain, &source, &test_err), LK_ENOTFOUND, "/no/such.txt");
+    FAILS(lk__data_source_look(put_file("none.xz", "plain", 5), dir, &plain, &source, &test_err), LK_EINVAL,
+          "take the ending");
     lk_buf_release(&packed);
     lk_free(text);
 }
@@ -287,19 +289,19 @@ static void what_is_no_text_is_refused_by_name(void **state) {
                  {"h\0e\0l\0l\0o\0 \0y\0o\0u\0\n\0", "UTF-16 text", 20},
                  {"version https://git-lfs.github.com/spec/v1\n", "git lfs pull", 43},
                  {"some\0thing", "binary data (it has zero bytes)", 10}};
-    struct lk__source source;
+    struct lk__data_source source;
     struct lk_source_options force = {.format = LK_FORMAT_TEXT};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *path = put_file("what.txt", cases[i].bytes, cases[i].size);
-        FAILS(lk__source_look(path, dir, &plain, &source, &test_err), LK_EUNSUPPORTED, cases[i].says);
+        FAILS(lk__data_source_look(path, dir, &plain, &source, &test_err), LK_EUNSUPPORTED, cases[i].says);
         assert_non_null(strstr(test_err.message, "--format text"));
-        OK(lk__source_look(path, dir, &force, &source, &test_err));
-        lk__source_close(&source);
+        OK(lk__data_source_look(path, dir, &force, &source, &test_err));
+        lk__data_source_close(&source);
     }
     struct lk_buf packed = LK_BUF_INIT;
     pack_gzip(tar, sizeof tar, &packed);
-    FAILS(lk__source_look(put_file("x.tgz", packed.data, packed.size), dir, &plain, &source, &test_err), LK_EUNSUPPORTED,
-          "is a tar archive inside gzip; unpack it");
+    FAILS(lk__data_source_look(put_file("x.tgz", packed.data, packed.size), dir, &plain, &source, &test_err),
+          LK_EUNSUPPORTED, "is a tar archive inside gzip; unpack it");
     lk_buf_release(&packed);
 }
 
@@ -313,30 +315,30 @@ static void texts_about_formats_are_texts(void **state) {
     char padded[512];
     memset(padded, 'x', sizeof padded);
     memcpy(padded + 257, "ustar", 5);
-    struct lk__source source;
+    struct lk__data_source source;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        OK(lk__source_look(put_file("about.txt", texts[i], strlen(texts[i])), dir, &plain, &source, &test_err));
-        lk__source_close(&source);
+        OK(lk__data_source_look(put_file("about.txt", texts[i], strlen(texts[i])), dir, &plain, &source, &test_err));
+        lk__data_source_close(&source);
     }
-    OK(lk__source_look(put_file("about.txt", padded, sizeof padded), dir, &plain, &source, &test_err));
-    lk__source_close(&source);
+    OK(lk__data_source_look(put_file("about.txt", padded, sizeof padded), dir, &plain, &source, &test_err));
+    lk__data_source_close(&source);
 }
 
 static void check_read(const char *name, const char *bytes, const struct lk_source_options *o, const char *want) {
-    struct lk__source source;
-    struct lk__text text;
+    struct lk__data_source source;
+    struct lk__data_text text;
     OK(read_source(put_file(name, bytes, strlen(bytes)), dir, o, &source, &text));
     if (text.size != strlen(want) || memcmp(text.data, want, text.size))
         fail_msg("%s: \"%.*s\", not \"%s\"", name, (int)text.size, (const char *)text.data, want);
-    lk__text_close(&text);
-    lk__source_close(&source);
+    lk__data_text_close(&text);
+    lk__data_source_close(&source);
 }
 
 static void marks_and_lists_are_taken_apart(void **state) {
     (void)state;
     struct lk_source_options o = {.note = take_note}, jsonl = {.format = LK_FORMAT_JSONL};
-    struct lk__source source;
-    struct lk__text text;
+    struct lk__data_source source;
+    struct lk__data_text text;
     notes[0] = 0;
     check_read("m.txt", "\xEF\xBB\xBFtext", &o, "text");
     assert_non_null(strstr(notes, "m.txt: the byte order mark at its begin is dropped"));
@@ -432,8 +434,8 @@ static void a_text_that_does_not_fit_in_memory_is_refused(void **state) {
     char *text = lk_calloc(size, 1), path[128];
     memset(text, 'a', size);
     struct lk_buf packed = LK_BUF_INIT;
-    struct lk__source source;
-    struct lk__text out;
+    struct lk__data_source source;
+    struct lk__data_text out;
     pack_gzip(text, size, &packed);
     snprintf(path, sizeof path, "%s", put_file("bomb.gz", packed.data, packed.size));
     setenv("LOCKSTEP_MEMORY_BYTES", "1000000", 1);
@@ -441,9 +443,9 @@ static void a_text_that_does_not_fit_in_memory_is_refused(void **state) {
           "bomb.gz: its text takes more than the 1.0 MB of memory");
     OK(read_source(path, dir, &plain, &source, &out)); /* on the disk there is room */
     assert_int_equal(out.size, size);
-    lk__text_close(&out);
-    lk__source_close(&source);
-    FAILS(lk__source_look("/dev/zero", NULL, &plain, &source, &test_err), LK_ENOMEM, "/dev/zero: its text takes more");
+    lk__data_text_close(&out);
+    lk__data_source_close(&source);
+    FAILS(lk__data_source_look("/dev/zero", NULL, &plain, &source, &test_err), LK_ENOMEM, "/dev/zero: its text takes more");
     unsetenv("LOCKSTEP_MEMORY_BYTES");
     lk_buf_release(&packed);
     lk_free(text);
@@ -475,31 +477,31 @@ static void more_than_4_gib_may_be_asked_for(void **state) {
     (void)state;
     char path[128];
     struct lk_buf packed = LK_BUF_INIT, out = LK_BUF_INIT;
-    struct lk__stream *s;
+    struct lk__data_stream *s;
     size_t size = ((size_t)1 << 32) + 5;
     if (lk_buf_reserve(&out, size)) skip(); /* address space; little of it is touched */
     pack_gzip("some text of a line\n", 20, &packed);
     snprintf(path, sizeof path, "%s/small.jsonl.gz", dir);
     OK(lk_file_write_atomic(path, packed.data, packed.size, &test_err));
-    struct lk__source source;
-    OK(lk__source_look(path, dir, &plain, &source, &test_err));
-    OK(lk__stream_open(&source, &s, &test_err));
-    OK(lk__stream_fill(s, size, &out, &test_err));
-    assert_true(lk__stream_ended(s));
+    struct lk__data_source source;
+    OK(lk__data_source_look(path, dir, &plain, &source, &test_err));
+    OK(lk__data_stream_open(&source, &s, &test_err));
+    OK(lk__data_stream_fill(s, size, &out, &test_err));
+    assert_true(lk__data_stream_ended(s));
     assert_int_equal(out.size, 20);
     assert_memory_equal(out.data, "some text of a line\n", 20);
-    lk__stream_close(s);
+    lk__data_stream_close(s);
     lk_buf_release(&out);
     lk_buf_release(&packed);
 }
 
 static void every_fault_is_reported(void **state) {
     (void)state;
-    struct lk__source source;
-    struct lk__text text;
+    struct lk__data_source source;
+    struct lk__data_text text;
     for (int packing = LK__GZIP; packing < LK__PACKINGS; packing++) {
         struct lk_buf packed = LK_BUF_INIT;
-        pack((enum lk__packing)packing, "some text", 9, &packed);
+        pack((enum lk__data_packing)packing, "some text", 9, &packed);
         const char *path = put_file("f", packed.data, packed.size);
         lk_buf_release(&packed);
         for (int files = 0; files < 2; files++) {
@@ -513,7 +515,7 @@ static void every_fault_is_reported(void **state) {
                 lk__alloc_fail_at(0);
                 lk__file_fail_at(0, 0);
                 if (!files) assert_int_equal(code, reached ? LK_ENOMEM : 0);
-                if (!code) lk__text_close(&text), lk__source_close(&source);
+                if (!code) lk__data_text_close(&text), lk__data_source_close(&source);
                 if (!reached) break;
             }
         }

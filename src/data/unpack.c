@@ -7,10 +7,10 @@
 
 #define WINDOW_LOG 31 /* zstd: 2 GiB, the most that its format's tools write (--long=31) */
 
-const struct lk__packing_names lk__packing_names[LK__PACKINGS] = {
+const struct lk__data_packing_names lk__data_packing_names[LK__PACKINGS] = {
     {"text", ""}, {"gzip", ".gz"}, {"zstd", ".zst"}, {"xz", ".xz"}, {"bzip2", ".bz2"}};
 
-enum lk__packing lk__packing_of(const void *head, size_t size) {
+enum lk__data_packing lk__data_packing_of(const void *head, size_t size) {
     const uint8_t *p = head;
     if (size >= 3 && !memcmp(p, "\x1f\x8b\x08", 3)) return LK__GZIP;
     if (size >= 4 && !memcmp(p, "\x28\xB5\x2F\xFD", 4)) return LK__ZSTD;
@@ -26,12 +26,12 @@ enum lk__packing lk__packing_of(const void *head, size_t size) {
     return LK__UNPACKED;
 }
 
-static int damaged(const struct lk__unpacker *u, uint64_t at, const char *why, struct lk_err *err) {
+static int damaged(const struct lk__data_unpacker *u, uint64_t at, const char *why, struct lk_err *err) {
     return lk_fail(err, LK_EINVAL, "%s: the %s data is damaged at byte %llu (after %llu bytes of text): %s", u->name,
-                   lk__packing_names[u->packing].name, (unsigned long long)at, (unsigned long long)u->out, why);
+                   lk__data_packing_names[u->packing].name, (unsigned long long)at, (unsigned long long)u->out, why);
 }
 
-static int no_memory(const struct lk__unpacker *u, struct lk_err *err) {
+static int no_memory(const struct lk__data_unpacker *u, struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "reading %s: out of memory", u->name);
 }
 
@@ -57,20 +57,21 @@ static void give_back(void *opaque, void *p) {
     lk_free(p);
 }
 
-static bool begin_xz(struct lk__unpacker *u) {
+static bool begin_xz(struct lk__data_unpacker *u) {
     static const lzma_allocator allocator = {xz_alloc, give_back, NULL};
     uint64_t memory = lk_memory_available_bytes();
     u->xz.allocator = &allocator;
     return lzma_stream_decoder(&u->xz, memory ? memory : 1, 0) == LZMA_OK;
 }
 
-static bool begin_bzip2(struct lk__unpacker *u) {
+static bool begin_bzip2(struct lk__data_unpacker *u) {
     u->bzip2 = (bz_stream){.bzalloc = bzip2_alloc, .bzfree = give_back};
     return BZ2_bzDecompressInit(&u->bzip2, 0, 0) == BZ_OK;
 }
 
-int lk__unpacker_init(struct lk__unpacker *u, enum lk__packing packing, const char *name, struct lk_err *err) {
-    *u = (struct lk__unpacker){.packing = packing, .name = name, .between = true};
+int lk__data_unpacker_init(struct lk__data_unpacker *u, enum lk__data_packing packing, const char *name,
+                           struct lk_err *err) {
+    *u = (struct lk__data_unpacker){.packing = packing, .name = name, .between = true};
     bool ok = true;
     switch (packing) {
     case LK__GZIP:
@@ -95,7 +96,7 @@ int lk__unpacker_init(struct lk__unpacker *u, enum lk__packing packing, const ch
     return ok ? 0 : no_memory(u, err);
 }
 
-void lk__unpacker_release(struct lk__unpacker *u) {
+void lk__data_unpacker_release(struct lk__data_unpacker *u) {
     if (u->ready && u->packing == LK__GZIP) inflateEnd(&u->gzip);
     if (u->packing == LK__XZ) lzma_end(&u->xz);
     if (u->ready && u->packing == LK__BZIP2) BZ2_bzDecompressEnd(&u->bzip2);
@@ -113,7 +114,7 @@ struct piece { /* what a pull works on */
     size_t room, made;
 };
 
-static int pull_text(struct lk__unpacker *u, struct piece *p, struct lk_err *err) {
+static int pull_text(struct lk__data_unpacker *u, struct piece *p, struct lk_err *err) {
     (void)u;
     (void)err;
     p->made = p->size - p->pos < p->room ? p->size - p->pos : p->room;
@@ -122,7 +123,7 @@ static int pull_text(struct lk__unpacker *u, struct piece *p, struct lk_err *err
     return 0;
 }
 
-static int pull_gzip(struct lk__unpacker *u, struct piece *p, struct lk_err *err) {
+static int pull_gzip(struct lk__data_unpacker *u, struct piece *p, struct lk_err *err) {
     size_t room = p->room > UINT_MAX ? UINT_MAX : p->room; /* zlib counts in unsigned */
     u->gzip.next_in = (unsigned char *)(uintptr_t)p->data + p->pos;
     u->gzip.avail_in = (unsigned)(p->size - p->pos);
@@ -142,7 +143,7 @@ static int pull_gzip(struct lk__unpacker *u, struct piece *p, struct lk_err *err
     return 0;
 }
 
-static int zstd_failed(struct lk__unpacker *u, uint64_t at, size_t status, struct lk_err *err) {
+static int zstd_failed(struct lk__data_unpacker *u, uint64_t at, size_t status, struct lk_err *err) {
     ZSTD_ErrorCode why = ZSTD_getErrorCode(status);
     if (why == ZSTD_error_memory_allocation)
         return lk_fail(
@@ -159,7 +160,7 @@ static int zstd_failed(struct lk__unpacker *u, uint64_t at, size_t status, struc
     return damaged(u, at, ZSTD_getErrorName(status), err);
 }
 
-static int pull_zstd(struct lk__unpacker *u, struct piece *p, struct lk_err *err) {
+static int pull_zstd(struct lk__data_unpacker *u, struct piece *p, struct lk_err *err) {
     ZSTD_inBuffer from = {p->data, p->size, p->pos};
     ZSTD_outBuffer to = {p->out, p->room, 0};
     size_t status = ZSTD_decompressStream(u->zstd, &to, &from);
@@ -171,7 +172,7 @@ static int pull_zstd(struct lk__unpacker *u, struct piece *p, struct lk_err *err
     return 0;
 }
 
-static int xz_failed(struct lk__unpacker *u, uint64_t at, lzma_ret status, struct lk_err *err) {
+static int xz_failed(struct lk__data_unpacker *u, uint64_t at, lzma_ret status, struct lk_err *err) {
     char wants[32];
     switch (status) {
     case LZMA_MEM_ERROR:
@@ -189,7 +190,7 @@ static int xz_failed(struct lk__unpacker *u, uint64_t at, lzma_ret status, struc
     }
 }
 
-static int pull_xz(struct lk__unpacker *u, struct piece *p, struct lk_err *err) {
+static int pull_xz(struct lk__data_unpacker *u, struct piece *p, struct lk_err *err) {
     if (u->between && u->in + p->pos) /* zeros may stand between streams and behind the last */
         while (p->pos < p->size && !p->data[p->pos]) p->pos++;
     if (p->pos == p->size && !u->full) return 0;
@@ -207,7 +208,7 @@ static int pull_xz(struct lk__unpacker *u, struct piece *p, struct lk_err *err) 
     return u->between && !begin_xz(u) ? no_memory(u, err) : 0;
 }
 
-static int pull_bzip2(struct lk__unpacker *u, struct piece *p, struct lk_err *err) {
+static int pull_bzip2(struct lk__data_unpacker *u, struct piece *p, struct lk_err *err) {
     size_t room = p->room > UINT_MAX ? UINT_MAX : p->room;
     u->bzip2.next_in = (char *)(uintptr_t)p->data + p->pos;
     u->bzip2.avail_in = (unsigned)(p->size - p->pos);
@@ -228,10 +229,10 @@ static int pull_bzip2(struct lk__unpacker *u, struct piece *p, struct lk_err *er
     return u->ready ? 0 : no_memory(u, err);
 }
 
-int lk__unpacker_pull(struct lk__unpacker *u, const uint8_t *data, size_t size, size_t *pos, uint8_t *out, size_t room,
-                      size_t *made, struct lk_err *err) {
-    static int (*const pulls[])(struct lk__unpacker *, struct piece *, struct lk_err *) = {pull_text, pull_gzip, pull_zstd,
-                                                                                           pull_xz, pull_bzip2};
+int lk__data_unpacker_pull(struct lk__data_unpacker *u, const uint8_t *data, size_t size, size_t *pos, uint8_t *out,
+                           size_t room, size_t *made, struct lk_err *err) {
+    static int (*const pulls[])(struct lk__data_unpacker *, struct piece *,
+                                struct lk_err *) = {pull_text, pull_gzip, pull_zstd, pull_xz, pull_bzip2};
     struct piece p = {.data = data, .size = size, .pos = *pos, .out = out, .room = room};
     int code = pulls[u->packing](u, &p, err);
     *pos = p.pos;
@@ -240,7 +241,7 @@ int lk__unpacker_pull(struct lk__unpacker *u, const uint8_t *data, size_t size, 
     return code;
 }
 
-int lk__unpacker_finish(const struct lk__unpacker *u, struct lk_err *err) {
+int lk__data_unpacker_finish(const struct lk__data_unpacker *u, struct lk_err *err) {
     if (u->packing == LK__UNPACKED) return 0;
     if (u->in == 0) return damaged(u, 0, "the file is empty", err);
     return u->between ? 0 : damaged(u, u->in, "it ends too early", err);

@@ -87,8 +87,8 @@ static void norm_gradient(const struct gradients *g, const float *x, const float
     if (dbias) column_sum(g, width, d->dh, NULL, g->parts, dbias);
 }
 
-static void ffn_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
-                         const struct lk__layer_weights *dw) {
+static void ffn_backward(const struct gradients *g, struct lk__model_activations *a,
+                         const struct lk__model_layer_weights *w, const struct lk__model_layer_weights *dw) {
     struct lk_decoder *d = g->d;
     const struct lk_model_config *m = &d->layout->config;
     weight_gradient(g, m->ffn, m->width, d->dx, a->act, dw->down, dw->down_bias);
@@ -123,8 +123,8 @@ static void head_norm_gradient(const struct gradients *g, uint32_t heads, const 
     column_sum(g, n, dy, raw, d->other_parts, dgain);
 }
 
-static void attention_backward(const struct gradients *g, struct lk__activations *a, const struct lk__layer_weights *w,
-                               const struct lk__layer_weights *dw) {
+static void attention_backward(const struct gradients *g, struct lk__model_activations *a,
+                               const struct lk__model_layer_weights *w, const struct lk__model_layer_weights *dw) {
     struct lk_decoder *d = g->d;
     const struct lk_model_config *m = &d->layout->config;
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
@@ -201,25 +201,26 @@ const float *lk_decoder_backward(struct lk_decoder *d, const float *weights, con
     const struct lk_model_config *m = &l->config;
     struct gradients g = {.d = d, .parts = parts, .part_count = part_count, .accumulate = accumulate};
     int head = l->head >= 0 ? l->head : l->embedding;
-    weight_gradient(&g, m->width, m->vocab, d->logits, d->h_out, lk__tensor(l, head, gradient), NULL);
-    input_gradient(d, m->width, &(struct projection){m->vocab, d->logits, lk__tensor(l, head, weights)}, 1, d->dh);
-    norm_gradient(&g, d->x_out, lk__tensor(l, l->norm, weights), d->mean_out, d->rstd_out, l->norm_bias >= 0, true,
-                  d->h_out, lk__tensor(l, l->norm, gradient), lk__tensor(l, l->norm_bias, gradient));
+    weight_gradient(&g, m->width, m->vocab, d->logits, d->h_out, lk__model_tensor(l, head, gradient), NULL);
+    input_gradient(d, m->width, &(struct projection){m->vocab, d->logits, lk__model_tensor(l, head, weights)}, 1, d->dh);
+    norm_gradient(&g, d->x_out, lk__model_tensor(l, l->norm, weights), d->mean_out, d->rstd_out, l->norm_bias >= 0, true,
+                  d->h_out, lk__model_tensor(l, l->norm, gradient), lk__model_tensor(l, l->norm_bias, gradient));
     if (stage) stage(arg, 0);
     for (uint32_t i = m->layers; i-- > 0;) {
-        struct lk__activations *a = &d->layers[i];
-        struct lk__layer_weights w = lk__layer_weights(l, i, weights), dw = lk__layer_weights(l, i, gradient);
+        struct lk__model_activations *a = &d->layers[i];
+        struct lk__model_layer_weights w = lk__model_layer_weights(l, i, weights),
+                                       dw = lk__model_layer_weights(l, i, gradient);
         if (d->mode == LK_RECOMPUTE &&
             i + 1 < m->layers) { /* the layer's output goes to a buffer that its backward overwrites anyway */
-            struct lk__pass pass = {
+            struct lk__model_pass pass = {
                 .sequences = d->sequences, .queries = d->positions, .rows = d->rows, .first_key = d->first_key};
-            lk__layer_forward(d, weights, i, &pass, d->dh);
+            lk__model_layer_forward(d, weights, i, &pass, d->dh);
         }
         ffn_backward(&g, a, &w, &dw);
         attention_backward(&g, a, &w, &dw);
         if (stage) stage(arg, m->layers - i);
     }
-    if (l->positions >= 0) position_gradient(&g, lk__tensor(l, l->positions, gradient));
+    if (l->positions >= 0) position_gradient(&g, lk__model_tensor(l, l->positions, gradient));
     if (stage) stage(arg, m->layers + 1);
     return d->dx;
 }

@@ -4,7 +4,7 @@
 #include "lockstep/model/model.h"
 
 /* One layer's activations; rows = sequences * positions. */
-struct lk__activations {
+struct lk__model_activations {
     float *x; /* (rows, width) the layer's input */
     float *h1, *mean1, *rstd1;
     float *q, *k, *v; /* (rows, heads * d), (rows, kv_heads * d) twice */
@@ -23,7 +23,7 @@ struct lk_decoder {
     enum lk_decoder_mode mode;
     uint32_t max_sequences, max_positions;
     struct lk_arena arena;
-    struct lk__activations *layers; /* one a layer; without LK_TRAINING they share all but x */
+    struct lk__model_activations *layers; /* one a layer; without LK_TRAINING they share all but x */
     float *x_out, *h_out, *mean_out, *rstd_out;
     float *logits;
     float *frequencies, *cos_table,
@@ -42,22 +42,23 @@ struct lk_decoder {
 };
 
 /* A layer's tensors in one parameter or gradient array; NULL where the family has none. */
-struct lk__layer_weights {
+struct lk__model_layer_weights {
     float *norm1, *norm1_bias, *q, *k, *v, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *o, *o_bias, *norm2, *norm2_bias,
         *gate, *up, *up_bias, *down, *down_bias;
 };
-struct lk__layer_weights lk__layer_weights(const struct lk_layout *, uint32_t layer, const float *array);
-static inline float *lk__tensor(const struct lk_layout *l, int index, const float *array) {
+struct lk__model_layer_weights lk__model_layer_weights(const struct lk_layout *, uint32_t layer, const float *array);
+static inline float *lk__model_tensor(const struct lk_layout *l, int index, const float *array) {
     return index < 0 ? NULL : (float *)array + l->tensors[index].offset;
 }
 /* Where the keys and values of a pass go: the activations' own rows, or a cache. */
-struct lk__pass {
+struct lk__model_pass {
     uint32_t sequences, queries, first;
     size_t rows;
     const uint32_t *first_key;
     struct lk_attention_cache *cache; /* NULL in training */
 };
 /* One layer's forward: reads a->x, writes the layer's output to x_next (which may be a->x). */
-void lk__layer_forward(struct lk_decoder *, const float *weights, uint32_t layer, const struct lk__pass *, float *x_next);
+void lk__model_layer_forward(struct lk_decoder *, const float *weights, uint32_t layer, const struct lk__model_pass *,
+                             float *x_next);
 
 #endif

@@ -72,9 +72,9 @@ static char *make_building(const char *place, struct lk_err *err) {
 static int build(struct lk_store *store, const struct lk_model *m, const struct lk_model_export *how, const char *dir,
                  struct lk_err *err) {
     char *path = lk_asprintf("%s/model.safetensors", dir);
-    int code = path ? lk__folder_files_write(store, m, how->dtype, dir, err)
+    int code = path ? lk__model_folder_files_write(store, m, how->dtype, dir, err)
                     : lk_fail(err, LK_ENOMEM, "no memory to write %s", dir);
-    if (!code) code = lk__safetensors_write(m, how, path, err);
+    if (!code) code = lk__model_safetensors_write(m, how, path, err);
     lk_free(path);
     return code ? code : lk_dir_sync(dir, err);
 }
@@ -116,7 +116,7 @@ int lk_model_export_llmc(const struct lk_model *m, const struct lk_model_export 
     if (lk_file_exists(path)) return lk_fail(err, LK_EEXISTS, "%s exists: remove it, or export to another file", path);
     char *building = lk_asprintf("%s.tmp.%ld", path, (long)getpid());
     if (!building) return lk_fail(err, LK_ENOMEM, "no memory to write %s", path);
-    int code = finish(building, path, lk__llmc_write(m, how, building, err), err);
+    int code = finish(building, path, lk__model_llmc_write(m, how, building, err), err);
     lk_free(building);
     return code;
 }

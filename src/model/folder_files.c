@@ -224,7 +224,7 @@ static int put_others(const struct folder *f) {
 }
 
 static int put_all(struct folder *f, enum lk_dtype dtype) {
-    const char *type = lk__hf_type(&f->m.layout.config, json_string_value(json_object_get(f->m.manifest, "type")));
+    const char *type = lk__model_hf_type(&f->m.layout.config, json_string_value(json_object_get(f->m.manifest, "type")));
     const json_t *kept = json_object_get(f->files, "tokenizer.json");
     if (!type)
         return lk_fail(
@@ -232,7 +232,7 @@ static int put_all(struct folder *f, enum lk_dtype dtype) {
             "no model of transformers computes this configuration: Qwen2 has qkv_bias, Qwen3 qk_norm, none both");
     int code = open_tokenizer(f);
     if (!code) code = add_ids(f);
-    if (!code) code = put_json(f, "config.json", lk__hf_config_write(&f->m, type, dtype));
+    if (!code) code = put_json(f, "config.json", lk__model_hf_config_write(&f->m, type, dtype));
     if (!code) code = put_generation_config(f);
     if (!code && f->own_tokenizer)
         code = put_tokenizer(f);
@@ -242,8 +242,8 @@ static int put_all(struct folder *f, enum lk_dtype dtype) {
     return code ? code : put_others(f);
 }
 
-int lk__folder_files_write(struct lk_store *store, const struct lk_model *m, enum lk_dtype dtype, const char *dir,
-                           struct lk_err *err) {
+int lk__model_folder_files_write(struct lk_store *store, const struct lk_model *m, enum lk_dtype dtype, const char *dir,
+                                 struct lk_err *err) {
     struct folder f = {.store = store, .dir = dir, .m = *m, .files = json_object_get(m->manifest, "files"), .err = err};
     int code = put_all(&f, dtype);
     lk_tokenizer_free(f.t);

@@ -20,20 +20,20 @@ static void note(void *arg, const char *text) {
     last_note = lk_strdup(text);
 }
 
-static int read_config(const char *begin, const char *rest, struct lk__hf_config *out) {
+static int read_config(const char *begin, const char *rest, struct lk__model_hf_config *out) {
     static const char *const ignore[] = {"of_no_meaning"};
     char *text = lk_asprintf("{%s%s%s}", begin, *rest ? "," : "", rest);
     json_t *v = lk_json_parse(text, strlen(text), "test", &test_err);
     if (!v) fail_msg("%s: %s", text, test_err.message);
-    static const struct lk__hf_notes notes = {note, NULL};
-    int code = lk__hf_config_read(v, "config.json", ignore, 1, &notes, out, &test_err);
+    static const struct lk__model_hf_notes notes = {note, NULL};
+    int code = lk__model_hf_config_read(v, "config.json", ignore, 1, &notes, out, &test_err);
     json_decref(v);
     lk_free(text);
     return code;
 }
 
 static void absent_keys_have_the_classes_defaults(void **state) {
-    struct lk__hf_config c;
+    struct lk__model_hf_config c;
     (void)state;
     OK(read_config(llama, "", &c));
     assert_true(c.model.kv_heads == 2 && c.model.head_dim == 4 && !c.model.tied && c.model.norm_epsilon == 1e-6);
@@ -52,7 +52,7 @@ static void absent_keys_have_the_classes_defaults(void **state) {
 }
 
 static void harmless_keys_pass_and_unknown_ones_come_at_once(void **state) {
-    struct lk__hf_config c;
+    struct lk__model_hf_config c;
     (void)state;
     OK(read_config(gpt2,
                    "\"_num_labels\":1,\"id2label\":{\"0\":\"LABEL_0\"},\"label2id\":{\"LABEL_0\":0},\"n_special\":0,"
@@ -84,7 +84,7 @@ static void both_spellings_of_rope_are_read(void **state) {
         "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16}",
         "\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
         "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16}"};
-    struct lk__hf_config c;
+    struct lk__model_hf_config c;
     (void)state;
     for (size_t i = 0; i < 2; i++) {
         OK(read_config(llama, spellings[i], &c));
@@ -134,7 +134,7 @@ static void what_is_not_computed_is_named(void **state) {
         {"\"model_type\":\"gemma\"", "", "gpt2, llama, mistral, qwen2 and qwen3", LK_EUNSUPPORTED},
         {"\"model_type\":\"llama\"", "", "hidden_size is missing", LK_EINVAL},
     };
-    struct lk__hf_config c;
+    struct lk__model_hf_config c;
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char *rest = lk_strdup(bad[i].rest);

@@ -16,7 +16,7 @@ struct importing {
     struct lk_store *store;
     const char *dir;
     const struct lk_model_import *options;
-    struct lk__hf_config config;
+    struct lk__model_hf_config config;
     struct lk_layout layout;
     struct lk_root weights, tokenizer;
     bool has_tokenizer;
@@ -29,8 +29,8 @@ struct importing {
 static int read_file(const struct importing *in, const char *name, size_t limit, struct lk_buf *out) {
     char *path = lk_asprintf("%s/%s", in->dir, name);
     bool there = false;
-    int code =
-        path ? lk__hf_file(path, &there, in->err) : lk_fail(in->err, LK_ENOMEM, "no memory to open %s/%s", in->dir, name);
+    int code = path ? lk__model_hf_file(path, &there, in->err)
+                    : lk_fail(in->err, LK_ENOMEM, "no memory to open %s/%s", in->dir, name);
     if (!code) code = there ? lk_file_read(path, limit, out, in->err) : LK_ENOTFOUND;
     lk_free(path);
     return code;
@@ -48,16 +48,16 @@ static int read_json(const struct importing *in, const char *name, json_t **out)
 
 static int read_configs(struct importing *in) {
     const struct lk_model_import *o = in->options;
-    const struct lk__hf_notes notes = {o->note, o->arg};
+    const struct lk__model_hf_notes notes = {o->note, o->arg};
     json_t *config = NULL, *generation = NULL;
     char *path = lk_asprintf("%s/config.json", in->dir);
     int code = path ? read_json(in, "config.json", &config) : lk_fail(in->err, LK_ENOMEM, "no memory to open %s", in->dir);
     if (code == LK_ENOTFOUND) code = lk_fail(in->err, code, "%s has no config.json: is it a Hugging Face folder?", in->dir);
-    if (!code) code = lk__hf_config_read(config, path, o->ignore, o->ignore_count, &notes, &in->config, in->err);
+    if (!code) code = lk__model_hf_config_read(config, path, o->ignore, o->ignore_count, &notes, &in->config, in->err);
     if (!code && (code = read_json(in, "generation_config.json", &generation)) == LK_ENOTFOUND) code = LK_OK;
     if (!code)
-        code = lk__hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &notes, &in->config,
-                            in->err);
+        code = lk__model_hf_stops(json_object_get(generation, "eos_token_id"), "generation_config.json", &notes,
+                                  &in->config, in->err);
     if (!code) code = lk_layout_init(&in->layout, &in->config.model, in->err);
     json_decref(config);
     json_decref(generation);
@@ -143,11 +143,11 @@ static int keep_files(struct importing *in) {
 
 static int read_weights(struct importing *in) {
     const struct lk_model_import *o = in->options;
-    struct lk__weights_in w;
-    int code = lk__weights_in_open(in->dir, &w, in->err);
+    struct lk__model_weights_in w;
+    int code = lk__model_weights_in_open(in->dir, &w, in->err);
     if (code) return code;
-    code = lk__weights_in_put(&w, &in->layout, in->store, o->progress, o->arg, &in->weights, in->err);
-    lk__weights_in_close(&w);
+    code = lk__model_weights_in_put(&w, &in->layout, in->store, o->progress, o->arg, &in->weights, in->err);
+    lk__model_weights_in_close(&w);
     return code == LK_EINVAL || code == LK_EUNSUPPORTED ? lk_fail_prefix(in->err, code, "%s", in->dir) : code;
 }
 

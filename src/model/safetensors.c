@@ -16,10 +16,10 @@ static const struct {
 } others[] = {{"F64", 64}, {"I64", 64}, {"U64", 64}, {"I32", 32},    {"U32", 32},    {"I16", 16},
               {"U16", 16}, {"I8", 8},   {"U8", 8},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"BOOL", 8}};
 
-size_t lk__type_bytes(enum lk__stored_type type) {
+size_t lk__model_type_bytes(enum lk__model_stored_type type) {
     return types[type].bytes;
 }
-const char *lk__type_name(enum lk__stored_type type) {
+const char *lk__model_type_name(enum lk__model_stored_type type) {
     return type == LK__OTHER_TYPE ? "another type" : types[type].name;
 }
 
@@ -36,9 +36,9 @@ static int bad(const struct reading *r, const char *tensor, const char *what) {
     return lk_fail(r->err, LK_ECORRUPT, "%s: tensor \"%.80s\" %s", r->file, tensor, what);
 }
 
-static size_t find_type(const char *name, enum lk__stored_type *type) {
+static size_t find_type(const char *name, enum lk__model_stored_type *type) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (strcmp(types[i].name, name) == 0) return *type = (enum lk__stored_type)i, 8 * types[i].bytes;
+        if (strcmp(types[i].name, name) == 0) return *type = (enum lk__model_stored_type)i, 8 * types[i].bytes;
     *type = LK__OTHER_TYPE;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strcmp(others[i].name, name) == 0) return others[i].bits;
@@ -52,7 +52,7 @@ static bool natural(const json_t *v, uint64_t *out) {
 }
 
 /* Elements of the shape; UINT64_MAX when it is none or too large. */
-static uint64_t read_shape(const json_t *shape, struct lk__stored_tensor *t) {
+static uint64_t read_shape(const json_t *shape, struct lk__model_stored_tensor *t) {
     uint64_t count = 1;
     if (!json_is_array(shape) || json_array_size(shape) > LK__TENSOR_DIMS) return UINT64_MAX;
     t->dims = (uint32_t)json_array_size(shape);
@@ -63,11 +63,11 @@ static uint64_t read_shape(const json_t *shape, struct lk__stored_tensor *t) {
     return count;
 }
 
-static int read_tensor(const struct reading *r, const char *name, const json_t *about, struct lk__stored_tensor *t) {
+static int read_tensor(const struct reading *r, const char *name, const json_t *about, struct lk__model_stored_tensor *t) {
     const char *type = json_string_value(json_object_get(about, "dtype"));
     const json_t *offsets = json_object_get(about, "data_offsets");
     uint64_t begin, end;
-    *t = (struct lk__stored_tensor){.name = name};
+    *t = (struct lk__model_stored_tensor){.name = name};
     if (!json_is_object(about) || !type) return bad(r, name, "has no dtype");
     size_t bits = find_type(type, &t->type);
     if (!bits) return lk_fail(r->err, LK_EUNSUPPORTED, "%s: tensor \"%.80s\" has dtype %.20s", r->file, name, type);
@@ -83,17 +83,17 @@ static int read_tensor(const struct reading *r, const char *name, const json_t *
 }
 
 static int by_place(const void *a, const void *b) {
-    const struct lk__stored_tensor *x = a, *y = b;
+    const struct lk__model_stored_tensor *x = a, *y = b;
     if (x->data != y->data) return x->data < y->data ? -1 : 1;
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
 static int by_name(const void *a, const void *b) {
-    return strcmp((*(struct lk__stored_tensor *const *)a)->name, (*(struct lk__stored_tensor *const *)b)->name);
+    return strcmp((*(struct lk__model_stored_tensor *const *)a)->name, (*(struct lk__model_stored_tensor *const *)b)->name);
 }
 
 /* No byte belongs to two tensors or to none, as the format wants. */
-static int check_places(const struct reading *r, const struct lk__safetensors *s) {
+static int check_places(const struct reading *r, const struct lk__model_safetensors *s) {
     const unsigned char *at = r->data;
     for (size_t i = 0; i < s->count; i++) {
         if (s->tensors[i].data != at) return bad(r, s->tensors[i].name, "overlaps another one, or leaves a hole before it");
@@ -105,11 +105,12 @@ static int check_places(const struct reading *r, const struct lk__safetensors *s
     return LK_OK;
 }
 
-int lk__safetensors_read(const void *data, size_t size, const char *name, struct lk__safetensors *out, struct lk_err *err) {
+int lk__model_safetensors_read(const void *data, size_t size, const char *name, struct lk__model_safetensors *out,
+                               struct lk_err *err) {
     const unsigned char *p = data;
     struct reading r = {.file = name, .err = err};
     uint64_t header = 0;
-    *out = (struct lk__safetensors){0};
+    *out = (struct lk__model_safetensors){0};
     const char *instead = lk_file_instead(data, size);
     if (instead) return lk_fail(err, LK_EINVAL, "%s is %s", name, instead);
     for (size_t i = 0; i < 8 && i < size; i++) header |= (uint64_t)p[i] << (8 * i);
@@ -118,7 +119,7 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
     out->header = lk_json_parse((const char *)p + 8, header, name, err);
     if (!out->header) return LK_ECORRUPT;
     if (!json_is_object(out->header)) {
-        lk__safetensors_release(out);
+        lk__model_safetensors_release(out);
         return lk_fail(err, LK_ECORRUPT, "%s: its header is no JSON object", name);
     }
     r.data = p + 8 + header;
@@ -136,20 +137,20 @@ int lk__safetensors_read(const void *data, size_t size, const char *name, struct
     if (!code) code = check_places(&r, out);
     for (size_t i = 0; i < out->count && !code; i++) out->names[i] = &out->tensors[i];
     if (!code) qsort(out->names, out->count, sizeof *out->names, by_name);
-    if (code) lk__safetensors_release(out);
+    if (code) lk__model_safetensors_release(out);
     return code;
 }
 
-void lk__safetensors_release(struct lk__safetensors *s) {
+void lk__model_safetensors_release(struct lk__model_safetensors *s) {
     json_decref(s->header);
     lk_free(s->tensors);
     lk_free(s->names);
-    *s = (struct lk__safetensors){0};
+    *s = (struct lk__model_safetensors){0};
 }
 
-struct lk__stored_tensor *lk__safetensors_find(const struct lk__safetensors *s, const char *name) {
-    struct lk__stored_tensor key = {.name = name}, *of = &key;
-    struct lk__stored_tensor *const *found = bsearch(&of, s->names, s->count, sizeof *s->names, by_name);
+struct lk__model_stored_tensor *lk__model_safetensors_find(const struct lk__model_safetensors *s, const char *name) {
+    struct lk__model_stored_tensor key = {.name = name}, *of = &key;
+    struct lk__model_stored_tensor *const *found = bsearch(&of, s->names, s->count, sizeof *s->names, by_name);
     return found ? *found : NULL;
 }
 
@@ -185,7 +186,7 @@ static uint16_t bits_to_bf16(uint32_t x) {
     return (uint16_t)(x >> 31 << 15 | shift_even(x & 0x7fffffffu, 16));
 }
 
-void lk__to_f32(enum lk__stored_type type, const unsigned char *data, size_t count, float *out) {
+void lk__model_to_f32(enum lk__model_stored_type type, const unsigned char *data, size_t count, float *out) {
     if (type == LK__F32) {
         memcpy(out, data, count * sizeof *out);
         return;
@@ -197,7 +198,7 @@ void lk__to_f32(enum lk__stored_type type, const unsigned char *data, size_t cou
     }
 }
 
-bool lk__from_f32(enum lk__stored_type type, const float *x, size_t count, unsigned char *out) {
+bool lk__model_from_f32(enum lk__model_stored_type type, const float *x, size_t count, unsigned char *out) {
     uint32_t grew = 0;
     if (type == LK__F32) {
         memcpy(out, x, count * sizeof *x);

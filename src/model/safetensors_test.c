@@ -9,15 +9,15 @@ static uint32_t bits_of(float x) {
     memcpy(&b, &x, 4);
     return b;
 }
-static float widen(enum lk__stored_type type, uint16_t h) {
+static float widen(enum lk__model_stored_type type, uint16_t h) {
     unsigned char raw[2] = {(unsigned char)h, (unsigned char)(h >> 8)};
     float x;
-    lk__to_f32(type, raw, 1, &x);
+    lk__model_to_f32(type, raw, 1, &x);
     return x;
 }
-static uint16_t narrow(enum lk__stored_type type, float x, bool *fits) {
+static uint16_t narrow(enum lk__model_stored_type type, float x, bool *fits) {
     unsigned char raw[2];
-    *fits = lk__from_f32(type, &x, 1, raw);
+    *fits = lk__model_from_f32(type, &x, 1, raw);
     return (uint16_t)(raw[0] | raw[1] << 8);
 }
 
@@ -30,7 +30,7 @@ static double value_of(int exponent_bits, uint16_t h) {
     return h & 0x8000 ? -x : x;
 }
 
-static void check_type(enum lk__stored_type type, int exponent_bits) {
+static void check_type(enum lk__model_stored_type type, int exponent_bits) {
     uint16_t infinity = (uint16_t)(((1 << exponent_bits) - 1) << (15 - exponent_bits));
     bool fits;
     for (uint32_t h = 0; h < infinity;
@@ -72,14 +72,14 @@ static void sixteen_bits_are_exact_and_round_to_even(void **state) {
 /* --- Headers --------------------------------------------------------------------------------------------- */
 
 /* A file of this header and `extra` bytes of data, in its own memory, so that reading beyond it is found. */
-static int read_text(const char *header, size_t extra, struct lk__safetensors *out, unsigned char **keep) {
+static int read_text(const char *header, size_t extra, struct lk__model_safetensors *out, unsigned char **keep) {
     size_t n = strlen(header), size = 8 + n + extra;
     unsigned char *file = malloc(size);
     assert_non_null(file);
     memset(file, 1, size);
     for (int i = 0; i < 8; i++) file[i] = (unsigned char)((uint64_t)n >> (8 * i));
     memcpy(file + 8, header, n);
-    int code = lk__safetensors_read(file, size, "x.safetensors", out, &test_err);
+    int code = lk__model_safetensors_read(file, size, "x.safetensors", out, &test_err);
     if (keep)
         *keep = file;
     else
@@ -88,7 +88,7 @@ static int read_text(const char *header, size_t extra, struct lk__safetensors *o
 }
 
 static void good_files_are_read(void **state) {
-    struct lk__safetensors s;
+    struct lk__model_safetensors s;
     unsigned char *file;
     (void)state;
     OK(read_text(
@@ -98,12 +98,12 @@ static void good_files_are_read(void **state) {
         16, &s, &file));
     assert_int_equal(s.count, 3);
     assert_string_equal(s.tensors[0].name, "a");
-    const struct lk__stored_tensor *b = lk__safetensors_find(&s, "b");
+    const struct lk__model_stored_tensor *b = lk__model_safetensors_find(&s, "b");
     assert_true(b && b->type == LK__F16 && b->dims == 2 && b->shape[0] == 2 && b->shape[1] == 3 && b->bytes == 12);
-    assert_true(lk__safetensors_find(&s, "none")->type == LK__OTHER_TYPE);
-    assert_null(lk__safetensors_find(&s, "__metadata__"));
-    assert_null(lk__safetensors_find(&s, "c"));
-    lk__safetensors_release(&s);
+    assert_true(lk__model_safetensors_find(&s, "none")->type == LK__OTHER_TYPE);
+    assert_null(lk__model_safetensors_find(&s, "__metadata__"));
+    assert_null(lk__model_safetensors_find(&s, "c"));
+    lk__model_safetensors_release(&s);
     free(file);
 }
 
@@ -132,12 +132,12 @@ static void lies_are_found(void **state) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{}}", "", 4, LK_ECORRUPT},
     };
     (void)state;
-    struct lk__safetensors s;
+    struct lk__model_safetensors s;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         FAILS(read_text(bad[i].header, bad[i].extra, &s, NULL), bad[i].code, bad[i].says);
     unsigned char file[] = {255, 255, 255, 255, 255, 255, 255, 255, '{', '}'};
     for (size_t n = 0; n <= sizeof file; n++)
-        FAILS(lk__safetensors_read(file, n, "short", &s, &test_err), LK_ECORRUPT, "cut short");
+        FAILS(lk__model_safetensors_read(file, n, "short", &s, &test_err), LK_ECORRUPT, "cut short");
 }
 
 int main(void) {

@@ -9,26 +9,26 @@
 
 /* --- Files ----------------------------------------------------------------------------------------------- */
 
-static int add_shard(const char *dir, const char *name, struct lk__weights_in *w, struct lk_err *err) {
+static int add_shard(const char *dir, const char *name, struct lk__model_weights_in *w, struct lk_err *err) {
     for (size_t i = 0; i < w->count; i++)
         if (strcmp(w->shards[i].name, name) == 0) return LK_OK;
     if (!*name || strchr(name, '/') || name[0] == '.')
         return lk_fail(err, LK_EINVAL, "%s/model.safetensors.index.json: \"%.80s\" is no name of a file beside it", dir,
                        name);
-    struct lk__shard *more = lk_realloc(w->shards, (w->count + 1) * sizeof *more);
+    struct lk__model_shard *more = lk_realloc(w->shards, (w->count + 1) * sizeof *more);
     if (!more) return lk_fail(err, LK_ENOMEM, "no memory for the list of %s's files", dir);
     w->shards = more;
-    struct lk__shard *s = &w->shards[w->count++];
-    *s = (struct lk__shard){.name = lk_strdup(name)};
+    struct lk__model_shard *s = &w->shards[w->count++];
+    *s = (struct lk__model_shard){.name = lk_strdup(name)};
     char *path = lk_asprintf("%s/%s", dir, name);
     int code = s->name && path ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to open %s", name);
     if (!code) code = lk_map_open(path, &s->map, err);
-    if (!code) code = lk__safetensors_read(s->map.data, s->map.size, path, &s->content, err);
+    if (!code) code = lk__model_safetensors_read(s->map.data, s->map.size, path, &s->content, err);
     lk_free(path);
     return code;
 }
 
-static int open_index(const char *dir, const char *path, struct lk__weights_in *w, struct lk_err *err) {
+static int open_index(const char *dir, const char *path, struct lk__model_weights_in *w, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
     const char *tensor;
     json_t *index = NULL, *file;
@@ -48,12 +48,12 @@ static int open_index(const char *dir, const char *path, struct lk__weights_in *
     return code;
 }
 
-int lk__weights_in_open(const char *dir, struct lk__weights_in *w, struct lk_err *err) {
+int lk__model_weights_in_open(const char *dir, struct lk__model_weights_in *w, struct lk_err *err) {
     char *one = lk_asprintf("%s/model.safetensors", dir), *index = lk_asprintf("%s/model.safetensors.index.json", dir);
     bool whole = false, parts = false;
-    *w = (struct lk__weights_in){0};
-    int code = one && index ? lk__hf_file(one, &whole, err) : lk_fail(err, LK_ENOMEM, "no memory to open %s", dir);
-    if (!code) code = lk__hf_file(index, &parts, err);
+    *w = (struct lk__model_weights_in){0};
+    int code = one && index ? lk__model_hf_file(one, &whole, err) : lk_fail(err, LK_ENOMEM, "no memory to open %s", dir);
+    if (!code) code = lk__model_hf_file(index, &parts, err);
     if (code) {
         lk_free(one);
         lk_free(index);
@@ -70,47 +70,48 @@ int lk__weights_in_open(const char *dir, struct lk__weights_in *w, struct lk_err
                        dir);
     lk_free(one);
     lk_free(index);
-    if (code) lk__weights_in_close(w);
+    if (code) lk__model_weights_in_close(w);
     return code;
 }
 
-void lk__weights_in_close(struct lk__weights_in *w) {
+void lk__model_weights_in_close(struct lk__model_weights_in *w) {
     for (size_t i = 0; i < w->count; i++) {
-        lk__safetensors_release(&w->shards[i].content);
+        lk__model_safetensors_release(&w->shards[i].content);
         lk_map_close(&w->shards[i].map);
         lk_free(w->shards[i].name);
     }
     lk_free(w->shards);
-    *w = (struct lk__weights_in){0};
+    *w = (struct lk__model_weights_in){0};
 }
 
 /* --- Tensors --------------------------------------------------------------------------------------------- */
 
-static struct lk__stored_tensor *find_full(const struct lk__weights_in *w, const char *name) {
-    struct lk__stored_tensor *t = NULL;
-    for (size_t i = 0; i < w->count && !t; i++) t = lk__safetensors_find(&w->shards[i].content, name);
+static struct lk__model_stored_tensor *find_full(const struct lk__model_weights_in *w, const char *name) {
+    struct lk__model_stored_tensor *t = NULL;
+    for (size_t i = 0; i < w->count && !t; i++) t = lk__model_safetensors_find(&w->shards[i].content, name);
     return t;
 }
 
 /* Under its name, or for GPT-2 under that within the whole model. */
-static struct lk__stored_tensor *find_tensor(const struct lk__weights_in *w, const struct lk_layout *l, const char *name) {
+static struct lk__model_stored_tensor *find_tensor(const struct lk__model_weights_in *w, const struct lk_layout *l,
+                                                   const char *name) {
     char full[96];
-    struct lk__stored_tensor *t = NULL;
+    struct lk__model_stored_tensor *t = NULL;
     snprintf(full, sizeof full, "transformer.%s", name);
     if (l->config.family == LK_GPT2) t = find_full(w, full);
     return t ? t : find_full(w, name);
 }
 
-static void show_shape(const struct lk__stored_tensor *t, char out[96]) {
+static void show_shape(const struct lk__model_stored_tensor *t, char out[96]) {
     size_t n = 0;
     out[0] = 0;
     for (uint32_t i = 0; i < t->dims && n < 80; i++)
         n += (size_t)snprintf(out + n, 96 - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
 }
 
-static int check_tensor(const struct lk_layout *l, const struct lk_tensor *want, const struct lk__stored_tensor *t,
+static int check_tensor(const struct lk_layout *l, const struct lk_tensor *want, const struct lk__model_stored_tensor *t,
                         struct lk_err *err) {
-    bool turned = lk__hf_transposed(l, want);
+    bool turned = lk__model_hf_transposed(l, want);
     uint64_t rows = want->shape[turned ? 1 : 0], columns = want->shape[turned ? 0 : 1];
     char shape[96];
     if (!t) return lk_fail(err, LK_EINVAL, "tensor %s is missing", want->name);
@@ -131,20 +132,20 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 /* The file from which a tensor of that name is taken; NULL: none is. */
-static const char *used_in(const struct lk__weights_in *w, const char *name) {
+static const char *used_in(const struct lk__model_weights_in *w, const char *name) {
     for (size_t i = 0; i < w->count; i++) {
-        const struct lk__stored_tensor *t = lk__safetensors_find(&w->shards[i].content, name);
+        const struct lk__model_stored_tensor *t = lk__model_safetensors_find(&w->shards[i].content, name);
         if (t && t->used) return w->shards[i].name;
     }
     return NULL;
 }
 
 /* What no weight is: masks and frequencies that older files hold. A head beside tied weights must be the same table. */
-static int check_left_over(const struct lk__weights_in *w, const struct lk_layout *l, struct lk_err *err) {
-    const struct lk__stored_tensor *table = find_tensor(w, l, l->tensors[l->embedding].name);
+static int check_left_over(const struct lk__model_weights_in *w, const struct lk_layout *l, struct lk_err *err) {
+    const struct lk__model_stored_tensor *table = find_tensor(w, l, l->tensors[l->embedding].name);
     for (size_t i = 0; i < w->count; i++)
         for (size_t j = 0; j < w->shards[i].content.count; j++) {
-            const struct lk__stored_tensor *t = &w->shards[i].content.tensors[j];
+            const struct lk__model_stored_tensor *t = &w->shards[i].content.tensors[j];
             bool gpt2 = l->config.family == LK_GPT2;
             if (t->used || ends_with(t->name, gpt2 ? ".attn.masked_bias" : ".rotary_emb.inv_freq")) continue;
             if (gpt2 && ends_with(t->name, ".attn.bias")) continue;
@@ -190,26 +191,26 @@ static int put_piece(struct putting *p, size_t count) {
     return lk_blob_write(p->writer, p->piece, count * sizeof *p->piece, p->err);
 }
 
-static int put_straight(struct putting *p, const struct lk__stored_tensor *t) {
-    size_t each = lk__type_bytes(t->type), count = t->bytes / each;
+static int put_straight(struct putting *p, const struct lk__model_stored_tensor *t) {
+    size_t each = lk__model_type_bytes(t->type), count = t->bytes / each;
     int code = LK_OK;
     for (size_t at = 0, n; at < count && !code; at += n) {
         n = count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS;
-        lk__to_f32(t->type, t->data + at * each, n, p->piece);
+        lk__model_to_f32(t->type, t->data + at * each, n, p->piece);
         code = put_piece(p, n);
     }
     return code;
 }
 
 /* Stored (in, out), wanted (out, in); `in` fits into a piece at least once. */
-static int put_turned(struct putting *p, const struct lk__stored_tensor *t) {
-    size_t each = lk__type_bytes(t->type), in = t->shape[0], out = t->shape[1];
+static int put_turned(struct putting *p, const struct lk__model_stored_tensor *t) {
+    size_t each = lk__model_type_bytes(t->type), in = t->shape[0], out = t->shape[1];
     size_t most = PIECE_FLOATS / in < STRIP ? PIECE_FLOATS / in : STRIP;
     int code = LK_OK;
     for (size_t o = 0, n; o < out && !code; o += n) {
         n = out - o < most ? out - o : most;
         for (size_t i = 0; i < in; i++) {
-            lk__to_f32(t->type, t->data + (i * out + o) * each, n, p->strip);
+            lk__model_to_f32(t->type, t->data + (i * out + o) * each, n, p->strip);
             for (size_t k = 0; k < n; k++) p->piece[k * in + i] = p->strip[k];
         }
         code = put_piece(p, n * in);
@@ -217,14 +218,14 @@ static int put_turned(struct putting *p, const struct lk__stored_tensor *t) {
     return code;
 }
 
-static int put_all(struct putting *p, const struct lk__weights_in *w, const struct lk_layout *l,
+static int put_all(struct putting *p, const struct lk__model_weights_in *w, const struct lk_layout *l,
                    int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg) {
     uint64_t done = 0;
     int code = LK_OK;
     for (size_t i = 0; i < l->tensor_count && !code; i++) {
-        const struct lk__stored_tensor *t = find_tensor(w, l, l->tensors[i].name);
+        const struct lk__model_stored_tensor *t = find_tensor(w, l, l->tensors[i].name);
         p->name = t->name;
-        code = lk__hf_transposed(l, &l->tensors[i]) ? put_turned(p, t) : put_straight(p, t);
+        code = lk__model_hf_transposed(l, &l->tensors[i]) ? put_turned(p, t) : put_straight(p, t);
         done += l->tensors[i].count * sizeof(float);
         if (!code && progress && progress(arg, done, l->parameters * sizeof(float)))
             code = lk_fail(p->err, LK_ESTOPPED, "stopped; nothing was kept");
@@ -232,15 +233,15 @@ static int put_all(struct putting *p, const struct lk__weights_in *w, const stru
     return code;
 }
 
-int lk__weights_in_put(struct lk__weights_in *w, const struct lk_layout *l, struct lk_store *store,
-                       int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg, struct lk_root *out,
-                       struct lk_err *err) {
+int lk__model_weights_in_put(struct lk__model_weights_in *w, const struct lk_layout *l, struct lk_store *store,
+                             int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg, struct lk_root *out,
+                             struct lk_err *err) {
     struct putting p = {.err = err};
     int code = LK_OK;
     for (size_t i = 0; i < l->tensor_count && !code; i++) {
-        struct lk__stored_tensor *t = find_tensor(w, l, l->tensors[i].name);
+        struct lk__model_stored_tensor *t = find_tensor(w, l, l->tensors[i].name);
         code = check_tensor(l, &l->tensors[i], t, err);
-        if (!code && lk__hf_transposed(l, &l->tensors[i]) && t->shape[0] > PIECE_FLOATS)
+        if (!code && lk__model_hf_transposed(l, &l->tensors[i]) && t->shape[0] > PIECE_FLOATS)
             code = lk_fail(err, LK_EUNSUPPORTED, "tensor %s has more than %zu rows", t->name, PIECE_FLOATS);
         if (!code) t->used = true;
     }

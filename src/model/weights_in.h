@@ -5,22 +5,22 @@
 #include "lockstep/base/file.h"
 #include "safetensors.h"
 
-struct lk__shard {
+struct lk__model_shard {
     char *name;
     struct lk_map map;
-    struct lk__safetensors content;
+    struct lk__model_safetensors content;
 };
-struct lk__weights_in {
-    struct lk__shard *shards;
+struct lk__model_weights_in {
+    struct lk__model_shard *shards;
     size_t count;
 };
 /* model.safetensors, or the files of model.safetensors.index.json. */
-int lk__weights_in_open(const char *dir, struct lk__weights_in *, struct lk_err *);
-void lk__weights_in_close(struct lk__weights_in *);
+int lk__model_weights_in_open(const char *dir, struct lk__model_weights_in *, struct lk_err *);
+void lk__model_weights_in_close(struct lk__model_weights_in *);
 /* All tensors of the layout, in its order and as it wants them, into a blob. Every tensor of the files is used, or known to
  * be none of the model's weights. */
-int lk__weights_in_put(struct lk__weights_in *, const struct lk_layout *, struct lk_store *,
-                       int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg, struct lk_root *out,
-                       struct lk_err *);
+int lk__model_weights_in_put(struct lk__model_weights_in *, const struct lk_layout *, struct lk_store *,
+                             int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg, struct lk_root *out,
+                             struct lk_err *);
 
 #endif

@@ -12,7 +12,7 @@
 struct output {
     const struct lk_model *model;
     const struct lk_model_export *how;
-    enum lk__stored_type type;
+    enum lk__model_stored_type type;
     uint64_t done;    /* bytes of values */
     const char *path; /* for messages */
     int fd;
@@ -21,7 +21,7 @@ struct output {
     struct lk_err *err;
 };
 
-static const enum lk__stored_type stored[] = {[LK_F32] = LK__F32, [LK_BF16] = LK__BF16, [LK_F16] = LK__F16};
+static const enum lk__model_stored_type stored[] = {[LK_F32] = LK__F32, [LK_BF16] = LK__BF16, [LK_F16] = LK__F16};
 
 /* --- Tensors --------------------------------------------------------------------------------------------- */
 
@@ -31,7 +31,7 @@ static int write_bytes(struct output *o, const void *data, size_t size) {
 
 /* Tells how far it is. */
 static int show(const struct output *o) {
-    uint64_t total = o->model->layout.parameters * lk__type_bytes(o->type);
+    uint64_t total = o->model->layout.parameters * lk__model_type_bytes(o->type);
     if (!o->how->progress || !o->how->progress(o->how->arg, o->done, total)) return LK_OK;
     return lk_fail(o->err, LK_ESTOPPED, "stopped; nothing was written");
 }
@@ -40,11 +40,11 @@ static int write_values(struct output *o, const struct lk_tensor *t, const float
     int code = LK_OK;
     for (size_t at = 0, n; at < count && !code; at += n) {
         n = count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS;
-        if (!lk__from_f32(o->type, x + at, n, o->bytes))
+        if (!lk__model_from_f32(o->type, x + at, n, o->bytes))
             return lk_fail(o->err, LK_EINVAL, "tensor %s has a value too large for %s: export it as f32%s", t->name,
-                           lk__type_name(o->type), o->type == LK__F16 ? " or bf16" : "");
-        code = write_bytes(o, o->bytes, n * lk__type_bytes(o->type));
-        o->done += n * lk__type_bytes(o->type);
+                           lk__model_type_name(o->type), o->type == LK__F16 ? " or bf16" : "");
+        code = write_bytes(o, o->bytes, n * lk__model_type_bytes(o->type));
+        o->done += n * lk__model_type_bytes(o->type);
         if (!code) code = show(o);
     }
     return code;
@@ -95,10 +95,10 @@ static int write_header(struct output *o) {
     int bad = lk_buf_printf(&text, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < l->tensor_count && !bad; i++) {
         const struct lk_tensor *t = &l->tensors[i];
-        uint64_t size = t->count * lk__type_bytes(o->type);
-        bool turned = lk__hf_transposed(l, t);
+        uint64_t size = t->count * lk__model_type_bytes(o->type);
+        bool turned = lk__model_hf_transposed(l, t);
         bad = lk_buf_printf(&text, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[%u", (int)i == l->head ? "" : prefix, t->name,
-                            lk__type_name(o->type), t->shape[turned ? 1 : 0]);
+                            lk__model_type_name(o->type), t->shape[turned ? 1 : 0]);
         if (!bad && t->dims == 2) bad = lk_buf_printf(&text, ",%u", t->shape[turned ? 0 : 1]);
         if (!bad)
             bad = lk_buf_printf(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
@@ -116,13 +116,13 @@ static int write_header(struct output *o) {
     return code;
 }
 
-int lk__safetensors_write(const struct lk_model *m, const struct lk_model_export *how, const char *path,
-                          struct lk_err *err) {
+int lk__model_safetensors_write(const struct lk_model *m, const struct lk_model_export *how, const char *path,
+                                struct lk_err *err) {
     struct output o = {.model = m, .how = how, .type = stored[how->dtype], .path = path, .fd = -1, .err = err};
     int code = open_output(&o);
     if (!code) code = write_header(&o);
     for (size_t i = 0; i < m->layout.tensor_count && !code; i++)
-        code = write_tensor(&o, &m->layout.tensors[i], lk__hf_transposed(&m->layout, &m->layout.tensors[i]));
+        code = write_tensor(&o, &m->layout.tensors[i], lk__model_hf_transposed(&m->layout, &m->layout.tensors[i]));
     return close_output(&o, code);
 }
 
@@ -164,7 +164,8 @@ static int write_llmc(struct output *o) {
     int code = write_bytes(o, header, sizeof header);
     if (!code) code = write_tensor(o, &l->tensors[l->embedding], false);
     memset(o->bytes, 0, PIECE_FLOATS * sizeof(float));
-    for (size_t left = (size_t)(padded - c->vocab) * c->width * lk__type_bytes(o->type), n; left && !code; left -= n) {
+    for (size_t left = (size_t)(padded - c->vocab) * c->width * lk__model_type_bytes(o->type), n; left && !code;
+         left -= n) {
         n = left < PIECE_FLOATS ? left : PIECE_FLOATS;
         code = write_bytes(o, o->bytes, n);
     }
@@ -174,7 +175,8 @@ static int write_llmc(struct output *o) {
     return code ? code : write_tensor(o, &l->tensors[l->norm_bias], false);
 }
 
-int lk__llmc_write(const struct lk_model *m, const struct lk_model_export *how, const char *path, struct lk_err *err) {
+int lk__model_llmc_write(const struct lk_model *m, const struct lk_model_export *how, const char *path,
+                         struct lk_err *err) {
     struct output o = {.model = m, .how = how, .type = stored[how->dtype], .path = path, .fd = -1, .err = err};
     int code = open_output(&o);
     if (!code) code = write_llmc(&o);

@@ -299,6 +299,24 @@ static void a_long_step_is_timed_on_a_shorter_one(void **state) {
     if (took > seconds / 4) fail_msg("the dry run took %.1f s for a step of %.1f s", took, seconds);
 }
 
+static double dry_seconds(const char *name, const char *more) {
+    struct lk_run_config c = test_config(name, more);
+    struct lk_plan plan;
+    double seconds;
+    OK(lk_train_dry_run(world.store, world.math, NULL, &c, NULL, &plan, &seconds, &test_err));
+    return seconds;
+}
+/* 2,000,000 positions of width 64 are 2 GB of weights, gradient and moments; a dry run makes 67 MB of them. */
+static void many_positions_are_timed_on_few(void **state) {
+    (void)state;
+#define FEW "model.family=gpt2 model.width=64 model.ffn=64 batch.context=8 batch.sequences=1 batch.grains=1 model.context="
+    double few = dry_seconds("few", FEW "66000"); /* as many as are measured */
+    uint64_t before = lk_memory_peak_bytes();
+    double many = dry_seconds("many", FEW "2000000");
+    if (!LK_SANITIZED) assert_in_range(lk_memory_peak_bytes(), before, before + ((uint64_t)300 << 20));
+    if (many < 5 * few) fail_msg("a step of 30 times the parameters takes %.4f s, not %.4f s", many, few);
+}
+
 static void less_memory_makes_smaller_pieces(void **state) {
     (void)state;
     struct lk_run_config c =
@@ -373,6 +391,7 @@ int main(void) {
         cmocka_unit_test(a_long_step_is_timed_on_a_shorter_one),
         cmocka_unit_test(less_memory_makes_smaller_pieces),
         cmocka_unit_test(the_plan_is_kept_within_five_percent),
+        cmocka_unit_test(many_positions_are_timed_on_few), /* the last: what the heap keeps is no part of a plan */
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

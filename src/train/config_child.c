@@ -85,9 +85,22 @@ static int check_overrides(const struct lk_ini *ini, const char *from, bool anew
     return LK_OK;
 }
 
+/* Whether a key, but for the name, has another value than the child would have without it. */
+static bool differs(const struct lk_ini *keys, const struct lk_run_config *parent, const struct lk_run_config *child) {
+    for (size_t i = 0; i < LK__TRAIN_OPTIONS; i++) {
+        const struct lk_option *o = &lk__train_options[i];
+        const char *a = (const char *)parent + o->offset, *b = (const char *)child + o->offset;
+        bool text = o->type == LK_O_NAME || o->type == LK_O_TEXT;
+        if (!lk_ini_find(keys, o->section, o->key) || o->offset == offsetof(struct lk_run_config, name)) continue;
+        if (text ? strcmp(a, b) : memcmp(a, b, o->size)) return true;
+    }
+    return false;
+}
+
 int lk_run_config_child(struct lk_store *store, const char *from, const struct lk_ini *keys, struct lk_run_config *out,
-                        struct lk_err *err) {
+                        bool *changed, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
+    struct lk_run_config of_parent;
     json_t *record = NULL;
     char parent[LK_NAME_MAX + 1];
     bool beginning;
@@ -96,14 +109,20 @@ int lk_run_config_child(struct lk_store *store, const char *from, const struct l
     if (!code) code = lk_run_config_from_json(json_object_get(record, "config"), out, err);
     json_decref(record);
     if (code) return code;
+    of_parent = *out;
     reopen_defaults(out);
     const struct lk_ini_entry *name = lk_ini_find(keys, "run", "name");
     if (!name) next_name(store, parent, out->name);
-    if (!beginning) {
+    if (beginning && out->from[0]) { /* its own record knows what it began with, whatever became of that name */
+        snprintf(out->from, sizeof out->from, "run:%s@0", parent);
+    } else if (!beginning) {
         snprintf(out->from, sizeof out->from, "%s%s", strpbrk(from, "@:") ? "" : "run:", from);
         out->optimizer_from = LK_OPTIMIZER_KEEP;
     }
+    of_parent.optimizer_from = out->optimizer_from; /* what it is without a key */
     snprintf(out->parent, sizeof out->parent, "%s", parent);
     if ((code = check_overrides(keys, from, beginning && !out->from[0], err))) return code;
-    return lk__train_config_set(out, keys, err);
+    code = lk__train_config_set(out, keys, err);
+    if (!code && changed) *changed = differs(keys, &of_parent, out);
+    return code;
 }

@@ -1,4 +1,5 @@
-/* A dry run: the plan by arithmetic, the seconds of a step by measuring one, or, where a step is long, a smaller one. */
+/* A dry run: the plan by arithmetic, the seconds of a step by measuring one, or, where a step is long, a smaller one.
+ * README.md, "The dry run". */
 #include "trainer.h"
 
 #include "lockstep/base/progress.h"
@@ -8,6 +9,9 @@
  * with the operations, the update's not at all. The reference kernels are a hundred times slower. */
 #define OPERATIONS           1e10
 #define REFERENCE_OPERATIONS 1e8
+/* A table of learned positions is measured with its first rows, down to this many parameters: made and updated twice they
+ * take a tenth of a second, and with gradient and moments they still overflow most caches, as all of them would. */
+#define POSITION_PARAMETERS ((uint32_t)1 << 22)
 
 /* Of the rank that has most to do. */
 static int operations(const struct lk_trainer *t, const struct lk_run_config *c, double *out, struct lk_err *err) {
@@ -34,6 +38,23 @@ static void shrink(const struct lk_trainer *t, double limit, struct lk_run_confi
     c->batch_context = low;
 }
 
+/* The same model with fewer learned positions, but all that sequences have. A checkpoint's weights would not fit it; the
+ * time does not depend on weights, so that it begins from its seed. */
+static int cut_positions(struct lk_trainer *t, struct lk_err *err) {
+    struct lk_run *run = &t->run;
+    struct lk_run_config *c = &run->config;
+    uint32_t rows = POSITION_PARAMETERS / c->width + 1, used = lk_run_config_context(c);
+    if (rows < used) rows = used;
+    if (c->family != LK_GPT2 || rows >= c->context) return LK_OK;
+    c->batch_context = used;
+    c->context = rows;
+    run->from = LK_FROM_SEED;
+    run->samples_before = 0;
+    lk_layout_release(&run->layout);
+    struct lk_model_config m = lk_run_config_model(c);
+    return lk_layout_init(&run->layout, &m, err);
+}
+
 /* A batch of prompts only would be no work: the next one then. */
 static int measure(struct lk_trainer *t, double *gradient, double *update, struct lk_err *err) {
     int code = lk__trainer_from_the_beginning(t, err);
@@ -50,22 +71,33 @@ static int measure(struct lk_trainer *t, double *gradient, double *update, struc
     return code;
 }
 
-static int time_step(struct lk_trainer *t, uint32_t micro_batch, double *seconds, struct lk_err *err) {
+/* The part of the gradient's time that the number of parameters decides, by the memory that it moves, in parts of what the
+ * update moves (it reads weight, gradient and two moments and writes three of them): the first pass writes zeros that the
+ * norm reads, each further pass adds to what is there (two reads, a write) after its zeros. */
+static double passes_share(uint32_t passes) {
+    return (4.0 * passes - 2) / 7;
+}
+
+static int time_step(struct lk_trainer *t, const struct lk_plan *plan, double *seconds, struct lk_err *err) {
     struct lk_run_config *c = &t->run.config;
     double limit = strcmp(lk_math_isa(t->math), "ref") ? OPERATIONS : REFERENCE_OPERATIONS;
-    double whole, measured, gradient = 0, update = 0;
+    double parameters = (double)t->run.layout.floats, whole, measured, gradient = 0, update = 0;
+    uint32_t micro_batch = plan->micro_batch;
     int code = operations(t, c, &whole, err);
     if (code) return code;
     if (whole > limit) {
         shrink(t, limit, c);
         micro_batch = 1;
     }
-    if ((code = operations(t, c, &measured, err))) return code;
+    code = lk_comm_agree(t->comm, "model to measure", cut_positions(t, err), err);
+    if (code || (code = operations(t, c, &measured, err))) return code;
     code = lk__train_engine_open(&t->engine, c, &t->run.layout, t->math, t->comm, t->dataset, micro_batch, err);
     if (code) return code;
     code = lk_comm_agree(t->comm, "moments", lk__train_engine_state(&t->engine, &t->state, err), err);
     if (!code) code = measure(t, &gradient, &update, err);
-    *seconds = gradient * (whole / measured) + update;
+    double moved = update * passes_share(t->engine.unit_count), computed = gradient > moved ? gradient - moved : 0;
+    *seconds = computed * (whole / measured) +
+               update * (1 + passes_share(plan->units)) * (parameters / (double)t->run.layout.floats);
     return code;
 }
 
@@ -81,7 +113,7 @@ int lk_train_dry_run(struct lk_store *store, struct lk_math *math, struct lk_com
     code = lk__trainer_share(t, code, err);
     if (!code) code = lk_plan_make(&t->run.config, &t->run.layout, t->math, t->comm, plan, err);
     code = lk_comm_agree(t->comm, "memory plan", code, err);
-    if (!code) code = time_step(t, plan->micro_batch, seconds, err);
+    if (!code) code = time_step(t, plan, seconds, err);
     lk_trainer_free(t);
     return code;
 }

@@ -2,7 +2,7 @@
  * changes no bit. */
 #include "evaluate.h"
 
-/* Text bytes behind the targets of the first `tokens` targets of the stream; 0 when it can't be told. */
+/* The bytes of text that the first `targets` targets of the held-out tokens stand for; 0: a document does not tell. */
 static uint64_t covered_bytes(const struct lk_dataset *dataset, uint64_t targets) {
     uint64_t bytes = 0, documents = lk_dataset_documents(dataset, LK_HELD_OUT);
     if (targets + 1 >= lk_dataset_tokens(dataset, LK_HELD_OUT)) return lk_dataset_bytes(dataset, LK_HELD_OUT);

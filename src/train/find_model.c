@@ -117,13 +117,24 @@ static int open_checkpoint(struct search *s, const struct lk_run *run, const str
     return code;
 }
 
+/* RUN@0 of a run that began with a model or a checkpoint: the run's own record and blobs say what that was. */
+static bool names_beginning(const struct search *s, const struct lk_run *run) {
+    return s->step_given && !s->best && s->ref->step == 0 && run->from != LK_FROM_SEED;
+}
+static int open_beginning(struct search *s, const struct lk_run *run, bool weights, struct lk_model *out) {
+    if (run->from == LK_FROM_STATE) s->ref->state = run->initial_state;
+    return lk_model_open_root(s->store, &run->initial_model, weights, out, s->err);
+}
+
 static int open_run(struct search *s, bool weights, struct lk_model *out) {
     struct lk_checkpoint *list = NULL;
     struct lk_run run;
     size_t count = 0;
     int code = lk_run_open(s->store, s->ref->name, &run, s->err);
-    if (!code) code = lk_run_checkpoints(s->store, s->ref->name, &list, &count, s->err);
-    if (!code) {
+    bool beginning = !code && names_beginning(s, &run);
+    if (beginning) code = open_beginning(s, &run, weights, out);
+    if (!code && !beginning) code = lk_run_checkpoints(s->store, s->ref->name, &list, &count, s->err);
+    if (!code && !beginning) {
         code = no_checkpoint(s, list, count);
         for (size_t i = count; i-- > 0 && code;) {
             if (!list[i].kept || (s->step_given && list[i].step != s->ref->step)) continue;

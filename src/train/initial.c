@@ -23,10 +23,17 @@ static int check_tokenizer(const struct lk_run *run, const struct lk_model *m, b
 }
 
 static int keep_optimizer(struct lk_store *store, struct lk_run *run, const struct lk_model_ref *ref, struct lk_err *err) {
+    static const struct lk_root none;
     json_t *manifest = NULL;
     if (!ref->is_run)
         return lk_fail(err, LK_EINVAL, "model.optimizer = keep: %s is a model, and only runs have an optimizer's state",
                        run->config.from);
+    if (lk_root_equal(&ref->state, &none))
+        return lk_fail(
+            err, LK_EINVAL,
+            "model.optimizer = keep: %s began with weights and no optimizer's state; give model.optimizer = fresh, "
+            "or a later step",
+            run->config.from);
     int code = lk_manifest_get(store, &ref->state, "checkpoint", &manifest, err);
     if (!code) code = lk_json_get_u64(manifest, "updates", "the checkpoint's manifest", &run->updates_before, err);
     if (!code) code = lk_json_get_u64(manifest, "samples", "the checkpoint's manifest", &run->samples_before, err);

@@ -193,7 +193,7 @@ static struct lk_run_config child(const char *from, const char *more) {
     char *copy = lk_strdup(more), *rest = NULL;
     for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
         OK(lk_ini_override(&ini, word, &test_err));
-    OK(lk_run_config_child(world.store, from, &ini, &c, &test_err));
+    OK(lk_run_config_child(world.store, from, &ini, &c, NULL, &test_err));
     lk_ini_release(&ini);
     lk_free(copy);
     return c;
@@ -202,9 +202,19 @@ static int refused_child(const char *from, const char *key) {
     struct lk_ini ini = {0};
     struct lk_run_config c;
     if (*key) OK(lk_ini_override(&ini, key, &test_err));
-    int code = lk_run_config_child(world.store, from, &ini, &c, &test_err);
+    int code = lk_run_config_child(world.store, from, &ini, &c, NULL, &test_err);
     lk_ini_release(&ini);
     return code;
+}
+static bool changed_child(const char *from, const char *key) {
+    struct lk_ini ini = {0};
+    struct lk_run_config c;
+    bool changed;
+    OK(lk_ini_override(&ini, "run.name=other", &test_err)); /* a name changes nothing */
+    if (*key) OK(lk_ini_override(&ini, key, &test_err));
+    OK(lk_run_config_child(world.store, from, &ini, &c, &changed, &test_err));
+    lk_ini_release(&ini);
+    return changed;
 }
 
 /* Six steps at once, or four and a child's two: the same bits, and the identity of an INI with model.from. */
@@ -248,8 +258,51 @@ static void a_child_follows_its_keys(void **state) {
     FAILS(refused_child("parent", "optimizer.lr=1"), LK_EINVAL, "is called optimizer.learning_rate here");
     FAILS(refused_child("parnt", ""), LK_ENOTFOUND, "--from: ");
     FAILS(refused_child("a/b", ""), LK_EINVAL, "neither RUN nor RUN@STEP");
+    static const char *const same[] = {"", "run.steps=6", "optimizer.decay=6", "optimizer.learning_rate=1e-2",
+                                       "data.dataset=text"};
+    static const char *const other[] = {"run.steps=7", "optimizer.decay=5", "model.optimizer=fresh", "data.dataset=talk",
+                                        "eval.every=1"};
+    for (int i = 0; i < 5; i++) {
+        assert_false(changed_child("parent", same[i]));
+        assert_false(changed_child("parent@0", same[i]));
+        assert_true(changed_child("parent@4", other[i]));
+    }
     c = child("parent@3", "");
     FAILS(test_create_and_run(&world, &c, NULL), LK_ENOTFOUND, "keeps no checkpoint of step 3");
+}
+
+/* CHILD@0 needs nothing of the parent but what the child keeps. */
+static void a_child_begins_anew_without_its_parent(void **state) {
+    (void)state;
+    struct lk_run_config first = test_config("gone", "checkpoint.keep=0"), c, again;
+    struct lk_model_ref ref;
+    struct lk_model m;
+    lk_free(test_root_of(&world, &first));
+    static const char *const keys[] = {"run.name=kept run.steps=2", "run.name=fresh run.steps=2 model.optimizer=fresh"};
+    for (int i = 0; i < 2; i++) {
+        c = child("gone@4", keys[i]);
+        lk_free(test_root_of(&world, &c));
+    }
+    OK(lk_run_remove(world.store, "gone", &test_err));
+    for (int i = 0; i < 2; i++) {
+        const char *name = i ? "fresh" : "kept", *next = i ? "fresh-2" : "kept-2", *from = i ? "fresh@0" : "kept@0";
+        again = child(from, "");
+        char *root = test_record_text(&world, name, "state_root"), *mine = test_root_of(&world, &again);
+        char *identity = test_record_text(&world, name, "identity");
+        assert_string_equal(mine, root);
+        assert_record(&world, next, "identity", identity);
+        assert_record(&world, next, "parent", from);
+        OK(lk_model_find(world.store, from, true, NULL, NULL, &ref, &m, &test_err)); /* a name like any other */
+        assert_true(ref.is_run && ref.step == 0);
+        lk_model_close(&m);
+        lk_free(identity);
+        lk_free(mine);
+        lk_free(root);
+    }
+    again = child("kept-2@0", "run.name=third"); /* and so on */
+    lk_free(test_root_of(&world, &again));
+    again = child("fresh@0", "model.optimizer=keep run.name=fourth");
+    FAILS(test_create_and_run(&world, &again, NULL), LK_EINVAL, "began with weights and no optimizer's state");
 }
 
 int main(void) {
@@ -263,6 +316,7 @@ int main(void) {
         cmocka_unit_test(shorter_sequences_are_a_batch_of_their_own),
         cmocka_unit_test(a_child_goes_on_to_the_same_root),
         cmocka_unit_test(a_child_follows_its_keys),
+        cmocka_unit_test(a_child_begins_anew_without_its_parent),
     };
     return cmocka_run_group_tests(tests, make, drop);
 }

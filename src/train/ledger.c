@@ -202,7 +202,10 @@ int lk__train_ledger_append(struct lk__train_ledger *l, const struct lk_ledger_r
 }
 
 int lk__train_ledger_append_eval(struct lk__train_ledger *l, const struct lk_eval_row *row, struct lk_err *err) {
-    int code = l->eval_count == sizeof l->evals / sizeof *l->evals ? lk__train_ledger_flush(l, err) : LK_OK;
+    pthread_mutex_lock(&l->lock);
+    bool full = l->eval_count == sizeof l->evals / sizeof *l->evals;
+    pthread_mutex_unlock(&l->lock);
+    int code = full ? lk__train_ledger_flush(l, err) : LK_OK;
     if (code) return code;
     pthread_mutex_lock(&l->lock);
     l->evals[l->eval_count++] = *row;
@@ -224,7 +227,12 @@ static int list_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
     struct lk_ledger_row row;
     (void)key;
-    if (!decode_row(value, &row)) return lk_fail(g->err, LK_ECORRUPT, "run %s: a row of the ledger is damaged", g->run);
+    if (!decode_row(value, &row))
+        return lk_fail(
+            g->err, LK_ECORRUPT,
+            "run %s: a row of the ledger is damaged; go on as a new run from what is kept: `lockstep train --from "
+            "%s`",
+            g->run, g->run);
     return g->row(g->arg, &row);
 }
 
@@ -243,7 +251,11 @@ int lk_ledger_list(struct lk_store *store, const char *run, uint32_t from, uint3
 
 static int decode_eval(const char *run, uint32_t step, struct lk_bytes value, struct lk_eval_row *out, struct lk_err *err) {
     const unsigned char *v = value.data;
-    if (value.size != EVAL_BYTES) return lk_fail(err, LK_ECORRUPT, "run %s: an evaluation's row is damaged", run);
+    if (value.size != EVAL_BYTES)
+        return lk_fail(err, LK_ECORRUPT,
+                       "run %s: the row of the evaluation at step %u is damaged; go on as a new run from "
+                       "what is kept: `lockstep train --from %s`",
+                       run, step, run);
     *out = (struct lk_eval_row){.step = step, .loss = get_double(v), .targets = get64(v + 8), .bytes = get64(v + 16)};
     return LK_OK;
 }

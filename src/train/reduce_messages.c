@@ -129,8 +129,8 @@ int lk__train_messages_finish(struct lk__train_reduce *r, struct lk_err *err) {
     return code;
 }
 
-/* --- Touched rows: tokens, grains, then whole rows, even where a slice has only a part of the first and the last one
- * ------ */
+/* --- Touched rows ----------------------------------------------------------------------------------------
+ * A message has tokens, grains, then whole rows, even where a slice has only a part of the first and the last one. */
 
 /* Rows of `mine` that belong to rank k's slice of the table: [*from, *to). */
 static void rows_of(const struct lk__train_reduce *r, const struct lk_embedding_rows *mine, int k, uint32_t *from,

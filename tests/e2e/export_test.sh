@@ -48,7 +48,7 @@ check "llmc without masks" "$LOCKSTEP" dataset export chat chat --format llmc --
 # --- errors ---------------------------------------------------------------------------------------------------------------
 fails "nothing is written over" 1 "plain_train.idx exists|plain_train.bin exists" -- "$LOCKSTEP" dataset export plain megatron --format megatron
 fails "no format" 2 "--format is missing: llmc, megatron or npy" -- "$LOCKSTEP" dataset export plain x
-fails "an unknown format" 2 "--format tfrecord: llmc, megatron and npy" -- "$LOCKSTEP" dataset export plain x --format tfrecord
+fails "an unknown format" 2 "--format tfrecord: give llmc, megatron or npy" -- "$LOCKSTEP" dataset export plain x --format tfrecord
 fails "an unknown split" 2 "--split test" -- "$LOCKSTEP" dataset export plain x --format npy --split test
 fails "an empty split" 1 "held_out split holds no document" -- "$LOCKSTEP" dataset export chat x --format npy --split held-out
 fails "an unknown dataset" 1 "nobody" -- "$LOCKSTEP" dataset export nobody x --format npy

@@ -21,6 +21,11 @@ if have_ranks; then
     check "a child as two ranks" "$LOCKSTEP" train --from whole@4 run.steps=4 --on local:2 --threads 1
     equal "the same bits" "$(run_field whole-3 weights_root)" "$(run_field whole weights_root)"
 fi
+note() { "$LOCKSTEP" train --dry-run "$@" 2>&1 >/dev/null | grep '^note: '; }
+equal "no key differs, from the beginning" "$(note --from whole@0 run.name=again run.steps=8)" "note: no key differs from those of run whole: again repeats it"
+equal "no key differs, from a checkpoint" "$(note --from whole run.name=on)" "note: no key differs from those of run whole: on goes on from it for as many steps, by the same schedule"
+equal "a key that differs needs no note" "$(note --from whole@0 run.steps=9 | wc -l)" 0
+if have_ranks; then equal "several ranks say it once" "$(note --from whole --on local:2 --threads 1 | wc -l)" 1; fi
 fails "keys beside --resume: the way is named" 2 "lockstep train --from whole run.steps=9" -- "$LOCKSTEP" train --resume whole run.steps=9
 fails "a file beside --from" 2 "give section.key=value, not c.ini" -- "$LOCKSTEP" train --from whole c.ini
 fails "--resume and --from" 2 "give one" -- "$LOCKSTEP" train --from whole --resume whole
@@ -29,6 +34,13 @@ fails "a key of [model]" 1 "on the command line: model.layers is given by the we
 fails "the old file with model.from: the way is named" 1 "c.ini:[0-9]*: model.* is given by model.from \(on the command line\)" "train --from whole key=value" -- "$LOCKSTEP" train c.ini model.from=whole run.name=x
 fails "what is impossible together is said of --from" 1 "on the command line: batch.grains = 5 must divide" -- "$LOCKSTEP" train --from whole batch.grains=5
 fails "another tool's key" 1 "on the command line: \"optimizer.lr\" is called optimizer.learning_rate here" -- "$LOCKSTEP" train c.ini optimizer.lr=1
+
+# --- a loss that is no number ---------------------------------------------------------------------------------------------
+"$LOCKSTEP" train c.ini run.name=bad run.steps=30 optimizer.clip=0 optimizer.learning_rate=1000 eval.every=0 checkpoint.every=1 >/dev/null 2>&1
+quiet "$LOCKSTEP" eval bad
+mv .err eval.err && mv .out eval.out
+check "eval of a run that went wrong is no number" grep -q 'held-out loss -*nan' eval.out
+check "why, and what to do" grep -Eq 'warning: bad: the loss is nan, although all weights are finite.*RUN@STEP' eval.err
 
 # --- list ------------------------------------------------------------------------------------------------------------------
 names() { "$LOCKSTEP" runs list "$@" --json | sed -n 's/^    "name": "\(.*\)",$/\1/p' | tr '\n' ' '; }

@@ -26,6 +26,12 @@ char *lk_root_hex(const struct lk_root *, char *out);
 bool lk_root_parse(const char *hex, struct lk_root *out);
 
 void lk_sha256(const void *data, size_t size, struct lk_root *out);
+/* The same of data that comes piece by piece. */
+struct lk_digest;
+struct lk_digest *lk_digest_create(void); /* NULL: out of memory */
+void lk_digest_update(struct lk_digest *, const void *data, size_t size);
+void lk_digest_final(struct lk_digest *, struct lk_root *out); /* begins anew: the digest can be used again */
+void lk_digest_free(struct lk_digest *);                       /* NULL is fine */
 /* The root of one piece of memory. */
 void lk_root_of(const void *data, size_t size, struct lk_root *out);
 

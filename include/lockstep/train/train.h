@@ -72,11 +72,11 @@ int lk_run_config_resolve(struct lk_run_config *, uint32_t tokenizer_vocab, stru
 /* That of a child of run `from`, "RUN", "RUN@STEP" or "RUN@best": the parent's record with `keys` changed. It begins with
  * that checkpoint's weights and, unless model.optimizer=fresh, moments and order of samples; at "RUN@0" as the parent
  * began. Keys that the parent had by default follow those that change. Without run.name it is called RUN-2, RUN-3, ... To
- * be resolved. LK_ENOTFOUND: no such run. LK_EINVAL: as lk_run_config_read, or a key of [model] beside a checkpoint's
- * weights.
+ * be resolved. changed (may be NULL): whether a key but the name differs from the parent's. LK_ENOTFOUND: no such run.
+ * LK_EINVAL: as lk_run_config_read, or a key of [model] beside a checkpoint's weights.
  */
 int lk_run_config_child(struct lk_store *, const char *from, const struct lk_ini *keys, struct lk_run_config *out,
-                        struct lk_err *);
+                        bool *changed, struct lk_err *);
 struct lk_model_config lk_run_config_model(const struct lk_run_config *);
 /* The other way: [model] as this configuration has it. */
 void lk_run_config_set_model(struct lk_run_config *, const struct lk_model_config *);
@@ -179,12 +179,12 @@ void lk_run_close(struct lk_run *);
 
 /* --- Models: named ones, and checkpoints of runs ---------------------------------------------------------------------
  * What `text` names: "MODEL", "RUN" (its newest checkpoint that is whole), "RUN@STEP" or "RUN@best" (lk_run_best);
- * "model:NAME" and "run:NAME" where both have the name. */
+ * "RUN@0": what a run began with that did not begin from its seed; "model:NAME" and "run:NAME" where both have the name. */
 struct lk_model_ref {
     char name[LK_NAME_MAX + 1];
     bool is_run;
     uint32_t step;        /* of the checkpoint, when it is a run */
-    struct lk_root state; /* its state root, when it is a run */
+    struct lk_root state; /* its state root, when it is a run; zeros: of RUN@0 without an optimizer's state */
 };
 /* Finds and opens it. A run's damaged checkpoint is reported to `warning` (may be NULL) and the one before is taken, unless
  * STEP was given. LK_ENOTFOUND: neither a model nor a run, or no checkpoint of that step is kept (it says which are). */

@@ -347,9 +347,9 @@ static void a_refused_guess_is_measured(void **state) {
     assert_int_equal(gzwrite(f, one, (unsigned)last), (int)last);
     gzclose(f);
     uint64_t guess = 42;
-    struct lk__source looked;
-    OK(lk__source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
-    assert_false(lk__source_guess(&looked, &guess));
+    struct lk__data_source looked;
+    OK(lk__data_source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
+    assert_false(lk__data_source_guess(&looked, &guess));
     assert_int_equal(guess, 42);
     struct lk_root root, want;
     OK(build(path, 0.1, &root));
@@ -371,9 +371,9 @@ static void a_wrong_guess_is_noticed_early(void **state) {
     assert_int_equal(gzwrite(f, text.data, (unsigned)last), (int)last);
     gzclose(f);
     uint64_t guess, sum[2] = {0, 0};
-    struct lk__source looked;
-    OK(lk__source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
-    assert_true(lk__source_guess(&looked, &guess)); /* gzip's size is the last one's */
+    struct lk__data_source looked;
+    OK(lk__data_source_look(path, dir, &(struct lk_source_options){0}, &looked, &test_err));
+    assert_true(lk__data_source_guess(&looked, &guess)); /* gzip's size is the last one's */
     assert_int_equal(guess, last);
     struct lk_dataset_source source = {.path = path};
     struct lk_dataset_options o = {.holdout = 0.1, .tokenizer_name = "T", .progress = add_progress, .progress_arg = sum};
@@ -401,8 +401,9 @@ static void large_vocabularies_take_four_bytes(void **state) {
     }
     special[vocab - 1] = 1;
     struct lk_tokenizer *t;
-    struct lk__parts parts = {.vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
-    OK(lk__tokenizer_make(&parts, "large", &t, &test_err));
+    struct lk__tokenizer_definition definition = {
+        .vocab = vocab, .offset = offset, .bytes = (uint8_t *)bytes.data, .added = special};
+    OK(lk__tokenizer_make(&definition, "large", &t, &test_err));
     struct lk_root root, built;
     struct lk_dataset *d;
     OK(lk_tokenizer_save(store, t, &root, &test_err));
@@ -495,14 +496,14 @@ static void a_flipped_bit_is_found_and_named(void **state) {
         OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
         OK(lk_dataset_open(store, &root, true, &d, &test_err));
         const json_t *split = json_object_get(json_object_get(lk_dataset_manifest(d), "splits"), "train");
-        assert_true(lk_root_parse(json_string_value(json_object_get(split, lk__part_names[i])), &part));
+        assert_true(lk_root_parse(json_string_value(json_object_get(split, lk__dataset_part_names[i])), &part));
         lk_dataset_close(d);
         flip(&part, 0.7);
-        FAILS(lk_dataset_open(store, &root, true, &d, &test_err), LK_ECORRUPT, lk__part_names[i]);
+        FAILS(lk_dataset_open(store, &root, true, &d, &test_err), LK_ECORRUPT, lk__dataset_part_names[i]);
         assert_non_null(strstr(test_err.message, dir)); /* and its file */
-        FAILS(lk_dataset_verify(store, &root, &test_err), LK_ECORRUPT, lk__part_names[i]);
+        FAILS(lk_dataset_verify(store, &root, &test_err), LK_ECORRUPT, lk__dataset_part_names[i]);
         OK(lk_blob_delete(store->blobs, &part, &test_err));
-        FAILS(lk_dataset_open(store, &root, false, &d, &test_err), LK_ENOTFOUND, lk__part_names[i]);
+        FAILS(lk_dataset_open(store, &root, false, &d, &test_err), LK_ENOTFOUND, lk__dataset_part_names[i]);
     }
     OK(build(file("f.jsonl", lines, sizeof lines - 1), 0, &root));
     OK(lk_dataset_verify(store, &root, &test_err));
@@ -531,7 +532,7 @@ static void changed(const char *split, const char *key, json_t *value, int open_
 }
 
 /* A copy of a part with one byte changed, as its hex root. */
-static json_t *edited_part(enum lk__part part, size_t at, uint8_t value) {
+static json_t *edited_part(enum lk__dataset_part part, size_t at, uint8_t value) {
     static const char lines[] = "{\"prompt\": \"the line\", \"response\": \" was\"}\n{\"text\": \"and words\"}\n";
     struct lk_root root;
     struct lk_dataset *d;
@@ -592,7 +593,7 @@ static void long_documents_have_an_index(void **state) {
         OK(lk_dataset_byte_range(d, LK_HELD_OUT, 0, a, z, &b, &e, &test_err));
         struct lk_buf out = LK_BUF_INIT;
         for (uint64_t at = a; at < z && at < a + 50; at++) {
-            uint32_t id = lk__token_at(d, &d->splits[LK_HELD_OUT], at);
+            uint32_t id = lk__dataset_token_at(d, &d->splits[LK_HELD_OUT], at);
             OK(lk_tokenizer_decode(tok, &id, 1, &out, &test_err));
         }
         assert_true(out.size <= e - b);

@@ -11,9 +11,9 @@
 
 struct exporter {
     const struct lk_dataset *d;
-    const struct lk__split *s;
+    const struct lk__dataset_split *s;
     const struct lk_dataset_export_options *options;
-    struct lk__files *files;
+    struct lk__dataset_files *files;
     const char *name;  /* of the dataset */
     const char *split; /* "train" or "val" */
     uint64_t done, total;
@@ -23,10 +23,10 @@ struct exporter {
 static int begin(struct exporter *e, const char *ending) {
     char file[512];
     snprintf(file, sizeof file, "%s_%s%s", e->name, e->split, ending);
-    return lk__files_begin(e->files, file, e->err);
+    return lk__dataset_files_begin(e->files, file, e->err);
 }
 static int put(struct exporter *e, uint64_t value, int bytes) {
-    return lk__files_write_le(e->files, value, bytes, e->err);
+    return lk__dataset_files_write_le(e->files, value, bytes, e->err);
 }
 
 /* Tokens [from, to) of the stream, each in `bytes` bytes (2 or 4, not less than the dataset's own). */
@@ -36,9 +36,9 @@ static int put_tokens(struct exporter *e, uint64_t from, uint64_t to, int bytes)
     for (uint64_t at = from; at < to && !code;) {
         uint64_t stop = to - at < PROGRESS_EACH ? to : at + PROGRESS_EACH;
         if ((uint32_t)bytes == own)
-            code = lk__files_write(e->files, e->s->parts[LK__TOKENS].data + at * own, (stop - at) * own, e->err);
+            code = lk__dataset_files_write(e->files, e->s->parts[LK__TOKENS].data + at * own, (stop - at) * own, e->err);
         for (uint64_t i = at; (uint32_t)bytes != own && i < stop && !code; i++)
-            code = put(e, lk__token_at(e->d, e->s, i), bytes);
+            code = put(e, lk__dataset_token_at(e->d, e->s, i), bytes);
         e->done += stop - at;
         at = stop;
         if (!code && e->options->progress && e->options->progress(e->options->arg, e->done, e->total))
@@ -71,12 +71,12 @@ static int llmc(struct exporter *e) {
 
 /* Tokens of document i with its end token. */
 static uint64_t length(const struct exporter *e, uint64_t i) {
-    return lk__end_of(e->s, i) - (i ? lk__end_of(e->s, i - 1) : 0);
+    return lk__dataset_end_of(e->s, i) - (i ? lk__dataset_end_of(e->s, i - 1) : 0);
 }
 
 static int megatron_index(struct exporter *e, int bytes) {
     uint64_t n = e->s->documents, pointer = 0;
-    int code = lk__files_write(e->files, "MMIDIDX\0", 9, e->err);
+    int code = lk__dataset_files_write(e->files, "MMIDIDX\0", 9, e->err);
     if (!code) code = put(e, 1, 8);                  /* version */
     if (!code) code = put(e, bytes == 2 ? 8 : 4, 1); /* uint16 or int32 */
     if (!code) code = put(e, n, 8);                  /* sequences */
@@ -99,7 +99,7 @@ static int megatron(struct exporter *e) {
     int bytes = e->d->vocab < 65500 ? 2 : 4; /* Megatron's own rule */
     int code = begin(e, ".bin");
     if (!code) code = put_tokens(e, 1, e->s->tokens, bytes);
-    if (!code) code = begin(e, ".idx"); /* named after what it points into */
+    if (!code) code = begin(e, ".idx"); /* its name is that of the tokens it points into */
     return code ? code : megatron_index(e, bytes);
 }
 
@@ -113,20 +113,20 @@ static int npy_head(struct exporter *e, const char *ending, const char *type, ui
     int size = (10 + n + 1 + NPY_ALIGN - 1) / NPY_ALIGN * NPY_ALIGN - 10; /* magic, version and size are 10 bytes */
     memset(head + n, ' ', (size_t)(size - n));
     head[size - 1] = '\n';
-    if (!code) code = lk__files_write(e->files, "\x93NUMPY\x01\x00", 8, e->err);
+    if (!code) code = lk__dataset_files_write(e->files, "\x93NUMPY\x01\x00", 8, e->err);
     if (!code) code = put(e, (uint64_t)size, 2);
-    return code ? code : lk__files_write(e->files, head, (size_t)size, e->err);
+    return code ? code : lk__dataset_files_write(e->files, head, (size_t)size, e->err);
 }
 
 static int npy(struct exporter *e) {
-    const struct lk__split *s = e->s;
+    const struct lk__dataset_split *s = e->s;
     int code = npy_head(e, ".npy", e->d->token_bytes == 2 ? "<u2" : "<u4", s->tokens);
     if (!code) code = put_tokens(e, 0, s->tokens, (int)e->d->token_bytes);
     if (!code) code = npy_head(e, "_ends.npy", "<u8", s->documents);
-    if (!code) code = lk__files_write(e->files, s->parts[LK__ENDS].data, 8 * s->documents, e->err);
+    if (!code) code = lk__dataset_files_write(e->files, s->parts[LK__ENDS].data, 8 * s->documents, e->err);
     if (code || !s->parts[LK__MASK].data) return code;
     code = npy_head(e, "_loss_mask.npy", "|b1", s->tokens);
-    for (uint64_t i = 0; i < s->tokens && !code; i++) code = put(e, !lk__is_masked(s, i), 1);
+    for (uint64_t i = 0; i < s->tokens && !code; i++) code = put(e, !lk__dataset_is_masked(s, i), 1);
     return code;
 }
 
@@ -155,17 +155,17 @@ int lk_dataset_export(const struct lk_dataset *d, const char *dir, const char *n
         e.total += d->splits[i].tokens;
         any = any || d->splits[i].documents;
         if (!all && !d->splits[i].documents)
-            return lk_fail(err, LK_EINVAL, "the %s split holds no document", lk__split_names[i]);
+            return lk_fail(err, LK_EINVAL, "the %s split holds no document", lk__dataset_split_names[i]);
     }
     if (!any) return lk_fail(err, LK_EINVAL, "the dataset holds no document");
-    int code = lk__files_open(dir, &e.files, err);
+    int code = lk__dataset_files_open(dir, &e.files, err);
     for (int i = 0; i < 2 && !code; i++) {
         if (!(all || options->splits[i]) || !d->splits[i].documents) continue;
         e.s = &d->splits[i];
         e.split = names[i];
         code = export_split(&e);
     }
-    if (!code) code = lk__files_name(e.files, options->file, options->arg, err);
-    lk__files_close(e.files);
+    if (!code) code = lk__dataset_files_name(e.files, options->file, options->arg, err);
+    lk__dataset_files_close(e.files);
     return code;
 }

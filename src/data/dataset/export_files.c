@@ -14,9 +14,9 @@ struct file {
     char *path, *temporary;
     uint64_t size_bytes;
 };
-struct lk__files {
+struct lk__dataset_files {
     char *dir;
-    size_t found; /* bytes of dir that named a folder before; what is behind them we made */
+    size_t found; /* this much of dir was there before; we made the folders behind it */
     bool named;
     struct file *list;
     size_t count, capacity;
@@ -25,7 +25,7 @@ struct lk__files {
     size_t fill;
 };
 
-/* Cuts the last part off a path. */
+/* Cuts the last name off a path. */
 static void to_parent(char *path) {
     size_t n = strlen(path);
     while (n && path[n - 1] == '/') n--;
@@ -33,8 +33,8 @@ static void to_parent(char *path) {
     path[n] = 0;
 }
 
-/* Takes away the folders that we made and in which there is nothing. */
-static void remove_folders(struct lk__files *f) {
+/* Removes the folders that we made, as far as they are empty. */
+static void remove_folders(struct lk__dataset_files *f) {
     while (strlen(f->dir) > f->found && (rmdir(f->dir) == 0 || errno == ENOENT)) to_parent(f->dir);
 }
 
@@ -47,26 +47,26 @@ static int found_bytes(const char *dir, size_t *found, struct lk_err *err) {
     return LK_OK;
 }
 
-int lk__files_open(const char *dir, struct lk__files **out, struct lk_err *err) {
+int lk__dataset_files_open(const char *dir, struct lk__dataset_files **out, struct lk_err *err) {
     *out = NULL;
-    struct lk__files *f = lk_calloc(1, sizeof *f);
+    struct lk__dataset_files *f = lk_calloc(1, sizeof *f);
     if (f) f->fd = -1, f->dir = lk_strdup(dir), f->buffer = lk_alloc(BUFFER_BYTES);
     int code = f && f->dir && f->buffer ? LK_OK : lk_fail(err, LK_ENOMEM, "writing into %s: out of memory", dir);
     if (f) f->found = SIZE_MAX;
     if (!code) code = found_bytes(dir, &f->found, err);
     if (!code) code = lk_dir_make(dir, err);
     if (code)
-        lk__files_close(f);
+        lk__dataset_files_close(f);
     else
         *out = f;
     return code;
 }
 
-static struct file *last(struct lk__files *f) {
+static struct file *last(struct lk__dataset_files *f) {
     return &f->list[f->count - 1];
 }
 
-static int flush(struct lk__files *f, struct lk_err *err) {
+static int flush(struct lk__dataset_files *f, struct lk_err *err) {
     if (lk__write_all(f->fd, f->buffer, f->fill)) return lk_fail_errno(err, "cannot write %s", last(f)->temporary);
     last(f)->size_bytes += f->fill;
     f->fill = 0;
@@ -74,7 +74,7 @@ static int flush(struct lk__files *f, struct lk_err *err) {
 }
 
 /* The last file is complete. */
-static int end(struct lk__files *f, struct lk_err *err) {
+static int end(struct lk__dataset_files *f, struct lk_err *err) {
     if (f->fd < 0) return LK_OK;
     int code = flush(f, err);
     if (!code && lk__fsync(f->fd)) code = lk_fail_errno(err, "cannot sync %s", last(f)->temporary);
@@ -83,7 +83,7 @@ static int end(struct lk__files *f, struct lk_err *err) {
     return code;
 }
 
-int lk__files_begin(struct lk__files *f, const char *name, struct lk_err *err) {
+int lk__dataset_files_begin(struct lk__dataset_files *f, const char *name, struct lk_err *err) {
     int code = end(f, err);
     if (code) return code;
     if (f->count == f->capacity) {
@@ -109,7 +109,7 @@ int lk__files_begin(struct lk__files *f, const char *name, struct lk_err *err) {
     return code;
 }
 
-int lk__files_write(struct lk__files *f, const void *data, size_t size, struct lk_err *err) {
+int lk__dataset_files_write(struct lk__dataset_files *f, const void *data, size_t size, struct lk_err *err) {
     LK_ASSERT(f->fd >= 0);
     for (const unsigned char *p = data; size;) {
         size_t n = BUFFER_BYTES - f->fill < size ? BUFFER_BYTES - f->fill : size;
@@ -123,14 +123,14 @@ int lk__files_write(struct lk__files *f, const void *data, size_t size, struct l
     return LK_OK;
 }
 
-int lk__files_write_le(struct lk__files *f, uint64_t value, int bytes, struct lk_err *err) {
+int lk__dataset_files_write_le(struct lk__dataset_files *f, uint64_t value, int bytes, struct lk_err *err) {
     unsigned char p[8];
     for (int i = 0; i < 8; i++) p[i] = (unsigned char)(value >> (8 * i));
-    return lk__files_write(f, p, (size_t)bytes, err);
+    return lk__dataset_files_write(f, p, (size_t)bytes, err);
 }
 
-int lk__files_name(struct lk__files *f, void (*file)(void *arg, const char *path, uint64_t size_bytes), void *arg,
-                   struct lk_err *err) {
+int lk__dataset_files_name(struct lk__dataset_files *f, void (*file)(void *arg, const char *path, uint64_t size_bytes),
+                           void *arg, struct lk_err *err) {
     size_t named = 0;
     int code = end(f, err);
     for (; !code && named < f->count; named++)
@@ -146,11 +146,11 @@ int lk__files_name(struct lk__files *f, void (*file)(void *arg, const char *path
     return code;
 }
 
-void lk__files_close(struct lk__files *f) {
+void lk__dataset_files_close(struct lk__dataset_files *f) {
     if (!f) return;
     if (f->fd >= 0) lk__close(f->fd);
     for (size_t i = 0; i < f->count; i++) {
-        unlink(f->list[i].temporary); /* named already: nothing of that name is there */
+        unlink(f->list[i].temporary); /* a file that has its name already has left this one */
         lk_free(f->list[i].path);
         lk_free(f->list[i].temporary);
     }

@@ -105,7 +105,7 @@ static void shards_are_the_stream_without_its_last_token(void **state) {
             assert_int_equal(m.size, 1024 + 2 * count);
             assert_int_equal(count, total - at < shard ? total - at : shard);
             for (uint64_t i = 0; i < count; i++, at++)
-                assert_int_equal(number(&m, 1024 + 2 * i, 2), lk__token_at(d, &d->splits[0], at));
+                assert_int_equal(number(&m, 1024 + 2 * i, 2), lk__dataset_token_at(d, &d->splits[0], at));
             lk_map_close(&m);
         }
         OK(lk_dir_remove(out, &test_err));

@@ -14,7 +14,7 @@ static int read_root(const json_t *o, const char *key, const char *what, struct 
     return lk_root_parse(hex, out) ? 0 : lk_fail(err, LK_ECORRUPT, "%s: %s is no root", what, key);
 }
 
-static uint64_t part_size(const struct lk_dataset *d, const struct lk__split *s, enum lk__part part) {
+static uint64_t part_size(const struct lk_dataset *d, const struct lk__dataset_split *s, enum lk__dataset_part part) {
     switch (part) {
     case LK__TOKENS:
         return s->tokens * d->token_bytes;
@@ -32,24 +32,24 @@ static uint64_t part_size(const struct lk_dataset *d, const struct lk__split *s,
     return 0;
 }
 
-static int open_part(struct lk_store *store, struct lk_dataset *d, struct lk__split *s, const json_t *o, enum lk__part part,
-                     const char *what, bool verify, struct lk_err *err) {
+static int open_part(struct lk_store *store, struct lk_dataset *d, struct lk__dataset_split *s, const json_t *o,
+                     enum lk__dataset_part part, const char *what, bool verify, struct lk_err *err) {
     struct lk_root root;
-    int code = read_root(o, lk__part_names[part], what, &root, err);
+    int code = read_root(o, lk__dataset_part_names[part], what, &root, err);
     if (!code) code = lk_blob_open(store->blobs, &root, verify, &s->parts[part], err);
-    if (code) return lk_fail_prefix(err, code, "%s, %s", what, lk__part_names[part]);
+    if (code) return lk_fail_prefix(err, code, "%s, %s", what, lk__dataset_part_names[part]);
     if (s->parts[part].size == part_size(d, s, part)) return 0;
-    return lk_fail(err, LK_ECORRUPT, "%s: %zu bytes of %s, expected %llu", what, s->parts[part].size, lk__part_names[part],
-                   (unsigned long long)part_size(d, s, part));
+    return lk_fail(err, LK_ECORRUPT, "%s: %zu bytes of %s, expected %llu", what, s->parts[part].size,
+                   lk__dataset_part_names[part], (unsigned long long)part_size(d, s, part));
 }
 
 static int open_split(struct lk_store *store, struct lk_dataset *d, int index, const char *what, bool verify,
                       struct lk_err *err) {
-    struct lk__split *s = &d->splits[index];
-    const json_t *o = json_object_get(json_object_get(d->manifest, "splits"), lk__split_names[index]);
+    struct lk__dataset_split *s = &d->splits[index];
+    const json_t *o = json_object_get(json_object_get(d->manifest, "splits"), lk__dataset_split_names[index]);
     uint64_t masked = 0;
     char name[64];
-    snprintf(name, sizeof name, "%.40s, %s", what, lk__split_names[index]);
+    snprintf(name, sizeof name, "%.40s, %s", what, lk__dataset_split_names[index]);
     int code = lk_json_get_u64(o, "tokens_count", name, &s->tokens, err);
     if (!code) code = lk_json_get_u64(o, "bytes_count", name, &s->bytes, err);
     if (!code) code = lk_json_get_u64(o, "documents_count", name, &s->documents, err);
@@ -57,9 +57,9 @@ static int open_split(struct lk_store *store, struct lk_dataset *d, int index, c
     if (code) return code;
     if (s->tokens > (uint64_t)1 << 56 || s->documents > s->tokens || (s->documents == 0) != (s->tokens == 0) ||
         (s->documents && s->tokens < s->documents + 1))
-        return damaged(err, what, lk__split_names[index], "its counts cannot be");
+        return damaged(err, what, lk__dataset_split_names[index], "its counts cannot be");
     for (int i = 0; !code && s->tokens && i < LK__PARTS; i++)
-        if (i != LK__MASK || masked) code = open_part(store, d, s, o, (enum lk__part)i, name, verify, err);
+        if (i != LK__MASK || masked) code = open_part(store, d, s, o, (enum lk__dataset_part)i, name, verify, err);
     return code;
 }
 
@@ -93,18 +93,19 @@ static int read_manifest(struct lk_store *store, struct lk_dataset *d, const cha
 /* What readers rely on without looking: ids below the vocabulary, ends ascending within the stream. (verify.c checks all.)
  */
 static int check_bounds(const struct lk_dataset *d, int index, const char *what, struct lk_err *err) {
-    const struct lk__split *s = &d->splits[index];
+    const struct lk__dataset_split *s = &d->splits[index];
     uint32_t greatest = 0;
     uint64_t last = 0;
     for (uint64_t i = 0; i < s->tokens; i++) {
-        uint32_t id = lk__token_at(d, s, i);
+        uint32_t id = lk__dataset_token_at(d, s, i);
         greatest = id > greatest ? id : greatest;
     }
-    if (greatest >= d->vocab) return damaged(err, what, lk__split_names[index], "it holds an id beyond its vocabulary");
+    if (greatest >= d->vocab)
+        return damaged(err, what, lk__dataset_split_names[index], "it holds an id beyond its vocabulary");
     for (uint64_t i = 0; i < s->documents; i++) {
-        uint64_t end = lk__end_of(s, i);
+        uint64_t end = lk__dataset_end_of(s, i);
         if (end <= last || end >= s->tokens)
-            return damaged(err, what, lk__split_names[index], "the end of a document is out of place");
+            return damaged(err, what, lk__dataset_split_names[index], "the end of a document is out of place");
         last = end;
     }
     return 0;
@@ -169,36 +170,37 @@ uint64_t lk_dataset_sequences(const struct lk_dataset *d, enum lk_split split, u
 
 uint32_t lk_dataset_sequence(const struct lk_dataset *d, enum lk_split split, uint64_t n, uint32_t context,
                              uint32_t *inputs, uint32_t *targets, uint32_t *document_start) {
-    const struct lk__split *s = &d->splits[split];
+    const struct lk__dataset_split *s = &d->splits[split];
     LK_ASSERT(n < lk_dataset_sequences(d, split, context));
     uint64_t begin = n * context, left = s->tokens - 1 - begin;
     uint32_t count = left < context ? (uint32_t)left : context, start = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t id = lk__token_at(d, s, begin + i);
+        uint32_t id = lk__dataset_token_at(d, s, begin + i);
         if (id == d->end) start = i; /* end tokens stand only between documents */
         if (inputs) inputs[i] = id;
         if (document_start) document_start[i] = start;
-        if (targets) targets[i] = lk__is_masked(s, begin + i + 1) ? UINT32_MAX : lk__token_at(d, s, begin + i + 1);
+        if (targets)
+            targets[i] = lk__dataset_is_masked(s, begin + i + 1) ? UINT32_MAX : lk__dataset_token_at(d, s, begin + i + 1);
     }
     return count;
 }
 
 /* Whether the loss is masked at all stream positions [from, to). */
-static bool all_masked(const struct lk__split *s, uint64_t from, uint64_t to) {
+static bool all_masked(const struct lk__dataset_split *s, uint64_t from, uint64_t to) {
     static const unsigned char ones[64] = {[0 ... 63] = 0xff};
     const unsigned char *mask = s->parts[LK__MASK].data;
     for (; from < to && (from & 7); from++)
-        if (!lk__is_masked(s, from)) return false;
+        if (!lk__dataset_is_masked(s, from)) return false;
     for (; to - from >= 8 * sizeof ones; from += 8 * sizeof ones)
         if (memcmp(mask + (from >> 3), ones, sizeof ones)) return false;
     for (; from < to; from++)
-        if (!lk__is_masked(s, from)) return false;
+        if (!lk__dataset_is_masked(s, from)) return false;
     return true;
 }
 
 struct lk_untargeted lk_dataset_untargeted(const struct lk_dataset *d, enum lk_split split, uint32_t context,
                                            uint64_t most_tokens) {
-    const struct lk__split *s = &d->splits[split];
+    const struct lk__dataset_split *s = &d->splits[split];
     uint64_t sequences = lk_dataset_sequences(d, split, context), most = most_tokens / context;
     struct lk_untargeted u = {.looked_at = sequences < most ? sequences : most};
     for (uint64_t i = 0; i < u.looked_at && s->parts[LK__MASK].data; i++) {
@@ -210,24 +212,24 @@ struct lk_untargeted lk_dataset_untargeted(const struct lk_dataset *d, enum lk_s
 
 /* --- documents ------------------------------------------------------------------------------------------- */
 
-void lk__split_row(const struct lk__split *s, uint64_t index, struct lk__row *out) {
-    lk__row_get(s->parts[LK__DOCUMENTS].data + LK__DOCUMENT_BYTES * index, out);
+void lk__dataset_split_row(const struct lk__dataset_split *s, uint64_t index, struct lk__dataset_row *out) {
+    lk__dataset_row_get(s->parts[LK__DOCUMENTS].data + LK__DOCUMENT_BYTES * index, out);
 }
 
 static int check_document(const struct lk_dataset *d, enum lk_split split, uint64_t index, struct lk_err *err) {
     uint64_t count = d->splits[split].documents;
     if (index < count) return 0;
     return lk_fail(err, LK_EINVAL, "document %llu: the %s split has %llu", (unsigned long long)index,
-                   lk__split_names[split], (unsigned long long)count);
+                   lk__dataset_split_names[split], (unsigned long long)count);
 }
 
 int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_t index, struct lk_document *out,
                         struct lk_err *err) {
-    const struct lk__split *s = &d->splits[split];
-    struct lk__row row;
+    const struct lk__dataset_split *s = &d->splits[split];
+    struct lk__dataset_row row;
     int code = check_document(d, split, index, err);
     if (code) return code;
-    lk__split_row(s, index, &row);
+    lk__dataset_split_row(s, index, &row);
     const json_t *source = json_array_get(json_object_get(d->manifest, "sources"), row.source);
     const char *name = json_string_value(json_object_get(source, "name"));
     if (!name) return lk_fail(err, LK_ECORRUPT, "document %llu: it has no source", (unsigned long long)index);
@@ -237,8 +239,8 @@ int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_
                                 .line = row.line,
                                 .source_offset = row.source_offset,
                                 .size_bytes = row.size_bytes};
-    out->token_begin = index ? lk__end_of(s, index - 1) + 1 : 1;
-    out->token_end = lk__end_of(s, index);
+    out->token_begin = index ? lk__dataset_end_of(s, index - 1) + 1 : 1;
+    out->token_end = lk__dataset_end_of(s, index);
     if (out->token_begin > out->token_end || out->token_end >= s->tokens)
         return lk_fail(err, LK_ECORRUPT, "document %llu: its end is out of place", (unsigned long long)index);
     memcpy(out->digest.bytes, row.digest, sizeof row.digest);
@@ -246,12 +248,12 @@ int lk_dataset_document(const struct lk_dataset *d, enum lk_split split, uint64_
 }
 
 uint64_t lk_dataset_document_at(const struct lk_dataset *d, enum lk_split split, uint64_t token) {
-    const struct lk__split *s = &d->splits[split];
+    const struct lk__dataset_split *s = &d->splits[split];
     LK_ASSERT(token < s->tokens);
     uint64_t low = 0, high = s->documents - 1; /* the first document whose end token is at or behind `token` */
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (lk__end_of(s, middle) < token)
+        if (lk__dataset_end_of(s, middle) < token)
             low = middle + 1;
         else
             high = middle;
@@ -259,12 +261,12 @@ uint64_t lk_dataset_document_at(const struct lk_dataset *d, enum lk_split split,
     return low;
 }
 
-uint64_t lk__bytes_before(const struct lk_dataset *d, const struct lk__split *s, uint64_t at) {
+uint64_t lk__dataset_bytes_before(const struct lk_dataset *d, const struct lk__dataset_split *s, uint64_t at) {
     uint64_t entry = at / LK__INDEX_EVERY;
     if (entry * LK__INDEX_EVERY >= s->tokens) entry = (s->tokens - 1) / LK__INDEX_EVERY;
-    uint64_t bytes = lk__get_u64(s->parts[LK__INDEX].data + 8 * entry);
+    uint64_t bytes = lk__dataset_get_u64(s->parts[LK__INDEX].data + 8 * entry);
     for (uint64_t i = entry * LK__INDEX_EVERY; i < at; i++) {
-        uint32_t id = lk__token_at(d, s, i);
+        uint32_t id = lk__dataset_token_at(d, s, i);
         if (id != d->end) bytes += lk_tokenizer_bytes(d->tokenizer, id).size;
     }
     return bytes;
@@ -272,17 +274,17 @@ uint64_t lk__bytes_before(const struct lk_dataset *d, const struct lk__split *s,
 
 int lk_dataset_byte_range(const struct lk_dataset *d, enum lk_split split, uint64_t document, uint64_t begin, uint64_t end,
                           uint64_t *byte_begin, uint64_t *byte_end, struct lk_err *err) {
-    const struct lk__split *s = &d->splits[split];
+    const struct lk__dataset_split *s = &d->splits[split];
     struct lk_document doc;
-    struct lk__row row;
+    struct lk__dataset_row row;
     int code = lk_dataset_document(d, split, document, &doc, err);
     if (code) return code;
     if (begin > end || begin < doc.token_begin || end > doc.token_end)
         return lk_fail(err, LK_EINVAL, "tokens [%llu, %llu) are not in document %llu, which has [%llu, %llu)",
                        (unsigned long long)begin, (unsigned long long)end, (unsigned long long)document,
                        (unsigned long long)doc.token_begin, (unsigned long long)doc.token_end);
-    lk__split_row(s, document, &row);
-    *byte_begin = lk__bytes_before(d, s, begin) - row.byte_begin;
-    *byte_end = lk__bytes_before(d, s, end) - row.byte_begin;
+    lk__dataset_split_row(s, document, &row);
+    *byte_begin = lk__dataset_bytes_before(d, s, begin) - row.byte_begin;
+    *byte_end = lk__dataset_bytes_before(d, s, end) - row.byte_begin;
     return 0;
 }

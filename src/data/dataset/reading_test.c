@@ -1,21 +1,23 @@
 /* How sources become documents: what is held out, what is left out, where texts begin and end; which of it enters a root.
  */
-#include "data/dataset/internal.h"
+#include "data/dataset/job.h"
 #include "data/source.h"
 #include "data/testing.h"
 #include "data/tokenizer/internal.h"
 
 static char dir[64];
 static struct lk_store *store;
-static struct lk_root bytes_root, begin_root; /* bytes as tokens; the same with a token in front of every text */
+/* bytes as tokens; the same with a token in front of every text; with a space in front of those that begin with none */
+static struct lk_root bytes_root, begin_root, prefix_root;
 #define END   256u
 #define BEGIN 257u
 
-static void make_tokenizer(bool begin, struct lk_root *root) {
+static void make_tokenizer(bool begin, enum lk__tokenizer_prefix prefix, struct lk_root *root) {
     uint64_t offset[259] = {0};
     uint8_t bytes[512], added[258] = {[END] = 1, [BEGIN] = 1};
     size_t size = 0;
-    struct lk__traits traits = {.end = END, .before = begin ? BEGIN : LK__NO_ID, .after = LK__NO_ID};
+    struct lk__tokenizer_traits traits = {
+        .end = END, .before = begin ? BEGIN : LK__NO_ID, .after = LK__NO_ID, .prefix_space = prefix};
     for (uint32_t id = 0; id < 258; id++) {
         const char *text = id == END ? LK_TOKEN_END : "<s>";
         if (id < 256)
@@ -24,9 +26,10 @@ static void make_tokenizer(bool begin, struct lk_root *root) {
             memcpy(bytes + size, text, strlen(text)), size += strlen(text);
         offset[id + 1] = size;
     }
-    struct lk__parts parts = {.vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
+    struct lk__tokenizer_definition definition = {
+        .vocab = 258, .offset = offset, .bytes = bytes, .added = added, .traits = &traits};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&parts, "bytes", &t, &test_err));
+    OK(lk__tokenizer_make(&definition, "bytes", &t, &test_err));
     OK(lk_tokenizer_save(store, t, root, &test_err));
     lk_tokenizer_free(t);
 }
@@ -36,8 +39,9 @@ static int setup(void **state) {
     snprintf(dir, sizeof dir, "%s/lk-reading-XXXXXX", temporary_root());
     assert_non_null(mkdtemp(dir));
     OK(lk_store_open(dir, LK_CREATE, &store, &test_err));
-    make_tokenizer(false, &bytes_root);
-    make_tokenizer(true, &begin_root);
+    make_tokenizer(false, LK__PREFIX_NONE, &bytes_root);
+    make_tokenizer(true, LK__PREFIX_NONE, &begin_root);
+    make_tokenizer(false, LK__PREFIX_UNLESS, &prefix_root);
     return 0;
 }
 static int teardown(void **state) {
@@ -96,7 +100,7 @@ static const char *texts(const struct lk_dataset *d, enum lk_split split) {
     static char all[65536];
     size_t n = 0;
     for (uint64_t i = 1; i < lk_dataset_tokens(d, split); i++) {
-        uint32_t id = lk__token_at(d, &d->splits[split], i);
+        uint32_t id = lk__dataset_token_at(d, &d->splits[split], i);
         n += (size_t)snprintf(all + n, sizeof all - n, id == END ? "|" : id == BEGIN ? "<s>" : "%c", (int)id);
     }
     all[n] = 0;
@@ -138,7 +142,7 @@ static void documents_are_held_out_by_seed_and_text(void **state) {
         lk_sha256(text, (size_t)n, &digest);
         memcpy(all + 24, digest.bytes, 32);
         lk_sha256(all, sizeof all, &number);
-        bool want = (double)lk__get_u64(number.bytes) < 0.1 * 18446744073709551616.0;
+        bool want = (double)lk__dataset_get_u64(number.bytes) < 0.1 * 18446744073709551616.0;
         if (is_held_out(held, i) != want) fail_msg("document %d", i);
     }
     lk_dataset_close(d);
@@ -353,8 +357,29 @@ static void texts_begin_as_the_tokenizer_says(void **state) {
     FAILS(build(&bytes_root, &o, 2, paths, &b), LK_EINVAL, "has no token that begins a text");
 }
 
+/* A document has the space that its tokenizer puts in front, once, however many pieces it is encoded in; U+2581 stays. */
+static void spaces_in_front_belong_to_documents(void **state) {
+    (void)state;
+    static const char line[] = "a line with \xE2\x96\x81 in it\n";
+    size_t lines = LK__JOB_BYTES / strlen(line) * 2;
+    char *text = lk_calloc(lines + 1, strlen(line));
+    for (size_t i = 0; i < lines; i++) memcpy(text + i * strlen(line), line, strlen(line));
+    const char *paths[] = {file("prefix.txt", text), file("without.txt", " b"), file("short.jsonl", "{\"text\": \"c\"}\n")};
+    struct lk_root root;
+    struct lk_dataset *d;
+    static const struct lk_dataset_options options = {0};
+    OK(build(&prefix_root, &options, 3, paths, &root));
+    OK(lk_dataset_verify(store, &root, &test_err));
+    OK(lk_dataset_open(store, &root, true, &d, &test_err));
+    assert_int_equal(lk_dataset_documents(d, LK_TRAIN), 3);
+    assert_int_equal(lk_dataset_bytes(d, LK_TRAIN), 1 + lines * strlen(line) + 2 + 2);
+    lk_dataset_close(d);
+    lk_free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spaces_in_front_belong_to_documents),
         cmocka_unit_test(documents_are_held_out_by_seed_and_text),
         cmocka_unit_test(few_documents_leave_one_for_each_split),
         cmocka_unit_test(texts_give_their_ends),

@@ -8,7 +8,7 @@
 
 #define FILL_FIRST ((size_t)1 << 20) /* a stream's rounds: the first one soon, the others large enough to share out */
 #define FILL_BYTES ((size_t)4 << 20)
-#define OWN_SHARE  4096 /* bytes: a text whose share of held-out text is at least that gives its own end */
+#define OWN_SHARE  4096 /* bytes of held-out text from which on a text gives its own end */
 
 static int no_memory(struct lk_err *err) {
     return lk_fail(err, LK_ENOMEM, "building a dataset: out of memory");
@@ -17,12 +17,12 @@ static int no_memory(struct lk_err *err) {
 /* --- writing ---------------------------------------------------------------------------------------------- */
 
 /* Between the name of a source and a number of its lines; in a list of records it counts those. */
-static const char *unit(const struct lk__builder *b) {
+static const char *unit(const struct lk__dataset_builder *b) {
     return b->inputs[b->input].source.shape == LK__LINES ? ":" : ": record ";
 }
 
-static int job_failed(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
-    const char *name = lk__input_name(&b->inputs[b->input]);
+static int job_failed(struct lk__dataset_builder *b, struct lk__dataset_job *j, struct lk_err *err) {
+    const char *name = lk__dataset_input_name(&b->inputs[b->input]);
     if (j->kind == LK__JOB_LINES && j->code == LK_EINVAL)
         return lk_fail(err, j->code, "%s%s%llu: byte %llu: %s (--skip-bad N leaves out up to N bad records)", name, unit(b),
                        (unsigned long long)(b->lines + j->err_line), (unsigned long long)j->err_byte, j->err.message);
@@ -33,42 +33,42 @@ static int job_failed(struct lk__builder *b, struct lk__job *j, struct lk_err *e
 }
 
 /* The token that a text begins with, where there is one: no target, because nothing else can stand there. */
-static int write_begin(struct lk__builder *b, struct lk__splitter *s, struct lk_err *err) {
-    return b->begin == UINT32_MAX ? 0 : lk__splitter_tokens(s, &b->begin, 1, 1, err);
+static int write_begin(struct lk__dataset_builder *b, struct lk__dataset_splitter *s, struct lk_err *err) {
+    return b->begin == UINT32_MAX ? 0 : lk__dataset_splitter_tokens(s, &b->begin, 1, 1, err);
 }
 
-static void take_number(struct lk__builder *b, uint64_t least, uint64_t greatest) {
+static void take_number(struct lk__dataset_builder *b, uint64_t least, uint64_t greatest) {
     if (least < b->least) b->least = least;
     if (greatest > b->greatest) b->greatest = greatest;
 }
 
-static int write_piece(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+static int write_piece(struct lk__dataset_builder *b, struct lk__dataset_job *j, struct lk_err *err) {
     enum lk_split split = j->split;
     if (j->by_number) {
-        uint64_t number = lk__holdout_number(b->rules.holdout.seed, &b->digest);
-        split = lk__holdout_split(&b->rules.holdout, number);
+        uint64_t number = lk__dataset_holdout_number(b->rules.holdout.seed, &b->digest);
+        split = lk__dataset_holdout_split(&b->rules.holdout, number);
         take_number(b, number, number);
     }
-    struct lk__splitter *s = b->splits[split];
+    struct lk__dataset_splitter *s = b->splits[split];
     int code = j->first ? write_begin(b, s, err) : 0;
-    if (!code) code = lk__splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
+    if (!code) code = lk__dataset_splitter_tokens(s, j->tokens.ids, j->tokens.count, 0, err);
     if (code || !j->last) return code;
     j->row.source = (uint32_t)b->input;
     j->row.prompt_tokens = b->begin != UINT32_MAX;
     memcpy(j->row.digest, b->digest.bytes, sizeof j->row.digest);
-    return lk__splitter_document(s, &j->row, err);
+    return lk__dataset_splitter_document(s, &j->row, err);
 }
 
 /* Bad records that were left out: the first ones are told, too many are an error. */
-static int write_bad(struct lk__builder *b, const struct lk__job *j, struct lk_err *err) {
-    const char *name = lk__input_name(&b->inputs[b->input]);
+static int write_bad(struct lk__dataset_builder *b, const struct lk__dataset_job *j, struct lk_err *err) {
+    const char *name = lk__dataset_input_name(&b->inputs[b->input]);
     for (uint64_t i = 0; i < j->bad && b->bad + i < LK__BAD_NOTED; i++) {
-        const struct lk__bad *bad = &j->first_bad[i];
+        const struct lk__dataset_bad *bad = &j->first_bad[i];
         char text[512];
         int size = snprintf(text, sizeof text, "%.200s%s%llu: byte %llu: %s", name, unit(b),
                             (unsigned long long)(b->lines + bad->line), (unsigned long long)bad->byte, bad->why);
         if (b->bad + i == 0) snprintf(b->first_bad, sizeof b->first_bad, "%s", text);
-        if (b->bad + i < b->bad_noted) continue; /* in the build that was begun before this one */
+        if (b->bad + i < b->bad_noted) continue; /* told by the build that was given up for this one */
         b->bad_noted++;
         if (lk_buf_append(&b->notes, text, (size_t)size + 1)) return no_memory(err);
     }
@@ -78,21 +78,21 @@ static int write_bad(struct lk__builder *b, const struct lk__job *j, struct lk_e
                    (unsigned long long)b->rules.skip_bad, b->first_bad);
 }
 
-static int write_documents(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+static int write_documents(struct lk__dataset_builder *b, struct lk__dataset_job *j, struct lk_err *err) {
     const uint32_t *ids = j->tokens.ids;
-    const struct lk__job_run *runs = (const struct lk__job_run *)(const void *)j->runs.data;
+    const struct lk__dataset_job_span *spans = (const struct lk__dataset_job_span *)(const void *)j->spans.data;
     for (size_t i = 0; i < j->document_count; i++) {
-        struct lk__job_document *d = &j->documents[i];
-        struct lk__splitter *s = b->splits[d->split];
+        struct lk__dataset_job_document *d = &j->documents[i];
+        struct lk__dataset_splitter *s = b->splits[d->split];
         d->row.source = (uint32_t)b->input;
         if (d->row.line) d->row.line += b->lines;
-        if (!d->runs && b->begin != UINT32_MAX) d->row.prompt_tokens++;
-        int code = d->runs ? 0 : write_begin(b, s, err);
-        if (!code && !d->runs) code = lk__splitter_tokens(s, ids, d->tokens, d->masked, err);
+        if (!d->spans && b->begin != UINT32_MAX) d->row.prompt_tokens++;
+        int code = d->spans ? 0 : write_begin(b, s, err);
+        if (!code && !d->spans) code = lk__dataset_splitter_tokens(s, ids, d->tokens, d->masked, err);
         const uint32_t *at = ids;
-        for (size_t k = 0; k < d->runs && !code; k++, at += runs->tokens, runs++)
-            code = lk__splitter_tokens(s, at, runs->tokens, runs->target ? 0 : runs->tokens, err);
-        if (!code) code = lk__splitter_document(s, &d->row, err);
+        for (size_t k = 0; k < d->spans && !code; k++, at += spans->tokens, spans++)
+            code = lk__dataset_splitter_tokens(s, at, spans->tokens, spans->target ? 0 : spans->tokens, err);
+        if (!code) code = lk__dataset_splitter_document(s, &d->row, err);
         if (code) return code;
         ids += d->tokens;
     }
@@ -104,7 +104,7 @@ static int write_documents(struct lk__builder *b, struct lk__job *j, struct lk_e
     return code;
 }
 
-static int write_job(struct lk__builder *b, struct lk__job *j, struct lk_err *err) {
+static int write_job(struct lk__dataset_builder *b, struct lk__dataset_job *j, struct lk_err *err) {
     if (j->code) return job_failed(b, j, err);
     if (j->kind == LK__JOB_DIGEST) {
         b->digest = j->digest;
@@ -114,8 +114,8 @@ static int write_job(struct lk__builder *b, struct lk__job *j, struct lk_err *er
     return j->kind == LK__JOB_PIECE ? write_piece(b, j, err) : write_documents(b, j, err);
 }
 
-static void write_window(struct lk__builder *b) {
-    struct lk__window *w = b->before;
+static void write_window(struct lk__dataset_builder *b) {
+    struct lk__dataset_window *w = b->before;
     for (size_t i = 0; !b->write_code && i < w->count; i++) b->write_code = write_job(b, &w->jobs[i], &b->write_err);
     w->count = 0;
 }
@@ -123,50 +123,50 @@ static void write_window(struct lk__builder *b) {
 /* --- rounds ----------------------------------------------------------------------------------------------- */
 
 /* The jobs of the text, in order, have every byte of a source once. */
-static void hash_window(struct lk__builder *b) {
+static void hash_window(struct lk__dataset_builder *b) {
     for (size_t i = 0; i < b->now->count; i++) {
-        const struct lk__job *j = &b->now->jobs[i];
+        const struct lk__dataset_job *j = &b->now->jobs[i];
         if (j->kind != LK__JOB_DIGEST) lk_hasher_update(b->hasher, j->text, j->size);
     }
 }
 
 enum { WRITE, FILL, HASH, OTHERS };
 static void run_tile(void *arg, size_t tile, int thread) {
-    struct lk__builder *b = arg;
+    struct lk__dataset_builder *b = arg;
     if (tile == WRITE)
         write_window(b);
     else if (tile == FILL)
-        b->fill_code = b->stream ? lk__stream_fill(b->stream, b->fill, &b->next, &b->fill_err) : 0;
+        b->fill_code = b->stream ? lk__data_stream_fill(b->stream, b->fill, &b->next, &b->fill_err) : 0;
     else if (tile == HASH)
         hash_window(b);
     else
-        lk__job_run(&b->now->jobs[tile - OTHERS], b->t, &b->threads[thread]);
+        lk__dataset_job_run(&b->now->jobs[tile - OTHERS], b->t, &b->threads[thread]);
 }
 
-static int run_round(struct lk__builder *b, struct lk_err *err) {
+static int run_round(struct lk__dataset_builder *b, struct lk_err *err) {
     lk_pool_run(b->pool, OTHERS + b->now->count, run_tile, b);
-    struct lk__window *ran = b->now;
+    struct lk__dataset_window *ran = b->now;
     b->now = b->before;
     b->before = ran;
     for (size_t at = 0; at < b->notes.size; at += strlen(b->notes.data + at) + 1)
-        lk__source_note(&b->options->source, "left out: %s", b->notes.data + at);
+        lk__data_source_note(&b->options->source, "left out: %s", b->notes.data + at);
     b->notes.size = 0;
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     if (b->options->progress && b->options->progress(b->options->progress_arg, b->done, b->total_known ? b->total : 0))
         return lk_fail(err, LK_ESTOPPED, "building a dataset: stopped on request");
     if (!b->fill_code) return 0;
-    write_window(b); /* damage lies behind what these jobs read: their errors come first */
+    write_window(b); /* the damage lies behind the text of these jobs, so an error of theirs is the first in the file */
     if (b->write_code) return lk_fail(err, b->write_code, "%s", b->write_err.message);
     return lk_fail(err, b->fill_code, "%s", b->fill_err.message);
 }
 
-static int add_job(struct lk__builder *b, const struct lk__job *j, struct lk_err *err) {
-    lk__job_begin(&b->now->jobs[b->now->count++], j);
+static int add_job(struct lk__dataset_builder *b, const struct lk__dataset_job *j, struct lk_err *err) {
+    lk__dataset_job_begin(&b->now->jobs[b->now->count++], j);
     return b->now->count == LK__WINDOW ? run_round(b, err) : 0;
 }
 
 /* Runs what is left and writes everything. */
-static int drain(struct lk__builder *b, struct lk_err *err) {
+static int drain(struct lk__dataset_builder *b, struct lk_err *err) {
     int code = b->now->count ? run_round(b, err) : 0;
     return code ? code : run_round(b, err);
 }
@@ -182,27 +182,27 @@ static size_t cut_text(const uint8_t *text, size_t at, size_t size) {
     if (newline) return (size_t)(newline - text) + 1;
     for (size_t back = 1; back <= 3 && back <= at; back++) { /* inside a well-formed sequence? */
         uint32_t c;
-        if (lk__utf8_decode(text + at - back, size - at + back, &c) > back) return at - back;
+        if (lk__tokenizer_utf8_decode(text + at - back, size - at + back, &c) > back) return at - back;
     }
     return at;
 }
 
-static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk_split split, bool by_number,
+static int add_document(struct lk__dataset_builder *b, size_t begin, size_t end, enum lk_split split, bool by_number,
                         struct lk_err *err) {
     const uint8_t *text = b->inputs[b->input].text.data;
     if (begin == end) return 0;
-    struct lk__job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
+    struct lk__dataset_job digest = {.kind = LK__JOB_DIGEST, .text = text + begin, .size = end - begin, .offset = begin};
     int code = add_job(b, &digest, err);
     for (size_t at = begin, next; !code && at < end; at = next) {
         next = end - at <= LK__JOB_BYTES ? end : at + lk__tokenizer_cut(b->t, text + at, LK__JOB_BYTES - 1, end - at);
-        struct lk__job j = {.kind = LK__JOB_PIECE,
-                            .text = text + at,
-                            .size = next - at,
-                            .offset = at,
-                            .split = split,
-                            .by_number = by_number,
-                            .first = at == begin,
-                            .last = next == end};
+        struct lk__dataset_job j = {.kind = LK__JOB_PIECE,
+                                    .text = text + at,
+                                    .size = next - at,
+                                    .offset = at,
+                                    .split = split,
+                                    .by_number = by_number,
+                                    .first = at == begin,
+                                    .last = next == end};
         j.row.source_offset = begin;
         j.row.size_bytes = end - begin;
         code = add_job(b, &j, err);
@@ -210,11 +210,11 @@ static int add_document(struct lk__builder *b, size_t begin, size_t end, enum lk
     return code;
 }
 
-static int add_plain(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
-    const struct lk__text *text = &b->inputs[b->input].text;
+static int add_plain(struct lk__dataset_builder *b, uint64_t held_out, struct lk_err *err) {
+    const struct lk__data_text *text = &b->inputs[b->input].text;
     size_t size = text->size, cut = size;
     if (!size) b->empty++;
-    if (b->rules.holdout.by_document) { /* a large text gives its own end, a small one goes as a whole */
+    if (b->rules.holdout.by_document) { /* a large text gives its own end, a small one is held out whole or not at all */
         uint64_t share = (uint64_t)((double)size * b->options->holdout);
         if (share < OWN_SHARE) return add_document(b, 0, size, LK_TRAIN, true, err);
         held_out = size - share;
@@ -228,17 +228,17 @@ static int add_plain(struct lk__builder *b, uint64_t held_out, struct lk_err *er
 }
 
 /* How a job of documents begins: `size` bytes at `offset` of the source, held out from byte `held_out` of that on. */
-static struct lk__job documents_job(struct lk__builder *b, enum lk__job_kind kind, const uint8_t *text, size_t size,
-                                    uint64_t offset, uint64_t held_out) {
-    struct lk__job j = {.kind = kind, .text = text, .size = size, .offset = offset, .rules = &b->rules};
+static struct lk__dataset_job documents_job(struct lk__dataset_builder *b, enum lk__dataset_job_kind kind,
+                                            const uint8_t *text, size_t size, uint64_t offset, uint64_t held_out) {
+    struct lk__dataset_job j = {.kind = kind, .text = text, .size = size, .offset = offset, .rules = &b->rules};
     j.held_out = held_out <= offset ? 0 : held_out - offset > size ? size : (size_t)(held_out - offset);
     return j;
 }
 
 /* A plain text of several documents: jobs end behind what stands between two. */
-static int add_texts(struct lk__builder *b, uint64_t held_out, struct lk_err *err) {
+static int add_texts(struct lk__dataset_builder *b, uint64_t held_out, struct lk_err *err) {
     struct lk_bytes mark = b->rules.split_at;
-    const struct lk__text *text = &b->inputs[b->input].text;
+    const struct lk__data_text *text = &b->inputs[b->input].text;
     int code = 0;
     if (!text->size) b->empty++;
     for (size_t at = 0, next; !code && at < text->size; at = next) {
@@ -248,7 +248,7 @@ static int add_texts(struct lk__builder *b, uint64_t held_out, struct lk_err *er
             end = found ? (size_t)(found - text->data) + mark.size : text->size;
             if (end - at >= LK__JOB_BYTES) next = end;
         }
-        struct lk__job j = documents_job(b, LK__JOB_TEXTS, text->data + at, next - at, at, held_out);
+        struct lk__dataset_job j = documents_job(b, LK__JOB_TEXTS, text->data + at, next - at, at, held_out);
         code = add_job(b, &j, err);
     }
     return code;
@@ -257,7 +257,7 @@ static int add_texts(struct lk__builder *b, uint64_t held_out, struct lk_err *er
 /* --- lines ------------------------------------------------------------------------------------------------ */
 
 /* Whole lines, text[0..size) at `offset` of the source. */
-static int add_lines(struct lk__builder *b, const uint8_t *text, size_t size, uint64_t offset, uint64_t held_out,
+static int add_lines(struct lk__dataset_builder *b, const uint8_t *text, size_t size, uint64_t offset, uint64_t held_out,
                      struct lk_err *err) {
     int code = 0;
     for (size_t at = 0, next; !code && at < size; at = next) {
@@ -266,35 +266,35 @@ static int add_lines(struct lk__builder *b, const uint8_t *text, size_t size, ui
             const uint8_t *newline = memchr(text + at + LK__JOB_BYTES, '\n', size - at - LK__JOB_BYTES);
             if (newline) next = (size_t)(newline - text) + 1;
         }
-        struct lk__job j = documents_job(b, LK__JOB_LINES, text + at, next - at, offset + at, held_out);
+        struct lk__dataset_job j = documents_job(b, LK__JOB_LINES, text + at, next - at, offset + at, held_out);
         code = add_job(b, &j, err);
     }
     return code;
 }
 
 /* Bytes up to the last line end of the text; more is unpacked until there is one. */
-static int whole_lines(struct lk__builder *b, size_t *size, struct lk_err *err) {
+static int whole_lines(struct lk__dataset_builder *b, size_t *size, struct lk_err *err) {
     for (size_t seen = 0;;) {
         const char *newline = memrchr(b->text.data + seen, '\n', b->text.size - seen);
-        *size = lk__stream_ended(b->stream) ? b->text.size : newline ? (size_t)(newline - b->text.data) + 1 : 0;
-        if (*size || lk__stream_ended(b->stream)) return 0;
+        *size = lk__data_stream_ended(b->stream) ? b->text.size : newline ? (size_t)(newline - b->text.data) + 1 : 0;
+        if (*size || lk__data_stream_ended(b->stream)) return 0;
         seen = b->text.size;
         uint64_t most = lk_memory_available_bytes();
         char text[32];
-        if (seen > most) /* what grows on would end in the kernel's killing the process */
+        if (seen > most) /* beyond that the kernel would kill the process */
             return lk_fail(err, LK_ENOMEM, "%s: a record takes more than the %s of memory that are free",
-                           lk__input_name(&b->inputs[b->input]), lk_format_bytes(most, text));
-        int code = lk__stream_fill(b->stream, b->text.size * 2, &b->text, err);
+                           lk__dataset_input_name(&b->inputs[b->input]), lk_format_bytes(most, text));
+        int code = lk__data_stream_fill(b->stream, b->text.size * 2, &b->text, err);
         if (code) return code;
     }
 }
 
 /* *wrong: there is more text than was guessed; the rest is not read. */
-static int add_stream(struct lk__builder *b, uint64_t held_out, bool *wrong, struct lk_err *err) {
-    struct lk__input *in = &b->inputs[b->input];
+static int add_stream(struct lk__dataset_builder *b, uint64_t held_out, bool *wrong, struct lk_err *err) {
+    struct lk__dataset_input *in = &b->inputs[b->input];
     uint64_t offset = 0;
     b->text.size = 0;
-    int code = lk__stream_fill(b->stream, FILL_FIRST, &b->text, err);
+    int code = lk__data_stream_fill(b->stream, FILL_FIRST, &b->text, err);
     while (!code && b->text.size) {
         size_t size;
         *wrong = in->guessed && offset + b->text.size > in->size;
@@ -316,25 +316,25 @@ static int add_stream(struct lk__builder *b, uint64_t held_out, bool *wrong, str
 
 /* --- a source --------------------------------------------------------------------------------------------- */
 
-static int open_input(struct lk__builder *b, struct lk__input *in, struct lk_err *err) {
-    const struct lk__source *s = &in->source;
+static int open_input(struct lk__dataset_builder *b, struct lk__dataset_input *in, struct lk_err *err) {
+    const struct lk__data_source *s = &in->source;
     b->lines = 0;
     b->hasher = lk_hasher_create();
     if (!b->hasher) return no_memory(err);
     if (s->kind == LK__JSONL && (s->packing != LK__UNPACKED || s->shape != LK__LINES))
-        return lk__stream_open(s, &b->stream, err);
-    return lk__text_open(s, b->store->dir, &in->text, err);
+        return lk__data_stream_open(s, &b->stream, err);
+    return lk__data_text_open(s, b->store->dir, &in->text, err);
 }
 
-static int check_size(const struct lk__input *in, bool *wrong, struct lk_err *err) {
+static int check_size(const struct lk__dataset_input *in, bool *wrong, struct lk_err *err) {
     *wrong = in->sized && in->text.size != in->size;
     if (!*wrong || in->guessed) return 0;
-    return lk_fail(err, LK_EIO, "%s changed while it was read (%llu bytes, then %zu)", lk__input_name(in),
+    return lk_fail(err, LK_EIO, "%s changed while it was read (%llu bytes, then %zu)", lk__dataset_input_name(in),
                    (unsigned long long)in->size, in->text.size);
 }
 
-int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *wrong, struct lk_err *err) {
-    struct lk__input *in = &b->inputs[input];
+int lk__dataset_builder_add(struct lk__dataset_builder *b, size_t input, uint64_t begin, bool *wrong, struct lk_err *err) {
+    struct lk__dataset_input *in = &b->inputs[input];
     uint64_t held_out = b->cut <= begin ? 0 : b->cut - begin;
     b->input = input;
     int code = open_input(b, in, err);
@@ -351,16 +351,16 @@ int lk__builder_add(struct lk__builder *b, size_t input, uint64_t begin, bool *w
     if (code || *wrong) return code;
     in->size = in->text.size;
     lk_hasher_final(b->hasher, &in->root);
-    lk__builder_release_source(b);
+    lk__dataset_builder_release_source(b);
     return 0;
 }
 
-void lk__builder_release_source(struct lk__builder *b) {
+void lk__dataset_builder_release_source(struct lk__dataset_builder *b) {
     for (size_t i = 0; i < 2; i++) b->windows[i].count = 0;
-    struct lk__input *in = &b->inputs[b->input];
-    lk__text_close(&in->text);
+    struct lk__dataset_input *in = &b->inputs[b->input];
+    lk__data_text_close(&in->text);
     lk_hasher_free(b->hasher);
-    lk__stream_close(b->stream);
+    lk__data_stream_close(b->stream);
     b->hasher = NULL;
     b->stream = NULL;
     b->write_code = b->fill_code = 0;

@@ -21,18 +21,18 @@ static size_t unit_tokens(const struct lk_tokenizer *t, const uint8_t *word, siz
     size_t n = 0;
     for (size_t at = 0, length; at < size; at += length) {
         uint32_t unit[4];
-        size_t count = lk__unit_ids(t, word + at, size - at, unit, &length);
+        size_t count = lk__tokenizer_unit_ids(t, word + at, size - at, unit, &length);
         for (size_t i = 0; i < count; i++) ids[n++] = unit[i];
     }
     return n;
 }
 
-size_t lk__merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
+size_t lk__tokenizer_merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     uint32_t rank[LK__SHORT_WORD];
     size_t n = size;
     if (t->traits.characters) {
         n = unit_tokens(t, word, size, ids);
-        for (size_t i = 0; i + 1 < n; i++) rank[i] = lk__pair_rank(t, ids[i], ids[i + 1]);
+        for (size_t i = 0; i + 1 < n; i++) rank[i] = lk__tokenizer_pair_rank(t, ids[i], ids[i + 1]);
     } else {
         for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[word[i]];
         for (size_t i = 0; i + 1 < n; i++) rank[i] = t->byte_ranks[word[i] << 8 | word[i + 1]];
@@ -48,8 +48,8 @@ size_t lk__merge_short(const struct lk_tokenizer *t, const uint8_t *word, size_t
         ids[best] = t->merges[low >> 32].id;
         n--;
         for (size_t i = best + 1; i < n; i++) ids[i] = ids[i + 1], rank[i - 1] = rank[i];
-        if (best + 1 < n) rank[best] = lk__pair_rank(t, ids[best], ids[best + 1]);
-        if (best > 0) rank[best - 1] = lk__pair_rank(t, ids[best - 1], ids[best]);
+        if (best + 1 < n) rank[best] = lk__tokenizer_pair_rank(t, ids[best], ids[best + 1]);
+        if (best > 0) rank[best - 1] = lk__tokenizer_pair_rank(t, ids[best - 1], ids[best]);
     }
     return n;
 }
@@ -137,13 +137,13 @@ static void heap_push(struct heap *h, uint64_t entry) {
 }
 
 static void heap_offer(struct heap *h, const struct lk_tokenizer *t, const struct line *l, size_t left, size_t right) {
-    uint32_t rank = lk__pair_rank(t, l->ids[left], l->ids[right]);
+    uint32_t rank = lk__tokenizer_pair_rank(t, l->ids[left], l->ids[right]);
     if (rank != LK__NO_ID) heap_push(h, (uint64_t)rank << 32 | (uint32_t)left);
 }
 
 /* A merge removes one entry and adds two at most, and there are at most size - 1 merges: 2 * size entries are enough. */
-int64_t lk__merge_heap(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
-                       uint32_t *ids) {
+int64_t lk__tokenizer_merge_heap(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word,
+                                 size_t size, uint32_t *ids) {
     size_t bits_bytes = (size + 63) / 64 * 8;
     char *memory = scratch_take(s, bits_bytes + 2 * size * sizeof(uint64_t));
     if (!memory) return LK_ENOMEM;
@@ -151,8 +151,8 @@ int64_t lk__merge_heap(const struct lk_tokenizer *t, struct lk__tokenizer_scratc
     line_begin(&l, t, word, size, ids, (uint64_t *)(void *)memory);
     struct heap h = {(uint64_t *)(void *)(memory + bits_bytes), 0};
     for (size_t i = 0; i + 1 < l.size; i++) {
-        uint32_t rank =
-            t->traits.characters ? lk__pair_rank(t, ids[i], ids[i + 1]) : t->byte_ranks[word[i] << 8 | word[i + 1]];
+        uint32_t rank = t->traits.characters ? lk__tokenizer_pair_rank(t, ids[i], ids[i + 1])
+                                             : t->byte_ranks[word[i] << 8 | word[i + 1]];
         if (rank != LK__NO_ID) h.entries[h.count++] = (uint64_t)rank << 32 | (uint32_t)i;
     }
     for (size_t i = h.count / 2; i-- > 0;) heap_down(&h, i);
@@ -164,7 +164,7 @@ int64_t lk__merge_heap(const struct lk_tokenizer *t, struct lk__tokenizer_scratc
         if (!is_alive(&l, at)) continue;
         size_t right = next_of(&l, at);
         if (right == NONE) continue;
-        const struct lk__merge *m = &t->merges[rank];
+        const struct lk__tokenizer_merge *m = &t->merges[rank];
         if (ids[at] != m->left || ids[right] != m->right) continue; /* an old entry */
         ids[at] = m->id;
         remove_at(&l, right);
@@ -193,7 +193,7 @@ static void bucket_add(struct buckets *b, uint32_t rank, size_t at) {
 
 /* Takes position `at` off the list of its present pair, if that pair merges. */
 static void bucket_drop(struct buckets *b, const struct line *l, size_t at, size_t right) {
-    uint32_t rank = lk__pair_rank(b->t, l->ids[at], l->ids[right]);
+    uint32_t rank = lk__tokenizer_pair_rank(b->t, l->ids[at], l->ids[right]);
     if (rank == LK__NO_ID) return;
     uint32_t next = b->next[at], before = b->before[at];
     if (next != LK__NO_ID) b->before[next] = before;
@@ -204,7 +204,7 @@ static void bucket_drop(struct buckets *b, const struct line *l, size_t at, size
 }
 
 static void bucket_offer(struct buckets *b, const struct line *l, size_t at, size_t right) {
-    uint32_t rank = lk__pair_rank(b->t, l->ids[at], l->ids[right]);
+    uint32_t rank = lk__tokenizer_pair_rank(b->t, l->ids[at], l->ids[right]);
     if (rank != LK__NO_ID) bucket_add(b, rank, at);
 }
 
@@ -229,8 +229,8 @@ static size_t run_begin(const struct line *l, size_t at, uint32_t id) {
     }
 }
 
-int64_t lk__merge_buckets(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
-                          uint32_t *ids) {
+int64_t lk__tokenizer_merge_buckets(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word,
+                                    size_t size, uint32_t *ids) {
     size_t bits_bytes = (size + 63) / 64 * 8, head_bytes = (size_t)t->merge_count * 4;
     char *memory = scratch_take(s, bits_bytes + head_bytes + size * 8);
     if (!memory) return LK_ENOMEM;
@@ -242,7 +242,7 @@ int64_t lk__merge_buckets(const struct lk_tokenizer *t, struct lk__tokenizer_scr
     memset(b.head, 0xFF, head_bytes);
     for (size_t i = l.size - 1; i-- > 0;) bucket_offer(&b, &l, i, i + 1);
     for (uint32_t rank = 0; rank < t->merge_count; rank++) {
-        const struct lk__merge *m = &t->merges[rank];
+        const struct lk__tokenizer_merge *m = &t->merges[rank];
         while (b.head[rank] != LK__NO_ID) {
             size_t at = b.head[rank];
             if (m->left != m->right) {
@@ -264,20 +264,20 @@ int64_t lk__merge_buckets(const struct lk_tokenizer *t, struct lk__tokenizer_scr
 
 #define BUCKET_WORD 16384 /* from here the walk over all ranks costs less than a heap */
 
-int64_t lk__bpe(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
-                uint32_t *ids) {
-    if (size <= LK__SHORT_WORD) return (int64_t)lk__merge_short(t, word, size, ids);
-    size_t n = t->traits.characters ? 0 : lk__merge_runs(t, word, size, ids);
+int64_t lk__tokenizer_bpe(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
+                          uint32_t *ids) {
+    if (size <= LK__SHORT_WORD) return (int64_t)lk__tokenizer_merge_short(t, word, size, ids);
+    size_t n = t->traits.characters ? 0 : lk__tokenizer_merge_runs(t, word, size, ids);
     if (n) return (int64_t)n;
-    if (size < BUCKET_WORD || !t->ordered) return lk__merge_heap(t, s, word, size, ids);
-    return lk__merge_buckets(t, s, word, size, ids);
+    if (size < BUCKET_WORD || !t->ordered) return lk__tokenizer_merge_heap(t, s, word, size, ids);
+    return lk__tokenizer_merge_buckets(t, s, word, size, ids);
 }
 
-int64_t lk__word_ids(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word, size_t size,
-                     uint32_t *ids) {
+int64_t lk__tokenizer_word_ids(const struct lk_tokenizer *t, struct lk__tokenizer_scratch *s, const uint8_t *word,
+                               size_t size, uint32_t *ids) {
     if (t->traits.whole_words) {
-        ids[0] = lk__token_of(t, word, size);
+        ids[0] = lk__tokenizer_token_of(t, word, size);
         if (ids[0] != LK__NO_ID) return 1;
     }
-    return lk__bpe(t, s, word, size, ids);
+    return lk__tokenizer_bpe(t, s, word, size, ids);
 }

@@ -5,7 +5,7 @@
 static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bool shuffled) {
     size_t most = 256 + merges;
     uint64_t *offset = lk_calloc(most + 1, sizeof *offset);
-    struct lk__merge *list = lk_calloc(merges, sizeof *list);
+    struct lk__tokenizer_merge *list = lk_calloc(merges, sizeof *list);
     struct lk_buf bytes = LK_BUF_INIT;
     uint32_t count = 256;
     for (unsigned i = 0; i < 256; i++) {
@@ -29,19 +29,19 @@ static struct lk_tokenizer *random_tokenizer(size_t merges, unsigned letters, bo
             known = offset[id + 1] - offset[id] == a + b && !memcmp(bytes.data + offset[id], text, a + b);
         if (known) continue;
         OK(lk_buf_append(&bytes, text, a + b));
-        list[made++] = (struct lk__merge){pair[0], pair[1], count};
+        list[made++] = (struct lk__tokenizer_merge){pair[0], pair[1], count};
         offset[++count] = bytes.size;
     }
     for (size_t i = made; shuffled && i > 1; i--) {
         size_t j = random_below(i);
-        struct lk__merge m = list[j];
+        struct lk__tokenizer_merge m = list[j];
         list[j] = list[i - 1];
         list[i - 1] = m;
     }
-    struct lk__parts parts = {
+    struct lk__tokenizer_definition definition = {
         .vocab = count, .offset = offset, .bytes = (uint8_t *)bytes.data, .merges = list, .merge_count = made};
     struct lk_tokenizer *t;
-    OK(lk__tokenizer_make(&parts, "random", &t, &test_err));
+    OK(lk__tokenizer_make(&definition, "random", &t, &test_err));
     if (!shuffled) assert_true(t->ordered);
     lk_free(offset);
     lk_free(list);
@@ -87,13 +87,13 @@ static void three_ways_and_the_definition_agree(void **state) {
             size_t size = random_word(word, i < 30 ? LK__SHORT_WORD : 200, letters);
             size_t n = merge_by_definition(t, word, size, want);
             if (size <= LK__SHORT_WORD) {
-                assert_int_equal(lk__merge_short(t, word, size, have), n);
+                assert_int_equal(lk__tokenizer_merge_short(t, word, size, have), n);
                 assert_memory_equal(have, want, n * sizeof *want);
             }
-            assert_int_equal(lk__merge_heap(t, &s, word, size, have), n);
+            assert_int_equal(lk__tokenizer_merge_heap(t, &s, word, size, have), n);
             assert_memory_equal(have, want, n * sizeof *want);
             if (!t->ordered) continue;
-            assert_int_equal(lk__merge_buckets(t, &s, word, size, have), n);
+            assert_int_equal(lk__tokenizer_merge_buckets(t, &s, word, size, have), n);
             assert_memory_equal(have, want, n * sizeof *want);
         }
         lk_tokenizer_free(t);
@@ -118,12 +118,12 @@ static void runs_agree_with_the_heap(void **state) {
                 uint8_t c = (uint8_t)('a' + random_below(letters));
                 for (size_t k = 1 + random_below(run * 2); k && size < end; k--) word[size++] = c;
             }
-            size_t n = lk__merge_runs(t, word, size, have);
+            size_t n = lk__tokenizer_merge_runs(t, word, size, have);
             tries++;
             if (!n) continue;
             assert_true(t->ordered);
             merged++;
-            assert_int_equal(lk__merge_heap(t, &s, word, size, want), n);
+            assert_int_equal(lk__tokenizer_merge_heap(t, &s, word, size, want), n);
             assert_memory_equal(have, want, n * sizeof *want);
         }
         lk_tokenizer_free(t);
@@ -147,8 +147,8 @@ static void long_words_agree(void **state) {
         struct lk_tokenizer *t = random_tokenizer(300, letters, false);
         size_t size = random_word(word, most, letters);
         if (round % 5 == 0) memset(word, 'a', size); /* one run */
-        int64_t n = lk__merge_heap(t, &s, word, size, a);
-        assert_int_equal(lk__merge_buckets(t, &s, word, size, b), n);
+        int64_t n = lk__tokenizer_merge_heap(t, &s, word, size, a);
+        assert_int_equal(lk__tokenizer_merge_buckets(t, &s, word, size, b), n);
         assert_memory_equal(a, b, (size_t)n * sizeof *a);
         lk_tokenizer_free(t);
     }
@@ -165,8 +165,8 @@ static void parts_are_checked(void **state) {
     for (unsigned i = 0; i < 256; i++) offset[i] = i, bytes[i] = (uint8_t)i;
     memcpy(bytes + 256, "ababc", 5);
     offset[256] = 256, offset[257] = 258, offset[258] = 261; /* "ab", "abc" */
-    struct lk__merge merges[] = {{'a', 'b', 256}, {256, 'c', 257}, {'a', 'b', 256}};
-    struct lk__parts p = {
+    struct lk__tokenizer_merge merges[] = {{'a', 'b', 256}, {256, 'c', 257}, {'a', 'b', 256}};
+    struct lk__tokenizer_definition p = {
         .vocab = 258, .offset = offset, .bytes = bytes, .added = special, .merges = merges, .merge_count = 3};
     struct lk_tokenizer *t;
     OK(lk__tokenizer_make(&p, "x", &t, &test_err)); /* a pair that stands twice keeps its last rank */

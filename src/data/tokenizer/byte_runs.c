@@ -47,8 +47,8 @@ static uint32_t lowest(const struct lk_tokenizer *t, const struct runs *r) {
     uint32_t low = LK__NO_ID;
     for (size_t i = 0; i < r->count; i++) {
         const struct run *a = &r->list[i];
-        uint32_t inside = a->count > 1 ? lk__pair_rank(t, a->id, a->id) : LK__NO_ID;
-        uint32_t edge = i + 1 < r->count ? lk__pair_rank(t, a->id, a[1].id) : LK__NO_ID;
+        uint32_t inside = a->count > 1 ? lk__tokenizer_pair_rank(t, a->id, a->id) : LK__NO_ID;
+        uint32_t edge = i + 1 < r->count ? lk__tokenizer_pair_rank(t, a->id, a[1].id) : LK__NO_ID;
         low = inside < low ? inside : low;
         low = edge < low ? edge : low;
     }
@@ -56,7 +56,7 @@ static uint32_t lowest(const struct lk_tokenizer *t, const struct runs *r) {
 }
 
 /* Every pair of one merge, from the left. */
-static bool merge_all(const struct lk__merge *m, struct runs *r, struct runs *out) {
+static bool merge_all(const struct lk__tokenizer_merge *m, struct runs *r, struct runs *out) {
     out->count = 0;
     for (size_t i = 0; i < r->count; i++) {
         struct run a = r->list[i];
@@ -75,7 +75,7 @@ static bool merge_all(const struct lk__merge *m, struct runs *r, struct runs *ou
     return true;
 }
 
-size_t lk__merge_runs(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
+size_t lk__tokenizer_merge_runs(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     struct runs pair[2], *r = &pair[0], *other = &pair[1];
     if (!t->ordered || !read_runs(t, word, size, r)) return 0;
     for (uint32_t rank; (rank = lowest(t, r)) != LK__NO_ID;) {

@@ -10,7 +10,7 @@ static bool is_byte_token(const struct lk_tokenizer *t, uint32_t id) {
 
 /* --- spaces ----------------------------------------------------------------------------------------------- */
 
-size_t lk__next_mark(const uint8_t *text, size_t from, size_t size) {
+size_t lk__tokenizer_next_mark(const uint8_t *text, size_t from, size_t size) {
     while (from < size) {
         const uint8_t *p = memchr(text + from, LK__MARK[0] & 0xFF, size - from);
         if (!p) break;
@@ -21,14 +21,16 @@ size_t lk__next_mark(const uint8_t *text, size_t from, size_t size) {
     return size;
 }
 
-int lk__spaces(const uint8_t *text, size_t size, bool prefix, struct lk_buf *out, struct lk__trace *trace) {
+int lk__tokenizer_spaces(const uint8_t *text, size_t size, bool prefix, bool marks, struct lk_buf *out,
+                         struct lk__tokenizer_trace *trace) {
     if (lk_buf_reserve(out, size + prefix)) return LK_ENOMEM;
-    if (prefix && (lk_buf_append(out, " ", 1) || lk__trace_add(trace, 1, 0, false))) return LK_ENOMEM;
+    if (prefix && (lk_buf_append(out, " ", 1) || lk__tokenizer_trace_add(trace, 1, 0, false))) return LK_ENOMEM;
     for (size_t at = 0; at < size;) {
-        size_t mark = lk__next_mark(text, at, size);
-        if (lk_buf_append(out, text + at, mark - at) || lk__trace_add(trace, mark - at, mark - at, true)) return LK_ENOMEM;
+        size_t mark = marks ? lk__tokenizer_next_mark(text, at, size) : size;
+        if (lk_buf_append(out, text + at, mark - at) || lk__tokenizer_trace_add(trace, mark - at, mark - at, true))
+            return LK_ENOMEM;
         if (mark == size) break;
-        if (lk_buf_append(out, " ", 1) || lk__trace_add(trace, 1, 3, false)) return LK_ENOMEM;
+        if (lk_buf_append(out, " ", 1) || lk__tokenizer_trace_add(trace, 1, 3, false)) return LK_ENOMEM;
         at = mark + 3;
     }
     return 0;
@@ -42,10 +44,10 @@ static bool is_text(const struct lk_bytes *b, size_t *count) {
     uint32_t c;
     *count = 0;
     for (size_t at = 0, length; at < b->size; at += length, ++*count) {
-        length = lk__utf8_decode(p + at, b->size - at, &c);
+        length = lk__tokenizer_utf8_decode(p + at, b->size - at, &c);
         if (!length) return false;
     }
-    return lk__next_mark(p, 0, b->size) == b->size;
+    return lk__tokenizer_next_mark(p, 0, b->size) == b->size;
 }
 
 static int find_bytes(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
@@ -60,7 +62,7 @@ static int find_bytes(struct lk_tokenizer *t, const char *what, struct lk_err *e
     return 0;
 }
 
-int lk__characters_tokens(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
+int lk__tokenizer_characters_tokens(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     int code = find_bytes(t, what, err);
     for (uint32_t id = 0; !code && id < t->vocab; id++) {
         struct lk_bytes b = lk_tokenizer_bytes(t, id);
@@ -73,21 +75,21 @@ int lk__characters_tokens(struct lk_tokenizer *t, const char *what, struct lk_er
         if (t->added[id])
             return lk_fail(err, LK_EUNSUPPORTED, "%s: added token %lu \"%.*s\" is one character, which is not computed",
                            what, (unsigned long)id, (int)b.size, (const char *)b.data);
-        if (lk__token_of(t, b.data, b.size) != LK__NO_ID)
+        if (lk__tokenizer_token_of(t, b.data, b.size) != LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu have the same text", what,
-                           (unsigned long)lk__token_of(t, b.data, b.size), (unsigned long)id);
-        uint64_t at = lk__word_hash(b.data, b.size);
+                           (unsigned long)lk__tokenizer_token_of(t, b.data, b.size), (unsigned long)id);
+        uint64_t at = lk__tokenizer_word_hash(b.data, b.size);
         while (t->words[at & t->word_mask] != LK__NO_ID) at++;
         t->words[at & t->word_mask] = id;
     }
     return code;
 }
 
-int lk__characters_joins(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
+int lk__tokenizer_characters_joins(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
     t->joins = lk_calloc(65536 / 64, sizeof *t->joins);
     if (!t->joins) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     for (uint32_t i = 0; i < t->merge_count; i++) {
-        const struct lk__merge *m = &t->merges[i];
+        const struct lk__tokenizer_merge *m = &t->merges[i];
         if (is_byte_token(t, m->left) || is_byte_token(t, m->right) || is_byte_token(t, m->id))
             return lk_fail(err, LK_EUNSUPPORTED, "%s: merge %lu uses a token that stands for a byte", what,
                            (unsigned long)i);
@@ -103,19 +105,29 @@ int lk__characters_joins(struct lk_tokenizer *t, const char *what, struct lk_err
 
 /* --- words ------------------------------------------------------------------------------------------------ */
 
-size_t lk__unit_ids(const struct lk_tokenizer *t, const uint8_t *text, size_t size, uint32_t ids[4], size_t *length) {
+size_t lk__tokenizer_unit_ids(const struct lk_tokenizer *t, const uint8_t *text, size_t size, uint32_t ids[4],
+                              size_t *length) {
     uint32_t c;
-    *length = lk__utf8_decode(text, size, &c);
-    if (*length && (ids[0] = lk__token_of(t, text, *length)) != LK__NO_ID) return 1;
+    *length = lk__tokenizer_utf8_decode(text, size, &c);
+    if (*length && (ids[0] = lk__tokenizer_token_of(t, text, *length)) != LK__NO_ID) return 1;
     if (!*length) *length = 1;
     for (size_t i = 0; i < *length; i++) ids[i] = t->byte_id[text[i]];
     return *length;
 }
 
-size_t lk__character_cut(const struct lk_tokenizer *t, const uint8_t *text, size_t from, size_t size) {
+size_t lk__tokenizer_character_cut(const struct lk_tokenizer *t, const uint8_t *text, size_t from, size_t size) {
     for (size_t at = from + 1; at < size; at++) {
         unsigned both = (unsigned)text[at - 1] << 8 | text[at];
         if ((text[at] & 0xC0) != 0x80 && !(t->joins[both >> 6] >> (both & 63) & 1)) return at;
     }
     return size;
+}
+
+bool lk__tokenizer_character_cut_at(const struct lk_tokenizer *t, const uint8_t *text, size_t at, size_t size) {
+    uint8_t before = text[at - 1], behind = text[at];
+    if ((behind & 0xC0) == 0x80) return false;
+    if (at >= 3 && !memcmp(text + at - 3, LK__MARK, 3)) before = ' ';
+    if (size - at >= 3 && !memcmp(text + at, LK__MARK, 3)) behind = ' ';
+    unsigned both = (unsigned)before << 8 | behind;
+    return !(t->joins[both >> 6] >> (both & 63) & 1);
 }

@@ -110,12 +110,13 @@ static void forms_give_the_librarys_ids_and_texts(void **state) {
 /* The definition: characters or their bytes, then the leftmost pair of the lowest rank, again and again. */
 static size_t merge_by_definition(const struct lk_tokenizer *t, const uint8_t *word, size_t size, uint32_t *ids) {
     size_t n = 0;
-    for (size_t at = 0, length; at < size; at += length) n += lk__unit_ids(t, word + at, size - at, ids + n, &length);
+    for (size_t at = 0, length; at < size; at += length)
+        n += lk__tokenizer_unit_ids(t, word + at, size - at, ids + n, &length);
     for (;;) {
         uint32_t low = LK__NO_ID, rank;
         size_t best = 0;
         for (size_t i = 0; i + 1 < n; i++)
-            if ((rank = lk__pair_rank(t, ids[i], ids[i + 1])) < low) low = rank, best = i;
+            if ((rank = lk__tokenizer_pair_rank(t, ids[i], ids[i + 1])) < low) low = rank, best = i;
         if (low == LK__NO_ID) return n;
         ids[best] = t->merges[low].id;
         memmove(ids + best + 1, ids + best + 2, (--n - best - 1) * sizeof *ids);
@@ -162,28 +163,28 @@ static void cuts_and_ways_to_merge_change_no_ids(void **state) {
     for (size_t form = 0; form < json_array_size(forms); form++) {
         struct lk_tokenizer *t = import_form(form);
         struct lk__tokenizer_scratch scratch = {0};
-        struct lk__encoder *e = lk__encoder_create(t);
+        struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_create(t);
         assert_non_null(e);
         for (int round = 0; round < 60; round++) {
             size_t size = mixed_text(&seed, text, round % 3 ? 60 : sizeof text), cuts = 0, joined = 0;
             const uint8_t *p = (const uint8_t *)text;
             struct lk_tokens ids = {0};
             size_t n = merge_by_definition(t, p, size, want);
-            assert_int_equal(lk__bpe(t, &scratch, p, size, whole), n);
+            assert_int_equal(lk__tokenizer_bpe(t, &scratch, p, size, whole), n);
             assert_memory_equal(whole, want, n * sizeof *want);
             for (size_t at = 0, end; at < size; at = end, cuts++) {
-                end = lk__plain_cut(t, p, at, size);
+                end = lk__tokenizer_plain_cut(t, p, at, size);
                 joined += merge_by_definition(t, p + at, end - at, have + joined);
             }
             if (size > 100) assert_true(cuts > 10);
             assert_int_equal(joined, n);
             assert_memory_equal(have, want, n * sizeof *want);
-            OK(lk__encoder_words(e, text, size, &ids, &test_err));
+            OK(lk__tokenizer_encoder_words(e, text, size, &ids, &test_err));
             assert_int_equal(ids.count, n);
             assert_memory_equal(ids.ids, want, n * sizeof *want);
             lk_tokens_release(&ids);
         }
-        lk__encoder_free(e);
+        lk__tokenizer_encoder_free(e);
         lk_free(scratch.memory);
         lk_tokenizer_free(t);
     }

@@ -16,7 +16,7 @@ struct cached {
     uint64_t low, high; /* the bytes, zero-padded; in the last byte their number and, above it, that of the ids. 0: empty */
     uint32_t ids[CACHED_IDS]; /* or the first one's place in `more` */
 };
-#define KEPT_TOKENS  ((size_t)4 << 20) /* more memory than this is for an unusual text, and not kept */
+#define KEPT_TOKENS  ((size_t)4 << 20) /* an encoder that grew beyond this, by an unusual text, gives the memory back */
 #define KEPT_SCRATCH ((size_t)4 << 20)
 #define LONG_SLOTS   1024
 #define LONG_BYTES   512 /* longer words are not kept */
@@ -32,7 +32,7 @@ struct key {
     uint64_t low, high;
     struct cached *bucket; /* on its way from memory */
 };
-struct lk__encoder {
+struct lk__tokenizer_encoder {
     const struct lk_tokenizer *t;
     struct lk__tokenizer_scratch scratch;
     struct lk_tokens tokens;
@@ -42,15 +42,15 @@ struct lk__encoder {
     size_t slots, used, more_used;
     unsigned shift;                     /* of a hash, to a bucket's number */
     struct kept_long longs[LONG_SLOTS]; /* the last word of each hash */
-    struct lk__starts starts;
+    struct lk__tokenizer_starts starts;
     size_t next; /* with characters: the next word's begin */
     size_t begins[1 + CHUNK + LK__STARTS_MORE + 1];
 };
 
 /* --- the cache -------------------------------------------------------------------------------------------- */
 
-static inline struct cached *bucket_of(const struct lk__encoder *e, uint64_t low, uint64_t high) {
-    return &e->cache[lk__key_hash(low, high) >> e->shift << 1];
+static inline struct cached *bucket_of(const struct lk__tokenizer_encoder *e, uint64_t low, uint64_t high) {
+    return &e->cache[lk__tokenizer_key_hash(low, high) >> e->shift << 1];
 }
 static inline size_t ids_of(const struct cached *c) {
     return (size_t)(c->high >> 60);
@@ -60,19 +60,19 @@ static inline uint64_t key_of(uint64_t high) {
 }
 
 /* Puts a word that is not there into the first empty slot from its bucket on. */
-static void cache_put(struct lk__encoder *e, struct cached *bucket, const struct cached *c) {
+static void cache_put(struct lk__tokenizer_encoder *e, struct cached *bucket, const struct cached *c) {
     size_t slot = (size_t)(bucket - e->cache);
     while (e->cache[slot].high) slot = (slot + 1) & (e->slots - 1);
     e->cache[slot] = *c;
     e->used++;
 }
 
-static bool cache_is_full(const struct lk__encoder *e) {
+static bool cache_is_full(const struct lk__tokenizer_encoder *e) {
     return e->used + BATCH > e->slots / 2 || e->more_used + BATCH > e->slots / MORE_SHARE;
 }
 
 /* Room for a batch: four times the slots, or, at their greatest number, an empty cache. LK_ENOMEM: it is as it was. */
-static int cache_room(struct lk__encoder *e) {
+static int cache_room(struct lk__tokenizer_encoder *e) {
     struct cached *old = e->cache;
     size_t old_slots = e->slots, slots = e->slots ? e->slots * 4 : CACHE_LEAST;
     if (slots > CACHE_MOST) {
@@ -100,16 +100,16 @@ static int cache_room(struct lk__encoder *e) {
     return 0;
 }
 
-struct lk__encoder *lk__encoder_create(const struct lk_tokenizer *t) {
-    struct lk__encoder *e = lk_calloc(1, sizeof *e);
+struct lk__tokenizer_encoder *lk__tokenizer_encoder_create(const struct lk_tokenizer *t) {
+    struct lk__tokenizer_encoder *e = lk_calloc(1, sizeof *e);
     if (!e) return NULL;
     e->t = t;
     if (!cache_room(e)) return e;
-    lk__encoder_free(e);
+    lk__tokenizer_encoder_free(e);
     return NULL;
 }
 
-void lk__encoder_free(struct lk__encoder *e) {
+void lk__tokenizer_encoder_free(struct lk__tokenizer_encoder *e) {
     if (!e) return;
     for (size_t i = 0; i < LONG_SLOTS; i++) lk_free(e->longs[i].ids);
     lk_free(e->cache);
@@ -120,40 +120,40 @@ void lk__encoder_free(struct lk__encoder *e) {
     lk_free(e);
 }
 
-struct lk_tokens *lk__encoder_tokens(struct lk__encoder *e) {
+struct lk_tokens *lk__tokenizer_encoder_tokens(struct lk__tokenizer_encoder *e) {
     return &e->tokens;
 }
-struct lk_buf *lk__encoder_normal(struct lk__encoder *e) {
+struct lk_buf *lk__tokenizer_encoder_normal(struct lk__tokenizer_encoder *e) {
     return &e->normal;
 }
-const struct lk_tokenizer *lk__encoder_tokenizer(const struct lk__encoder *e) {
+const struct lk_tokenizer *lk__tokenizer_encoder_tokenizer(const struct lk__tokenizer_encoder *e) {
     return e->t;
 }
 
-static void scratch_release(struct lk__encoder *e) {
+static void scratch_release(struct lk__tokenizer_encoder *e) {
     lk_free(e->scratch.memory);
     e->scratch = (struct lk__tokenizer_scratch){0};
 }
 
-struct lk__encoder *lk__encoder_take(const struct lk_tokenizer *t) {
+struct lk__tokenizer_encoder *lk__tokenizer_encoder_take(const struct lk_tokenizer *t) {
     for (size_t i = 0; i < LK__KEPT; i++) {
-        struct lk__encoder *e = atomic_exchange(&t->kept->encoders[i], NULL);
+        struct lk__tokenizer_encoder *e = atomic_exchange(&t->kept->encoders[i], NULL);
         if (e) return e;
     }
-    return lk__encoder_create(t);
+    return lk__tokenizer_encoder_create(t);
 }
 
-void lk__encoder_give(struct lk__encoder *e) {
+void lk__tokenizer_encoder_give(struct lk__tokenizer_encoder *e) {
     if (e) e->tokens.count = 0;
     if (e && e->tokens.capacity > KEPT_TOKENS) lk_tokens_release(&e->tokens);
     if (e && e->scratch.size_bytes > KEPT_SCRATCH) scratch_release(e);
     if (e && e->normal.size > KEPT_SCRATCH) lk_buf_release(&e->normal);
     if (e) e->normal.size = 0;
     for (size_t i = 0; e && i < LK__KEPT; i++) {
-        struct lk__encoder *none = NULL;
+        struct lk__tokenizer_encoder *none = NULL;
         if (atomic_compare_exchange_strong(&e->t->kept->encoders[i], &none, e)) return;
     }
-    lk__encoder_free(e);
+    lk__tokenizer_encoder_free(e);
 }
 
 /* --- words ------------------------------------------------------------------------------------------------ */
@@ -163,19 +163,19 @@ static int batch_room(struct lk_tokens *out, size_t before, size_t done, size_t 
     if (out->capacity - out->count >= BATCH_ROOM) return 0;
     size_t made = out->count - before, left = size - done;
     double each = done < 65536 ? 0.3 : (double)made / (double)done;
-    return lk__tokens_reserve(out, BATCH_ROOM + (size_t)((double)left * each * 1.05));
+    return lk__tokenizer_tokens_reserve(out, BATCH_ROOM + (size_t)((double)left * each * 1.05));
 }
 
-static inline void make_key(const struct lk__encoder *e, const uint8_t *sixteen, size_t size, struct key *k) {
+static inline void make_key(const struct lk__tokenizer_encoder *e, const uint8_t *sixteen, size_t size, struct key *k) {
     uint64_t low, high;
-    lk__key(sixteen, size, &low, &high);
+    lk__tokenizer_key(sixteen, size, &low, &high);
     struct cached *bucket = bucket_of(e, low, high);
     __builtin_prefetch(bucket);
     *k = (struct key){low, high, bucket};
 }
 
 /* Finds the buckets of a batch's words and asks memory for them. */
-static inline void find_keys(const struct lk__encoder *e, const uint8_t *text, size_t size, const size_t *begins,
+static inline void find_keys(const struct lk__tokenizer_encoder *e, const uint8_t *text, size_t size, const size_t *begins,
                              size_t count, struct key *keys) {
     size_t inside = count; /* words that 16 bytes can be read of */
     while (inside && size - begins[inside - 1] < 16) inside--;
@@ -199,21 +199,22 @@ static int keep_long(struct kept_long *k, uint64_t hash, const uint8_t *word, si
 }
 
 /* A word of more than CACHED_BYTES; leaves room for the rest of a batch. */
-static int encode_long(struct lk__encoder *e, const uint8_t *word, size_t size, struct lk_tokens *out, struct lk_err *err) {
+static int encode_long(struct lk__tokenizer_encoder *e, const uint8_t *word, size_t size, struct lk_tokens *out,
+                       struct lk_err *err) {
     if (size > LK__WORD_MAX)
         return lk_fail(err, LK_EINVAL, "one word of %zu bytes (a run of one kind of character); at most %zu", size,
                        LK__WORD_MAX);
-    int64_t n = lk__tokens_reserve(out, size + BATCH_ROOM);
+    int64_t n = lk__tokenizer_tokens_reserve(out, size + BATCH_ROOM);
     uint32_t *ids = out->ids + out->count;
     bool keep = size <= LONG_BYTES;
-    uint64_t hash = keep ? lk__word_hash(word, size) : 0;
+    uint64_t hash = keep ? lk__tokenizer_word_hash(word, size) : 0;
     struct kept_long *k = &e->longs[hash % LONG_SLOTS];
     if (!n && keep && k->ids && k->hash == hash && k->size == size && !memcmp(k->ids + k->count, word, size)) {
         memcpy(ids, k->ids, k->count * sizeof *ids);
         out->count += k->count;
         return 0;
     }
-    if (!n) n = lk__word_ids(e->t, &e->scratch, word, size, ids);
+    if (!n) n = lk__tokenizer_word_ids(e->t, &e->scratch, word, size, ids);
     if (n >= 0 && keep && keep_long(k, hash, word, size, ids, (size_t)n)) n = LK_ENOMEM;
     if (n < 0) return lk_fail(err, LK_ENOMEM, "encoding a word of %zu bytes: out of memory", size);
     out->count += (size_t)n;
@@ -221,7 +222,7 @@ static int encode_long(struct lk__encoder *e, const uint8_t *word, size_t size, 
 }
 
 /* A word that is not in its bucket; leaves room for the rest of a batch. */
-static int encode_rare(struct lk__encoder *e, const struct key *k, const uint8_t *word, size_t size,
+static int encode_rare(struct lk__tokenizer_encoder *e, const struct key *k, const uint8_t *word, size_t size,
                        struct lk_tokens *tokens, struct lk_err *err) {
     if (size > CACHED_BYTES) return encode_long(e, word, size, tokens, err);
     uint32_t *out = tokens->ids + tokens->count;
@@ -230,11 +231,12 @@ static int encode_rare(struct lk__encoder *e, const struct key *k, const uint8_t
         if (found.low != k->low || key_of(found.high) != k->high) continue;
         memcpy(out, ids_of(&found) > CACHED_IDS ? e->more[found.ids[0]] : found.ids, ids_of(&found) * sizeof *out);
         tokens->count += ids_of(&found);
-        e->cache[slot] = k->bucket[1]; /* what is used comes near; all slots between are full, so both can still be found */
+        e->cache[slot] = k->bucket[1]; /* a used word moves into its bucket; every slot between is full, so a search still
+                                          finds both words */
         k->bucket[1] = found;
         return 0;
     }
-    size_t n = (size_t)lk__word_ids(e->t, &e->scratch, word, size, out);
+    size_t n = (size_t)lk__tokenizer_word_ids(e->t, &e->scratch, word, size, out);
     struct cached c = {k->low, k->high | (uint64_t)n << 60, {0}};
     if (n > CACHED_IDS) c.ids[0] = (uint32_t)e->more_used++;
     memcpy(n > CACHED_IDS ? e->more[c.ids[0]] : c.ids, out, n * sizeof *out);
@@ -244,8 +246,8 @@ static int encode_rare(struct lk__encoder *e, const struct key *k, const uint8_t
 }
 
 /* At most BATCH words; out has BATCH_ROOM. */
-static int encode_batch(struct lk__encoder *e, const uint8_t *text, size_t size, const size_t *begins, size_t count,
-                        struct lk_tokens *out, struct lk_err *err) {
+static int encode_batch(struct lk__tokenizer_encoder *e, const uint8_t *text, size_t size, const size_t *begins,
+                        size_t count, struct lk_tokens *out, struct lk_err *err) {
     struct key keys[BATCH];
     find_keys(e, text, size, begins, count, keys);
     uint32_t *to = out->ids + out->count;
@@ -270,16 +272,18 @@ static int encode_batch(struct lk__encoder *e, const uint8_t *text, size_t size,
     return 0;
 }
 
-static size_t next_begins(struct lk__encoder *e, const uint8_t *text, size_t size, size_t *out) {
+static size_t next_begins(struct lk__tokenizer_encoder *e, const uint8_t *text, size_t size, size_t *out) {
     size_t found = 0;
-    if (!e->t->traits.characters) return lk__starts_next(&e->starts, out, CHUNK);
-    for (; found < CHUNK && e->next < size; e->next = lk__character_cut(e->t, text, e->next, size)) out[found++] = e->next;
+    if (!e->t->traits.characters) return lk__tokenizer_starts_next(&e->starts, out, CHUNK);
+    for (; found < CHUNK && e->next < size; e->next = lk__tokenizer_character_cut(e->t, text, e->next, size))
+        out[found++] = e->next;
     return found;
 }
 
-int lk__encoder_words(struct lk__encoder *e, const void *text, size_t size, struct lk_tokens *out, struct lk_err *err) {
+int lk__tokenizer_encoder_words(struct lk__tokenizer_encoder *e, const void *text, size_t size, struct lk_tokens *out,
+                                struct lk_err *err) {
     size_t have = 0, before = out->count;
-    lk__starts_begin(&e->starts, e->t->traits.pattern, text, size, false);
+    lk__tokenizer_starts_begin(&e->starts, e->t->traits.pattern, text, size, false);
     e->next = 0;
     for (bool end = false; !end;) {
         size_t found = next_begins(e, text, size, e->begins + have);

@@ -15,7 +15,7 @@ static int put_text(const struct lk_tokenizer *t, uint32_t id, struct lk_buf *ou
         return lk_buf_printf(out, quotes ? "\"<0x%02X>\"" : "<0x%02X>", (unsigned)*p);
     int bad = quotes ? lk_buf_append(out, "\"", 1) : 0;
     for (size_t i = 0; !bad && i < b.size; i++) {
-        uint32_t c = text ? p[i] : lk__byte_to_char(p[i]);
+        uint32_t c = text ? p[i] : lk__tokenizer_byte_to_char(p[i]);
         if (marks && c == ' ')
             bad = lk_buf_printf(out, MARK);
         else if (c == '"' || c == '\\')
@@ -114,7 +114,7 @@ static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
     if (!bad && split) {
         bad = lk_buf_printf(out, "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
                                  "    {\"type\": \"Split\", \"pattern\": {\"Regex\": \"");
-        for (const char *p = lk__pattern_files[t->traits.pattern]; !bad && *p; p++)
+        for (const char *p = lk__tokenizer_pattern_files[t->traits.pattern]; !bad && *p; p++)
             bad = lk_buf_printf(out, *p == '\\' ? "\\%c" : "%c", *p);
         if (!bad) bad = lk_buf_printf(out, "\"}, \"behavior\": \"Isolated\", \"invert\": false},\n    ");
     }
@@ -125,7 +125,7 @@ static int put_pre_tokenizer(const struct lk_tokenizer *t, struct lk_buf *out) {
     return bad;
 }
 
-/* The name of a token in the template: its text, or our mark. */
+/* The name of a token in the template: its text, or LK__TEXT_BEGIN. */
 static int put_name(const struct lk_tokenizer *t, uint32_t id, bool mark, struct lk_buf *out) {
     return mark ? lk_buf_printf(out, "\"" LK__TEXT_BEGIN "\"") : put_text(t, id, out, true);
 }
@@ -173,11 +173,11 @@ static int put_template(const struct lk_tokenizer *t, uint32_t begin, struct lk_
 
 /* Whether the library gives every added token its id. explicit: all of them stand in the vocab. */
 static bool library_agrees(const struct lk_tokenizer *t, bool explicit) {
-    struct lk__library library = {0};
+    struct lk__tokenizer_library library = {0};
     for (uint32_t id = 0; id < t->vocab; id++)
         if (lk_tokenizer_bytes(t, id).size && !(t->added[id] && !explicit)) library.entries++;
     for (uint32_t id = 0; id < t->vocab; id++)
-        if (t->added[id] && lk__library_id(&library, explicit, id) != id) return false;
+        if (t->added[id] && lk__tokenizer_library_id(&library, explicit, id) != id) return false;
     return true;
 }
 
@@ -187,7 +187,7 @@ static int decide_vocab(const struct lk_tokenizer *t, bool *explicit, struct lk_
     *explicit = !t->traits.whole_words || !library_agrees(t, false);
     for (uint32_t id = 0; t->traits.whole_words && *explicit && id < t->vocab; id++) {
         struct lk_bytes b = lk_tokenizer_bytes(t, id);
-        if (!t->added[id] || lk__word_end(t->traits.pattern, b.data, 0, b.size) != b.size) continue;
+        if (!t->added[id] || lk__tokenizer_word_end(t->traits.pattern, b.data, 0, b.size) != b.size) continue;
         return lk_fail(
             err, LK_EUNSUPPORTED,
             "the added token \"%.*s\" is one word, and the ids of added tokens have holes: no tokenizer.json gives "

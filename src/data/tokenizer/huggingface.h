@@ -4,9 +4,9 @@
 #include "data/tokenizer/internal.h"
 #include "lockstep/base/json.h"
 
-struct lk__import {
+struct lk__tokenizer_import {
     const char *name;
-    struct lk__traits traits;
+    struct lk__tokenizer_traits traits;
     bool fallback; /* byte_fallback: SentencePiece's BPE */
     uint32_t vocab, text_begin;
     uint64_t *offset;
@@ -14,17 +14,18 @@ struct lk__import {
     uint8_t *added;
     const char **texts; /* by id, as in the file; NULL for a hole */
     json_t *vocab_map;  /* borrowed */
-    struct lk__merge *merges;
+    struct lk__tokenizer_merge *merges;
     size_t merge_count;
 };
 
-int lk__import_refuse(const struct lk__import *, struct lk_err *, const char *what);
-const json_t *lk__import_get(const json_t *object, const char *key); /* absent and null are the same in these files */
-int lk__import_check_keys(const struct lk__import *, const json_t *object, const char *where, const char *const *known,
-                          struct lk_err *);
+int lk__tokenizer_import_refuse(const struct lk__tokenizer_import *, struct lk_err *, const char *what);
+const json_t *lk__tokenizer_import_get(const json_t *object,
+                                       const char *key); /* absent and null are the same in these files */
+int lk__tokenizer_import_check_keys(const struct lk__tokenizer_import *, const json_t *object, const char *where,
+                                    const char *const *known, struct lk_err *);
 /* normalizer, pre_tokenizer, decoder, and what must be absent; sets traits. */
-int lk__read_pipeline(struct lk__import *, const json_t *root, struct lk_err *);
+int lk__tokenizer_read_pipeline(struct lk__tokenizer_import *, const json_t *root, struct lk_err *);
 /* The tokens around a text; ids are known by then. */
-int lk__read_template(struct lk__import *, const json_t *post_processor, struct lk_err *);
+int lk__tokenizer_read_template(struct lk__tokenizer_import *, const json_t *post_processor, struct lk_err *);
 
 #endif

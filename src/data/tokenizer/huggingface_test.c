@@ -184,7 +184,7 @@ static void ids_are_kept(void **state) {
                          "\"model\":{\"type\":\"BPE\",\"vocab\":{\"ab\":7,\"abc\":3"));
     for (unsigned i = 0; i < 256; i++) {
         uint8_t c[4];
-        size_t n = put_utf8(lk__byte_to_char((uint8_t)i), c);
+        size_t n = put_utf8(lk__tokenizer_byte_to_char((uint8_t)i), c);
         OK(lk_buf_printf(&b, ",\"%s%.*s\":%u", c[0] == '"' || c[0] == '\\' ? "\\" : "", (int)n, c, 1000 + i));
     }
     OK(lk_buf_printf(&b, "},\"merges\":[\"a b\",[\"ab\",\"c\"]]}}"));

@@ -9,12 +9,12 @@
 #define SLOW 255
 
 static uint8_t class_of(uint32_t c) {
-    return c < lk__nfc_end ? lk__nfc_class[lk__nfc_block[c >> 7]][c & 127] : 0;
+    return c < lk__tokenizer_nfc_end ? lk__tokenizer_nfc_class[lk__tokenizer_nfc_block[c >> 7]][c & 127] : 0;
 }
 
 /* Class of the character at text[at]; 0 for an invalid byte. */
 static uint8_t class_at(const uint8_t *text, size_t at, size_t size, size_t *length, uint32_t *c) {
-    *length = lk__utf8_decode(text + at, size - at, c);
+    *length = lk__tokenizer_utf8_decode(text + at, size - at, c);
     if (*length) return class_of(*c);
     *length = 1;
     return 0;
@@ -35,14 +35,23 @@ static size_t find_mark(const uint8_t *text, size_t at, size_t size) {
     return size;
 }
 
-bool lk__nfc_is_normal(const uint8_t *text, size_t size) {
+bool lk__tokenizer_nfc_is_normal(const uint8_t *text, size_t size) {
     return find_mark(text, 0, size) == size;
+}
+
+bool lk__tokenizer_nfc_stays(const uint8_t *text, size_t at, size_t size) {
+    size_t length, back = 1;
+    uint32_t c;
+    while (back < 4 && back < at && (text[at - back] & 0xC0) == 0x80) back++;
+    if (class_at(text, at - back, at, &length, &c) || class_at(text, at, size, &length, &c)) return false;
+    at += length;
+    return at == size || !class_at(text, at, size, &length, &c);
 }
 
 /* --- one piece -------------------------------------------------------------------------------------------- */
 
 struct mark {
-    uint32_t code, place; /* place: of its kind among equals, so that the sort keeps their order */
+    uint32_t code, place; /* place: breaks ties, so that the sort is stable */
     uint8_t class;
 };
 struct marks {
@@ -78,18 +87,18 @@ static int decompose(struct marks *m, uint32_t c) {
         if (add_mark(m, L_BASE + s / (V_MANY * T_MANY)) || add_mark(m, V_BASE + s / T_MANY % V_MANY)) return LK_ENOMEM;
         return s % T_MANY ? add_mark(m, T_BASE + s % T_MANY) : 0;
     }
-    size_t low = 0, high = lk__nfc_long_count;
+    size_t low = 0, high = lk__tokenizer_nfc_long_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (lk__nfc_long[middle].code < c)
+        if (lk__tokenizer_nfc_long[middle].code < c)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == lk__nfc_long_count || lk__nfc_long[low].code != c) return add_mark(m, c);
+    if (low == lk__tokenizer_nfc_long_count || lk__tokenizer_nfc_long[low].code != c) return add_mark(m, c);
     int code = 0;
-    for (size_t i = 0; !code && i < lk__nfc_long[low].count; i++)
-        code = add_mark(m, lk__nfc_parts[lk__nfc_long[low].first + i]);
+    for (size_t i = 0; !code && i < lk__tokenizer_nfc_long[low].count; i++)
+        code = add_mark(m, lk__tokenizer_nfc_codes[lk__tokenizer_nfc_long[low].first + i]);
     return code;
 }
 
@@ -97,16 +106,16 @@ static int decompose(struct marks *m, uint32_t c) {
 static uint32_t joined(uint32_t a, uint32_t b) {
     if (a - L_BASE < 19 && b - V_BASE < V_MANY) return S_BASE + ((a - L_BASE) * V_MANY + (b - V_BASE)) * T_MANY;
     if (a - S_BASE < S_MANY && (a - S_BASE) % T_MANY == 0 && b - T_BASE - 1 < T_MANY - 1) return a + (b - T_BASE);
-    size_t low = 0, high = lk__nfc_pair_count;
+    size_t low = 0, high = lk__tokenizer_nfc_pair_count;
     while (low < high) {
-        const struct lk__nfc_pair *p = &lk__nfc_pairs[(low + high) / 2];
+        const struct lk__tokenizer_nfc_pair *p = &lk__tokenizer_nfc_pairs[(low + high) / 2];
         if (p->a < a || (p->a == a && p->b < b))
             low = (low + high) / 2 + 1;
         else
             high = (low + high) / 2;
     }
-    const struct lk__nfc_pair *p = &lk__nfc_pairs[low];
-    return low < lk__nfc_pair_count && p->a == a && p->b == b ? p->joined : 0;
+    const struct lk__tokenizer_nfc_pair *p = &lk__tokenizer_nfc_pairs[low];
+    return low < lk__tokenizer_nfc_pair_count && p->a == a && p->b == b ? p->joined : 0;
 }
 
 static int by_class(const void *x, const void *y) {
@@ -153,7 +162,8 @@ static int put_code(struct lk_buf *out, uint32_t c) {
 }
 
 /* text[0..size) is one piece of well-formed characters. */
-static int put_piece(const uint8_t *text, size_t size, struct marks *m, struct lk_buf *out, struct lk__trace *trace) {
+static int put_piece(const uint8_t *text, size_t size, struct marks *m, struct lk_buf *out,
+                     struct lk__tokenizer_trace *trace) {
     size_t before = out->size, length;
     uint32_t c;
     int code = 0;
@@ -168,10 +178,10 @@ static int put_piece(const uint8_t *text, size_t size, struct marks *m, struct l
     for (size_t i = 0; !code && i < m->count; i++) code = put_code(out, m->list[i].code);
     if (code) return code;
     bool same = out->size - before == size && !memcmp(out->data + before, text, size);
-    return lk__trace_add(trace, out->size - before, size, same);
+    return lk__tokenizer_trace_add(trace, out->size - before, size, same);
 }
 
-int lk__nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__trace *trace) {
+int lk__tokenizer_nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__tokenizer_trace *trace) {
     struct marks m = {0};
     size_t done = 0, length;
     uint32_t c;
@@ -181,10 +191,10 @@ int lk__nfc(const uint8_t *text, size_t size, struct lk_buf *out, struct lk__tra
         if (at < size && at > done) { /* the character in front begins the piece */
             do begin--;
             while (begin > done && at - begin < 4 && (text[begin] & 0xC0) == 0x80);
-            if (lk__utf8_decode(text + begin, at - begin, &c) != at - begin) begin = at;
+            if (lk__tokenizer_utf8_decode(text + begin, at - begin, &c) != at - begin) begin = at;
         }
         if (begin > done) code = lk_buf_append(out, text + done, begin - done);
-        if (!code) code = lk__trace_add(trace, begin - done, begin - done, true);
+        if (!code) code = lk__tokenizer_trace_add(trace, begin - done, begin - done, true);
         done = begin;
         if (at == size) break;
         while (at < size && class_at(text, at, size, &length, &c)) at += length;

@@ -4,21 +4,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct lk__nfc_long {
+struct lk__tokenizer_nfc_long {
     uint32_t code;
     uint16_t first, count;
 };
-struct lk__nfc_pair {
+struct lk__tokenizer_nfc_pair {
     uint32_t a, b, joined;
 };
-extern const char lk__nfc_version[];
-extern const uint32_t lk__nfc_end;
-extern const uint8_t lk__nfc_block[];
-extern const uint8_t lk__nfc_class[][128];
-extern const struct lk__nfc_long lk__nfc_long[];
-extern const size_t lk__nfc_long_count;
-extern const uint32_t lk__nfc_parts[];
-extern const struct lk__nfc_pair lk__nfc_pairs[];
-extern const size_t lk__nfc_pair_count;
+extern const char lk__tokenizer_nfc_version[];
+extern const uint32_t lk__tokenizer_nfc_end;
+extern const uint8_t lk__tokenizer_nfc_block[];
+extern const uint8_t lk__tokenizer_nfc_class[][128];
+extern const struct lk__tokenizer_nfc_long lk__tokenizer_nfc_long[];
+extern const size_t lk__tokenizer_nfc_long_count;
+extern const uint32_t lk__tokenizer_nfc_codes[];
+extern const struct lk__tokenizer_nfc_pair lk__tokenizer_nfc_pairs[];
+extern const size_t lk__tokenizer_nfc_pair_count;
 
 #endif

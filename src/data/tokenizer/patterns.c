@@ -3,7 +3,7 @@
 #include "data/tokenizer/pretoken.h"
 #include <string.h>
 
-const char *const lk__pattern_names[LK__PATTERN_COUNT] = {"gpt2", "cl100k", "o200k", "llama3", "qwen2", "smollm"};
+const char *const lk__tokenizer_pattern_names[LK__PATTERN_COUNT] = {"gpt2", "cl100k", "o200k", "llama3", "qwen2", "smollm"};
 
 #define QUOTED   "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define LETTERS  "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
@@ -17,7 +17,7 @@ const char *const lk__pattern_names[LK__PATTERN_COUNT] = {"gpt2", "cl100k", "o20
                    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
 
 /* As tokenizer.json says them: Oniguruma, which reads tokenizer.json's expressions, knows no {1,3}+ and another $. */
-const char *const lk__pattern_files[LK__PATTERN_COUNT] = {
+const char *const lk__tokenizer_pattern_files[LK__PATTERN_COUNT] = {
     "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
     QUOTED LETTERS "|\\p{N}{1,3}" SIGNS "|\\s+\\z" SPACES,
     O200K,
@@ -26,13 +26,13 @@ const char *const lk__pattern_files[LK__PATTERN_COUNT] = {
     NULL, /* Digits and ByteLevel */
 };
 
-enum lk__pattern lk__pattern_find(const char *name) {
+enum lk__tokenizer_pattern lk__tokenizer_pattern_find(const char *name) {
     for (int i = 0; i < LK__PATTERN_COUNT; i++)
-        if (!strcmp(name, lk__pattern_names[i])) return (enum lk__pattern)i;
+        if (!strcmp(name, lk__tokenizer_pattern_names[i])) return (enum lk__tokenizer_pattern)i;
     return LK__PATTERN_COUNT;
 }
 
-size_t lk__contraction_any_case(const uint8_t *p, size_t size) {
+size_t lk__tokenizer_contraction_any_case(const uint8_t *p, size_t size) {
     if (size < 2) return 0;
     uint8_t a = p[1] | 0x20,
             b = size > 2 ? p[2] | 0x20 : 0; /* a letter's two cases, and no other byte, become the small one */
@@ -42,14 +42,15 @@ size_t lk__contraction_any_case(const uint8_t *p, size_t size) {
     return (a == 'r' || a == 'v') && b == 'e' ? 3 : 0;
 }
 
-/* lk__tokenizer_unit and lk__run_end with ASCII, most of most texts, in line. */
-static inline enum lk__class unit_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
+/* lk__tokenizer_unit and lk__tokenizer_run_end with ASCII, most of most texts, in line. */
+static inline enum lk__tokenizer_class unit_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
     *length = 1;
-    return text[at] < 0x80 ? (enum lk__class)lk__byte_class[text[at]] : lk__tokenizer_unit(text + at, size - at, length);
+    return text[at] < 0x80 ? (enum lk__tokenizer_class)lk__tokenizer_byte_class[text[at]]
+                           : lk__tokenizer_unit(text + at, size - at, length);
 }
-static inline size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
-    while (at < size && lk__byte_class[text[at]] == (uint8_t) class) at++;
-    return at < size && text[at] >= 0x80 ? lk__run_end(text, at, size, class) : at;
+static inline size_t run_end(const uint8_t *text, size_t at, size_t size, enum lk__tokenizer_class class) {
+    while (at < size && lk__tokenizer_byte_class[text[at]] == (uint8_t) class) at++;
+    return at < size && text[at] >= 0x80 ? lk__tokenizer_run_end(text, at, size, class) : at;
 }
 
 static inline bool is_break(uint8_t b) {
@@ -57,8 +58,8 @@ static inline bool is_break(uint8_t b) {
 }
 
 /* The class at text[at], or none at the end of the text. */
-#define AT_END ((enum lk__class)9)
-static inline enum lk__class class_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
+#define AT_END ((enum lk__tokenizer_class)9)
+static inline enum lk__tokenizer_class class_at(const uint8_t *text, size_t at, size_t size, size_t *length) {
     *length = 0;
     return at < size ? unit_at(text, at, size, length) : AT_END;
 }
@@ -81,7 +82,7 @@ static size_t signs_end(const uint8_t *text, size_t at, size_t size, bool slash)
  * its last unit, else its one unit. whole_at_end: \s++$ stands in front. before_number: \s+(?=\p{N}) does. */
 static size_t spaces_end(const uint8_t *text, size_t at, size_t size, bool breaks, bool whole_at_end, bool before_number) {
     size_t end = at, last = at, newline = 0, length;
-    enum lk__class class;
+    enum lk__tokenizer_class class;
     while ((class = class_at(text, end, size, &length)) == LK__SPACE) {
         last = end;
         end += length;
@@ -96,12 +97,12 @@ static size_t spaces_end(const uint8_t *text, size_t at, size_t size, bool break
 /* cl100k, llama3, qwen2. */
 static inline size_t word_end_llama(const uint8_t *text, size_t at, size_t size, int digits, bool whole_at_end) {
     size_t length, next_length;
-    if (text[at] == '\'' && (length = lk__contraction_any_case(text + at, size - at))) return at + length;
-    enum lk__class class = unit_at(text, at, size, &length);
+    if (text[at] == '\'' && (length = lk__tokenizer_contraction_any_case(text + at, size - at))) return at + length;
+    enum lk__tokenizer_class class = unit_at(text, at, size, &length);
     size_t next = at + length;
     if (class == LK__LETTER) return run_end(text, next, size, LK__LETTER);
     if (class == LK__NUMBER) return numbers_end(text, next, size, digits);
-    enum lk__class after = class_at(text, next, size, &next_length);
+    enum lk__tokenizer_class after = class_at(text, next, size, &next_length);
     if (after == LK__LETTER && !is_break(text[at])) return run_end(text, next + next_length, size, LK__LETTER);
     if (class == LK__OTHER || (text[at] == ' ' && after == LK__OTHER)) return signs_end(text, next, size, false);
     return spaces_end(text, at, size, true, whole_at_end, false);
@@ -110,8 +111,8 @@ static inline size_t word_end_llama(const uint8_t *text, size_t at, size_t size,
 /* Digits alone, then GPT-2's pattern on what stands between them. */
 static size_t word_end_smollm(const uint8_t *text, size_t at, size_t size) {
     size_t length, next_length;
-    if (text[at] == '\'' && (length = lk__contraction(text + at, size - at))) return at + length;
-    enum lk__class class = unit_at(text, at, size, &length);
+    if (text[at] == '\'' && (length = lk__tokenizer_contraction(text + at, size - at))) return at + length;
+    enum lk__tokenizer_class class = unit_at(text, at, size, &length);
     size_t next = at + length;
     if (class == LK__NUMBER) return next;
     if (text[at] == ' ') {
@@ -132,10 +133,10 @@ static unsigned case_at(const uint8_t *text, size_t at, size_t size, size_t *len
     if (at == size) return 0;
     if (text[at] < 0x80) {
         *length = 1;
-        return lk__byte_class[text[at]] != LK__LETTER ? 0 : text[at] < 'a' ? 1 : 2;
+        return lk__tokenizer_byte_class[text[at]] != LK__LETTER ? 0 : text[at] < 'a' ? 1 : 2;
     }
-    *length = lk__utf8_decode(text + at, size - at, &c);
-    return *length ? lk__case_of(c) : 0;
+    *length = lk__tokenizer_utf8_decode(text + at, size - at, &c);
+    return *length ? lk__tokenizer_case_of(c) : 0;
 }
 
 /* End of UPPER*LOWER+ from `at`, or 0 if it does not match there; *upper: end of UPPER*, for UPPER+LOWER*, which is tried
@@ -154,12 +155,12 @@ static size_t letters_end(const uint8_t *text, size_t at, size_t size, size_t *u
 }
 
 static size_t with_contraction(const uint8_t *text, size_t at, size_t size) {
-    return at < size && text[at] == '\'' ? at + lk__contraction_any_case(text + at, size - at) : at;
+    return at < size && text[at] == '\'' ? at + lk__tokenizer_contraction_any_case(text + at, size - at) : at;
 }
 
 static size_t word_end_o200k(const uint8_t *text, size_t at, size_t size) {
     size_t length, upper, end = 0, next_length;
-    enum lk__class class = unit_at(text, at, size, &length);
+    enum lk__tokenizer_class class = unit_at(text, at, size, &length);
     size_t next = at + length;
     if (class == LK__NUMBER) return numbers_end(text, next, size, 3);
     if (class == LK__LETTER) {
@@ -180,7 +181,7 @@ static size_t word_end_o200k(const uint8_t *text, size_t at, size_t size) {
     return spaces_end(text, at, size, true, false, false);
 }
 
-size_t lk__word_end(enum lk__pattern pattern, const uint8_t *text, size_t at, size_t size) {
+size_t lk__tokenizer_word_end(enum lk__tokenizer_pattern pattern, const uint8_t *text, size_t at, size_t size) {
     switch (pattern) {
     case LK__CL100K:
         return word_end_llama(text, at, size, 3, true);
@@ -196,5 +197,5 @@ size_t lk__word_end(enum lk__pattern pattern, const uint8_t *text, size_t at, si
     case LK__PATTERN_COUNT:
         break;
     }
-    return lk__word_end_gpt2(text, at, size);
+    return lk__tokenizer_word_end_gpt2(text, at, size);
 }

@@ -6,8 +6,8 @@
 /* --- units ------------------------------------------------------------------------------------------------ */
 
 struct unit {
-    enum lk__class class;
-    unsigned cased; /* lk__case_of */
+    enum lk__tokenizer_class class;
+    unsigned cased; /* lk__tokenizer_case_of */
     uint32_t c;     /* UINT32_MAX: an invalid byte */
     size_t at;
 };
@@ -16,9 +16,9 @@ static size_t make_units(const uint8_t *text, size_t size, struct unit *u) {
     size_t n = 0;
     for (size_t at = 0; at < size; n++) {
         uint32_t c;
-        size_t length = lk__utf8_decode(text + at, size - at, &c);
-        u[n] =
-            (struct unit){length ? lk__class_of(c) : LK__OTHER, length ? lk__case_of(c) : 0, length ? c : UINT32_MAX, at};
+        size_t length = lk__tokenizer_utf8_decode(text + at, size - at, &c);
+        u[n] = (struct unit){length ? lk__tokenizer_class_of(c) : LK__OTHER, length ? lk__tokenizer_case_of(c) : 0,
+                             length ? c : UINT32_MAX, at};
         at += length ? length : 1;
     }
     u[n].at = size;
@@ -125,7 +125,7 @@ static const struct alternative expressions[LK__PATTERN_COUNT][9] = {
 };
 /* clang-format on */
 
-static size_t next_word(enum lk__pattern pattern, const struct unit *u, size_t i, size_t n) {
+static size_t next_word(enum lk__tokenizer_pattern pattern, const struct unit *u, size_t i, size_t n) {
     bool small = pattern == LK__GPT2 || pattern == LK__SMOLLM;
     size_t end = i + (pattern == LK__O200K ? 0 : contraction(u, i, n, !small));
     for (const struct alternative *a = expressions[pattern]; end == i && a->pieces[0].set; a++)
@@ -137,15 +137,16 @@ static void show(const uint8_t *text, size_t size) {
     for (size_t k = 0; k < size; k++) print_message("%02x ", text[k]);
 }
 
-static void check_text(enum lk__pattern pattern, const uint8_t *text, size_t size) {
+static void check_text(enum lk__tokenizer_pattern pattern, const uint8_t *text, size_t size) {
     struct unit u[700];
     size_t n = make_units(text, size, u), i = 0, at = 0;
     while (i < n) {
         i = next_word(pattern, u, i, n);
-        size_t end = lk__word_end(pattern, text, at, size);
+        size_t end = lk__tokenizer_word_end(pattern, text, at, size);
         if (end != u[i].at) {
             show(text, size);
-            fail_msg("%s: a word from byte %zu ends at %zu, not %zu", lk__pattern_names[pattern], at, end, u[i].at);
+            fail_msg("%s: a word from byte %zu ends at %zu, not %zu", lk__tokenizer_pattern_names[pattern], at, end,
+                     u[i].at);
         }
         at = end;
     }
@@ -171,7 +172,7 @@ static void every_code_point_between_every_two_kinds(void **state) {
                 n += put_utf8(c, text + n);
                 n += put_utf8(kinds[b], text + n);
             }
-            for (int p = 0; p < LK__PATTERN_COUNT; p++) check_text((enum lk__pattern)p, text, n);
+            for (int p = 0; p < LK__PATTERN_COUNT; p++) check_text((enum lk__tokenizer_pattern)p, text, n);
             if (c >= 0x3100) a += 4 + c % 5;
         }
     }
@@ -199,14 +200,14 @@ static void random_texts_match_the_expressions(void **state) {
     for (int i = 0; i < (LK_SANITIZED ? 20000 : 300000); i++) {
         uint8_t text[600];
         size_t n = i & 1 ? text_of_kinds(text, 1 + random_below(24)) : random_text(text, 1 + random_below(40));
-        check_text((enum lk__pattern)(i % LK__PATTERN_COUNT), text, n);
+        check_text((enum lk__tokenizer_pattern)(i % LK__PATTERN_COUNT), text, n);
     }
 }
 
-static size_t words_of(enum lk__pattern pattern, const uint8_t *text, size_t begin, size_t end, size_t *ends) {
+static size_t words_of(enum lk__tokenizer_pattern pattern, const uint8_t *text, size_t begin, size_t end, size_t *ends) {
     size_t n = 0;
     for (size_t at = begin; at < end; n++)
-        ends[n] = at = begin + lk__word_end(pattern, text + begin, at - begin, end - begin);
+        ends[n] = at = begin + lk__tokenizer_word_end(pattern, text + begin, at - begin, end - begin);
     return n;
 }
 
@@ -215,19 +216,19 @@ static void safe_cuts_change_no_word(void **state) {
     size_t safe[LK__PATTERN_COUNT] = {0}, cuts = 0;
     random_begin("safe_cuts_change_no_word");
     for (int i = 0; i < (LK_SANITIZED ? 6000 : 120000); i++) {
-        enum lk__pattern pattern = (enum lk__pattern)(i % LK__PATTERN_COUNT);
+        enum lk__tokenizer_pattern pattern = (enum lk__tokenizer_pattern)(i % LK__PATTERN_COUNT);
         uint8_t text[600];
         size_t whole[600], parts[600];
         size_t size = i & 1 ? text_of_kinds(text, 2 + random_below(20)) : random_text(text, 2 + random_below(30));
         size_t n = words_of(pattern, text, 0, size, whole);
         for (size_t at = 1; at < size; at++, cuts++) {
-            if (!lk__cut_is_safe(pattern, text, at, size)) continue;
+            if (!lk__tokenizer_cut_is_safe(pattern, text, at, size)) continue;
             safe[pattern]++;
             size_t k = words_of(pattern, text, 0, at, parts);
             k += words_of(pattern, text, at, size, parts + k);
             if (k == n && !memcmp(parts, whole, n * sizeof *whole)) continue;
             show(text, size);
-            fail_msg("%s: a cut at %zu changes words", lk__pattern_names[pattern], at);
+            fail_msg("%s: a cut at %zu changes words", lk__tokenizer_pattern_names[pattern], at);
         }
     }
     for (int p = 0; p < LK__PATTERN_COUNT; p++) assert_true(safe[p] * LK__PATTERN_COUNT * 20 > cuts); /* not rare */
@@ -238,8 +239,8 @@ static void begins_are_those_of_the_words(void **state) {
     (void)state;
     random_begin("begins_are_those_of_the_words");
     for (int i = 0; i < (LK_SANITIZED ? 2000 : 30000); i++) {
-        enum lk__pattern pattern = (enum lk__pattern)(i % LK__PATTERN_COUNT);
-        struct lk__starts s;
+        enum lk__tokenizer_pattern pattern = (enum lk__tokenizer_pattern)(i % LK__PATTERN_COUNT);
+        struct lk__tokenizer_starts s;
         uint8_t text[4000];
         size_t size = text_of_kinds(text, random_below(120)), want = 0, have[4000 + LK__STARTS_MORE], n = 0, found;
         bool lines = i & 8;
@@ -254,14 +255,14 @@ static void begins_are_those_of_the_words(void **state) {
             }
         }
         size_t room = 1 + random_below(9);
-        lk__starts_begin(&s, pattern, text, size, lines);
-        do n += found = lk__starts_next(&s, have + n, room);
+        lk__tokenizer_starts_begin(&s, pattern, text, size, lines);
+        do n += found = lk__tokenizer_starts_next(&s, have + n, room);
         while (found >= room);
         for (size_t at = 0, end, line = 0; at < size; at = end, want++) {
             const uint8_t *newline = lines ? memchr(text + at, '\n', size - at) : NULL;
             size_t limit = newline ? (size_t)(newline - text) + 1 : size;
             line = at && text[at - 1] == '\n' && lines ? at : line;
-            end = line + lk__word_end(pattern, text + line, at - line, limit - line);
+            end = line + lk__tokenizer_word_end(pattern, text + line, at - line, limit - line);
             assert_int_equal(have[want], at);
         }
         assert_int_equal(n, want);

@@ -7,7 +7,7 @@
 #define S LK__SPACE
 #define M LK__MULTI
 /* clang-format off */
-const uint8_t lk__byte_class[256] = {
+const uint8_t lk__tokenizer_byte_class[256] = {
     O, O, O, O, O, O, O, O, O, S, S, S, S, S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O,
     S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, N, N, N, N, N, N, N, N, N, N, O, O, O, O, O, O,
     O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O,
@@ -28,7 +28,7 @@ static bool continues(uint8_t b) {
     return (b & 0xC0) == 0x80;
 }
 
-size_t lk__utf8_decode(const uint8_t *p, size_t size, uint32_t *c) {
+size_t lk__tokenizer_utf8_decode(const uint8_t *p, size_t size, uint32_t *c) {
     uint8_t a = p[0];
     if (a < 0x80) {
         *c = a;
@@ -51,21 +51,21 @@ size_t lk__utf8_decode(const uint8_t *p, size_t size, uint32_t *c) {
     return 4;
 }
 
-enum lk__class lk__tokenizer_unit(const uint8_t *p, size_t size, size_t *length) {
+enum lk__tokenizer_class lk__tokenizer_unit(const uint8_t *p, size_t size, size_t *length) {
     if (p[0] < 0x80) {
         *length = 1;
-        return (enum lk__class)lk__byte_class[p[0]];
+        return (enum lk__tokenizer_class)lk__tokenizer_byte_class[p[0]];
     }
     uint32_t c;
-    *length = lk__utf8_decode(p, size, &c);
-    if (*length) return lk__class_of(c);
+    *length = lk__tokenizer_utf8_decode(p, size, &c);
+    if (*length) return lk__tokenizer_class_of(c);
     *length = 1;
     return LK__OTHER;
 }
 
-size_t lk__run_end(const uint8_t *text, size_t at, size_t size, enum lk__class class) {
+size_t lk__tokenizer_run_end(const uint8_t *text, size_t at, size_t size, enum lk__tokenizer_class class) {
     while (at < size) {
-        uint8_t k = lk__byte_class[text[at]];
+        uint8_t k = lk__tokenizer_byte_class[text[at]];
         if (k == (uint8_t) class) {
             at++;
             continue;
@@ -91,7 +91,7 @@ static size_t space_end(const uint8_t *text, size_t at, size_t size) {
     return last;
 }
 
-size_t lk__contraction(const uint8_t *p, size_t size) {
+size_t lk__tokenizer_contraction(const uint8_t *p, size_t size) {
     if (size < 2) return 0;
     if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return 2;
     if (size < 3) return 0;
@@ -99,48 +99,51 @@ size_t lk__contraction(const uint8_t *p, size_t size) {
     return (p[1] == 'r' || p[1] == 'v') && p[2] == 'e' ? 3 : 0;
 }
 
-size_t lk__word_end_gpt2(const uint8_t *text, size_t at, size_t size) {
+size_t lk__tokenizer_word_end_gpt2(const uint8_t *text, size_t at, size_t size) {
     size_t length, from = at;
     if (text[at] == '\'') {
-        length = lk__contraction(text + at, size - at);
+        length = lk__tokenizer_contraction(text + at, size - at);
         if (length) return at + length;
     } else if (text[at] == ' ') {
         from = at + 1;
         if (from == size) return from;
     }
-    enum lk__class class = lk__tokenizer_unit(text + from, size - from, &length);
+    enum lk__tokenizer_class class = lk__tokenizer_unit(text + from, size - from, &length);
     if (class == LK__SPACE) return space_end(text, at, size);
-    return lk__run_end(text, from + length, size, class);
+    return lk__tokenizer_run_end(text, from + length, size, class);
 }
 
 /* The class of the unit that ends at text[at], seen from behind. */
-static enum lk__class class_before(const uint8_t *text, size_t at) {
+static enum lk__tokenizer_class class_before(const uint8_t *text, size_t at) {
     size_t length;
     for (size_t k = 1; k <= 4 && k <= at; k++) {
         if (continues(text[at - k])) continue;
-        enum lk__class class = lk__tokenizer_unit(text + at - k, k, &length);
+        enum lk__tokenizer_class class = lk__tokenizer_unit(text + at - k, k, &length);
         return length == k ? class : LK__OTHER;
     }
     return LK__OTHER;
 }
 
-bool lk__cut_is_safe(enum lk__pattern pattern, const uint8_t *text, size_t at, size_t size) {
+bool lk__tokenizer_cut_is_safe(enum lk__tokenizer_pattern pattern, const uint8_t *text, size_t at, size_t size) {
     if (continues(text[at])) return false;
     size_t length;
-    enum lk__class before = class_before(text, at), after = lk__tokenizer_unit(text + at, size - at, &length);
-    if (before == LK__SPACE) return false;
+    enum lk__tokenizer_class before = class_before(text, at), after = lk__tokenizer_unit(text + at, size - at, &length);
+    if (before == LK__SPACE) /* white space with a newline at its end is a word, or goes with the signs in front of it */
+        return pattern != LK__GPT2 && pattern != LK__SMOLLM && (text[at - 1] == '\n' || text[at - 1] == '\r') &&
+               (after == LK__LETTER || after == LK__NUMBER);
     if (after == LK__NUMBER) return before != LK__NUMBER;
     if (pattern != LK__GPT2) { /* a newline may belong to the signs in front of it, a mark or a quote to the letters */
         if (before == LK__NUMBER) return true;
-        return after == LK__SPACE && (before == LK__LETTER || (text[at] != '\r' && text[at] != '\n'));
+        return after == LK__SPACE &&
+               (before == LK__LETTER || pattern == LK__SMOLLM || (text[at] != '\r' && text[at] != '\n'));
     }
     if (after == LK__SPACE) return true;
     if (after == LK__OTHER) return before != LK__OTHER;
     return before == LK__NUMBER; /* other, letter may be a contraction */
 }
 
-size_t lk__next_cut(enum lk__pattern pattern, const uint8_t *text, size_t from, size_t size) {
+size_t lk__tokenizer_next_cut(enum lk__tokenizer_pattern pattern, const uint8_t *text, size_t from, size_t size) {
     for (size_t at = from + 1; at < size; at++)
-        if (lk__cut_is_safe(pattern, text, at, size)) return at;
+        if (lk__tokenizer_cut_is_safe(pattern, text, at, size)) return at;
     return size;
 }

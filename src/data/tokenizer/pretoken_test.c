@@ -5,7 +5,7 @@
 /* --- the pattern, alternative by alternative, as it is written ------------------------------------------- */
 
 struct unit {
-    enum lk__class class;
+    enum lk__tokenizer_class class;
     uint32_t c; /* UINT32_MAX: an invalid byte */
     size_t at;
 };
@@ -28,7 +28,7 @@ static size_t make_units(const uint8_t *text, size_t size, struct unit *u) {
     for (size_t at = 0; at < size; n++) {
         uint32_t c;
         size_t length = decode_slowly(text + at, size - at, &c);
-        u[n] = (struct unit){length ? lk__class_of(c) : LK__OTHER, length ? c : UINT32_MAX, at};
+        u[n] = (struct unit){length ? lk__tokenizer_class_of(c) : LK__OTHER, length ? c : UINT32_MAX, at};
         at += length ? length : 1;
     }
     u[n] = (struct unit){LK__OTHER, UINT32_MAX, size};
@@ -46,7 +46,7 @@ static size_t match_contraction(const struct unit *u, size_t i, size_t n) {
     return 0;
 }
 
-static size_t match_run(const struct unit *u, size_t i, size_t n, enum lk__class class) {
+static size_t match_run(const struct unit *u, size_t i, size_t n, enum lk__tokenizer_class class) {
     size_t j = i + (u[i].c == ' ');
     size_t from = j;
     while (j < n && u[j].class == class) j++;
@@ -77,7 +77,7 @@ static void check_text(const uint8_t *text, size_t size) {
     size_t n = make_units(text, size, u), i = 0, at = 0;
     while (i < n) {
         i += match(u, i, n);
-        size_t end = lk__word_end_gpt2(text, at, size);
+        size_t end = lk__tokenizer_word_end_gpt2(text, at, size);
         if (end != u[i].at) {
             for (size_t k = 0; k < size; k++) print_message("%02x ", text[k]);
             fail_msg("a word from byte %zu ends at %zu, not %zu", at, end, u[i].at);
@@ -96,7 +96,8 @@ static void classes_are_those_of_the_libraries(void **state) {
     char *golden = read_golden("tokenizer/classes.sha256", &size), hex[LK_ROOT_HEX];
     char *classes = lk_alloc(0x110000);
     struct lk_root root;
-    for (uint32_t c = 0; c < 0x110000; c++) classes[c] = c >= 0xD800 && c < 0xE000 ? 'O' : "OLNS"[lk__class_of(c)];
+    for (uint32_t c = 0; c < 0x110000; c++)
+        classes[c] = c >= 0xD800 && c < 0xE000 ? 'O' : "OLNS"[lk__tokenizer_class_of(c)];
     lk_sha256(classes, 0x110000, &root);
     assert_memory_equal(golden, lk_root_hex(&root, hex), 64);
     lk_free(classes);
@@ -139,7 +140,7 @@ static void well_formed_is_table_3_7(void **state) {
         uint32_t a = 0, b = 0;
         if (p[0] < 0xC0 && (x & 0xFFFF) != 0) continue;
         for (size_t n = 1; n <= 4; n++) {
-            size_t got = lk__utf8_decode(p, n, &a), want = decode_slowly(p, n, &b);
+            size_t got = lk__tokenizer_utf8_decode(p, n, &a), want = decode_slowly(p, n, &b);
             if (got != want || (got && a != b)) fail_msg("%06x, %zu bytes: %zu, not %zu", x, n, got, want);
         }
     }
@@ -147,7 +148,8 @@ static void well_formed_is_table_3_7(void **state) {
 
 static size_t words_of(const uint8_t *text, size_t begin, size_t end, size_t *ends) {
     size_t n = 0;
-    for (size_t at = begin; at < end; n++) ends[n] = at = begin + lk__word_end_gpt2(text + begin, at - begin, end - begin);
+    for (size_t at = begin; at < end; n++)
+        ends[n] = at = begin + lk__tokenizer_word_end_gpt2(text + begin, at - begin, end - begin);
     return n;
 }
 
@@ -160,7 +162,7 @@ static void safe_cuts_change_no_word(void **state) {
         size_t whole[400], parts[400], size = random_text(text, 2 + random_below(30));
         size_t n = words_of(text, 0, size, whole);
         for (size_t at = 1; at < size; at++, cuts++) {
-            if (!lk__cut_is_safe(LK__GPT2, text, at, size)) continue;
+            if (!lk__tokenizer_cut_is_safe(LK__GPT2, text, at, size)) continue;
             safe++;
             size_t k = words_of(text, 0, at, parts);
             k += words_of(text, at, size, parts + k);

@@ -20,7 +20,7 @@ static inline uint64_t in_range(__m128i x, int first, int count) {
 static inline uint64_t equal(__m128i x, char to) {
     return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8(to)));
 }
-static inline void classify_ascii(const uint8_t *p, struct lk__classes *c) {
+static inline void classify_ascii(const uint8_t *p, struct lk__tokenizer_classes *c) {
     for (int i = 0; i < 64; i += 16) {
         __m128i x = load16(p + i);
         c->letter |= in_range(_mm_or_si128(x, _mm_set1_epi8(0x20)), 'a', 26) << i;
@@ -43,7 +43,7 @@ static inline uint64_t in_range(uint64_t low7, uint64_t ascii, int first, int co
     uint64_t from = low7 + (uint64_t)(0x80 - first) * ones, past = low7 + (uint64_t)(0x80 - first - count) * ones;
     return gather(from & ~past & ascii & high);
 }
-static inline void classify_ascii(const uint8_t *p, struct lk__classes *c) {
+static inline void classify_ascii(const uint8_t *p, struct lk__tokenizer_classes *c) {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
     for (int i = 0; i < 64; i += 8) {
         uint64_t x = 0;
@@ -65,14 +65,14 @@ static inline uint64_t bits_from(size_t from, size_t count) {
     return (count >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << count) - 1) << from;
 }
 
-static void put_class(struct lk__classes *c, unsigned class, uint64_t bits) {
+static void put_class(struct lk__tokenizer_classes *c, unsigned class, uint64_t bits) {
     if (class == LK__LETTER) c->letter |= bits;
     if (class == LK__NUMBER) c->number |= bits;
     if (class == LK__SPACE) c->space |= bits;
 }
 
 /* Characters above ASCII, one by one: rare in most texts. */
-static void classify_wide(struct lk__starts *s, size_t at, struct lk__classes *c) {
+static void classify_wide(struct lk__tokenizer_starts *s, size_t at, struct lk__tokenizer_classes *c) {
     uint64_t left = c->wide;
     if (s->carry) {
         uint64_t bits = bits_from(0, s->carry);
@@ -82,7 +82,7 @@ static void classify_wide(struct lk__starts *s, size_t at, struct lk__classes *c
     }
     while (left) {
         size_t i = (size_t)__builtin_ctzll(left), from = at + i, length, next;
-        enum lk__class class = lk__tokenizer_unit(s->text + from, s->size - from, &length);
+        enum lk__tokenizer_class class = lk__tokenizer_unit(s->text + from, s->size - from, &length);
         put_class(c, class, bits_from(i, length));
         left &= ~bits_from(i, length);
         if (i + length > 64) {
@@ -97,9 +97,9 @@ static void classify_wide(struct lk__starts *s, size_t at, struct lk__classes *c
 }
 
 /* The end of the text is followed by white space, so that no word begins at the last one of a run. */
-static void classify(struct lk__starts *s, size_t at, struct lk__classes *c) {
+static void classify(struct lk__tokenizer_starts *s, size_t at, struct lk__tokenizer_classes *c) {
     uint8_t last[64];
-    *c = (struct lk__classes){0};
+    *c = (struct lk__tokenizer_classes){0};
     if (at < s->size && s->size - at >= 64) {
         classify_ascii(s->text + at, c);
     } else {
@@ -114,9 +114,9 @@ static void classify(struct lk__starts *s, size_t at, struct lk__classes *c) {
 /* --- begins ----------------------------------------------------------------------------------------------- */
 
 /* Contractions at quotes where a word begins: the letter behind the quote begins none, what follows begins one. */
-static uint64_t contract(struct lk__starts *s, uint64_t starts, uint64_t quotes) {
+static uint64_t contract(struct lk__tokenizer_starts *s, uint64_t starts, uint64_t quotes) {
     for (; quotes; quotes &= quotes - 1) {
-        size_t i = (size_t)__builtin_ctzll(quotes), n = lk__contraction(s->text + s->at + i, s->size - s->at - i);
+        size_t i = (size_t)__builtin_ctzll(quotes), n = lk__tokenizer_contraction(s->text + s->at + i, s->size - s->at - i);
         if (!n) continue;
         if (i + 1 < 64)
             starts &= ~((uint64_t)2 << i);
@@ -133,12 +133,12 @@ static uint64_t contract(struct lk__starts *s, uint64_t starts, uint64_t quotes)
 static inline uint64_t after(uint64_t now, uint64_t before) {
     return now << 1 | before >> 63;
 }
-static inline uint64_t other(const struct lk__classes *c) {
+static inline uint64_t other(const struct lk__tokenizer_classes *c) {
     return ~(c->letter | c->number | c->space);
 }
 
-static inline uint64_t block_starts(struct lk__starts *s) {
-    const struct lk__classes *c = &s->now, *b = &s->before;
+static inline uint64_t block_starts(struct lk__tokenizer_starts *s) {
+    const struct lk__tokenizer_classes *c = &s->now, *b = &s->before;
     uint64_t after_space = after(c->space, b->space), before_space = c->space >> 1 | s->next.space << 63;
     uint64_t same = (c->letter & after(c->letter, b->letter)) | (c->number & after(c->number, b->number)) |
                     (other(c) & after(other(c), other(b)));
@@ -156,12 +156,13 @@ static inline uint64_t block_starts(struct lk__starts *s) {
 /* --- word by word ----------------------------------------------------------------------------------------- */
 
 /* Patterns of which `\p{L}+` with one unit in front is a word, whatever the letters' case. */
-static bool has_letter_runs(enum lk__pattern p) {
+static bool has_letter_runs(enum lk__tokenizer_pattern p) {
     return p == LK__CL100K || p == LK__LLAMA3 || p == LK__QWEN2;
 }
 
-void lk__starts_begin(struct lk__starts *s, enum lk__pattern pattern, const void *text, size_t size, bool lines) {
-    *s = (struct lk__starts){.text = text, .size = size, .pattern = pattern, .lines = lines};
+void lk__tokenizer_starts_begin(struct lk__tokenizer_starts *s, enum lk__tokenizer_pattern pattern, const void *text,
+                                size_t size, bool lines) {
+    *s = (struct lk__tokenizer_starts){.text = text, .size = size, .pattern = pattern, .lines = lines};
     s->line_end = lines ? 0 : size;
     s->set = 1; /* a text begins with a word */
     if (pattern != LK__GPT2 && !has_letter_runs(pattern)) return;
@@ -169,14 +170,14 @@ void lk__starts_begin(struct lk__starts *s, enum lk__pattern pattern, const void
     classify(s, 64, &s->next);
 }
 
-static inline void next_block(struct lk__starts *s) {
+static inline void next_block(struct lk__tokenizer_starts *s) {
     s->block += 64;
     s->now = s->next;
     classify(s, s->block + 64, &s->next);
 }
 
 /* End of the word at `at` if it is letters, or a space and letters: most words are; else 0. */
-static inline size_t letters_end(struct lk__starts *s, size_t at) {
+static inline size_t letters_end(struct lk__tokenizer_starts *s, size_t at) {
     while (at - s->block >= 64) next_block(s);
     if (s->now.blank >> (at - s->block) & 1 && ++at - s->block == 64) next_block(s);
     uint64_t others = ~s->now.letter >> (at - s->block);
@@ -189,7 +190,7 @@ static inline size_t letters_end(struct lk__starts *s, size_t at) {
     return at + (size_t)__builtin_ctzll(others);
 }
 
-static size_t next_by_words(struct lk__starts *s, size_t *out, size_t room) {
+static size_t next_by_words(struct lk__tokenizer_starts *s, size_t *out, size_t room) {
     size_t n = 0, end;
     bool runs = has_letter_runs(s->pattern);
     while (n < room && s->at < s->size) {
@@ -199,12 +200,12 @@ static size_t next_by_words(struct lk__starts *s, size_t *out, size_t room) {
         }
         out[n++] = s->at;
         end = runs ? letters_end(s, s->at) : 0;
-        s->at = end ? end : lk__word_end(s->pattern, s->text, s->at, s->line_end);
+        s->at = end ? end : lk__tokenizer_word_end(s->pattern, s->text, s->at, s->line_end);
     }
     return n;
 }
 
-size_t lk__starts_next(struct lk__starts *s, size_t *out, size_t room) {
+size_t lk__tokenizer_starts_next(struct lk__tokenizer_starts *s, size_t *out, size_t room) {
     size_t n = 0;
     if (s->pattern != LK__GPT2) return next_by_words(s, out, room);
     while (n < room && s->at < s->size) {

@@ -6,11 +6,11 @@
 
 /* All begins, asked for `room` at a time. */
 static size_t starts_of(const uint8_t *text, size_t size, bool lines, size_t room, size_t *out) {
-    struct lk__starts s;
+    struct lk__tokenizer_starts s;
     size_t n = 0, found;
-    lk__starts_begin(&s, LK__GPT2, text, size, lines);
+    lk__tokenizer_starts_begin(&s, LK__GPT2, text, size, lines);
     do {
-        found = lk__starts_next(&s, out + n, room);
+        found = lk__tokenizer_starts_next(&s, out + n, room);
         assert_true(found < room + LK__STARTS_MORE + 1);
         n += found;
     } while (found >= room);
@@ -19,7 +19,8 @@ static size_t starts_of(const uint8_t *text, size_t size, bool lines, size_t roo
 
 static size_t words_of(const uint8_t *text, size_t begin, size_t end, size_t *out) {
     size_t n = 0;
-    for (size_t at = begin; at < end; at = begin + lk__word_end_gpt2(text + begin, at - begin, end - begin)) out[n++] = at;
+    for (size_t at = begin; at < end; at = begin + lk__tokenizer_word_end_gpt2(text + begin, at - begin, end - begin))
+        out[n++] = at;
     return n;
 }
 

@@ -66,7 +66,7 @@ static void put_traits(json_t *m, const struct lk_tokenizer *t, bool *failed) {
         json_decref(added);
     if (t->traits.nfc) {
         set(m, "normalizer", json_string("nfc"), failed);
-        set(m, "normalizer_unicode", json_string(lk__nfc_version), failed);
+        set(m, "normalizer_unicode", json_string(lk__tokenizer_nfc_version), failed);
     }
     if (t->traits.whole_words) set(m, "whole_words", json_true(), failed);
     if (t->traits.prefix_space == LK__PREFIX_UNLESS)
@@ -98,7 +98,7 @@ int lk_tokenizer_save(struct lk_store *s, const struct lk_tokenizer *t, struct l
         if (t->added[id] & LK__SPECIAL && json_array_append_new(special, json_integer(id))) failed = true;
     set(m, "format", json_string(FORMAT), &failed);
     set(m, "pattern", json_string(lk_tokenizer_pattern(t)), &failed);
-    set(m, "unicode", json_string(lk__unicode_version), &failed);
+    set(m, "unicode", json_string(lk__tokenizer_unicode_version), &failed);
     set(m, "invalid_utf8", json_string(INVALID_RULE), &failed);
     set(m, "vocab", json_integer(t->vocab), &failed);
     set(m, "merge_count", json_integer(t->merge_count), &failed);
@@ -138,8 +138,8 @@ struct loading {
     struct lk_blob tokens, merges;
     uint64_t *offset;
     uint8_t *added;
-    struct lk__traits traits;
-    struct lk__merge *list;
+    struct lk__tokenizer_traits traits;
+    struct lk__tokenizer_merge *list;
 };
 
 static int read_tokens(struct loading *l, uint64_t vocab, const char *what, struct lk_err *err) {
@@ -200,7 +200,7 @@ static int read_pattern(struct loading *l, const json_t *m, uint64_t vocab, cons
     int code = lk_json_get_string(m, "pattern", what, &pattern, err);
     if (code) return code;
     if (!c) {
-        l->traits.pattern = lk__pattern_find(pattern);
+        l->traits.pattern = lk__tokenizer_pattern_find(pattern);
         if (l->traits.pattern != LK__PATTERN_COUNT) return 0;
     }
     if (!c || strcmp(pattern, "none") != 0)
@@ -233,13 +233,13 @@ static int read_prefix(struct loading *l, const json_t *m, const char *what, str
 }
 
 static int read_traits(struct loading *l, const json_t *m, uint64_t vocab, const char *what, struct lk_err *err) {
-    l->traits = lk__default_traits;
+    l->traits = lk__tokenizer_default_traits;
     int code = read_pattern(l, m, vocab, what, err);
     if (code) return code;
     l->traits.nfc = json_object_get(m, "normalizer") != NULL;
     if (l->traits.nfc) {
         code = check_word(m, "normalizer", "nfc", what, err);
-        if (!code) code = check_word(m, "normalizer_unicode", lk__nfc_version, what, err);
+        if (!code) code = check_word(m, "normalizer_unicode", lk__tokenizer_nfc_version, what, err);
     }
     l->traits.whole_words = json_is_true(json_object_get(m, "whole_words"));
     if (!code) code = read_prefix(l, m, what, err);
@@ -256,15 +256,16 @@ static int read_merges(struct loading *l, uint64_t count, const char *what, stru
                        (unsigned long long)count);
     l->list = lk_alloc((size_t)(count + 1) * sizeof *l->list);
     if (!l->list) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
-    for (size_t i = 0; i < count; i++, p += 12) l->list[i] = (struct lk__merge){get_u32(p), get_u32(p + 4), get_u32(p + 8)};
+    for (size_t i = 0; i < count; i++, p += 12)
+        l->list[i] = (struct lk__tokenizer_merge){get_u32(p), get_u32(p + 4), get_u32(p + 8)};
     return 0;
 }
 
-static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, const char *what, struct lk_tokenizer **out,
-                      struct lk_err *err) {
+static int read_definition(struct lk_store *s, const json_t *m, struct loading *l, const char *what,
+                           struct lk_tokenizer **out, struct lk_err *err) {
     uint64_t vocab, merge_count;
     int code = check_word(m, "format", FORMAT, what, err);
-    if (!code) code = check_word(m, "unicode", lk__unicode_version, what, err);
+    if (!code) code = check_word(m, "unicode", lk__tokenizer_unicode_version, what, err);
     if (!code) code = check_word(m, "invalid_utf8", INVALID_RULE, what, err);
     if (!code) code = lk_json_get_u64(m, "vocab", what, &vocab, err);
     if (!code) code = lk_json_get_u64(m, "merge_count", what, &merge_count, err);
@@ -276,14 +277,14 @@ static int read_parts(struct lk_store *s, const json_t *m, struct loading *l, co
     if (!code) code = read_traits(l, m, vocab, what, err);
     if (!code) code = read_merges(l, merge_count, what, err);
     if (code) return code;
-    struct lk__parts parts = {.vocab = (uint32_t)vocab,
-                              .offset = l->offset,
-                              .bytes = l->tokens.data + 4 + 4 * vocab,
-                              .added = l->added,
-                              .traits = &l->traits,
-                              .merges = l->list,
-                              .merge_count = (size_t)merge_count};
-    return lk__tokenizer_make(&parts, what, out, err);
+    struct lk__tokenizer_definition definition = {.vocab = (uint32_t)vocab,
+                                                  .offset = l->offset,
+                                                  .bytes = l->tokens.data + 4 + 4 * vocab,
+                                                  .added = l->added,
+                                                  .traits = &l->traits,
+                                                  .merges = l->list,
+                                                  .merge_count = (size_t)merge_count};
+    return lk__tokenizer_make(&definition, what, out, err);
 }
 
 int lk_tokenizer_load(struct lk_store *s, const struct lk_root *root, struct lk_tokenizer **out, struct lk_err *err) {
@@ -296,7 +297,7 @@ int lk_tokenizer_load(struct lk_store *s, const struct lk_root *root, struct lk_
     int code = lk_manifest_get(s, root, what, &m, err);
     if (code) return code;
     struct loading l = {0};
-    code = read_parts(s, m, &l, what, out, err);
+    code = read_definition(s, m, &l, what, out, err);
     if (l.tokens.data) lk_blob_close(&l.tokens);
     if (l.merges.data) lk_blob_close(&l.merges);
     lk_free(l.offset);

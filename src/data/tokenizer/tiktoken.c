@@ -21,7 +21,7 @@ struct reading {
     uint32_t vocab;
     uint32_t *slots; /* ids by hash of their bytes; LK__NO_ID: empty */
     uint64_t slot_mask;
-    struct lk__merge *merges;
+    struct lk__tokenizer_merge *merges;
     size_t merge_count;
 };
 
@@ -56,7 +56,8 @@ static bool decode_base64(const uint8_t *p, size_t size, uint8_t *out, size_t *c
             bits = bits << 6 | (uint32_t)value;
         }
         for (size_t k = 0; k + 1 < have; k++) out[n++] = (uint8_t)(bits >> (16 - 8 * k));
-        if (have < 4 && bits & (have == 3 ? 0xFFu : 0xFFFFu)) return false; /* bits that stand for nothing */
+        if (have < 4 && bits & (have == 3 ? 0xFFu : 0xFFFFu))
+            return false; /* bits of the last digit that belong to no byte */
     }
     *count = n;
     return true;
@@ -120,7 +121,7 @@ static int read_lines(struct reading *r, const uint8_t *file, size_t size, struc
 /* --- merges ----------------------------------------------------------------------------------------------- */
 
 static uint32_t find(const struct reading *r, const uint8_t *bytes, size_t size) {
-    for (uint64_t at = lk__word_hash(bytes, size);; at++) {
+    for (uint64_t at = lk__tokenizer_word_hash(bytes, size);; at++) {
         uint32_t id = r->slots[at & r->slot_mask];
         if (id == LK__NO_ID || (r->tokens[id].size == size && !memcmp(r->tokens[id].bytes, bytes, size))) return id;
     }
@@ -142,7 +143,7 @@ static int index_tokens(struct reading *r, struct lk_err *err) {
             return lk_fail(err, LK_EINVAL, "%s, line %zu: the token stands in line %zu already", r->name,
                            t->line > r->tokens[other].line ? t->line : r->tokens[other].line,
                            t->line > r->tokens[other].line ? r->tokens[other].line : t->line);
-        uint64_t at = lk__word_hash(t->bytes, t->size);
+        uint64_t at = lk__tokenizer_word_hash(t->bytes, t->size);
         while (r->slots[at & r->slot_mask] != LK__NO_ID) at++;
         r->slots[at & r->slot_mask] = id;
     }
@@ -177,7 +178,7 @@ static int find_merges(struct reading *r, struct lk_err *err) {
     r->merges = lk_alloc(((size_t)r->vocab + 1) * sizeof *r->merges);
     if (!r->merges) return no_memory(r, err);
     for (uint32_t id = 0; id < r->vocab; id++) {
-        struct lk__merge *m = &r->merges[r->merge_count];
+        struct lk__tokenizer_merge *m = &r->merges[r->merge_count];
         if (!r->tokens[id].line || r->tokens[id].special || !last_two(r, &r->tokens[id], &m->left, &m->right)) continue;
         m->id = id;
         r->merge_count++;
@@ -199,7 +200,8 @@ static int find_end(const struct reading *r, const char *end, uint32_t *id, stru
     return end ? lk_fail(err, LK_EINVAL, "%s: there is no special token \"%.60s\" to end a text with", r->name, end) : 0;
 }
 
-static int make(struct reading *r, const struct lk__traits *traits, struct lk_tokenizer **out, struct lk_err *err) {
+static int make(struct reading *r, const struct lk__tokenizer_traits *traits, struct lk_tokenizer **out,
+                struct lk_err *err) {
     struct lk_buf bytes = LK_BUF_INIT;
     uint64_t *offset = lk_calloc((size_t)r->vocab + 1, sizeof *offset);
     uint8_t *added = lk_calloc((size_t)r->vocab + 1, 1);
@@ -210,14 +212,14 @@ static int make(struct reading *r, const struct lk__traits *traits, struct lk_to
         offset[id + 1] = bytes.size;
         added[id] = t->special ? LK__SPECIAL : 0;
     }
-    struct lk__parts parts = {.vocab = r->vocab,
-                              .offset = offset,
-                              .bytes = (const uint8_t *)bytes.data,
-                              .added = added,
-                              .traits = traits,
-                              .merges = r->merges,
-                              .merge_count = r->merge_count};
-    if (!code) code = lk__tokenizer_make(&parts, r->name, out, err);
+    struct lk__tokenizer_definition definition = {.vocab = r->vocab,
+                                                  .offset = offset,
+                                                  .bytes = (const uint8_t *)bytes.data,
+                                                  .added = added,
+                                                  .traits = traits,
+                                                  .merges = r->merges,
+                                                  .merge_count = r->merge_count};
+    if (!code) code = lk__tokenizer_make(&definition, r->name, out, err);
     lk_free(offset);
     lk_free(added);
     lk_buf_release(&bytes);
@@ -228,9 +230,9 @@ int lk_tokenizer_import_ranks(const void *file, size_t size, const char *name, c
                               const struct lk_special *specials, size_t special_count, const char *end,
                               struct lk_tokenizer **out, struct lk_err *err) {
     struct reading r = {.name = name};
-    struct lk__traits traits = lk__default_traits;
+    struct lk__tokenizer_traits traits = lk__tokenizer_default_traits;
     *out = NULL;
-    traits.pattern = lk__pattern_find(pattern);
+    traits.pattern = lk__tokenizer_pattern_find(pattern);
     traits.whole_words = true;
     if (traits.pattern == LK__PATTERN_COUNT)
         return lk_fail(err, LK_EINVAL, "%s: there is no pattern %.40s; there are %s", name, pattern, LK_PATTERNS);

@@ -1,19 +1,19 @@
-/* Makes a tokenizer in memory from parts that it checks; nothing changes it afterwards. */
+/* Makes a tokenizer in memory from a definition that it checks; nothing changes it afterwards. */
 #include "data/tokenizer/internal.h"
 #include "data/tokenizer/key.h"
 #include <string.h>
 
-const struct lk__traits lk__default_traits = {
+const struct lk__tokenizer_traits lk__tokenizer_default_traits = {
     .first_byte = LK__NO_ID, .end = LK__NO_ID, .before = LK__NO_ID, .after = LK__NO_ID};
 
 void lk_tokenizer_free(struct lk_tokenizer *t) {
     if (!t) return;
-    for (size_t i = 0; t->kept && i < LK__KEPT; i++) lk__encoder_free(t->kept->encoders[i]);
+    for (size_t i = 0; t->kept && i < LK__KEPT; i++) lk__tokenizer_encoder_free(t->kept->encoders[i]);
     lk_free(t->kept);
     lk_free(t->offset);
     lk_free(t->bytes);
     lk_free(t->added);
-    lk__added_release(t);
+    lk__tokenizer_added_release(t);
     lk_free(t->words);
     lk_free(t->joins);
     lk_free(t->merges);
@@ -24,7 +24,8 @@ void lk_tokenizer_free(struct lk_tokenizer *t) {
 
 /* --- building -------------------------------------------------------------------------------------------- */
 
-static int copy_tokens(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
+static int copy_tokens(struct lk_tokenizer *t, const struct lk__tokenizer_definition *p, const char *what,
+                       struct lk_err *err) {
     if (p->vocab < 256 || p->vocab > LK__VOCAB_MAX)
         return lk_fail(err, LK_EINVAL, "%s: a vocabulary of %lu ids; it must have 256 to %lu", what,
                        (unsigned long)p->vocab, (unsigned long)LK__VOCAB_MAX);
@@ -67,7 +68,7 @@ static int find_bytes_and_end(struct lk_tokenizer *t, const char *what, struct l
     return 0;
 }
 
-static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, size_t index, const char *what,
+static int check_merge(const struct lk_tokenizer *t, const struct lk__tokenizer_merge *m, size_t index, const char *what,
                        struct lk_err *err) {
     if (m->left >= t->vocab || m->right >= t->vocab || m->id >= t->vocab)
         return lk_fail(err, LK_EINVAL, "%s: merge %zu names an id outside the vocabulary of %lu", what, index,
@@ -86,14 +87,14 @@ static int check_merge(const struct lk_tokenizer *t, const struct lk__merge *m, 
 
 /* Makes `rank` the rank of its pair in the table; returns the rank that the pair had, or LK__NO_ID. */
 static uint32_t put_pair(struct lk_tokenizer *t, uint32_t rank) {
-    const struct lk__merge *m = &t->merges[rank];
-    uint64_t at = lk__pair_hash((uint64_t)m->left << 32 | m->right);
+    const struct lk__tokenizer_merge *m = &t->merges[rank];
+    uint64_t at = lk__tokenizer_pair_hash((uint64_t)m->left << 32 | m->right);
     uint32_t tag = (uint32_t)(at >> 32);
     for (;; at++) {
-        struct lk__pair_slot *slot = &t->slots[at & t->slot_mask];
+        struct lk__tokenizer_pair_slot *slot = &t->slots[at & t->slot_mask];
         uint32_t old = slot->rank;
         if (old != LK__NO_ID && (t->merges[old].left != m->left || t->merges[old].right != m->right)) continue;
-        *slot = (struct lk__pair_slot){tag, rank};
+        *slot = (struct lk__tokenizer_pair_slot){tag, rank};
         return old;
     }
 }
@@ -117,7 +118,8 @@ static void drop_doubles(struct lk_tokenizer *t, uint8_t *dropped) {
 }
 
 static void rank_bytes(struct lk_tokenizer *t) {
-    for (uint32_t i = 0; i < 65536; i++) t->byte_ranks[i] = lk__pair_rank(t, t->byte_id[i >> 8], t->byte_id[i & 255]);
+    for (uint32_t i = 0; i < 65536; i++)
+        t->byte_ranks[i] = lk__tokenizer_pair_rank(t, t->byte_id[i >> 8], t->byte_id[i & 255]);
 }
 
 static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *err) {
@@ -128,22 +130,23 @@ static int make_words(struct lk_tokenizer *t, const char *what, struct lk_err *e
     t->words = lk_alloc(slots * sizeof *t->words);
     if (!t->words) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
     memset(t->words, 0xFF, slots * sizeof *t->words);
-    if (t->traits.characters) return lk__characters_tokens(t, what, err);
+    if (t->traits.characters) return lk__tokenizer_characters_tokens(t, what, err);
     for (uint32_t id = 0; id < t->vocab; id++) {
         struct lk_bytes b = lk_tokenizer_bytes(t, id);
         if (t->added[id] || !b.size) continue;
-        uint32_t other = lk__token_of(t, b.data, b.size);
+        uint32_t other = lk__tokenizer_token_of(t, b.data, b.size);
         if (other != LK__NO_ID)
             return lk_fail(err, LK_EINVAL, "%s: ids %lu and %lu have the same bytes", what, (unsigned long)other,
                            (unsigned long)id);
-        uint64_t at = lk__word_hash(b.data, b.size);
+        uint64_t at = lk__tokenizer_word_hash(b.data, b.size);
         while (t->words[at & t->word_mask] != LK__NO_ID) at++;
         t->words[at & t->word_mask] = id;
     }
     return 0;
 }
 
-static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const char *what, struct lk_err *err) {
+static int make_merges(struct lk_tokenizer *t, const struct lk__tokenizer_definition *p, const char *what,
+                       struct lk_err *err) {
     if (p->merge_count > LK__VOCAB_MAX * (size_t)4)
         return lk_fail(err, LK_EINVAL, "%s: %zu merges are too many", what, p->merge_count);
     size_t slots = 512;
@@ -172,7 +175,7 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const 
     for (uint32_t i = 0; i < t->merge_count; i++) made_by[t->merges[i].id] = i;
     t->ordered = true;
     for (uint32_t rank = 0; rank < t->merge_count; rank++) {
-        const struct lk__merge *m = &t->merges[rank];
+        const struct lk__tokenizer_merge *m = &t->merges[rank];
         uint32_t left = made_by[m->left], right = made_by[m->right];
         if ((left != LK__NO_ID && left >= rank) || (right != LK__NO_ID && right >= rank)) t->ordered = false;
     }
@@ -181,8 +184,8 @@ static int make_merges(struct lk_tokenizer *t, const struct lk__parts *p, const 
     return code;
 }
 
-/* What only a damaged manifest asks for together. */
-static int check_traits(const struct lk__traits *s, const char *what, struct lk_err *err) {
+/* Combinations that only a damaged manifest has. */
+static int check_traits(const struct lk__tokenizer_traits *s, const char *what, struct lk_err *err) {
     bool prefix = s->prefix_space == LK__PREFIX_UNLESS || (s->characters && s->prefix_space == LK__PREFIX_FIRST);
     if (s->characters == LK__NORMALIZER) prefix = s->prefix_space == LK__PREFIX_EACH;
     if ((s->prefix_space && !prefix) || (s->characters ? s->nfc || s->whole_words : s->strip))
@@ -191,11 +194,12 @@ static int check_traits(const struct lk__traits *s, const char *what, struct lk_
     return 0;
 }
 
-int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_tokenizer **out, struct lk_err *err) {
+int lk__tokenizer_make(const struct lk__tokenizer_definition *p, const char *what, struct lk_tokenizer **out,
+                       struct lk_err *err) {
     *out = NULL;
     struct lk_tokenizer *t = lk_calloc(1, sizeof *t);
     if (!t) return lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
-    t->traits = p->traits ? *p->traits : lk__default_traits;
+    t->traits = p->traits ? *p->traits : lk__tokenizer_default_traits;
     t->text_begin = LK__NO_ID;
     t->kept = lk_calloc(1, sizeof *t->kept);
     int code = t->kept ? check_traits(&t->traits, what, err) : lk_fail(err, LK_ENOMEM, "%s: out of memory", what);
@@ -203,8 +207,8 @@ int lk__tokenizer_make(const struct lk__parts *p, const char *what, struct lk_to
     if (!code) code = find_bytes_and_end(t, what, err);
     if (!code) code = make_words(t, what, err);
     if (!code) code = make_merges(t, p, what, err);
-    if (!code && t->traits.characters) code = lk__characters_joins(t, what, err);
-    if (!code) code = lk__added_make(t, what, err);
+    if (!code && t->traits.characters) code = lk__tokenizer_characters_joins(t, what, err);
+    if (!code) code = lk__tokenizer_added_make(t, what, err);
     if (code)
         lk_tokenizer_free(t);
     else

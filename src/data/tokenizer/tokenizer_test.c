@@ -89,9 +89,9 @@ static struct lk_tokens encode_plainly(const uint8_t *text, size_t size) {
     struct lk_tokens ids = {0};
     struct lk__tokenizer_scratch scratch = {0};
     for (size_t at = 0, end; at < size; at = end) {
-        end = lk__word_end_gpt2(text, at, size);
-        OK(lk__tokens_reserve(&ids, end - at));
-        ids.count += (size_t)lk__bpe(golden, &scratch, text + at, end - at, ids.ids + ids.count);
+        end = lk__tokenizer_word_end_gpt2(text, at, size);
+        OK(lk__tokenizer_tokens_reserve(&ids, end - at));
+        ids.count += (size_t)lk__tokenizer_bpe(golden, &scratch, text + at, end - at, ids.ids + ids.count);
     }
     lk_free(scratch.memory);
     return ids;
@@ -104,9 +104,9 @@ static void the_cache_changes_nothing(void **state) {
     uint8_t *text = lk_alloc(400000);
     while (size < 300000) size += put_random_unit(text + size);
     struct lk_tokens whole = encode_plainly(text, size), bare = {0};
-    struct lk__encoder *e = lk__encoder_create(golden);
-    OK(lk__encoder_run(e, text, size, &bare, &test_err));
-    OK(lk__encoder_run(e, text, size, &bare, &test_err)); /* warm */
+    struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_create(golden);
+    OK(lk__tokenizer_encoder_run(e, text, size, false, &bare, &test_err));
+    OK(lk__tokenizer_encoder_run(e, text, size, false, &bare, &test_err)); /* warm */
     assert_int_equal(bare.count, 2 * whole.count);
     assert_memory_equal(bare.ids, whole.ids, whole.count * 4);
     assert_memory_equal(bare.ids + whole.count, whole.ids, whole.count * 4);
@@ -114,13 +114,13 @@ static void the_cache_changes_nothing(void **state) {
         size_t end = at + 1;
         while (end < size && end - at < 4000 && text[end] != '\n') end++;
         struct lk_tokens line = encode(text + at, end - at, NULL), again = {0};
-        OK(lk__encoder_run(e, text + at, end - at, &again, &test_err));
+        OK(lk__tokenizer_encoder_run(e, text + at, end - at, false, &again, &test_err));
         assert_ids(&again, line.ids, line.count);
         lk_tokens_release(&line);
         lk_tokens_release(&again);
         at = end;
     }
-    lk__encoder_free(e);
+    lk__tokenizer_encoder_free(e);
     lk_tokens_release(&whole);
     lk_tokens_release(&bare);
     lk_free(text);
@@ -309,13 +309,13 @@ static void a_cache_that_cannot_grow_is_kept(void **state) {
     }
     struct lk_tokens want = encode_plainly(text, size), have = {0};
     for (uint64_t nth = 1; nth <= 2; nth++) { /* the slots, or the long lists */
-        struct lk__encoder *e = lk__encoder_create(golden);
+        struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_create(golden);
         size_t failed = 0;
-        OK(lk__tokens_reserve(&have, size * 2));
+        OK(lk__tokenizer_tokens_reserve(&have, size * 2));
         for (size_t at = 0; at + part <= size; at += part) {
             have.count = 0;
             lk__alloc_fail_at(at ? nth : 1);
-            int code = lk__encoder_run(e, text + at, part, &have, &test_err);
+            int code = lk__tokenizer_encoder_run(e, text + at, part, false, &have, &test_err);
             lk__alloc_fail_at(0);
             if (!at) OK(code); /* a new cache takes a batch */
             if (code) assert_int_equal(code, LK_ENOMEM);
@@ -323,9 +323,9 @@ static void a_cache_that_cannot_grow_is_kept(void **state) {
         }
         assert_true(failed > 100);
         have.count = 0;
-        OK(lk__encoder_run(e, text, size, &have, &test_err));
+        OK(lk__tokenizer_encoder_run(e, text, size, false, &have, &test_err));
         assert_ids(&have, want.ids, want.count);
-        lk__encoder_free(e);
+        lk__tokenizer_encoder_free(e);
     }
     lk_tokens_release(&want);
     lk_tokens_release(&have);

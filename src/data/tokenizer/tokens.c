@@ -1,7 +1,7 @@
 /* A list of tokens that grows. */
 #include "data/tokenizer/internal.h"
 
-int lk__tokens_reserve(struct lk_tokens *t, size_t extra) {
+int lk__tokenizer_tokens_reserve(struct lk_tokens *t, size_t extra) {
     if (extra <= t->capacity - t->count) return 0;
     if (extra > SIZE_MAX / sizeof *t->ids / 4 - t->count) return LK_ENOMEM;
     size_t want = t->count + extra, capacity = t->capacity + t->capacity / 2;

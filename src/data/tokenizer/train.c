@@ -32,7 +32,7 @@ struct block {
 };
 
 struct trainer {
-    struct lk__words words;
+    struct lk__tokenizer_words words;
     uint64_t *begin;  /* of each word's symbols */
     uint32_t *length; /* symbols left in each word */
     uint32_t *symbols;
@@ -51,10 +51,10 @@ struct trainer {
     struct lk_buf bytes; /* of all tokens */
     uint64_t *offset;
     uint32_t tokens, limit;
-    enum lk__pattern pattern;
+    enum lk__tokenizer_pattern pattern;
     uint32_t *token_slots; /* id + 1 by hash of its bytes */
     size_t token_slot_count;
-    struct lk__merge *merges;
+    struct lk__tokenizer_merge *merges;
     size_t merge_count, merge_capacity;
 };
 
@@ -72,7 +72,7 @@ static int room(void *array, size_t count, size_t *capacity, size_t element) {
 }
 
 static void trainer_release(struct trainer *t) {
-    lk__words_release(&t->words);
+    lk__tokenizer_words_release(&t->words);
     lk_free(t->begin);
     lk_free(t->length);
     lk_free(t->symbols);
@@ -99,7 +99,7 @@ static int grow_pair_slots(struct trainer *t) {
     uint32_t *fresh = lk_calloc(slots, sizeof *fresh);
     if (!fresh) return LK_ENOMEM;
     for (size_t i = 0; i < t->pair_count; i++) {
-        size_t at = lk__pair_hash(t->pairs[i].key) & (slots - 1);
+        size_t at = lk__tokenizer_pair_hash(t->pairs[i].key) & (slots - 1);
         while (fresh[at]) at = (at + 1) & (slots - 1);
         fresh[at] = (uint32_t)i + 1;
     }
@@ -113,7 +113,7 @@ static int grow_pair_slots(struct trainer *t) {
 static int64_t pair_index(struct trainer *t, uint32_t left, uint32_t right) {
     if (t->pair_count * 2 >= t->slot_count && grow_pair_slots(t)) return -1;
     uint64_t key = (uint64_t)left << 32 | right;
-    size_t at = lk__pair_hash(key) & (t->slot_count - 1);
+    size_t at = lk__tokenizer_pair_hash(key) & (t->slot_count - 1);
     for (; t->slots[at]; at = (at + 1) & (t->slot_count - 1))
         if (t->pairs[t->slots[at] - 1].key == key) return t->slots[at] - 1;
     if (t->pair_count >= UINT32_MAX - 1) return -1;
@@ -209,7 +209,7 @@ static int split_words(struct trainer *t, const uint32_t byte_id[256], struct lk
     t->symbols = lk_alloc((t->words.bytes.size + 1) * sizeof *t->symbols);
     if (!t->begin || !t->length || !t->symbols) return lk_fail(err, LK_ENOMEM, "learning merges: out of memory");
     for (size_t i = 0; i < n; i++) {
-        const struct lk__word *w = &t->words.words[i];
+        const struct lk__tokenizer_word *w = &t->words.words[i];
         if (w->size > LK__WORD_MAX) return lk_fail(err, LK_EINVAL, "one word of %llu bytes", (unsigned long long)w->size);
         t->begin[i] = w->offset;
         t->length[i] = (uint32_t)w->size;
@@ -277,7 +277,7 @@ static int first_tokens(struct trainer *t, uint32_t vocab, uint32_t byte_id[256]
     t->offset = lk_calloc((size_t)vocab + 1, sizeof *t->offset);
     if (!t->token_slots || !t->offset) return LK_ENOMEM;
     uint8_t order[256];
-    lk__byte_order(order);
+    lk__tokenizer_byte_order(order);
     for (int i = 0; i < 256; i++) {
         char byte = (char)order[i];
         if (token_id(t, &byte, 1, &byte_id[order[i]])) return LK_ENOMEM;
@@ -295,7 +295,7 @@ static int apply_merge(struct trainer *t, const struct entry *e) {
     int code = token_id(t, text, a + b, &id);
     lk_free(text);
     if (code || room(&t->merges, t->merge_count, &t->merge_capacity, sizeof *t->merges)) return LK_ENOMEM;
-    t->merges[t->merge_count++] = (struct lk__merge){left, right, id};
+    t->merges[t->merge_count++] = (struct lk__tokenizer_merge){left, right, id};
     for (uint32_t i = 0; i < e->word_count; i++)
         if (merge_word(t, e->words[i], left, right, id)) return LK_ENOMEM;
     return push_touched(t);
@@ -334,7 +334,7 @@ static int learn(struct trainer *t, int (*progress)(void *, uint32_t, uint32_t),
 
 static int finish(struct trainer *t, uint32_t vocab, struct lk_tokenizer **out, struct lk_err *err) {
     uint8_t *added = lk_calloc(vocab, 1);
-    struct lk__traits traits = lk__default_traits;
+    struct lk__tokenizer_traits traits = lk__tokenizer_default_traits;
     traits.pattern = t->pattern;
     if (!added || lk_buf_append(&t->bytes, LK_TOKEN_END, strlen(LK_TOKEN_END))) {
         lk_free(added);
@@ -342,14 +342,14 @@ static int finish(struct trainer *t, uint32_t vocab, struct lk_tokenizer **out, 
     }
     t->offset[vocab] = t->bytes.size;
     added[vocab - 1] = LK__SPECIAL;
-    struct lk__parts parts = {.vocab = vocab,
-                              .offset = t->offset,
-                              .bytes = (const uint8_t *)t->bytes.data,
-                              .added = added,
-                              .traits = &traits,
-                              .merges = t->merges,
-                              .merge_count = t->merge_count};
-    int code = lk__tokenizer_make(&parts, "learned vocabulary", out, err);
+    struct lk__tokenizer_definition definition = {.vocab = vocab,
+                                                  .offset = t->offset,
+                                                  .bytes = (const uint8_t *)t->bytes.data,
+                                                  .added = added,
+                                                  .traits = &traits,
+                                                  .merges = t->merges,
+                                                  .merge_count = t->merge_count};
+    int code = lk__tokenizer_make(&definition, "learned vocabulary", out, err);
     lk_free(added);
     return code;
 }
@@ -361,11 +361,11 @@ int lk_tokenizer_train_pattern(const struct lk_bytes *texts, size_t count, uint3
     if (vocab < 257 || vocab > LK__VOCAB_MAX)
         return lk_fail(err, LK_EINVAL, "a vocabulary of %lu: it must have 257 (the bytes and the end token) to %lu tokens",
                        (unsigned long)vocab, (unsigned long)LK__VOCAB_MAX);
-    struct trainer t = {.pattern = lk__pattern_find(pattern)};
+    struct trainer t = {.pattern = lk__tokenizer_pattern_find(pattern)};
     if (t.pattern == LK__PATTERN_COUNT)
         return lk_fail(err, LK_EINVAL, "there is no pattern %.40s; there are %s", pattern, LK_PATTERNS);
     uint32_t byte_id[256];
-    int code = lk__words_count(t.pattern, texts, count, pool, &t.words, err);
+    int code = lk__tokenizer_words_count(t.pattern, texts, count, pool, &t.words, err);
     if (!code && first_tokens(&t, vocab, byte_id)) code = lk_fail(err, LK_ENOMEM, "learning merges: out of memory");
     if (!code) code = split_words(&t, byte_id, err);
     if (!code && count_pairs(&t)) code = lk_fail(err, LK_ENOMEM, "counting pairs: out of memory");

@@ -34,17 +34,17 @@ static void merges_are_hugging_faces(void **state) {
 }
 
 /* The definition: count all pairs anew for each merge; highest count, then smallest ids. */
-static size_t train_by_definition(const uint8_t *text, size_t size, size_t merges, struct lk__merge *out) {
+static size_t train_by_definition(const uint8_t *text, size_t size, size_t merges, struct lk__tokenizer_merge *out) {
     uint32_t(*words)[64] = lk_calloc(size, sizeof *words), next = 256, byte_id[256];
     size_t *lengths = lk_calloc(size, sizeof *lengths), count = 0, made = 0;
     uint8_t order[256];
-    lk__byte_order(order);
+    lk__tokenizer_byte_order(order);
     for (unsigned i = 0; i < 256; i++) byte_id[order[i]] = i;
     for (size_t line = 0, end; line < size; line = end) {
         const uint8_t *newline = memchr(text + line, '\n', size - line);
         end = newline ? (size_t)(newline - text) + 1 : size;
         for (size_t at = line, to; at < end; at = to) {
-            to = lk__word_end_gpt2(text, at, end);
+            to = lk__tokenizer_word_end_gpt2(text, at, end);
             assert_true(to - at <= 64);
             for (size_t i = at; i < to; i++) words[count][lengths[count]++] = byte_id[text[i]];
             count++;
@@ -60,7 +60,7 @@ static size_t train_by_definition(const uint8_t *text, size_t size, size_t merge
             for (uint32_t y = 0; y < next; y++)
                 if (table[x][y] > best) best = table[x][y], a = x, b = y;
         if (!best) break;
-        out[made] = (struct lk__merge){a, b, next};
+        out[made] = (struct lk__tokenizer_merge){a, b, next};
         for (size_t w = 0; w < count; w++) {
             size_t to = 0;
             for (size_t i = 0; i < lengths[w]; i++) {
@@ -86,7 +86,7 @@ static void incremental_counts_agree_with_the_definition(void **state) {
             for (size_t i = random_below(7); i-- > 0;) text[size++] = (uint8_t)('a' + random_below(4));
             text[size++] = " \n"[random_below(8) == 0];
         }
-        struct lk__merge want[60];
+        struct lk__tokenizer_merge want[60];
         size_t n = train_by_definition(text, size, 1 + random_below(50), want);
         if (!n) continue;
         struct lk_tokenizer *t = train(text, size, (uint32_t)(257 + n), NULL);
@@ -108,20 +108,20 @@ static void words_are_counted_equally_by_any_pool(void **state) {
             size += (size_t)sprintf((char *)text + size, " w%zu%s", random_below(20000), random_below(9) ? "" : "\n");
     }
     struct lk_bytes parts[2] = {lk_bytes(text, size / 3), lk_bytes(text + size / 3, size - size / 3)};
-    struct lk__words one, many;
-    OK(lk__words_count(LK__GPT2, parts, 2, NULL, &one, &test_err));
+    struct lk__tokenizer_words one, many;
+    OK(lk__tokenizer_words_count(LK__GPT2, parts, 2, NULL, &one, &test_err));
     for (int threads = 2; threads <= 5; threads += 3) {
         struct lk_pool *pool;
         OK(lk_pool_open(threads, &pool, &test_err));
-        OK(lk__words_count(LK__GPT2, parts, 2, pool, &many, &test_err));
+        OK(lk__tokenizer_words_count(LK__GPT2, parts, 2, pool, &many, &test_err));
         assert_int_equal(one.count, many.count);
         assert_memory_equal(one.words, many.words, one.count * sizeof *one.words);
         assert_int_equal(one.bytes.size, many.bytes.size);
         assert_memory_equal(one.bytes.data, many.bytes.data, one.bytes.size);
-        lk__words_release(&many);
+        lk__tokenizer_words_release(&many);
         lk_pool_close(pool);
     }
-    lk__words_release(&one);
+    lk__tokenizer_words_release(&one);
     lk_free(text);
 }
 

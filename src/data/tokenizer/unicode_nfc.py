@@ -50,33 +50,33 @@ def main():
     print("/* Written by unicode_nfc.py: Unicode %s; do not edit. */" % VERSION)
     print('#include "data/tokenizer/nfc.h"\n')
     print("/* clang-format off */")
-    print('const char lk__nfc_version[] = "%s";' % VERSION)
-    print("const uint32_t lk__nfc_end = 0x%x;" % end)
+    print('const char lk__tokenizer_nfc_version[] = "%s";' % VERSION)
+    print("const uint32_t lk__tokenizer_nfc_end = 0x%x;" % end)
     print("/* Block of 128 code points -> row of the second table. */")
-    print("const uint8_t lk__nfc_block[%d] = {" % len(first))
+    print("const uint8_t lk__tokenizer_nfc_block[%d] = {" % len(first))
     rows(first, 28, "%d")
     print("};")
     assert len(blocks) <= 256
     print("/* Combining class; 255: of class 0, but changed by normal form C or joined to what stands in front; 0: neither. */")
-    print("const uint8_t lk__nfc_class[%d][%d] = {" % (len(blocks), BLOCK))
+    print("const uint8_t lk__tokenizer_nfc_class[%d][%d] = {" % (len(blocks), BLOCK))
     for block in blocks:
         print("    {%s}," % ",".join("%d" % v for v in block))
     print("};")
     print("/* Full canonical decompositions by code point: place and number in the list below. */")
-    print("const struct lk__nfc_long lk__nfc_long[] = {")
+    print("const struct lk__tokenizer_nfc_long lk__tokenizer_nfc_long[] = {")
     entries = []
     for c, d in full.items():
         entries.append("{0x%x,%d,%d}" % (c, len(pool), len(d)))
         pool += d
     rows(entries, 7, "%s")
-    print("};\nconst size_t lk__nfc_long_count = %d;" % len(entries))
-    print("const uint32_t lk__nfc_parts[%d] = {" % len(pool))
+    print("};\nconst size_t lk__tokenizer_nfc_long_count = %d;" % len(entries))
+    print("const uint32_t lk__tokenizer_nfc_codes[%d] = {" % len(pool))
     rows(pool, 14, "0x%x")
     print("};")
     print("/* Two code points that join to a third, in the order of both. */")
-    print("const struct lk__nfc_pair lk__nfc_pairs[] = {")
+    print("const struct lk__tokenizer_nfc_pair lk__tokenizer_nfc_pairs[] = {")
     rows(["{0x%x,0x%x,0x%x}" % (a, b, c) for (a, b), c in sorted(pairs.items())], 5, "%s")
-    print("};\nconst size_t lk__nfc_pair_count = %d;" % len(pairs))
+    print("};\nconst size_t lk__tokenizer_nfc_pair_count = %d;" % len(pairs))
 
 
 def rows(values, per_line, form):

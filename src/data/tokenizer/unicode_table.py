@@ -40,11 +40,11 @@ def put_table(values, first_name, name, comment):
         first.append(blocks.setdefault(tuple(values[at : at + BLOCK]), len(blocks)))
     assert len(blocks) <= 256 or first_name == "case_block"
     print("/* Block of 128 code points -> row of the second table. */")
-    print("const %s lk__unicode_%s[%d] = {" % ("uint8_t" if first_name == "block" else "uint16_t", first_name, len(first)))
+    print("const %s lk__tokenizer_unicode_%s[%d] = {" % ("uint8_t" if first_name == "block" else "uint16_t", first_name, len(first)))
     rows(first, 28, lambda v: "%d" % v)
     print("};")
     print("/* %s */" % comment)
-    print("const uint8_t lk__unicode_%s[%d][%d] = {" % (name, len(blocks), BLOCK // 4))
+    print("const uint8_t lk__tokenizer_unicode_%s[%d][%d] = {" % (name, len(blocks), BLOCK // 4))
     for block in blocks:
         packed = [sum(block[i + j] << (2 * j) for j in range(4)) for i in range(0, BLOCK, 4)]
         print("    {%s}," % ",".join("%d" % v for v in packed))
@@ -62,11 +62,11 @@ def main():
     print("/* Written by unicode_table.py from Unicode %s; do not edit. */" % VERSION)
     print('#include "data/tokenizer/pretoken.h"\n')
     print("/* clang-format off */")
-    print('const char lk__unicode_version[] = "%s";' % VERSION)
-    print("const uint32_t lk__unicode_end = 0x%x;" % ends[0])
+    print('const char lk__tokenizer_unicode_version[] = "%s";' % VERSION)
+    print("const uint32_t lk__tokenizer_unicode_end = 0x%x;" % ends[0])
     put_table(classes[: ends[0]], "block", "class",
               "Four classes a byte, the first in the low bits: 0 other, 1 letter, 2 number, 3 white space.")
-    print("const uint32_t lk__unicode_case_end = 0x%x;" % ends[1])
+    print("const uint32_t lk__tokenizer_unicode_case_end = 0x%x;" % ends[1])
     put_table(cases[: ends[1]], "case_block", "case",
               "Four a byte: 1 Lu, Lt; 2 Ll; 3 Lm, Lo, Mn, Mc, Me; 0 all others.")
 

@@ -9,7 +9,7 @@ static bool is_beginning(const uint8_t *p, size_t size) {
     for (size_t i = 0; i < size; i++) padded[i] = p[i];
     /* E0 and F0 want a larger second byte, which 0xBF is for every lead but ED and F4, which take 0x80. */
     if (size == 1 && (p[0] == 0xE0 || p[0] == 0xF0)) padded[1] = 0xBF;
-    return lk__utf8_decode(padded, 4, &c) > size;
+    return lk__tokenizer_utf8_decode(padded, 4, &c) > size;
 }
 
 size_t lk_utf8_complete(const void *data, size_t size) {
@@ -21,10 +21,10 @@ size_t lk_utf8_complete(const void *data, size_t size) {
     return size;
 }
 
-bool lk__is_utf8(const void *text, size_t size) {
+bool lk__tokenizer_is_utf8(const void *text, size_t size) {
     const uint8_t *p = text;
     uint32_t c;
     for (size_t at = 0, length; at < size; at += length)
-        if (!(length = lk__utf8_decode(p + at, size - at, &c))) return false;
+        if (!(length = lk__tokenizer_utf8_decode(p + at, size - at, &c))) return false;
     return true;
 }

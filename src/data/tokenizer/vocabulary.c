@@ -9,21 +9,21 @@ static bool stands_for_itself(uint32_t b) {
     return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xFF && b != 0xAD);
 }
 
-uint32_t lk__byte_to_char(uint8_t byte) {
+uint32_t lk__tokenizer_byte_to_char(uint8_t byte) {
     if (stands_for_itself(byte)) return byte;
     if (byte <= 0x20) return 0x100u + byte;
     if (byte == 0xAD) return 0x143;
     return 0x121u + (byte - 0x7Fu);
 }
 
-int lk__char_to_byte(uint32_t c) {
+int lk__tokenizer_char_to_byte(uint32_t c) {
     if (c < 0x100) return stands_for_itself(c) ? (int)c : -1;
     if (c <= 0x120) return (int)(c - 0x100);
     if (c <= 0x142) return (int)(c - 0x121 + 0x7F);
     return c == 0x143 ? 0xAD : -1;
 }
 
-void lk__byte_order(uint8_t order[256]) {
+void lk__tokenizer_byte_order(uint8_t order[256]) {
     size_t n = 0;
     for (unsigned b = 0; b < 256; b++)
         if (stands_for_itself(b)) order[n++] = (uint8_t)b;
@@ -37,9 +37,9 @@ static struct lk_bytes bytes_of(const struct lk_tokenizer *t, uint32_t id) {
     return lk_bytes(t->bytes + t->offset[id], (size_t)(t->offset[id + 1] - t->offset[id]));
 }
 
-uint32_t lk__token_of(const struct lk_tokenizer *t, const uint8_t *bytes, size_t size) {
+uint32_t lk__tokenizer_token_of(const struct lk_tokenizer *t, const uint8_t *bytes, size_t size) {
     if (!t->words) return LK__NO_ID;
-    for (uint64_t at = lk__word_hash(bytes, size);; at++) {
+    for (uint64_t at = lk__tokenizer_word_hash(bytes, size);; at++) {
         uint32_t id = t->words[at & t->word_mask];
         if (id == LK__NO_ID) return id;
         struct lk_bytes b = bytes_of(t, id);
@@ -51,7 +51,7 @@ uint32_t lk_tokenizer_vocab(const struct lk_tokenizer *t) {
     return t->vocab;
 }
 const char *lk_tokenizer_pattern(const struct lk_tokenizer *t) {
-    return t->traits.characters ? "none" : lk__pattern_names[t->traits.pattern];
+    return t->traits.characters ? "none" : lk__tokenizer_pattern_names[t->traits.pattern];
 }
 uint32_t lk_tokenizer_begin(const struct lk_tokenizer *t) {
     return t->traits.before;
@@ -83,7 +83,8 @@ int lk_tokenizer_decode(const struct lk_tokenizer *t, const uint32_t *ids, size_
             return lk_fail(err, LK_EINVAL, "token %zu is %lu, but ids end at %lu", i, (unsigned long)ids[i],
                            (unsigned long)t->vocab - 1);
         struct lk_bytes b = bytes_of(t, ids[i]);
-        bool space = lk__normal_size(t, ids[i]) > b.size; /* the library gives the text in which it finds the token */
+        /* The library decodes such a token as the text that it looks for, which has a space in front. */
+        bool space = lk__tokenizer_normal_size(t, ids[i]) > b.size;
         if (!b.size) continue;
         if (strip && !space && *(const char *)b.data == ' ') b = lk_bytes((const char *)b.data + 1, b.size - 1);
         if ((space && !strip && lk_buf_append(out, " ", 1)) || lk_buf_append(out, b.data, b.size))

@@ -259,7 +259,7 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
     *out = (struct lk_blob){map.data, map.size, *root};
     if (!verify) return 0;
     struct lk_root found;
-    lk__root_of_map(&map, b->threads, &found);
+    lk__blob_root_of_map(&map, b->threads, &found);
     if (lk_root_equal(&found, root)) return 0;
     size_t size = map.size;
     lk_blob_close(out);

@@ -27,7 +27,7 @@ int lk__blob_file_publish(struct lk__blob_file *, const struct lk_root *root, st
 void lk__blob_file_release(struct lk__blob_file *, bool remove_file);
 
 /* lk_root_of of what a file holds. threads: at most, 0: lk_threads_default(). */
-void lk__root_of_map(const struct lk_map *, int threads, struct lk_root *out);
+void lk__blob_root_of_map(const struct lk_map *, int threads, struct lk_root *out);
 
 extern const struct lk_sized_ops lk__blobs_dir_sized;
 

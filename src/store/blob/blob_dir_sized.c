@@ -88,6 +88,7 @@ static int check_failed(struct sized *w, struct lk_err *err) {
     int number = atomic_load(&w->failed);
     if (number == 0) return 0;
     errno = number;
+    lk__note_disk_of(w->file.fd);
     return lk_fail_errno(err, "a write to the blob %s failed before, it cannot be completed", w->file.path);
 }
 

@@ -23,7 +23,7 @@ static void verify_leaf(void *arg, size_t leaf, int thread) {
 }
 
 /* A large blob is hashed by all threads that may, as well as there is memory for that. */
-void lk__root_of_map(const struct lk_map *map, int threads, struct lk_root *out) {
+void lk__blob_root_of_map(const struct lk_map *map, int threads, struct lk_root *out) {
     size_t count = (size_t)lk_leaf_count(map->size);
     struct verifying v = {.map = map};
     struct lk_pool *pool = NULL;

@@ -41,6 +41,6 @@ int lk__kv_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 
 /* What a statfs type means for a database in a memory map: the network file system's name, or NULL; *refuse is false for
  * those that only may be remote (9p, FUSE). */
-const char *lk__network_fs(long type, bool *refuse);
+const char *lk__kv_network_fs(long type, bool *refuse);
 
 #endif

@@ -11,7 +11,7 @@
 
 struct kv {
     struct lk_kv base;
-    struct lk__lmdb *env;
+    struct lk__kv_lmdb_env *env;
     atomic_int transactions;
 };
 struct txn {
@@ -25,7 +25,8 @@ struct txn {
 
 static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, struct lk_err *err) {
     struct kv *kv = lk_calloc(1, sizeof *kv);
-    int code = kv ? lk__lmdb_open(where, how, &kv->env, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
+    int code =
+        kv ? lk__kv_lmdb_open(where, how, &kv->env, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
     if (code != 0) {
         lk_free(kv);
         return code;
@@ -38,7 +39,7 @@ static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, 
 static void lmdb_close(struct lk_kv *base) {
     struct kv *kv = (struct kv *)base;
     LK_ASSERT(atomic_load(&kv->transactions) == 0); /* close before commit or abort */
-    lk__lmdb_close(kv->env);
+    lk__kv_lmdb_close(kv->env);
     lk_free(kv);
 }
 
@@ -46,19 +47,19 @@ static void lmdb_close(struct lk_kv *base) {
 
 static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
     struct kv *kv = (struct kv *)base;
-    struct lk__lmdb *env = kv->env;
+    struct lk__kv_lmdb_env *env = kv->env;
     unsigned long self = (unsigned long)pthread_self();
     LK_ASSERT(env->pid == getpid()); /* a store opened before fork() cannot be used after it */
-    if (write && env->read_only) return lk__lmdb_check_writable(env, LK_WRITE, err);
+    if (write && env->read_only) return lk__kv_lmdb_check_writable(env, LK_WRITE, err);
     if (write && atomic_load(&env->writer) == self)
         return lk_fail(err, LK_EBUSY, "this thread has a write transaction on %s open already; it would wait for itself",
                        env->dir);
     struct txn *txn = lk_calloc(1, sizeof *txn);
     if (!txn) return lk_fail(err, LK_ENOMEM, "out of memory for a transaction");
-    int code = lk__lmdb_begin(env, write, &txn->mdb);
+    int code = lk__kv_lmdb_begin(env, write, &txn->mdb);
     if (code != 0) {
         lk_free(txn);
-        return lk__lmdb_fail(err, code, env, "begin a transaction on");
+        return lk__kv_lmdb_fail(err, code, env, "begin a transaction on");
     }
     if (write) atomic_store(&env->writer, self);
     atomic_fetch_add(&kv->transactions, 1);
@@ -68,8 +69,8 @@ static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, st
 }
 
 static void end(struct txn *txn) {
-    if (txn->deletes) lk__lmdb_fill_reserve(txn->kv->env);
-    lk__lmdb_end(txn->kv->env);
+    if (txn->deletes) lk__kv_lmdb_fill_reserve(txn->kv->env);
+    lk__kv_lmdb_end(txn->kv->env);
     atomic_fetch_sub(&txn->kv->transactions, 1);
     lk_free(txn);
 }
@@ -82,7 +83,7 @@ static void lmdb_abort(struct lk_kv_txn *base) {
 }
 
 /* LMDB says EIO for a write that was cut short; at a limit or on a full disk it was cut there. */
-static int why_cut_short(const struct lk__lmdb *env) {
+static int why_cut_short(const struct lk__kv_lmdb_env *env) {
     static const uint64_t near = 1 << 20;
     struct rlimit limit;
     struct stat st = {0};
@@ -99,7 +100,7 @@ static int why_cut_short(const struct lk__lmdb *env) {
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
 static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
-    struct lk__lmdb *env = txn->kv->env;
+    struct lk__kv_lmdb_env *env = txn->kv->env;
     int code = 0;
     if (base->write) {
         mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
@@ -111,7 +112,7 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, st
     end(txn);
     if (code == 0) return 0;
     if (code == EIO) code = why_cut_short(env);
-    return lk__lmdb_fail(err, code, env, "commit to");
+    return lk__kv_lmdb_fail(err, code, env, "commit to");
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -128,7 +129,7 @@ static struct lk_bytes bytes(MDB_val v) {
  * walk pages that hold something else by now, and after it, before it is handed out. */
 static int check_snapshot(struct txn *txn, struct lk_err *err) {
     MDB_envinfo info;
-    struct lk__lmdb *env = txn->kv->env;
+    struct lk__kv_lmdb_env *env = txn->kv->env;
     if (!env->lockless) return 0;
     atomic_thread_fence(memory_order_seq_cst);
     mdb_env_info(env->mdb, &info);
@@ -147,7 +148,7 @@ static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
     if (late != 0) return late;
     int code = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
     if ((late = check_snapshot(txn, err)) != 0) return late;
-    if (code != 0) return lk__lmdb_fail(err, code, txn->kv->env, "read");
+    if (code != 0) return lk__kv_lmdb_fail(err, code, txn->kv->env, "read");
     *value = bytes(v);
     return 0;
 }
@@ -156,16 +157,16 @@ static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key), v = val(value);
     int code = mdb_put(txn->mdb, txn->kv->env->dbi, &k, &v, 0);
-    return code == 0 ? 0 : lk__lmdb_fail(err, code, txn->kv->env, "write to");
+    return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, txn->kv->env, "write to");
 }
 
 static int lmdb_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
     MDB_val k = val(key);
-    if (!txn->deletes) lk__lmdb_release_reserve(txn->kv->env);
+    if (!txn->deletes) lk__kv_lmdb_release_reserve(txn->kv->env);
     txn->deletes = true;
     int code = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
-    return code == 0 || code == MDB_NOTFOUND ? 0 : lk__lmdb_fail(err, code, txn->kv->env, "delete from");
+    return code == 0 || code == MDB_NOTFOUND ? 0 : lk__kv_lmdb_fail(err, code, txn->kv->env, "delete from");
 }
 
 /* Bytewise, a prefix before what it begins; as LMDB sorts. */
@@ -177,12 +178,12 @@ static int compare(struct lk_bytes a, struct lk_bytes b) {
 static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg,
                      struct lk_err *err) {
     struct txn *txn = (struct txn *)base;
-    struct lk__lmdb *env = txn->kv->env;
+    struct lk__kv_lmdb_env *env = txn->kv->env;
     MDB_cursor *cursor;
     int late = check_snapshot(txn, err), stop = 0;
     if (late != 0) return late;
     int code = mdb_cursor_open(txn->mdb, env->dbi, &cursor);
-    if (code != 0) return lk__lmdb_fail(err, code, env, "scan");
+    if (code != 0) return lk__kv_lmdb_fail(err, code, env, "scan");
     MDB_val k = val(from), v;
     code = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
     while ((stop = check_snapshot(txn, err)) == 0 && code == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
@@ -192,7 +193,7 @@ static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_byt
         code = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
-    if (stop == 0 && code != 0 && code != MDB_NOTFOUND) return lk__lmdb_fail(err, code, env, "scan");
+    if (stop == 0 && code != 0 && code != MDB_NOTFOUND) return lk__kv_lmdb_fail(err, code, env, "scan");
     return stop;
 }
 

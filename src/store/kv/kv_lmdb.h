@@ -9,8 +9,8 @@
 
 /* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
  * `references` counts the lk_kv that use one. */
-struct lk__lmdb {
-    struct lk__lmdb *next;
+struct lk__kv_lmdb_env {
+    struct lk__kv_lmdb_env *next;
     dev_t device;
     ino_t inode;
     pid_t pid; /* an environment inherited over fork() is not ours to use */
@@ -27,17 +27,17 @@ struct lk__lmdb {
 };
 
 /* where: the folder that holds kv/. */
-int lk__lmdb_open(const char *where, enum lk_access, struct lk__lmdb **out, struct lk_err *);
-void lk__lmdb_close(struct lk__lmdb *);
+int lk__kv_lmdb_open(const char *where, enum lk_access, struct lk__kv_lmdb_env **out, struct lk_err *);
+void lk__kv_lmdb_close(struct lk__kv_lmdb_env *);
 /* LK_EIO for who wants to change what may only be read. */
-int lk__lmdb_check_writable(const struct lk__lmdb *, enum lk_access, struct lk_err *);
+int lk__kv_lmdb_check_writable(const struct lk__kv_lmdb_env *, enum lk_access, struct lk_err *);
 /* Returns what LMDB says. Each that was begun is ended, after LMDB's own commit or abort. */
-int lk__lmdb_begin(struct lk__lmdb *, bool write, MDB_txn **out);
-void lk__lmdb_end(struct lk__lmdb *);
+int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *, bool write, MDB_txn **out);
+void lk__kv_lmdb_end(struct lk__kv_lmdb_env *);
 /* A file that keeps some of the disk for deleting: taken if it can be, given back. */
-void lk__lmdb_fill_reserve(const struct lk__lmdb *);
-void lk__lmdb_release_reserve(const struct lk__lmdb *);
+void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *);
+void lk__kv_lmdb_release_reserve(const struct lk__kv_lmdb_env *);
 /* What LMDB says, as an error of ours; what: "begin a transaction on". */
-int lk__lmdb_fail(struct lk_err *, int code, const struct lk__lmdb *, const char *what);
+int lk__kv_lmdb_fail(struct lk_err *, int code, const struct lk__kv_lmdb_env *, const char *what);
 
 #endif

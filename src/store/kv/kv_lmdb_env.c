@@ -18,10 +18,10 @@
 #define MAP_LEAST ((size_t)16 << 20)
 #define READERS   1024
 
-static struct lk__lmdb *registry;
+static struct lk__kv_lmdb_env *registry;
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 
-int lk__lmdb_fail(struct lk_err *err, int code, const struct lk__lmdb *env, const char *what) {
+int lk__kv_lmdb_fail(struct lk_err *err, int code, const struct lk__kv_lmdb_env *env, const char *what) {
     MDB_envinfo info;
     char size[32];
     switch (code) {
@@ -73,7 +73,7 @@ static int refuse_network(const char *dir, struct lk_err *err) {
     struct statfs fs;
     bool refuse;
     if (statfs(dir, &fs) != 0) return lk_fail_errno(err, "cannot look at the file system of %s", dir);
-    const char *name = lk__network_fs((long)fs.f_type, &refuse);
+    const char *name = lk__kv_network_fs((long)fs.f_type, &refuse);
     if (name && refuse)
         return lk_fail(err, LK_EUNSUPPORTED,
                        "%s is on %s, a network file system, where this database can be lost; use a "
@@ -103,7 +103,7 @@ static bool forbidden(int code) {
 }
 
 /* The map is address space, not disk: the file is as large as its contents. Returns what LMDB says. */
-static int open_mdb(struct lk__lmdb *env, unsigned flags) {
+static int open_mdb(struct lk__kv_lmdb_env *env, unsigned flags) {
     for (size_t size = first_map_size();; size /= 2) {
         int code = mdb_env_create(&env->mdb);
         if (code != 0) return code;
@@ -119,7 +119,7 @@ static int open_mdb(struct lk__lmdb *env, unsigned flags) {
 }
 
 /* LMDB maps at least all of its file. */
-static int lacks_address_space(const struct lk__lmdb *env, struct lk_err *err) {
+static int lacks_address_space(const struct lk__kv_lmdb_env *env, struct lk_err *err) {
     struct stat st = {0};
     char words[32], *data = lk_asprintf("%s/data.mdb", env->dir);
     if (data) stat(data, &st);
@@ -130,7 +130,7 @@ static int lacks_address_space(const struct lk__lmdb *env, struct lk_err *err) {
 
 /* Who may write opens for writing even to read, as handles share an environment. Who may write the lock file only still
  * locks: that is how several users share a store. */
-static int open_as_permitted(struct lk__lmdb *env, struct lk_err *err) {
+static int open_as_permitted(struct lk__kv_lmdb_env *env, struct lk_err *err) {
     int code = open_mdb(env, 0);
     if (forbidden(code)) {
         env->read_only = true;
@@ -144,10 +144,10 @@ static int open_as_permitted(struct lk__lmdb *env, struct lk_err *err) {
     /* On a read-only file system LMDB leaves the locks out by itself. */
     if (code == 0 && env->read_only && !env->lockless) env->lockless = !permitted(env->dir, "/lock.mdb", W_OK);
     if (code == ENOMEM) return lacks_address_space(env, err);
-    return code == 0 ? 0 : lk__lmdb_fail(err, code, env, "open");
+    return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, env, "open");
 }
 
-static int open_environment(struct lk__lmdb *env, struct lk_err *err) {
+static int open_environment(struct lk__kv_lmdb_env *env, struct lk_err *err) {
     int code = open_as_permitted(env, err), dead;
     if (code != 0) return code;
     if (!env->lockless) mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
@@ -159,52 +159,52 @@ static int open_environment(struct lk__lmdb *env, struct lk_err *err) {
     else if (txn)
         mdb_txn_abort(txn);
     if (code == 0) return 0;
-    code = lk__lmdb_fail(err, code, env, "open");
+    code = lk__kv_lmdb_fail(err, code, env, "open");
     mdb_env_close(env->mdb);
     return code;
 }
 
 /* What was opened to be changed must be permitted to change, now and not at the first write. */
-int lk__lmdb_check_writable(const struct lk__lmdb *env, enum lk_access how, struct lk_err *err) {
+int lk__kv_lmdb_check_writable(const struct lk__kv_lmdb_env *env, enum lk_access how, struct lk_err *err) {
     if (how == LK_READ || !env->read_only) return 0;
     return lk_fail(err, LK_EIO, "no permission to write %s: this store can only be read", env->dir);
 }
 
 /* With registry_lock held. Takes dir over. */
-static int find_or_open(char *dir, enum lk_access how, struct lk__lmdb **out, struct lk_err *err) {
+static int find_or_open(char *dir, enum lk_access how, struct lk__kv_lmdb_env **out, struct lk_err *err) {
     struct stat st;
     if (stat(dir, &st) != 0) {
         int code = lk_fail_errno(err, "cannot open %s", dir);
         lk_free(dir);
         return code;
     }
-    for (struct lk__lmdb *e = registry; e; e = e->next) {
+    for (struct lk__kv_lmdb_env *e = registry; e; e = e->next) {
         if (e->device != st.st_dev || e->inode != st.st_ino || e->pid != getpid()) continue;
         lk_free(dir);
-        int code = lk__lmdb_check_writable(e, how, err);
+        int code = lk__kv_lmdb_check_writable(e, how, err);
         if (code == 0) e->references++, *out = e;
-        if (code == 0 && how != LK_READ) lk__lmdb_fill_reserve(e);
+        if (code == 0 && how != LK_READ) lk__kv_lmdb_fill_reserve(e);
         return code;
     }
-    struct lk__lmdb *e = lk_calloc(1, sizeof *e);
+    struct lk__kv_lmdb_env *e = lk_calloc(1, sizeof *e);
     int code = e ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
     if (code == 0) {
-        *e = (struct lk__lmdb){.next = registry,
-                               .device = st.st_dev,
-                               .inode = st.st_ino,
-                               .pid = getpid(),
-                               .references = 1,
-                               .lock = PTHREAD_MUTEX_INITIALIZER};
+        *e = (struct lk__kv_lmdb_env){.next = registry,
+                                      .device = st.st_dev,
+                                      .inode = st.st_ino,
+                                      .pid = getpid(),
+                                      .references = 1,
+                                      .lock = PTHREAD_MUTEX_INITIALIZER};
         e->dir = dir;
         code = open_environment(e, err);
-        if (code == 0 && (code = lk__lmdb_check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
+        if (code == 0 && (code = lk__kv_lmdb_check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
     }
     if (code != 0) {
         lk_free(e);
         lk_free(dir);
         return code;
     }
-    if (how != LK_READ) lk__lmdb_fill_reserve(e);
+    if (how != LK_READ) lk__kv_lmdb_fill_reserve(e);
     *out = registry = e;
     return 0;
 }
@@ -222,7 +222,7 @@ static int check_there(const char *dir, struct lk_err *err) {
     return code;
 }
 
-int lk__lmdb_open(const char *where, enum lk_access how, struct lk__lmdb **out, struct lk_err *err) {
+int lk__kv_lmdb_open(const char *where, enum lk_access how, struct lk__kv_lmdb_env **out, struct lk_err *err) {
     char *dir = lk_asprintf("%s/kv", where);
     int code = dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
     if (code == 0) code = how == LK_CREATE ? lk_dir_make(dir, err) : check_there(dir, err);
@@ -237,10 +237,10 @@ int lk__lmdb_open(const char *where, enum lk_access how, struct lk__lmdb **out, 
     return code;
 }
 
-void lk__lmdb_close(struct lk__lmdb *e) {
+void lk__kv_lmdb_close(struct lk__kv_lmdb_env *e) {
     pthread_mutex_lock(&registry_lock);
     if (--e->references == 0) {
-        struct lk__lmdb **link = &registry;
+        struct lk__kv_lmdb_env **link = &registry;
         while (*link != e) link = &(*link)->next;
         *link = e->next;
         /* In a forked child the parent's environment is only forgotten. */
@@ -258,7 +258,7 @@ void lk__lmdb_close(struct lk__lmdb *e) {
 
 /* Another process with a larger map has grown the file past ours. LMDB gives the old map up before it asks for the new one,
  * and does not survive a refusal; so we ask first, and not for all that the other process has room for. */
-static int move_map(struct lk__lmdb *env) {
+static int move_map(struct lk__kv_lmdb_env *env) {
     MDB_envinfo info;
     MDB_stat stat;
     mdb_env_info(env->mdb, &info);
@@ -279,7 +279,7 @@ static int move_map(struct lk__lmdb *env) {
 
 /* A map may move only while nobody uses it: who is counted may be about to, and while we hold the lock nobody is counted
  * anew. */
-int lk__lmdb_begin(struct lk__lmdb *env, bool write, MDB_txn **out) {
+int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
     unsigned flags = write ? 0 : MDB_RDONLY;
     pthread_mutex_lock(&env->lock);
     env->transactions++;
@@ -292,11 +292,11 @@ int lk__lmdb_begin(struct lk__lmdb *env, bool write, MDB_txn **out) {
         pthread_mutex_unlock(&env->lock);
         if (code == 0) code = mdb_txn_begin(env->mdb, NULL, flags, out);
     }
-    if (code != 0) lk__lmdb_end(env);
+    if (code != 0) lk__kv_lmdb_end(env);
     return code;
 }
 
-void lk__lmdb_end(struct lk__lmdb *env) {
+void lk__kv_lmdb_end(struct lk__kv_lmdb_env *env) {
     pthread_mutex_lock(&env->lock);
     env->transactions--;
     pthread_mutex_unlock(&env->lock);

@@ -10,7 +10,7 @@
 #define RESERVE_BYTES ((off_t)512 << 10) /* enough to delete a run of a million steps */
 #define PATH_BYTES    4096
 
-static bool reserve_path(const struct lk__lmdb *env, char out[PATH_BYTES]) {
+static bool reserve_path(const struct lk__kv_lmdb_env *env, char out[PATH_BYTES]) {
     return snprintf(out, PATH_BYTES, "%s/reserve", env->dir) < PATH_BYTES;
 }
 
@@ -20,7 +20,7 @@ static bool is_filled(const char *path) {
     return stat(path, &st) == 0 && (off_t)st.st_blocks * 512 >= RESERVE_BYTES;
 }
 
-void lk__lmdb_fill_reserve(const struct lk__lmdb *env) {
+void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *env) {
     struct rlimit most;
     char path[PATH_BYTES];
     if (getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur < (rlim_t)RESERVE_BYTES) return; /* that would be a signal */
@@ -31,7 +31,7 @@ void lk__lmdb_fill_reserve(const struct lk__lmdb *env) {
     close(fd);
 }
 
-void lk__lmdb_release_reserve(const struct lk__lmdb *env) {
+void lk__kv_lmdb_release_reserve(const struct lk__kv_lmdb_env *env) {
     char path[PATH_BYTES];
     if (reserve_path(env, path)) unlink(path);
 }

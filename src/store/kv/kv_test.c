@@ -130,13 +130,13 @@ static void not_a_database(void **state) {
 static void network_file_systems(void **state) {
     (void)state;
     bool refuse;
-    assert_string_equal(lk__network_fs(0x6969, &refuse), "NFS");
+    assert_string_equal(lk__kv_network_fs(0x6969, &refuse), "NFS");
     assert_true(refuse);
-    assert_string_equal(lk__network_fs((long)(int)0xFF534D42, &refuse), "CIFS"); /* sign-extended too */
+    assert_string_equal(lk__kv_network_fs((long)(int)0xFF534D42, &refuse), "CIFS"); /* sign-extended too */
     assert_true(refuse);
-    assert_string_equal(lk__network_fs(0x01021997, &refuse), "9p");
+    assert_string_equal(lk__kv_network_fs(0x01021997, &refuse), "9p");
     assert_false(refuse);
-    assert_null(lk__network_fs(0xEF53, &refuse)); /* ext4 */
+    assert_null(lk__kv_network_fs(0xEF53, &refuse)); /* ext4 */
     assert_false(refuse);
 }
 

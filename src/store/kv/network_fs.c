@@ -15,7 +15,7 @@ static const struct {
     {0x65735546, "FUSE", false}, /* sshfs, but also local disks of virtual machines */
 };
 
-const char *lk__network_fs(long type, bool *refuse) {
+const char *lk__kv_network_fs(long type, bool *refuse) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         /* f_type is signed on some machines; all magic numbers have 32 bits. */
         if (table[i].type != ((unsigned long)type & 0xFFFFFFFFul)) continue;

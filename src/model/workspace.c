@@ -1,0 +1,146 @@
+/* The memory of a decoder: one arena of activations and gradients; the cache of keys and values. */
+#include "decoder.h"
+#include "lockstep/math/scalar.h"
+
+/* Counts without an arena (and then without layers), cuts with one: one function gives the size and the places. */
+struct cutter {
+    struct lk_arena *arena;
+    size_t bytes;
+};
+#define TOO_MUCH (SIZE_MAX / 4) /* what can't be had in any case: no sum of such sizes may come round to a small one */
+static float *cut(struct cutter *c, size_t floats) {
+    size_t bytes = floats < TOO_MUCH / 8 ? (floats * sizeof(float) + 63) / 64 * 64 : TOO_MUCH;
+    c->bytes = bytes < TOO_MUCH - c->bytes ? c->bytes + bytes : TOO_MUCH;
+    if (!c->arena) return NULL;
+    float *p = lk_arena_take(c->arena, bytes);
+    LK_ASSERT(p);
+    return p;
+}
+
+static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t rows, bool keep,
+                      struct lk__model_activations *a) {
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    a->h1 = cut(c, rows * m->width);
+    a->mean1 = cut(c, rows);
+    a->rstd1 = cut(c, rows);
+    a->q = cut(c, rows * q);
+    a->k = cut(c, rows * kv);
+    a->v = cut(c, rows * kv);
+    if (m->qk_norm) {
+        a->q_raw = keep ? cut(c, rows * q) : a->q;
+        a->k_raw = keep ? cut(c, rows * kv) : NULL;
+        a->q_rstd = cut(c, rows * m->heads);
+        a->k_rstd = cut(c, rows * m->kv_heads);
+    }
+    a->o = cut(c, rows * q);
+    a->m = cut(c, rows * m->heads);
+    a->r = cut(c, rows * m->heads);
+    a->x_mid = cut(c, rows * m->width);
+    a->h2 = keep ? cut(c, rows * m->width) : a->h1;
+    a->mean2 = cut(c, rows);
+    a->rstd2 = cut(c, rows);
+    a->gate = m->family == LK_LLAMA ? cut(c, rows * m->ffn) : NULL;
+    a->up = cut(c, rows * m->ffn);
+    a->act = keep ? cut(c, rows * m->ffn) : a->up;
+}
+
+static void cut_all(struct cutter *c, struct lk_decoder *d) {
+    const struct lk_model_config *m = &d->layout->config;
+    size_t rows = (size_t)d->max_sequences * d->max_positions;
+    size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
+    bool train = d->mode != LK_INFER;
+    for (uint32_t i = 0; i < m->layers; i++) {
+        struct lk__model_activations counted, *a = d->layers ? &d->layers[i] : &counted;
+        if (i == 0 || d->mode == LK_TRAINING)
+            cut_layer(c, m, rows, train, a);
+        else if (d->layers)
+            *a = d->layers[0];
+        if (i == 0 || train) a->x = cut(c, rows * m->width);
+    }
+    d->x_out = train ? cut(c, rows * m->width) : d->layers ? d->layers[0].x : NULL;
+    d->h_out = cut(c, rows * m->width);
+    d->mean_out = cut(c, rows);
+    d->rstd_out = cut(c, rows);
+    d->logits = cut(c, rows * m->vocab);
+    if (m->family == LK_LLAMA) {
+        d->frequencies = cut(c, m->head_dim / 2);
+        d->cos_table = cut(c, (size_t)m->context * m->head_dim / 2);
+        d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
+    }
+    if (m->window) d->start = (uint32_t *)cut(c, rows > m->context ? rows : m->context);
+    if (!train) return;
+    d->dx = cut(c, rows * m->width);
+    d->dh = cut(c, rows * m->width);
+    d->dout = cut(c, rows * q);
+    d->dq = cut(c, rows * q);
+    d->dk = cut(c, rows * kv);
+    d->dv = cut(c, rows * kv);
+}
+
+size_t lk_decoder_bytes(const struct lk_layout *layout, uint32_t sequences, uint32_t positions, enum lk_decoder_mode mode) {
+    struct lk_decoder d = {.layout = layout, .mode = mode, .max_sequences = sequences, .max_positions = positions};
+    struct cutter c = {0};
+    cut_all(&c, &d);
+    return c.bytes;
+}
+
+size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positions, enum lk_decoder_mode mode) {
+    return lk_attention_scratch_bytes(positions, layout->config.head_dim, mode != LK_INFER);
+}
+
+int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions,
+                      enum lk_decoder_mode mode, struct lk_decoder **out, struct lk_err *err) {
+    LK_NUMERIC_SCOPE();
+    LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
+    size_t bytes = lk_decoder_bytes(layout, sequences, positions, mode);
+    struct lk_decoder *d = lk_calloc(1, sizeof *d);
+    if (!d) return lk_fail(err, LK_ENOMEM, "no memory for a decoder");
+    d->layout = layout;
+    d->math = math;
+    d->mode = mode;
+    d->max_sequences = sequences;
+    d->max_positions = positions;
+    d->parts = lk_alloc(sequences * sizeof *d->parts);
+    d->other_parts = lk_alloc(sequences * sizeof *d->other_parts);
+    d->layers = lk_calloc(layout->config.layers, sizeof *d->layers);
+    if (!d->parts || !d->other_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
+        lk_decoder_free(d);
+        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences,
+                       positions, bytes / 1000000);
+    }
+    struct cutter c = {.arena = &d->arena};
+    cut_all(&c, d);
+    const struct lk_model_config *m = &layout->config;
+    struct lk_rope_scaling scaling = {m->rope_factor, m->rope_low, m->rope_high, m->rope_original};
+    if (d->frequencies) lk_rope_frequencies(m->head_dim, m->rope_theta, &scaling, d->frequencies);
+    int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, m->context, mode), err);
+    if (code) {
+        lk_decoder_free(d);
+        return code;
+    }
+    *out = d;
+    return LK_OK;
+}
+
+void lk_decoder_free(struct lk_decoder *d) {
+    if (!d) return;
+    lk_arena_release(&d->arena);
+    lk_free(d->layers);
+    lk_free(d->parts);
+    lk_free(d->other_parts);
+    lk_free(d);
+}
+
+int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t positions,
+                            struct lk_err *err) {
+    const struct lk_model_config *m = &layout->config;
+    size_t row = (size_t)m->kv_heads * m->head_dim;
+    *cache = (struct lk_attention_cache){.positions = positions};
+    cache->data = lk_calloc((size_t)m->layers * 2 * positions * row, sizeof(float));
+    return cache->data ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %u positions", positions);
+}
+
+void lk_attention_cache_release(struct lk_attention_cache *cache) {
+    lk_free(cache->data);
+    *cache = (struct lk_attention_cache){0};
+}
