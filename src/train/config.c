@@ -168,6 +168,27 @@ uint32_t lk__train_tenth(const struct lk_run_config *c) {
     return c->steps >= 10 ? c->steps / 10 : c->steps;
 }
 
+uint32_t lk__train_cooldown(const struct lk_run_config *c) {
+    return c->decay >= 10 ? c->decay / 5 : 1;
+}
+
+static int resolve_cooldown(struct lk_run_config *c, struct lk_err *err) {
+    if (c->schedule != LK_WSD && c->cooldown)
+        return lk_fail(err, LK_EINVAL,
+                       "optimizer.cooldown = %u is a key of optimizer.schedule = wsd alone: choose that schedule, or leave "
+                       "the cooldown out",
+                       c->cooldown);
+    if (c->schedule != LK_WSD) return LK_OK;
+    if (!c->cooldown) c->cooldown = lk__train_cooldown(c);
+    if ((uint64_t)c->warmup + c->cooldown > c->decay)
+        return lk_fail(err, LK_EINVAL,
+                       "optimizer.warmup = %u and optimizer.cooldown = %u are more than the %u steps of optimizer.decay "
+                       "(run.steps by default), in which schedule = wsd warms up and cools down: give a shorter warmup or "
+                       "cooldown, or a later decay",
+                       c->warmup, c->cooldown, c->decay);
+    return LK_OK;
+}
+
 int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, struct lk_err *err) {
     if (!c->heads) c->heads = lk__train_heads(c);
     if (!c->kv_heads) c->kv_heads = c->heads;
@@ -197,6 +218,8 @@ int lk_run_config_resolve(struct lk_run_config *c, uint32_t tokenizer_vocab, str
                        c->warmup, c->steps);
     c->decay = or_else(c->decay, c->steps);
     if (!c->decay) c->decay = c->steps;
+    int code = resolve_cooldown(c, err);
+    if (code) return code;
     c->eval_every = or_else(c->eval_every, lk__train_tenth(c));
     c->checkpoint_every = or_else(c->checkpoint_every, lk__train_tenth(c));
     struct lk_model_config m = lk_run_config_model(c);

@@ -3,7 +3,7 @@
 #define LOCKSTEP_TRAIN_CONFIG_H
 #include "lockstep/train/train.h"
 
-#define LK__TRAIN_OPTIONS 49
+#define LK__TRAIN_OPTIONS 50
 extern const struct lk_option lk__train_options[];
 /* The field of one key from its text; where: file and line, for messages. */
 int lk__train_option_set(struct lk_run_config *, const struct lk_option *, const char *value, const char *where,
@@ -17,5 +17,6 @@ uint32_t lk__train_grains(uint32_t sequences);
 uint32_t lk__train_ffn(const struct lk_run_config *);
 uint32_t lk__train_heads(const struct lk_run_config *);
 uint32_t lk__train_tenth(const struct lk_run_config *); /* of eval.every and checkpoint.every */
+uint32_t lk__train_cooldown(const struct lk_run_config *);
 
 #endif

@@ -9,6 +9,7 @@
  * keys that change: a longer run decays later. */
 static void reopen_defaults(struct lk_run_config *c) {
     if (c->warmup == c->steps / 20) c->warmup = UINT32_MAX;
+    if (c->cooldown == lk__train_cooldown(c)) c->cooldown = 0;
     if (c->decay == c->steps) c->decay = UINT32_MAX;
     if (c->eval_every == lk__train_tenth(c)) c->eval_every = UINT32_MAX;
     if (c->checkpoint_every == lk__train_tenth(c)) c->checkpoint_every = UINT32_MAX;
@@ -123,6 +124,7 @@ int lk_run_config_child(struct lk_store *store, const char *from, const struct l
     snprintf(out->parent, sizeof out->parent, "%s", parent);
     if ((code = check_overrides(keys, from, beginning && !out->from[0], err))) return code;
     code = lk__train_config_set(out, keys, err);
+    if (out->schedule != LK_WSD && !lk_ini_find(keys, "optimizer", "cooldown")) out->cooldown = 0; /* the parent's */
     if (!code && changed) *changed = differs(keys, &of_parent, out);
     return code;
 }

@@ -92,6 +92,47 @@ static void derived_defaults_are_filled_in(void **state) {
     assert_true(c.eval_every == 0 && c.checkpoint_every == 0 && c.warmup == 0 && c.decay == 400);
 }
 
+static void a_cooldown_belongs_to_wsd(void **state) {
+    (void)state;
+    struct lk_run_config c;
+    static const struct {
+        const char *keys;
+        uint32_t cooldown;
+    } given[] = {
+        {"schedule=wsd\n", 200},
+        {"schedule=wsd\ndecay=109\n", 21},
+        {"schedule=wsd\nwarmup=0\ndecay=9\n", 1},
+        {"schedule=wsd\nwarmup=0\ndecay=1\n", 1},
+        {"schedule=wsd\ncooldown=0\n", 200},
+        {"schedule=wsd\ncooldown=950\n", 950},
+        {"schedule=wsd\nwarmup=0\ncooldown=1000\n", 1000},
+        {"schedule=cosine\n", 0},
+        {"schedule=linear\ncooldown=0\n", 0},
+        {"schedule=constant\n", 0},
+    };
+    static const struct {
+        const char *keys, *answer;
+    } refused[] = {
+        {"schedule=wsd\ncooldown=951\n", "optimizer.warmup = 50 and optimizer.cooldown = 951 are more than the 1000 steps"},
+        {"schedule=wsd\nwarmup=1000\n", "optimizer.cooldown = 200 are more"},
+        {"schedule=wsd\nwarmup=10\ndecay=10\n", "give a shorter warmup or cooldown, or a later decay"},
+        {"schedule=wsd\nwarmup=1\ncooldown=2147483647\n", "optimizer.cooldown = 2147483647 are more"},
+        {"schedule=linear\ncooldown=7\n", "optimizer.cooldown = 7 is a key of optimizer.schedule = wsd alone"},
+        {"cooldown=7\n", "choose that schedule, or leave the cooldown out"},
+    };
+    for (size_t i = 0; i < sizeof given / sizeof *given + sizeof refused / sizeof *refused; i++) {
+        bool good_one = i < sizeof given / sizeof *given;
+        size_t j = good_one ? i : i - sizeof given / sizeof *given;
+        char text[128];
+        snprintf(text, sizeof text, "[data]\ndataset=d\n[optimizer]\n%s", good_one ? given[j].keys : refused[j].keys);
+        OK(read_text(text, &c));
+        if (!good_one) FAILS(lk_run_config_resolve(&c, 300, &test_err), LK_EINVAL, refused[j].answer);
+        if (!good_one) continue;
+        OK(lk_run_config_resolve(&c, 300, &test_err));
+        assert_int_equal(c.cooldown, given[j].cooldown);
+    }
+}
+
 static void values_out_of_range_name_the_key(void **state) {
     (void)state;
     size_t count;
@@ -150,6 +191,9 @@ static void other_tools_keys_are_answered(void **state) {
         {"model", "vocab_size", "is called model.vocab here"},
         {"train", "gradient_accumulation_steps", "batch.sequences"},
         {"optimizer", "eps", "is called optimizer.epsilon here; that of the norms is model.norm_epsilon"},
+        {"optimizer", "num_decay_steps", "is called optimizer.cooldown here"},
+        {"optimizer", "warmdown_ratio", "is called optimizer.cooldown here; it is a number of steps"},
+        {"optimizer", "num_stable_steps", "what optimizer.warmup and optimizer.cooldown leave"},
         {"model", "dropout", "there is no \"model.dropout\": models here have no dropout"},
         {"run", "device", "--threads"},
         {"run", "dtype", "float32"},
@@ -177,6 +221,7 @@ static void answers_name_keys_that_exist(void **state) {
                                          "lr_scheduler_type",
                                          "warmup_ratio",
                                          "lr_decay_iters",
+                                         "lr_wsd_decay_iters",
                                          "epochs",
                                          "random_seed",
                                          "run_name",
@@ -329,10 +374,36 @@ static void schedules_go_up_and_down(void **state) {
     assert_true(fabs(lk_learning_rate(&c, 1000) - 1e-4) < 1e-19 && fabs(lk_learning_rate(&c, 525) - 0.55e-3) < 1e-18);
 }
 
+/* wsd is linear with its fall put off: the same bits as a linear schedule whose warmup ends where the fall begins. */
+static void wsd_stays_and_then_falls(void **state) {
+    (void)state;
+    struct lk_run_config c = good(), linear;
+    OK(lk_run_config_resolve(&c, 300, &test_err));
+    c.schedule = LK_WSD;
+    static const uint32_t shapes[][3] = {/* warmup, cooldown, decay */
+                                         {50, 200, 1000}, {0, 200, 1000}, {50, 950, 1000}, {0, 1000, 1000},
+                                         {0, 1, 1000},    {3, 7, 400},    {0, 1, 1},       {1, 1, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        c.warmup = shapes[i][0], c.cooldown = shapes[i][1], c.decay = shapes[i][2];
+        uint32_t peak = c.decay - c.cooldown;
+        linear = c, linear.schedule = LK_LINEAR, linear.warmup = peak;
+        for (uint32_t s = 0; s < c.steps + 5; s++) {
+            double rate = lk_learning_rate(&c, s);
+            if (s >= c.warmup && s <= peak) assert_true(rate == c.learning_rate);
+            if (s > peak) assert_true(rate == lk_learning_rate(&linear, s) && rate < c.learning_rate);
+            if (s < c.warmup) assert_true(rate == c.learning_rate * ((s + 1.0) / c.warmup));
+        }
+        assert_true(fabs(lk_learning_rate(&c, c.decay) - 1e-4) < 1e-19);
+    }
+    c.warmup = 0, c.cooldown = 200, c.decay = 1000;
+    assert_true(fabs(lk_learning_rate(&c, 900) - 0.55e-3) < 1e-18 && lk_learning_rate(&c, 800) == 1e-3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_default_is_what_the_table_says),
         cmocka_unit_test(derived_defaults_are_filled_in),
+        cmocka_unit_test(a_cooldown_belongs_to_wsd),
         cmocka_unit_test(values_out_of_range_name_the_key),
         cmocka_unit_test(unknown_keys_get_the_nearest),
         cmocka_unit_test(other_tools_keys_are_answered),
@@ -341,6 +412,7 @@ int main(void) {
         cmocka_unit_test(json_goes_there_and_back),
         cmocka_unit_test(the_identity_holds_what_decides_the_bits),
         cmocka_unit_test(schedules_go_up_and_down),
+        cmocka_unit_test(wsd_stays_and_then_falls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

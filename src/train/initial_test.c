@@ -247,6 +247,21 @@ static void a_child_follows_its_keys(void **state) {
     assert_string_equal(c.name, "parent-3"); /* not parent-2-2 */
     assert_string_equal(c.from, "run:parent-2");
     assert_true(c.learning_rate == 0.5 && c.steps == 40 && c.sequences == 8 && c.decay == UINT32_MAX);
+    c = child("parent@0", "run.name=wsd optimizer.schedule=wsd");
+    lk_free(test_root_of(&world, &c));
+    json_t *record;
+    OK(lk_run_get(world.store, "wsd", &record, &test_err));
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(json_object_get(record, "config"), "optimizer"), "cooldown")),
+        1);
+    json_decref(record);
+    c = child("wsd", "run.steps=50");
+    assert_true(c.cooldown == 0 && c.decay == UINT32_MAX); /* as by default: to be filled in */
+    c = child("wsd@0", "run.name=wsd-3 optimizer.cooldown=3");
+    lk_free(test_root_of(&world, &c));
+    assert_int_equal(child("wsd-3", "run.steps=50").cooldown, 3);
+    assert_int_equal(child("wsd-3", "optimizer.schedule=linear").cooldown, 0); /* the parent's goes with its schedule */
+    assert_int_equal(child("wsd-3", "optimizer.schedule=linear optimizer.cooldown=2").cooldown, 2); /* resolve refuses it */
     c = child("parent@0", "model.width=16 model.optimizer=fresh run.name=anew");
     assert_true(!c.from[0] && c.width == 16 && c.layers == 2 && strcmp(c.name, "anew") == 0);
     lk_free(test_root_of(&world, &c));

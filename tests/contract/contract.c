@@ -337,7 +337,7 @@ static void tree_of_arrays(float **node, size_t count, size_t elements) {
 
 struct config {
     int64_t seed, steps, cross_documents, layers, width, context, heads, kv_heads, head_dim, ffn, vocab, tied, qkv_bias,
-        qk_norm, window, rope_original, sequences, grains, batch_context, warmup, decay, every, eval_sequences;
+        qk_norm, window, rope_original, sequences, grains, batch_context, warmup, decay, cooldown, every, eval_sequences;
     double norm_epsilon, rope_theta, init_std, rope_factor, rope_low, rope_high, learning_rate, beta1, beta2, epsilon,
         weight_decay, clip, min_ratio;
     char family[16], schedule[16], optimizer[16];
@@ -391,6 +391,7 @@ static const struct key keys[] = {
     KEY(optimizer, schedule, schedule, 'w', "cosine", IN_ALWAYS),
     KEY(optimizer, warmup, warmup, 'i', NULL, IN_ALWAYS),
     KEY(optimizer, decay, decay, 'i', "0", IN_ALWAYS),
+    KEY(optimizer, cooldown, cooldown, 'i', "0", IN_CHANGED),
     KEY(eval, every, every, 'i', NULL, OUT),
     KEY(eval, sequences, eval_sequences, 'i', "0", OUT),
 };
@@ -440,6 +441,10 @@ static void resolve(struct config *c, int64_t tokenizer_vocab) {
         if (c->sequences % g == 0) c->grains = g;
     if (c->warmup < 0) c->warmup = c->steps / 20;
     if (c->decay <= 0) c->decay = c->steps;
+    bool wsd = !strcmp(c->schedule, "wsd");
+    if (wsd && !c->cooldown) c->cooldown = c->decay / 5 > 1 ? c->decay / 5 : 1;
+    if (wsd ? c->warmup + c->cooldown > c->decay : c->cooldown != 0)
+        die("there can be no cooldown of %" PRId64, c->cooldown);
     if (c->every < 0) c->every = c->steps < 10 ? c->steps : c->steps / 10;
 }
 static int64_t positions(const struct config *c) { // T
@@ -1275,8 +1280,9 @@ static double rate_of(const struct config *c, int64_t s) {
     if (s < c->warmup) return c->learning_rate * ((double)(s + 1) / (double)c->warmup);
     int64_t span = c->decay - c->warmup > 1 ? c->decay - c->warmup : 1;
     double progress = (double)(s - c->warmup) / (double)span;
+    if (!strcmp(c->schedule, "wsd")) progress = (double)(s - (c->decay - c->cooldown)) / (double)c->cooldown;
     if (progress > 1) progress = 1;
-    if (!strcmp(c->schedule, "constant")) return c->learning_rate;
+    if (!strcmp(c->schedule, "constant") || progress < 0) return c->learning_rate;
     double part = !strcmp(c->schedule, "cosine") ? 0.5 * (1 + cos_turns64(progress / 2)) : 1 - progress;
     return c->learning_rate * (c->min_ratio + (1 - c->min_ratio) * part);
 }
@@ -1547,16 +1553,21 @@ static void training_figures(void) {
     figure32("moment2", moment2), figure32("weight", weight);
     weight = 0.5f, moment1 = moment2 = 0;
     adam(&constants, false, &weight, &moment1, &moment2, 0.25f), figure32("weight, if it is a gain", weight);
-    static const int64_t steps[] = {0, 4, 37, 79, 90};
-    c.warmup = 5, c.decay = 80;
-    for (int i = 0; i < 5; i++) {
-        strcpy(c.schedule, "cosine");
-        double cosine = rate_of(&c, steps[i]), again = rate_of(&c, 5);
-        strcpy(c.schedule, "linear");
-        double linear = rate_of(&c, steps[i]);
-        printf(steps[i] == 4 && again == cosine ? "| 4, 5 |" : "| %" PRId64 " |", steps[i]);
-        printf(cosine == linear ? " `%016" PRIx64 "` | the same |\n" : " `%016" PRIx64 "` | `%016" PRIx64 "` |\n",
-               bits64(cosine), bits64(linear));
+    static const int64_t steps[] = {0, 4, 37, 65, 79, 90};
+    static const char *schedules[] = {"cosine", "linear", "wsd"};
+    c.warmup = 5, c.decay = 80, c.cooldown = 16;
+    for (int i = 0; i < 6; i++) {
+        double rates[3];
+        bool again = steps[i] == 4;
+        for (int j = 0; j < 3; j++) {
+            strcpy(c.schedule, schedules[j]);
+            rates[j] = rate_of(&c, steps[i]);
+            again = again && rate_of(&c, 5) == rates[j];
+        }
+        printf(again ? "| 4, 5 |" : "| %" PRId64 " |", steps[i]);
+        for (int j = 0; j < 3; j++)
+            printf(j && rates[j] == rates[0] ? " the same |" : " `%016" PRIx64 "` |", bits64(rates[j]));
+        printf("\n");
     }
 }
 static void sampling_figures(void) {

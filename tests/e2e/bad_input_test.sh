@@ -47,6 +47,10 @@ for value in run.steps=0 run.steps=-1 run.steps=99999999999 run.steps=3.5 run.st
     bad "$value" 1 "command line: ${value%%=*}" -- "$LOCKSTEP" train c.ini "$value"
 done
 bad "what is impossible with a key of the command line" 1 "on the command line: batch.grains = 5 must divide" -- "$LOCKSTEP" train c.ini batch.grains=5 --dry-run
+bad "a cooldown with another schedule" 1 "on the command line: optimizer.cooldown = 2 is a key of optimizer.schedule = wsd alone" -- "$LOCKSTEP" train c.ini optimizer.cooldown=2 --dry-run
+bad "a cooldown longer than there are steps" 1 "optimizer.warmup = 3 and optimizer.cooldown = 6 are more than the 8 steps of optimizer.decay" "give a shorter" -- \
+    "$LOCKSTEP" train c.ini optimizer.schedule=wsd optimizer.warmup=3 optimizer.cooldown=6 --dry-run
+bad "another tool's word" 1 'optimizer.schedule = "warmup_stable_decay" must be cosine, linear, constant or wsd' -- "$LOCKSTEP" train c.ini optimizer.schedule=warmup_stable_decay
 cp c.ini "my run.ini"
 bad "a file whose name names no run" 1 "my run.ini: the file's name is no valid run name: pass run.name=" -- "$LOCKSTEP" train "my run.ini" --dry-run
 sed 's/^steps *=.*/& ; short/' c.ini >semicolon.ini

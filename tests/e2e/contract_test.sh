@@ -165,6 +165,9 @@ more_runs() {
         data.cross_documents=false && generates epochs "dead" 25 1 0 0.8 4
     train short $GPT2 batch.context=5 batch.sequences=8 optimizer.beta1=0.5 optimizer.beta2=0.999 optimizer.epsilon=1e-4 optimizer.clip=0 eval.every=0 \
         optimizer.schedule=linear optimizer.warmup=1 optimizer.decay=1
+    train wsd $GPT2 optimizer.schedule=wsd optimizer.warmup=2 optimizer.cooldown=3 optimizer.decay=6 optimizer.min_ratio=0.3 run.steps=7
+    equal "wsd: rates of warmup, peak, fall and end" "$(awk -F' [|] ' '/^[|]/ { print $4 }' wsd.got | sort -u | wc -l)" 5
+    train wsd_alone $GPT2 optimizer.schedule=wsd run.steps=6 eval.every=0
     train one $GPT2 model.context=1 model.width=1 model.heads=1 model.layers=1 model.ffn=1 batch.sequences=6 batch.grains=6 && generates one "of" 6 0.8 0 0.95 1
     train blocks $GPT2 model.width=66 model.layers=1 model.heads=11 model.ffn=70 batch.grains=1 batch.sequences=3 run.steps=2 optimizer.clip=0.9
     train unheld $LLAMA data.dataset=all run.steps=12 model.width=4 model.heads=1 model.layers=1 eval.every=1
@@ -211,7 +214,9 @@ random_run() {
     take memory.micro_batch 0 1 2 3 && take memory.recompute true false
     take optimizer.learning_rate 1e-3 0.1 3e-5 && take optimizer.beta1 0.9 0 0.99 && take optimizer.beta2 0.95 0.999 0.5
     take optimizer.epsilon 1e-8 1e-3 && take optimizer.weight_decay 0 0.1 1 && take optimizer.clip 0 1 0.01 100
-    take optimizer.schedule cosine linear constant && take optimizer.warmup 0 1 "$steps" && take optimizer.decay 0 1 3 100 && take optimizer.min_ratio 0 0.1 1
+    take optimizer.min_ratio 0 0.1 1 && take optimizer.schedule cosine linear constant wsd
+    if [ "$PICKED" = wsd ]; then take optimizer.warmup 0 1 && take optimizer.decay $((steps + 1)) 9 100 && take optimizer.cooldown 0 1 "$steps"
+    else take optimizer.warmup 0 1 "$steps" && take optimizer.decay 0 1 3 100; fi
     take eval.sequences 0 1 2
     echo "random run, LOCKSTEP_TEST_SEED=$1: ${keys[*]}"
     train "random$1" "${keys[@]}" || return 0

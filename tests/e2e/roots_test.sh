@@ -54,9 +54,10 @@ done
 # What is part of the identity changes the root. (12 grains of one sequence and 6 of two do not here: a sequence is one segment.)
 want=$(train llama.ini | root)
 for change in run.seed=2 data.dataset=changed batch.grains=3 batch.grains=4 batch.grains=1 run.steps=7 model.vocab=1020 optimizer.clip=0.5 \
-              optimizer.beta2=0.951 model.tied=true optimizer.learning_rate=1.0000001e-3; do
+              optimizer.beta2=0.951 model.tied=true optimizer.learning_rate=1.0000001e-3 optimizer.schedule=wsd; do
     differ "another $change, another root" "$(train llama.ini $change | root)" "$want"
 done
+differ "another cooldown, another root" "$(train llama.ini optimizer.schedule=wsd optimizer.cooldown=2 | root)" "$(train llama.ini optimizer.schedule=wsd optimizer.cooldown=3 | root)"
 want=$(train variants.ini | root)
 for change in model.qkv_bias=false model.qk_norm=false model.window=19 model.window=0 model.rope_factor=0 model.rope_original=29; do
     differ "another $change, another root" "$(train variants.ini $change | root)" "$want"

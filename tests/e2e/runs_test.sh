@@ -21,6 +21,14 @@ if have_ranks; then
     check "a child as two ranks" "$LOCKSTEP" train --from whole@4 run.steps=4 --on local:2 --threads 1
     equal "the same bits" "$(run_field whole-3 weights_root)" "$(run_field whole weights_root)"
 fi
+rates() { "$LOCKSTEP" runs log "$1" | awk 'NR > 1 { print $4 }' | xargs; }
+check "wsd: warmup, a constant rate, a fall" "$LOCKSTEP" train c.ini run.name=wsd optimizer.schedule=wsd optimizer.warmup=2 optimizer.cooldown=4
+equal "its rates" "$(rates wsd)" "0.0005 0.001 0.001 0.001 0.001 0.000775 0.00055 0.000325"
+check "a cooldown from a run's checkpoint" "$LOCKSTEP" train --from whole@4 run.name=cooled run.steps=4 optimizer.schedule=wsd optimizer.cooldown=4
+equal "its rates too" "$(rates cooled)" "0.001 0.000775 0.00055 0.000325"
+check "a child with another schedule leaves the cooldown" "$LOCKSTEP" train --from wsd run.name=straight run.steps=2 optimizer.schedule=constant
+check "a longer child keeps a cooldown that was given" "$LOCKSTEP" train --from wsd run.name=onward run.steps=6
+equal "four of six steps" "$(rates onward)" "0.0005 0.001 0.001 0.000775 0.00055 0.000325"
 note() { "$LOCKSTEP" train --dry-run "$@" 2>&1 >/dev/null | grep '^note: '; }
 equal "no key differs, from the beginning" "$(note --from whole@0 run.name=again run.steps=8)" "note: no key differs from those of run whole: again repeats it"
 equal "no key differs, from a checkpoint" "$(note --from whole run.name=on)" "note: no key differs from those of run whole: on goes on from it for as many steps, by the same schedule"

@@ -17,7 +17,7 @@ extern "C" {
 #define LK_NAME_MAX 128
 
 /* --- Configuration --------------------------------------------------------------------------------------- */
-enum lk_schedule { LK_COSINE, LK_LINEAR, LK_CONSTANT };
+enum lk_schedule { LK_COSINE, LK_LINEAR, LK_CONSTANT, LK_WSD };
 enum lk_optimizer_from { LK_OPTIMIZER_FRESH, LK_OPTIMIZER_KEEP };
 
 struct lk_run_config {
@@ -40,6 +40,7 @@ struct lk_run_config {
     bool recompute;
     double learning_rate, beta1, beta2, epsilon, weight_decay, clip, min_ratio;
     uint32_t schedule, warmup, decay;
+    uint32_t cooldown; /* of LK_WSD: the last steps before decay; 0: not resolved, or another schedule */
     uint32_t eval_every, eval_sequences;
     uint32_t checkpoint_every, checkpoint_keep;
     bool checkpoint_best;
