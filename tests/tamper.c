@@ -1,5 +1,6 @@
 /* tamper STORE RUN STEP: changes the last bit of the loss in one row of a run's ledger, as a wrong machine would have.
- * tamper STORE RUN KEY: makes [model] KEY of the run's configuration a word, as a damaged record has it. */
+ * tamper STORE RUN KEY: makes [model] KEY of the run's configuration a word, as a damaged record has it.
+ * tamper STORE RUN record: cuts the run's record in the middle, so that it is no JSON. */
 #include "lockstep/store/store.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,19 @@ static int change_key(struct lk_kv_txn *t, const char *run, const char *key, str
     return code;
 }
 
+static int cut_record(struct lk_kv_txn *t, const char *run, struct lk_err *err) {
+    struct lk_bytes row;
+    char key[LK_KV_KEY_MAX];
+    struct lk_bytes k = lk_bytes(key, (size_t)snprintf(key, sizeof key, "r/run/%s", run));
+    int code = lk_kv_get(t, k, &row, err);
+    if (code) return code;
+    struct lk_buf half = LK_BUF_INIT;
+    code = lk_buf_append(&half, row.data, row.size / 2);
+    if (!code) code = lk_kv_put(t, k, lk_bytes(half.data, half.size), err);
+    lk_buf_release(&half);
+    return code;
+}
+
 int main(int argc, char **argv) {
     struct lk_err err = {0};
     struct lk_store *store = NULL;
@@ -36,7 +50,10 @@ int main(int argc, char **argv) {
     unsigned step = (unsigned)atoi(argv[3]);
     int code = lk_store_open(argv[1], LK_WRITE, &store, &err);
     if (!code) code = lk_kv_begin(store->kv, true, &t, &err);
-    if (!code) code = step ? change_row(t, argv[2], step, &err) : change_key(t, argv[2], argv[3], &err);
+    if (!code && strcmp(argv[3], "record") == 0)
+        code = cut_record(t, argv[2], &err);
+    else if (!code)
+        code = step ? change_row(t, argv[2], step, &err) : change_key(t, argv[2], argv[3], &err);
     if (!code) code = lk_kv_commit(t, LK_DURABLE, NULL, &err);
     if (code) fprintf(stderr, "tamper: %s\n", err.message);
     lk_store_close(store);

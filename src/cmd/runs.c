@@ -267,9 +267,10 @@ static int rm(struct cmd_context *c) {
     struct lk_err err = {0};
     if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
     for (int i = 0; i < c->argument_count; i++) { /* a misspelt name removes nothing */
-        json_t *record;
-        if (lk_run_get(c->store, c->arguments[i], &record, &err)) return cmd_fail(&err);
+        json_t *record = NULL;
+        int code = lk_run_get(c->store, c->arguments[i], &record, &err);
         json_decref(record);
+        if (code && code != LK_ECORRUPT) return cmd_fail(&err);
     }
     for (int i = 0; i < c->argument_count; i++) {
         if (lk_run_remove(c->store, c->arguments[i], &err)) return cmd_fail(&err);

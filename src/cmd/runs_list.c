@@ -14,7 +14,7 @@ enum { BY_LOSS, BY_DATE, BY_NAME };
 
 struct row {
     char *name;
-    json_t *record;
+    json_t *record; /* NULL: it is not JSON */
     struct lk_run_facts facts;
     bool shown;
 };
@@ -126,12 +126,15 @@ static void print_all(struct table *t) {
 static json_t *all_json(const struct table *t) {
     json_t *all = json_array();
     for (size_t i = 0; i < t->count; i++) {
-        runs_readable(t->rows[i].record);
-        if (json_object_set_new(t->rows[i].record, "live", lk_run_facts_json(&t->rows[i].facts)) ||
-            json_array_append(all, t->rows[i].record)) {
+        const struct row *r = &t->rows[i];
+        json_t *record = r->record ? json_incref(r->record) : json_pack("{s:s}", "name", r->name);
+        runs_readable(record);
+        if (json_object_set_new(record, "live", lk_run_facts_json(&r->facts)) || json_array_append(all, record)) {
+            json_decref(record);
             json_decref(all);
             return NULL;
         }
+        json_decref(record);
     }
     return all;
 }

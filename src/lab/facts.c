@@ -44,17 +44,25 @@ static int note_damage(struct lk_run_facts *f, int code, const struct lk_err *wh
     return LK_OK;
 }
 
+/* Why there is no record; one that went or was mended meanwhile has nothing to say. */
+static int no_record(struct lk_store *store, const char *run, struct lk_err *why) {
+    json_t *record = NULL;
+    int code = lk_run_get(store, run, &record, why);
+    json_decref(record);
+    return code == LK_ENOTFOUND ? LK_OK : code;
+}
+
 int lk_run_facts_read(struct lk_store *store, const char *run, const json_t *record, struct lk_run_facts *f,
                       struct lk_err *err) {
     struct reading r = {.f = f};
     struct lk_err why = {0};
     const char *state = json_string_value(json_object_get(record, "state"));
-    uint64_t tokens;
+    uint64_t tokens = 0;
     memset(f, 0, sizeof *f);
     f->steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
     uint32_t saved = (uint32_t)json_integer_value(json_object_get(record, "step"));
     if (state && strcmp(state, "running") == 0) f->process = lk_run_process(store, run);
-    int code = note_damage(f, batch_tokens(record, &tokens, &why), &why);
+    int code = note_damage(f, record ? batch_tokens(record, &tokens, &why) : no_record(store, run, &why), &why);
     if (!code) /* the ledger's front is not read: a list of long runs stays fast */
         code = note_damage(
             f, lk_ledger_list(store, run, saved > RECENT ? saved - RECENT : 0, UINT32_MAX, see_row, &r, &why), &why);

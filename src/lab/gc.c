@@ -14,7 +14,9 @@ struct marks {
     uint32_t *slots; /* open addressing, index + 1 */
     size_t slot_count;
     int code;
+    struct lk_err *err;
 };
+#define UNKNOWN "nothing was removed, for what is needed can't be told"
 
 static size_t slot_of(const struct marks *m, const struct lk_root *root) {
     uint64_t h;
@@ -66,17 +68,50 @@ static void mark_text(struct marks *m, const char *text, size_t size) {
     }
 }
 
+/* A row that can't be read may have named what must stay. A run's rows go with the run, a name can be given anew. */
+static int check_row(struct marks *m, struct lk_bytes key, struct lk_bytes value) {
+    const char *k = key.data, kind = key.size > 2 && k[1] == '/' ? k[0] : 0;
+    int n = (int)key.size - 2;
+    if (kind == 'r') {
+        struct lk_err why;
+        json_t *record = lk_json_parse(value.data, value.size, "its record", &why);
+        json_decref(record);
+        if (record) return LK_OK;
+        if (why.code == LK_ENOMEM) return m->code = LK_ENOMEM;
+        const char *name = memchr(k + 2, '/', (size_t)n); /* behind the kind */
+        int rest = name ? (int)(k + key.size - ++name) : 0;
+        if (!name) name = "";
+        return lk_fail(m->err, LK_ECORRUPT,
+                       UNKNOWN
+                       ": the row %.*s is damaged, %s; restore the store from a copy, or remove what is left of it: "
+                       "`lockstep runs rm %.*s`",
+                       (int)key.size, k, why.message, rest, name);
+    }
+    if (kind == 'c' && value.size != 65)
+        return lk_fail(m->err, LK_ECORRUPT,
+                       UNKNOWN ": the row of a checkpoint of run %.*s is damaged; restore the store from a copy, or remove "
+                               "the run: `lockstep runs rm %.*s`",
+                       n > 5 ? n - 5 : 0, k + 2, n > 5 ? n - 5 : 0, k + 2);
+    if (kind == 'n' && value.size != sizeof(struct lk_root))
+        return lk_fail(m->err, LK_ECORRUPT,
+                       UNKNOWN
+                       ": the row of the name %.*s has %zu bytes, not 32; restore the store from a copy, or give the "
+                       "name anew",
+                       n, k + 2, value.size);
+    return LK_OK;
+}
+
 static int mark_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct marks *m = arg;
     const char *k = key.data, *v = value.data;
     struct lk_root root;
+    int code = check_row(m, key, value);
+    if (code) return code;
     if (key.size > 2 && k[0] == 'h' && k[1] == '/') return m->code; /* what a name once pointed at needs no content */
     if (key.size > 2 && k[0] == 'c' && k[1] == '/') { /* a checkpoint: its state root counts while it is kept */
-        if (value.size == 65 && v[64] != 1) return m->code;
-        if (value.size == 65) {
-            memcpy(root.bytes, v, 32);
-            mark(m, &root);
-        }
+        if (v[64] != 1) return m->code;
+        memcpy(root.bytes, v, 32);
+        mark(m, &root);
     } else if (value.size == sizeof root.bytes) {
         memcpy(root.bytes, v, 32);
         mark(m, &root);
@@ -92,13 +127,12 @@ static int mark_children(struct marks *m, struct lk_err *err) {
         struct lk_root root = m->list[m->done];
         int code = lk_blob_open(m->store->blobs, &root, false, &blob, err);
         if (code == LK_ENOTFOUND) continue;
-        if (code) return lk_fail_prefix(err, code, "nothing was removed, for what is needed can't be told");
+        if (code) return lk_fail_prefix(err, code, UNKNOWN);
         bool manifest = blob.size && blob.data[0] == '{';
         lk_blob_close(&blob);
         if (!manifest) continue;
         /* a flipped digit would name another blob and give the right one away: only whole manifests are believed */
-        if ((code = lk_blob_open(m->store->blobs, &root, true, &blob, err)))
-            return lk_fail_prefix(err, code, "nothing was removed, for what is needed can't be told");
+        if ((code = lk_blob_open(m->store->blobs, &root, true, &blob, err))) return lk_fail_prefix(err, code, UNKNOWN);
         mark_text(m, (const char *)blob.data, blob.size);
         lk_blob_close(&blob);
     }
@@ -128,7 +162,7 @@ static int sweep_one(void *arg, const struct lk_root *root, uint64_t size, int64
 }
 
 int lk_gc(struct lk_store *store, int64_t grace_ms, bool dry_run, struct lk_gc_result *out, struct lk_err *err) {
-    struct marks m = {.store = store};
+    struct marks m = {.store = store, .err = err};
     struct lk_kv_txn *t;
     memset(out, 0, sizeof *out);
     int64_t before = lk_clock_wall_ms() - grace_ms;

@@ -44,6 +44,71 @@ static void only_unreachable_blobs_go(void **state) {
     lk_free(root);
 }
 
+/* Puts a row, or takes it away again. */
+static void put_row(const char *key, size_t key_size, const void *value, size_t size) {
+    struct lk_kv_txn *t;
+    OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
+    if (value)
+        OK(lk_kv_put(t, lk_bytes(key, key_size), lk_bytes(value, size), &test_err));
+    else
+        OK(lk_kv_delete(t, lk_bytes(key, key_size), &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+}
+struct seen {
+    size_t runs;
+    bool damaged;
+    struct lk_run_facts facts;
+};
+static int see_run(void *arg, const char *name, json_t *record) {
+    struct seen *s = arg;
+    s->runs++;
+    s->damaged |= !record && strcmp(name, "torn") == 0;
+    return 0;
+}
+
+/* What a damaged row named can't be told: the list has the others, and nothing is collected. */
+static void a_damaged_row_stops_the_collector_alone(void **state) {
+    (void)state;
+    struct seen s = {0};
+    struct lk_gc_result r;
+    struct lk_root orphan;
+    json_t *record = NULL;
+    struct lk_run_config c = test_config("whole", "run.steps=2"), again = test_config("torn", "run.steps=2");
+    OK(test_create_and_run(&world, &c, NULL));
+    OK(lk_run_list(world.store, see_run, &s, &test_err));
+    size_t runs = s.runs;
+    OK(lk_blob_put(world.store->blobs, "nobody names me either", 22, &orphan, &test_err));
+    static const struct {
+        const char *key;
+        size_t size;
+        const char *value, *answer;
+    } rows[] = {{"r/run/torn", 10, "{\"name\":\"torn\",\"init", "the row r/run/torn is damaged, its record"},
+                {"r/run/torn", 10, "", "`lockstep runs rm torn`"},
+                {"c/torn/\0\0\0\1", 11, "short", "a checkpoint of run torn is damaged"},
+                {"n/model/torn", 12, "short", "the name model/torn has 5 bytes, not 32"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        put_row(rows[i].key, rows[i].size, rows[i].value, strlen(rows[i].value));
+        FAILS(lk_gc(world.store, 0, false, &r, &test_err), LK_ECORRUPT, "nothing was removed");
+        assert_non_null(strstr(test_err.message, rows[i].answer));
+        assert_true(lk_blob_exists(world.store->blobs, &orphan));
+        if (i > 0) put_row(rows[i].key, rows[i].size, NULL, 0);
+    }
+    put_row(rows[0].key, rows[0].size, rows[0].value, strlen(rows[0].value));
+    s = (struct seen){0};
+    OK(lk_run_list(world.store, see_run, &s, &test_err));
+    assert_true(s.damaged && s.runs == runs + 1);
+    OK(lk_run_facts_read(world.store, "torn", NULL, &s.facts, &test_err));
+    assert_non_null(strstr(s.facts.damage, "the record of run torn"));
+    FAILS(lk_run_get(world.store, "torn", &record, &test_err), LK_ECORRUPT, "`lockstep runs rm torn`");
+    FAILS(test_create_and_run(&world, &again, NULL), LK_ECORRUPT, "the record of run torn");
+    OK(lk_run_remove(world.store, "torn", &test_err));
+    OK(lk_gc(world.store, 0, false, &r, &test_err));
+    assert_false(lk_blob_exists(world.store->blobs, &orphan));
+    OK(lk_run_facts_read(world.store, "torn", NULL, &s.facts, &test_err)); /* gone since it was listed */
+    assert_string_equal(s.facts.damage, "");
+    OK(test_create_and_run(&world, &again, NULL));
+}
+
 static size_t count(const char *text, const char *what) {
     size_t n = 0;
     while ((text = strstr(text, what))) n++, text++;
@@ -304,11 +369,17 @@ static void losses_that_are_not_finite_are_null(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_unreachable_blobs_go),           cmocka_unit_test(the_plot_shows_the_ledger),
-        cmocka_unit_test(several_runs_are_one_picture),        cmocka_unit_test(facts_are_those_of_the_ledger),
-        cmocka_unit_test(a_run_without_steps_is_left_out),     cmocka_unit_test(damage_is_noted),
-        cmocka_unit_test(losses_that_are_not_finite_are_null), cmocka_unit_test(runs_are_compared),
-        cmocka_unit_test(starts_are_compared_by_their_roots),  cmocka_unit_test(no_memory_is_said),
+        cmocka_unit_test(only_unreachable_blobs_go),
+        cmocka_unit_test(a_damaged_row_stops_the_collector_alone),
+        cmocka_unit_test(the_plot_shows_the_ledger),
+        cmocka_unit_test(several_runs_are_one_picture),
+        cmocka_unit_test(facts_are_those_of_the_ledger),
+        cmocka_unit_test(a_run_without_steps_is_left_out),
+        cmocka_unit_test(damage_is_noted),
+        cmocka_unit_test(losses_that_are_not_finite_are_null),
+        cmocka_unit_test(runs_are_compared),
+        cmocka_unit_test(starts_are_compared_by_their_roots),
+        cmocka_unit_test(no_memory_is_said),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

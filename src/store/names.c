@@ -260,7 +260,7 @@ static int on_record(void *arg, struct lk_bytes key, struct lk_bytes value) {
     memcpy(name, (const char *)key.data + prefix, n);
     name[n] = 0;
     int code = parse_record(s->kind, name, value, &record, s->err);
-    if (code != 0) return code;
+    if (code != 0 && code != LK_ECORRUPT) return code;
     code = s->fn(s->arg, name, record);
     json_decref(record);
     return code;

@@ -47,9 +47,9 @@ static int get_record(struct lk_store *store, const char *name, json_t **out, st
 
 static bool is_run(struct lk_store *store, const char *name) {
     json_t *record = NULL;
-    bool found = lk_run_get(store, name, &record, NULL) == LK_OK;
+    int code = lk_run_get(store, name, &record, NULL);
     json_decref(record);
-    return found;
+    return code != LK_ENOTFOUND; /* a damaged one has its name too */
 }
 
 /* RUN-2, or the first number behind it that is free; a child of RUN-2 is RUN-3, where there is a RUN. */

@@ -110,7 +110,8 @@ static bool has_root(const struct lk__train_dropped *r, const struct lk_root *ro
 static int kept_state(void *arg, struct lk_bytes key, struct lk_bytes value) {
     (void)key;
     struct lk__train_dropped *r = arg;
-    if (value.size == 65 && ((const char *)value.data)[64] == 1) add_root(r, value.data);
+    if (value.size != 65) return LK_ECORRUPT; /* which state it kept can't be told */
+    if (((const char *)value.data)[64] == 1) add_root(r, value.data);
     return r->code;
 }
 /* A state's manifest and its three arrays. Of a manifest that is lost or damaged nothing can be loaded, so nothing is
@@ -150,7 +151,7 @@ static int named_model(void *arg, const char *name, const struct lk_root *root) 
     json_decref(manifest);
     return n->needed->code;
 }
-/* What a run began with. */
+/* What a run began with; of a damaged record that can't be told. */
 struct initials {
     struct lk__train_dropped *needed, *states;
 };
@@ -158,6 +159,7 @@ static int run_initial(void *arg, const char *name, json_t *record) {
     struct initials *i = arg;
     const json_t *initial = json_object_get(record, "initial");
     (void)name;
+    if (!record) return LK_ECORRUPT;
     add_hex(i->needed, initial, "weights");
     add_hex(i->states, initial, "state");
     return i->needed->code ? i->needed->code : i->states->code;

@@ -100,10 +100,15 @@ int lk_run_get(struct lk_store *store, const char *name, json_t **out, struct lk
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
-    code = lk_record_get(t, "run", name, out, err);
+    struct lk_err why;
+    code = lk_record_get(t, "run", name, out, &why);
     lk_kv_abort(t);
     if (!code) correct_state(store, name, *out);
-    return code;
+    if (code == LK_ECORRUPT)
+        return lk_fail(err, code,
+                       "%s; restore the store from a copy, or remove what is left of the run: `lockstep runs rm %s`",
+                       why.message, name);
+    return code ? lk_fail(err, code, "%s", why.message) : LK_OK;
 }
 
 struct listing {
@@ -262,7 +267,7 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
     struct lk_kv_txn *t;
     int fd = -1, code = lk_run_get(store, name, &record, err);
     json_decref(record);
-    if (!code) code = lk__train_run_lock(store, name, &fd, err);
+    if (!code || code == LK_ECORRUPT) code = lk__train_run_lock(store, name, &fd, err);
     if (code) return code;
     if (!(code = lk_kv_begin(store->kv, true, &t, err))) {
         for (const char *letter = "lec"; *letter && !code; letter++) code = delete_rows(t, *letter, name, err);

@@ -214,6 +214,14 @@ static int open_together(struct lk_trainer *t, int code, struct lk_err *err) {
     return code ? code : load_newest(t, err);
 }
 
+/* Before any memory is taken; lk__trainer_put_record asks again. */
+static int check_name(struct lk_store *store, const char *name, struct lk_err *err) {
+    json_t *old = NULL;
+    int code = lk_run_get(store, name, &old, err);
+    if (code == LK_ENOTFOUND) return LK_OK;
+    return code ? code : lk__trainer_exists_already(name, old, err);
+}
+
 /* --- The three ways to open ------------------------------------------------------------------------------ */
 
 int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_comm *comm,
@@ -222,13 +230,10 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
     struct lk_trainer *t = lk__trainer_new(store, math, comm, hooks, err);
-    json_t *old = NULL;
     if (!t) return LK_ENOMEM;
     LK_ASSERT(t->rank == 0);
     int code = lk__trainer_resolve(t, config, false, err);
-    if (!code &&
-        lk_run_get(store, t->run.name, &old, NULL) == LK_OK) /* before any memory is taken; put_record asks again */
-        code = lk__trainer_exists_already(t->run.name, old, err);
+    if (!code) code = check_name(store, t->run.name, err);
     if (!code) code = lk__train_run_lock(store, t->run.name, &t->lock, err);
     if (!code && !(t->record = lk__trainer_new_record(&t->run)))
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");

@@ -57,8 +57,9 @@ int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *e
     json_t *old = NULL;
     int code = lk_kv_begin(t->store->kv, true, &txn, err);
     if (code) return code;
-    if (creating && lk_record_get(txn, "run", t->run.name, &old, NULL) == LK_OK)
+    if (creating && (code = lk_record_get(txn, "run", t->run.name, &old, err)) == LK_OK)
         code = lk__trainer_exists_already(t->run.name, old, err);
+    if (code == LK_ENOTFOUND) code = LK_OK;
     if (creating && !code) code = lk__train_run_initial_check(t->store, &t->run, err);
     if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
     if (code) {

@@ -121,5 +121,25 @@ equal "and is told" "$(sed 's/ no good.*//' .err)" "lockstep: warning: run flat:
 equal "in JSON too" "$("$LOCKSTEP" runs list --json 2>/dev/null | grep -c '"damage": "the run.s record has no good value for model.width')" 1
 check "runs show of it" "$LOCKSTEP" runs show flat
 said "says what is damaged" "^damaged  *the run.s record has no good value for model.width"
+quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" faster record
+check "a list with a run whose record is no JSON" "$LOCKSTEP" runs list
+said "it has its row" "^faster  *- "
+said "and the others theirs" "^whole  *finished "
+equal "why, and what to do" "$(grep -o 'warning: run faster: the record of run faster.*runs rm faster.$' .err | wc -l)" 1
+check "in JSON" bash -c "'$LOCKSTEP' runs list --json 2>/dev/null >list.json && '$TOOLS/json_check' <list.json"
+equal "with name and damage alone" "$(sed -n '/"name": "faster"/,/^  }/p' list.json | grep -c '"damage": "the record of run faster')" 1
+for command in "runs show" "runs log" "runs compare whole" "train --resume" "train --from" eval verify; do
+    fails "$command of it" 1 "faster" "lockstep runs rm faster" -- "$LOCKSTEP" $command faster
+done
+fails "its name is not given anew" 1 "the record of run faster" -- "$LOCKSTEP" train c.ini run.name=faster
+blobs() { find "$LOCKSTEP_STORE/blobs" -type f | sort; }
+before=$(blobs)
+fails "gc leaves all that it may name" 1 "nothing was removed" "the row r/run/faster is damaged" "lockstep runs rm faster" -- "$LOCKSTEP" gc --grace 0
+check "other runs still train, and drop their checkpoints" "$LOCKSTEP" train c.ini run.name=pruned run.steps=3 checkpoint.every=1 checkpoint.keep=1
+equal "no blob went" "$(comm -23 <(echo "$before") <(blobs) | wc -l)" 0
+check "such a run can be removed" "$LOCKSTEP" runs rm faster
+check "gc goes on" "$LOCKSTEP" gc --grace 0
+differ "and removes what nobody needs" "$(comm -23 <(echo "$before") <(blobs) | wc -l)" 0
+check "what others need is there" "$LOCKSTEP" verify whole
 if command -v python3 >/dev/null; then check "it is XML" python3 -c 'import sys, xml.dom.minidom as m; [m.parse(f) for f in sys.argv[1:]]' step.svg tokens.svg seconds.svg whole-and-1.svg; fi
 finish

@@ -32,8 +32,9 @@ struct lk_run_facts {
     long process;                  /* that trains it on this machine; 0: none */
     char damage[256];              /* the first of its rows that can't be read, and why; "": all can */
 };
-/* `record` is what lk_run_get or lk_run_list gave. A damaged configuration, ledger or evaluation is no error: out->damage
- * says so, and the rest is filled with what can be read. LK_EIO, LK_EBUSY: of lk_kv_begin and lk_kv_scan. LK_ENOMEM. */
+/* `record` is what lk_run_get or lk_run_list gave. A damaged record (NULL), configuration, ledger or evaluation is no
+ * error: out->damage says so, and the rest is filled with what can be read. LK_EIO, LK_EBUSY: of lk_kv_begin and
+ * lk_kv_scan. LK_ENOMEM. */
 int lk_run_facts_read(struct lk_store *, const char *run, const json_t *record, struct lk_run_facts *out, struct lk_err *);
 /* {"step", "steps", "loss", "tokens_per_second", "held_out": {"step", "loss", "bits_per_byte"}, "best", "process",
  * "damage"}; new reference, NULL: no memory. */

@@ -49,7 +49,9 @@ int lk_store_name_get(struct lk_store *, const char *kind, const char *name, str
 int lk_record_put(struct lk_kv_txn *, const char *kind, const char *name, const json_t *, struct lk_err *);
 int lk_record_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);
 int lk_record_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);
-typedef int lk_record_fn(void *arg, const char *name, json_t *record); /* record is borrowed */
+/* record is borrowed; NULL: the row is not JSON, and fn decides whether the list goes on without it. lk_record_get says
+ * why. */
+typedef int lk_record_fn(void *arg, const char *name, json_t *record);
 int lk_record_list(struct lk_kv_txn *, const char *kind, lk_record_fn *fn, void *arg, struct lk_err *);
 
 /* A JSON manifest as a blob: canonical text; its root names the composite. Errors: of lk_json_canonical and lk_blob_put; of

@@ -151,13 +151,16 @@ int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, 
 double lk_bits_per_byte(const struct lk_eval_row *);
 
 /* --- Runs ------------------------------------------------------------------------------------------------ */
-/* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. */
+/* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. A record
+ * that is not JSON: LK_ECORRUPT. */
 int lk_run_get(struct lk_store *, const char *name, json_t **out, struct lk_err *);
 /* The number of the process that trains it, on the machine that has its lock; 0: none does, or it can't be told. */
 long lk_run_process(struct lk_store *, const char *name);
+/* record is borrowed; NULL: it is not JSON, and lk_run_get says why. */
 typedef int lk_run_fn(void *arg, const char *name, json_t *record);
 int lk_run_list(struct lk_store *, lk_run_fn *fn, void *arg, struct lk_err *);
-/* Removes record, ledger, evaluations and checkpoints' rows; blobs go with the next gc. A living run: LK_EBUSY. */
+/* Removes record, ledger, evaluations and checkpoints' rows; blobs go with the next gc. A living run: LK_EBUSY. A
+ * record that is not JSON goes too. */
 int lk_run_remove(struct lk_store *, const char *name, struct lk_err *);
 /* All checkpoints of a run, ascending; *out with lk_free. */
 int lk_run_checkpoints(struct lk_store *, const char *name, struct lk_checkpoint **out, size_t *count, struct lk_err *);
