@@ -130,9 +130,10 @@ bench: all
 	@bench/kernels.sh matmul $(shell nproc)
 	@bench/kernels.sh attention $(shell nproc)
 	@bench/tokenizer.sh
-## bench-check: count the instructions of fixed work (valgrind) and compare with bench/instructions.txt
-bench-check: all $(BUILD)/bench/instructions
+## bench-check: count the instructions and cache misses of fixed work (valgrind), compare with bench/instructions.txt and geometry.txt
+bench-check: all $(BUILD)/bench/instructions $(BUILD)/bench/geometry
 	@bench/instructions.sh $(BUILD)/lockstep
+	@bench/geometry.sh $(BUILD)/lockstep --check
 $(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) -Ibench $(CFLAGS) $(LDFLAGS) $(if $(findstring reduce,$*),$$(pkg-config --cflags ompi-c)) -o $@ $^ $(LDLIBS) $(if $(findstring reduce,$*),$$(pkg-config --libs ompi-c))
