@@ -4,34 +4,39 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-/* One running SHA-256: libcrypto's, which has the machine's instructions, or ours when libcrypto gets no memory. */
+/* One running SHA-256: ours where it is fast or libcrypto gets no memory, else libcrypto's. */
 struct sha {
     EVP_MD_CTX *evp; /* kept over hashes: after the first one a restart takes no memory */
-    bool soft;
+    bool ours;
     struct lk__sha256 own;
 };
 
+static void sha_open(struct sha *s) {
+    s->evp = lk__sha256_fast() ? NULL : EVP_MD_CTX_new();
+}
+
 static void sha_begin(struct sha *s) {
-    s->soft = !s->evp || EVP_DigestInit_ex(s->evp, EVP_sha256(), NULL) != 1;
-    if (s->soft) lk__sha256_init(&s->own);
+    s->ours = !s->evp || EVP_DigestInit_ex(s->evp, EVP_sha256(), NULL) != 1;
+    if (s->ours) lk__sha256_init(&s->own);
 }
 
 static void sha_add(struct sha *s, const void *data, size_t size) {
-    if (s->soft)
+    if (s->ours)
         lk__sha256_update(&s->own, data, size);
     else
         LK_ASSERT(EVP_DigestUpdate(s->evp, data, size) == 1);
 }
 
 static void sha_end(struct sha *s, uint8_t out[32]) {
-    if (s->soft)
+    if (s->ours)
         lk__sha256_final(&s->own, out);
     else
         LK_ASSERT(EVP_DigestFinal_ex(s->evp, out, NULL) == 1);
 }
 
 void lk_sha256(const void *data, size_t size, struct lk_root *out) {
-    struct sha s = {.evp = EVP_MD_CTX_new()};
+    struct sha s;
+    sha_open(&s);
     sha_begin(&s);
     sha_add(&s, data, size);
     sha_end(&s, out->bytes);
@@ -45,7 +50,7 @@ struct lk_digest {
 struct lk_digest *lk_digest_create(void) {
     struct lk_digest *d = lk_calloc(1, sizeof *d);
     if (!d) return NULL;
-    d->sha.evp = EVP_MD_CTX_new();
+    sha_open(&d->sha);
     sha_begin(&d->sha);
     return d;
 }
@@ -106,9 +111,24 @@ static void end_leaf(struct tree *t) {
 }
 
 static void tree_init(struct tree *t) {
-    t->sha.evp = EVP_MD_CTX_new();
+    sha_open(&t->sha);
     t->size = t->leaves = t->leaf_bytes = 0;
     t->peak_count = 0;
+}
+
+/* The rest of the open leaf, and beside it as many bytes of the next, which is then the open one: so two are hashed at once
+ * wherever the caller's pieces begin. Returns how many bytes that was, `size` being more than the rest. */
+static size_t two_leaves(struct tree *t, const uint8_t *p, size_t size) {
+    size_t rest = LK_LEAF_BYTES - t->leaf_bytes, n = size - rest < rest ? size - rest : rest;
+    struct sha next = {.evp = NULL};
+    begin_leaf(&next);
+    lk__sha256_update_pair(&t->sha.own, p, &next.own, p + rest, n);
+    lk__sha256_update(&t->sha.own, p + n, rest - n);
+    end_leaf(t);
+    t->sha.ours = true;
+    t->sha.own = next.own;
+    t->leaf_bytes = n;
+    return rest + n;
 }
 
 static void tree_update(struct tree *t, const void *data, size_t size) {
@@ -116,10 +136,15 @@ static void tree_update(struct tree *t, const void *data, size_t size) {
     while (size) {
         if (t->leaf_bytes == 0) begin_leaf(&t->sha);
         size_t n = LK_LEAF_BYTES - t->leaf_bytes;
-        if (n > size) n = size;
-        sha_add(&t->sha, p, n);
+        if (n < size && t->sha.ours && lk__sha256_fast()) {
+            n = two_leaves(t, p, size);
+        } else {
+            if (n > size) n = size;
+            sha_add(&t->sha, p, n);
+            t->leaf_bytes += n;
+        }
         p += n, size -= n;
-        t->size += n, t->leaf_bytes += n;
+        t->size += n;
         if (t->leaf_bytes == LK_LEAF_BYTES) end_leaf(t);
     }
 }
@@ -151,11 +176,26 @@ void lk_root_of(const void *data, size_t size, struct lk_root *out) {
 
 void lk_leaf_hash(const void *data, size_t size, struct lk_root *out) {
     LK_ASSERT(size <= LK_LEAF_BYTES);
-    struct sha s = {.evp = EVP_MD_CTX_new()};
+    struct sha s;
+    sha_open(&s);
     begin_leaf(&s);
     sha_add(&s, data, size);
     sha_end(&s, out->bytes);
     EVP_MD_CTX_free(s.evp);
+}
+
+void lk_leaf_hashes(const void *data, size_t size, struct lk_root *leaves) {
+    const uint8_t *p = data;
+    for (; size >= 2 * LK_LEAF_BYTES && lk__sha256_fast(); p += 2 * LK_LEAF_BYTES, size -= 2 * LK_LEAF_BYTES) {
+        struct sha s[2] = {{.evp = NULL}, {.evp = NULL}};
+        for (int i = 0; i < 2; i++) begin_leaf(&s[i]);
+        lk__sha256_update_pair(&s[0].own, p, &s[1].own, p + LK_LEAF_BYTES, LK_LEAF_BYTES);
+        for (int i = 0; i < 2; i++) sha_end(&s[i], leaves++->bytes);
+    }
+    for (size_t n; size; p += n, size -= n) {
+        n = size < LK_LEAF_BYTES ? size : LK_LEAF_BYTES;
+        lk_leaf_hash(p, n, leaves++);
+    }
 }
 
 void lk_root_of_leaves(const struct lk_root *leaves, size_t count, uint64_t size, struct lk_root *out) {
@@ -173,7 +213,7 @@ void lk_root_of_leaves(const struct lk_root *leaves, size_t count, uint64_t size
 
 struct lk_hasher *lk_hasher_create(void) {
     struct lk_hasher *h = lk_calloc(1, sizeof *h);
-    if (h) h->tree.sha.evp = EVP_MD_CTX_new();
+    if (h) sha_open(&h->tree.sha);
     return h;
 }
 

@@ -1,7 +1,9 @@
 #include "base/sha256.h"
+#include <stdatomic.h>
 #include <string.h>
 
-static const uint32_t K[64] = {
+#define K lk__sha256_constants
+const uint32_t lk__sha256_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
     0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
     0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
@@ -35,6 +37,39 @@ static void block(uint32_t s[8], const uint8_t *p) {
     for (int i = 0; i < 8; i++) s[i] += v[i];
 }
 
+/* --- which ----------------------------------------------------------------------------------------------- */
+enum { UNKNOWN, PLAIN, FAST };
+static atomic_int chosen;
+
+void lk__sha256_allow_fast(bool allow) {
+#if defined(__x86_64__)
+    allow = allow && lk__sha256_x86_here();
+#else
+    allow = false;
+#endif
+    atomic_store_explicit(&chosen, allow ? FAST : PLAIN, memory_order_relaxed);
+}
+
+bool lk__sha256_fast(void) {
+    int now = atomic_load_explicit(&chosen, memory_order_relaxed);
+    if (now == UNKNOWN) { /* every thread finds the same */
+        lk__sha256_allow_fast(true);
+        now = atomic_load_explicit(&chosen, memory_order_relaxed);
+    }
+    return now == FAST;
+}
+
+static void blocks(uint32_t s[8], const uint8_t *p, size_t count) {
+#if defined(__x86_64__)
+    if (lk__sha256_fast()) {
+        lk__sha256_x86(s, p, count);
+        return;
+    }
+#endif
+    for (; count; count--, p += 64) block(s, p);
+}
+
+/* --- texts ----------------------------------------------------------------------------------------------- */
 void lk__sha256_init(struct lk__sha256 *c) {
     static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
@@ -42,14 +77,41 @@ void lk__sha256_init(struct lk__sha256 *c) {
     c->size = 0;
 }
 
+/* Fills up a block that has been begun; returns how many bytes that takes. */
+static size_t fill(struct lk__sha256 *c, const uint8_t *p, size_t size) {
+    size_t used = c->size % 64, n = 64 - used < size ? 64 - used : size;
+    if (!used || !n) return 0;
+    memcpy(c->block + used, p, n);
+    c->size += n;
+    if (used + n == 64) blocks(c->state, c->block, 1);
+    return n;
+}
+
 void lk__sha256_update(struct lk__sha256 *c, const void *data, size_t size) {
     const uint8_t *p = data;
-    while (size) {
-        size_t used = c->size % 64, n = 64 - used < size ? 64 - used : size;
-        memcpy(c->block + used, p, n);
-        c->size += n, p += n, size -= n;
-        if (used + n == 64) block(c->state, c->block);
+    size_t n = fill(c, p, size), whole = (size - n) / 64;
+    if (n == size) return;
+    p += n, size -= n;
+    blocks(c->state, p, whole);
+    memcpy(c->block, p + 64 * whole, size % 64);
+    c->size += size;
+}
+
+void lk__sha256_update_pair(struct lk__sha256 *a, const void *data_a, struct lk__sha256 *b, const void *data_b,
+                            size_t size) {
+    const uint8_t *p = data_a, *q = data_b;
+    size_t m = 0, n = 0;
+#if defined(__x86_64__)
+    if (lk__sha256_fast()) {
+        m = fill(a, p, size), n = fill(b, q, size);
+        size_t whole = (size - (m > n ? m : n)) / 64;
+        lk__sha256_x86_pair(a->state, p + m, b->state, q + n, whole);
+        a->size += 64 * whole, b->size += 64 * whole;
+        m += 64 * whole, n += 64 * whole;
     }
+#endif
+    lk__sha256_update(a, p + m, size - m);
+    lk__sha256_update(b, q + n, size - n);
 }
 
 void lk__sha256_final(struct lk__sha256 *c, uint8_t out[32]) {

@@ -1,4 +1,5 @@
-/* SHA-256 and RFC 6962 roots over 1 MiB leaves (libcrypto does the hashing).
+/* SHA-256 and RFC 6962 roots over 1 MiB leaves, by the processor's instructions where we know them, else by libcrypto.
+ * Two whole leaves in one call are hashed at once, in half of the time.
  *   leaf  = SHA-256(0x00 || up to 1,048,576 bytes)        node = SHA-256(0x01 || left || right)
  *   MTH   = RFC 6962 section 2.1 over the leaves (MTH of nothing = SHA-256 of nothing)
  *   root  = SHA-256(0x02 || length as u64 little-endian || MTH)                                   */
@@ -42,6 +43,9 @@ static inline uint64_t lk_leaf_count(uint64_t size) {
 }
 /* One leaf; size at most LK_LEAF_BYTES. */
 void lk_leaf_hash(const void *data, size_t size, struct lk_root *out);
+/* All leaves of a piece that begins where a leaf does; leaves: (lk_leaf_count(size)). Of 2 MiB and more it hashes two at
+ * once. */
+void lk_leaf_hashes(const void *data, size_t size, struct lk_root *leaves);
 /* leaves: (count), in order; count is lk_leaf_count(size), anything else is an assertion. */
 void lk_root_of_leaves(const struct lk_root *leaves, size_t count, uint64_t size, struct lk_root *out);
 
