@@ -16,7 +16,7 @@
 
 #define PATH_MAX_BYTES LK__BLOB_PATH_BYTES
 #define BUFFER_BYTES   ((size_t)256 << 10)
-#define DIRECT_BYTES   ((size_t)1 << 20)
+#define DIRECT_BYTES   (2 * LK_LEAF_BYTES) /* two leaves are hashed at once */
 #define DIRECT_ALIGN   ((size_t)4096)
 
 struct writer {

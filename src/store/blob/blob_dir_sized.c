@@ -109,12 +109,14 @@ static int sized_sync(struct lk_blob_writer *base, struct lk_err *err) {
     return lk_fail_errno(err, "cannot sync the blob %s", w->file.path);
 }
 
-static int hash_leaf(int fd, struct lk__blob_file *f, size_t leaf, char *buffer, struct lk_root *out, struct lk_err *err) {
+/* `count` leaves, 1 or 2, which are hashed at once. buffer: (2 * LK_LEAF_BYTES) */
+static int hash_leaves(int fd, struct lk__blob_file *f, size_t leaf, size_t count, char *buffer, struct lk_root *out,
+                       struct lk_err *err) {
     uint64_t offset = (uint64_t)leaf * LK_LEAF_BYTES, rest = f->base.size - offset;
-    size_t n = rest < LK_LEAF_BYTES ? (size_t)rest : LK_LEAF_BYTES;
+    size_t n = rest < count * LK_LEAF_BYTES ? (size_t)rest : count * LK_LEAF_BYTES;
     if (lk__pread_all(fd, buffer, n, (off_t)offset) != 0)
         return lk_fail_errno(err, "cannot read %zu bytes at %llu of the blob %s", n, (unsigned long long)offset, f->path);
-    lk_leaf_hash(buffer, n, out);
+    lk_leaf_hashes(buffer, n, out);
     return 0;
 }
 
@@ -125,11 +127,12 @@ static int sized_leaves(struct lk_blob_writer *base, size_t first, size_t count,
     struct sized *w = (struct sized *)base;
     int code = check_failed(w, err);
     if (code != 0) return code;
-    char *buffer = lk_alloc(LK_LEAF_BYTES);
+    char *buffer = lk_alloc(2 * LK_LEAF_BYTES);
     if (!buffer) return lk_fail(err, LK_ENOMEM, "out of memory reading the blob %s", w->file.path);
     int fd = lk__open(w->file.path, O_RDONLY | O_NOFOLLOW, 0);
     if (fd < 0) code = lk_fail_errno(err, "cannot read the blob %s that is being written", w->file.path);
-    for (size_t i = 0; code == 0 && i < count; i++) code = hash_leaf(fd, &w->file, first + i, buffer, &leaves[i], err);
+    for (size_t i = 0; code == 0 && i < count; i += 2)
+        code = hash_leaves(fd, &w->file, first + i, count - i < 2 ? 1 : 2, buffer, &leaves[i], err);
     if (fd >= 0) close(fd);
     lk_free(buffer);
     return code;
