@@ -4,6 +4,7 @@
 # Stall: the steps around a save beside the others of the same run, as a share of the default interval of a run of 1,000
 # steps (100 steps). Needs 4 GB of memory and 5 GB of disk in TMPDIR.
 set -e
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 sequences=${1:-4} context=${2:-64} every=${3:-10}

@@ -1,5 +1,6 @@
 /* Loading a run's newest checkpoint beside plain reading of the same files: checkpoint_bench STORE RUN [rounds]
  * cold: the files are dropped from the page cache before each; warm: they are in it. Both in turns, medians. */
+#include "bench_machine.h"
 #include "bench_median.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
@@ -36,6 +37,7 @@ static double read_blobs(const char paths[3][4096], int flags, bool drop) {
 }
 
 int main(int argc, char **argv) {
+    struct machine began = machine_now();
     struct lk_err err = {0};
     struct lk_store *store;
     struct lk_run run;
@@ -79,4 +81,5 @@ int main(int argc, char **argv) {
     lk_state_release(&state);
     lk_run_close(&run);
     lk_store_close(store);
+    return machine_verdict(&began);
 }

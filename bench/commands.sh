@@ -2,6 +2,7 @@
 # How long commands take that people wait for: help, and the list of many runs:  bench/commands.sh [runs [repetitions]]
 # The runs are real: each is trained for a step (a minute or two for 1,000).
 set -e
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 runs=${1:-1000} repetitions=${2:-21}

@@ -1,13 +1,69 @@
-"""What the benchmarks of training share: running Lockstep and its peers as processes, with their times and memory."""
+"""What benchmarks share: whether the machine was theirs; running Lockstep and its peers as processes, with times and memory.
+As a program: common.py COMMAND [ARGUMENT...] runs a benchmark and says whether the machine was its own (status 3: it was not)."""
 import glob
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Machine:
+    """with Machine(): a benchmark. At its end a line on stderr says what other guests of the host took (steal) and other
+    processes, as shares of the CPU time that there was; above LIMIT together the figures conclude nothing, and the program
+    ends with status 3. Like bench_machine.h, and as quiet below another one, which counts our processes as its own."""
+
+    LIMIT, DISTURBED, ABOVE = 0.05, 3, "BENCH_MACHINE"
+
+    @staticmethod
+    def now():
+        """Seconds of all CPUs: busy, stolen, all; and those of this process and the children it has waited for."""
+        with open("/proc/stat") as f:
+            user, nice, system, idle, wait, irq, softirq, steal = (int(x) / os.sysconf("SC_CLK_TCK") for x in f.readline().split()[1:9])
+        busy = user + nice + system + irq + softirq
+        own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return busy, steal, busy + steal + idle + wait, own
+
+    @classmethod
+    def shares(cls, before, after):
+        """Steal and others, of 1; None where ticks of 10 ms say nothing."""
+        busy, steal, everything, own = (b - a for a, b in zip(before, after))
+        return (steal / everything, max(0.0, busy - own) / everything) if everything >= 0.5 else None
+
+    @classmethod
+    def verdict(cls, shares):
+        """The lines to print, and the exit status."""
+        if not shares:
+            return "machine: the run is too short to tell who else used it", 0
+        line = f"machine: steal {100 * shares[0]:.1f}%, others {100 * shares[1]:.1f}%"
+        if sum(shares) <= cls.LIMIT:
+            return line, 0
+        if os.environ.get("BENCH_ANYWAY") == "1":
+            return line + "\ndisturbed, and BENCH_ANYWAY=1", 0
+        return (line + f"\ndisturbed: no conclusion (limit {100 * cls.LIMIT:.0f}%); run again on an idle machine, or with "
+                "BENCH_ANYWAY=1"), cls.DISTURBED
+
+    def __enter__(self):
+        self.quiet = self.ABOVE in os.environ
+        os.environ[self.ABOVE] = "yes"
+        self.before = self.now()
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.quiet:
+            return
+        del os.environ[self.ABOVE]
+        if kind:  # it failed, which says more
+            return
+        text, status = self.verdict(self.shares(self.before, self.now()))
+        sys.stdout.flush()
+        print(text, file=sys.stderr)
+        if status:
+            sys.exit(status)
 
 
 def field(path, name):
@@ -101,3 +157,12 @@ def peer(script, *arguments):
     """Seconds of each step of a peer in this folder, run by the Python that runs us, and Memory."""
     out, memory = run([sys.executable, os.path.join(HERE, script), *map(str, arguments)])
     return seconds_of(out), memory
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: common.py COMMAND [ARGUMENT...]")
+    with Machine():
+        ended = subprocess.run(sys.argv[1:]).returncode
+        if ended:
+            sys.exit(ended if ended > 0 else 128 - ended)

@@ -10,10 +10,11 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import zlib
+
+from common import Machine
 
 
 def write_records(text, name):
@@ -85,4 +86,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with Machine():
+        main()

@@ -2,6 +2,7 @@
 # Generation beside the memory's speed, the prompt beside training's forward pass:  bench/decode.sh [threads [gpt2|llama ...]]
 # With PEERS=PYTHON (one that has llama-cpp-python, gguf, numpy) llama.cpp reads and draws as many tokens with the same llama.
 set -e
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 threads=${1:-$(nproc)}

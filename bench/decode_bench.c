@@ -2,6 +2,7 @@
  * lk_generate with random weights of 124M parameters and a tokenizer of 50,257 tokens, sampling as `lockstep generate`
  * does. After each token all weights are read once by the plain loop of `lockstep doctor`, so both see the same moment of
  * the machine. The prompt's rate is set beside the forward pass of training over as many tokens. */
+#include "bench_machine.h"
 #include "bench_median.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
@@ -217,6 +218,7 @@ static void profile(struct bench *b, uint32_t tokens) {
 }
 
 int main(int argc, char **argv) {
+    struct machine began = machine_now();
     struct lk_err err = {0};
     struct bench b = {0};
     struct lk_pool *pool = NULL;
@@ -243,4 +245,5 @@ int main(int argc, char **argv) {
     lk_tokenizer_free(b.tokenizer);
     lk_math_close(b.math);
     lk_pool_close(pool);
+    return machine_verdict(&began);
 }

@@ -6,6 +6,7 @@
  *               and roots over the divider's measured rate.
  * Kernel and floor run in turns, as often; medians. usage: kernels [threads [isa [part of a name]]] */
 #include "lockstep/math/kernels.h"
+#include "bench_machine.h"
 #include "bench_median.h"
 #include "bench_peak.h"
 #include "lockstep/base/mem.h"
@@ -299,6 +300,7 @@ static void fill(size_t floats) {
 }
 
 int main(int argc, char **argv) {
+    struct machine began = machine_now();
     struct lk_err err = {0};
     struct lk_arena memory;
     int threads = argc > 1 ? atoi(argv[1]) : lk_threads_default();
@@ -337,5 +339,5 @@ int main(int argc, char **argv) {
     free(squares);
     lk_math_close(math);
     lk_pool_close(pool);
-    return 0;
+    return machine_verdict(&began);
 }

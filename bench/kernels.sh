@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs bench/matmul_bench.c or bench/attention_bench.c:  bench/kernels.sh matmul|attention [threads] [isa] ...
 set -e
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
 what=$1
 shift

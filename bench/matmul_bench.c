@@ -1,7 +1,8 @@
 /* Matrix products against the FMA peak measured beside them: matmul_bench [threads] [isa] [index of one shape] [rounds] */
+#include "bench_machine.h"
 #include "bench_peak.h"
-#include "lockstep/math/kernels.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/math/kernels.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -70,6 +71,7 @@ static void one(struct lk_math *math, size_t s, int rounds) {
 }
 
 int main(int argc, char **argv) {
+    struct machine began = machine_now();
     struct lk_err err = {0};
     struct lk_pool *pool = NULL;
     struct lk_math *math = NULL;
@@ -84,4 +86,5 @@ int main(int argc, char **argv) {
         if (only == SIZE_MAX || only == s) one(math, s, argc > 4 ? atoi(argv[4]) : 60);
     lk_math_close(math);
     lk_pool_close(pool);
+    return machine_verdict(&began);
 }

@@ -6,7 +6,7 @@ import argparse
 import statistics
 import tempfile
 
-from common import Bench, peer
+from common import Bench, Machine, peer
 
 SEQUENCES, CONTEXT = 4, 256
 MODEL = dict(layers=12, width=768, heads=12, vocab=50304)
@@ -59,4 +59,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with Machine():
+        main()

@@ -3,6 +3,7 @@
 #   bench/tokenizer.sh [FILE [VOCAB [OPTION...]]]     PEERS=/path/to/venv/bin/python  TOKENIZER=gpt2.json (encode with this one)
 # Default: the 40 MB of bench/text.sh, a vocabulary of 32,768. Options: bench/tokenizer_peers.py.
 set -eu
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 work=$(mktemp -d)

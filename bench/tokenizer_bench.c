@@ -1,6 +1,7 @@
 /* Times the tokenizer:  tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS
  * Prints one JSON line; bench/tokenizer.sh puts it beside other libraries. Every call of a process is told apart: the first
  * one has cold caches. crc32 is that of the ids as 32-bit little-endian numbers. */
+#include "bench_machine.h"
 #include "lockstep/base/file.h"
 #include "lockstep/data/tokenizer.h"
 #include <stdio.h>
@@ -60,6 +61,7 @@ static void bench_encode(const char *path, const struct lk_map *text, struct lk_
 }
 
 int main(int argc, char **argv) {
+    struct machine began = machine_now();
     if (argc != 6 || (strcmp(argv[1], "train") != 0 && strcmp(argv[1], "encode") != 0)) {
         fprintf(stderr,
                 "usage: tokenizer_bench train VOCAB FILE THREADS OUT.json | encode TOKENIZER.json FILE THREADS CALLS\n");
@@ -75,5 +77,5 @@ int main(int argc, char **argv) {
         bench_encode(argv[2], &text, pool, atoi(argv[5]));
     lk_pool_close(pool);
     lk_map_close(&text);
-    return 0;
+    return machine_verdict(&began);
 }

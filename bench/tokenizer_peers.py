@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 
+from common import Machine
+
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
@@ -220,4 +222,6 @@ def main():
         trouble(o)
 
 
-main()
+if __name__ == "__main__":
+    with Machine():
+        main()

@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 
-from common import Bench, peer
+from common import Bench, Machine, peer
 
 CASES = {
     "gpt2-124m 1x1024": ("gpt2-124m", 1, 1024, dict(layers=12, width=768, heads=12, vocab=50304)),
@@ -47,4 +47,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with Machine():
+        main()
