@@ -5,6 +5,8 @@
 /* The compiler knows nothing of x from here on: it would work out all addresses of the end before the loop, and the
  * pointers in vectors, which costs a tenth of a short segment. */
 #define FORGET(x) __asm__("" : "+r"(x))
+/* Rows that are worth a second loop. */
+#define ACROSS(rows) (3 * (rows) >= 2 * MR)
 
 /* One row's chains, one k. Where registers are few, as assembler: gcc 12 moves and spills the sums of a loop that is
  * unrolled, and a load that it hoists costs a register more than there is. */
@@ -49,27 +51,28 @@ LK_INLINE void chains_in_place(const int rows, const int vectors, size_t k, cons
     }
 }
 
-/* Whole panels: all addresses are constants, so four k a turn cost little but what they compute. */
-LK_INLINE void chains_packed(const int vectors, size_t k, const float *a, const float *b, struct lk__math_prefetch next,
-                             vf s[MR][NR_VECTORS]) {
+/* A across k: one pointer for all rows, four k a turn, so addresses cost little beside what they compute; nothing where
+ * both are whole panels, since a_col and ldb are then constants. */
+LK_INLINE void chains_across(const int rows, const int vectors, const bool panels, size_t k, const float *a, size_t a_col,
+                             const float *b, size_t ldb, struct lk__math_prefetch next, vf s[MR][NR_VECTORS]) {
     vf row[NR_VECTORS];
-    for (; k; a += 4 * MR, b += 4 * NR, k -= 4) {
-        if (k < 4) {
-            for (; k; k--, a += MR, b += NR) {
-                load_row(vectors, b, row);
-                UNROLL
-                for (int r = 0; r < MR; r++) micro_row(vectors, a + r, row, s[r]);
-            }
-            break;
-        }
+    size_t b_third = 3 * ldb;
+    if (!panels) FORGET(b_third);
+    for (; k >= 4; k -= 4, b += 4 * ldb) {
         UNROLL
-        for (int u = 0; u < 4; u++) {
-            load_row(vectors, b + u * NR, row);
+        for (int u = 0; u < 4; u++, a += a_col) {
+            if (!panels) FORGET(a);
+            load_row(vectors, b + (u == 3 ? b_third : (size_t)u * ldb), row);
             __builtin_prefetch(u % 2 ? next.q : next.p, 0, 2);
             UNROLL
-            for (int r = 0; r < MR; r++) micro_row(vectors, a + u * MR + r, row, s[r]);
+            for (int r = 0; r < rows; r++) micro_row(vectors, a + r, row, s[r]);
             if (u % 2) next.p += next.step, next.q += next.step;
         }
+    }
+    for (; k; k--, a += a_col, b += ldb) {
+        load_row(vectors, b, row);
+        UNROLL
+        for (int r = 0; r < rows; r++) micro_row(vectors, a + r, row, s[r]);
     }
 }
 
@@ -83,7 +86,9 @@ LK_INLINE void micro_kernel(const int rows, const int vectors, size_t k, const f
         for (int j = 0; j < vectors; j++) s[i][j] = mode == MICRO_RESUME ? v_load(t + (size_t)i * ldt + j * VL) : v_zero();
     }
     if (rows == MR && a_row == 1 && a_col == MR && ldb == NR)
-        chains_packed(vectors, k, a, b, *prefetch, s);
+        chains_across(rows, vectors, true, k, a, MR, b, NR, *prefetch, s);
+    else if (ACROSS(rows) && a_row == 1)
+        chains_across(rows, vectors, false, k, a, a_col, b, ldb, *prefetch, s);
     else
         chains_in_place(rows, vectors, k, a, a_row, a_col, b, ldb, *prefetch, s);
     FORGET(ldt);

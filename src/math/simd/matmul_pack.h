@@ -4,6 +4,7 @@
 #ifndef LOCKSTEP_MATH_SIMD_MATMUL_PACK_H
 #define LOCKSTEP_MATH_SIMD_MATMUL_PACK_H
 #include "math/simd/vec.h"
+#include <stdbool.h>
 
 /* r becomes its transpose. */
 LK_INLINE void v_transpose(vf r[VL]) {
@@ -110,13 +111,11 @@ LK_INLINE void copy_rows(size_t rows, size_t n, const float *x, size_t ldx, floa
 /* Panels: `width` rows of an operand side by side, element (r, e) at to[e * width + r], as a micro-kernel of MR rows reads
  * A and one of NR columns reads B. */
 
-/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. A vector that is wider than
- * the panel writes into the next k, which comes later, and past the end. next: as in pack_along_vector. */
-LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
-                           const float *next) {
+LK_INLINE void panel_along_rows(const size_t width, const bool all, size_t rows, size_t k, const float *x, size_t ldx,
+                                float *to, const float *next) {
     for (size_t g = 0; g < width; g += VL) {
         const size_t here = width - g < VL ? width - g : VL; /* rows of the panel in this vector */
-        size_t there = rows < g ? 0 : rows - g < here ? rows - g : here;
+        size_t there = all ? here : rows < g ? 0 : rows - g < here ? rows - g : here;
         for (size_t e = 0; e < k; e += VL) {
             size_t n = k - e < VL ? k - e : VL;
             vf r[VL];
@@ -133,6 +132,16 @@ LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const floa
                 if (i < n) v_store(to + (e + i) * width + g, r[i]);
         }
     }
+}
+
+/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. A vector that is wider than
+ * the panel writes into the next k, which comes later, and past the end. next: as in pack_along_vector. */
+LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
+                           const float *next) {
+    if (rows == width)
+        panel_along_rows(width, true, width, k, x, ldx, to, next);
+    else
+        panel_along_rows(width, false, rows, k, x, ldx, to, NULL);
 }
 
 /* Panels, `apart` floats from one to the next, of `rows` rows that lie across k, side by side in memory: what is read is
