@@ -13,7 +13,7 @@
  * depend on each other, so one vector alone leaves the units idle for most of the time. With the vectors one after another
  * the processor would not find the independent work either: its window is shorter than one vector's steps. count is a
  * constant, 1 .. LK__GROUP. */
-#define LK__GROUP (VL == 8 ? 6 : 8) /* more do not fit the registers */
+#define LK__GROUP (VL == 8 ? 4 : 8) /* more do not fit the registers */
 #define LK__EXPS  4                 /* enough for exp, whose chain is shorter */
 
 /* exp(x) = s 2^n: x becomes s, sum the magic sum that holds n. */
