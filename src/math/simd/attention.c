@@ -1,68 +1,20 @@
-/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of NR queries:
+/* Attention forward on vectors. A task is one head and a range of queries, and goes through tiles of blocks of NR queries:
  *
  *   S' (keys x queries) = K q'               micro-kernels; all visible keys, since the maximum must be exact before the
  *                                            first exp
  *   m, E = sexp(S' - m), l, r = 1 / l        queries are lanes: rows of S' are vectors, the 64 virtual lanes are 64 rows
  *   O (queries x d) = E V                    E' lies as the micro-kernel's A already; segments of 512 absolute positions
  *
+ * K and V become panels as the tiles come to them; what the next tile reads is asked for while this one multiplies.
  * Scratch: K and V of one head and one tile's scores: linear in the context. */
 #include "math/simd/attention_common.h"
 
-#define QUERIES NR
-#define VECTORS NR_VECTORS
-#define RANGE   (16 * ATTENTION_QUERIES) /* queries a task: it copies K and V once */
-
-struct work {
-    const struct lk_attention *a;
-    uint32_t head, i;    /* first query of the tile */
-    size_t d, low, keys; /* keys [low, low + keys) */
-    const float *q;
-    const uint32_t *start; /* of query 0, or NULL */
-    struct rows k, v;      /* from key low */
-    float *s, *qp, *o, *lanes, *m, *r;
-    float *m_out, *r_out, *o_out; /* of query 0 */
-};
-
-/* A tile: n queries at positions first .. first + n - 1; keys [low, first + n) matter, [all_from, first] are visible to
- * all. */
-struct tile {
-    size_t n, vectors, ld, first, low, all_from;
-    vi position[VECTORS], start[VECTORS];
-};
-
-static void tile_begin(const struct work *w, size_t n, struct tile *t) {
-    t->n = n, t->vectors = (n + VL - 1) / VL, t->ld = t->vectors * VL, t->first = w->a->first + w->i;
-    int32_t start[QUERIES];
-    t->low = SIZE_MAX, t->all_from = 0;
-    for (size_t q = 0; q < QUERIES; q++) {
-        size_t of = w->start ? w->start[w->i + smaller(q, n - 1)] : 0;
-        start[q] = (int32_t)of;
-        t->low = smaller(t->low, of), t->all_from = larger(t->all_from, of);
-    }
-    for (size_t v = 0; v < VECTORS; v++) {
-        t->start[v] = vi_load(start + v * VL);
-        t->position[v] = vi_add(vi_set1((int32_t)(t->first + v * VL)), lane_numbers());
-    }
-}
-
-LK_INLINE mask hidden(const struct tile *t, size_t v, size_t key) {
-    vi j = vi_set1((int32_t)key);
-    return m_or(vi_lt(j, t->start[v]), vi_lt(t->position[v], j));
-}
-LK_INLINE bool all_see(const struct tile *t, size_t key) {
-    return key >= t->all_from && key <= t->first;
-}
-
-static void maxima_exact(const struct work *w, const struct tile *t) {
-    for (size_t v = 0; v < t->vectors; v++) {
-        vf m = v_set1(-__builtin_inff());
-        for (size_t j = t->low; j < t->first + t->n; j++) {
-            vf x = v_load(w->s + (j - w->low) * t->ld + v * VL);
-            m = v_max(m, v_select(hidden(t, v, j), v_set1(-__builtin_inff()), x));
-        }
-        v_store(w->m + v * VL, m);
-    }
-}
+#define QUERIES   NR
+#define VECTORS   NR_VECTORS
+#define RANGE     (16 * ATTENTION_QUERIES)      /* queries a task: it copies K and V once */
+#define NEXT_ROWS 64                            /* of the next head */
+#define BLOCKS    (ATTENTION_QUERIES / QUERIES) /* of a tile, at most */
+#define STREAMS   ((size_t)512 << 10)           /* bytes of K and V: from here on they come from beyond L2 for each tile */
 
 /* Maxima of the scores seen so far, by the machine's max, which is fast but loses NaN and does not order zeros. Where
  * either could matter, the exact maximum is computed again. */
@@ -71,10 +23,99 @@ struct maxima {
     mask nan[VECTORS];
 };
 
+/* A block: n queries from i, at positions first .. end - 1; keys [low, end) matter, [all_from, first] are visible to all.
+ */
+struct block {
+    size_t i, n, vectors, ld, first, end, low, all_from;
+    vi position[VECTORS], start[VECTORS];
+    struct maxima seen;
+    float *s, *qp, *o, *m, *r;
+};
+
+/* Keys and values from key low: where they lie, or in panels of MR keys and NR columns. */
+struct work {
+    const struct lk_attention *a;
+    size_t d, low, keys; /* keys [low, low + keys) */
+    const float *q, *k, *v;
+    const uint32_t *start; /* of query 0, or NULL */
+    bool panels;
+    float *k_panels, *v_panels, *lanes;
+    size_t there;                 /* keys that are in panels */
+    size_t asked, begin, last;    /* queries whose rows have been asked for; the range */
+    size_t more, next_kv;         /* rows of the next head that are asked for; where its keys are, from these */
+    float *m_out, *r_out, *o_out; /* of query 0 */
+};
+
+static void block_begin(const struct work *w, size_t i, size_t n, struct block *t) {
+    t->i = i, t->n = n, t->vectors = (n + VL - 1) / VL, t->ld = t->vectors * VL;
+    t->first = w->a->first + i, t->end = t->first + n;
+    int32_t start[QUERIES] = {0};
+    t->low = w->start ? SIZE_MAX : 0, t->all_from = 0;
+    for (size_t q = 0; w->start && q < QUERIES; q++) {
+        size_t of = w->start[i + smaller(q, n - 1)];
+        start[q] = (int32_t)of;
+        t->low = smaller(t->low, of), t->all_from = larger(t->all_from, of);
+    }
+    for (size_t v = 0; v < VECTORS; v++) {
+        t->start[v] = vi_load(start + v * VL);
+        t->position[v] = vi_add(vi_set1((int32_t)(t->first + v * VL)), lane_numbers());
+        t->seen.m[v] = v_set1(-__builtin_inff()), t->seen.nan[v] = v_lt(t->seen.m[v], t->seen.m[v]);
+    }
+    for (size_t v = 0; v < n; v += VL)
+        pack_along_vector(w->d, smaller(VL, n - v), w->q + (i + v) * w->a->ldq, w->a->ldq, t->qp + v, t->ld, NULL);
+}
+
+/* Keys and values up to key `end` become panels. A panel of keys that was not whole is made again. */
+static void panels_up_to(struct work *w, size_t end) {
+    size_t d = w->d;
+    end -= w->low;
+    for (size_t j = w->there / MR * MR; j < end; j += MR)
+        panel_along(MR, smaller(MR, end - j), d, w->k + j * w->a->ldk, w->a->ldk, w->k_panels + j * d,
+                    j + 2 * MR <= end ? w->k + (j + MR) * w->a->ldk : NULL);
+    column_panels(w->there, end, d, w->v, w->a->ldv, w->v_panels, w->keys);
+    w->there = end;
+}
+
+/* Asks for some rows more of what the next tile reads and writes, and at the end those of the next head, which is this
+ * thread's next task, or not: a micro-kernel has time for as much. A head's part of a row is too short for the hardware to
+ * follow. */
+static void ask_ahead(struct work *w, size_t rows, size_t until) {
+    for (size_t n = 0; n < rows && w->asked < until; n++, w->asked++) {
+        bool here = w->asked < w->last;
+        size_t i = here ? w->asked : w->asked - w->last + w->begin, d = here ? 0 : w->d, kv = here ? 0 : w->next_kv;
+        size_t key = w->a->first + i - w->low;
+        const float *q = w->q + i * w->a->ldq + d, *k = w->k + key * w->a->ldk + kv, *v = w->v + key * w->a->ldv + kv;
+        const float *o = w->o_out + i * w->a->ldo + d;
+        for (size_t e = 0; e < w->d; e += 16) {
+            __builtin_prefetch(q + e, 0, 2), __builtin_prefetch(k + e, 0, 2), __builtin_prefetch(v + e, 0, 2);
+            __builtin_prefetch(o + e, 1, 2);
+        }
+    }
+}
+
+LK_INLINE mask hidden(const struct block *t, size_t v, size_t key) {
+    vi j = vi_set1((int32_t)key);
+    return m_or(vi_lt(j, t->start[v]), vi_lt(t->position[v], j));
+}
+LK_INLINE bool all_see(const struct block *t, size_t key) {
+    return key >= t->all_from && key <= t->first;
+}
+
+static void maxima_exact(const struct work *w, struct block *t) {
+    for (size_t v = 0; v < t->vectors; v++) {
+        vf m = v_set1(-__builtin_inff());
+        for (size_t j = t->low; j < t->end; j++) {
+            vf x = v_load(t->s + (j - w->low) * t->ld + v * VL);
+            m = v_max(m, v_select(hidden(t, v, j), v_set1(-__builtin_inff()), x));
+        }
+        t->seen.m[v] = m;
+    }
+}
+
 /* Goes on with keys [j, end) of vector v; the last panel of scores, so they are in L1. */
-LK_INLINE void see(const struct work *w, const struct tile *t, struct maxima *mx, const int v, size_t j, size_t end) {
+LK_INLINE void see(const struct work *w, const struct block *t, struct maxima *mx, const int v, size_t j, size_t end) {
     const vf least = v_set1(-__builtin_inff());
-    const float *s = w->s + (j - w->low) * t->ld + v * VL;
+    const float *s = t->s + (j - w->low) * t->ld + v * VL;
     if (j >= t->all_from && end <= t->first + 1) {
         for (; j + 2 <= end; j += 2, s += 2 * t->ld) {
             vf x = v_load(s), y = v_load(s + t->ld);
@@ -87,89 +128,154 @@ LK_INLINE void see(const struct work *w, const struct tile *t, struct maxima *mx
     }
 }
 
-/* S' and its maxima. */
-static void scores(const struct work *w, const struct tile *t) {
-    for (size_t v = 0; v < t->n; v += VL)
-        pack_along_vector(w->d, smaller(VL, t->n - v), w->q + (w->i + v) * w->a->ldq, w->a->ldq, w->qp + v, t->ld, NULL);
-    const vf least = v_set1(-__builtin_inff());
-    struct maxima mx;
-    for (int v = 0; v < VECTORS; v++) mx.m[v] = least, mx.nan[v] = v_lt(least, least);
-    size_t end = t->first + t->n - w->low;
-    for (size_t j = (t->low - w->low) / MR * MR; j < end; j += MR) {
-        size_t rows = smaller(MR, end - j), from = larger(w->low + j, t->low);
-        dot_product(rows, t->ld, w->d, w->k.x + j * w->k.ld, w->k.ld, w->qp, w->s + j * t->ld, t->ld);
+/* S' of keys [from, to) and its maxima. Vectors of queries that come before all keys of a panel are left out: their scores
+ * stay whatever they are, and hidden. */
+static void scores(struct work *w, struct block *t, size_t from, size_t to, size_t until) {
+    struct maxima mx = t->seen;
+    size_t step = w->panels ? w->d : w->a->ldk, row = w->panels ? 1 : w->a->ldk, column = w->panels ? MR : 1;
+    const float *k = w->panels ? w->k_panels : w->k;
+    size_t end = smaller(to, t->end) - w->low;
+    for (size_t j = (from - w->low) / MR * MR; j < end; j += MR) {
+        size_t rows = smaller(MR, end - j), begin = larger(w->low + j, from);
+        size_t v = w->low + j > t->first ? (w->low + j - t->first) / VL * VL : 0;
+        dot_product(rows, t->ld - v, w->d, k + j * step, row, column, t->qp + v, t->ld, t->s + j * t->ld + v, t->ld);
         UNROLL
-        for (int v = 0; v < VECTORS; v++)
-            if (v < (int)t->vectors) see(w, t, &mx, v, from, w->low + j + rows);
+        for (int e = 0; e < VECTORS; e++)
+            if (e < (int)t->vectors && e * VL >= (int)v) see(w, t, &mx, e, begin, w->low + j + rows);
+        if (w->panels) ask_ahead(w, 3, until);
     }
+    t->seen = mx;
+}
+
+static void maxima_end(const struct work *w, struct block *t) {
     bool again = false;
     for (size_t v = 0; v < t->vectors; v++) {
-        v_store(w->m + v * VL, mx.m[v]);
-        mask doubt = m_or(mx.nan[v], v_eq(mx.m[v], v_zero()));
+        mask doubt = m_or(t->seen.nan[v], v_eq(t->seen.m[v], v_zero()));
         again |= m_any(m_and(doubt, m_first(smaller(VL, t->n - v * VL))));
     }
     if (again) maxima_exact(w, t);
+    for (size_t v = 0; v < t->vectors; v++) v_store(t->m + v * VL, t->seen.m[v]);
 }
 
-/* E in place of S' for two keys that all queries see, added to their lanes. */
-LK_INLINE void weigh_two(const struct work *w, size_t j, const vf m[VECTORS]) {
+/* E in place of S' for two keys, added to their lanes. */
+LK_INLINE void weigh_two(const struct work *w, const struct block *t, size_t j, const vf m[VECTORS], const bool masked) {
     vf e[2 * VECTORS];
-    float *s = w->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
+    float *s = t->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++) e[v] = v_sub(v_load(s + v * VL), m[v % VECTORS]);
     lk__math_vsexps(e, 2 * VECTORS);
+    UNROLL
+    for (int v = 0; v < 2 * VECTORS && masked; v++)
+        e[v] = v_select(hidden(t, (size_t)(v % VECTORS), j + (size_t)(v / VECTORS)), v_zero(), e[v]);
     UNROLL
     for (int v = 0; v < 2 * VECTORS; v++)
         v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
 }
 
+/* r of l, the sum of the 64 lanes in two levels of its tree at a time. From lane `count` (4, 16 or 64) on all are +0, which
+ * changes none of these sums. */
+static void sum_lanes(const struct work *w, struct block *t, size_t count) {
+    for (size_t h = count / 4 * t->ld; h >= t->ld; h /= 4)
+        for (float *x = w->lanes; x < w->lanes + h; x += VL)
+            v_store(x, v_add(v_add(v_load(x), v_load(x + 2 * h)), v_add(v_load(x + h), v_load(x + 3 * h))));
+    for (size_t v = 0; v < t->ld; v += VL) v_store(t->r + v, v_div(v_set1(1), v_add(v_load(w->lanes + v), v_zero())));
+}
+
 /* E in place of S', and r. */
-static void weights(const struct work *w, const struct tile *t) {
-    memset(w->lanes, 0, 64 * t->ld * sizeof *w->lanes);
-    vf m[VECTORS];
-    for (size_t v = 0; v < t->vectors; v++) m[v] = v_load(w->m + v * VL);
-    for (size_t j = t->low, end = t->first + t->n; j < end; j++) {
-        while (t->ld == QUERIES && j % 2 == 0 && all_see(t, j) && all_see(t, j + 1)) weigh_two(w, j, m), j += 2;
-        if (j >= end) break;
-        float *s = w->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
+static void weights(const struct work *w, struct block *t) {
+    size_t keys = t->low % 64 ? 64 : t->end - t->low, count = keys > 16 ? 64 : keys > 4 ? 16 : 4;
+    for (size_t e = 0; e < count * t->ld; e += 4 * VL) /* which is no call of memset: too short for that */
+        UNROLL
+    for (size_t v = 0; v < 4; v++) v_store(w->lanes + e + v * VL, v_zero());
+    for (size_t j = t->low; j < t->end; j++) {
+        if (t->ld == QUERIES && j % 2 == 0) {
+            for (; j + 2 <= t->end && all_see(t, j) && all_see(t, j + 1); j += 2) weigh_two(w, t, j, t->seen.m, false);
+            for (; j + 2 <= t->end && !(all_see(t, j) && all_see(t, j + 1)); j += 2) weigh_two(w, t, j, t->seen.m, true);
+            if (j + 2 <= t->end) {
+                j--;
+                continue;
+            }
+        }
+        if (j >= t->end) break;
+        float *s = t->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
         for (size_t v = 0; v < t->vectors; v++) {
-            vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), m[v])));
+            vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), t->seen.m[v])));
             v_store(s + v * VL, e);
             v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
         }
     }
-    for (size_t h = 32; h; h /= 2)
-        for (size_t e = 0; e < h * t->ld; e += VL)
-            v_store(w->lanes + e, v_add(v_load(w->lanes + e), v_load(w->lanes + h * t->ld + e)));
-    for (size_t v = 0; v < t->ld; v += VL) v_store(w->r + v, v_div(v_set1(1), v_add(v_load(w->lanes + v), v_zero())));
+    sum_lanes(w, t, count);
 }
 
-static void output(const struct work *w, const struct tile *t) {
+/* O of keys [from, to), which are of one segment. */
+static void sum_values(const struct work *w, const struct block *t, size_t from, size_t to) {
     size_t ldo = round_up(w->d, VL), panels = (t->n + MR - 1) / MR, height = (t->n + panels - 1) / panels;
     for (size_t q = 0; q < t->n; q += height) {
-        size_t rows = smaller(height, t->n - q), end = t->first + q + rows;
-        for (size_t j = t->low, next; j < end; j = next) {
-            next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
-            product(rows, w->d, next - j, w->s + (j - w->low) * t->ld + q, 1, t->ld, w->v, j - w->low, w->o + q * ldo, ldo,
-                    j == t->low ? MICRO_STORE : MICRO_ADD);
+        size_t rows = smaller(height, t->n - q), end = smaller(to, t->first + q + rows), j = from - w->low;
+        for (size_t c = 0; c < w->d && from < end; c += NR) {
+            size_t width = smaller(NR, round_up(w->d - c, VL)), ldv = w->panels ? width : w->a->ldv;
+            const float *v = w->panels ? w->v_panels + c * w->keys : w->v + c, *s = t->s + j * t->ld + q;
+            lk__math_micro[rows - 1][width / VL - 1](end - from, s, 1, t->ld, v + j * ldv, ldv, t->o + q * ldo + c, ldo,
+                                                     from == t->low ? MICRO_STORE : MICRO_ADD,
+                                                     &(struct lk__math_prefetch){s, v, 0});
         }
     }
+}
+
+static void output(const struct work *w, const struct block *t) {
+    size_t ldo = round_up(w->d, VL);
     for (size_t q = 0; q < t->n; q++) {
-        vf r = v_set1(w->r[q]);
-        float *o = w->o_out + (w->i + q) * w->a->ldo;
-        for (size_t c = 0; c < w->d; c += 16) __builtin_prefetch(o + w->a->ldo + c, 1, 3);
-        for (size_t c = 0; c < w->d; c += VL)
-            store_up_to(o + c, v_mul(v_load(w->o + q * ldo + c), r), smaller(VL, w->d - c));
+        vf r = v_set1(t->r[q]);
+        float *o = w->o_out + (t->i + q) * w->a->ldo;
+        size_t c = 0;
+        for (; c + VL <= w->d; c += VL) v_store(o + c, v_mul(v_load(t->o + q * ldo + c), r));
+        if (c < w->d) v_store_n(o + c, v_mul(v_load(t->o + q * ldo + c), r), w->d - c);
     }
-    if (w->m_out) memcpy(w->m_out + w->i, w->m, t->n * sizeof *w->m);
-    if (w->r_out) memcpy(w->r_out + w->i, w->r, t->n * sizeof *w->r);
+    if (w->m_out) memcpy(w->m_out + t->i, t->m, t->n * sizeof *t->m);
+    if (w->r_out) memcpy(w->r_out + t->i, t->r, t->n * sizeof *t->r);
+}
+
+/* Queries i .. i + n. Long contexts go through the caches once for all blocks of a tile, a segment of keys at a time. */
+static void run_tile(struct work *w, struct block blocks[BLOCKS], size_t i, size_t n) {
+    size_t count = (n + QUERIES - 1) / QUERIES, low = SIZE_MAX, end = w->a->first + i + n,
+           until = i + n < w->last ? smaller(i + 2 * n, w->last) : w->last + w->more;
+    for (size_t b = 0; b < count; b++) {
+        block_begin(w, i + b * QUERIES, smaller(QUERIES, n - b * QUERIES), &blocks[b]);
+        low = smaller(low, blocks[b].low);
+    }
+    if (w->panels) panels_up_to(w, end);
+    w->asked = larger(w->asked, i + n);
+    for (size_t j = low, next; j < end; j = next) {
+        next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
+        for (size_t b = 0; b < count; b++) scores(w, &blocks[b], larger(j, blocks[b].low), next, until);
+    }
+    for (size_t b = 0; b < count; b++) maxima_end(w, &blocks[b]), weights(w, &blocks[b]);
+    for (size_t j = low, next; j < end; j = next) {
+        next = smaller(end, (j / SEGMENT + 1) * SEGMENT);
+        for (size_t b = 0; b < count; b++) sum_values(w, &blocks[b], larger(j, blocks[b].low), next);
+    }
+    for (size_t b = 0; b < count; b++) output(w, &blocks[b]);
+}
+
+/* Scratch of the task. */
+static void cut_scratch(struct work *w, struct block blocks[BLOCKS], float *from) {
+    size_t d = w->d, dp = round_up(d, VL);
+    w->k_panels = take(&from, round_up(w->keys, MR) * d + ATTENTION_SLACK), w->v_panels = take(&from, w->keys * dp);
+    w->lanes = take(&from, 64 * QUERIES);
+    for (size_t b = 0; b < BLOCKS; b++) {
+        struct block *t = &blocks[b];
+        t->s = take(&from, w->keys * QUERIES), t->qp = take(&from, d * QUERIES + ATTENTION_SLACK);
+        t->o = take(&from, QUERIES * dp), t->m = take(&from, QUERIES), t->r = take(&from, QUERIES);
+    }
 }
 
 static void attention_forward(const struct lk_attention *a, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
                               void *scratch) {
     size_t d = a->head_dim, kv = (size_t)(head / (a->heads / a->kv_heads)) * d, queries = (size_t)sequence * a->queries;
     size_t state = ((size_t)sequence * a->heads + head) * a->queries;
-    struct work w = {.a = a, .head = head, .d = d};
+    struct work w = {.a = a, .d = d, .asked = i0, .begin = i0, .last = i1};
+    if (head + 1 < a->heads) w.more = smaller(i1 - i0, NEXT_ROWS);
+    w.next_kv = (head + 1) % (a->heads / a->kv_heads) ? 0 : d;
     w.q = a->q + queries * a->ldq + head * d;
     w.o_out = a->o + queries * a->ldo + head * d;
     w.m_out = a->m ? a->m + state : NULL, w.r_out = a->r ? a->r + state : NULL;
@@ -177,24 +283,15 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.low = w.start ? a->first + i1 : 0;
     for (uint32_t i = i0; w.start && i < i1; i++) w.low = smaller(w.low, w.start[i]);
     w.keys = a->first + i1 - w.low;
-
-    float *from = scratch;
-    float *k_copy = take(&from, w.keys * round_up(d, VL)), *v_copy = take(&from, w.keys * round_up(d, VL));
-    w.s = take(&from, w.keys * QUERIES), w.qp = take(&from, d * QUERIES + ATTENTION_SLACK);
-    w.o = take(&from, QUERIES * round_up(d, VL)), w.lanes = take(&from, 64 * QUERIES);
-    w.m = take(&from, QUERIES), w.r = take(&from, QUERIES);
     size_t row = sequence * a->kv_rows + w.low;
-    const float *k = a->k + row * a->ldk + kv, *v = a->v + row * a->ldv + kv;
-    /* Rows that lie far apart share sets of the caches and evict each other; from several tiles on a copy pays. */
-    w.k = i1 - i0 > QUERIES ? copied_rows(w.keys, d, k, a->ldk, k_copy) : take_rows(w.keys, d, k, a->ldk, k_copy);
-    w.v = i1 - i0 > QUERIES ? copied_rows(w.keys, d, v, a->ldv, v_copy) : take_rows(w.keys, d, v, a->ldv, v_copy);
-    for (w.i = i0; w.i < i1; w.i += QUERIES) {
-        struct tile t;
-        tile_begin(&w, smaller(QUERIES, i1 - w.i), &t);
-        scores(&w, &t);
-        weights(&w, &t);
-        output(&w, &t);
-    }
+    w.k = a->k + row * a->ldk + kv, w.v = a->v + row * a->ldv + kv;
+    w.panels = i1 - i0 > QUERIES || d % VL || same_sets(a->ldv);
+
+    struct block blocks[BLOCKS];
+    cut_scratch(&w, blocks, scratch);
+    size_t tile = 2 * w.keys * d * sizeof *w.k < STREAMS ? QUERIES : BLOCKS * QUERIES;
+    if (w.panels) ask_ahead(&w, tile, smaller(i0 + tile, i1));
+    for (size_t i = i0; i < i1; i += tile) run_tile(&w, blocks, i, smaller(tile, i1 - i));
 }
 
 void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *);

@@ -10,6 +10,7 @@
 #include "math/simd/attention_common.h"
 
 #define KEYS ATTENTION_KEYS
+#define ROWS LK__EXPS /* whose exponentials go together */
 
 struct work {
     const struct lk_attention *a;
@@ -17,30 +18,36 @@ struct work {
     const float *q, *k, *v, *o, *dout, *m, *r; /* of this head, position 0 */
     const uint32_t *start;
     size_t ld_dout;
-    float *dk, *dv;         /* totals (positions, dp) */
-    size_t q0, rows;        /* the segment of queries */
-    struct rows qb, db, kb; /* q, do, K of the block as B */
-    float *q_copy, *d_copy, *k_copy;
-    float *row;           /* D */
-    float *chain, *total; /* dQ (rows, dp) */
-    float *kt, *vt;       /* the block: K', V' (d, keys) */
-    float *p, *ds;        /* (rows, KEYS) */
+    float *dk, *dv;             /* totals (positions, dp) */
+    size_t q0, rows;            /* the segment of queries */
+    float *qb, *db, *kb;        /* q, do, K of the block as B */
+    float *q_panels, *d_panels; /* q, do as A */
+    float *row;                 /* D */
+    float *chain, *total;       /* dQ (rows, dp) */
+    float *kt, *vt;             /* the block: K', V' (d, keys) */
+    float *p, *ds;              /* (rows, KEYS) */
 };
+
+/* Rows from x in panels of MR. */
+static void panels_of(size_t rows, size_t d, const float *x, size_t ldx, float *to) {
+    for (size_t i = 0; i < rows; i += MR)
+        panel_along(MR, smaller(MR, rows - i), d, x + i * ldx, ldx, to + i * d,
+                    i + 2 * MR <= rows ? x + (i + MR) * ldx : NULL);
+}
 
 static void begin_queries(struct work *w) {
     const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout, *o = w->o + w->q0 * w->a->ldo;
-    w->qb = take_rows(w->rows, w->d, q, w->a->ldq, w->q_copy);
-    w->db = take_rows(w->rows, w->d, dout, w->ld_dout, w->d_copy);
-    for (size_t i = 0; i < w->rows; i++, dout += w->ld_dout, o += w->a->ldo) {
+    column_panels(0, w->rows, w->d, q, w->a->ldq, w->qb, w->rows);
+    column_panels(0, w->rows, w->d, dout, w->ld_dout, w->db, w->rows);
+    panels_of(w->rows, w->d, q, w->a->ldq, w->q_panels);
+    panels_of(w->rows, w->d, dout, w->ld_dout, w->d_panels);
+    for (size_t row = 0; row < w->rows; row++, dout += w->ld_dout, o += w->a->ldo) {
         vf lanes[LANE_VECTORS];
         for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
-        for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < w->rows; c += 16)
+        for (size_t c = 0; c < w->d && row + PREFETCH_ROWS < w->rows; c += 16)
             __builtin_prefetch(o + PREFETCH_ROWS * w->a->ldo + c, 0, 3);
-        for (size_t c = 0; c < w->d; c += VL) {
-            size_t n = smaller(VL, w->d - c), e = c / VL % LANE_VECTORS;
-            lanes[e] = v_fma(v_load_n(dout + c, n), v_load_n(o + c, n), lanes[e]);
-        }
-        w->row[i] = v_sum64(lanes);
+        EACH_LANE_VECTOR(w->d, { lanes[e] = v_fma(load(dout + i, c), load(o + i, c), lanes[e]); });
+        w->row[row] = v_sum64(lanes);
     }
     memset(w->chain, 0, w->rows * w->dp * sizeof *w->chain);
     memset(w->total, 0, w->rows * w->dp * sizeof *w->total);
@@ -64,57 +71,60 @@ static void pack_keys(struct work *w, size_t j0, size_t n) {
             pack_along_vector(w->d, count, v + at * w->a->ldv, w->a->ldv, w->vt + c * w->d + e, width, NULL);
         }
     }
-    w->kb = take_rows(n, w->d, k, w->a->ldk, w->k_copy);
+    column_panels(0, n, w->d, k, w->a->ldk, w->kb, n);
 }
 
 /* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
 static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
-    const float *q = w->q + w->q0 * w->a->ldq, *dout = w->dout + w->q0 * w->ld_dout;
     for (size_t i = from; i < w->rows; i += MR) {
         size_t height = smaller(MR, w->rows - i);
         for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += NR) {
             size_t width = smaller(NR, round_up(n - c, VL));
-            dot_product(height, width, w->d, q + i * w->a->ldq, w->a->ldq, w->kt + c * w->d, w->p + i * KEYS + c, KEYS);
-            dot_product(height, width, w->d, dout + i * w->ld_dout, w->ld_dout, w->vt + c * w->d, w->ds + i * KEYS + c,
+            dot_product(height, width, w->d, w->q_panels + i * w->d, 1, MR, w->kt + c * w->d, width, w->p + i * KEYS + c,
+                        KEYS);
+            dot_product(height, width, w->d, w->d_panels + i * w->d, 1, MR, w->vt + c * w->d, width, w->ds + i * KEYS + c,
                         KEYS);
         }
     }
 }
 
-/* P and dS of VL keys from position j (column c of the block) and `height` <= VL queries from i of the segment. */
-LK_INLINE void weigh(const struct work *w, size_t i, const size_t height, size_t j, size_t c, const bool masked) {
-    vi key = vi_add(vi_set1((int32_t)j), lane_numbers());
-    UNROLL
-    for (size_t q = 0; q < VL; q++) {
-        if (q >= height) continue;
-        size_t at = w->q0 + i + q;
-        float *ps = w->p + (i + q) * KEYS + c, *dss = w->ds + (i + q) * KEYS + c;
-        vf p = v_mul(lk__math_vsexp(v_sub(v_load(ps), v_set1(w->m[at]))), v_set1(w->r[at]));
-        vf ds = v_mul(p, v_sub(v_load(dss), v_set1(w->row[i + q])));
+/* P and dS of VL keys from position `from` (column c of the block) and `count` queries from i of the segment. */
+LK_INLINE void weigh(const struct work *w, size_t i, const int count, size_t from, size_t c, const bool masked) {
+    const float *m = w->m + w->q0 + i, *r = w->r + w->q0 + i, *row = w->row + i;
+    float *p = w->p + i * KEYS + c, *ds = w->ds + i * KEYS + c;
+    vi key = vi_add(vi_set1((int32_t)from), lane_numbers());
+    vf e[ROWS];
+    LK__ALL e[j] = v_sub(v_load(p + j * KEYS), v_set1(m[j]));
+    lk__math_vsexps(e, count);
+    LK__ALL {
+        vf d = v_sub(v_load(ds + j * KEYS), v_set1(row[j]));
+        e[j] = v_mul(e[j], v_set1(r[j])), d = v_mul(e[j], d);
         if (masked) {
+            size_t at = w->q0 + i + (size_t)j;
             mask hidden = m_or(vi_lt(key, vi_set1(w->start ? (int32_t)w->start[at] : 0)), vi_lt(vi_set1((int32_t)at), key));
-            p = v_select(hidden, v_zero(), p), ds = v_select(hidden, v_zero(), ds);
+            e[j] = v_select(hidden, v_zero(), e[j]), d = v_select(hidden, v_zero(), d);
         }
-        v_store(ps, p), v_store(dss, ds);
+        v_store(p + j * KEYS, e[j]), v_store(ds + j * KEYS, d);
     }
 }
 
-static void weigh_edge(const struct work *w, size_t i, size_t height, size_t j, size_t c) {
-    weigh(w, i, height, j, c, true);
-}
-
+/* The same for all queries [from, rows), ROWS of them at a time. Pairs above the diagonal weigh nothing. */
 static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
-    for (size_t i = from; i < w->rows; i += VL) {
-        size_t height = smaller(VL, w->rows - i), first = w->q0 + i, last_start = 0;
-        for (size_t q = 0; w->start && q < height; q++) last_start = larger(last_start, w->start[first + q]);
+    for (size_t i = from, rows; i < w->rows; i += rows) {
+        size_t first = w->q0 + i, last_start = 0;
+        rows = w->rows - i >= ROWS ? ROWS : 1;
+        for (size_t q = 0; w->start && q < rows; q++) last_start = larger(last_start, w->start[first + q]);
         for (size_t c = 0; c < n; c += VL) {
             size_t j = j0 + c;
-            if (height == VL && j >= last_start && j + VL - 1 <= first)
-                weigh(w, i, VL, j, c, false);
-            else if (height == VL)
-                weigh(w, i, VL, j, c, true);
+            if (j >= first + rows)
+                for (size_t q = i; q < i + rows; q++)
+                    v_store(w->p + q * KEYS + c, v_zero()), v_store(w->ds + q * KEYS + c, v_zero());
+            else if (rows == 1)
+                weigh(w, i, 1, j, c, true);
+            else if (j >= last_start && j + VL - 1 <= first)
+                weigh(w, i, ROWS, j, c, false);
             else
-                weigh_edge(w, i, height, j, c);
+                weigh(w, i, ROWS, j, c, true);
         }
     }
 }
@@ -122,16 +132,26 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
 static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
     for (size_t c = 0; c < n; c += MR) {
         size_t height = smaller(MR, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
-        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, i, w->dv + (j0 + c) * w->dp, w->dp,
+        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
                 MICRO_ADD);
-        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, i, w->dk + (j0 + c) * w->dp, w->dp,
-                MICRO_ADD);
+        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp,
+                w->dp, MICRO_ADD);
     }
     for (size_t i = from; i < w->rows; i += MR) {
         size_t height = smaller(MR, w->rows - i);
-        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, 0,
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, n, 0,
                 w->chain + i * w->dp, w->dp, MICRO_RESUME);
     }
+}
+
+/* Row i of x, times a factor unless that is 1, to `to`; asks for the rows after it, which lie far apart. */
+LK_INLINE void store_row(const struct work *w, size_t i, size_t rows, const float *x, float factor, float *to, size_t ld) {
+    for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < rows; c += 16)
+        __builtin_prefetch(to + (i + PREFETCH_ROWS) * ld + c, 1, 3);
+    x += i * w->dp, to += i * ld;
+    size_t c = 0;
+    for (; c + VL <= w->d; c += VL) v_store(to + c, v_mul(v_load(x + c), v_set1(factor)));
+    if (c < w->d) v_store_n(to + c, v_mul(v_load(x + c), v_set1(factor)), w->d - c);
 }
 
 static void one_segment(struct work *w, float *dq, float q_scale) {
@@ -147,19 +167,18 @@ static void one_segment(struct work *w, float *dq, float q_scale) {
         gradients(w, from, j0, n);
     }
     end_chains(w);
-    for (size_t i = 0; i < w->rows; i++)
-        for (size_t c = 0; c < w->d; c += VL)
-            store_up_to(dq + (w->q0 + i) * w->a->ldq + c, v_mul(v_load(w->total + i * w->dp + c), v_set1(q_scale)),
-                        smaller(VL, w->d - c));
+    for (size_t i = 0; i < w->rows; i++) store_row(w, i, w->rows, w->total, q_scale, dq + w->q0 * w->a->ldq, w->a->ldq);
 }
 
 static void cut_scratch(struct work *w, float *from) {
     size_t rows = smaller(SEGMENT, w->positions), d = w->d, dp = w->dp;
     w->dk = take(&from, w->positions * dp), w->dv = take(&from, w->positions * dp);
-    w->q_copy = take(&from, rows * dp), w->d_copy = take(&from, rows * dp), w->row = take(&from, rows);
+    w->qb = take(&from, rows * dp), w->db = take(&from, rows * dp), w->row = take(&from, rows);
+    w->q_panels = take(&from, round_up(rows, MR) * d + ATTENTION_SLACK);
+    w->d_panels = take(&from, round_up(rows, MR) * d + ATTENTION_SLACK);
     w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
     w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK),
-    w->k_copy = take(&from, KEYS * dp);
+    w->kb = take(&from, KEYS * dp);
     w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
     memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
@@ -186,9 +205,8 @@ void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *a, cons
             one_segment(&w, dq + first * a->ldq + head * d, q_scale);
         }
     }
-    for (size_t j = 0; j < a->queries; j++)
-        for (size_t c = 0; c < d; c += VL) {
-            store_up_to(dk + (key_row + j) * a->ldk + kv + c, v_load(w.dk + j * w.dp + c), smaller(VL, d - c));
-            store_up_to(dv + (key_row + j) * a->ldv + kv + c, v_load(w.dv + j * w.dp + c), smaller(VL, d - c));
-        }
+    for (size_t j = 0; j < a->queries; j++) {
+        store_row(&w, j, a->queries, w.dk, 1, dk + key_row * a->ldk + kv, a->ldk);
+        store_row(&w, j, a->queries, w.dv, 1, dv + key_row * a->ldv + kv, a->ldv);
+    }
 }

@@ -15,6 +15,7 @@ static inline size_t attention_padded(size_t head_dim) {
 static inline size_t attention_forward_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim);
     return positions * (2 * d + ATTENTION_QUERIES) /* K, V, scores */
+           + 14 * d                                /* the last panel of K */
            + (2 * d + 64 + 8) * ATTENTION_QUERIES  /* q, o, lanes, m and r */
            + 16 * ATTENTION_SLACK;
 }
@@ -23,6 +24,7 @@ static inline size_t attention_backward_floats(size_t positions, size_t head_dim
     size_t d = attention_padded(head_dim), rows = positions < 512 ? positions : 512;
     return positions * 2 * d           /* dK, dV */
            + rows * (4 * d + 1)        /* q and do, dQ twice, D */
+           + (rows + 14) * 2 * d       /* q and do in panels */
            + ATTENTION_KEYS * 3 * d    /* K in both orders, V */
            + 2 * ATTENTION_KEYS * rows /* P, dS */
            + 24 * ATTENTION_SLACK;
