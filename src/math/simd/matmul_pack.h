@@ -110,8 +110,9 @@ LK_INLINE void copy_rows(size_t rows, size_t n, const float *x, size_t ldx, floa
 /* Panels: `width` rows of an operand side by side, element (r, e) at to[e * width + r], as a micro-kernel of MR rows reads
  * A and one of NR columns reads B. */
 
-/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. A vector that is wider than
- * the panel writes into the next k, which comes later, and past the end. next: as in pack_along_vector. */
+/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. width: whole vectors, or
+ * less than one. Then each vector's end is written to the place of the next k, whose turn comes later, and the last one's
+ * past the panel, which has VL - width floats more. next: as in pack_along_vector. */
 LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
                            const float *next) {
     for (size_t g = 0; g < width; g += VL) {
