@@ -16,7 +16,7 @@ struct marks {
     int code;
     struct lk_err *err;
 };
-#define UNKNOWN "nothing was removed, for what is needed can't be told"
+#define UNKNOWN "nothing was removed, since what is still needed is not known"
 
 static size_t slot_of(const struct marks *m, const struct lk_root *root) {
     uint64_t h;

@@ -66,7 +66,7 @@ static int see_run(void *arg, const char *name, json_t *record) {
     return 0;
 }
 
-/* What a damaged row named can't be told: the list has the others, and nothing is collected. */
+/* What a damaged row named is not known: the list has the others, and nothing is collected. */
 static void a_damaged_row_stops_the_collector_alone(void **state) {
     (void)state;
     struct seen s = {0};
