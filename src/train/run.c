@@ -138,6 +138,18 @@ static int record_root(const json_t *record, const char *key, struct lk_root *ou
     return code;
 }
 
+/* A value that changed on the disk into another good one is found by this alone. */
+static int check_identity(const struct lk_run *r, struct lk_err *err) {
+    const struct lk_root *const initial[] = {NULL, &r->initial_weights, &r->initial_state};
+    struct lk_root identity;
+    int code = lk_run_identity(&r->config, &r->dataset, initial[r->from], &identity, err);
+    if (!code && !lk_root_equal(&identity, &r->identity))
+        code = lk_fail(err, LK_ECORRUPT,
+                       "the run's record has another identity than its configuration, dataset and beginning give: it is "
+                       "damaged, or a newer release of this program wrote it; restore the store from a copy");
+    return code;
+}
+
 int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct lk_err *err) {
     const char *name;
     memset(out, 0, sizeof *out);
@@ -153,6 +165,7 @@ int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct l
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
     if (!code) code = lk__train_run_initial_read(json_object_get(record, "initial"), out, err);
+    if (!code) code = check_identity(out, err);
     struct lk_model_config m = lk_run_config_model(&out->config);
     return code ? code : lk_layout_init(&out->layout, &m, err);
 }
@@ -161,7 +174,8 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     json_t *record = NULL;
     memset(out, 0, sizeof *out);
     int code = lk_run_get(store, name, &record, err);
-    if (!code) code = lk__train_run_from_record(record, out, err);
+    struct lk_err why;
+    if (!code && (code = lk__train_run_from_record(record, out, &why))) lk_fail(err, code, "run %s: %s", name, why.message);
     json_decref(record);
     return code;
 }
