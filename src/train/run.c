@@ -187,14 +187,20 @@ void lk_run_close(struct lk_run *r) {
 /* --- Checkpoints' rows ----------------------------------------------------------------------------------- */
 
 struct checkpoints {
+    const char *run;
     struct lk_checkpoint *list;
     size_t count, capacity;
     struct lk_err *err;
 };
 static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct checkpoints *c = arg;
-    const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
-    if (value.size != 65) return lk_fail(c->err, LK_ECORRUPT, "a checkpoint's row is damaged");
+    const unsigned char *v = value.data;
+    uint32_t step = lk__train_step_of_key(key);
+    if (value.size != 65)
+        return lk_fail(c->err, LK_ECORRUPT,
+                       "run %s: the row of the checkpoint of step %u is damaged; restore the store from a copy, or remove "
+                       "the run: `lockstep runs rm %s`",
+                       c->run, step, c->run);
     if (c->count == c->capacity) {
         size_t more = c->capacity ? 2 * c->capacity : 16;
         struct lk_checkpoint *list = lk_realloc(c->list, more * sizeof *list);
@@ -203,7 +209,7 @@ static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value
         c->capacity = more;
     }
     struct lk_checkpoint *out = &c->list[c->count++];
-    out->step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+    out->step = step;
     memcpy(out->state.bytes, v, 32);
     memcpy(out->weights.bytes, v + 32, 32);
     out->kept = v[64] == 1;
@@ -213,7 +219,7 @@ static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value
 int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_checkpoint **out, size_t *count,
                        struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
-    struct checkpoints c = {.err = err};
+    struct checkpoints c = {.run = name, .err = err};
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;
