@@ -1,7 +1,8 @@
 #!/bin/sh
 # Times training and encoding on a text, in turns with other libraries where their Python is given:
 #   bench/tokenizer.sh [FILE [VOCAB [OPTION...]]]     PEERS=/path/to/venv/bin/python  TOKENIZER=gpt2.json (encode with this one)
-# Default: the 40 MB of bench/text.sh, a vocabulary of 32,768. Options: bench/tokenizer_peers.py.
+# Default: the 40 MB of bench/text.sh, a vocabulary of 32,768, GPT-2's pattern. Options: bench/tokenizer_peers.py, as
+# --patterns llama3,o200k,cl100k,qwen2,smollm.
 set -eu
 [ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
@@ -15,9 +16,8 @@ vocab=${2:-32768}
 [ -e "$file" ] || bench/text.sh "$file"
 make -s -j"$(nproc)" BUILD="$BUILD" "$BUILD/bench/tokenizer_bench"
 bench=$BUILD/bench/tokenizer_bench
-[ -n "${TOKENIZER:-}" ] || "$bench" train "$vocab" "$file" "$(nproc)" "$work/t.json" >/dev/null
 exec_with=${PEERS:-python3}
 libs=lockstep
 [ -z "${PEERS:-}" ] || libs=lockstep,gigatoken,tiktoken,tokenizers
 [ -z "${TOKENIZER:-}" ] || vocab=0
-"$exec_with" bench/tokenizer_peers.py "$bench" "${TOKENIZER:-$work/t.json}" "$file" "$vocab" --libs "$libs" "$@"
+"$exec_with" bench/tokenizer_peers.py "$bench" "${TOKENIZER:--}" "$file" "$vocab" --libs "$libs" "$@"

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Our tokenizer and others in turns, each in a process of its own, for bench/tokenizer.sh:
-    tokenizer_peers.py BENCH TOKENIZER.json FILE VOCAB [--libs lockstep,gigatoken,tiktoken,tokenizers] [--rounds N] [--calls N] [--trouble]
+    tokenizer_peers.py BENCH TOKENIZER.json|- FILE VOCAB [--libs lockstep,gigatoken,tiktoken,tokenizers] [--patterns gpt2,llama3,...]
+                       [--rounds N] [--calls N] [--threads N] [--trouble]
     pip install tokenizers==0.23.3 tiktoken==0.14.0 gigatoken==0.10.0 (only what --libs names)
 Process: from its start to the ids (interpreter, library, vocabulary, text, one call). First: the first call alone. Later: the
 median of the other calls, each of which makes a new answer. Medians over the rounds; ids are compared by their number and CRC-32.
-gigatoken takes its best of its ways to use the threads. VOCAB > 0 times training too. --trouble: texts that are slow for
-some, 100 MB each, one call, at most 60 s."""
+gigatoken takes its best of its ways to use the threads. VOCAB > 0 times training too. "-": a tokenizer of VOCAB tokens is
+learned from FILE for each pattern. BENCH_CLOCK=cpu: calls by the CPU time of the process, for one thread on a loaded machine.
+--trouble: texts that are slow for some, 100 MB each, one call, at most 60 s."""
 import argparse
 import json
 import os
@@ -17,6 +19,8 @@ import time
 
 from common import Machine
 
+clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
+DIGITS = r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"""
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
@@ -45,6 +49,8 @@ def tiktoken_of(path):
     ranks = {bytes(back[c] for c in token): i for token, i in parsed["model"]["vocab"].items() if token not in special}
     steps = parsed["pre_tokenizer"].get("pretokenizers", [])
     pattern = steps[0]["pattern"]["Regex"] if steps and steps[0]["type"] == "Split" else PATTERN
+    if steps and steps[0]["type"] == "Digits":
+        pattern = DIGITS
     return tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
 
@@ -77,14 +83,14 @@ def encoder_of(lib, path, name, threads):
 
 def child_encode(lib, path, name, threads, calls):
     import zlib
-    begin = time.perf_counter()
+    begin = clock()
     encode = encoder_of(lib, path, name, threads)
-    load, times, answer = time.perf_counter() - begin, [], None
+    load, times, answer = clock() - begin, [], None
     for _ in range(calls):
         answer = None
-        begin = time.perf_counter()
+        begin = clock()
         answer = encode()
-        times.append(time.perf_counter() - begin)
+        times.append(clock() - begin)
     print(json.dumps({"load": load, "calls": times}), flush=True)
     if calls == 1:
         return  # the clock of the whole process runs
@@ -205,21 +211,30 @@ def main():
     p.add_argument("file")
     p.add_argument("vocab", type=int)
     p.add_argument("--libs", type=lambda s: s.split(","), default=["lockstep", "gigatoken", "tiktoken", "tokenizers"])
+    p.add_argument("--patterns", type=lambda s: s.split(","), default=["gpt2"])
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--calls", type=int, default=8)
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--trouble", action="store_true")
     o = p.parse_args()
     size = os.path.getsize(o.file)
-    if o.vocab:
+    given = o.tokenizer != "-"
+    if o.vocab and "gpt2" in o.patterns:
         print(f"train {o.vocab} tokens, {size} bytes")
         compare_training(o)
-    for threads in sorted({1, o.threads}) if o.rounds else []:
-        print(f"encode {size} bytes, threads {threads}", flush=True)
-        compare_encoding(o, threads, size)
-    if o.trouble:
-        print("trouble, 1 thread")
-        trouble(o)
+    with tempfile.TemporaryDirectory() as work:
+        for pattern in [""] if given else o.patterns:
+            if not given:
+                o.tokenizer = f"{work}/{pattern}.json"
+                learned = start([o.bench, "train", str(o.vocab), o.file, str(o.threads), o.tokenizer, pattern], o.threads)
+                if "problem" in learned:
+                    sys.exit(f"tokenizer_peers.py: {pattern}: {learned['problem']}")
+            for threads in sorted({1, o.threads}) if o.rounds else []:
+                print(f"encode {size} bytes, {pattern or o.tokenizer}, threads {threads}", flush=True)
+                compare_encoding(o, threads, size)
+        if o.trouble:
+            print("trouble, 1 thread")
+            trouble(o)
 
 
 if __name__ == "__main__":

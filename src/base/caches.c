@@ -9,11 +9,22 @@
 #include <cpuid.h>
 #endif
 
+#define WAYS_MOST  64
+#define BYTES_MOST ((size_t)1 << 30)
+
 /* What a small core has; blocks for it are good for larger ones too. */
 static const struct lk_caches assumed = {{32 << 10, 8}, {512 << 10, 8}, LK_CACHES_ASSUMED};
 
 static struct lk_cache *at_level(struct lk_caches *c, unsigned level) {
     return level == 1 ? &c->l1 : level == 2 ? &c->l2 : NULL;
+}
+
+/* Neither its sets nor its share of a core is nothing, so that who chooses blocks may divide by them. */
+static bool is_sane(const struct lk_cache *c) {
+    return c->ways >= 1 && c->ways <= WAYS_MOST && c->bytes >= c->ways * LK_CACHE_LINE && c->bytes <= BYTES_MOST;
+}
+static bool are_sane(const struct lk_caches *c) {
+    return is_sane(&c->l1) && is_sane(&c->l2);
 }
 
 /* "0-1,4": how many numbers. */
@@ -50,7 +61,7 @@ bool lk__caches_of_system(const char *root, int cpu, struct lk_caches *out) {
         if (READ("shared_cpu_list") && siblings && listed(text) > siblings) c->bytes /= listed(text) / siblings;
 #undef READ
     }
-    return out->l1.bytes && out->l1.ways && out->l2.bytes && out->l2.ways;
+    return are_sane(out);
 }
 
 /* --- The processor's word -------------------------------------------------------------------------------- */
@@ -66,7 +77,7 @@ static bool of_processor(struct lk_caches *out) {
             if (cache) *cache = (struct lk_cache){ways * partitions * line * sets, ways};
         }
 #endif
-    return out->l1.bytes && out->l2.bytes;
+    return are_sane(out);
 }
 
 /* --- The user's word -------------------------------------------------------------------------------------- */
@@ -77,8 +88,7 @@ static const char *read_cache(const char *p, struct lk_cache *c) {
     c->bytes = size << (*end == 'K' ? 10 : 20);
     if (*++end != '/' || end[1] < '1' || end[1] > '9') return NULL;
     c->ways = strtoul(end + 1, &end, 10);
-    bool sane = c->ways <= 64 && c->bytes >= c->ways * LK_CACHE_LINE && c->bytes <= (size_t)1 << 30;
-    return sane ? end : NULL;
+    return is_sane(c) ? end : NULL;
 }
 static bool given(const char *text, struct lk_caches *out) {
     *out = (struct lk_caches){.from = LK_CACHES_GIVEN};

@@ -69,13 +69,12 @@ int lk__open(const char *path, int flags, mode_t mode) {
 }
 
 /* What has failed for want of disk space keeps which disk that was. */
-static int noted(int result, int fd) {
-    if (result < 0) lk__note_disk_of(fd);
-    return result;
-}
 static ssize_t noted_size(ssize_t result, int fd) {
     if (result < 0) lk__note_disk_of(fd);
     return result;
+}
+static int noted(int result, int fd) {
+    return (int)noted_size(result, fd);
 }
 
 ssize_t lk__write(int fd, const void *data, size_t size) {

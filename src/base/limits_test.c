@@ -114,6 +114,11 @@ static void caches(void **state) {
     assert_int_equal(c.l1.ways, 12);
     assert_int_equal(c.l2.bytes, 1 << 20);
     assert_int_equal(c.l2.ways, 16);
+    /* A virtual machine may say that all of 200 processors share an L1: a core's share is less than a line a way. */
+    put(*state, "sys/devices/system/cpu/cpu3/cache/index0/shared_cpu_list", "0-199\n");
+    assert_false(lk__caches_of_system(*state, 3, &c));
+    put(*state, "sys/devices/system/cpu/cpu3/cache/index0/shared_cpu_list", "3,7\n");
+    assert_true(lk__caches_of_system(*state, 3, &c));
     put(*state, "sys/devices/system/cpu/cpu3/cache/index2/ways_of_associativity", "nonsense");
     assert_false(lk__caches_of_system(*state, 3, &c));
 }

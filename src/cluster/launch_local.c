@@ -86,12 +86,13 @@ static void note_ends(struct launch *x) {
     x->bad_status = bad_status;
 }
 
-/* Opens a rank's pidfd. Its number may be another's by now: in mpirun's session there are only our ranks. */
+/* Opens a rank's pidfd. Its number may be another's by now: in mpirun's session there are only our ranks. ESRCH: the rank
+ * ended between its word and our look, or between our two looks. Without pidfd (Linux 5.3) no rank can be named. */
 static void watch(struct launch *x, struct member *m) {
     m->fd = (int)syscall(SYS_pidfd_open, m->process, 0);
-    /* It ended between its word and our look; without pidfd (Linux 5.3) no rank can be named. */
-    if (m->fd < 0 && errno == ESRCH) m->ended = true;
-    if (m->fd < 0 || getsid(m->process) == x->mpirun.process) return;
+    pid_t session = m->fd < 0 ? -1 : getsid(m->process);
+    m->ended = session < 0 && errno == ESRCH;
+    if (m->fd < 0 || session == x->mpirun.process) return;
     close(m->fd);
     m->fd = -1;
 }

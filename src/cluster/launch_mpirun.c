@@ -17,8 +17,9 @@
 
 extern char **environ;
 
-/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, and files of 4 MiB. */
-#define FILES_LEAST(ranks) ((rlim_t)(32 + 8 * (ranks)))
+/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, and files of 4 MiB. The usual limit of 1,024 files is enough
+ * for 128 ranks, which then have the usual time to come up. */
+#define FILES_LEAST(ranks) ((rlim_t)(32 + 6 * (ranks)))
 #define FILE_BYTES_LEAST   ((rlim_t)5 << 20)
 
 #define LOG_DIR            "LOCKSTEP_LAUNCH_LOGS" /* variable of a rank that writes to a file */

@@ -16,7 +16,7 @@ struct marks {
     int code;
     struct lk_err *err;
 };
-#define UNKNOWN "nothing was removed, for what is needed can't be told"
+#define UNKNOWN "nothing was removed, since what is still needed is not known"
 
 static size_t slot_of(const struct marks *m, const struct lk_root *root) {
     uint64_t h;
@@ -75,9 +75,11 @@ static int check_row(struct marks *m, struct lk_bytes key, struct lk_bytes value
     if (kind == 'r') {
         struct lk_err why;
         json_t *record = lk_json_parse(value.data, value.size, "its record", &why);
+        bool whole = json_is_object(record);
+        if (!record && why.code == LK_ENOMEM) return m->code = LK_ENOMEM;
+        if (record && !whole) lk_fail(&why, LK_ECORRUPT, "its record is JSON, but no object");
         json_decref(record);
-        if (record) return LK_OK;
-        if (why.code == LK_ENOMEM) return m->code = LK_ENOMEM;
+        if (whole) return LK_OK;
         const char *name = memchr(k + 2, '/', (size_t)n); /* behind the kind */
         int rest = name ? (int)(k + key.size - ++name) : 0;
         if (!name) name = "";

@@ -66,7 +66,7 @@ static int see_run(void *arg, const char *name, json_t *record) {
     return 0;
 }
 
-/* What a damaged row named can't be told: the list has the others, and nothing is collected. */
+/* What a damaged row named is not known: the list has the others, and nothing is collected. */
 static void a_damaged_row_stops_the_collector_alone(void **state) {
     (void)state;
     struct seen s = {0};
@@ -84,6 +84,7 @@ static void a_damaged_row_stops_the_collector_alone(void **state) {
         const char *value, *answer;
     } rows[] = {{"r/run/torn", 10, "{\"name\":\"torn\",\"init", "the row r/run/torn is damaged, its record"},
                 {"r/run/torn", 10, "", "`lockstep runs rm torn`"},
+                {"r/run/torn", 10, "[\"torn\"]", "the row r/run/torn is damaged, its record is JSON, but no object"},
                 {"c/torn/\0\0\0\1", 11, "short", "a checkpoint of run torn is damaged"},
                 {"n/model/torn", 12, "short", "the name model/torn has 5 bytes, not 32"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -217,7 +217,12 @@ static int parse_record(const char *kind, const char *name, struct lk_bytes valu
     char what[512];
     snprintf(what, sizeof what, "the record of %s %s", kind, name);
     *out = lk_json_parse(value.data, value.size, what, &local);
-    if (*out) return 0;
+    if (json_is_object(*out)) return 0;
+    if (*out) {
+        json_decref(*out);
+        *out = NULL;
+        return lk_fail(err, LK_ECORRUPT, "%s is JSON, but no object", what);
+    }
     return lk_fail(err, local.code == LK_ENOMEM ? local.code : LK_ECORRUPT, "%s", local.message);
 }
 

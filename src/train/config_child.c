@@ -49,7 +49,7 @@ static bool is_run(struct lk_store *store, const char *name) {
     json_t *record = NULL;
     int code = lk_run_get(store, name, &record, NULL);
     json_decref(record);
-    return code != LK_ENOTFOUND; /* a damaged one has its name too */
+    return code == LK_OK || code == LK_ECORRUPT; /* a damaged one has its name too */
 }
 
 /* RUN-2, or the first number behind it that is free; a child of RUN-2 is RUN-3, where there is a RUN. */

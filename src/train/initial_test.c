@@ -241,6 +241,40 @@ static void a_child_goes_on_to_the_same_root(void **state) {
     lk_free(root);
 }
 
+static void put_record(const char *run, const json_t *record) {
+    struct lk_kv_txn *t;
+    OK(lk_kv_begin(world.store->kv, true, &t, &test_err));
+    OK(lk_record_put(t, "run", run, record, &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+}
+/* A good value in place of another is no less damage: the run would go on as another one. */
+static void a_record_that_changed_is_damaged(void **state) {
+    (void)state;
+    static const struct {
+        const char *section, *key;
+        json_int_t value;
+    } changes[] = {{"optimizer", "warmup", 2}, {"run", "seed", 6}, {"batch", "grains", 6}};
+    struct lk_run_config c = test_config("changed", "");
+    struct lk_run run;
+    lk_free(test_root_of(&world, &c));
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        json_t *good, *bad;
+        OK(lk_run_get(world.store, "changed", &good, &test_err));
+        bad = json_deep_copy(good);
+        json_object_set_new(json_object_get(json_object_get(bad, "config"), changes[i].section), changes[i].key,
+                            json_integer(changes[i].value));
+        put_record("changed", bad);
+        FAILS(lk_run_open(world.store, "changed", &run, &test_err), LK_ECORRUPT,
+              "run changed: the run's record has another");
+        assert_int_equal(test_resume_and_run(&world, "changed", NULL), LK_ECORRUPT);
+        put_record("changed", good);
+        OK(lk_run_open(world.store, "changed", &run, &test_err));
+        lk_run_close(&run);
+        json_decref(bad);
+        json_decref(good);
+    }
+}
+
 static void a_child_follows_its_keys(void **state) {
     (void)state;
     struct lk_run_config c = child("parent-2", "run.steps=40 batch.sequences=8 optimizer.learning_rate=0.5");
@@ -330,6 +364,7 @@ int main(void) {
         cmocka_unit_test(what_cannot_be_is_said),
         cmocka_unit_test(shorter_sequences_are_a_batch_of_their_own),
         cmocka_unit_test(a_child_goes_on_to_the_same_root),
+        cmocka_unit_test(a_record_that_changed_is_damaged),
         cmocka_unit_test(a_child_follows_its_keys),
         cmocka_unit_test(a_child_begins_anew_without_its_parent),
     };

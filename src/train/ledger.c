@@ -28,6 +28,11 @@ size_t lk__train_step_key(char *key, char letter, const char *run, uint32_t step
     return (size_t)n + 4;
 }
 
+uint32_t lk__train_step_of_key(struct lk_bytes key) {
+    const unsigned char *k = (const unsigned char *)key.data + key.size - 4;
+    return (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+}
+
 static void put64(unsigned char *p, uint64_t v) {
     for (int i = 0; i < 8; i++) p[i] = (unsigned char)(v >> (8 * i));
 }
@@ -109,7 +114,7 @@ static int put_row(struct lk_kv_txn *t, const char *run, const struct lk_ledger_
     struct lk_ledger_row before;
     int code = lk_kv_get(t, k, &old, err);
     if (code == LK_OK) {
-        if (!decode_row(old, &before))
+        if (!decode_row(old, &before) || before.step != row->step)
             return lk_fail(err, LK_ECORRUPT,
                            "run %s: the ledger's row of step %u is damaged; go on as a new run from what is kept: "
                            "`lockstep train --from %s`",
@@ -226,13 +231,12 @@ struct listing {
 static int list_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
     struct lk_ledger_row row;
-    (void)key;
-    if (!decode_row(value, &row))
-        return lk_fail(
-            g->err, LK_ECORRUPT,
-            "run %s: a row of the ledger is damaged; go on as a new run from what is kept: `lockstep train --from "
-            "%s`",
-            g->run, g->run);
+    uint32_t step = lk__train_step_of_key(key);
+    if (!decode_row(value, &row) || row.step != step)
+        return lk_fail(g->err, LK_ECORRUPT,
+                       "run %s: the ledger's row of step %u is damaged; go on as a new run from what is kept: "
+                       "`lockstep train --from %s`",
+                       g->run, step, g->run);
     return g->row(g->arg, &row);
 }
 
@@ -270,10 +274,8 @@ int lk__train_ledger_eval(struct lk_kv_txn *t, const char *run, uint32_t step, s
 
 static int list_eval(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct listing *g = arg;
-    const unsigned char *k = (const unsigned char *)key.data + key.size - 4;
     struct lk_eval_row row;
-    uint32_t step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
-    int code = decode_eval(g->run, step, value, &row, g->err);
+    int code = decode_eval(g->run, lk__train_step_of_key(key), value, &row, g->err);
     return code ? code : g->eval(g->arg, &row);
 }
 

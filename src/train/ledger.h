@@ -23,5 +23,6 @@ void lk__train_ledger_compare(const struct lk_ledger_row *old, const struct lk_l
 
 /* Keys of per-run rows: "<letter>/NAME/" and the step as 4 bytes big-endian. */
 size_t lk__train_step_key(char *key, char letter, const char *run, uint32_t step);
+uint32_t lk__train_step_of_key(struct lk_bytes key);
 
 #endif

@@ -138,6 +138,16 @@ static void damaged_rows_are_named(void **state) {
     FAILS(again("damaged", &row), LK_ECORRUPT, "row of step 2 is damaged");
     struct seen s = {0};
     FAILS(lk_ledger_list(store, "damaged", 0, UINT32_MAX, see, &s, &test_err), LK_ECORRUPT, "run damaged");
+    char other[LK_KV_KEY_MAX], copy[256];
+    struct lk_bytes third;
+    OK(lk_kv_begin(store->kv, true, &t, &test_err)); /* the row of another step */
+    OK(lk_kv_get(t, lk_bytes(other, lk__train_step_key(other, 'l', "damaged", 3)), &third, &test_err));
+    memcpy(copy, third.data, third.size);
+    OK(lk_kv_put(t, lk_bytes(key, lk__train_step_key(key, 'l', "damaged", 2)), lk_bytes(copy, third.size), &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+    s = (struct seen){0};
+    FAILS(lk_ledger_list(store, "damaged", 0, UINT32_MAX, see, &s, &test_err), LK_ECORRUPT, "row of step 2 is damaged");
+    FAILS(again("damaged", &row), LK_ECORRUPT, "row of step 2 is damaged");
 }
 
 static int open_and_append(void) {

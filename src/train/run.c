@@ -138,6 +138,18 @@ static int record_root(const json_t *record, const char *key, struct lk_root *ou
     return code;
 }
 
+/* A value that changed on the disk into another good one is found by this alone. */
+static int check_identity(const struct lk_run *r, struct lk_err *err) {
+    const struct lk_root *const initial[] = {NULL, &r->initial_weights, &r->initial_state};
+    struct lk_root identity;
+    int code = lk_run_identity(&r->config, &r->dataset, initial[r->from], &identity, err);
+    if (!code && !lk_root_equal(&identity, &r->identity))
+        code = lk_fail(err, LK_ECORRUPT,
+                       "the run's record has another identity than its configuration, dataset and beginning give: it is "
+                       "damaged, or a newer release of this program wrote it; restore the store from a copy");
+    return code;
+}
+
 int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct lk_err *err) {
     const char *name;
     memset(out, 0, sizeof *out);
@@ -153,6 +165,7 @@ int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct l
     if (!code) code = record_root(record, "dataset_root", &out->dataset, err);
     if (!code) code = record_root(record, "tokenizer_root", &out->tokenizer, err);
     if (!code) code = lk__train_run_initial_read(json_object_get(record, "initial"), out, err);
+    if (!code) code = check_identity(out, err);
     struct lk_model_config m = lk_run_config_model(&out->config);
     return code ? code : lk_layout_init(&out->layout, &m, err);
 }
@@ -161,7 +174,8 @@ int lk_run_open(struct lk_store *store, const char *name, struct lk_run *out, st
     json_t *record = NULL;
     memset(out, 0, sizeof *out);
     int code = lk_run_get(store, name, &record, err);
-    if (!code) code = lk__train_run_from_record(record, out, err);
+    struct lk_err why;
+    if (!code && (code = lk__train_run_from_record(record, out, &why))) lk_fail(err, code, "run %s: %s", name, why.message);
     json_decref(record);
     return code;
 }
@@ -173,14 +187,20 @@ void lk_run_close(struct lk_run *r) {
 /* --- Checkpoints' rows ----------------------------------------------------------------------------------- */
 
 struct checkpoints {
+    const char *run;
     struct lk_checkpoint *list;
     size_t count, capacity;
     struct lk_err *err;
 };
 static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct checkpoints *c = arg;
-    const unsigned char *k = (const unsigned char *)key.data + key.size - 4, *v = value.data;
-    if (value.size != 65) return lk_fail(c->err, LK_ECORRUPT, "a checkpoint's row is damaged");
+    const unsigned char *v = value.data;
+    uint32_t step = lk__train_step_of_key(key);
+    if (value.size != 65)
+        return lk_fail(c->err, LK_ECORRUPT,
+                       "run %s: the row of the checkpoint of step %u is damaged; restore the store from a copy, or remove "
+                       "the run: `lockstep runs rm %s`",
+                       c->run, step, c->run);
     if (c->count == c->capacity) {
         size_t more = c->capacity ? 2 * c->capacity : 16;
         struct lk_checkpoint *list = lk_realloc(c->list, more * sizeof *list);
@@ -189,7 +209,7 @@ static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value
         c->capacity = more;
     }
     struct lk_checkpoint *out = &c->list[c->count++];
-    out->step = (uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3];
+    out->step = step;
     memcpy(out->state.bytes, v, 32);
     memcpy(out->weights.bytes, v + 32, 32);
     out->kept = v[64] == 1;
@@ -199,7 +219,7 @@ static int list_checkpoint(void *arg, struct lk_bytes key, struct lk_bytes value
 int lk_run_checkpoints(struct lk_store *store, const char *name, struct lk_checkpoint **out, size_t *count,
                        struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
-    struct checkpoints c = {.err = err};
+    struct checkpoints c = {.run = name, .err = err};
     struct lk_kv_txn *t;
     int code = lk_kv_begin(store->kv, false, &t, err);
     if (code) return code;

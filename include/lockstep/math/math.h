@@ -20,7 +20,8 @@ struct lk_math;
 
 /* isa: NULL = LOCKSTEP_ISA or the best this CPU has; "ref" (the specification in plain scalar C), "blocked" (ref with
  * products in blocks, what a CPU without a vector set below gets), "avx2", "avx512", "neon" force one. Unknown or not on
- * this CPU: LK_EUNSUPPORTED that lists those which are. The pool is borrowed. */
+ * this CPU: LK_EUNSUPPORTED that lists those which are. LK_EINVAL: LOCKSTEP_CACHES (see lk_caches_here) is wrong.
+ * LK_ENOMEM. The pool is borrowed. */
 int lk_math_open(struct lk_pool *, const char *isa, struct lk_math **out, struct lk_err *);
 void lk_math_close(struct lk_math *);
 const char *lk_math_isa(const struct lk_math *); /* "ref", "avx2", ... */

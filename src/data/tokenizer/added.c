@@ -160,7 +160,11 @@ static const struct lk__tokenizer_added *longest_at(const struct lk__tokenizer_a
 
 size_t lk__tokenizer_added_find(const struct lk__tokenizer_added_set *set, const uint8_t *text, size_t at, size_t size,
                                 const struct lk__tokenizer_added **out) {
+    bool same = set->count && set->tokens[0].text[0] == set->tokens[set->count - 1].text[0]; /* they are sorted */
     for (*out = NULL; at < size; at++) {
+        const uint8_t *begin = same ? memchr(text + at, set->tokens[0].text[0], size - at) : NULL;
+        if (same && !begin) break;
+        if (same) at = (size_t)(begin - text);
         if (!set->first[text[at]]) continue;
         *out = longest_at(set, text + at, size - at);
         if (*out) return at;

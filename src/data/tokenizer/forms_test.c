@@ -144,6 +144,23 @@ static void any_pool_gives_the_same(void **state) {
     }
 }
 
+/* A mark, alone or behind other characters above ASCII, is seen at every place of a block. */
+static void marks_are_seen_everywhere(void **state) {
+    (void)state;
+    static const char *const before[] = {"", "\xC3\xA9", "\xE4\xB8\xAD\xC3\xA9", "\xFF"};
+    for (size_t size = 1; size < 200; size++)
+        for (size_t at = 0; at < size; at++) {
+            char text[220];
+            const char *front = before[(size + at) % 4];
+            size_t n = strlen(front), end = size > at + n + 2 ? size : at + n + 2;
+            memset(text, 'a', sizeof text);
+            memcpy(text + at, front, n);
+            assert_true(lk__tokenizer_nfc_is_normal((const uint8_t *)text, end));
+            memcpy(text + at + n, "\xCC\x81", 2);
+            assert_false(lk__tokenizer_nfc_is_normal((const uint8_t *)text, end));
+        }
+}
+
 /* Bytes that are no UTF-8 stand for themselves through all of it. */
 static void damage_comes_back(void **state) {
     (void)state;
@@ -207,9 +224,8 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_give_the_librarys_ids),
-        cmocka_unit_test(any_pool_gives_the_same),
-        cmocka_unit_test(damage_comes_back),
+        cmocka_unit_test(forms_give_the_librarys_ids), cmocka_unit_test(any_pool_gives_the_same),
+        cmocka_unit_test(marks_are_seen_everywhere),   cmocka_unit_test(damage_comes_back),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

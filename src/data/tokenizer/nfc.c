@@ -3,6 +3,7 @@
  * Invalid bytes stand as they are and join with nothing. UAX 15, sections 1.3 and 14.1. */
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/internal.h"
+#include "data/tokenizer/masks.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,11 @@ static size_t find_mark(const uint8_t *text, size_t at, size_t size) {
     size_t length;
     uint32_t c;
     while (at < size) {
+        if (text[at] < 0x80 && size - at >= 64) {
+            uint64_t wide = lk__tokenizer_masks_wide(text + at);
+            at += wide ? (size_t)__builtin_ctzll(wide) : 64;
+            continue;
+        }
         if (text[at] < 0xCC) {
             at++;
             continue;

@@ -7,8 +7,8 @@
  *         macro-kernel       1st loop over rows by MR, 2nd loop over columns by NR
  *           micro-kernel       one for each step of the batch, then the step's place in the tree
  *
- * Operands are packed only where the micro-kernel cannot read them well where they lie. Where that
- * would be A (see packs), both are, and the loops are BLIS's own:
+ * The micro-kernel reads an operand where it lies, if it can do that well. Where it cannot read A so (see packs), A and B
+ * are both packed, and the loops are BLIS's own:
  *
  *     4th loop           over k by KC
  *       3rd loop           over the tile's rows by MC: pack A, panels of MR rows (half of L2)

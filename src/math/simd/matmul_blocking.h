@@ -26,6 +26,7 @@ static inline size_t mc_packed(const struct lk_caches *c) {
     size_t rows = c->l2.bytes / (2 * KC * sizeof(float)) / MR * MR;
     return rows < 2 * MR ? 2 * MR : smaller(rows, MC_PACKED_MOST);
 }
+
 /* Element (i, k) of A or (j, k) of B. */
 struct operand {
     const float *x;
@@ -58,9 +59,9 @@ static inline size_t rows_in_a_set(size_t rows, size_t apart, const struct lk_ca
  * One panel of B needs no such L2, and an A along k that is read once pays for no packing. */
 static inline bool packs(const struct lk_mm *mm, bool transposed, const struct lk_caches *c) {
     struct operand a = operand_a(mm->parts, transposed);
-    bool packs = MR <= 8 || c->l2.bytes < L2_IN_PLACE;
-    if (a.k != 1) return packs || same_sets(a.k);
-    return (packs && (transposed ? mm->m : mm->n) > NC) || 2 * rows_in_a_set(MR, a.step, &c->l1) > c->l1.ways;
+    bool small = MR <= 8 || c->l2.bytes < L2_IN_PLACE; /* the micro-tile, or L2 */
+    if (a.k != 1) return small || same_sets(a.k);
+    return (small && (transposed ? mm->m : mm->n) > NC) || 2 * rows_in_a_set(MR, a.step, &c->l1) > c->l1.ways;
 }
 
 /* Part of the time that threads wait for the last of them, when tiles of m x n go round; the last of a row or column is

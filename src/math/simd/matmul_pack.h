@@ -134,8 +134,9 @@ LK_INLINE void panel_along_rows(const size_t width, const bool all, size_t rows,
     }
 }
 
-/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. A vector that is wider than
- * the panel writes into the next k, which comes later, and past the end. next: as in pack_along_vector. */
+/* One panel of rows that lie along k, `rows` (<= width) of them there; the others become zeros. width: whole vectors, or
+ * less than one. Then each vector's end is written to the place of the next k, whose turn comes later, and the last one's
+ * past the panel, which has VL - width floats more. next: as in pack_along_vector. */
 LK_INLINE void panel_along(const size_t width, size_t rows, size_t k, const float *x, size_t ldx, float *to,
                            const float *next) {
     if (rows == width)

@@ -16,8 +16,9 @@
 _Static_assert(LK_PANEL % VL == 0, "panels are whole vectors");
 _Static_assert(LK_PANEL_ROWS == 8, "multiply has a case for each number of rows");
 
-/* k [e, end) of the chains of `rows` (<= GROUP) rows. ahead: of several groups; half of the next turn's weights are asked
- * for from so many floats on, since memory sends nothing by itself while a group finds its own in L1. */
+/* k [e, end) of the chains of `rows` (<= GROUP) rows. ahead: where several groups take turns, each prefetches half of the
+ * next turn's weights, which begins so many floats behind this turn's; while weights come from L1, the hardware itself
+ * prefetches nothing from memory. 0: one group, no prefetch. */
 LK_INLINE void go_on(const size_t rows, const size_t side, size_t k, const float *x, const float *w, size_t e, size_t end,
                      const size_t ahead, vf *chains) {
     const size_t columns = side * VECTORS;

@@ -23,9 +23,11 @@ static bool is_filled(const char *path) {
 void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *env) {
     struct rlimit most;
     char path[PATH_BYTES];
-    if (getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur < (rlim_t)RESERVE_BYTES) return; /* that would be a signal */
+    if (getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur < (rlim_t)RESERVE_BYTES)
+        return; /* the kernel would send SIGXFSZ */
     if (!reserve_path(env, path) || is_filled(path)) return;
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    int fd =
+        open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666); /* a pipe of that name: no waiting */
     if (fd < 0) return;
     if (fallocate(fd, 0, 0, RESERVE_BYTES) != 0) unlink(path);
     close(fd);

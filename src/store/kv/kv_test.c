@@ -670,6 +670,17 @@ static void deleting_works_on_a_full_disk(void **state) {
     assert_int_equal(status, 0);
 }
 
+static void a_pipe_in_place_of_the_reserve_is_let_alone(void **state) {
+    char *reserve = test_join(*state, "kv/reserve");
+    lk_kv_close(open_at(*state));
+    unlink(reserve);
+    assert_int_equal(mkfifo(reserve, 0666), 0);
+    alarm(20); /* no waiting for who reads it */
+    lk_kv_close(open_at(*state));
+    alarm(0);
+    lk_free(reserve);
+}
+
 static void little_address_space(void *dir) {
     struct rlimit limit = {(rlim_t)3 << 30, (rlim_t)3 << 30};
     setrlimit(RLIMIT_AS, &limit);
@@ -719,6 +730,7 @@ int main(void) {
         TEST_IN_DIR(may_only_read),
         TEST_IN_DIR(a_full_disk_changes_nothing),
         TEST_IN_DIR(deleting_works_on_a_full_disk),
+        TEST_IN_DIR(a_pipe_in_place_of_the_reserve_is_let_alone),
         TEST_IN_DIR(fits_a_limited_address_space),
         TEST_IN_DIR(out_of_memory),
     };
