@@ -9,6 +9,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C
+unset ONLY # that of make names configurations, that of tests/run.sh tests
 host=$PWD/build/lockstep other=$PWD/build/other jobs=${JOBS:-$(nproc)}
 die() { echo "other-compilers: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "the program $1 is missing: apt-get install $2"; return 1; }; }
