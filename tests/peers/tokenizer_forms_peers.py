@@ -70,10 +70,10 @@ class Ours:
         return path
 
     def encode(self, name, text, *options):
-        return list(map(int, self.run("encode", name, self.file(text), *options).split()))
+        return list(map(int, self.run("encode", name, self.file(text), "--format", "text", *options).split()))
 
     def offsets(self, name, text, *options):
-        return json.loads(self.run("encode", name, self.file(text), "--offsets", "--json", *options))
+        return json.loads(self.run("encode", name, self.file(text), "--format", "text", "--offsets", "--json", *options))
 
     def decode(self, name, ids):
         return subprocess.run([*self.base, "tokenizer", "decode", name, self.file(" ".join(map(str, ids)))], capture_output=True,
