@@ -7,8 +7,9 @@
  *         macro-kernel       1st loop over rows by MR, 2nd loop over columns by NR
  *           micro-kernel       one for each step of the batch, then the step's place in the tree
  *
- * The micro-kernel reads an operand where it lies, if it can do that well. Where it cannot read A so (see packs), A and B
- * are both packed, and the loops are BLIS's own:
+ * The micro-kernel reads an operand where it lies, if it can do that well. An A across k whose rows meet in few sets of
+ * the caches is packed. Where A cannot be read so for a reason that holds for B too (see packs), both are, and the loops
+ * are BLIS's own:
  *
  *     4th loop           over k by KC
  *       3rd loop           over the tile's rows by MC: pack A, panels of MR rows (half of L2)
@@ -27,7 +28,7 @@
 #define LD_B     (NC + 16)
 #define PANEL_A  (MR * (KC + 3))
 #define PANEL_B  (NR * KC + 16)
-#define A_FLOATS ((MC_PACKED_MOST / MR * PANEL_A + 15) / 16 * 16)
+#define A_FLOATS (((MC_PACKED_MOST > MC_ACROSS ? MC_PACKED_MOST : MC_ACROSS) / MR * PANEL_A + 15) / 16 * 16)
 #define B_FLOATS (COLUMNS_PACKED / NR * PANEL_B)
 _Static_assert(B_FLOATS >= KC * LD_B, "both ways of packing have room");
 
@@ -37,6 +38,7 @@ struct tile {
     bool transposed;
     size_t i0, i1, j0, j1, columns; /* columns: rounded up to whole vectors */
     bool packs;                     /* both operands, in panels */
+    bool packs_a;                   /* A at least */
     size_t mc;                      /* rows of a block of A; a multiple of MR */
     float *packed_a, *packed_b, *totals;
     size_t depth; /* of the tree's stack */
@@ -72,7 +74,7 @@ static void pack_a(struct tile *t, const struct batch *batch, size_t i, size_t r
         const struct step *s = &batch->steps[q];
         struct operand a = operand_a(s->part, t->transposed);
         a.x += (t->i0 + i) * a.step + s->k0 * a.k;
-        t->a[q] = t->packs ? panels_of_a(t, s, a, i, rows) : a;
+        t->a[q] = t->packs_a ? panels_of_a(t, s, a, i, rows) : a;
     }
 }
 
@@ -132,7 +134,7 @@ static struct lk__math_prefetch next_prefetch(const struct tile *t, const struct
     if (b.k == 1 && 2 * n + 1 < columns)
         return (struct lk__math_prefetch){from + 2 * n * b.step, from + (2 * n + 1) * b.step, 2};
     if (b.k != 1 && 16 * n < columns) return (struct lk__math_prefetch){from + 16 * n, from + 16 * n + b.k, 2 * b.k};
-    if (!t->packs && a.k != 1 && x->j % NC == 0) {
+    if (!t->packs_a && a.k != 1 && x->j % NC == 0) {
         from = a.x + t->i0 + x->i + MR + s->k0 * a.k;
         return (struct lk__math_prefetch){from, from + a.k, 2 * a.k};
     }
@@ -147,7 +149,7 @@ static void run_micro_kernels(const struct tile *t, const struct batch *batch, c
         struct operand a = t->a[q], b = t->b[q];
         float *total = x->totals + s->level * x->size;
         struct lk__math_prefetch prefetch = next_prefetch(t, s, x, next, next_j, n, total);
-        lk__math_micro[x->rows - 1][x->width / VL - 1](s->k, a.x + (x->i - t->block) * a.step, t->packs ? 1 : a.step, a.k,
+        lk__math_micro[x->rows - 1][x->width / VL - 1](s->k, a.x + (x->i - t->block) * a.step, t->packs_a ? 1 : a.step, a.k,
                                                        b.x + from, b.k, total, x->width, s->add ? MICRO_ADD : MICRO_STORE,
                                                        &prefetch);
         for (unsigned m = 0; m < s->merges; m++, total -= x->size)
@@ -276,7 +278,9 @@ static void cut_blocks(struct tile *t, const struct lk_caches *caches) {
 }
 
 static void run_tile(struct tile *t, const struct lk_caches *caches, void *scratch) {
+    struct operand a = operand_a(t->mm->parts, t->transposed);
     t->packs = packs(t->mm, t->transposed, caches);
+    t->packs_a = t->packs || (a.k != 1 && same_sets(a.k) && t->i1 - t->i0 <= MC_ACROSS);
     cut_blocks(t, caches);
     t->columns = round_up(t->j1 - t->j0, VL);
     t->packed_a = scratch, t->packed_b = t->packed_a + A_FLOATS, t->totals = t->packed_b + B_FLOATS;

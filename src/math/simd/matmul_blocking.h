@@ -60,7 +60,7 @@ static inline size_t rows_in_a_set(size_t rows, size_t apart, const struct lk_ca
 static inline bool packs(const struct lk_mm *mm, bool transposed, const struct lk_caches *c) {
     struct operand a = operand_a(mm->parts, transposed);
     bool small = MR <= 8 || c->l2.bytes < L2_IN_PLACE; /* the micro-tile, or L2 */
-    if (a.k != 1) return small || same_sets(a.k);
+    if (a.k != 1) return small;
     return (small && (transposed ? mm->m : mm->n) > NC) || 2 * rows_in_a_set(MR, a.step, &c->l1) > c->l1.ways;
 }
 
