@@ -172,6 +172,15 @@ LK_INLINE void weigh_two(const struct work *w, const struct block *t, size_t j, 
         v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
 }
 
+static void weigh_one(const struct work *w, const struct block *t, size_t j) {
+    float *s = t->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
+    for (size_t v = 0; v < t->vectors; v++) {
+        vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), t->seen.m[v])));
+        v_store(s + v * VL, e);
+        v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
+    }
+}
+
 /* r of l, the sum of the 64 lanes in two levels of its tree at a time. From lane `count` (4, 16 or 64) on all are +0, which
  * changes none of these sums. */
 static void sum_lanes(const struct work *w, struct block *t, size_t count) {
@@ -184,25 +193,18 @@ static void sum_lanes(const struct work *w, struct block *t, size_t count) {
 /* E in place of S', and r. */
 static void weights(const struct work *w, struct block *t) {
     size_t keys = t->low % 64 ? 64 : t->end - t->low, count = keys > 16 ? 64 : keys > 4 ? 16 : 4;
-    for (size_t e = 0; e < count * t->ld; e += 4 * VL) /* which is no call of memset: too short for that */
+    for (size_t e = 0; e < count * t->ld; e += 4 * VL) { /* which is no call of memset: too short for that */
         UNROLL
-    for (size_t v = 0; v < 4; v++) v_store(w->lanes + e + v * VL, v_zero());
-    for (size_t j = t->low; j < t->end; j++) {
-        if (t->ld == QUERIES && j % 2 == 0) {
-            for (; j + 2 <= t->end && all_see(t, j) && all_see(t, j + 1); j += 2) weigh_two(w, t, j, t->seen.m, false);
-            for (; j + 2 <= t->end && !(all_see(t, j) && all_see(t, j + 1)); j += 2) weigh_two(w, t, j, t->seen.m, true);
-            if (j + 2 <= t->end) {
-                j--;
-                continue;
-            }
-        }
-        if (j >= t->end) break;
-        float *s = t->s + (j - w->low) * t->ld, *lane = w->lanes + j % 64 * t->ld;
-        for (size_t v = 0; v < t->vectors; v++) {
-            vf e = v_select(hidden(t, v, j), v_zero(), lk__math_vsexp(v_sub(v_load(s + v * VL), t->seen.m[v])));
-            v_store(s + v * VL, e);
-            v_store(lane + v * VL, v_add(v_load(lane + v * VL), e));
-        }
+        for (size_t v = 0; v < 4; v++) v_store(w->lanes + e + v * VL, v_zero());
+    }
+    for (size_t j = t->low, keys_here; j < t->end; j += keys_here) {
+        keys_here = t->ld == QUERIES && j % 2 == 0 && j + 2 <= t->end ? 2 : 1;
+        if (keys_here == 1)
+            weigh_one(w, t, j);
+        else if (all_see(t, j) && all_see(t, j + 1))
+            weigh_two(w, t, j, t->seen.m, false);
+        else
+            weigh_two(w, t, j, t->seen.m, true);
     }
     sum_lanes(w, t, count);
 }
