@@ -10,10 +10,12 @@ LK_INLINE void lanes_clear(vf lanes[LANE_VECTORS]) {
     for (size_t e = 0; e < LANE_VECTORS; e++) lanes[e] = v_zero();
 }
 /* --- Norms -----------------------------------------------------------------------------------------------
- * A row's sum ends in a chain of dependent operations before the next pass over it can begin. So some rows go through each
- * pass one after another, as few as hide the chains and stay in a part of the nearest cache. */
+ * A row is read three times (RMS norm: twice). The first time it comes from beyond the nearest cache, and its sum ends in a
+ * chain of dependent operations before the next pass over it can begin. So rows go in batches, as few as hide the chains
+ * and stay in a part of the nearest cache, and the first pass over a row of the next batch runs beside the last pass over
+ * one of this batch: one waits for memory while the other computes and stores. */
 #define BATCH       16
-#define BATCH_BYTES ((size_t)12 << 10)
+#define BATCH_BYTES ((size_t)8 << 10)
 
 static size_t batch_rows(size_t n, size_t arrays) {
     size_t rows = BATCH_BYTES / (n * arrays * sizeof(float) + 1);
@@ -24,51 +26,73 @@ LK_INLINE vf normalise(vf x, const bool layer, vf mean, vf rstd) {
     return v_mul(layer ? v_sub(x, mean) : x, rstd);
 }
 
-static float mean_of(size_t n, const float *x) {
-    vf lanes[LANE_VECTORS];
-    lanes_clear(lanes);
-    EACH_LANE_VECTOR(n, { lanes[e] = v_add(lanes[e], load(x + i, c)); });
-    return v_sum64(lanes) / (float)n;
+struct norm {
+    const float *x, *gain, *bias;
+    float eps, *y, *mean, *rstd;
+};
+
+LK_INLINE float rstd_of(float squares, size_t n, float eps) {
+    return 1 / __builtin_sqrtf(squares / (float)n + eps);
 }
 
-LK_INLINE float rstd_of(size_t n, const float *x, const bool layer, float mean, float eps) {
-    vf lanes[LANE_VECTORS], m = v_set1(mean);
+/* The first pass over row `next`, if `sum`, beside the last over `row`, if `write`. */
+LK_INLINE void norm_pass(size_t n, const struct norm *t, const bool layer, const bool write, size_t row, const bool sum,
+                         size_t next) {
+    const float *x = t->x + row * n, *ahead = t->x + next * n, *gain = t->gain, *bias = t->bias;
+    float *y = t->y + row * n;
+    vf m = v_set1(write && layer ? t->mean[row] : 0), r = v_set1(write ? t->rstd[row] : 0), lanes[LANE_VECTORS];
     lanes_clear(lanes);
     EACH_LANE_VECTOR(n, {
-        vf d = layer ? v_sub(load(x + i, c), m) : load(x + i, c);
-        if (layer && c != VL) d = v_select(m_first(c), d, v_zero());
-        lanes[e] = v_fma(d, d, lanes[e]);
+        if (sum && layer) lanes[e] = v_add(lanes[e], load(ahead + i, c));
+        if (sum && !layer) {
+            vf d = load(ahead + i, c);
+            lanes[e] = v_fma(d, d, lanes[e]);
+        }
+        if (write) {
+            vf xhat = normalise(load(x + i, c), layer, m, r), g = load(gain + i, c);
+            store(y + i, layer ? v_fma(xhat, g, load(bias + i, c)) : v_mul(xhat, g), c);
+        }
     });
-    return 1 / __builtin_sqrtf(v_sum64(lanes) / (float)n + eps);
+    if (sum && layer) t->mean[next] = v_sum64(lanes) / (float)n;
+    if (sum && !layer) t->rstd[next] = rstd_of(v_sum64(lanes), n, t->eps);
 }
 
-LK_INLINE void norm_batch(size_t rows, size_t n, const float *x, const float *gain, const float *bias, const bool layer,
-                          float eps, float *y, float *mean, float *rstd) {
-    for (size_t row = 0; row < rows && layer; row++) mean[row] = mean_of(n, x + row * n);
-    for (size_t row = 0; row < rows; row++) rstd[row] = rstd_of(n, x + row * n, layer, layer ? mean[row] : 0, eps);
-    for (size_t row = 0; row < rows; row++) {
-        const float *from = x + row * n;
-        float *to = y + row * n;
-        vf m = v_set1(layer ? mean[row] : 0), r = v_set1(rstd[row]);
-        EACH_GROUP(
-            n, 4, LK__ALL {
-                vf xhat = normalise(load(from + AT(j), c), layer, m, r), g = load(gain + AT(j), c);
-                store(to + AT(j), layer ? v_fma(xhat, g, load(bias + AT(j), c)) : v_mul(xhat, g), c);
-            });
+/* The second pass of a layer norm, which waits for nothing: it asks for row `ahead`, whose first pass is the next. */
+static void deviation(size_t n, const struct norm *t, size_t row, size_t ahead) {
+    const float *x = t->x + row * n, *next = t->x + ahead * n;
+    vf lanes[LANE_VECTORS], m = v_set1(t->mean[row]);
+    lanes_clear(lanes);
+    EACH_LANE_VECTOR(n, {
+        vf d = v_sub(load(x + i, c), m);
+        if (c != VL) d = v_select(m_first(c), d, v_zero());
+        lanes[e] = v_fma(d, d, lanes[e]);
+        if (i % 16 == 0) __builtin_prefetch(next + i, 0, 3);
+    });
+    t->rstd[row] = rstd_of(v_sum64(lanes), n, t->eps);
+}
+
+LK_INLINE void norm_rows(size_t rows, size_t n, const struct norm *t, const bool layer) {
+    size_t batch = batch_rows(n, 1);
+    for (size_t row = 0; row < rows && row < batch; row++) norm_pass(n, t, layer, false, row, true, row);
+    for (size_t first = 0; first < rows; first += batch) {
+        size_t end = rows - first < batch ? rows : first + batch;
+        for (size_t row = first; layer && row < end; row++) deviation(n, t, row, row + batch < rows ? row + batch : row);
+        for (size_t row = first; row < end; row++) {
+            if (row + batch < rows)
+                norm_pass(n, t, layer, true, row, true, row + batch);
+            else
+                norm_pass(n, t, layer, true, row, false, row);
+        }
     }
 }
 
 static void norm_forward(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
                          float *mean, float *rstd) {
-    size_t batch = batch_rows(n, 1);
-    for (size_t row = 0, count; row < rows; row += count) {
-        size_t at = row * n;
-        count = rows - row < batch ? rows - row : batch;
-        if (bias)
-            norm_batch(count, n, x + at, gain, bias, true, eps, y + at, mean + row, rstd + row);
-        else
-            norm_batch(count, n, x + at, gain, NULL, false, eps, y + at, NULL, rstd + row);
-    }
+    const struct norm t = {x, gain, bias, eps, y, mean, rstd};
+    if (bias)
+        norm_rows(rows, n, &t, true);
+    else
+        norm_rows(rows, n, &t, false);
 }
 
 /* One row's two means: of a = dy gain, and of a xhat. */
