@@ -70,11 +70,16 @@ static bool of_processor(struct lk_caches *out) {
     *out = (struct lk_caches){.from = LK_CACHES_CPUID};
 #if defined(__x86_64__)
     static const unsigned leaves[] = {4, 0x8000001d};
+    size_t siblings = 1;
     for (size_t l = 0; l < 2 && !out->l2.bytes; l++)
         for (unsigned i = 0, a, b, c, d; i < 8 && __get_cpuid_count(leaves[l], i, &a, &b, &c, &d) && a & 31; i++) {
             struct lk_cache *cache = (a & 31) == 2 ? NULL : at_level(out, a >> 5 & 7); /* type 2: instructions */
             size_t ways = (b >> 22) + 1, partitions = (b >> 12 & 1023) + 1, line = (b & 4095) + 1, sets = (size_t)c + 1;
-            if (cache) *cache = (struct lk_cache){ways * partitions * line * sets, ways};
+            if (!cache) continue;
+            size_t sharing = (a >> 14 & 4095) + 1; /* hardware threads; those of an L1 are one core's */
+            if (cache == &out->l1) siblings = sharing;
+            *cache =
+                (struct lk_cache){ways * partitions * line * sets / (sharing > siblings ? sharing / siblings : 1), ways};
         }
 #endif
     return are_sane(out);

@@ -17,12 +17,13 @@
 
 extern char **environ;
 
-/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, and files of 4 MiB. The usual limit of 1,024 files is enough
- * for 128 ranks, which then have the usual time to come up. */
-#define FILES_LEAST(ranks) ((rlim_t)(32 + 6 * (ranks)))
-#define FILE_BYTES_LEAST   ((rlim_t)5 << 20)
+/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, files of 4 MiB, and 8 processes and threads and 4 more a rank.
+ * The usual limit of 1,024 files is enough for 128 ranks, which then have the usual time to come up. */
+#define FILES_LEAST(ranks)     ((rlim_t)(32 + 6 * (ranks)))
+#define FILE_BYTES_LEAST       ((rlim_t)5 << 20)
+#define PROCESSES_LEAST(ranks) ((rlim_t)(16 + 6 * (ranks)))
 
-#define LOG_DIR            "LOCKSTEP_LAUNCH_LOGS" /* variable of a rank that writes to a file */
+#define LOG_DIR                "LOCKSTEP_LAUNCH_LOGS" /* variable of a rank that writes to a file */
 
 static char *find_in_path(const char *name) {
     const char *path = getenv("PATH");
@@ -142,12 +143,14 @@ int lk__launch_mpirun_prepare(struct lk__launch_mpirun *x, const struct lk_launc
 }
 
 bool lk__launch_mpirun_limited(int ranks, struct lk_err *why) {
-    struct rlimit files, bytes;
+    struct rlimit files, bytes, processes;
     bool few = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_LEAST(ranks);
     bool small = getrlimit(RLIMIT_FSIZE, &bytes) == 0 && bytes.rlim_cur < FILE_BYTES_LEAST;
-    errno = few ? EMFILE : EFBIG;
-    if (few || small) lk_fail_errno(why, "Open MPI can need more than it may have");
-    return few || small;
+    bool alone = geteuid() != 0 && /* whom this limit does not bind */
+                 getrlimit(RLIMIT_NPROC, &processes) == 0 && processes.rlim_cur < PROCESSES_LEAST(ranks);
+    errno = few ? EMFILE : small ? EFBIG : EAGAIN;
+    if (few || small || alone) lk_fail_errno(why, "Open MPI can need more than it may have");
+    return few || small || alone;
 }
 
 void lk__launch_mpirun_release(struct lk__launch_mpirun *x) {

@@ -103,14 +103,15 @@ static int choose(const struct lk_checkpoint *list, size_t count, uint64_t seed,
     return LK_OK;
 }
 
-/* The checkpoints of the run that the words name, and which segments are executed again. */
-static int plan(struct cmd_context *c, struct lk_checkpoint **list, size_t *count, struct choice *chosen, size_t *n,
-                struct lk_err *err) {
+/* The steps and the checkpoints of the run that the words name, and which segments are executed again. */
+static int plan(struct cmd_context *c, uint32_t *steps, struct lk_checkpoint **list, size_t *count, struct choice *chosen,
+                size_t *n, struct lk_err *err) {
     const char *run = c->arguments[0];
     json_t *record;
     uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
     int code = lk_run_get(c->store, run, &record, err);
     if (code) return code;
+    *steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
     json_decref(record);
     code = lk_run_checkpoints(c->store, run, list, count, err);
     if (code) return code;
@@ -130,6 +131,7 @@ static int verify(struct cmd_context *c) {
     struct lk_progress progress;
     struct lk_checkpoint *list = NULL;
     size_t count = 0, n = 0;
+    uint32_t steps = 0;
     const char *run = c->arguments[0];
     struct choice chosen[SAMPLES_MAX];
     bool segment = cmd_given(c, &wanted.segment), equal = true;
@@ -138,13 +140,13 @@ static int verify(struct cmd_context *c) {
     int code = cmd_open_math(c);
     if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
-    code = plan(c, &list, &count, chosen, &n, &err);
+    code = plan(c, &steps, &list, &count, chosen, &n, &err);
     json_t *results = c->json ? json_array() : NULL;
     if (!code && c->json && !results) code = lk_fail(&err, LK_ENOMEM, "no memory for results");
     lk_progress_init(&progress, stderr);
     for (size_t i = 0; i < n && !code; i++) {
         struct lk_verify_result r;
-        announce(list, count, &chosen[i], segment, run);
+        if (chosen[i].to <= steps) announce(list, count, &chosen[i], segment, run); /* else lk_verify refuses */
         code = lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err);
         lk_progress_end(&progress);
         if (!code) code = report(results, run, &r, &err);

@@ -140,6 +140,7 @@ quiet "$TOOLS/tamper" "$LOCKSTEP_STORE" wrong 2
 fails "training stops at a step that differs from its row" 1 "run wrong is not deterministic: step 2 .*loss 0x.*, now 0x" "doctor" -- "$LOCKSTEP" train --resume wrong
 equal "and the run is failed" "$(run_field wrong state)" failed
 fails "verify beyond the end" 1 "segment 0..13 is not within" -- "$LOCKSTEP" verify honest --segment 0..13
+check "which it does not say it executes" sh -c '! "$LOCKSTEP" verify honest --segment 0..13 2>&1 | grep -q "executes"'
 check "verify of steps behind no checkpoint" sh -c '"$LOCKSTEP" verify honest --segment 3..4 2>&1'
 said "says where it starts, and why" "executes steps [0-9]..4 of honest again: starts at step [0-9], the (checkpoint before|run's beginning)"
 quiet "$LOCKSTEP" train c.ini run.name=keeps run.steps=6 optimizer.warmup=0 checkpoint.every=2 checkpoint.keep=1
