@@ -39,11 +39,13 @@ struct lk__math_kernels {
     void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
                                float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
 
-    /* Rows [0, rows). */
-    void (*norm_forward)(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
-                         float *mean, float *rstd);
-    void (*norm_backward)(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd,
-                          bool layer, const float *dy, const float *dx_add, float *dx, float *normalised);
+    /* Rows [0, rows), each pass over `batch` of them before the next pass, 1 to LK__NORM_BATCH: no bit depends on it. */
+#define LK__NORM_BATCH 16
+    void (*norm_forward)(size_t rows, size_t n, size_t batch, const float *x, const float *gain, const float *bias,
+                         float eps, float *y, float *mean, float *rstd);
+    void (*norm_backward)(size_t rows, size_t n, size_t batch, const float *x, const float *gain, const float *mean,
+                          const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx,
+                          float *normalised);
     void (*cross_entropy)(size_t rows, size_t vocab, float *logits, size_t ld, const uint32_t *targets, float scale,
                           bool gradient, float *loss);
     void (*rope)(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,

@@ -159,18 +159,18 @@ static void elements_are_equal(void **unused) {
 }
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
-static size_t row_count;
+static size_t row_count, batch;
 static void run_norm(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     bool layer = v & 1;
     /* 0 x, 1 gain, 2 bias, 3 dy, 4 y and dx_add, 5 dx, 6 normalised, 7 mean and rstd */
     float *mean = a->x[7], *rstd = a->x[7] + row_count;
-    k->norm_forward(row_count, n, a->x[0], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[4], mean, rstd);
-    k->norm_backward(row_count, n, a->x[0], a->x[1], mean, rstd, layer, a->x[3], v & 2 ? a->x[4] : NULL,
+    k->norm_forward(row_count, n, batch, a->x[0], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[4], mean, rstd);
+    k->norm_backward(row_count, n, batch, a->x[0], a->x[1], mean, rstd, layer, a->x[3], v & 2 ? a->x[4] : NULL,
                      v & 4 ? a->x[4] : a->x[5],
                      v & 8   ? a->x[0]
                      : v & 2 ? a->x[6]
                              : NULL);
-    if (v & 8) k->norm_forward(row_count, n, a->x[3], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[3], mean, rstd);
+    if (v & 8) k->norm_forward(row_count, n, batch, a->x[3], a->x[1], layer ? a->x[2] : NULL, 1e-5f, a->x[3], mean, rstd);
 }
 static void run_loss(const struct lk__math_kernels *k, struct arrays *a, size_t n, int v) {
     uint32_t targets[8];
@@ -199,6 +199,7 @@ static void rows_are_equal(void **unused) {
         for (enum values kind = 0; kind < VALUES; kind++) {
             size_t n = length(i);
             row_count = 1 + next() % (n < 200 ? 40 : 6); /* several batches, the last not whole */
+            batch = 1 + next() % (next() % 2 ? 3 : LK__NORM_BATCH);
             size_t all = row_count * n;
             for (int v = 0; v < 12; v++)
                 compare("norm", run_norm, 8, (size_t[]){all, n, n, all, all, all, all, 2 * row_count}, n, v, kind);

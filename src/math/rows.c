@@ -175,11 +175,17 @@ static void rows_run(struct lk_math *m, size_t rows, size_t n, const void *call,
     lk_pool_run(m->pool, tiles_of(rows, r.tile), rows_tile, &r);
 }
 
+/* So many rows that their arrays and those of the next as many take half of L1: fewer do not hide the end of a row's sum,
+ * which is a chain of dependent operations; of more the last pass no longer finds all in L1. */
+static size_t norm_batch(const struct lk_caches *caches, size_t n, size_t arrays) {
+    size_t rows = n ? caches->l1.bytes / 4 / (n * arrays * sizeof(float)) : 1;
+    return rows < 1 ? 1 : smaller(rows, LK__NORM_BATCH);
+}
 static void run_norm(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_norm *t = call;
     size_t at = row * t->n;
-    k->norm_forward(rows, t->n, t->x + at, t->gain, t->bias, t->epsilon, t->y + at, t->mean ? t->mean + row : NULL,
-                    t->rstd + row);
+    k->norm_forward(rows, t->n, norm_batch(&k->caches, t->n, 1), t->x + at, t->gain, t->bias, t->epsilon, t->y + at,
+                    t->mean ? t->mean + row : NULL, t->rstd + row);
 }
 void lk_norm_forward(struct lk_math *m, const struct lk_norm *t) {
     LK_TIMED(m, NORM, 0, 2.0 * (double)(t->rows * t->n) * sizeof(float));
@@ -189,8 +195,9 @@ void lk_norm_forward(struct lk_math *m, const struct lk_norm *t) {
 static void run_norm_gradient(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_norm_gradient *t = call;
     size_t at = row * t->n;
-    k->norm_backward(rows, t->n, t->x + at, t->gain, t->layer ? t->mean + row : NULL, t->rstd + row, t->layer, t->dy + at,
-                     t->dx_add ? t->dx_add + at : NULL, t->dx + at, t->normalised ? t->normalised + at : NULL);
+    k->norm_backward(rows, t->n, norm_batch(&k->caches, t->n, 2), t->x + at, t->gain, t->layer ? t->mean + row : NULL,
+                     t->rstd + row, t->layer, t->dy + at, t->dx_add ? t->dx_add + at : NULL, t->dx + at,
+                     t->normalised ? t->normalised + at : NULL);
 }
 void lk_norm_backward(struct lk_math *m, const struct lk_norm_gradient *t) {
     LK_TIMED(m, NORM_BACKWARD, 0,

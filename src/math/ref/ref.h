@@ -93,10 +93,10 @@ void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t seque
                             uint32_t i1, void *scratch);
 void REF(attention_backward)(const struct REF_STRUCT(attention) *, const real *dout, size_t ld_dout, real q_scale, real *dq,
                              real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
-void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y,
-                       real *mean, real *rstd);
-void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd,
-                        bool layer, const real *dy, const real *dx_add, real *dx, real *normalised);
+void REF(norm_forward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *bias, real eps,
+                       real *y, real *mean, real *rstd);
+void REF(norm_backward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *mean,
+                        const real *rstd, bool layer, const real *dy, const real *dx_add, real *dx, real *normalised);
 void REF(cross_entropy)(size_t rows, size_t vocab, real *logits, size_t ld, const uint32_t *targets, real scale,
                         bool gradient, real *loss);
 void REF(rope)(size_t rows, size_t row0, uint32_t heads, uint32_t head_dim, uint32_t positions, uint32_t first,

@@ -31,8 +31,9 @@ static void layer_forward(size_t n, const real *x, const real *gain, const real 
     *rstd = r;
 }
 
-void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, const real *bias, real eps, real *y,
-                       real *mean, real *rstd) {
+void REF(norm_forward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *bias, real eps,
+                       real *y, real *mean, real *rstd) {
+    (void)batch; /* one row after another */
     for (size_t row = 0; row < rows; row++) {
         const real *from = x + row * n;
         if (bias)
@@ -42,8 +43,9 @@ void REF(norm_forward)(size_t rows, size_t n, const real *x, const real *gain, c
     }
 }
 
-void REF(norm_backward)(size_t rows, size_t n, const real *x, const real *gain, const real *mean, const real *rstd,
-                        bool layer, const real *dy, const real *dx_add, real *dx, real *normalised) {
+void REF(norm_backward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *mean,
+                        const real *rstd, bool layer, const real *dy, const real *dx_add, real *dx, real *normalised) {
+    (void)batch; /* one row after another */
     for (size_t row = 0; row < rows; row++) {
         size_t at = row * n;
         real r = rstd[row], plain[LK__LANES] = {0}, product[LK__LANES] = {0};

@@ -53,17 +53,17 @@ static const struct lk_row_part all_rows[1] = {{0, R, true}};
 static double mean[R], rstd[R], xhat[R * N];
 
 static void rms_forward(struct layer *l) {
-    lk__math_ref64_norm_forward(R, N, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd);
+    lk__math_ref64_norm_forward(R, N, 1, l->x[0], l->x[1], NULL, 1e-5, l->y, mean, rstd);
 }
 static void rms_backward(struct layer *l) {
-    lk__math_ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, false, l->dy, NULL, l->dx[0], xhat);
+    lk__math_ref64_norm_backward(R, N, 1, l->x[0], l->x[1], mean, rstd, false, l->dy, NULL, l->dx[0], xhat);
     lk__math_ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
 }
 static void layer_forward(struct layer *l) {
-    lk__math_ref64_norm_forward(R, N, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd);
+    lk__math_ref64_norm_forward(R, N, 1, l->x[0], l->x[1], l->x[2], 1e-5, l->y, mean, rstd);
 }
 static void layer_backward(struct layer *l) {
-    lk__math_ref64_norm_backward(R, N, l->x[0], l->x[1], mean, rstd, true, l->dy, NULL, l->dx[0], xhat);
+    lk__math_ref64_norm_backward(R, N, 1, l->x[0], l->x[1], mean, rstd, true, l->dy, NULL, l->dx[0], xhat);
     lk__math_ref64_column_sum(N, l->dy, N, xhat, N, all_rows, 1, false, l->dx[1]);
     lk__math_ref64_column_sum(N, l->dy, N, NULL, 0, all_rows, 1, false, l->dx[2]);
 }
@@ -204,11 +204,11 @@ static void floats_agree_with_doubles(void **unused) {
     double dm[R], dr[R];
     both(R * W, a, A), both(W, b, B), both(R * W, c, C_);
     for (int layer = 0; layer < 2; layer++) {
-        f.norm_forward(R, W, a, b, layer ? b : NULL, 1e-5f, y, fm, fr);
-        lk__math_ref64_norm_forward(R, W, A, B, layer ? B : NULL, (double)1e-5f, Y, dm, dr);
+        f.norm_forward(R, W, 1, a, b, layer ? b : NULL, 1e-5f, y, fm, fr);
+        lk__math_ref64_norm_forward(R, W, 1, A, B, layer ? B : NULL, (double)1e-5f, Y, dm, dr);
         close_to("norm", R * W, y, Y, 4e-7);
-        f.norm_backward(R, W, a, b, fm, fr, layer, c, NULL, z, NULL);
-        lk__math_ref64_norm_backward(R, W, A, B, dm, dr, layer, C_, NULL, Z, NULL);
+        f.norm_backward(R, W, 1, a, b, fm, fr, layer, c, NULL, z, NULL);
+        lk__math_ref64_norm_backward(R, W, 1, A, B, dm, dr, layer, C_, NULL, Z, NULL);
         close_to("norm backward", R * W, z, Z, 6e-7);
     }
     f.swiglu_forward(W, a, b, y), lk__math_ref64_swiglu_forward(W, A, B, Y), close_to("SwiGLU", W, y, Y, 3e-7);

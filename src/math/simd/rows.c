@@ -14,14 +14,6 @@ LK_INLINE void lanes_clear(vf lanes[LANE_VECTORS]) {
  * chain of dependent operations before the next pass over it can begin. So rows go in batches, as few as hide the chains
  * and stay in a part of the nearest cache, and the first pass over a row of the next batch runs beside the last pass over
  * one of this batch: one waits for memory while the other computes and stores. */
-#define BATCH       16
-#define BATCH_BYTES ((size_t)8 << 10)
-
-static size_t batch_rows(size_t n, size_t arrays) {
-    size_t rows = BATCH_BYTES / (n * arrays * sizeof(float) + 1);
-    return rows < 1 ? 1 : rows > BATCH ? BATCH : rows;
-}
-
 LK_INLINE vf normalise(vf x, const bool layer, vf mean, vf rstd) {
     return v_mul(layer ? v_sub(x, mean) : x, rstd);
 }
@@ -71,8 +63,7 @@ static void deviation(size_t n, const struct norm *t, size_t row, size_t ahead) 
     t->rstd[row] = rstd_of(v_sum64(lanes), n, t->eps);
 }
 
-LK_INLINE void norm_rows(size_t rows, size_t n, const struct norm *t, const bool layer) {
-    size_t batch = batch_rows(n, 1);
+LK_INLINE void norm_rows(size_t rows, size_t n, size_t batch, const struct norm *t, const bool layer) {
     for (size_t row = 0; row < rows && row < batch; row++) norm_pass(n, t, layer, false, row, true, row);
     for (size_t first = 0; first < rows; first += batch) {
         size_t end = rows - first < batch ? rows : first + batch;
@@ -86,13 +77,13 @@ LK_INLINE void norm_rows(size_t rows, size_t n, const struct norm *t, const bool
     }
 }
 
-static void norm_forward(size_t rows, size_t n, const float *x, const float *gain, const float *bias, float eps, float *y,
-                         float *mean, float *rstd) {
+static void norm_forward(size_t rows, size_t n, size_t batch, const float *x, const float *gain, const float *bias,
+                         float eps, float *y, float *mean, float *rstd) {
     const struct norm t = {x, gain, bias, eps, y, mean, rstd};
     if (bias)
-        norm_rows(rows, n, &t, true);
+        norm_rows(rows, n, batch, &t, true);
     else
-        norm_rows(rows, n, &t, false);
+        norm_rows(rows, n, batch, &t, false);
 }
 
 /* One row's two means: of a = dy gain, and of a xhat. */
@@ -134,9 +125,8 @@ LK_INLINE void norm_row_gradient(size_t n, const struct norm_gradient *g, size_t
         });
 }
 
-LK_INLINE void norm_rows_gradient(size_t rows, size_t n, const struct norm_gradient *g, const bool layer) {
-    size_t batch = batch_rows(n, 2);
-    float c1[BATCH], c2[BATCH];
+LK_INLINE void norm_rows_gradient(size_t rows, size_t n, size_t batch, const struct norm_gradient *g, const bool layer) {
+    float c1[LK__NORM_BATCH], c2[LK__NORM_BATCH];
     for (size_t row = 0, count; row < rows; row += count) {
         count = rows - row < batch ? rows - row : batch;
         for (size_t k = 0; k < count; k++)
@@ -151,13 +141,14 @@ LK_INLINE void norm_rows_gradient(size_t rows, size_t n, const struct norm_gradi
     }
 }
 
-static void norm_backward(size_t rows, size_t n, const float *x, const float *gain, const float *mean, const float *rstd,
-                          bool layer, const float *dy, const float *dx_add, float *dx, float *normalised) {
+static void norm_backward(size_t rows, size_t n, size_t batch, const float *x, const float *gain, const float *mean,
+                          const float *rstd, bool layer, const float *dy, const float *dx_add, float *dx,
+                          float *normalised) {
     const struct norm_gradient g = {x, gain, mean, rstd, dy, dx_add, dx, normalised};
     if (layer)
-        norm_rows_gradient(rows, n, &g, true);
+        norm_rows_gradient(rows, n, batch, &g, true);
     else
-        norm_rows_gradient(rows, n, &g, false);
+        norm_rows_gradient(rows, n, batch, &g, false);
 }
 
 /* --- Loss ------------------------------------------------------------------------------------------------ */
