@@ -109,7 +109,7 @@ static void m64_head_norm(const struct m64 *m, uint32_t heads, const double *raw
                           double *rstd) {
     const struct lk_model_config *c = &m->l->config;
     if (gain)
-        lk__math_ref64_norm_forward(m->rows * heads, c->head_dim, raw, gain, NULL, c->norm_epsilon, y, NULL, rstd);
+        lk__math_ref64_norm_forward(m->rows * heads, c->head_dim, 1, raw, gain, NULL, c->norm_epsilon, y, NULL, rstd);
     else
         memcpy(y, raw, m->rows * heads * c->head_dim * sizeof *y);
 }
@@ -120,7 +120,7 @@ static void m64_head_norm_backward(struct m64 *m, uint32_t heads, const double *
     if (!gain) return;
     double *dx = m64_take(m, n * d);
     for (size_t i = 0; i < n * d; i++) dgain[i % d] += dy[i] * raw[i] * rstd[i / d];
-    lk__math_ref64_norm_backward(n, d, raw, gain, NULL, rstd, false, dy, NULL, dx, NULL);
+    lk__math_ref64_norm_backward(n, d, 1, raw, gain, NULL, rstd, false, dy, NULL, dx, NULL);
     memcpy(dy, dx, n * d * sizeof *dy);
     m->used = mark;
 }
@@ -130,7 +130,7 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     const struct lk_layer_tensors *t = &m->l->layers[layer];
     struct m64_layer *a = &m->layers[layer];
     struct m64_qkv p = m64_projections(m, t, w);
-    lk__math_ref64_norm_forward(m->rows, m->width, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
+    lk__math_ref64_norm_forward(m->rows, m->width, 1, a->x, m64_tensor(m, t->norm1, w), m64_tensor(m, t->norm1_bias, w),
                                 c->norm_epsilon, a->h1, a->mean1, a->rstd1);
     m64_linear(m, m->width, m->q, a->h1, p.w[0], p.b[0], NULL, a->q_raw);
     m64_linear(m, m->width, m->kv, a->h1, p.w[1], p.b[1], NULL, a->k_raw);
@@ -144,7 +144,7 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     for (uint32_t s = 0; s < at.sequences; s++)
         for (uint32_t h = 0; h < c->heads; h++) lk__math_ref64_attention_forward(&at, s, h, 0, at.queries, NULL);
     m64_linear(m, m->q, m->width, a->o, m64_tensor(m, t->o, w), m64_tensor(m, t->o_bias, w), a->x, a->mid);
-    lk__math_ref64_norm_forward(m->rows, m->width, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
+    lk__math_ref64_norm_forward(m->rows, m->width, 1, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
                                 c->norm_epsilon, a->h2, a->mean2, a->rstd2);
     m64_linear(m, m->width, m->ffn, a->h2, m64_tensor(m, t->up, w), m64_tensor(m, t->up_bias, w), NULL, a->up);
     if (c->family == LK_LLAMA) {
@@ -166,7 +166,7 @@ static double m64_loss(struct m64 *m, const double *w, bool gradient) {
         if (positions) m->layers[0].x[i] += positions[row % m->b->positions * m->width + column];
     }
     for (uint32_t i = 0; i < c->layers; i++) m64_layer_forward(m, i, w, i + 1 < c->layers ? m->layers[i + 1].x : m->x_out);
-    lk__math_ref64_norm_forward(m->rows, m->width, m->x_out, m64_tensor(m, m->l->norm, w),
+    lk__math_ref64_norm_forward(m->rows, m->width, 1, m->x_out, m64_tensor(m, m->l->norm, w),
                                 m64_tensor(m, m->l->norm_bias, w), c->norm_epsilon, m->h_out, m->mean_out, m->rstd_out);
     m64_linear(m, m->width, c->vocab, m->h_out, m->l->head < 0 ? table : m64_tensor(m, m->l->head, w), NULL, NULL,
                m->logits);
@@ -182,7 +182,7 @@ static void m64_norm_backward(struct m64 *m, const double *x, int gain, int bias
                               const double *dh, const double *w, double *dx, double *g) {
     double *xhat = m64_take(m, m->rows * m->width);
     struct lk_row_part all = {.first = 0, .rows = m->rows, .ends_group = true};
-    lk__math_ref64_norm_backward(m->rows, m->width, x, m64_tensor(m, gain, w), mean, rstd, bias >= 0, dh, dx, dx, xhat);
+    lk__math_ref64_norm_backward(m->rows, m->width, 1, x, m64_tensor(m, gain, w), mean, rstd, bias >= 0, dh, dx, dx, xhat);
     lk__math_ref64_column_sum(m->width, dh, m->width, xhat, m->width, &all, 1, false, (double *)m64_tensor(m, gain, g));
     if (bias >= 0)
         lk__math_ref64_column_sum(m->width, dh, m->width, NULL, 0, &all, 1, false, (double *)m64_tensor(m, bias, g));
