@@ -64,7 +64,7 @@ static int doctor(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_peaks p;
     struct lk_root root;
-    char cpu[200], hex[LK_ROOT_HEX], memory[32], caches[128], blocks[128];
+    char cpu[200], hex[LK_ROOT_HEX], memory[32], caches[128], blocks[128], attention[128];
     const char *names[8];
     int code = cmd_open_math(c);
     if (code) return code;
@@ -77,18 +77,20 @@ static int doctor(struct cmd_context *c) {
     const struct lk_caches *cache = lk_math_caches(c->math);
     caches_text(cache, caches, sizeof caches);
     lk_math_blocks_text(c->math, blocks, sizeof blocks);
+    lk_math_attention_text(c->math, attention, sizeof attention);
     if (c->json)
-        return cmd_print_json(json_pack(
-            "{s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:I}, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}", "version",
-            lk_version(), "cpu", cpu, "isa", lk_math_isa(c->math), "isas", isas_json(), "caches", "l1_bytes",
-            (json_int_t)cache->l1.bytes, "l1_ways", (json_int_t)cache->l1.ways, "l2_bytes", (json_int_t)cache->l2.bytes,
-            "l2_ways", (json_int_t)cache->l2.ways, "blocks", blocks, "threads", threads, "memory_bytes",
-            (json_int_t)lk_memory_available_bytes(), "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all,
-            "read_bytes_one", p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
+        return cmd_print_json(
+            json_pack("{s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:I}, s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:s, s:b}",
+                      "version", lk_version(), "cpu", cpu, "isa", lk_math_isa(c->math), "isas", isas_json(), "caches",
+                      "l1_bytes", (json_int_t)cache->l1.bytes, "l1_ways", (json_int_t)cache->l1.ways, "l2_bytes",
+                      (json_int_t)cache->l2.bytes, "l2_ways", (json_int_t)cache->l2.ways, "blocks", blocks, "attention",
+                      attention, "threads", threads, "memory_bytes", (json_int_t)lk_memory_available_bytes(),
+                      "fma_flops_one", p.fma_flops_one, "fma_flops_all", p.fma_flops_all, "read_bytes_one",
+                      p.read_bytes_one, "read_bytes_all", p.read_bytes_all, "fingerprint", hex, "healthy", 1));
     printf("lockstep     %s\ncpu          %s\nthreads      %d\nkernels      %s (here:", lk_version(), cpu, threads,
            lk_math_isa(c->math));
     for (int i = 0, n = lk_math_isas(names); i < n; i++) printf(" %s", names[i]);
-    printf(")\ncaches       %s\nblocks       %s\n", caches, blocks);
+    printf(")\ncaches       %s\nblocks       %s\nattention    %s\n", caches, blocks, attention);
     printf("fma peak     %.1f GFLOP/s one thread, %.1f all\n", p.fma_flops_one / 1e9, p.fma_flops_all / 1e9);
     printf("read         %.1f GB/s one thread, %.1f all\nmemory       %s free\n", p.read_bytes_one / 1e9,
            p.read_bytes_all / 1e9, lk_format_bytes(lk_memory_available_bytes(), memory));

@@ -31,7 +31,7 @@ static void forward_task(void *arg, size_t task, int thread) {
     uint32_t range = job->math->k.attention_query_tile, i0 = (uint32_t)(job->ranges - 1 - task / heads) * range;
     uint32_t i1 = a->queries - i0 < range ? a->queries : i0 + range;
     uint32_t sequence = (uint32_t)(task % heads / a->heads), head = (uint32_t)(task % heads % a->heads);
-    job->math->k.attention_forward(a, sequence, head, i0, i1, lk__math_scratch(job->math, thread));
+    job->math->k.attention_forward(a, sequence, head, i0, i1, &job->math->k.caches, lk__math_scratch(job->math, thread));
 }
 
 /* Visible (query, key) pairs of all query heads. */
@@ -63,7 +63,7 @@ static void backward_task(void *arg, size_t task, int thread) {
     const struct job *j = arg;
     const struct lk_attention_gradient *g = j->g;
     j->math->k.attention_backward(j->a, g->dout, g->ld_dout, g->q_scale, g->dq, g->dk, g->dv,
-                                  (uint32_t)(task / j->a->kv_heads), (uint32_t)(task % j->a->kv_heads),
+                                  (uint32_t)(task / j->a->kv_heads), (uint32_t)(task % j->a->kv_heads), &j->math->k.caches,
                                   lk__math_scratch(j->math, thread));
 }
 

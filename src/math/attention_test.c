@@ -1,4 +1,5 @@
-/* Attention: every ISA and thread count gives the bits of `ref`, for any cut of the queries; and the test can see. */
+/* Attention: every ISA, thread count and geometry of caches gives the bits of `ref`, for any cut of the queries; and the
+ * test can see. */
 #include "base/testing.h"
 #include "lockstep/math/kernels.h"
 #include "math/kernel_table.h"
@@ -87,7 +88,7 @@ static void drop(struct attention_case *c) {
 #define MOST 64
 static struct lk_pool *pools[9];
 static struct {
-    const char *isa;
+    const char *isa, *caches;
     int threads;
     struct lk_math *math;
 } maths[MOST];
@@ -96,19 +97,29 @@ static struct lk_math *ref;
 
 static int open_all(void **unused) {
     (void)unused;
+    /* Those of this machine with several numbers of threads; a usual small core; the smallest parts and the widest tiles.
+     */
+    static const struct {
+        const char *caches;
+        int threads;
+    } ways[] = {{"", 1}, {"", 2}, {"", 8}, {"32K/8,1024K/8", 1}, {"32K/8,512K/8", 1}, {"4K/2,32K/4", 2}};
     const char *isas[8];
     int count = lk_math_isas(isas);
     size_t scratch = lk_attention_scratch_bytes(2100, 256, true);
     for (int threads = 1; threads <= 8; threads++)
         if (lk_pool_open(threads, &pools[threads], NULL)) return 1;
     if (lk_math_open(pools[2], "ref", &ref, NULL) || lk_math_reserve(ref, scratch, NULL)) return 1;
-    for (int i = 0; i < count; i++)
-        for (int threads = 1; threads <= 8 && strcmp(isas[i], "ref"); threads += threads < 3 ? 1 : 5) {
-            maths[math_count].isa = isas[i], maths[math_count].threads = threads;
-            if (lk_math_open(pools[threads], isas[i], &maths[math_count].math, NULL)) return 1;
+    for (int i = 0; i < count - 1; i++) /* ref is the last */
+        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+            if (*ways[w].caches && i == count - 2) continue; /* blocked has ref's attention, which looks at no caches */
+            setenv("LOCKSTEP_CACHES", ways[w].caches, 1);
+            maths[math_count].isa = isas[i], maths[math_count].caches = ways[w].caches;
+            maths[math_count].threads = ways[w].threads;
+            if (lk_math_open(pools[ways[w].threads], isas[i], &maths[math_count].math, NULL)) return 1;
             if (lk_math_reserve(maths[math_count].math, scratch, NULL)) return 1;
             math_count++;
         }
+    unsetenv("LOCKSTEP_CACHES");
     return 0;
 }
 
@@ -134,9 +145,10 @@ static void backward(struct lk_math *math, const struct attention_case *c, float
 static void same(const struct attention_case *c, int i, const char *what, const float *want, const float *got, size_t n) {
     size_t d = differing(want, got, n);
     if (d)
-        fail_msg("%s, %d threads, %s: %zu of %zu differ: sequences %u positions %u heads %u/%u d %u documents %d",
-                 maths[i].isa, maths[i].threads, what, d, n, c->a.sequences, c->a.queries, c->a.heads, c->a.kv_heads,
-                 c->a.head_dim, c->start != NULL);
+        fail_msg(
+            "%s, caches %s, %d threads, %s: %zu of %zu differ: sequences %u positions %u heads %u/%u d %u documents %d",
+            maths[i].isa, maths[i].caches, maths[i].threads, what, d, n, c->a.sequences, c->a.queries, c->a.heads,
+            c->a.kv_heads, c->a.head_dim, c->start != NULL);
 }
 
 /* Forward and backward by every ISA and some thread counts against ref. */
@@ -177,18 +189,19 @@ static void scratch_is_enough(void **unused) {
             assert_int_equal(posix_memalign(&scratch, 64, bytes + GUARD), 0);
             for (int i = 0; i < math_count; i++) {
                 const struct lk__math_kernels *k = &maths[i].math->k;
-                if (maths[i].threads > 1) continue;
+                if (maths[i].threads > 1 && !*maths[i].caches) continue;
                 memset((char *)scratch + bytes, 0xa5, GUARD);
                 for (uint32_t from = 0; from < n; from += k->attention_query_tile) {
                     uint32_t left = n - from, queries = left < k->attention_query_tile ? left : k->attention_query_tile;
-                    k->attention_forward(&c.a, 0, 0, from, from + queries, scratch);
+                    k->attention_forward(&c.a, 0, 0, from, from + queries, &k->caches, scratch);
                 }
                 if (trained)
-                    k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + d, c.dqkv + 2 * d, 0, 0, scratch);
+                    k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + d, c.dqkv + 2 * d, 0, 0, &k->caches,
+                                          scratch);
                 for (size_t g = 0; g < GUARD; g++)
                     if (((unsigned char *)scratch)[bytes + g] != 0xa5)
-                        fail_msg("%s: %u positions, d %u, trained %d: scratch is %zu bytes short", maths[i].isa, n, d,
-                                 trained, g + 1);
+                        fail_msg("%s, caches %s: %u positions, d %u, trained %d: scratch is %zu bytes short", maths[i].isa,
+                                 maths[i].caches, n, d, trained, g + 1);
             }
             free(scratch);
             drop(&c);
@@ -220,6 +233,23 @@ static void long_contexts(void **unused) {
     make(&c, 1, 1025, 1, 1, 5, false, 1, false);
     check(&c, true, MOST);
     drop(&c);
+}
+
+/* Segments whose first keys no later query sees, and documents that begin within a part of the queries; two query heads of
+ * one kv head, the second of which adds to what the first left. */
+static void long_documents(void **unused) {
+    (void)unused;
+    static const uint32_t starts[][4] = {{0, 300, 301, 850}, {0, 100, 470, 1024}, {0, 512, 700, 1030}};
+    struct attention_case c;
+    for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
+        make(&c, 1, 1100, 2, 1, 9, true, 1, s == 1);
+        for (uint32_t i = 0, of = 0; i < 1100; i++) {
+            while (of < 3 && starts[s][of + 1] <= i) of++;
+            c.start[i] = starts[s][of];
+        }
+        check(&c, true, MOST);
+        drop(&c);
+    }
 }
 
 static void wide_heads(void **unused) {
@@ -313,8 +343,13 @@ static void negative_control(void **unused) {
 int main(void) {
     state += 0x9E3779B97F4A7C15u * test_seed("attention");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scratch_is_enough), cmocka_unit_test(random_shapes),  cmocka_unit_test(long_contexts),
-        cmocka_unit_test(wide_heads),        cmocka_unit_test(special_values), cmocka_unit_test(chunks),
+        cmocka_unit_test(scratch_is_enough),
+        cmocka_unit_test(random_shapes),
+        cmocka_unit_test(long_contexts),
+        cmocka_unit_test(long_documents),
+        cmocka_unit_test(wide_heads),
+        cmocka_unit_test(special_values),
+        cmocka_unit_test(chunks),
         cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("attention", tests, open_all, close_all);

@@ -35,9 +35,11 @@ struct lk__math_kernels {
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;
     void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
-                              void *scratch);
+                              const struct lk_caches *, void *scratch);
     void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
-                               float *dk, float *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+                               float *dk, float *dv, uint32_t sequence, uint32_t kv_head, const struct lk_caches *,
+                               void *scratch);
+    void (*attention_scheme)(const struct lk_caches *, char *out, size_t size); /* as mm_scheme */
 
     /* Rows [0, rows), each pass over `batch` of them before the next pass, 1 to LK__NORM_BATCH: no bit depends on it. */
 #define LK__NORM_BATCH 16

@@ -258,8 +258,8 @@ static void run_attention(const struct lk__math_kernels *k, struct arrays *a, si
     uint32_t t = (uint32_t)n;
     struct lk_attention at = {1,  t, 0, 2, 1,    6,       a->x[0], a->x[1], a->x[2],
                               12, 6, 6, n, NULL, a->x[3], 12,      a->x[4], a->x[4] + 2 * n};
-    for (uint32_t h = 0; h < 2; h++) k->attention_forward(&at, 0, h, 0, t, NULL);
-    k->attention_backward(&at, a->x[5], 12, 0.4f, a->x[6], a->x[7], a->x[7] + 6 * n, 0, 0, NULL);
+    for (uint32_t h = 0; h < 2; h++) k->attention_forward(&at, 0, h, 0, t, &k->caches, NULL);
+    k->attention_backward(&at, a->x[5], 12, 0.4f, a->x[6], a->x[7], a->x[7] + 6 * n, 0, 0, &k->caches, NULL);
 }
 static void reference_is_equal_with_our_fma(void **unused) {
     (void)unused;

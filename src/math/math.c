@@ -130,6 +130,10 @@ void lk_math_blocks_text(const struct lk_math *m, char *out, size_t size) {
     snprintf(out, size, "of fixed sizes");
     if (m->k.mm_scheme) m->k.mm_scheme(&m->k.caches, out, size);
 }
+void lk_math_attention_text(const struct lk_math *m, char *out, size_t size) {
+    snprintf(out, size, "pair by pair");
+    if (m->k.attention_scheme) m->k.attention_scheme(&m->k.caches, out, size);
+}
 struct lk_pool *lk_math_pool(const struct lk_math *m) {
     return m->pool;
 }

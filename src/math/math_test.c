@@ -194,9 +194,35 @@ static void peaks_are_measured(void **unused) {
     lk_math_close(m);
 }
 
+/* What doctor says of attention follows the caches; blocked and ref look at none. */
+static void sizes_follow_the_caches(void **unused) {
+    (void)unused;
+    static const struct {
+        const char *caches, *says;
+    } cases[] = {{"32K/8,512K/8", "; backward 256, as L2 has less than 1 MiB"},
+                 {"48K/12,2048K/16", "; backward 512, as L2 has at least 1 MiB"}};
+    const char *isas[8];
+    int n = lk_math_isas(isas);
+    for (int i = 0; i < n; i++)
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            struct lk_math *m;
+            char text[128];
+            setenv("LOCKSTEP_CACHES", cases[c].caches, 1);
+            assert_int_equal(lk_math_open(NULL, isas[i], &m, NULL), 0);
+            lk_math_attention_text(m, text, sizeof text);
+            if (i >= n - 2)
+                assert_string_equal(text, "pair by pair");
+            else if (!strstr(text, cases[c].says))
+                fail_msg("%s, caches %s: %s", isas[i], cases[c].caches, text);
+            lk_math_close(m);
+        }
+    unsetenv("LOCKSTEP_CACHES");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(isa_is_chosen_by_name),
+        cmocka_unit_test(sizes_follow_the_caches),
         cmocka_unit_test(fingerprint_is_the_same_everywhere),
         cmocka_unit_test(host_environment_is_kept_and_not_used),
         cmocka_unit_test(failing_memory_is_reported),

@@ -142,7 +142,7 @@ static void m64_layer_forward(struct m64 *m, uint32_t layer, const double *w, do
     lk__math_ref64_scale(m->rows * m->q, 1 / sqrt(c->head_dim), a->q);
     struct lk__math_ref64_attention at = m64_attention(m, a);
     for (uint32_t s = 0; s < at.sequences; s++)
-        for (uint32_t h = 0; h < c->heads; h++) lk__math_ref64_attention_forward(&at, s, h, 0, at.queries, NULL);
+        for (uint32_t h = 0; h < c->heads; h++) lk__math_ref64_attention_forward(&at, s, h, 0, at.queries, NULL, NULL);
     m64_linear(m, m->q, m->width, a->o, m64_tensor(m, t->o, w), m64_tensor(m, t->o_bias, w), a->x, a->mid);
     lk__math_ref64_norm_forward(m->rows, m->width, 1, a->mid, m64_tensor(m, t->norm2, w), m64_tensor(m, t->norm2_bias, w),
                                 c->norm_epsilon, a->h2, a->mean2, a->rstd2);
@@ -213,7 +213,7 @@ static void m64_layer_backward(struct m64 *m, uint32_t layer, const double *w, d
     struct lk__math_ref64_attention at = m64_attention(m, a);
     for (uint32_t s = 0; s < at.sequences; s++)
         for (uint32_t h = 0; h < c->kv_heads; h++)
-            lk__math_ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL);
+            lk__math_ref64_attention_backward(&at, dout, m->q, 1 / sqrt(c->head_dim), dq, dk, dv, s, h, NULL, NULL);
     m64_rotate(m, true, c->heads, dq);
     m64_rotate(m, true, c->kv_heads, dk);
     m64_head_norm_backward(m, c->heads, a->q_raw, m64_tensor(m, t->q_norm, w), a->q_rstd, dq,

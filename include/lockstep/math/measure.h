@@ -33,10 +33,11 @@ struct lk_peaks {
 void lk_math_measure(struct lk_math *, double seconds, struct lk_peaks *out);
 
 /* --- Blocks ---------------------------------------------------------------------------------------------- */
-/* The caches that blocks are chosen by (see lk_caches_here), and how these kernels use them for matrix products, in a line.
- * No bit depends on either. */
+/* The caches that blocks are chosen by (see lk_caches_here), and how these kernels use them for matrix products and for
+ * attention, in a line each. No bit depends on any. */
 const struct lk_caches *lk_math_caches(const struct lk_math *);
 void lk_math_blocks_text(const struct lk_math *, char *out, size_t size);
+void lk_math_attention_text(const struct lk_math *, char *out, size_t size);
 
 /* --- Profile: where the time goes, by kernel ------------------------------------------------------------- */
 #define LK_KERNEL_TABLE(X)                                                                                                 \

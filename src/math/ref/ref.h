@@ -90,9 +90,10 @@ void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, const struc
 void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,
                   void *scratch);
 void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0,
-                            uint32_t i1, void *scratch);
+                            uint32_t i1, const struct lk_caches *, void *scratch);
 void REF(attention_backward)(const struct REF_STRUCT(attention) *, const real *dout, size_t ld_dout, real q_scale, real *dq,
-                             real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch);
+                             real *dk, real *dv, uint32_t sequence, uint32_t kv_head, const struct lk_caches *,
+                             void *scratch);
 void REF(norm_forward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *bias, real eps,
                        real *y, real *mean, real *rstd);
 void REF(norm_backward)(size_t rows, size_t n, size_t batch, const real *x, const real *gain, const real *mean,

@@ -51,8 +51,8 @@ static void accumulate(real *total, real *chain, uint32_t d, real f, const real 
 }
 
 void REF(attention_forward)(const struct REF_STRUCT(attention) * a, uint32_t sequence, uint32_t head, uint32_t i0,
-                            uint32_t i1, void *scratch) {
-    (void)scratch;
+                            uint32_t i1, const struct lk_caches *caches, void *scratch) {
+    (void)caches, (void)scratch;
     struct view w = view_of(a, sequence, head);
     for (uint32_t i = i0; i < i1; i++) {
         uint32_t at = w.first + i, start = w.start ? w.start[at] : 0;
@@ -115,8 +115,9 @@ static void gradient_q(const struct REF_STRUCT(attention) * a, const struct back
 }
 
 void REF(attention_backward)(const struct REF_STRUCT(attention) * a, const real *dout, size_t ld_dout, real q_scale,
-                             real *dq, real *dk, real *dv, uint32_t sequence, uint32_t kv_head, void *scratch) {
-    (void)scratch;
+                             real *dq, real *dk, real *dv, uint32_t sequence, uint32_t kv_head,
+                             const struct lk_caches *caches, void *scratch) {
+    (void)caches, (void)scratch;
     LK_ASSERT(a->first == 0);
     uint32_t group = a->heads / a->kv_heads, d = a->head_dim;
     for (uint32_t head = kv_head * group; head < (kv_head + 1) * group; head++) {

@@ -137,13 +137,13 @@ static struct lk__math_ref64_attention attention_of(struct layer *l) {
 static void attention_forward(struct layer *l) {
     struct lk__math_ref64_attention a = attention_of(l);
     for (uint32_t s = 0; s < 2; s++)
-        for (uint32_t h = 0; h < HEADS; h++) lk__math_ref64_attention_forward(&a, s, h, 0, T, NULL);
+        for (uint32_t h = 0; h < HEADS; h++) lk__math_ref64_attention_forward(&a, s, h, 0, T, NULL, NULL);
 }
 static void attention_backward(struct layer *l) {
     struct lk__math_ref64_attention a = attention_of(l);
     for (uint32_t s = 0; s < 2; s++)
         for (uint32_t h = 0; h < KV; h++)
-            lk__math_ref64_attention_backward(&a, l->dy, HEADS * D, 0.4, l->dx[0], l->dx[1], l->dx[2], s, h, NULL);
+            lk__math_ref64_attention_backward(&a, l->dy, HEADS * D, 0.4, l->dx[0], l->dx[1], l->dx[2], s, h, NULL, NULL);
 }
 
 static const uint32_t targets[R] = {3, 69, UINT32_MAX, 0, 17};
@@ -233,10 +233,10 @@ static void floats_agree_with_doubles(void **unused) {
     close_to("loss gradient", R * N, e, E, 4e-7);
     struct lk_attention at = {1, 50, 0, 1, 1, 14, a, b, c, 14, 14, 14, 50, NULL, y, 14, z, z + 50};
     struct lk__math_ref64_attention AT = {1, 50, 0, 1, 1, 14, A, B, C_, 14, 14, 14, 50, NULL, Y, 14, Z, Z + 50};
-    f.attention_forward(&at, 0, 0, 0, 50, NULL), lk__math_ref64_attention_forward(&AT, 0, 0, 0, 50, NULL);
+    f.attention_forward(&at, 0, 0, 0, 50, NULL, NULL), lk__math_ref64_attention_forward(&AT, 0, 0, 0, 50, NULL, NULL);
     close_to("attention", 700, y, Y, 6e-7);
-    f.attention_backward(&at, a + 700, 14, 0.5f, e, e + 700, e + 1400, 0, 0, NULL);
-    lk__math_ref64_attention_backward(&AT, A + 700, 14, 0.5, E, E + 700, E + 1400, 0, 0, NULL);
+    f.attention_backward(&at, a + 700, 14, 0.5f, e, e + 700, e + 1400, 0, 0, NULL, NULL);
+    lk__math_ref64_attention_backward(&AT, A + 700, 14, 0.5, E, E + 700, E + 1400, 0, 0, NULL, NULL);
     close_to("attention backward", 2100, e, E, 2e-6);
 }
 

@@ -7,14 +7,15 @@
  *
  * K and V become panels as the tiles come to them; what the next tile reads is asked for while this one multiplies.
  * Scratch: K and V of one head and one tile's scores: linear in the context. */
+#include "math/simd/attention_blocking.h"
 #include "math/simd/attention_common.h"
+#include <stdio.h>
 
 #define QUERIES   NR
 #define VECTORS   NR_VECTORS
 #define RANGE     (16 * ATTENTION_QUERIES)      /* queries a task: it copies K and V once */
 #define NEXT_ROWS 64                            /* of the next head */
 #define BLOCKS    (ATTENTION_QUERIES / QUERIES) /* of a tile, at most */
-#define STREAMS   ((size_t)512 << 10)           /* bytes of K and V: from here on they come from beyond L2 for each tile */
 
 /* Maxima of the scores seen so far, by the machine's max, which is fast but loses NaN and does not order zeros. Where
  * either could matter, the exact maximum is computed again. */
@@ -272,7 +273,7 @@ static void cut_scratch(struct work *w, struct block blocks[BLOCKS], float *from
 }
 
 static void attention_forward(const struct lk_attention *a, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
-                              void *scratch) {
+                              const struct lk_caches *caches, void *scratch) {
     size_t d = a->head_dim, kv = (size_t)(head / (a->heads / a->kv_heads)) * d, queries = (size_t)sequence * a->queries;
     size_t state = ((size_t)sequence * a->heads + head) * a->queries;
     struct work w = {.a = a, .d = d, .asked = i0, .begin = i0, .last = i1};
@@ -291,17 +292,26 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
 
     struct block blocks[BLOCKS];
     cut_scratch(&w, blocks, scratch);
-    size_t tile = 2 * w.keys * d * sizeof *w.k < STREAMS ? QUERIES : BLOCKS * QUERIES;
+    size_t tile = 2 * w.keys * d * sizeof *w.k < forward_streams(caches) ? QUERIES : BLOCKS * QUERIES;
     if (w.panels) ask_ahead(&w, tile, smaller(i0 + tile, i1));
     for (size_t i = i0; i < i1; i += tile) run_tile(&w, blocks, i, smaller(tile, i1 - i));
+}
+
+static void attention_scheme(const struct lk_caches *c, char *out, size_t size) {
+    size_t part = backward_part(c);
+    char wide[64] = "";
+    if (BLOCKS > 1)
+        snprintf(wide, sizeof wide, ", %d from %zu KiB of keys and values on", BLOCKS * QUERIES, forward_streams(c) >> 10);
+    snprintf(out, size, "%d queries at a time%s; backward %zu, as L2 has %s 1 MiB", QUERIES, wide, part,
+             part < SEGMENT ? "less than" : "at least");
 }
 
 void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
                                               float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                              void *scratch);
+                                              const struct lk_caches *, void *scratch);
 void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *k) {
     k->attention_query_tile = RANGE;
-    k->attention_forward = attention_forward;
+    k->attention_forward = attention_forward, k->attention_scheme = attention_scheme;
     k->attention_backward = LK_ISA_NAME(lk__math_attention_backward);
 }

@@ -1,12 +1,14 @@
 /* Attention backward on vectors. A task is one sequence and kv head. For each query head of the group, for each segment of
- * 512 queries, for each block of 64 keys up to the diagonal:
+ * 512 queries, for each block of 64 keys up to the diagonal, for each part of the queries, all or as many as suit L2
+ * (attention_blocking.h):
  *
  *   S = q K', dP = do V' (queries x keys)      micro-kernels over d
  *   P = sexp(S - m) r, dS = P (dP - D)         in place
- *   dV += P' do, dK += dS' q (keys x d)        k is the segment of queries: whole chains, added to the totals
+ *   dV += P' do, dK += dS' q (keys x d)        k is the part; chains wait in scratch for the next part, the last adds them
  *   dQ = dS K (queries x d)                    k is the block's keys: the chain waits in scratch for the next block
  *
  * The block divides 512, so dQ's chains end where the contract ends them. Nothing is larger than positions x d. */
+#include "math/simd/attention_blocking.h"
 #include "math/simd/attention_common.h"
 
 #define KEYS ATTENTION_KEYS
@@ -19,13 +21,17 @@ struct work {
     const uint32_t *start;
     size_t ld_dout;
     float *dk, *dv;             /* totals (positions, dp) */
+    bool first_head;            /* which finds nothing in the totals of its own segment's keys */
+    float *dk_chain, *dv_chain; /* (KEYS, dp), where the queries are in parts */
     size_t q0, rows;            /* the segment of queries */
+    size_t i0, i1;              /* the part: queries [i0, i1) of the segment */
     float *qb, *db, *kb;        /* q, do, K of the block as B */
     float *q_panels, *d_panels; /* q, do as A */
     float *row;                 /* D */
     float *chain, *total;       /* dQ (rows, dp) */
+    bool totals;                /* of dQ hold something */
     float *kt, *vt;             /* the block: K', V' (d, keys) */
-    float *p, *ds;              /* (rows, KEYS) */
+    float *p, *ds;              /* (i1 - i0, KEYS) */
 };
 
 /* Rows from x in panels of MR. */
@@ -49,16 +55,30 @@ static void begin_queries(struct work *w) {
         EACH_LANE_VECTOR(w->d, { lanes[e] = v_fma(load(dout + i, c), load(o + i, c), lanes[e]); });
         w->row[row] = v_sum64(lanes);
     }
-    memset(w->chain, 0, w->rows * w->dp * sizeof *w->chain);
-    memset(w->total, 0, w->rows * w->dp * sizeof *w->total);
+    w->totals = false;
 }
 
-/* dQ's chains end: at key positions that are multiples of 512, and after the last key. */
+LK_INLINE vf ended(bool before, const float *total, const float *chain) {
+    return v_add(before ? v_load(total) : v_zero(), v_load(chain));
+}
+
+/* dQ's chains end, at key positions that are multiples of 512. */
 static void end_chains(struct work *w) {
-    for (size_t e = 0; e < w->rows * w->dp; e += VL) {
-        v_store(w->total + e, v_add(v_load(w->total + e), v_load(w->chain + e)));
-        v_store(w->chain + e, v_zero());
-    }
+    for (size_t e = 0; e < w->rows * w->dp; e += VL) v_store(w->total + e, ended(w->totals, w->total + e, w->chain + e));
+    w->totals = true;
+}
+
+/* Whether the totals of dK and dV hold something of the block of keys. */
+LK_INLINE bool has_totals(const struct work *w, size_t j0) {
+    return !w->first_head || j0 / SEGMENT < w->q0 / SEGMENT;
+}
+
+/* The chains of dK and dV of n keys from j0 end. */
+static void end_key_chains(const struct work *w, size_t j0, size_t n) {
+    bool before = has_totals(w, j0);
+    float *dk = w->dk + j0 * w->dp, *dv = w->dv + j0 * w->dp;
+    for (size_t e = 0; e < n * w->dp; e += VL)
+        v_store(dv + e, ended(before, dv + e, w->dv_chain + e)), v_store(dk + e, ended(before, dk + e, w->dk_chain + e));
 }
 
 static void pack_keys(struct work *w, size_t j0, size_t n) {
@@ -74,16 +94,15 @@ static void pack_keys(struct work *w, size_t j0, size_t n) {
     column_panels(0, n, w->d, k, w->a->ldk, w->kb, n);
 }
 
-/* S into p and dP into ds, queries [from, rows) of the segment; what lies wholly above the diagonal is left out. */
-static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
-    for (size_t i = from; i < w->rows; i += MR) {
-        size_t height = smaller(MR, w->rows - i);
-        for (size_t c = 0; c < n && j0 + c < w->q0 + i + height; c += NR) {
-            size_t width = smaller(NR, round_up(n - c, VL));
-            dot_product(height, width, w->d, w->q_panels + i * w->d, 1, MR, w->kt + c * w->d, width, w->p + i * KEYS + c,
-                        KEYS);
-            dot_product(height, width, w->d, w->d_panels + i * w->d, 1, MR, w->vt + c * w->d, width, w->ds + i * KEYS + c,
-                        KEYS);
+/* S into p and dP into ds; what lies wholly above the diagonal is left out. */
+static void scores(const struct work *w, size_t j0, size_t n) {
+    for (size_t c = 0; c < n; c += NR) {
+        size_t width = smaller(NR, round_up(n - c, VL)), above = j0 + c > w->q0 ? (j0 + c - w->q0) / MR * MR : 0;
+        for (size_t i = larger(w->i0, above); i < w->i1; i += MR) {
+            size_t height = smaller(MR, w->i1 - i), to = (i - w->i0) * KEYS + c;
+            size_t here = smaller(width, round_up(w->q0 + i + height - j0 - c, VL));
+            dot_product(height, here, w->d, w->q_panels + i * w->d, 1, MR, w->kt + c * w->d, width, w->p + to, KEYS);
+            dot_product(height, here, w->d, w->d_panels + i * w->d, 1, MR, w->vt + c * w->d, width, w->ds + to, KEYS);
         }
     }
 }
@@ -91,7 +110,7 @@ static void scores(const struct work *w, size_t from, size_t j0, size_t n) {
 /* P and dS of VL keys from position `from` (column c of the block) and `count` queries from i of the segment. */
 LK_INLINE void weigh(const struct work *w, size_t i, const int count, size_t from, size_t c, const bool masked) {
     const float *m = w->m + w->q0 + i, *r = w->r + w->q0 + i, *row = w->row + i;
-    float *p = w->p + i * KEYS + c, *ds = w->ds + i * KEYS + c;
+    float *p = w->p + (i - w->i0) * KEYS + c, *ds = w->ds + (i - w->i0) * KEYS + c;
     vi key = vi_add(vi_set1((int32_t)from), lane_numbers());
     vf e[ROWS];
     LK__ALL e[j] = v_sub(v_load(p + j * KEYS), v_set1(m[j]));
@@ -108,16 +127,16 @@ LK_INLINE void weigh(const struct work *w, size_t i, const int count, size_t fro
     }
 }
 
-/* The same for all queries [from, rows), ROWS of them at a time. Pairs above the diagonal weigh nothing. */
-static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
-    for (size_t i = from, rows; i < w->rows; i += rows) {
+/* The same for all of the part, ROWS queries at a time. Pairs above the diagonal weigh nothing. */
+static void weights(const struct work *w, size_t j0, size_t n) {
+    for (size_t i = w->i0, rows; i < w->i1; i += rows) {
         size_t first = w->q0 + i, last_start = 0;
-        rows = w->rows - i >= ROWS ? ROWS : 1;
+        rows = w->i1 - i >= ROWS ? ROWS : 1;
         for (size_t q = 0; w->start && q < rows; q++) last_start = larger(last_start, w->start[first + q]);
         for (size_t c = 0; c < n; c += VL) {
             size_t j = j0 + c;
             if (j >= first + rows)
-                for (size_t q = i; q < i + rows; q++)
+                for (size_t q = i - w->i0; q < i - w->i0 + rows; q++)
                     v_store(w->p + q * KEYS + c, v_zero()), v_store(w->ds + q * KEYS + c, v_zero());
             else if (rows == 1)
                 weigh(w, i, 1, j, c, true);
@@ -129,45 +148,71 @@ static void weights(const struct work *w, size_t from, size_t j0, size_t n) {
     }
 }
 
-static void gradients(const struct work *w, size_t from, size_t j0, size_t n) {
+/* n rows of dV or dK from key c of the block: P' do or dS' q, p at query i0 of the segment. */
+LK_INLINE void key_gradient(const struct work *w, const float *p, size_t c, size_t n, size_t i, const float *b, float *t,
+                            enum lk__math_micro_mode mode) {
+    product(n, w->d, w->i1 - i, p + (i - w->i0) * KEYS + c, 1, KEYS, b, w->rows, i, t + c * w->dp, w->dp, mode);
+}
+
+/* dV and dK. A part that is not the last has more queries than a block keys, so the first sees all of them. */
+static void key_gradients(const struct work *w, size_t j0, size_t n, bool first, bool last) {
+    bool parts = !first || !last;
+    float *dv = parts ? w->dv_chain : w->dv + j0 * w->dp, *dk = parts ? w->dk_chain : w->dk + j0 * w->dp;
+    enum lk__math_micro_mode mode = !first ? MICRO_RESUME : !last || !has_totals(w, j0) ? MICRO_STORE : MICRO_ADD;
     for (size_t c = 0; c < n; c += MR) {
-        size_t height = smaller(MR, n - c), i = j0 + c > w->q0 ? j0 + c - w->q0 : 0;
-        product(height, w->d, w->rows - i, w->p + i * KEYS + c, 1, KEYS, w->db, w->rows, i, w->dv + (j0 + c) * w->dp, w->dp,
-                MICRO_ADD);
-        product(height, w->d, w->rows - i, w->ds + i * KEYS + c, 1, KEYS, w->qb, w->rows, i, w->dk + (j0 + c) * w->dp,
-                w->dp, MICRO_ADD);
+        size_t height = smaller(MR, n - c), i = larger(j0 + c > w->q0 ? j0 + c - w->q0 : 0, w->i0);
+        key_gradient(w, w->p, c, height, i, w->db, dv, mode);
+        key_gradient(w, w->ds, c, height, i, w->qb, dk, mode);
     }
-    for (size_t i = from; i < w->rows; i += MR) {
-        size_t height = smaller(MR, w->rows - i);
-        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + i * KEYS, KEYS, 1, w->kb, n, 0,
-                w->chain + i * w->dp, w->dp, MICRO_RESUME);
+    if (parts && last) end_key_chains(w, j0, n);
+}
+
+/* dQ; `begins`: its chains, with the first keys and where the contract says so. */
+static void query_gradients(const struct work *w, size_t j0, size_t n, bool begins) {
+    for (size_t i = w->i0; i < w->i1; i += MR) {
+        size_t height = smaller(MR, w->i1 - i);
+        product(height, w->d, smaller(n, w->q0 + i + height - j0), w->ds + (i - w->i0) * KEYS, KEYS, 1, w->kb, n, 0,
+                w->chain + i * w->dp, w->dp, begins ? MICRO_STORE : MICRO_RESUME);
     }
 }
 
-/* Row i of x, times a factor unless that is 1, to `to`; asks for the rows after it, which lie far apart. */
+/* Queries [from, rows) of the segment with n keys from j0, in parts of equal size, `most` at most. */
+static void one_key_block(struct work *w, size_t from, size_t j0, size_t n, size_t most, bool begins) {
+    size_t all = w->rows - from, parts = (all + most - 1) / most;
+    size_t step = larger(round_up((all + parts - 1) / parts, PART_STEP), PART_LEAST);
+    pack_keys(w, j0, n);
+    for (w->i0 = from; w->i0 < w->rows; w->i0 = w->i1) {
+        w->i1 = smaller(w->i0 + step, w->rows);
+        scores(w, j0, n);
+        weights(w, j0, n);
+        key_gradients(w, j0, n, w->i0 == from, w->i1 == w->rows);
+        query_gradients(w, j0, n, begins);
+    }
+}
+
+/* Row i of x + 0, times a factor, to `to`; asks for the rows after it, which lie far apart. */
 LK_INLINE void store_row(const struct work *w, size_t i, size_t rows, const float *x, float factor, float *to, size_t ld) {
     for (size_t c = 0; c < w->d && i + PREFETCH_ROWS < rows; c += 16)
         __builtin_prefetch(to + (i + PREFETCH_ROWS) * ld + c, 1, 3);
     x += i * w->dp, to += i * ld;
     size_t c = 0;
-    for (; c + VL <= w->d; c += VL) v_store(to + c, v_mul(v_load(x + c), v_set1(factor)));
-    if (c < w->d) v_store_n(to + c, v_mul(v_load(x + c), v_set1(factor)), w->d - c);
+    for (; c + VL <= w->d; c += VL) v_store(to + c, v_mul(ended(false, NULL, x + c), v_set1(factor)));
+    if (c < w->d) v_store_n(to + c, v_mul(ended(false, NULL, x + c), v_set1(factor)), w->d - c);
 }
 
-static void one_segment(struct work *w, float *dq, float q_scale) {
+static void one_segment(struct work *w, size_t most, float *dq, float q_scale) {
     begin_queries(w);
     size_t low = w->start ? w->q0 : 0, end = w->q0 + w->rows;
     for (size_t i = w->q0; w->start && i < end; i++) low = smaller(low, w->start[i]);
-    for (size_t j0 = low / KEYS * KEYS; j0 < end; j0 += KEYS) {
-        size_t n = smaller(KEYS, end - j0), from = j0 > w->q0 ? (j0 - w->q0) / MR * MR : 0;
-        if (j0 % SEGMENT == 0) end_chains(w);
-        pack_keys(w, j0, n);
-        scores(w, from, j0, n);
-        weights(w, from, j0, n);
-        gradients(w, from, j0, n);
+    low = low / KEYS * KEYS;
+    for (size_t j0 = low; j0 < end; j0 += KEYS) {
+        if (j0 % SEGMENT == 0 && j0 > low) end_chains(w);
+        one_key_block(w, j0 > w->q0 ? (j0 - w->q0) / MR * MR : 0, j0, smaller(KEYS, end - j0), most,
+                      j0 == low || j0 % SEGMENT == 0);
     }
-    end_chains(w);
-    for (size_t i = 0; i < w->rows; i++) store_row(w, i, w->rows, w->total, q_scale, dq + w->q0 * w->a->ldq, w->a->ldq);
+    if (w->totals) end_chains(w);
+    const float *total = w->totals ? w->total : w->chain;
+    for (size_t i = 0; i < w->rows; i++) store_row(w, i, w->rows, total, q_scale, dq + w->q0 * w->a->ldq, w->a->ldq);
 }
 
 static void cut_scratch(struct work *w, float *from) {
@@ -177,20 +222,19 @@ static void cut_scratch(struct work *w, float *from) {
     w->q_panels = take(&from, round_up(rows, MR) * d + ATTENTION_SLACK);
     w->d_panels = take(&from, round_up(rows, MR) * d + ATTENTION_SLACK);
     w->chain = take(&from, rows * dp), w->total = take(&from, rows * dp);
-    w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK),
-    w->kb = take(&from, KEYS * dp);
+    w->kt = take(&from, KEYS * d + ATTENTION_SLACK), w->vt = take(&from, KEYS * d + ATTENTION_SLACK);
+    w->kb = take(&from, KEYS * dp), w->dk_chain = take(&from, KEYS * dp), w->dv_chain = take(&from, KEYS * dp);
     w->p = take(&from, rows * KEYS + ATTENTION_SLACK), w->ds = take(&from, rows * KEYS + ATTENTION_SLACK);
-    memset(w->dk, 0, w->positions * dp * sizeof *w->dk), memset(w->dv, 0, w->positions * dp * sizeof *w->dv);
 }
 
 void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
                                               float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
-                                              void *scratch);
+                                              const struct lk_caches *, void *scratch);
 void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *a, const float *dout, size_t ld_dout,
                                               float q_scale, float *dq, float *dk, float *dv, uint32_t sequence,
-                                              uint32_t kv_head, void *scratch) {
+                                              uint32_t kv_head, const struct lk_caches *caches, void *scratch) {
     size_t d = a->head_dim, group = a->heads / a->kv_heads, first = (size_t)sequence * a->queries, kv = kv_head * d;
-    size_t key_row = sequence * a->kv_rows;
+    size_t key_row = sequence * a->kv_rows, most = backward_part(caches);
     struct work w = {.a = a, .d = d, .dp = round_up(d, VL), .positions = a->queries, .ld_dout = ld_dout};
     w.k = a->k + key_row * a->ldk + kv, w.v = a->v + key_row * a->ldv + kv;
     if (a->document_start) w.start = a->document_start + first;
@@ -199,10 +243,10 @@ void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *a, cons
         size_t state = ((size_t)sequence * a->heads + head) * a->queries;
         w.q = a->q + first * a->ldq + head * d, w.o = a->o + first * a->ldo + head * d,
         w.dout = dout + first * ld_dout + head * d;
-        w.m = a->m + state, w.r = a->r + state;
+        w.m = a->m + state, w.r = a->r + state, w.first_head = head == kv_head * group;
         for (w.q0 = 0; w.q0 < a->queries; w.q0 += SEGMENT) {
             w.rows = smaller(SEGMENT, a->queries - w.q0);
-            one_segment(&w, dq + first * a->ldq + head * d, q_scale);
+            one_segment(&w, most, dq + first * a->ldq + head * d, q_scale);
         }
     }
     for (size_t j = 0; j < a->queries; j++) {

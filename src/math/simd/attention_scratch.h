@@ -25,7 +25,7 @@ static inline size_t attention_backward_floats(size_t positions, size_t head_dim
     return positions * 2 * d           /* dK, dV */
            + rows * (4 * d + 1)        /* q and do, dQ twice, D */
            + (rows + 14) * 2 * d       /* q and do in panels */
-           + ATTENTION_KEYS * 3 * d    /* K in both orders, V */
+           + ATTENTION_KEYS * 5 * d    /* K in both orders, V, chains of dK and dV */
            + 2 * ATTENTION_KEYS * rows /* P, dS */
            + 24 * ATTENTION_SLACK;
 }
