@@ -98,9 +98,6 @@ LK_INLINE mask hidden(const struct block *t, size_t v, size_t key) {
     vi j = vi_set1((int32_t)key);
     return m_or(vi_lt(j, t->start[v]), vi_lt(t->position[v], j));
 }
-LK_INLINE bool all_see(const struct block *t, size_t key) {
-    return key >= t->all_from && key <= t->first;
-}
 
 static void maxima_exact(const struct work *w, struct block *t) {
     for (size_t v = 0; v < t->vectors; v++) {
@@ -158,19 +155,29 @@ static void maxima_end(const struct work *w, struct block *t) {
     for (size_t v = 0; v < t->vectors; v++) v_store(t->m + v * VL, t->seen.m[v]);
 }
 
-/* E in place of S' for two keys, added to their lanes. */
-LK_INLINE void weigh_two(const struct work *w, const struct block *t, size_t j, const vf m[VECTORS], const bool masked) {
+/* E in place of S' for two keys, added to their lanes; vectors before `from` come before the keys. */
+LK_INLINE void weigh_two(const struct work *w, const struct block *t, size_t j, const int from, const bool masked) {
+    const int vectors = VECTORS - from;
     vf e[2 * VECTORS];
     float *s = t->s + (j - w->low) * QUERIES, *lane = w->lanes + j % 64 * QUERIES;
     UNROLL
-    for (int v = 0; v < 2 * VECTORS; v++) e[v] = v_sub(v_load(s + v * VL), m[v % VECTORS]);
-    lk__math_vsexps(e, 2 * VECTORS);
+    for (int v = 0; v < 2 * vectors; v++) {
+        int of = from + v % vectors;
+        e[v] = v_sub(v_load(s + v / vectors * QUERIES + of * VL), t->seen.m[of]);
+    }
+    lk__math_vsexps(e, 2 * vectors);
+    if (masked) {
+        UNROLL
+        for (int v = 0; v < 2 * vectors; v++)
+            e[v] = v_select(hidden(t, (size_t)(from + v % vectors), j + (size_t)(v / vectors)), v_zero(), e[v]);
+    }
     UNROLL
-    for (int v = 0; v < 2 * VECTORS && masked; v++)
-        e[v] = v_select(hidden(t, (size_t)(v % VECTORS), j + (size_t)(v / VECTORS)), v_zero(), e[v]);
+    for (int v = 0; v < 2 * from; v++) v_store(s + v / from * QUERIES + v % from * VL, v_zero());
     UNROLL
-    for (int v = 0; v < 2 * VECTORS; v++)
-        v_store(s + v * VL, e[v]), v_store(lane + v * VL, v_add(v_load(lane + v * VL), e[v]));
+    for (int v = 0; v < 2 * vectors; v++) {
+        int at = v / vectors * QUERIES + (from + v % vectors) * VL;
+        v_store(s + at, e[v]), v_store(lane + at, v_add(v_load(lane + at), e[v]));
+    }
 }
 
 static void weigh_one(const struct work *w, const struct block *t, size_t j) {
@@ -202,10 +209,12 @@ static void weights(const struct work *w, struct block *t) {
         keys_here = t->ld == QUERIES && j % 2 == 0 && j + 2 <= t->end ? 2 : 1;
         if (keys_here == 1)
             weigh_one(w, t, j);
-        else if (all_see(t, j) && all_see(t, j + 1))
-            weigh_two(w, t, j, t->seen.m, false);
+        else if (j >= t->first + VL) /* the first vector's queries come before */
+            weigh_two(w, t, j, 1, true);
+        else if (j < t->all_from || j >= t->first)
+            weigh_two(w, t, j, 0, true);
         else
-            weigh_two(w, t, j, t->seen.m, true);
+            for (keys_here = 0; j < t->first; j += 2) weigh_two(w, t, j, 0, false);
     }
     sum_lanes(w, t, count);
 }

@@ -45,9 +45,11 @@ LK_INLINE void product(size_t rows, size_t columns, size_t k, const float *a, si
 /* Rows of A times one panel of columns, ldb apart, over the head's d elements: more than 512 are several segments. */
 LK_INLINE void dot_product(size_t rows, size_t width, size_t d, const float *a, size_t a_row, size_t a_col, const float *b,
                            size_t ldb, float *t, size_t ldt) {
-    for (size_t e = 0; e < d; e += SEGMENT)
-        lk__math_micro[rows - 1][width / VL - 1](smaller(SEGMENT, d - e), a + e * a_col, a_row, a_col, b + e * ldb, ldb, t,
-                                                 ldt, e ? MICRO_ADD : MICRO_STORE, &(struct lk__math_prefetch){a, b, 0});
+    struct lk__math_prefetch prefetch = {a, b, 0};
+    lk__math_micro_fn *micro = lk__math_micro[rows - 1][width / VL - 1];
+    micro(smaller(SEGMENT, d), a, a_row, a_col, b, ldb, t, ldt, MICRO_STORE, &prefetch);
+    for (size_t e = SEGMENT; e < d; e += SEGMENT)
+        micro(smaller(SEGMENT, d - e), a + e * a_col, a_row, a_col, b + e * ldb, ldb, t, ldt, MICRO_ADD, &prefetch);
 }
 
 LK_INLINE vi lane_numbers(void) {
