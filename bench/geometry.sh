@@ -1,10 +1,11 @@
 #!/bin/bash
-# bench/geometry.sh LOCKSTEP [GEOMETRY...]: fixed matrix products (AVX2, one thread) under cachegrind, once for each geometry of
+# bench/geometry.sh LOCKSTEP [GEOMETRY...]: fixed matrix products and attention (AVX2, one thread) under cachegrind, once for each geometry of
 # caches; counts what the caches miss, and predicts the share of the FMA peak from it. So a change that is bad for a small
 # cache shows on a machine with a large one. A GEOMETRY is NAME=SIZE/WAYS,SIZE/WAYS of L1 and L2; without any, those below.
 #   --check: compares read misses of L2 with bench/geometry.txt, for two small geometries; --update writes that file.
+#   ONLY=attention: of all names only those that begin so; --update then keeps the other lines.
 # Misses are given for 1,000 cycles of FMA (two fma of 8 floats a cycle). The model is a Zen 3's (docs/performance.md): of 1,000
-# FMA cycles, 1,087 + 10 a miss. cachegrind ignores what is prefetched, so the misses are an upper bound.
+# FMA cycles, 1,087 + 10 a miss; attention, which also has exponentials, has none. cachegrind ignores what is prefetched, so the misses are an upper bound.
 # Needs the Debian package valgrind.
 set -euo pipefail
 lockstep=$(realpath "$1")
@@ -33,15 +34,16 @@ misses() {
 }
 measure() {
     for geometry in ${*:-$all}; do
-        "$program" | while read -r name m n k; do
+        "$program" | grep "^${ONLY:-}" | while read -r name cycles; do
             read -r i0 a0 b0 <<<"$(misses "${geometry#*=}" "$name" none)"
             read -r i1 a1 b1 <<<"$(misses "${geometry#*=}" "$name")"
-            awk -v g="${geometry%%=*}" -v p="$name" -v cycles=$((m * n * k / 16)) -v i=$((i1 - i0)) -v a=$((a1 - a0)) -v b=$((b1 - b0)) 'BEGIN {
-                printf "%-15s %-14s %8.1f %8.1f %8.2f %6.0f%%\n", g, p, a * 1000 / cycles, b * 1000 / cycles, i / cycles, 100000 / (1087 + 10000 * b / cycles) }'
+            awk -v g="${geometry%%=*}" -v p="$name" -v cycles="$cycles" -v i=$((i1 - i0)) -v a=$((a1 - a0)) -v b=$((b1 - b0)) 'BEGIN {
+                printf "%-15s %-19s %8.1f %8.1f %8.2f %7s\n", g, p, a * 1000 / cycles, b * 1000 / cycles, i / cycles,
+                    p ~ /^attention/ ? "-" : sprintf("%.0f%%", 100000 / (1087 + 10000 * b / cycles)) }'
         done
     done
 }
-head="geometry        product        L1/1000  L2/1000  instr/cy  predicted"
+head="geometry        product             L1/1000  L2/1000  instr/cy  predicted"
 about="# $(cc --version | head -n 1); $(valgrind --version)"
 if [ $mode = show ]; then
     echo "$head" && measure "$@"
@@ -49,12 +51,13 @@ if [ $mode = show ]; then
 fi
 measure >"$work/now.txt"
 if [ $mode = update ]; then
-    { echo "# Read misses of simulated caches, made by bench/geometry.sh --update:" && echo "$about" && echo "# $head" && cat "$work/now.txt"; } >"$list"
-    cat "$list"
+    { echo "# Read misses of simulated caches, made by bench/geometry.sh --update:" && echo "$about" && echo "# $head" && awk -v only="${ONLY:-}" '
+        only == "" || $1 == "#" || index($2, only) == 1 { next } 1' "$list" && cat "$work/now.txt"; } >"$work/list.txt"
+    mv "$work/list.txt" "$list" && cat "$list"
     exit
 fi
 awk -v allowed=$allowed 'NR == FNR { if ($1 != "#") old[$1 " " $2] = $4; next }
     { was = old[$1 " " $2]; bad = was == "" || $4 > was * (1 + allowed / 100) + 0.5; worse += bad
-      printf "%-15s %-14s %8.1f %8.1f %s\n", $1, $2, was, $4, bad ? "MORE" : "" }
+      printf "%-15s %-19s %8.1f %8.1f %s\n", $1, $2, was, $4, bad ? "MORE" : "" }
     END { exit worse > 0 }' "$list" "$work/now.txt" || { echo "geometry: some product misses L2 more often than before"; exit 1; }
 echo "geometry: ok"
