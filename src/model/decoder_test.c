@@ -213,11 +213,11 @@ static void a_window_hides_keys(void **state) {
         OK(lk_layout_init(&windowed, &c, &test_err));
         struct test_batch b = test_batch_make(&r, 2, T, c.vocab, n >= 6), told = b;
         told.start = lk_alloc(2 * T * sizeof *told.start);
-        bool hides = false;
+        size_t hidden = 0; /* pairs */
         for (uint32_t i = 0; i < 2 * T; i++) {
             uint32_t least = i % T < c.window ? 0 : i % T - c.window + 1, document = b.start ? b.start[i] : 0;
             told.start[i] = least > document ? least : document;
-            hides |= least > document;
+            hidden += told.start[i] - document;
         }
         float *g = lk_alloc(windowed.floats * 4), *expected = lk_alloc(windowed.floats * 4);
         struct test_math m = test_math_open(n % 2 ? "ref" : NULL, 2);
@@ -225,7 +225,9 @@ static void a_window_hides_keys(void **state) {
         assert_true(test_gradient(m.math, &plain.layout, LK_RECOMPUTE, plain.w, &told, 2, expected) == loss);
         assert_memory_equal(g, expected, windowed.floats * 4);
         test_gradient(m.math, &plain.layout, LK_TRAINING, plain.w, &b, 2, expected);
-        assert_int_equal(memcmp(g, expected, windowed.floats * 4) != 0, hides);
+        bool differs = memcmp(g, expected, windowed.floats * 4) != 0;
+        assert_true(hidden || !differs);
+        if (hidden >= 100) assert_true(differs); /* a few pairs may have no target, or next to no weight */
         test_math_close(&m);
         lk_free(g);
         lk_free(expected);
