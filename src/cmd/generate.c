@@ -4,6 +4,8 @@
 #include "lockstep/base/file.h"
 #include "lockstep/data/chat.h"
 #include "lockstep/serve/generate.h"
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PANELS_FROM 32 /* tokens; making them takes as long as reading the weights a few times */
@@ -33,15 +35,35 @@ static void put_id(void *arg, uint32_t id) {
 static struct {
     uint32_t tokens;
     struct lk_sampling sampling;
-    struct cmd_list stops;
+    struct lk_penalties penalties;
+    struct cmd_list biases, stops;
     enum lk_chat chat;
     const char *system;
     int bos;
 } wanted;
 enum { AUTO, YES, NO }; /* of --bos */
 
+/* ID=BIAS */
+static int read_biases(struct cmd_context *c, const struct cmd_list *list, struct lk_logit_bias *out) {
+    for (size_t i = 0; i < list->count; i++) {
+        const char *text = list->items[i];
+        char *end, *last;
+        errno = 0;
+        unsigned long id = strtoul(text, &end, 10);
+        bool ok = *text >= '0' && *text <= '9' && *end == '=' && id <= UINT32_MAX && !errno;
+        double bias = ok ? strtod(end + 1, &last) : 0;
+        if (!ok || last == end + 1 || *last) return cmd_usage_error(c, "--logit-bias %s is not ID=BIAS, as 42=-1.5", text);
+        out[i] = (struct lk_logit_bias){(uint32_t)id, (float)bias};
+    }
+    return CMD_OK;
+}
+
 static int options(struct cmd_context *c, struct lk_generate_options *o) {
+    static struct lk_logit_bias biases[CMD_MANY];
+    if (read_biases(c, &wanted.biases, biases)) return CMD_USAGE;
     o->sampling = wanted.sampling;
+    o->penalties = wanted.penalties;
+    o->penalties.bias = biases, o->penalties.bias_count = wanted.biases.count;
     o->max_tokens = wanted.tokens;
     o->panels = wanted.tokens >= PANELS_FROM;
     o->stops = wanted.stops.items;
@@ -199,7 +221,15 @@ const struct cmd cmd_generate = {
                 "only the likeliest tokens that together have this share"),
         CMD_F64("--min-p", "X", &wanted.sampling.min_p, 0, 1, "0",
                 "only tokens at least X times as likely as the likeliest, or all: 0"),
+        CMD_F64("--repetition-penalty", "X", &wanted.penalties.repetition, 0.01, LK_REPETITION_MOST, "1",
+                "divides the logits of tokens that the text has, multiplies those below 0; 1: not"),
+        CMD_F64("--presence-penalty", "X", &wanted.penalties.presence, -2, 2, "0",
+                "taken from the logits of tokens that were drawn"),
+        CMD_F64("--frequency-penalty", "X", &wanted.penalties.frequency, -2, 2, "0",
+                "taken from them once for each time that they were drawn"),
+        CMD_LIST("--logit-bias", "ID=X", &wanted.biases, "added to that token's logit; may be repeated"),
         CMD_U64("--seed", "N", &wanted.sampling.seed, 0, UINT64_MAX, "1", "of the draws"),
+        CMD_U32("--choice", "N", &wanted.sampling.choice, 0, UINT32_MAX, "0", "which of the texts of that seed"),
         CMD_LIST("--stop", "S", &wanted.stops, "end before this text; may be repeated"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),

@@ -18,6 +18,7 @@ struct generator {
     struct lk_tokens tokens; /* all so far, prompt included */
     float *panels;           /* the weights again, in the order that single tokens read them in; or NULL */
     void *workspace;         /* of sampling */
+    float *penalised;        /* (tokens) logits with biases and penalties, and counts; or NULL */
     struct lk_buf held;      /* text not given out yet */
 };
 
@@ -119,12 +120,16 @@ static void make_panels(struct generator *g) {
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
     uint32_t begin = lk_tokenizer_begin(g->tokenizer), context = g->layout->config.context, vocab = g->layout->config.vocab;
     int code = lk_sampling_check(&g->options->sampling, err);
+    if (!code) code = lk_penalties_check(&g->options->penalties, lk_tokenizer_vocab(g->tokenizer), err);
     if (code) return code;
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && !lk_penalties_none(&g->options->penalties) &&
+        !(g->penalised = lk_alloc((size_t)vocab * 2 * sizeof(float))))
+        code = lk_fail(err, LK_ENOMEM, "no memory for penalties");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
     for (size_t i = 0; i < g->options->id_count && !code; i++)
@@ -148,8 +153,18 @@ static bool is_end(const struct generator *g, uint32_t id, uint32_t end) {
     return is;
 }
 
+static uint32_t draw(struct generator *g, const float *logits, size_t read) {
+    uint32_t tokens = lk_tokenizer_vocab(g->tokenizer), place = (uint32_t)g->tokens.count;
+    if (g->penalised) {
+        lk_penalise(logits, tokens, &g->options->penalties, g->tokens.ids, read, g->tokens.count - read, g->penalised,
+                    (uint32_t *)(g->penalised + tokens));
+        logits = g->penalised;
+    }
+    return lk_sample_token(g->math, logits, tokens, &g->options->sampling, place, g->workspace);
+}
+
 static int loop(struct generator *g, struct lk_generation *out, struct lk_err *err) {
-    uint32_t tokens = lk_tokenizer_vocab(g->tokenizer), end = lk_tokenizer_end(g->tokenizer);
+    uint32_t end = lk_tokenizer_end(g->tokenizer);
     uint64_t began = lk_clock_ns(), read;
     size_t unread = g->tokens.count;
     int code = LK_OK;
@@ -158,8 +173,7 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     read = lk_clock_ns();
     out->prompt_seconds = (double)(read - began) * 1e-9;
     while (out->tokens < g->options->max_tokens) {
-        uint32_t id =
-            lk_sample_token(g->math, logits, tokens, &g->options->sampling, (uint32_t)g->tokens.count, g->workspace);
+        uint32_t id = draw(g, logits, out->prompt_tokens);
         out->tokens++;
         if (g->options->token) g->options->token(g->options->arg, id);
         if (is_end(g, id, end)) {
@@ -188,6 +202,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
     lk_tokens_release(&g.tokens);
     lk_free(g.panels);
     lk_free(g.workspace);
+    lk_free(g.penalised);
     lk_buf_release(&g.held);
     return code;
 }

@@ -82,23 +82,32 @@ static void tokens_are_those_of_the_training_forward(void **state) {
                                 .top_k = seed % 3 ? 0 : 50,
                                 .top_p = seed % 2 ? 1 : 0.9,
                                 .min_p = seed % 5 ? 0 : 0.1,
-                                .seed = seed};
+                                .seed = seed,
+                                .choice = seed % 3};
+        const struct lk_logit_bias bias = {3, 2};
+        const struct lk_penalties penalties = {&bias, 1, 1.3, 0.2, 0.4}, none = {0};
+        float penalised[270];
+        uint32_t counts[270];
         struct heard h = {0};
         struct lk_tokens all = {0};
         struct lk_decoder *d;
         void *workspace = lk_alloc(lk_sample_bytes(270));
         uint32_t end = lk_tokenizer_end(tokenizer), tokens[24], n = 1, drawn = 0;
         struct lk_generation g =
-            generate("the abc", (struct lk_generate_options){.sampling = s, .max_tokens = 16, .panels = seed % 2}, &h);
+            generate("the abc",
+                     (struct lk_generate_options){
+                         .sampling = s, .penalties = seed < 6 ? none : penalties, .max_tokens = 16, .panels = seed % 2},
+                     &h);
         OK(lk_decoder_create(&layout, math.math, 1, 24, LK_TRAINING, &d, &test_err));
         OK(lk_tokenizer_encode(tokenizer, "the abc", 7, NULL, &all, &test_err));
         tokens[0] = end; /* what a document begins with */
         for (size_t i = 0; i < all.count; i++) tokens[n++] = all.ids[i];
         uint32_t prompt = n;
         while (n < 24 && drawn < 16) {
-            const float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL);
-            tokens[n] =
-                lk_sample_token(math.math, logits + (size_t)(n - 1) * 270, lk_tokenizer_vocab(tokenizer), &s, n, workspace);
+            const float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL) + (size_t)(n - 1) * 270;
+            uint32_t vocab = lk_tokenizer_vocab(tokenizer);
+            if (seed >= 6) lk_penalise(logits, vocab, &penalties, tokens, prompt, n - prompt, penalised, counts);
+            tokens[n] = lk_sample_token(math.math, seed < 6 ? logits : penalised, vocab, &s, n, workspace);
             drawn++;
             if (tokens[n] == end) break;
             n++;
@@ -114,6 +123,13 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         lk_free(workspace);
         lk_decoder_free(d);
     }
+}
+
+static void penalties_are_checked(void **state) {
+    (void)state;
+    struct lk_generation g;
+    struct lk_generate_options o = {.penalties = {.presence = 3}, .max_tokens = 1};
+    FAILS(lk_generate(math.math, &layout, weights, tokenizer, "a", 1, &o, &g, &test_err), LK_EINVAL, "presence penalty 3");
 }
 
 static void a_seed_gives_one_text(void **state) {
@@ -285,6 +301,7 @@ static void a_tokenizer_too_large_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_are_those_of_the_training_forward),
+        cmocka_unit_test(penalties_are_checked),
         cmocka_unit_test(a_seed_gives_one_text),
         cmocka_unit_test(a_full_context_goes_on),
         cmocka_unit_test(stop_texts_end_the_text_before_them),

@@ -59,9 +59,9 @@ static uint32_t greatest(const float *logits, uint32_t tokens) {
     return best;
 }
 
-static double uniform(uint64_t seed, uint32_t position) {
+static double uniform(const struct lk_sampling *s, uint32_t position) {
     uint32_t w[4];
-    lk_random(seed, LK_PURPOSE_SAMPLE, position, 0, 0, 0, w);
+    lk_random(s->seed, LK_PURPOSE_SAMPLE, position, s->choice, 0, 0, w);
     return (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
 }
 
@@ -198,7 +198,7 @@ uint32_t lk_sample_token(struct lk_math *math, const float *logits, uint32_t tok
     if (!scale_logits(logits, t, &r, &first, &last)) return greatest(logits, tokens);
     lk_softmax_exp_n(math, tokens, r.x, first, r.e);
     uint32_t known, rank = 0, kept;
-    double all = 0, sum, running = 0, u = uniform(s->seed, position);
+    double all = 0, sum, running = 0, u = uniform(s, position);
     for (uint32_t i = 0; i < tokens; i++) all += r.e[i];
     fill_buckets(&r, first, last, deepest(s, tokens, all));
     kept = keep(&r, s, all, &sum, &known);

@@ -66,7 +66,7 @@ static uint32_t expected(const float *logits, uint32_t n, const struct lk_sampli
             sum += lk_softmax_exp(r[likely].x - first);
         kept = likely;
     }
-    lk_random(s->seed, LK_PURPOSE_SAMPLE, position, 0, 0, 0, w);
+    lk_random(s->seed, LK_PURPOSE_SAMPLE, position, s->choice, 0, 0, w);
     double u = (double)(((uint64_t)w[0] << 21) + (w[1] >> 11)) * 0x1p-53;
     token = r[kept - 1].id;
     for (uint32_t i = 0; i < kept; i++) {
@@ -107,9 +107,12 @@ static void draws_are_those_of_a_plain_sort(void **state) {
                  ks[] = {0, 1, 2, vocab / 2, vocab, vocab + 5};
         float *x = lk_alloc(vocab * 4);
         void *workspace = lk_alloc(lk_sample_bytes(vocab));
-        struct lk_sampling s = {
-            temperatures[test_random_below(&r, 6)], ks[test_random_below(&r, 6)], top_ps[test_random_below(&r, 6)],
-            (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000), min_ps[test_random_below(&r, 7)]};
+        struct lk_sampling s = {temperatures[test_random_below(&r, 6)],
+                                ks[test_random_below(&r, 6)],
+                                top_ps[test_random_below(&r, 6)],
+                                (uint64_t)test_random_below(&r, 1000) << 20 | test_random_below(&r, 1000),
+                                min_ps[test_random_below(&r, 7)],
+                                n % 3 ? 0 : test_random_below(&r, 5)};
         fill(&r, x, vocab);
         for (uint32_t position = 0; position < 4; position++) {
             uint32_t token = lk_sample_token(math.math, x, vocab, &s, position * 77, workspace),
@@ -164,6 +167,11 @@ static void frequencies_follow_the_logits(void **state) {
         assert_true(off < 0.018 && off > -0.018);
     }
     assert_true(same < 11000); /* 0.479 expected */
+    other = s, other.choice = 1, same = 0;
+    for (uint32_t p = 0; p < 20000; p++)
+        same +=
+            lk_sample_token(math.math, x, 4, &s, p, workspace) == lk_sample_token(math.math, x, 4, &other, p, workspace);
+    assert_true(same < 11000);
 }
 
 /* What min-p keeps is never less likely than it says, and all of it is drawn; 1 keeps the likeliest alone. */

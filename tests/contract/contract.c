@@ -4,7 +4,9 @@
 //   contract run BLOBS RECORD          train the run of this record (runs show --json): rows, evaluations, roots, identity
 //   contract begin BLOBS RECORD        initial values, root, logits and losses of sample 0, as "Worked runs" lists them
 //   contract identity BLOBS RECORD [KEY=VALUE...]   the identity, from these keys and the defaults
-//   contract generate BLOBS RECORD TOKENS TEMPERATURE TOP_K TOP_P SEED MIN_P [ID...]   from the run's newest checkpoint
+//   contract generate BLOBS RECORD TOKENS TEMPERATURE TOP_K TOP_P SEED MIN_P CHOICE REPETITION PRESENCE FREQUENCY
+//   ID=BIAS,...|- [ID...]
+//                                      from the run's newest checkpoint
 //   contract text BLOBS RECORD [ID...]  the bytes of these tokens
 //   contract logged                    lines of `runs log --json` in the form of `run`
 //   contract evaluated STEP            an answer of `eval --json` in that form
@@ -636,12 +638,30 @@ static uint64_t permutation(uint64_t seed, uint64_t epoch, uint64_t size, uint64
     return x;
 }
 
-// "Sampling of text", "Sampling of text with min_p"
+// "Sampling of text", "Sampling of text with min_p", "Sampling of text with biases and penalties"
 struct sampling {
     double temperature, top_p;
     uint64_t top_k, seed;
     double min_p;
+    uint64_t choice;
+    double repetition, presence, frequency;
+    const char *biases; // "ID=BIAS,...", or "-"
 };
+static void penalise(float *logit, size_t count, const struct sampling *s, const uint32_t *text, size_t read,
+                     size_t tokens) {
+    char *end = (char *)s->biases;
+    while (*end >= '0' && *end <= '9') {
+        uint64_t id = strtoull(end, &end, 10);
+        logit[id] += strtof(end + 1, &end);
+        if (*end == ',') end++;
+    }
+    for (uint32_t id = 0; id < count; id++) {
+        uint64_t there = 0, drawn = 0;
+        for (size_t i = 0; i < tokens; i++) there += text[i] == id, drawn += i >= read && text[i] == id;
+        if (there) logit[id] = logit[id] < 0 ? logit[id] * (float)s->repetition : logit[id] / (float)s->repetition;
+        if (drawn) logit[id] = (float)(logit[id] - ((double)drawn * s->frequency + s->presence));
+    }
+}
 struct rank {
     float x, expo;
     uint32_t id;
@@ -691,7 +711,7 @@ static uint32_t sample(const float *logit, size_t count, const struct sampling *
         kept = likely;
     }
     uint32_t word[4];
-    random_words(word, s->seed, 3, place, 0, 0, 0);
+    random_words(word, s->seed, 3, place, s->choice, 0, 0);
     double draw = uniform(word[0], word[1]);
     size_t chosen = 0;
     for (running = ranks[0].expo; chosen + 1 < kept && !(running > draw * limit);) running += ranks[++chosen].expo;
@@ -1432,12 +1452,15 @@ static void generate(json_t *record, size_t wanted, const struct sampling *optio
     if (!before) before = json_object_get(model, "text_begin");
     if (before || !prompt || !text_at(model, "type")) tokens[count++] = before ? (uint32_t)json_integer_value(before) : end;
     for (size_t i = 0; i < prompt; i++) tokens[count++] = (uint32_t)strtoul(ids[i], NULL, 10);
+    size_t read = count;
     for (size_t drawn = 0; drawn < wanted; drawn++) {
         size_t most = context / 2 > 1 ? context / 2 : 1;
         if (count - first > context) first = count > most ? count - most : 0;
         struct pass p = new_pass(&m, count - first); // all of the context again: no rule of the contract knows a cache
         forward(&p, tokens + first);
-        tokens[count] = sample(p.logits + (count - first - 1) * m.vocab, vocab, options, count);
+        float *logit = p.logits + (count - first - 1) * m.vocab;
+        penalise(logit, vocab, options, tokens, read, count);
+        tokens[count] = sample(logit, vocab, options, count);
         free_pass(&p);
         printf("%u\n", tokens[count]);
         if (ends(model, end, tokens[count++])) break;
@@ -1572,17 +1595,28 @@ static void training_figures(void) {
 }
 static void sampling_figures(void) {
     static const struct sampling options[] = {
-        {0.8, 0.95, 0, 1, 0}, {1, 1, 0, 1, 0}, {1, 1, 0, 1, 0.1}, {5, 0.6, 0, 1, 0.5}, {0, 0.95, 0, 1, 0}};
-    static const char *names[] = {"temperature 0.8, top_p 0.95", "temperature 1, top_p 1",
-                                  "temperature 1, top_p 1, min_p 0.1", "temperature 5, top_p 0.6, min_p 0.5"};
+        {0.8, 0.95, 0, 1, 0, 0, 1, 0, 0, "-"}, {1, 1, 0, 1, 0, 0, 1, 0, 0, "-"}, {1, 1, 0, 1, 0.1, 0, 1, 0, 0, "-"},
+        {5, 0.6, 0, 1, 0.5, 0, 1, 0, 0, "-"},  {1, 1, 0, 1, 0, 1, 1, 0, 0, "-"}, {1, 1, 0, 1, 0, 0, 1.5, 0.25, 0.5, "3=5"},
+        {0, 0.95, 0, 1, 0, 0, 1, 0, 0, "-"}};
+    static const char *names[] = {"temperature 0.8, top_p 0.95",
+                                  "temperature 1, top_p 1",
+                                  "temperature 1, top_p 1, min_p 0.1",
+                                  "temperature 5, top_p 0.6, min_p 0.5",
+                                  "temperature 1, top_p 1, choice 1",
+                                  "temperature 1, top_p 1, repetition 1.5, presence 0.25, frequency 0.5, bias 5 of id 3"};
     float logit[100];
-    for (int id = 0; id < 100; id++) logit[id] = (float)(id % 13 - 6);
-    for (int i = 0; i < 4; i++) {
-        printf("| %s |", names[i]);
-        for (uint64_t place = 0; place < 8; place++) printf(" %u", sample(logit, 100, options + i, place));
-        printf(" |\n");
+    uint32_t text[8];
+    for (int i = 0; i < 7; i++) {
+        if (i < 6) printf("| %s |", names[i]);
+        for (uint32_t place = 0; place < 8; place++) {
+            for (int id = 0; id < 100; id++) logit[id] = (float)(id % 13 - 6);
+            penalise(logit, 100, options + i, text, 0, place);
+            text[place] = sample(logit, 100, options + i, place);
+            if (i < 6) printf(" %u", text[place]);
+        }
+        if (i < 6) printf(" |\n");
     }
-    printf("| temperature 0 | %u at each |\n", sample(logit, 100, options + 4, 0));
+    printf("| temperature 0 | %u at each |\n", text[7]);
 }
 static void order_figures(void) {
     static const uint32_t in[3][6] = {
@@ -1700,9 +1734,12 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "run")) return run(record), 0;
     if (!strcmp(command, "begin")) return print_begin(record), 0;
     if (!strcmp(command, "identity")) return print_identity(record, argv + 4, argc - 4), 0;
-    if (strcmp(command, "generate") != 0 || argc < 10) die("see the top of contract.c");
-    struct sampling options = {strtod(argv[5], NULL), strtod(argv[7], NULL), strtoull(argv[6], NULL, 10),
-                               strtoull(argv[8], NULL, 10), strtod(argv[9], NULL)};
-    generate(record, strtoull(argv[4], NULL, 10), &options, argv + 10, (size_t)argc - 10);
+    if (strcmp(command, "generate") != 0 || argc < 15) die("see the top of contract.c");
+    struct sampling options = {strtod(argv[5], NULL),       strtod(argv[7], NULL),
+                               strtoull(argv[6], NULL, 10), strtoull(argv[8], NULL, 10),
+                               strtod(argv[9], NULL),       strtoull(argv[10], NULL, 10),
+                               strtod(argv[11], NULL),      strtod(argv[12], NULL),
+                               strtod(argv[13], NULL),      argv[14]};
+    generate(record, strtoull(argv[4], NULL, 10), &options, argv + 15, (size_t)argc - 15);
     return 0;
 }

@@ -151,6 +151,13 @@ done
 bad "an unknown document" 1 "d has 1 document in its training split.*no document 5" -- "$LOCKSTEP" dataset cat d --document 5
 bad "a picture where there is no folder" 1 "none/x.svg" -- "$LOCKSTEP" runs plot c --out none/x.svg
 bad "an empty --stop" 2 "--stop must not be empty" -- "$LOCKSTEP" generate c x --stop ""
+bad "a repetition penalty of 0" 2 "--repetition-penalty 0 is out of range: 0.01 .. 100" -- "$LOCKSTEP" generate c x --repetition-penalty 0
+bad "a presence penalty above 2" 2 "--presence-penalty 2.1 is out of range: -2 .. 2" -- "$LOCKSTEP" generate c x --presence-penalty 2.1
+bad "a bias without a number" 2 "--logit-bias 3= is not ID=BIAS, as 42=-1.5" -- "$LOCKSTEP" generate c x --logit-bias 3=
+bad "a bias of no id" 2 "--logit-bias -3=1 is not ID=BIAS" -- "$LOCKSTEP" generate c x --logit-bias=-3=1
+bad "a bias of an id that is no token" 1 "the bias of token 99999: the tokenizer has" -- "$LOCKSTEP" generate c x --logit-bias 99999=1
+bad "a bias too large" 1 "the bias of token 3, 200, is not from -100 to 100" -- "$LOCKSTEP" generate c x --logit-bias 3=200
+bad "two biases of one token" 1 "token 3 has two biases" -- "$LOCKSTEP" generate c x --logit-bias 3=1 --logit-bias 3=2
 bad "min-p above 1" 2 "--min-p 1.5 is out of range: 0 .. 1" -- "$LOCKSTEP" generate c x --min-p 1.5
 bad "temperature below 0" 2 "--temperature -1 is out of range" -- "$LOCKSTEP" generate c x --temperature -1
 for to in "'>/dev/full'" "'>&-'"; do

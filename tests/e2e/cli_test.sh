@@ -164,6 +164,12 @@ equal "temperature 0 needs no seed" "$(g he --tokens 40 --temperature 0 --seed 1
 equal "top-k 1 is temperature 0" "$(g he --tokens 40 --top-k 1 --seed 3)" "$(g he --tokens 40 --temperature 0)"
 equal "min-p 1 is temperature 0" "$(g he --tokens 40 --min-p 1 --seed 3)" "$(g he --tokens 40 --temperature 0)"
 differ "min-p leaves tokens out" "$(g he --tokens 60 --temperature 1 --top-p 1 --min-p 0.7)" "$(g he --tokens 60 --temperature 1 --top-p 1)"
+differ "another choice of a seed is another text" "$(g he --tokens 40 --choice 1)" "$(g he --tokens 40)"
+differ "penalties change what is likely" "$(g he --tokens 60 --temperature 0 --frequency-penalty 2)" "$(g he --tokens 60 --temperature 0)"
+equal "a penalty of 1 and biases of 0 change nothing" "$(g he --tokens 40 --repetition-penalty 1 --logit-bias 3=0 --logit-bias 4=0)" "$(g he --tokens 40)"
+likely=$(g he --tokens 1 --temperature 0 --json | sed -n '/"ids"/,/]/p' | tr -cd '0-9')
+differ "a token with a bias of -100 does not come" "$(g he --tokens 1 --temperature 0 --logit-bias "$likely=-100" --json | sed -n '/"ids"/,/]/p' | tr -cd '0-9')" "$likely"
+equal "whatever the threads and kernels, penalties too" "$(LOCKSTEP_ISA=ref g he --tokens 60 --repetition-penalty 1.3 --presence-penalty 0.2 --threads 3)" "$(g he --tokens 60 --repetition-penalty 1.3 --presence-penalty 0.2)"
 equal "whatever the threads and kernels, min-p too" "$(LOCKSTEP_ISA=ref g he --tokens 60 --temperature 1 --min-p 0.7 --threads 3)" "$(g he --tokens 60 --temperature 1 --min-p 0.7)"
 stop=${want:20:3}
 equal "--stop ends the text before it" "$(g "the king" --tokens 60 --seed 7 --stop "$stop")" "the king$(head_of "${want:8}" "$stop")"

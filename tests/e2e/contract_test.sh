@@ -41,18 +41,20 @@ train() {
 }
 # the last evaluation by the page
 evaluation() { sed -n 's/^evaluation \([0-9]*\) \([0-9a-f]*\) .*/\1 \2/p' "$1.want" | sort -n | tail -n 1 | cut -d' ' -f2; }
-# ids NAME PROMPT TOKENS TEMPERATURE TOP_K TOP_P SEED [MIN_P]: by the page
+# ids NAME PROMPT TOKENS TEMPERATURE TOP_K TOP_P SEED [MIN_P [CHOICE REPETITION PRESENCE FREQUENCY ID=BIAS,...|-]]: by the page
 ids() {
     local tokens
     tokens=$(printf %s "$2" | "$LOCKSTEP" tokenizer encode "$(tokenizer_of "$1")")
-    "$CONTRACT" generate "$BLOBS" "$1.json" "$3" "$4" "$5" "$6" "$7" "${8:-0}" $tokens | tr '\n' ' ' | sed 's/ $//'
+    "$CONTRACT" generate "$BLOBS" "$1.json" "$3" "$4" "$5" "$6" "$7" "${8:-0}" "${9:-0}" "${10:-1}" "${11:-0}" "${12:-0}" "${13:--}" $tokens | tr '\n' ' ' | sed 's/ $//'
 }
 tokenizer_of() { [ "$(field dataset <"$1.json")" = d ] && echo t || echo u; }
-# generates NAME PROMPT TOKENS TEMPERATURE TOP_K TOP_P SEED [MIN_P]: ids and text by both
+# generates, with the same words: ids and text by both
 generates() {
-    local options=(--tokens "$3" --temperature "$4" --top-k "$5" --top-p "$6" --seed "$7" ${8:+--min-p "$8"}) want end
+    local options=(--tokens "$3" --temperature "$4" --top-k "$5" --top-p "$6" --seed "$7" ${8:+--min-p "$8"}) want end bias
+    [ -z "${9:-}" ] || options+=(--choice "$9" --repetition-penalty "${10}" --presence-penalty "${11}" --frequency-penalty "${12}")
+    for bias in $(tr ',' ' ' <<<"${13:--}"); do [ "$bias" = - ] || options+=(--logit-bias "$bias"); done
     want=$(ids "$@")
-    equal "$1: ids of temperature $4, top_k $5, top_p $6, seed $7${8:+, min_p $8}" \
+    equal "$1: ids of temperature $4, top_k $5, top_p $6, seed $7${8:+, min_p $8}${9:+, choice and penalties ${*:9}}" \
         "$("$LOCKSTEP" generate "$1" "$2" "${options[@]}" --json | sed -n '/"ids"/,/]/p' | tr -cd '0-9\n' | xargs)" "$want"
     end=$("$LOCKSTEP" tokenizer show "$(tokenizer_of "$1")" --json | field end)
     { printf %s "$2" && "$CONTRACT" text "$BLOBS" "$1.json" $(sed "s/\(^\| \)$end\$//" <<<"$want") && echo; } >"$1.text"
@@ -149,7 +151,10 @@ GPT2="data.dataset=e run.steps=3 model.family=gpt2 model.layers=2 model.width=18
 more_runs() {
     train untied $LLAMA model.tied=false batch.grains=1 memory.micro_batch=1 && generates untied "the of and" 40 0.9 0 1 5 &&
         generates untied "the of and" 40 1.2 0 1 5 0.9 &&
-        differ "min_p cuts there" "$(ids untied "the of and" 40 1.2 0 1 5 0.9)" "$(ids untied "the of and" 40 1.2 0 1 5)" && generates untied "thou" 30 1 200 0.9 6 0.8
+        differ "min_p cuts there" "$(ids untied "the of and" 40 1.2 0 1 5 0.9)" "$(ids untied "the of and" 40 1.2 0 1 5)" && generates untied "thou" 30 1 200 0.9 6 0.8 &&
+        generates untied "the of and" 40 1.1 0 1 5 0 3 1.4 0.3 0.7 "3=4.5,40=-100,41=2.25" &&
+        generates untied "the of the" 40 0 0 1 1 0 0 0.7 -0.5 1.9 - &&
+        differ "penalties cut there" "$(ids untied "the of the" 40 0 0 1 1 0 0 0.7 -0.5 1.9 -)" "$(ids untied "the of the" 40 0 0 1 1)"
     train grouped $LLAMA model.heads=6 model.kv_heads=2 model.head_dim=6 model.qkv_bias=true data.cross_documents=false batch.grains=2 \
         batch.sequences=6 run.seed=999999999999999 checkpoint.every=1 && generates grouped "" 30 1.3 12 0.6 9
     train window $LLAMA model.window=3 model.qk_norm=true batch.context=17 batch.sequences=7 batch.grains=7 eval.every=2 checkpoint.every=1 \

@@ -14,7 +14,8 @@ struct lk_sampling {
     uint32_t top_k;     /* the so many likeliest; 0: all */
     double top_p;       /* 0 to 1: of those, the likeliest that have this share together; 1: all */
     uint64_t seed;
-    double min_p; /* 0 to 1: of what top_p keeps, the tokens at least this times as likely as the likeliest; 0: all */
+    double min_p;    /* 0 to 1: of what top_p keeps, the tokens at least this times as likely as the likeliest; 0: all */
+    uint32_t choice; /* which of the texts of this seed: others draw otherwise */
 };
 /* LK_EINVAL: a value out of its range, or NaN; the message names it. */
 int lk_sampling_check(const struct lk_sampling *, struct lk_err *);
@@ -25,6 +26,30 @@ uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens,
                          uint32_t position, void *workspace);
 size_t lk_sample_bytes(uint32_t tokens);
 
+/* What changes the logits before a token is drawn from them, at any temperature; all zeros: nothing. */
+#define LK_LOGIT_BIAS_MOST 100
+#define LK_REPETITION_MOST 100
+struct lk_logit_bias {
+    uint32_t id;
+    float bias; /* -100 to 100; added to its logit */
+};
+struct lk_penalties {
+    const struct lk_logit_bias *bias; /* of different ids, borrowed */
+    size_t bias_count;
+    /* of tokens in the text so far, the prompt's too: a logit of 0 or more is divided by this, one below 0 multiplied
+     * (Keskar et al. 2019, "CTRL"); above 0, 1 (or 0): none */
+    double repetition;
+    double presence, frequency; /* -2 to 2: taken from the logit of a token that was drawn, and once for each time */
+};
+bool lk_penalties_none(const struct lk_penalties *);
+/* LK_EINVAL: a value out of its range, or NaN; a bias of an id that is no token, or two of one; the message names it. */
+int lk_penalties_check(const struct lk_penalties *, uint32_t tokens, struct lk_err *);
+/* The logits with biases and penalties to out (tokens), which may be logits. ids: the text so far, first the `read` of the
+ * prompt, then the `drawn`; those that are no tokens count nothing. Good values (lk_penalties_check).
+ * counts: workspace (tokens). */
+void lk_penalise(const float *logits, uint32_t tokens, const struct lk_penalties *, const uint32_t *ids, size_t read,
+                 size_t drawn, float *out, uint32_t *counts);
+
 enum lk_finish { LK_FINISH_LENGTH, LK_FINISH_END, LK_FINISH_STOP, LK_FINISH_CALLER };
 struct lk_generation {
     uint32_t prompt_tokens, tokens; /* read and drawn */
@@ -33,6 +58,7 @@ struct lk_generation {
 };
 struct lk_generate_options {
     struct lk_sampling sampling;
+    struct lk_penalties penalties;
     uint32_t max_tokens;
     /* Copies the weights into an order that single tokens are faster with; pays from some 30 tokens on. That is as much
      * memory again as the weights (layout->floats) until lk_generate returns; not done where it would take more than four
@@ -52,10 +78,10 @@ struct lk_generate_options {
 };
 /* Goes on from the tokenizer's begin token, or else its end token, and the prompt's tokens; or from options->ids. When the
  * context is full, its newer half is read again and generation goes on. weights: layout->floats, borrowed.
- * LK_EINVAL: of lk_sampling_check, more tokens than the model has, an id in options->ids that it does not have, or an empty
- * prompt and a tokenizer without an end token to begin with. LK_ENOMEM (the message names a limit that is set): for the
- * tokens, the text, the decoder, its cache; missing memory for panels only slows it down. What options->text returned is no
- * error: out->finish is LK_FINISH_CALLER. */
+ * LK_EINVAL: of lk_sampling_check and lk_penalties_check, more tokens than the model has, an id in options->ids that it
+ * does not have, or an empty prompt and a tokenizer without an end token to begin with. LK_ENOMEM (the message names a
+ * limit that is set): for the tokens, the text, the decoder, its cache; missing memory for panels only slows it down. What
+ * options->text returned is no error: out->finish is LK_FINISH_CALLER. */
 int lk_generate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_tokenizer *,
                 const char *prompt, size_t prompt_size, const struct lk_generate_options *, struct lk_generation *out,
                 struct lk_err *);
