@@ -1,11 +1,13 @@
 #!/bin/bash
-# bench/geometry.sh LOCKSTEP [GEOMETRY...]: fixed matrix products and attention (AVX2, one thread) under cachegrind, once for each geometry of
-# caches; counts what the caches miss, and predicts the share of the FMA peak from it. So a change that is bad for a small
-# cache shows on a machine with a large one. A GEOMETRY is NAME=SIZE/WAYS,SIZE/WAYS of L1 and L2; without any, those below.
+# bench/geometry.sh LOCKSTEP [GEOMETRY...]: fixed matrix products and attention (AVX2, one thread) under cachegrind, once for
+# each geometry of caches; counts what the caches miss, and predicts products' share of the FMA peak from it. So a change that
+# is bad for a small cache shows on a machine with a large one. A GEOMETRY is NAME=SIZE/WAYS,SIZE/WAYS of L1 and L2; without
+# any, those below.
 #   --check: compares read misses of L2 with bench/geometry.txt, for two small geometries; --update writes that file.
 #   ONLY=attention: of all names only those that begin so; --update then keeps the other lines.
-# Misses are given for 1,000 cycles of FMA (two fma of 8 floats a cycle). The model is a Zen 3's (docs/performance.md): of 1,000
-# FMA cycles, 1,087 + 10 a miss; attention, which also has exponentials, has none. cachegrind ignores what is prefetched, so the misses are an upper bound.
+# Misses are given for 1,000 cycles of FMA (two fma of 8 floats a cycle). The model is a Zen 3's (docs/performance.md): 1,000
+# FMA cycles take 1,087 + 10 a miss; attention, which also has exponentials, has no model. cachegrind ignores what is
+# prefetched, so the misses are an upper bound.
 # Needs the Debian package valgrind.
 set -euo pipefail
 lockstep=$(realpath "$1")
