@@ -102,7 +102,7 @@ static int open_all(void **unused) {
     static const struct {
         const char *caches;
         int threads;
-    } ways[] = {{"", 1}, {"", 2}, {"", 8}, {"32K/8,1024K/8", 1}, {"32K/8,512K/8", 1}, {"4K/2,32K/4", 2}};
+    } ways[] = {{"", 1}, {"", 2}, {"", 8}, {"32K/8,1024K/8", 1}, {"32K/8,512K/8", 1}, {"4K/2,32K/4", 2}, {"1K/1,1K/1", 1}};
     const char *isas[8];
     int count = lk_math_isas(isas);
     size_t scratch = lk_attention_scratch_bytes(2100, 256, true);

@@ -175,8 +175,8 @@ static void rows_run(struct lk_math *m, size_t rows, size_t n, const void *call,
     lk_pool_run(m->pool, tiles_of(rows, r.tile), rows_tile, &r);
 }
 
-/* So many rows that their arrays and those of the next as many take half of L1: fewer do not hide the end of a row's sum,
- * which is a chain of dependent operations; of more the last pass no longer finds all in L1. */
+/* So many rows that what a pass reads of them (forward x, backward x and dy) takes a quarter of L1: fewer do not hide the
+ * end of a row's sum, which is a chain of dependent operations; of more the last pass no longer finds all in L1. */
 static size_t norm_batch(const struct lk_caches *caches, size_t n, size_t arrays) {
     size_t rows = n ? caches->l1.bytes / 4 / (n * arrays * sizeof(float)) : 1;
     return rows < 1 ? 1 : smaller(rows, LK__NORM_BATCH);

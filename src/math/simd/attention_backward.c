@@ -21,7 +21,7 @@ struct work {
     const uint32_t *start;
     size_t ld_dout;
     float *dk, *dv;             /* totals (positions, dp) */
-    bool first_head;            /* which finds nothing in the totals of its own segment's keys */
+    bool first_head;            /* no head before it has set the totals of a segment's own keys */
     float *dk_chain, *dv_chain; /* (KEYS, dp), where the queries are in parts */
     size_t q0, rows;            /* the segment of queries */
     size_t i0, i1;              /* the part: queries [i0, i1) of the segment */
@@ -148,13 +148,14 @@ static void weights(const struct work *w, size_t j0, size_t n) {
     }
 }
 
-/* n rows of dV or dK from key c of the block: P' do or dS' q, p at query i0 of the segment. */
+/* n rows of dV or dK from key c of the block: P' do or dS' q, summed over the queries from i of the segment. */
 LK_INLINE void key_gradient(const struct work *w, const float *p, size_t c, size_t n, size_t i, const float *b, float *t,
                             enum lk__math_micro_mode mode) {
     product(n, w->d, w->i1 - i, p + (i - w->i0) * KEYS + c, 1, KEYS, b, w->rows, i, t + c * w->dp, w->dp, mode);
 }
 
-/* dV and dK. A part that is not the last has more queries than a block keys, so the first sees all of them. */
+/* dV and dK. Every part but the last has at least KEYS + MR queries, so the first reaches the diagonal of every key of the
+ * block: with it all chains begin. */
 static void key_gradients(const struct work *w, size_t j0, size_t n, bool first, bool last) {
     bool parts = !first || !last;
     float *dv = parts ? w->dv_chain : w->dv + j0 * w->dp, *dk = parts ? w->dk_chain : w->dk + j0 * w->dp;

@@ -15,12 +15,15 @@ static inline size_t forward_streams(const struct lk_caches *c) {
     return c->l2.bytes / 2;
 }
 
-/* Queries that go together through a block of keys, backward: P and dS, which each step leaves to the next, take a quarter
- * of L2. Besides them it has the block of keys and its gradients (80 KiB where d = 64); the queries' own panels
- * only pass, from one end to the other, which the hardware sees. Smaller parts cost more ends of chains. */
+/* At most so many queries go together through a block of keys, backward: P and dS, which each step leaves to the next, take
+ * a quarter of L2 or less, unless those of the least number of queries take more. Besides them it has the block of keys and
+ * its gradients (80 KiB where d = 64); the queries' own panels only pass, from one end to the other, which the hardware
+ * sees. Smaller parts cost more ends of chains. */
 static inline size_t backward_part(const struct lk_caches *c) {
     size_t queries = c->l2.bytes / 4 / (2 * ATTENTION_KEYS * sizeof(float));
-    return queries < SEGMENT ? queries : SEGMENT;
+    if (queries >= SEGMENT) return SEGMENT;
+    queries = queries / PART_STEP * PART_STEP;
+    return queries > PART_LEAST ? queries : PART_LEAST;
 }
 
 #endif
