@@ -6,10 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void show_progress(void *arg, uint32_t step, uint32_t from, uint32_t to) {
-    lk_progress_show(arg, false, "verify: step %u of %u..%u", step, from, to);
-}
-
 struct choice {
     uint32_t from, to;
 };
@@ -61,26 +57,40 @@ static size_t segments(const struct lk_checkpoint *list, size_t count, struct ch
     return n;
 }
 
+struct shown {
+    struct lk_progress progress;
+    const struct lk_checkpoint *list;
+    size_t count;
+    struct choice what;
+    bool asked;
+    const char *run;
+};
+
 /* Says what will be executed, and why that, before it begins. */
-static void announce(const struct lk_checkpoint *list, size_t count, const struct choice *what, bool asked,
-                     const char *run) {
-    uint32_t start = 0, newest = count ? list[count - 1].step : 0;
+static void announce(const struct shown *s, uint32_t start) {
+    uint32_t newest = s->count ? s->list[s->count - 1].step : 0;
     bool kept = false;
-    for (size_t i = 0; i < count; i++)
-        if (list[i].kept && list[i].step <= what->from) start = list[i].step, kept = true;
-    fprintf(stderr, "verify: executes steps %u..%u of %s again", start, what->to, run);
-    if (asked && what->from != start)
+    for (size_t i = 0; i < s->count; i++) kept |= s->list[i].kept && s->list[i].step == start;
+    fprintf(stderr, "verify: executes steps %u..%u of %s again", start, s->what.to, s->run);
+    if (s->asked && s->what.from != start)
         fprintf(stderr, ": starts at step %u, %s %u", start,
-                kept ? "the checkpoint before" : "the run's beginning, as no checkpoint is kept before", what->from);
-    else if (asked)
+                kept ? "the checkpoint before" : "the run's beginning, as no checkpoint is kept before", s->what.from);
+    else if (s->asked)
         fprintf(stderr, ", as asked");
-    else if (!wanted.sample && what->to == newest)
+    else if (!wanted.sample && s->what.to == newest)
         fprintf(stderr, ": the segment that ends at the newest checkpoint");
     else if (!wanted.sample)
         fprintf(stderr,
                 ": the newest segment whose beginning is kept (checkpoint.keep); the newest checkpoint is that of step %u",
                 newest);
     fputc('\n', stderr);
+}
+static void show(void *arg, uint32_t step, uint32_t from, uint32_t to) {
+    struct shown *s = arg;
+    if (step == from)
+        announce(s, from);
+    else
+        lk_progress_show(&s->progress, false, "verify: step %u of %u..%u", step, from, to);
 }
 
 /* Fills chosen, at most SAMPLES_MAX, and how many; without --sample it is the last segment. */
@@ -103,15 +113,14 @@ static int choose(const struct lk_checkpoint *list, size_t count, uint64_t seed,
     return LK_OK;
 }
 
-/* The steps and the checkpoints of the run that the words name, and which segments are executed again. */
-static int plan(struct cmd_context *c, uint32_t *steps, struct lk_checkpoint **list, size_t *count, struct choice *chosen,
-                size_t *n, struct lk_err *err) {
+/* The checkpoints of the run that the words name, and which segments are executed again. */
+static int plan(struct cmd_context *c, struct lk_checkpoint **list, size_t *count, struct choice *chosen, size_t *n,
+                struct lk_err *err) {
     const char *run = c->arguments[0];
     json_t *record;
     uint64_t seed = cmd_given(c, &wanted.seed) ? wanted.seed : (uint64_t)lk_clock_wall_ms();
     int code = lk_run_get(c->store, run, &record, err);
     if (code) return code;
-    *steps = (uint32_t)json_integer_value(json_object_get(record, "steps"));
     json_decref(record);
     code = lk_run_checkpoints(c->store, run, list, count, err);
     if (code) return code;
@@ -128,10 +137,8 @@ static int plan(struct cmd_context *c, uint32_t *steps, struct lk_checkpoint **l
 
 static int verify(struct cmd_context *c) {
     struct lk_err err = {0};
-    struct lk_progress progress;
     struct lk_checkpoint *list = NULL;
     size_t count = 0, n = 0;
-    uint32_t steps = 0;
     const char *run = c->arguments[0];
     struct choice chosen[SAMPLES_MAX];
     bool segment = cmd_given(c, &wanted.segment), equal = true;
@@ -140,15 +147,15 @@ static int verify(struct cmd_context *c) {
     int code = cmd_open_math(c);
     if (!code) code = cmd_open_store(c, LK_READ);
     if (code) return code;
-    code = plan(c, &steps, &list, &count, chosen, &n, &err);
+    code = plan(c, &list, &count, chosen, &n, &err);
     json_t *results = c->json ? json_array() : NULL;
     if (!code && c->json && !results) code = lk_fail(&err, LK_ENOMEM, "no memory for results");
-    lk_progress_init(&progress, stderr);
     for (size_t i = 0; i < n && !code; i++) {
         struct lk_verify_result r;
-        if (chosen[i].to <= steps) announce(list, count, &chosen[i], segment, run); /* else lk_verify refuses */
-        code = lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show_progress, &progress, &r, &err);
-        lk_progress_end(&progress);
+        struct shown shown = {.list = list, .count = count, .what = chosen[i], .asked = segment, .run = run};
+        lk_progress_init(&shown.progress, stderr);
+        code = lk_verify(c->store, c->math, run, chosen[i].from, chosen[i].to, show, &shown, &r, &err);
+        lk_progress_end(&shown.progress);
         if (!code) code = report(results, run, &r, &err);
         equal = equal && !code && r.equal;
     }

@@ -91,6 +91,7 @@ int lk_verify(struct lk_store *store, struct lk_math *math, const char *run, uin
     struct verifier v = {.store = store, .from = from, .to = to};
     int code = open_all(&v, math, run, err);
     *out = (struct lk_verify_result){.from = v.from, .to = to, .equal = true};
+    if (!code && progress) progress(arg, v.from, v.from, to);
     while (!code && out->equal && lk__train_state_step(&v.state, &v.run.config) < to) {
         struct lk_ledger_row row;
         if ((code = lk__train_engine_gradient(&v.engine, &v.state, &row, err))) break;

@@ -243,7 +243,8 @@ struct lk_verify_result {
     char what[256];            /* what differed */
 };
 /* Executes steps from+1 .. to again from the newest kept checkpoint at or before `from` (0: from the seed) and compares
- * every ledger row and every checkpoint's roots on the way. progress may be NULL. */
+ * every ledger row and every checkpoint's roots on the way. progress (NULL: none) is told the step that it begins at, once
+ * there is such a segment and it is loaded, then each step. */
 int lk_verify(struct lk_store *, struct lk_math *, const char *run, uint32_t from, uint32_t to,
               void (*progress)(void *arg, uint32_t step, uint32_t from, uint32_t to), void *arg,
               struct lk_verify_result *out, struct lk_err *);
