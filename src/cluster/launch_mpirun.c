@@ -18,7 +18,8 @@
 extern char **environ;
 
 /* Open MPI 4.1 was seen to need 28 files and 5 more a rank, files of 4 MiB, and 8 processes and threads and 4 more a rank.
- * The usual limit of 1,024 files is enough for 128 ranks, which then have the usual time to come up. */
+ * (what the user runs besides counts too, and is not known here). The usual limit of 1,024 files is enough for 128 ranks,
+ * which then have the usual time to come up. */
 #define FILES_LEAST(ranks)     ((rlim_t)(32 + 6 * (ranks)))
 #define FILE_BYTES_LEAST       ((rlim_t)5 << 20)
 #define PROCESSES_LEAST(ranks) ((rlim_t)(16 + 6 * (ranks)))
@@ -146,11 +147,10 @@ bool lk__launch_mpirun_limited(int ranks, struct lk_err *why) {
     struct rlimit files, bytes, processes;
     bool few = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_LEAST(ranks);
     bool small = getrlimit(RLIMIT_FSIZE, &bytes) == 0 && bytes.rlim_cur < FILE_BYTES_LEAST;
-    bool alone = geteuid() != 0 && /* whom this limit does not bind */
-                 getrlimit(RLIMIT_NPROC, &processes) == 0 && processes.rlim_cur < PROCESSES_LEAST(ranks);
+    bool crowded = getrlimit(RLIMIT_NPROC, &processes) == 0 && processes.rlim_cur < PROCESSES_LEAST(ranks);
     errno = few ? EMFILE : small ? EFBIG : EAGAIN;
-    if (few || small || alone) lk_fail_errno(why, "Open MPI can need more than it may have");
-    return few || small || alone;
+    if (few || small || crowded) lk_fail_errno(why, "Open MPI can need more than it may have");
+    return few || small || crowded;
 }
 
 void lk__launch_mpirun_release(struct lk__launch_mpirun *x) {

@@ -51,9 +51,10 @@ static int read_biases(struct cmd_context *c, const struct cmd_list *list, struc
         errno = 0;
         unsigned long id = strtoul(text, &end, 10);
         bool ok = *text >= '0' && *text <= '9' && *end == '=' && id <= UINT32_MAX && !errno;
-        double bias = ok ? strtod(end + 1, &last) : 0;
+        ok = ok && end[1] && strchr("+-.0123456789", end[1]);
+        float bias = ok ? strtof(end + 1, &last) : 0;
         if (!ok || last == end + 1 || *last) return cmd_usage_error(c, "--logit-bias %s is not ID=BIAS, as 42=-1.5", text);
-        out[i] = (struct lk_logit_bias){(uint32_t)id, (float)bias};
+        out[i] = (struct lk_logit_bias){(uint32_t)id, bias};
     }
     return CMD_OK;
 }
@@ -222,7 +223,7 @@ const struct cmd cmd_generate = {
         CMD_F64("--min-p", "X", &wanted.sampling.min_p, 0, 1, "0",
                 "only tokens at least X times as likely as the likeliest, or all: 0"),
         CMD_F64("--repetition-penalty", "X", &wanted.penalties.repetition, 0.01, LK_REPETITION_MOST, "1",
-                "divides the logits of tokens that the text has, multiplies those below 0; 1: not"),
+                "divides logits above 0 of tokens that the text has, multiplies those below; 1: off"),
         CMD_F64("--presence-penalty", "X", &wanted.penalties.presence, -2, 2, "0",
                 "taken from the logits of tokens that were drawn"),
         CMD_F64("--frequency-penalty", "X", &wanted.penalties.frequency, -2, 2, "0",

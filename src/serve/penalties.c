@@ -10,6 +10,8 @@ bool lk_penalties_none(const struct lk_penalties *p) {
 }
 
 static int check_biases(const struct lk_penalties *p, uint32_t tokens, struct lk_err *err) {
+    if (p->bias_count > LK_LOGIT_BIASES_MOST)
+        return lk_fail(err, LK_EINVAL, "%zu biases of tokens are more than %d", p->bias_count, LK_LOGIT_BIASES_MOST);
     for (size_t i = 0; i < p->bias_count; i++) {
         const struct lk_logit_bias *b = &p->bias[i];
         if (b->id >= tokens)

@@ -70,6 +70,8 @@ static void values_are_checked(void **state) {
         FAILS(lk_penalties_check(&p, 10, &test_err), LK_EINVAL, "frequency penalty");
     }
     FAILS(lk_penalties_check(&good, 9, &test_err), LK_EINVAL, "the bias of token 9: the tokenizer has 9 tokens");
+    p = good, p.bias_count = LK_LOGIT_BIASES_MOST + 1; /* refused before one is looked at */
+    FAILS(lk_penalties_check(&p, 10, &test_err), LK_EINVAL, "1025 biases of tokens are more than 1024");
     bias[1].bias = NAN;
     FAILS(lk_penalties_check(&good, 10, &test_err), LK_EINVAL, "the bias of token 9, nan");
     bias[1] = (struct lk_logit_bias){3, 1};

@@ -5,8 +5,7 @@
 //   contract begin BLOBS RECORD        initial values, root, logits and losses of sample 0, as "Worked runs" lists them
 //   contract identity BLOBS RECORD [KEY=VALUE...]   the identity, from these keys and the defaults
 //   contract generate BLOBS RECORD TOKENS TEMPERATURE TOP_K TOP_P SEED MIN_P CHOICE REPETITION PRESENCE FREQUENCY
-//   ID=BIAS,...|- [ID...]
-//                                      from the run's newest checkpoint
+//                     ID=BIAS,...|- [ID...]   from the run's newest checkpoint
 //   contract text BLOBS RECORD [ID...]  the bytes of these tokens
 //   contract logged                    lines of `runs log --json` in the form of `run`
 //   contract evaluated STEP            an answer of `eval --json` in that form
@@ -652,6 +651,7 @@ static void penalise(float *logit, size_t count, const struct sampling *s, const
     char *end = (char *)s->biases;
     while (*end >= '0' && *end <= '9') {
         uint64_t id = strtoull(end, &end, 10);
+        if (id >= count || *end != '=') die("biases %s", s->biases);
         logit[id] += strtof(end + 1, &end);
         if (*end == ',') end++;
     }

@@ -27,22 +27,24 @@ uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens,
 size_t lk_sample_bytes(uint32_t tokens);
 
 /* What changes the logits before a token is drawn from them, at any temperature; all zeros: nothing. */
-#define LK_LOGIT_BIAS_MOST 100
-#define LK_REPETITION_MOST 100
+#define LK_LOGIT_BIAS_MOST   100
+#define LK_LOGIT_BIASES_MOST 1024 /* of one text */
+#define LK_REPETITION_MOST   100
 struct lk_logit_bias {
     uint32_t id;
     float bias; /* -100 to 100; added to its logit */
 };
 struct lk_penalties {
     const struct lk_logit_bias *bias; /* of different ids, borrowed */
-    size_t bias_count;
+    size_t bias_count;                /* at most LK_LOGIT_BIASES_MOST */
     /* of tokens in the text so far, the prompt's too: a logit of 0 or more is divided by this, one below 0 multiplied
-     * (Keskar et al. 2019, "CTRL"); above 0, 1 (or 0): none */
+     * (Keskar et al. 2019, "CTRL"); above 0; 0 counts as 1, which is none */
     double repetition;
     double presence, frequency; /* -2 to 2: taken from the logit of a token that was drawn, and once for each time */
 };
 bool lk_penalties_none(const struct lk_penalties *);
-/* LK_EINVAL: a value out of its range, or NaN; a bias of an id that is no token, or two of one; the message names it. */
+/* LK_EINVAL: a value out of its range, or NaN; too many biases, one of an id that is no token, or two of one; the message
+ * names it. */
 int lk_penalties_check(const struct lk_penalties *, uint32_t tokens, struct lk_err *);
 /* The logits with biases and penalties to out (tokens), which may be logits. ids: the text so far, first the `read` of the
  * prompt, then the `drawn`; those that are no tokens count nothing. Good values (lk_penalties_check).
