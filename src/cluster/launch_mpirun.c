@@ -17,7 +17,7 @@
 
 extern char **environ;
 
-/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, files of 4 MiB, and 8 processes and threads and 4 more a rank.
+/* Open MPI 4.1 was seen to need 28 files and 5 more a rank, files of 4 MiB, and 8 processes and threads and 4 more a rank
  * (what the user runs besides counts too, and is not known here). The usual limit of 1,024 files is enough for 128 ranks,
  * which then have the usual time to come up. */
 #define FILES_LEAST(ranks)     ((rlim_t)(32 + 6 * (ranks)))

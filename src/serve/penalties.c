@@ -38,7 +38,7 @@ int lk_penalties_check(const struct lk_penalties *p, uint32_t tokens, struct lk_
 void lk_penalise(const float *logits, uint32_t tokens, const struct lk_penalties *p, const uint32_t *ids, size_t read,
                  size_t drawn, float *out, uint32_t *counts) {
     LK_NUMERIC_SCOPE();
-    memcpy(out, logits, tokens * sizeof *out);
+    if (out != logits) memcpy(out, logits, tokens * sizeof *out);
     for (size_t i = 0; i < p->bias_count; i++) out[p->bias[i].id] += p->bias[i].bias;
     float repetition = p->repetition == 0 ? 1 : (float)p->repetition;
     memset(counts, 0, tokens * sizeof *counts);

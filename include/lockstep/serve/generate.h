@@ -40,7 +40,7 @@ struct lk_penalties {
     /* of tokens in the text so far, the prompt's too: a logit of 0 or more is divided by this, one below 0 multiplied
      * (Keskar et al. 2019, "CTRL"); above 0; 0 counts as 1, which is none */
     double repetition;
-    double presence, frequency; /* -2 to 2: taken from the logit of a token that was drawn, and once for each time */
+    double presence, frequency; /* -2 to 2: taken from the logit of a token that was drawn; frequency, once for each time */
 };
 bool lk_penalties_none(const struct lk_penalties *);
 /* LK_EINVAL: a value out of its range, or NaN; too many biases, one of an id that is no token, or two of one; the message
