@@ -6,7 +6,8 @@
 Process: from its start to the ids (interpreter, library, vocabulary, text, one call). First: the first call alone. Later: the
 median of the other calls, each of which makes a new answer. Medians over the rounds; ids are compared by their number and CRC-32.
 gigatoken takes its best of its ways to use the threads. VOCAB > 0 times training too. "-": a tokenizer of VOCAB tokens is
-learned from FILE for each pattern. BENCH_CLOCK=cpu: calls by the CPU time of the process, for one thread on a loaded machine.
+learned from FILE for each pattern; the pattern sentencepiece is a model of that kind (characters, bytes as a last resort) as
+conversions of Llama 2 have it, on the first 4 MB as one text. BENCH_CLOCK=cpu: calls by the CPU time of the process, for one thread on a loaded machine.
 --trouble: texts that are slow for some, 100 MB each, one call, at most 60 s."""
 import argparse
 import json
@@ -75,10 +76,37 @@ def encoder_of(lib, path, name, threads):
         return lambda: [e.encode_ordinary(p) for p in pieces]
     import tokenizers
     t = tokenizers.Tokenizer.from_file(path)
-    pieces = pieces_of(data.decode(), "\n")
+    pieces = [data.decode()] if t.normalizer and "Prepend" in str(t.normalizer) else pieces_of(data.decode(), "\n")
     if threads > 1:
         return lambda: [e.ids for e in t.encode_batch_fast(pieces)]
     return lambda: [t.encode(p).ids for p in pieces]
+
+
+def learn_characters(source, vocab, path):
+    """SentencePiece's BPE as Hugging Face converts it: three special tokens, 256 bytes, pieces, every merge that makes a piece."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    mark = "\u2581"
+    base = Tokenizer(models.BPE())
+    base.pre_tokenizer = pre_tokenizers.Metaspace(mark, "always", split=True)
+    base.train([source], trainers.BpeTrainer(vocab_size=vocab - 259, limit_alphabet=1000, show_progress=False))
+    model = json.loads(base.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    pieces = {p: None for p in sorted(model["vocab"], key=model["vocab"].get) if p not in names}
+    ids = {p: i for i, p in enumerate([*names, *pieces])}
+    merges = [(p[:k], p[k:]) for p in pieces for k in range(1, len(p)) if {p[:k], p[k:]} <= pieces.keys()]
+    t = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend(mark), normalizers.Replace(" ", mark)])
+    t.decoder = decoders.Sequence([decoders.Replace(mark, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    t.add_special_tokens(names[:3])
+    t.save(path)
+    return {}
+
+
+def head_of(source, size, path):
+    """The first `size` bytes, whole characters"""
+    with open(source, "rb") as f, open(path, "wb") as out:
+        out.write(f.read(size).decode(errors="ignore").encode())
+    return path
 
 
 def child_encode(lib, path, name, threads, calls):
@@ -226,7 +254,10 @@ def main():
         for pattern in [""] if given else o.patterns:
             if not given:
                 o.tokenizer = f"{work}/{pattern}.json"
-                learned = start([o.bench, "train", str(o.vocab), o.file, str(o.threads), o.tokenizer, pattern], o.threads)
+                if pattern == "sentencepiece":
+                    o.file = head_of(o.file, 4_000_000, work + "/head")
+                    size = os.path.getsize(o.file)
+                learned = learn_characters(o.file, o.vocab, o.tokenizer) if pattern == "sentencepiece" else start([o.bench, "train", str(o.vocab), o.file, str(o.threads), o.tokenizer, pattern], o.threads)
                 if "problem" in learned:
                     sys.exit(f"tokenizer_peers.py: {pattern}: {learned['problem']}")
             for threads in sorted({1, o.threads}) if o.rounds else []:
