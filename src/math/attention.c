@@ -7,7 +7,6 @@
 struct job {
     struct lk_math *math;
     const struct lk_attention *a;
-    size_t ranges;
     const struct lk_attention_gradient *g;
 };
 
@@ -19,16 +18,23 @@ size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool ba
 
 static void check(const struct lk_math *math, const struct lk_attention *a, bool backward) {
     LK_ASSERT(a->kv_heads > 0 && a->heads % a->kv_heads == 0 && a->head_dim > 0);
-    LK_ASSERT(a->kv_rows >= a->first + a->queries);
+    LK_ASSERT(a->pages ? a->sequences == 1 && a->page_positions && !backward : a->kv_rows >= a->first + a->queries);
     LK_ASSERT(math->scratch_bytes >= lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, backward));
 }
 
+static size_t ranges(const struct lk_math *math, const struct lk_attention *a) {
+    return ((size_t)a->queries + math->k.attention_query_tile - 1) / math->k.attention_query_tile;
+}
+static size_t tasks(const struct lk_math *math, const struct lk_attention *a) {
+    return ranges(math, a) * a->sequences * a->heads;
+}
 static void forward_task(void *arg, size_t task, int thread) {
     const struct job *job = arg;
     const struct lk_attention *a = job->a;
+    for (size_t here; task >= (here = tasks(job->math, a)); a++) task -= here;
     size_t heads = (size_t)a->sequences * a->heads;
     /* Late ranges see more keys: they go first, so that the last tasks, for which threads wait, are short. */
-    uint32_t range = job->math->k.attention_query_tile, i0 = (uint32_t)(job->ranges - 1 - task / heads) * range;
+    uint32_t range = job->math->k.attention_query_tile, i0 = (uint32_t)(ranges(job->math, a) - 1 - task / heads) * range;
     uint32_t i1 = a->queries - i0 < range ? a->queries : i0 + range;
     uint32_t sequence = (uint32_t)(task % heads / a->heads), head = (uint32_t)(task % heads % a->heads);
     job->math->k.attention_forward(a, sequence, head, i0, i1, &job->math->k.caches, lk__math_scratch(job->math, thread));
@@ -37,11 +43,8 @@ static void forward_task(void *arg, size_t task, int thread) {
 /* Visible (query, key) pairs of all query heads. */
 static double pairs(const struct lk_attention *a) {
     double sum = 0;
-    for (uint32_t s = 0; s < a->sequences; s++)
-        for (uint32_t i = 0; i < a->queries; i++) {
-            uint32_t last = a->first + i;
-            sum += last + 1 - (a->document_start ? a->document_start[(size_t)s * (a->first + a->queries) + last] : 0);
-        }
+    for (size_t i = 0; i < (size_t)a->sequences * a->queries; i++)
+        sum += a->first + i % a->queries + 1 - (a->document_start ? a->document_start[i] : 0);
     return sum * a->heads;
 }
 /* Queries and outputs (`query_arrays` of them), keys and values (`key_arrays`), once each. */
@@ -51,12 +54,19 @@ static double bytes(const struct lk_attention *a, int query_arrays, int key_arra
     return (query_arrays * queries + key_arrays * keys) * sizeof(float);
 }
 
+void lk_attention_forward_many(struct lk_math *math, const struct lk_attention *a, size_t count) {
+    struct lk__math_timing timing __attribute__((cleanup(lk__math_timing_end))) = {0};
+    double operations = 0, moved = 0;
+    for (size_t i = 0; math->profile && i < count; i++)
+        operations += 4.0 * a[i].head_dim * pairs(&a[i]), moved += bytes(&a[i], 2, 2);
+    if (math->profile) timing = lk__math_timing_begin(math, LK_KERNEL_ATTENTION, operations, moved);
+    struct job job = {.math = math, .a = a};
+    size_t all = 0;
+    for (size_t i = 0; i < count; i++) check(math, &a[i], false), all += tasks(math, &a[i]);
+    lk_pool_run(math->pool, all, forward_task, &job);
+}
 void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
-    LK_TIMED(math, ATTENTION, 4.0 * a->head_dim * pairs(a), bytes(a, 2, 2));
-    check(math, a, false);
-    uint32_t range = math->k.attention_query_tile;
-    struct job job = {.math = math, .a = a, .ranges = ((size_t)a->queries + range - 1) / range};
-    lk_pool_run(math->pool, job.ranges * a->sequences * a->heads, forward_task, &job);
+    lk_attention_forward_many(math, a, 1);
 }
 
 static void backward_task(void *arg, size_t task, int thread) {

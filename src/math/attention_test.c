@@ -308,7 +308,7 @@ static void chunks(void **unused) {
                 if (first + n > positions) n = positions - first;
                 for (uint32_t s = 0; s < 2; s++) {
                     memcpy(q + s * n * row, c.qkv + (s * positions + first) * row, n * row * 4);
-                    if (c.start) memcpy(start + s * (first + n), c.start + s * positions, (first + n) * 4);
+                    if (c.start) memcpy(start + s * n, c.start + s * positions + first, n * 4);
                 }
                 struct lk_attention a = c.a;
                 a.first = first, a.queries = n, a.q = q, a.o = o, a.m = a.r = NULL, a.kv_rows = positions + spare;
@@ -318,6 +318,62 @@ static void chunks(void **unused) {
                     same(&c, i, "a chunk's o", c.o + (s * positions + first) * width, o + s * n * width, n * width);
             }
         free(cache), free(q), free(o), free(start);
+        drop(&c);
+    }
+}
+
+/* One sequence of a case from position `first` on, its keys and values in pages of random places. */
+struct paged {
+    float *memory, *q, *o;
+    uint32_t *ids, *start;
+};
+static void put_into_pages(const struct attention_case *c, uint32_t s, uint32_t first, uint32_t n, uint32_t page,
+                           struct paged *p, struct lk_attention *a) {
+    uint32_t count = (first + n + page - 1) / page, more = between(0, 3), rows = count * page;
+    size_t kv = (size_t)c->a.kv_heads * c->a.head_dim, ld = kv + (size_t)next() % 3, row = c->a.ldq,
+           stride = 2 * page * ld + next() % 40;
+    p->memory = filled((count + more) * stride, 1, true), p->ids = calloc(count + more, 4), p->o = calloc(n * c->a.ldo, 4);
+    p->q = calloc(n * row, 4), p->start = calloc(n, 4);
+    for (uint32_t i = 0; i < count + more; i++) { /* shuffled */
+        uint32_t j = (uint32_t)(next() % (i + 1));
+        p->ids[i] = p->ids[j], p->ids[j] = i;
+    }
+    for (uint32_t j = 0; j < rows && j < first + n; j++) {
+        float *k = p->memory + p->ids[j / page] * stride + j % page * ld;
+        const float *from = c->qkv + ((size_t)s * c->a.queries + j) * row + (size_t)c->a.heads * c->a.head_dim;
+        memcpy(k, from, kv * 4), memcpy(k + page * ld, from + kv, kv * 4);
+    }
+    memcpy(p->q, c->qkv + ((size_t)s * c->a.queries + first) * row, n * row * 4);
+    if (c->start) memcpy(p->start, c->start + (size_t)s * c->a.queries + first, n * 4);
+    *a = c->a;
+    a->sequences = 1, a->first = first, a->queries = n, a->q = p->q, a->o = p->o, a->m = a->r = NULL;
+    a->k = p->memory, a->v = p->memory + page * ld, a->ldk = a->ldv = ld, a->kv_rows = 0;
+    a->pages = p->ids, a->page_positions = page, a->page_stride = stride, a->document_start = c->start ? p->start : NULL;
+}
+
+/* Sequences of different lengths at once, from pages of any size: the bits of the whole sequence's forward. */
+static void pages_and_many(void **unused) {
+    (void)unused;
+    static const uint32_t sizes[] = {1, 2, 5, 13, 16, 64, 100, 512, 2000}, dims[] = {16, 7, 64, 32, 12};
+    struct attention_case c;
+    for (int round = 0; round < 14; round++) {
+        uint32_t positions = round % 4 == 3 ? 1100 : between(20, 200);
+        make(&c, 4, positions, 4, 2, dims[round % 5], round % 3 == 2, 1, round == 5);
+        lk_attention_forward(ref, &c.a);
+        struct paged p[4];
+        struct lk_attention many[4];
+        for (uint32_t s = 0; s < 4; s++) {
+            uint32_t n = s % 2 ? 1 : between(1, positions < 90 ? positions : 90), first = between(0, positions - n);
+            put_into_pages(&c, s, first, n, sizes[next() % 9], &p[s], &many[s]);
+        }
+        for (int i = -1; i < math_count; i++) {
+            for (uint32_t s = 0; s < 4; s++) memset(p[s].o, 1, many[s].queries * c.a.ldo * 4);
+            lk_attention_forward_many(i < 0 ? ref : maths[i].math, many, 4);
+            for (uint32_t s = 0; s < 4; s++)
+                same(&c, i < 0 ? 0 : i, i < 0 ? "ref's o from pages" : "o from pages",
+                     c.o + (s * positions + many[s].first) * c.a.ldo, p[s].o, many[s].queries * c.a.ldo);
+        }
+        for (uint32_t s = 0; s < 4; s++) free(p[s].memory), free(p[s].q), free(p[s].o), free(p[s].ids), free(p[s].start);
         drop(&c);
     }
 }
@@ -350,6 +406,7 @@ int main(void) {
         cmocka_unit_test(wide_heads),
         cmocka_unit_test(special_values),
         cmocka_unit_test(chunks),
+        cmocka_unit_test(pages_and_many),
         cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("attention", tests, open_all, close_all);

@@ -208,12 +208,18 @@ void lk_norm_backward(struct lk_math *m, const struct lk_norm_gradient *t) {
 
 static void run_rope(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_rope *t = call;
+    for (size_t i = row, n; t->at && i < row + rows; i += n) { /* rows of following positions go together */
+        for (n = 1; i + n < row + rows && t->at[i + n] == t->at[i] + n;) n++;
+        k->rope(n, 0, t->heads, t->head_dim, (uint32_t)n, t->at[i], t->cos_table, t->sin_table, t->scale, t->inverse,
+                t->x + i * t->ldx, t->ldx);
+    }
+    if (t->at) return;
     k->rope(rows, row, t->heads, t->head_dim, t->positions, t->first, t->cos_table, t->sin_table, t->scale, t->inverse,
             t->x + row * t->ldx, t->ldx);
 }
 void lk_rope(struct lk_math *m, const struct lk_rope *t) {
     LK_TIMED(m, ROTARY, 0, 2.0 * (double)t->rows * t->heads * t->head_dim * sizeof(float));
-    LK_ASSERT(t->head_dim % 2 == 0 && t->positions > 0);
+    LK_ASSERT(t->head_dim % 2 == 0 && (t->positions > 0 || t->at));
     rows_run(m, t->rows, (size_t)t->heads * t->head_dim, t, run_rope);
 }
 
@@ -249,8 +255,9 @@ static void run_embed(const struct lk__math_kernels *k, const void *call, size_t
             const float *next = t->table + t->ids[i + GATHER_AHEAD] * t->n;
             for (size_t c = 0; c < t->n; c += 16) __builtin_prefetch(next + c);
         }
+        size_t position = !t->positions_table ? 0 : t->at ? t->at[i] : t->first + i % t->positions;
         if (t->positions_table)
-            k->add(t->n, from, t->positions_table + (t->first + i % t->positions) * t->n, t->out + i * t->n);
+            k->add(t->n, from, t->positions_table + position * t->n, t->out + i * t->n);
         else
             memcpy(t->out + i * t->n, from, t->n * sizeof *from);
     }

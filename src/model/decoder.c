@@ -215,7 +215,7 @@ static void positions_ready(struct lk_decoder *d, struct lk__model_pass *p) {
     if (!m->window || m->window >= end) return;
     for (uint32_t s = 0; s < p->sequences; s++)
         for (uint32_t i = p->first; i < end; i++) {
-            size_t at = (size_t)s * end + i;
+            size_t at = (size_t)s * p->queries + i - p->first;
             uint32_t first = i >= m->window ? i - m->window + 1 : 0, document = p->first_key ? p->first_key[at] : 0;
             d->start[at] = first > document ? first : document;
         }

@@ -67,7 +67,7 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
         d->cos_table = cut(c, (size_t)m->context * m->head_dim / 2);
         d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
     }
-    if (m->window) d->start = (uint32_t *)cut(c, rows > m->context ? rows : m->context);
+    if (m->window) d->start = (uint32_t *)cut(c, rows);
     if (!train) return;
     d->dx = cut(c, rows * m->width);
     d->dh = cut(c, rows * m->width);

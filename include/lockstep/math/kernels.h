@@ -144,6 +144,7 @@ struct lk_rope {
     bool inverse;
     float *x;
     size_t ldx;
+    const uint32_t *at; /* (rows) each row's position; or NULL: first + row % positions */
 };
 void lk_rope(struct lk_math *, const struct lk_rope *);
 /* x = x * scale on (rows, n) at stride ldx. */
@@ -154,12 +155,18 @@ void lk_scale_rows(struct lk_math *, size_t rows, size_t n, float scale, float *
  * queries - 1. Query head h reads kv head h / (heads / kv_heads). q is already rotated and scaled.
  * q, o: row (s * queries + i) at stride ldq, ldo, head h at column h * head_dim.
  * k, v: row (s * kv_rows + j) at stride ldk, ldv.  m, r: (sequences, heads, queries).
- * document_start: (sequences, first + queries), the first visible key of each position, or NULL for 0; never less than
- * that of the position before, and only read for positions from `first` on. */
+ * document_start: (sequences, queries), the first visible key of each query, or NULL for 0; never less than that of the
+ * query before.
+ * pages: NULL, or the keys and values of one sequence lie in pages of page_positions: those of position j are row j %
+ * page_positions of the page that begins pages[j / page_positions] * page_stride floats behind k and v; forward only, and
+ * kv_rows means nothing. */
 struct lk_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const float *q, *k, *v;
     size_t ldq, ldk, ldv, kv_rows;
+    const uint32_t *pages;
+    uint32_t page_positions;
+    size_t page_stride;
     const uint32_t *document_start;
     float *o;
     size_t ldo;
@@ -167,6 +174,8 @@ struct lk_attention {
 };
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward);
 void lk_attention_forward(struct lk_math *, const struct lk_attention *);
+/* Several at once, of any shapes, so that threads share all of their work. */
+void lk_attention_forward_many(struct lk_math *, const struct lk_attention *, size_t count);
 /* dout: (rows of q, heads * head_dim) at stride ld_dout. Writes dq, dk, dv (strides of q, k, v), dq including the final
  * multiplication by q_scale. */
 struct lk_attention_gradient {
@@ -200,6 +209,7 @@ struct lk_embed {
     const float *table, *positions_table;
     uint32_t positions, first;
     float *out;
+    const uint32_t *at; /* as in lk_rope */
 };
 void lk_embed(struct lk_math *, const struct lk_embed *);
 

@@ -4,6 +4,9 @@
 struct view { /* one sequence and query head */
     const real *q, *k, *v;
     size_t ldq, ldk, ldv;
+    const uint32_t *pages;
+    uint32_t page_positions;
+    size_t page_stride;
     const uint32_t *start;
     uint32_t first, d;
 };
@@ -18,10 +21,19 @@ static struct view view_of(const struct REF_STRUCT(attention) * a, uint32_t sequ
         .ldq = a->ldq,
         .ldk = a->ldk,
         .ldv = a->ldv,
-        .start = a->document_start ? a->document_start + (size_t)sequence * (a->first + a->queries) : NULL,
+        .pages = a->pages,
+        .page_positions = a->page_positions,
+        .page_stride = a->page_stride,
+        .start = a->document_start ? a->document_start + (size_t)sequence * a->queries : NULL,
         .first = a->first,
         .d = a->head_dim,
     };
+}
+
+/* The key or value at position j; x is k or v. */
+static const real *row_at(const struct view *w, const real *x, size_t ld, uint32_t j) {
+    if (!w->pages) return x + (size_t)j * ld;
+    return x + w->pages[j / w->page_positions] * w->page_stride + (j % w->page_positions) * ld;
 }
 
 /* The matrix product over the head's elements of x(0..d-1) and y(0..d-1). */
@@ -37,7 +49,7 @@ static real dot(const real *x, const real *y, uint32_t d) {
 
 /* Score of query i (counted from a->first) and the key at position j. */
 static real score(const struct view *w, uint32_t i, uint32_t j) {
-    return dot(w->q + (size_t)i * w->ldq, w->k + (size_t)j * w->ldk, w->d);
+    return dot(w->q + (size_t)i * w->ldq, row_at(w, w->k, w->ldk, j), w->d);
 }
 
 /* chain = chain + f·x in the segment; at a segment's end the chain goes into the total. Position `at` of `end`. */
@@ -55,14 +67,14 @@ void REF(attention_forward)(const struct REF_STRUCT(attention) * a, uint32_t seq
     (void)caches, (void)scratch;
     struct view w = view_of(a, sequence, head);
     for (uint32_t i = i0; i < i1; i++) {
-        uint32_t at = w.first + i, start = w.start ? w.start[at] : 0;
+        uint32_t at = w.first + i, start = w.start ? w.start[i] : 0;
         real m = score(&w, i, start);
         for (uint32_t j = start + 1; j <= at; j++) m = REF(max)(m, score(&w, i, j));
         real lanes[LK__LANES] = {0}, total[LK__REF_HEAD_DIM_MAX] = {0}, chain[LK__REF_HEAD_DIM_MAX] = {0};
         for (uint32_t j = start; j <= at; j++) {
             real e = REF(softmax_exp)(score(&w, i, j) - m);
             lanes[j % LK__LANES] = lanes[j % LK__LANES] + e;
-            accumulate(total, chain, w.d, e, w.v + (size_t)j * w.ldv, j, at + 1);
+            accumulate(total, chain, w.d, e, row_at(&w, w.v, w.ldv, j), j, at + 1);
         }
         real r = 1 / REF(lanes_sum)(lanes);
         real *o = a->o + ((size_t)sequence * a->queries + i) * a->ldo + (size_t)head * w.d;

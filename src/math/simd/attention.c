@@ -33,19 +33,40 @@ struct block {
     float *s, *qp, *o, *m, *r;
 };
 
-/* Keys and values from key low: where they lie, or in panels of MR keys and NR columns. */
+/* Keys and values from key low: where they lie, in pages or together, or in panels of MR keys and NR columns. */
 struct work {
     const struct lk_attention *a;
-    size_t d, low, keys; /* keys [low, low + keys) */
-    const float *q, *k, *v;
-    const uint32_t *start; /* of query 0, or NULL */
+    size_t d, low, keys;    /* keys [low, low + keys) */
+    const float *q, *k, *v; /* k and v: of key low, or with pages where these are counted from */
+    const uint32_t *start;  /* of query 0, or NULL */
     bool panels;
-    float *k_panels, *v_panels, *lanes;
-    size_t there;                 /* keys that are in panels */
-    size_t asked, begin, last;    /* queries whose rows have been asked for; the range */
+    float *k_panels, *v_panels, *lanes, *k_rows; /* k_rows: MR of them from several pages */
+    size_t there;                                /* keys that are in panels */
+    size_t asked, begin, last;                   /* queries whose rows have been asked for; the range */
     size_t more, next_kv;         /* rows of the next head that are asked for; where its keys are, from these */
     float *m_out, *r_out, *o_out; /* of query 0 */
 };
+
+/* Key low + j counted from k and v: rows, and floats of pages before them. */
+LK_INLINE size_t row_of(const struct work *w, size_t j, size_t *page) {
+    if (!w->a->pages) return *page = 0, j;
+    uint32_t at = (uint32_t)(w->low + j), positions = w->a->page_positions;
+    *page = w->a->pages[at / positions] * w->a->page_stride;
+    return at % positions;
+}
+LK_INLINE const float *key(const struct work *w, size_t j) {
+    size_t page, row = row_of(w, j, &page);
+    return w->k + page + row * w->a->ldk;
+}
+LK_INLINE const float *value(const struct work *w, size_t j) {
+    size_t page, row = row_of(w, j, &page);
+    return w->v + page + row * w->a->ldv;
+}
+/* The rows from low + j on that lie together, up to low + end. */
+LK_INLINE size_t together(const struct work *w, size_t j, size_t end) {
+    uint32_t positions = w->a->page_positions;
+    return w->a->pages ? smaller(end - j, positions - (uint32_t)(w->low + j) % positions) : end - j;
+}
 
 static void block_begin(const struct work *w, size_t i, size_t n, struct block *t) {
     t->i = i, t->n = n, t->vectors = (n + VL - 1) / VL, t->ld = t->vectors * VL;
@@ -66,14 +87,27 @@ static void block_begin(const struct work *w, size_t i, size_t n, struct block *
         pack_along_vector(w->d, smaller(VL, n - v), w->q + (i + v) * w->a->ldq, w->a->ldq, t->qp + v, t->ld, NULL);
 }
 
+static void key_panel(const struct work *w, size_t j, size_t rows, const float *next) {
+    const float *k = key(w, j);
+    size_t ldk = w->a->ldk;
+    if (together(w, j, j + rows) < rows) {
+        for (size_t r = 0; r < rows; r++) memcpy(w->k_rows + r * w->d, key(w, j + r), w->d * sizeof *k);
+        k = w->k_rows, ldk = w->d, next = NULL;
+    }
+    panel_along(MR, rows, w->d, k, ldk, w->k_panels + j * w->d, next);
+}
+
 /* Keys and values up to key `end` become panels. A panel of keys that was not whole is made again. */
 static void panels_up_to(struct work *w, size_t end) {
-    size_t d = w->d;
     end -= w->low;
-    for (size_t j = w->there / MR * MR; j < end; j += MR)
-        panel_along(MR, smaller(MR, end - j), d, w->k + j * w->a->ldk, w->a->ldk, w->k_panels + j * d,
-                    j + 2 * MR <= end ? w->k + (j + MR) * w->a->ldk : NULL);
-    column_panels(w->there, end, d, w->v, w->a->ldv, w->v_panels, w->keys);
+    for (size_t j = w->there / MR * MR; j < end; j += MR) {
+        bool next = j + 2 * MR <= end && together(w, j, end) >= 2 * MR;
+        key_panel(w, j, smaller(MR, end - j), next ? key(w, j + MR) : NULL);
+    }
+    for (size_t j = w->there, n; j < end; j += n) {
+        n = together(w, j, end);
+        column_panels(j, j + n, w->d, value(w, j), w->a->ldv, w->v_panels, w->keys);
+    }
     w->there = end;
 }
 
@@ -84,8 +118,8 @@ static void ask_ahead(struct work *w, size_t rows, size_t until) {
     for (size_t n = 0; n < rows && w->asked < until; n++, w->asked++) {
         bool here = w->asked < w->last;
         size_t i = here ? w->asked : w->asked - w->last + w->begin, d = here ? 0 : w->d, kv = here ? 0 : w->next_kv;
-        size_t key = w->a->first + i - w->low;
-        const float *q = w->q + i * w->a->ldq + d, *k = w->k + key * w->a->ldk + kv, *v = w->v + key * w->a->ldv + kv;
+        size_t j = w->a->first + i - w->low;
+        const float *q = w->q + i * w->a->ldq + d, *k = key(w, j) + kv, *v = value(w, j) + kv;
         const float *o = w->o_out + i * w->a->ldo + d;
         for (size_t e = 0; e < w->d; e += 16) {
             __builtin_prefetch(q + e, 0, 2), __builtin_prefetch(k + e, 0, 2), __builtin_prefetch(v + e, 0, 2);
@@ -126,17 +160,21 @@ LK_INLINE void see(const struct work *w, const struct block *t, struct maxima *m
     }
 }
 
+/* Of n rows that lie together, so many go through a micro-kernel at once that the last one, too, has enough chains. */
+static size_t rows_in_place(size_t n) {
+    return n > MR && n < 2 * MR ? (n + 1) / 2 : smaller(MR, n);
+}
+
 /* S' of keys [from, to) and its maxima. Vectors of queries that come before all keys of a panel are left out: their scores
  * stay whatever they are, and hidden. */
 static void scores(struct work *w, struct block *t, size_t from, size_t to, size_t until) {
     struct maxima mx = t->seen;
-    size_t step = w->panels ? w->d : w->a->ldk, row = w->panels ? 1 : w->a->ldk, column = w->panels ? MR : 1;
-    const float *k = w->panels ? w->k_panels : w->k;
-    size_t end = smaller(to, t->end) - w->low;
-    for (size_t j = (from - w->low) / MR * MR; j < end; j += MR) {
-        size_t rows = smaller(MR, end - j), begin = larger(w->low + j, from);
-        size_t v = w->low + j > t->first ? (w->low + j - t->first) / VL * VL : 0;
-        dot_product(rows, t->ld - v, w->d, k + j * step, row, column, t->qp + v, t->ld, t->s + j * t->ld + v, t->ld);
+    size_t row = w->panels ? 1 : w->a->ldk, column = w->panels ? MR : 1, end = smaller(to, t->end) - w->low, rows;
+    for (size_t j = w->panels ? (from - w->low) / MR * MR : from - w->low; j < end; j += rows) {
+        rows = w->panels ? smaller(MR, end - j) : rows_in_place(together(w, j, end));
+        size_t begin = larger(w->low + j, from), v = w->low + j > t->first ? (w->low + j - t->first) / VL * VL : 0;
+        const float *k = w->panels ? w->k_panels + j * w->d : key(w, j);
+        dot_product(rows, t->ld - v, w->d, k, row, column, t->qp + v, t->ld, t->s + j * t->ld + v, t->ld);
         UNROLL
         for (int e = 0; e < VECTORS; e++)
             if (e < (int)t->vectors && e * VL >= (int)v) see(w, t, &mx, e, begin, w->low + j + rows);
@@ -219,6 +257,24 @@ static void weights(const struct work *w, struct block *t) {
     sum_lanes(w, t, count);
 }
 
+/* Columns c .. c + width of O for rows from query q on and keys [j, end), whose values lie in several pages: their chain
+ * goes on from page to page. */
+static void sum_pages(const struct work *w, const struct block *t, size_t q, size_t rows, size_t c, size_t width, size_t j,
+                      size_t end, float *o, size_t ldo) {
+    _Alignas(64) float chain[MR * NR];
+    bool first = w->low + j == t->low;
+    for (size_t e = 0; e < rows * NR; e += VL) v_store(chain + e, v_zero());
+    for (size_t n; j < end; j += n) {
+        const float *v = value(w, j) + c, *s = t->s + j * t->ld + q;
+        n = together(w, j, end);
+        lk__math_micro[rows - 1][width / VL - 1](n, s, 1, t->ld, v, w->a->ldv, chain, NR, MICRO_RESUME,
+                                                 &(struct lk__math_prefetch){s, v, 0});
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t e = 0; e < width; e += VL)
+            v_store(o + r * ldo + e, v_add(first ? v_zero() : v_load(o + r * ldo + e), v_load(chain + r * NR + e)));
+}
+
 /* O of keys [from, to), which are of one segment. */
 static void sum_values(const struct work *w, const struct block *t, size_t from, size_t to) {
     size_t ldo = round_up(w->d, VL), panels = (t->n + MR - 1) / MR, height = (t->n + panels - 1) / panels;
@@ -226,8 +282,13 @@ static void sum_values(const struct work *w, const struct block *t, size_t from,
         size_t rows = smaller(height, t->n - q), end = smaller(to, t->first + q + rows), j = from - w->low;
         for (size_t c = 0; c < w->d && from < end; c += NR) {
             size_t width = smaller(NR, round_up(w->d - c, VL)), ldv = w->panels ? width : w->a->ldv;
-            const float *v = w->panels ? w->v_panels + c * w->keys : w->v + c, *s = t->s + j * t->ld + q;
-            lk__math_micro[rows - 1][width / VL - 1](end - from, s, 1, t->ld, v + j * ldv, ldv, t->o + q * ldo + c, ldo,
+            float *o = t->o + q * ldo + c;
+            if (!w->panels && together(w, j, end - w->low) < end - from) {
+                sum_pages(w, t, q, rows, c, width, j, end - w->low, o, ldo);
+                continue;
+            }
+            const float *v = w->panels ? w->v_panels + c * w->keys + j * ldv : value(w, j) + c, *s = t->s + j * t->ld + q;
+            lk__math_micro[rows - 1][width / VL - 1](end - from, s, 1, t->ld, v, ldv, o, ldo,
                                                      from == t->low ? MICRO_STORE : MICRO_ADD,
                                                      &(struct lk__math_prefetch){s, v, 0});
         }
@@ -273,7 +334,7 @@ static void run_tile(struct work *w, struct block blocks[BLOCKS], size_t i, size
 static void cut_scratch(struct work *w, struct block blocks[BLOCKS], float *from) {
     size_t d = w->d, dp = round_up(d, VL);
     w->k_panels = take(&from, round_up(w->keys, MR) * d + ATTENTION_SLACK), w->v_panels = take(&from, w->keys * dp);
-    w->lanes = take(&from, 64 * QUERIES);
+    w->lanes = take(&from, 64 * QUERIES), w->k_rows = take(&from, MR * d);
     for (size_t b = 0; b < BLOCKS; b++) {
         struct block *t = &blocks[b];
         t->s = take(&from, w->keys * QUERIES), t->qp = take(&from, d * QUERIES + ATTENTION_SLACK);
@@ -291,11 +352,11 @@ static void attention_forward(const struct lk_attention *a, uint32_t sequence, u
     w.q = a->q + queries * a->ldq + head * d;
     w.o_out = a->o + queries * a->ldo + head * d;
     w.m_out = a->m ? a->m + state : NULL, w.r_out = a->r ? a->r + state : NULL;
-    if (a->document_start) w.start = a->document_start + (size_t)sequence * (a->first + a->queries) + a->first;
+    if (a->document_start) w.start = a->document_start + (size_t)sequence * a->queries;
     w.low = w.start ? a->first + i1 : 0;
     for (uint32_t i = i0; w.start && i < i1; i++) w.low = smaller(w.low, w.start[i]);
     w.keys = a->first + i1 - w.low;
-    size_t row = sequence * a->kv_rows + w.low;
+    size_t row = a->pages ? 0 : sequence * a->kv_rows + w.low;
     w.k = a->k + row * a->ldk + kv, w.v = a->v + row * a->ldv + kv;
     w.panels = i1 - i0 > QUERIES || d % VL || same_sets(a->ldv);
 

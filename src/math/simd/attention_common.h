@@ -20,15 +20,15 @@ LK_INLINE float *take(float **scratch, size_t floats) {
 }
 
 /* Rows of a head as B: panels of NR columns (the last one narrower), `rows` long each, filled from row `first` to `end`; x
- * is row 0. */
+ * is row `first`. */
 LK_INLINE void column_panels(size_t first, size_t end, size_t d, const float *x, size_t ldx, float *to, size_t rows) {
     for (size_t c = 0; c < d; c += NR) {
         float *panel = to + c * rows;
         size_t width = smaller(NR, round_up(d - c, VL));
         if (d - c >= NR)
-            copy_rows(end - first, NR, x + first * ldx + c, ldx, panel + first * NR, NR);
+            copy_rows(end - first, NR, x + c, ldx, panel + first * NR, NR);
         else
-            copy_rows(end - first, d - c, x + first * ldx + c, ldx, panel + first * width, width);
+            copy_rows(end - first, d - c, x + c, ldx, panel + first * width, width);
     }
 }
 

@@ -15,7 +15,7 @@ static inline size_t attention_padded(size_t head_dim) {
 static inline size_t attention_forward_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim);
     return positions * (2 * d + ATTENTION_QUERIES) /* K, V, scores */
-           + 14 * d                                /* the last panel of K */
+           + 2 * 14 * d                            /* the last panel of K, one of rows from two pages */
            + (2 * d + 64 + 8) * ATTENTION_QUERIES  /* q, o, lanes, m and r */
            + 16 * ATTENTION_SLACK;
 }
