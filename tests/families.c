@@ -45,21 +45,24 @@ static void tensors_out(FILE *f, const struct lk_layout *l, const float *x) {
 
 static void logits_of(const struct lk_layout *l, struct lk_math *math, const struct test_batch *b, const float *w,
                       float *logits) {
-    struct lk_decoder *d;
+    struct lk_decoder *d, *further;
     uint32_t T = b->positions, V = l->config.vocab;
     OK(lk_decoder_create(l, math, b->sequences, T, LK_INFER, &d, &test_err));
     memcpy(logits, lk_decoder_forward(d, w, b->sequences, T, b->tokens, NULL), (size_t)b->sequences * T * V * 4);
+    OK(lk_decoder_create(l, math, 7, 7, LK_EXTEND, &further, &test_err));
     for (uint32_t s = 0; s < b->sequences; s++) {
         struct lk_attention_cache cache;
-        OK(lk_attention_cache_init(&cache, l, T, &test_err));
-        for (uint32_t n = 1; cache.used < T; n = n % 7 + 1) {
-            if (n > T - cache.used) n = T - cache.used;
-            size_t at = (size_t)s * T + cache.used;
-            const float *more = lk_decoder_extend(d, w, &cache, n, b->tokens + at, n);
-            if (memcmp(more, logits + at * V, (size_t)n * V * 4)) fail_msg("%u tokens at %u: other logits", n, cache.used);
+        OK(lk_attention_cache_init(&cache, l, T, 1, &test_err));
+        for (uint32_t n = 1, used = 0; used < T; used += n, n = n % 7 + 1) {
+            if (n > T - used) n = T - used;
+            size_t at = (size_t)s * T + used;
+            struct lk_extension e = {b->tokens + at, (uint32_t[]){0}, used, n, n};
+            const float *more = lk_decoder_extend(further, w, &cache, &e, 1);
+            if (memcmp(more, logits + at * V, (size_t)n * V * 4)) fail_msg("%u tokens at %u: other logits", n, used);
         }
         lk_attention_cache_release(&cache);
     }
+    lk_decoder_free(further);
     lk_decoder_free(d);
 }
 

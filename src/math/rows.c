@@ -267,6 +267,22 @@ void lk_embed(struct lk_math *m, const struct lk_embed *t) {
     rows_run(m, t->rows, t->n, t, run_embed);
 }
 
+struct scattering {
+    size_t n;
+    const float *x;
+    const size_t *place;
+    float *to;
+};
+static void run_scatter(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
+    const struct scattering *t = call;
+    (void)k;
+    for (size_t i = row; i < row + rows; i++) memcpy(t->to + t->place[i], t->x + i * t->n, t->n * sizeof *t->x);
+}
+void lk_scatter_rows(struct lk_math *m, size_t rows, size_t n, const float *x, const size_t *place, float *to) {
+    LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(rows * n) * sizeof(float));
+    rows_run(m, rows, n, &(struct scattering){n, x, place, to}, run_scatter);
+}
+
 /* --- Columns --------------------------------------------------------------------------------------------- */
 #define COLUMNS ((size_t)512) /* a tile, or less where there are more threads than such tiles */
 struct columns {

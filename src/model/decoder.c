@@ -1,6 +1,7 @@
 /* Forward pass of the decoder, both families: of a batch, or of further tokens with a cache. */
 #include "decoder.h"
 #include "lockstep/math/scalar.h"
+#include <string.h>
 
 struct lk__model_layer_weights lk__model_layer_weights(const struct lk_layout *l, uint32_t layer, const float *array) {
     const struct lk_layer_tensors *t = &l->layers[layer];
@@ -102,23 +103,34 @@ bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *pa
     return true;
 }
 
+/* Keys and values of the pass go to the cache; each sequence's queries read its own pages. */
+static void attend_in_pages(struct lk_decoder *d, uint32_t layer, const struct lk__model_pass *p,
+                            const struct lk_attention *all) {
+    const struct lk_model_config *m = &d->layout->config;
+    size_t kv = (size_t)m->kv_heads * m->head_dim, part = p->cache->page_positions * kv, row = 0;
+    float *k = p->cache->data + (size_t)layer * 2 * part;
+    lk_scatter_rows(d->math, p->rows, kv, all->k, d->place, k);
+    lk_scatter_rows(d->math, p->rows, kv, all->v, d->place, k + part);
+    for (uint32_t i = 0; i < p->extension_count; row += p->extensions[i++].count) {
+        const struct lk_extension *e = &p->extensions[i];
+        struct lk_attention *a = &d->attentions[i];
+        *a = *all;
+        a->sequences = 1, a->queries = e->count, a->first = e->first;
+        a->q += row * a->ldq, a->o += row * a->ldo, a->k = k, a->v = k + part, a->m = a->r = NULL;
+        a->pages = e->pages, a->page_positions = p->cache->page_positions, a->page_stride = p->cache->page_floats;
+        if (p->first_key) a->document_start = p->first_key + row;
+    }
+    lk_attention_forward_many(d->math, d->attentions, p->extension_count);
+}
+
 static void attention_forward(struct lk_decoder *d, const struct lk__model_layer_weights *w, uint32_t layer,
                               const struct lk__model_pass *p) {
     const struct lk_model_config *m = &d->layout->config;
     struct lk__model_activations *a = &d->layers[layer];
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
-    float *k = a->k, *v = a->v, *k_all = k, *v_all = v;
-    size_t kv_rows = p->queries;
-    if (p->cache) {
-        kv_rows = p->cache->positions;
-        k_all = p->cache->data + (size_t)layer * 2 * kv_rows * kv;
-        v_all = k_all + kv_rows * kv;
-        k = k_all + (size_t)p->first * kv;
-        v = v_all + (size_t)p->first * kv;
-    }
-    float *q_raw = a->q_raw ? a->q_raw : a->q, *k_raw = a->k_raw ? a->k_raw : k;
+    float *q_raw = a->q_raw ? a->q_raw : a->q, *k_raw = a->k_raw ? a->k_raw : a->k;
     const struct linear qkv[] = {
-        {w->q, q, w->q_bias, NULL, q_raw}, {w->k, kv, w->k_bias, NULL, k_raw}, {w->v, kv, w->v_bias, NULL, v}};
+        {w->q, q, w->q_bias, NULL, q_raw}, {w->k, kv, w->k_bias, NULL, k_raw}, {w->v, kv, w->v_bias, NULL, a->v}};
     linears(d, p->rows, m->width, a->h1, qkv, 3);
     if (m->qk_norm) { /* a head is a row */
         struct lk_norm norm = {.rows = p->rows * m->heads,
@@ -129,7 +141,7 @@ static void attention_forward(struct lk_decoder *d, const struct lk__model_layer
                                .y = a->q,
                                .rstd = a->q_rstd};
         lk_norm_forward(d->math, &norm);
-        norm.rows = p->rows * m->kv_heads, norm.x = k_raw, norm.gain = w->k_norm, norm.y = k, norm.rstd = a->k_rstd;
+        norm.rows = p->rows * m->kv_heads, norm.x = k_raw, norm.gain = w->k_norm, norm.y = a->k, norm.rstd = a->k_rstd;
         lk_norm_forward(d->math, &norm);
     }
     float scale = (float)(1.0 / lk_sqrt64(m->head_dim));
@@ -138,35 +150,38 @@ static void attention_forward(struct lk_decoder *d, const struct lk__model_layer
                                .heads = m->heads,
                                .head_dim = m->head_dim,
                                .positions = p->queries,
-                               .first = p->first,
+                               .at = p->cache ? d->at : NULL,
                                .cos_table = d->cos_table,
                                .sin_table = d->sin_table,
                                .scale = scale,
                                .x = a->q,
                                .ldx = q};
         lk_rope(d->math, &rope);
-        rope.heads = m->kv_heads, rope.scale = 1, rope.x = k, rope.ldx = kv;
+        rope.heads = m->kv_heads, rope.scale = 1, rope.x = a->k, rope.ldx = kv;
         lk_rope(d->math, &rope);
     } else
         lk_scale_rows(d->math, p->rows, q, scale, a->q, q);
-    lk_attention_forward(d->math, &(struct lk_attention){.sequences = p->sequences,
-                                                         .queries = p->queries,
-                                                         .first = p->first,
-                                                         .heads = m->heads,
-                                                         .kv_heads = m->kv_heads,
-                                                         .head_dim = m->head_dim,
-                                                         .q = a->q,
-                                                         .k = k_all,
-                                                         .v = v_all,
-                                                         .ldq = q,
-                                                         .ldk = kv,
-                                                         .ldv = kv,
-                                                         .kv_rows = kv_rows,
-                                                         .document_start = p->first_key,
-                                                         .o = a->o,
-                                                         .ldo = q,
-                                                         .m = a->m,
-                                                         .r = a->r});
+    struct lk_attention attention = {.sequences = p->sequences,
+                                     .queries = p->queries,
+                                     .heads = m->heads,
+                                     .kv_heads = m->kv_heads,
+                                     .head_dim = m->head_dim,
+                                     .q = a->q,
+                                     .k = a->k,
+                                     .v = a->v,
+                                     .ldq = q,
+                                     .ldk = kv,
+                                     .ldv = kv,
+                                     .kv_rows = p->queries,
+                                     .document_start = p->first_key,
+                                     .o = a->o,
+                                     .ldo = q,
+                                     .m = a->m,
+                                     .r = a->r};
+    if (p->cache)
+        attend_in_pages(d, layer, p, &attention);
+    else
+        lk_attention_forward(d->math, &attention);
 }
 
 void lk__model_layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__model_pass *p,
@@ -203,44 +218,36 @@ void lk__model_layer_forward(struct lk_decoder *d, const float *weights, uint32_
 
 /* --- All layers ----------------------------------------------------------------------------------------------- */
 
-/* What a pass needs to know of its positions: angles, and the first keys that they see. */
-static void positions_ready(struct lk_decoder *d, struct lk__model_pass *p) {
+/* Rotary angles of positions before `end`. */
+static void turn_up_to(struct lk_decoder *d, uint32_t end) {
     const struct lk_model_config *m = &d->layout->config;
-    uint32_t end = p->first + p->queries, half = m->head_dim / 2;
-    if (d->cos_table && end > d->turned) {
-        LK_ASSERT(end <= m->context);
-        lk_rope_tables(half, d->frequencies, d->turned, end, d->cos_table, d->sin_table);
-        d->turned = end;
-    }
-    if (!m->window || m->window >= end) return;
-    for (uint32_t s = 0; s < p->sequences; s++)
-        for (uint32_t i = p->first; i < end; i++) {
-            size_t at = (size_t)s * p->queries + i - p->first;
-            uint32_t first = i >= m->window ? i - m->window + 1 : 0, document = p->first_key ? p->first_key[at] : 0;
-            d->start[at] = first > document ? first : document;
-        }
-    p->first_key = d->start;
+    LK_ASSERT(end <= m->context);
+    if (!d->cos_table || end <= d->turned) return;
+    lk_rope_tables(m->head_dim / 2, d->frequencies, d->turned, end, d->cos_table, d->sin_table);
+    d->turned = end;
 }
 
-static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__model_pass *p,
-                           const uint32_t *tokens, uint32_t wanted) {
+/* The first key that position i sees through the window. */
+static uint32_t window_begin(const struct lk_model_config *m, uint32_t i) {
+    return m->window && i >= m->window ? i - m->window + 1 : 0;
+}
+
+/* The wanted rows' logits. Those of extensions are brought together first. */
+static float *logits_of(struct lk_decoder *d, const float *weights, const struct lk__model_pass *p) {
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;
-    const float *table = lk__model_tensor(l, l->embedding, weights);
-    lk_embed(d->math, &(struct lk_embed){.rows = p->rows,
-                                         .n = m->width,
-                                         .ids = tokens,
-                                         .table = table,
-                                         .positions_table = lk__model_tensor(l, l->positions, weights),
-                                         .positions = p->queries,
-                                         .first = p->first,
-                                         .out = d->layers[0].x});
-    for (uint32_t i = 0; i < m->layers; i++)
-        lk__model_layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
-    size_t skip = p->rows - wanted;
+    size_t wanted = p->cache ? 0 : p->rows, row = 0;
+    for (uint32_t i = 0; i < p->extension_count; i++) {
+        const struct lk_extension *e = &p->extensions[i];
+        row += e->count;
+        memmove(d->x_out + wanted * m->width, d->x_out + (row - e->wanted) * m->width,
+                (size_t)e->wanted * m->width * sizeof(float));
+        wanted += e->wanted;
+    }
+    if (!wanted) return d->logits;
     lk_norm_forward(d->math, &(struct lk_norm){.rows = wanted,
                                                .n = m->width,
-                                               .x = d->x_out + skip * m->width,
+                                               .x = d->x_out,
                                                .gain = lk__model_tensor(l, l->norm, weights),
                                                .bias = lk__model_tensor(l, l->norm_bias, weights),
                                                .epsilon = (float)m->norm_epsilon,
@@ -251,31 +258,75 @@ static float *pass_forward(struct lk_decoder *d, const float *weights, const str
     return d->logits;
 }
 
+static float *pass_forward(struct lk_decoder *d, const float *weights, const struct lk__model_pass *p,
+                           const uint32_t *tokens) {
+    const struct lk_layout *l = d->layout;
+    const struct lk_model_config *m = &l->config;
+    const float *table = lk__model_tensor(l, l->embedding, weights);
+    lk_embed(d->math, &(struct lk_embed){.rows = p->rows,
+                                         .n = m->width,
+                                         .ids = tokens,
+                                         .table = table,
+                                         .positions_table = lk__model_tensor(l, l->positions, weights),
+                                         .positions = p->queries,
+                                         .at = p->cache ? d->at : NULL,
+                                         .out = d->layers[0].x});
+    for (uint32_t i = 0; i < m->layers; i++)
+        lk__model_layer_forward(d, weights, i, p, i + 1 < m->layers ? d->layers[i + 1].x : d->x_out);
+    return logits_of(d, weights, p);
+}
+
 float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t sequences, uint32_t positions,
                           const uint32_t *tokens, const uint32_t *document_start) {
     LK_NUMERIC_SCOPE();
-    LK_ASSERT(sequences > 0 && positions > 0 && positions <= d->layout->config.context);
+    const struct lk_model_config *m = &d->layout->config;
+    LK_ASSERT(d->mode != LK_EXTEND && sequences > 0 && positions > 0 && positions <= m->context);
     LK_ASSERT((size_t)sequences * positions <= (size_t)d->max_sequences * d->max_positions);
     d->sequences = sequences;
     d->positions = positions;
     d->tokens = tokens;
     d->rows = (size_t)sequences * positions;
-    struct lk__model_pass pass = {
-        .sequences = sequences, .queries = positions, .rows = d->rows, .first_key = document_start};
-    positions_ready(d, &pass);
-    d->first_key = pass.first_key;
-    return pass_forward(d, weights, &pass, tokens, (uint32_t)d->rows);
+    d->first_key = document_start;
+    turn_up_to(d, positions);
+    if (m->window && m->window < positions) {
+        for (size_t row = 0; row < d->rows; row++) {
+            uint32_t window = window_begin(m, (uint32_t)(row % positions)),
+                     document = document_start ? document_start[row] : 0;
+            d->start[row] = window > document ? window : document;
+        }
+        d->first_key = d->start;
+    }
+    struct lk__model_pass pass = {.sequences = sequences, .queries = positions, .rows = d->rows, .first_key = d->first_key};
+    return pass_forward(d, weights, &pass, tokens);
 }
 
-float *lk_decoder_extend(struct lk_decoder *d, const float *weights, struct lk_attention_cache *cache, uint32_t count,
-                         const uint32_t *tokens, uint32_t wanted) {
+/* What the rows of extensions have each: a token, a position, a place in the cache, the first key that is seen. */
+static void extension_rows(struct lk_decoder *d, struct lk__model_pass *p) {
+    const struct lk_model_config *m = &d->layout->config;
+    size_t kv = (size_t)m->kv_heads * m->head_dim, wanted = 0;
+    uint32_t page = p->cache->page_positions;
+    for (uint32_t i = 0; i < p->extension_count; i++) {
+        const struct lk_extension *e = &p->extensions[i];
+        LK_ASSERT(e->count > 0 && e->wanted <= e->count && p->rows + e->count <= d->max_positions);
+        turn_up_to(d, e->first + e->count);
+        for (uint32_t j = e->first; j < e->first + e->count; j++, p->rows++) {
+            LK_ASSERT(e->pages[j / page] < p->cache->pages);
+            d->place[p->rows] = e->pages[j / page] * p->cache->page_floats + j % page * kv;
+            d->at[p->rows] = j;
+            d->ids[p->rows] = e->tokens[j - e->first];
+            if (m->window) d->start[p->rows] = window_begin(m, j);
+        }
+        wanted += e->wanted;
+    }
+    LK_ASSERT(wanted <= d->max_sequences);
+    p->first_key = d->start;
+}
+
+float *lk_decoder_extend(struct lk_decoder *d, const float *weights, const struct lk_attention_cache *cache,
+                         const struct lk_extension *extensions, uint32_t count) {
     LK_NUMERIC_SCOPE();
-    LK_ASSERT(d->mode == LK_INFER && count > 0 && wanted > 0 && wanted <= count);
-    LK_ASSERT(!d->panels || d->panels_of == weights);
-    LK_ASSERT(count <= d->max_sequences * d->max_positions && cache->used + count <= cache->positions);
-    struct lk__model_pass pass = {.sequences = 1, .queries = count, .first = cache->used, .rows = count, .cache = cache};
-    positions_ready(d, &pass);
-    float *logits = pass_forward(d, weights, &pass, tokens, wanted);
-    cache->used += count;
-    return logits;
+    LK_ASSERT(d->mode == LK_EXTEND && count > 0 && (!d->panels || d->panels_of == weights));
+    struct lk__model_pass pass = {.cache = cache, .extensions = extensions, .extension_count = count};
+    extension_rows(d, &pass);
+    return pass_forward(d, weights, &pass, d->ids);
 }

@@ -30,6 +30,10 @@ struct lk_decoder {
         *sin_table; /* (d / 2), (context, d / 2) twice, of which `turned` positions are filled */
     uint32_t turned;
     uint32_t *start; /* with a window: the first visible keys of a pass */
+    /* extending */
+    uint32_t *ids, *at;              /* (rows) tokens and positions */
+    size_t *place;                   /* (rows) where a row of layer 0's keys goes, in floats from the cache's begin */
+    struct lk_attention *attentions; /* (rows) one a sequence */
     /* backward */
     float *dx, *dh, *dout, *dq, *dk, *dv;
     struct lk_mm_part *parts;        /* max_sequences */
@@ -50,12 +54,14 @@ struct lk__model_layer_weights lk__model_layer_weights(const struct lk_layout *,
 static inline float *lk__model_tensor(const struct lk_layout *l, int index, const float *array) {
     return index < 0 ? NULL : (float *)array + l->tensors[index].offset;
 }
-/* Where the keys and values of a pass go: the activations' own rows, or a cache. */
+/* Rows are either whole sequences of `queries` positions, or those of extensions: then keys and values go to a cache. */
 struct lk__model_pass {
-    uint32_t sequences, queries, first;
+    uint32_t sequences, queries;
     size_t rows;
-    const uint32_t *first_key;
-    struct lk_attention_cache *cache; /* NULL in training */
+    const uint32_t *first_key;              /* (rows) or NULL */
+    const struct lk_attention_cache *cache; /* NULL without extensions */
+    const struct lk_extension *extensions;
+    uint32_t extension_count;
 };
 /* One layer's forward: reads a->x, writes the layer's output to x_next (which may be a->x). */
 void lk__model_layer_forward(struct lk_decoder *, const float *weights, uint32_t layer, const struct lk__model_pass *,

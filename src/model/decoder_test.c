@@ -45,28 +45,54 @@ static float *training_logits(const struct setup *s, struct lk_math *math) {
     return out;
 }
 
-/* The context read in random chunks, 1 to `chunk` positions at a time; `wanted` of each chunk's rows are computed and
- * compared. */
+/* Several copies of the context read in random chunks, 1 to `chunk` positions at a time, each as far as chance has it;
+ * their pages are taken as they are needed, from a shuffled heap. `wanted` of each chunk's rows are computed and compared.
+ */
+enum { COPIES = 4 };
 static void read_in_chunks(struct test_random *r, const struct setup *s, struct lk_math *math, uint32_t chunk,
                            const float *expected) {
     const struct lk_model_config *c = &s->layout.config;
     struct lk_decoder *d;
     struct lk_attention_cache cache;
+    static const uint32_t sizes[] = {1, 3, 16, 64, 1000};
+    uint32_t page = sizes[test_random_below(r, 5)], most = (c->context + page - 1) / page, used[COPIES] = {0}, taken = 0;
+    uint32_t *heap = lk_alloc(COPIES * most * 4), *pages = lk_alloc(COPIES * most * 4), done = 0;
     float *panels = lk_alloc(s->layout.floats * sizeof *panels);
-    OK(lk_decoder_create(&s->layout, math, 1, chunk, LK_INFER, &d, &test_err));
+    OK(lk_decoder_create(&s->layout, math, COPIES * chunk, COPIES * chunk, LK_EXTEND, &d, &test_err));
     if (test_random_below(r, 2)) lk_decoder_use_panels(d, s->w, panels);
-    OK(lk_attention_cache_init(&cache, &s->layout, c->context, &test_err));
-    while (cache.used < c->context) {
-        uint32_t left = c->context - cache.used, n = 1 + test_random_below(r, left < chunk ? left : chunk);
-        uint32_t wanted = test_random_below(r, 3) ? n : 1 + test_random_below(r, n), at = cache.used + n - wanted;
-        const float *logits = lk_decoder_extend(d, s->w, &cache, n, s->tokens + cache.used, wanted);
-        for (uint32_t i = 0; i < wanted; i++)
-            if (memcmp(logits + (size_t)i * c->vocab, expected + (size_t)(at + i) * c->vocab, c->vocab * 4))
-                fail_msg("%s, chunk of %u at %u: position %u differs", test_family(c->family), n, cache.used - n, at + i);
+    OK(lk_attention_cache_init(&cache, &s->layout, page, COPIES * most, &test_err));
+    memset(cache.data, 0xff, lk_attention_cache_bytes(&s->layout, page, COPIES * most)); /* NaN */
+    for (uint32_t i = 0; i < COPIES * most; i++) {
+        uint32_t j = test_random_below(r, i + 1);
+        heap[i] = heap[j], heap[j] = i;
     }
-    assert_int_equal(cache.used, c->context);
+    while (done < COPIES) {
+        struct lk_extension e[COPIES];
+        uint32_t count = 0, of[COPIES];
+        for (uint32_t q = 0; q < COPIES; q++) {
+            uint32_t left = c->context - used[q], n;
+            if (!left || test_random_below(r, 4) == 0) continue;
+            n = 1 + test_random_below(r, left < chunk ? left : chunk);
+            for (uint32_t at = (used[q] + page - 1) / page; at * page < used[q] + n; at++)
+                pages[q * most + at] = heap[taken++];
+            of[count] = q;
+            e[count++] = (struct lk_extension){s->tokens + used[q], pages + q * most, used[q], n,
+                                               test_random_below(r, 3) ? n : test_random_below(r, n + 1)};
+        }
+        if (!count) continue;
+        const float *logits = lk_decoder_extend(d, s->w, &cache, e, count);
+        for (uint32_t q = 0; q < count; q++) {
+            for (uint32_t i = e[q].first + e[q].count - e[q].wanted; i < e[q].first + e[q].count; i++, logits += c->vocab)
+                if (memcmp(logits, expected + (size_t)i * c->vocab, c->vocab * 4))
+                    fail_msg("%s, chunk of %u at %u, pages of %u: position %u differs", test_family(c->family), e[q].count,
+                             e[q].first, page, i);
+            done += (used[of[q]] += e[q].count) == c->context;
+        }
+    }
     lk_decoder_free(d);
     lk_free(panels);
+    lk_free(heap);
+    lk_free(pages);
     lk_attention_cache_release(&cache);
 }
 
@@ -250,11 +276,12 @@ static void angles_are_made_when_they_are_needed(void **state) {
     OK(lk_layout_init(&l, &c, &test_err));
     float *w = lk_alloc(l.floats * 4);
     test_weights(&r, &l, 0.2, w);
-    OK(lk_decoder_create(&l, m.math, 1, 4, LK_INFER, &d, &test_err));
-    OK(lk_attention_cache_init(&cache, &l, 8, &test_err));
+    OK(lk_decoder_create(&l, m.math, 1, 4, LK_EXTEND, &d, &test_err));
+    OK(lk_attention_cache_init(&cache, &l, 8, 1, &test_err));
     assert_int_equal(d->turned, 0);
     for (uint32_t used = 0; used < 8; used += 4) {
-        lk_decoder_extend(d, w, &cache, 4, (uint32_t[]){1, 2, 3, 4}, 1);
+        struct lk_extension e = {(uint32_t[]){1, 2, 3, 4}, (uint32_t[]){0}, used, 4, 1};
+        lk_decoder_extend(d, w, &cache, &e, 1);
         assert_int_equal(d->turned, used + 4);
     }
     lk_attention_cache_release(&cache);
@@ -270,7 +297,7 @@ static int make_and_free(const struct lk_layout *l, struct lk_math *math, enum l
     int code = lk_decoder_create(l, math, 2, 9, mode, &d, &test_err);
     if (code) return code;
     lk_decoder_free(d);
-    if ((code = lk_attention_cache_init(&cache, l, 9, &test_err))) return code;
+    if ((code = lk_attention_cache_init(&cache, l, 3, 3, &test_err))) return code;
     lk_attention_cache_release(&cache);
     return LK_OK;
 }
@@ -290,7 +317,7 @@ static void no_memory_is_said(void **state) {
     (void)state;
     struct lk_layout l;
     OK(lk_layout_init(&l, &configs[CONFIGS - 1], &test_err));
-    for (int mode = LK_INFER; mode <= LK_RECOMPUTE; mode++)
+    for (int mode = LK_INFER; mode <= LK_EXTEND; mode++)
         FAIL_EACH_ALLOCATION(open_and_make(&l, (enum lk_decoder_mode)mode));
     lk_layout_release(&l);
 }

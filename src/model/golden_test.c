@@ -114,12 +114,13 @@ static void check_logits(const struct golden *golden, const struct lk_layout *l,
                          const uint32_t *tokens) {
     uint32_t T = golden->config.context, V = golden->config.vocab;
     struct lk_decoder *d;
-    OK(lk_decoder_create(l, math, 1, T, LK_INFER, &d, &test_err));
+    OK(lk_decoder_create(l, math, 1, T, LK_EXTEND, &d, &test_err));
     for (uint32_t s = 0; s < SEQUENCES; s++) {
         struct lk_attention_cache cache;
         const float *x = NULL, *theirs = golden->logits + s * V;
-        OK(lk_attention_cache_init(&cache, l, T, &test_err));
-        for (uint32_t t = 0; t < T; t++) x = lk_decoder_extend(d, w, &cache, 1, tokens + s * T + t, 1);
+        OK(lk_attention_cache_init(&cache, l, T, 1, &test_err));
+        for (uint32_t t = 0; t < T; t++)
+            x = lk_decoder_extend(d, w, &cache, &(struct lk_extension){tokens + s * T + t, (uint32_t[]){0}, t, 1, 1}, 1);
         double scale = norm(theirs, NULL, V) / sqrt(V);
         for (uint32_t i = 0; i < V; i++) near(x[i], theirs[i], scale, 1e-5, golden->name, "logit");
         lk_attention_cache_release(&cache);

@@ -46,9 +46,10 @@ static void cut_layer(struct cutter *c, const struct lk_model_config *m, size_t 
 
 static void cut_all(struct cutter *c, struct lk_decoder *d) {
     const struct lk_model_config *m = &d->layout->config;
-    size_t rows = (size_t)d->max_sequences * d->max_positions;
+    bool train = d->mode == LK_TRAINING || d->mode == LK_RECOMPUTE, extend = d->mode == LK_EXTEND;
+    size_t rows = extend ? d->max_positions : (size_t)d->max_sequences * d->max_positions;
+    size_t out_rows = extend ? d->max_sequences : rows;
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
-    bool train = d->mode != LK_INFER;
     for (uint32_t i = 0; i < m->layers; i++) {
         struct lk__model_activations counted, *a = d->layers ? &d->layers[i] : &counted;
         if (i == 0 || d->mode == LK_TRAINING)
@@ -58,16 +59,21 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
         if (i == 0 || train) a->x = cut(c, rows * m->width);
     }
     d->x_out = train ? cut(c, rows * m->width) : d->layers ? d->layers[0].x : NULL;
-    d->h_out = cut(c, rows * m->width);
-    d->mean_out = cut(c, rows);
-    d->rstd_out = cut(c, rows);
-    d->logits = cut(c, rows * m->vocab);
+    d->h_out = cut(c, out_rows * m->width);
+    d->mean_out = cut(c, out_rows);
+    d->rstd_out = cut(c, out_rows);
+    d->logits = cut(c, out_rows * m->vocab);
     if (m->family == LK_LLAMA) {
         d->frequencies = cut(c, m->head_dim / 2);
         d->cos_table = cut(c, (size_t)m->context * m->head_dim / 2);
         d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
     }
     if (m->window) d->start = (uint32_t *)cut(c, rows);
+    if (extend) {
+        d->ids = (uint32_t *)cut(c, rows);
+        d->at = (uint32_t *)cut(c, rows);
+        d->place = (size_t *)cut(c, rows * (sizeof *d->place / sizeof(float)));
+    }
     if (!train) return;
     d->dx = cut(c, rows * m->width);
     d->dh = cut(c, rows * m->width);
@@ -85,13 +91,13 @@ size_t lk_decoder_bytes(const struct lk_layout *layout, uint32_t sequences, uint
 }
 
 size_t lk_decoder_scratch_bytes(const struct lk_layout *layout, uint32_t positions, enum lk_decoder_mode mode) {
-    return lk_attention_scratch_bytes(positions, layout->config.head_dim, mode != LK_INFER);
+    return lk_attention_scratch_bytes(positions, layout->config.head_dim, mode == LK_TRAINING || mode == LK_RECOMPUTE);
 }
 
 int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint32_t sequences, uint32_t positions,
                       enum lk_decoder_mode mode, struct lk_decoder **out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
-    LK_ASSERT(sequences > 0 && positions > 0 && positions <= layout->config.context);
+    LK_ASSERT(sequences > 0 && positions > 0 && (mode == LK_EXTEND || positions <= layout->config.context));
     size_t bytes = lk_decoder_bytes(layout, sequences, positions, mode);
     struct lk_decoder *d = lk_calloc(1, sizeof *d);
     if (!d) return lk_fail(err, LK_ENOMEM, "no memory for a decoder");
@@ -103,10 +109,12 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     d->parts = lk_alloc(sequences * sizeof *d->parts);
     d->other_parts = lk_alloc(sequences * sizeof *d->other_parts);
     d->layers = lk_calloc(layout->config.layers, sizeof *d->layers);
-    if (!d->parts || !d->other_parts || !d->layers || lk_arena_init(&d->arena, bytes)) {
+    if (mode == LK_EXTEND) d->attentions = lk_alloc(positions * sizeof *d->attentions);
+    if (!d->parts || !d->other_parts || !d->layers || (mode == LK_EXTEND && !d->attentions) ||
+        lk_arena_init(&d->arena, bytes)) {
         lk_decoder_free(d);
-        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)", sequences,
-                       positions, bytes / 1000000);
+        return lk_fail(err, LK_ENOMEM, "no memory for the activations of %u sequences of %u positions (%zu MB)",
+                       mode == LK_EXTEND ? 1 : sequences, positions, bytes / 1000000);
     }
     struct cutter c = {.arena = &d->arena};
     cut_all(&c, d);
@@ -128,16 +136,26 @@ void lk_decoder_free(struct lk_decoder *d) {
     lk_free(d->layers);
     lk_free(d->parts);
     lk_free(d->other_parts);
+    lk_free(d->attentions);
     lk_free(d);
 }
 
-int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t positions,
-                            struct lk_err *err) {
+static size_t page_floats(const struct lk_layout *layout, uint32_t page_positions) {
     const struct lk_model_config *m = &layout->config;
-    size_t row = (size_t)m->kv_heads * m->head_dim;
-    *cache = (struct lk_attention_cache){.positions = positions};
-    cache->data = lk_calloc((size_t)m->layers * 2 * positions * row, sizeof(float));
-    return cache->data ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %u positions", positions);
+    return (size_t)m->layers * 2 * page_positions * m->kv_heads * m->head_dim;
+}
+
+size_t lk_attention_cache_bytes(const struct lk_layout *layout, uint32_t page_positions, uint32_t pages) {
+    return page_floats(layout, page_positions) * pages * sizeof(float);
+}
+
+int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t page_positions,
+                            uint32_t pages, struct lk_err *err) {
+    *cache = (struct lk_attention_cache){page_positions, pages, page_floats(layout, page_positions), NULL};
+    cache->data = lk_calloc(pages, cache->page_floats * sizeof(float));
+    return cache->data ? LK_OK
+                       : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %zu positions",
+                                 (size_t)page_positions * pages);
 }
 
 void lk_attention_cache_release(struct lk_attention_cache *cache) {

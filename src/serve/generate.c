@@ -14,12 +14,13 @@ struct generator {
     const struct lk_tokenizer *tokenizer;
     const struct lk_generate_options *options;
     struct lk_decoder *decoder;
-    struct lk_attention_cache cache;
-    struct lk_tokens tokens; /* all so far, prompt included */
-    float *panels;           /* the weights again, in the order that single tokens read them in; or NULL */
-    void *workspace;         /* of sampling */
-    float *penalised;        /* (tokens) logits with biases and penalties, and counts; or NULL */
-    struct lk_buf held;      /* text not given out yet */
+    struct lk_attention_cache cache; /* one page */
+    uint32_t read;                   /* positions that are in it */
+    struct lk_tokens tokens;         /* all so far, prompt included */
+    float *panels;                   /* the weights again, in the order that single tokens read them in; or NULL */
+    void *workspace;                 /* of sampling */
+    float *penalised;                /* (tokens) logits with biases and penalties, and counts; or NULL */
+    struct lk_buf held;              /* text not given out yet */
 };
 
 /* Reads tokens[from ..) into the cache; returns the logits of the last. */
@@ -27,18 +28,20 @@ static const float *read_tokens(struct generator *g, size_t from) {
     const float *logits = NULL;
     while (from < g->tokens.count) {
         size_t n = g->tokens.count - from < CHUNK ? g->tokens.count - from : CHUNK;
-        logits = lk_decoder_extend(g->decoder, g->weights, &g->cache, (uint32_t)n, g->tokens.ids + from, 1);
-        from += n;
+        struct lk_extension e = {g->tokens.ids + from, (const uint32_t[]){0}, g->read, (uint32_t)n,
+                                 from + n == g->tokens.count};
+        logits = lk_decoder_extend(g->decoder, g->weights, &g->cache, &e, 1);
+        g->read += e.count, from += n;
     }
     return logits;
 }
 
 /* The newest token's logits; a full context is emptied and its newer half read again. */
 static const float *advance(struct generator *g, size_t unread) {
-    size_t context = g->cache.positions;
-    if (g->cache.used + unread > context) {
+    size_t context = g->cache.page_positions;
+    if (g->read + unread > context) {
         size_t keep = context > 1 ? context / 2 : 1;
-        g->cache.used = 0;
+        g->read = 0;
         unread = g->tokens.count < keep ? g->tokens.count : keep;
     }
     return read_tokens(g, g->tokens.count - unread);
@@ -125,7 +128,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     if (lk_tokenizer_vocab(g->tokenizer) > vocab)
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
-    code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_INFER, &g->decoder, err);
+    code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_EXTEND, &g->decoder, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     if (!code && !lk_penalties_none(&g->options->penalties) &&
         !(g->penalised = lk_alloc((size_t)vocab * 2 * sizeof(float))))
@@ -143,7 +146,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
     /* no more than can be needed: models of others have contexts of 131,072 */
     size_t most = g->tokens.count + g->options->max_tokens;
-    if (!code) code = lk_attention_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, err);
+    if (!code) code = lk_attention_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, 1, err);
     return code;
 }
 

@@ -164,13 +164,13 @@ struct lk_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const float *q, *k, *v;
     size_t ldq, ldk, ldv, kv_rows;
-    const uint32_t *pages;
-    uint32_t page_positions;
-    size_t page_stride;
     const uint32_t *document_start;
     float *o;
     size_t ldo;
     float *m, *r; /* may be NULL in inference */
+    const uint32_t *pages;
+    uint32_t page_positions;
+    size_t page_stride;
 };
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward);
 void lk_attention_forward(struct lk_math *, const struct lk_attention *);
@@ -212,6 +212,8 @@ struct lk_embed {
     const uint32_t *at; /* as in lk_rope */
 };
 void lk_embed(struct lk_math *, const struct lk_embed *);
+/* Row r of x (rows, n) is copied to to + place[r]. */
+void lk_scatter_rows(struct lk_math *, size_t rows, size_t n, const float *x, const size_t *place, float *to);
 
 /* --- Optimizer ------------------------------------------------------------------------------------------- */
 #define LK_BLOCK 4096

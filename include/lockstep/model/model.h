@@ -64,9 +64,10 @@ double lk_model_flops(const struct lk_model_config *, uint64_t sequences, uint32
  * Workspace for passes of up to `sequences` x `positions` tokens. Not thread-safe (its lk_math's pool does the work). */
 struct lk_decoder;
 enum lk_decoder_mode {
-    LK_INFER,    /* forward only: one layer's activations */
-    LK_TRAINING, /* all activations kept for backward */
-    LK_RECOMPUTE /* only each layer's input is kept; backward computes the layer again: less memory, same bits */
+    LK_INFER,     /* forward only: one layer's activations */
+    LK_TRAINING,  /* all activations kept for backward */
+    LK_RECOMPUTE, /* only each layer's input is kept; backward computes the layer again: less memory, same bits */
+    LK_EXTEND     /* lk_decoder_extend alone: `positions` tokens of all sequences together, `sequences` rows of logits */
 };
 /* The layout is borrowed. LK_ENOMEM. */
 int lk_decoder_create(const struct lk_layout *, struct lk_math *, uint32_t sequences, uint32_t positions,
@@ -93,16 +94,30 @@ const float *lk_decoder_backward(struct lk_decoder *, const float *weights, cons
                                  size_t part_count, bool accumulate, float *gradient, lk_stage_fn *stage, void *arg);
 
 /* --- Keys and values for generation ---------------------------------------------------------------------------------- */
+/* Keys and values of many sequences, in pages of a fixed number of positions of all layers. Which page is whose, and for
+ * how long, is the caller's to decide; a page that several sequences read must not be written. */
 struct lk_attention_cache {
-    uint32_t positions, used; /* capacity and filled */
-    float *data;              /* layers x {k, v} x positions x kv_heads * head_dim */
+    uint32_t page_positions, pages;
+    size_t page_floats;
+    float *data; /* pages x layers x {k, v} x page_positions x kv_heads * head_dim */
 };
-int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, uint32_t positions, struct lk_err *);
+size_t lk_attention_cache_bytes(const struct lk_layout *, uint32_t page_positions, uint32_t pages);
+int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, uint32_t page_positions, uint32_t pages,
+                            struct lk_err *);
 void lk_attention_cache_release(struct lk_attention_cache *);
-/* Forward of `count` further tokens of one sequence; the cache grows. Only the last `wanted` rows' logits are computed
- * (wanted, vocab). Bits equal to lk_decoder_forward's rows. count <= the decoder's positions, used + count <= positions. */
-float *lk_decoder_extend(struct lk_decoder *, const float *weights, struct lk_attention_cache *, uint32_t count,
-                         const uint32_t *tokens, uint32_t wanted);
+/* What a pass reads of one sequence: count (>= 1) tokens at positions first .. first + count - 1, whose keys and values it
+ * writes; those of all positions before are in the cache. pages: position j is in page pages[j / page_positions]. wanted:
+ * so many of the last rows' logits are computed, 0 to count. */
+struct lk_extension {
+    const uint32_t *tokens, *pages;
+    uint32_t first, count, wanted;
+};
+/* Forward of further tokens of `extensions` sequences together, in mode LK_EXTEND: tokens in all <= the decoder's
+ * positions, wanted in all <= its sequences. Returns the wanted logits in order (wanted in all, vocab), owned by the
+ * decoder, valid until the next pass. Bits equal to lk_decoder_forward's rows, whatever else is in the pass and however
+ * pages lie. */
+float *lk_decoder_extend(struct lk_decoder *, const float *weights, const struct lk_attention_cache *,
+                         const struct lk_extension *, uint32_t extensions);
 
 /* Generation at the memory's full speed: fills panels (layout->floats) with the weights' matrices in another order
  * (lk_panels_fill, at their offsets), which passes of few rows with these weights then read; the rest of panels is not

@@ -46,13 +46,13 @@ struct lk__math_ref64_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const double *q, *k, *v;
     size_t ldq, ldk, ldv, kv_rows;
-    const uint32_t *pages;
-    uint32_t page_positions;
-    size_t page_stride;
     const uint32_t *document_start;
     double *o;
     size_t ldo;
     double *m, *r;
+    const uint32_t *pages;
+    uint32_t page_positions;
+    size_t page_stride;
 };
 #endif
 
