@@ -82,7 +82,7 @@ static const float *head_of(const struct lk_layout *l, const float *weights) {
     return lk__model_tensor(l, l->head >= 0 ? l->head : l->embedding, weights);
 }
 
-bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *panels) {
+bool lk_decoder_fill_panels(const struct lk_decoder *d, const float *weights, float *panels) {
     const struct lk_model_config *m = &d->layout->config;
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
     if (!lk_panels_usable(d->math)) return false;
@@ -98,9 +98,12 @@ bool lk_decoder_use_panels(struct lk_decoder *d, const float *weights, float *pa
     }
     const float *head = head_of(d->layout, weights);
     lk_panels_fill(d->math, m->vocab, m->width, head, panels + (head - weights));
+    return true;
+}
+
+void lk_decoder_use_panels(struct lk_decoder *d, const float *weights, const float *panels) {
     d->panels = panels;
     d->panels_of = weights;
-    return true;
 }
 
 /* Keys and values of the pass go to the cache; each sequence's queries read its own pages. */

@@ -59,7 +59,7 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     uint32_t *heap = lk_alloc(COPIES * most * 4), *pages = lk_alloc(COPIES * most * 4), done = 0;
     float *panels = lk_alloc(s->layout.floats * sizeof *panels);
     OK(lk_decoder_create(&s->layout, math, COPIES * chunk, COPIES * chunk, LK_EXTEND, &d, &test_err));
-    if (test_random_below(r, 2)) lk_decoder_use_panels(d, s->w, panels);
+    if (test_random_below(r, 2) && lk_decoder_fill_panels(d, s->w, panels)) lk_decoder_use_panels(d, s->w, panels);
     OK(lk_attention_cache_init(&cache, &s->layout, page, COPIES * most, &test_err));
     memset(cache.data, 0xff, lk_attention_cache_bytes(&s->layout, page, COPIES * most)); /* NaN */
     for (uint32_t i = 0; i < COPIES * most; i++) {

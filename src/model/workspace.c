@@ -151,14 +151,16 @@ size_t lk_attention_cache_bytes(const struct lk_layout *layout, uint32_t page_po
 
 int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t page_positions,
                             uint32_t pages, struct lk_err *err) {
-    *cache = (struct lk_attention_cache){page_positions, pages, page_floats(layout, page_positions), NULL};
-    cache->data = lk_calloc(pages, cache->page_floats * sizeof(float));
+    *cache = (struct lk_attention_cache){page_positions, pages, page_floats(layout, page_positions), NULL, {0}};
+    size_t bytes;
+    bool fits = !__builtin_mul_overflow(cache->page_floats * sizeof(float), (size_t)pages, &bytes);
+    if (fits && !lk_arena_init(&cache->memory, bytes)) cache->data = lk_arena_take(&cache->memory, bytes);
     return cache->data ? LK_OK
                        : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %zu positions",
                                  (size_t)page_positions * pages);
 }
 
 void lk_attention_cache_release(struct lk_attention_cache *cache) {
-    lk_free(cache->data);
+    lk_arena_release(&cache->memory);
     *cache = (struct lk_attention_cache){0};
 }

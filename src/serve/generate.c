@@ -3,6 +3,8 @@
 
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
+#include "penalties.h"
+#include "text_out.h"
 #include <string.h>
 
 #define CHUNK 128 /* positions read at once in prefill */
@@ -19,13 +21,14 @@ struct generator {
     struct lk_tokens tokens;         /* all so far, prompt included */
     float *panels;                   /* the weights again, in the order that single tokens read them in; or NULL */
     void *workspace;                 /* of sampling */
-    float *penalised;                /* (tokens) logits with biases and penalties, and counts; or NULL */
-    struct lk_buf held;              /* text not given out yet */
+    struct lk__serve_counts counts; /* with penalties */
+    bool penalised;
+    struct lk__serve_text text;
 };
 
 /* Reads tokens[from ..) into the cache; returns the logits of the last. */
-static const float *read_tokens(struct generator *g, size_t from) {
-    const float *logits = NULL;
+static float *read_tokens(struct generator *g, size_t from) {
+    float *logits = NULL;
     while (from < g->tokens.count) {
         size_t n = g->tokens.count - from < CHUNK ? g->tokens.count - from : CHUNK;
         struct lk_extension e = {g->tokens.ids + from, (const uint32_t[]){0}, g->read, (uint32_t)n,
@@ -37,7 +40,7 @@ static const float *read_tokens(struct generator *g, size_t from) {
 }
 
 /* The newest token's logits; a full context is emptied and its newer half read again. */
-static const float *advance(struct generator *g, size_t unread) {
+static float *advance(struct generator *g, size_t unread) {
     size_t context = g->cache.page_positions;
     if (g->read + unread > context) {
         size_t keep = context > 1 ? context / 2 : 1;
@@ -59,56 +62,6 @@ static int push_token(struct generator *g, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
-/* --- Text out -------------------------------------------------------------------------------------------- */
-
-static size_t find(const char *data, size_t size, const char *what, size_t n) {
-    for (size_t i = 0; n && i + n <= size; i++)
-        if (memcmp(data + i, what, n) == 0) return i;
-    return SIZE_MAX;
-}
-
-/* Bytes at the end that may be the beginning of a stop text. */
-static size_t maybe_stop(const struct generator *g) {
-    size_t most = 0;
-    for (size_t s = 0; s < g->options->stop_count; s++) {
-        size_t n = strlen(g->options->stops[s]);
-        for (size_t k = n < g->held.size + 1 ? n : g->held.size + 1; k-- > 1;)
-            if (memcmp(g->held.data + g->held.size - k, g->options->stops[s], k) == 0) {
-                if (k > most) most = k;
-                break;
-            }
-    }
-    return most;
-}
-
-static int give(struct generator *g, size_t size) {
-    int ended = size && g->options->text ? g->options->text(g->options->arg, g->held.data, size) : 0;
-    if (size) memmove(g->held.data, g->held.data + size, g->held.size - size);
-    g->held.size -= size;
-    return ended;
-}
-
-/* Takes a token's bytes; gives out what is certain. Returns true when generation ends, with the reason. */
-static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, int *code, struct lk_err *err) {
-    struct lk_bytes b = lk_tokenizer_bytes(g->tokenizer, id);
-    if (lk_buf_append(&g->held, b.data, b.size)) {
-        *code = lk_fail(err, LK_ENOMEM, "no memory for text");
-        return true;
-    }
-    size_t stop = SIZE_MAX;
-    for (size_t s = 0; s < g->options->stop_count; s++) {
-        size_t at = find(g->held.data, g->held.size, g->options->stops[s], strlen(g->options->stops[s]));
-        if (at < stop) stop = at;
-    }
-    *finish = stop != SIZE_MAX ? LK_FINISH_STOP : LK_FINISH_CALLER;
-    if (stop != SIZE_MAX) {
-        give(g, stop);
-        g->held.size = 0;
-        return true;
-    }
-    return give(g, lk_utf8_complete(g->held.data, g->held.size - maybe_stop(g))) != 0;
-}
-
 /* --- The loop -------------------------------------------------------------------------------------------- */
 
 /* As much memory again as the weights. The allocator would promise it in any case, and the system kill us when it is
@@ -117,7 +70,8 @@ static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, 
 static void make_panels(struct generator *g) {
     size_t size = g->layout->floats * sizeof(float);
     if (!lk_panels_usable(g->math) || size > lk_memory_available_bytes() / 10 * 8) return;
-    if ((g->panels = lk_alloc(size))) lk_decoder_use_panels(g->decoder, g->weights, g->panels);
+    if ((g->panels = lk_alloc(size)) && lk_decoder_fill_panels(g->decoder, g->weights, g->panels))
+        lk_decoder_use_panels(g->decoder, g->weights, g->panels);
 }
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
@@ -130,9 +84,8 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
                        vocab);
     code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_EXTEND, &g->decoder, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
-    if (!code && !lk_penalties_none(&g->options->penalties) &&
-        !(g->penalised = lk_alloc((size_t)vocab * 2 * sizeof(float))))
-        code = lk_fail(err, LK_ENOMEM, "no memory for penalties");
+    g->penalised = !lk_penalties_none(&g->options->penalties);
+    if (!code && g->penalised) code = lk__serve_counts_init(&g->counts, lk_tokenizer_vocab(g->tokenizer), err);
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
     for (size_t i = 0; i < g->options->id_count && !code; i++)
@@ -144,10 +97,20 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     if (!code && !g->options->ids) code = lk_tokenizer_encode(g->tokenizer, prompt, prompt_size, NULL, &g->tokens, err);
     if (!code && g->tokens.count == 0)
         code = lk_fail(err, LK_EINVAL, "the prompt is empty and the tokenizer has no end token to begin with");
+    for (size_t i = 0; g->penalised && !code && i < g->tokens.count; i++)
+        lk__serve_counts_add(&g->counts, g->tokens.ids[i], false);
     /* no more than can be needed: models of others have contexts of 131,072 */
     size_t most = g->tokens.count + g->options->max_tokens;
     if (!code) code = lk_attention_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, 1, err);
     return code;
+}
+
+/* Takes a token's text. Returns true when generation ends with it, and why. */
+static bool take_text(struct generator *g, uint32_t id, enum lk_finish *finish, int *code, struct lk_err *err) {
+    enum lk__serve_text_end end = lk__serve_text_take(&g->text, lk_tokenizer_bytes(g->tokenizer, id));
+    if (end == LK__TEXT_NO_MEMORY) *code = lk_fail(err, LK_ENOMEM, "no memory for text");
+    *finish = end == LK__TEXT_STOPPED ? LK_FINISH_STOP : LK_FINISH_CALLER;
+    return end != LK__TEXT_GOES_ON;
 }
 
 static bool is_end(const struct generator *g, uint32_t id, uint32_t end) {
@@ -156,14 +119,10 @@ static bool is_end(const struct generator *g, uint32_t id, uint32_t end) {
     return is;
 }
 
-static uint32_t draw(struct generator *g, const float *logits, size_t read) {
-    uint32_t tokens = lk_tokenizer_vocab(g->tokenizer), place = (uint32_t)g->tokens.count;
-    if (g->penalised) {
-        lk_penalise(logits, tokens, &g->options->penalties, g->tokens.ids, read, g->tokens.count - read, g->penalised,
-                    (uint32_t *)(g->penalised + tokens));
-        logits = g->penalised;
-    }
-    return lk_sample_token(g->math, logits, tokens, &g->options->sampling, place, g->workspace);
+static uint32_t draw(struct generator *g, float *logits) {
+    uint32_t place = (uint32_t)g->tokens.count;
+    if (g->penalised) lk__serve_penalise(&g->options->penalties, &g->counts, logits);
+    return lk_sample_token(g->math, logits, lk_tokenizer_vocab(g->tokenizer), &g->options->sampling, place, g->workspace);
 }
 
 static int loop(struct generator *g, struct lk_generation *out, struct lk_err *err) {
@@ -172,11 +131,11 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     size_t unread = g->tokens.count;
     int code = LK_OK;
     out->prompt_tokens = (uint32_t)g->tokens.count;
-    const float *logits = advance(g, unread);
+    float *logits = advance(g, unread);
     read = lk_clock_ns();
     out->prompt_seconds = (double)(read - began) * 1e-9;
     while (out->tokens < g->options->max_tokens) {
-        uint32_t id = draw(g, logits, out->prompt_tokens);
+        uint32_t id = draw(g, logits);
         out->tokens++;
         if (g->options->token) g->options->token(g->options->arg, id);
         if (is_end(g, id, end)) {
@@ -184,11 +143,12 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
             break;
         }
         if (take_text(g, id, &out->finish, &code, err) || (code = push_token(g, id, err))) break;
+        if (g->penalised) lk__serve_counts_add(&g->counts, id, true);
         out->finish = LK_FINISH_LENGTH;
         if (out->tokens < g->options->max_tokens) logits = advance(g, 1);
     }
     out->seconds = (double)(lk_clock_ns() - read) * 1e-9;
-    if (!code && out->finish != LK_FINISH_STOP && out->finish != LK_FINISH_CALLER) give(g, g->held.size);
+    if (!code && out->finish != LK_FINISH_STOP && out->finish != LK_FINISH_CALLER) lk__serve_text_finish(&g->text);
     return code;
 }
 
@@ -197,6 +157,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
                 const struct lk_generate_options *options, struct lk_generation *out, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     struct generator g = {.math = math, .layout = layout, .weights = weights, .tokenizer = tokenizer, .options = options};
+    g.text = (struct lk__serve_text){options->stops, options->stop_count, options->text, options->arg, LK_BUF_INIT};
     memset(out, 0, sizeof *out);
     int code = start(&g, prompt, prompt_size, err);
     if (!code) code = loop(&g, out, err);
@@ -205,7 +166,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
     lk_tokens_release(&g.tokens);
     lk_free(g.panels);
     lk_free(g.workspace);
-    lk_free(g.penalised);
-    lk_buf_release(&g.held);
+    lk__serve_counts_release(&g.counts);
+    lk__serve_text_release(&g.text);
     return code;
 }

@@ -1,6 +1,6 @@
 /* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full
  * contexts. */
-#include "lockstep/serve/generate.h"
+#include "penalties.h"
 #include "model/testing.h"
 
 /* A tokenizer of 256 bytes, some pairs, and the end token; a model over it whose draws are nearly free. */
@@ -86,8 +86,6 @@ static void tokens_are_those_of_the_training_forward(void **state) {
                                 .choice = seed % 3};
         const struct lk_logit_bias bias = {3, 2};
         const struct lk_penalties penalties = {&bias, 1, 1.3, 0.2, 0.4}, none = {0};
-        float penalised[270];
-        uint32_t counts[270];
         struct heard h = {0};
         struct lk_tokens all = {0};
         struct lk_decoder *d;
@@ -104,10 +102,14 @@ static void tokens_are_those_of_the_training_forward(void **state) {
         for (size_t i = 0; i < all.count; i++) tokens[n++] = all.ids[i];
         uint32_t prompt = n;
         while (n < 24 && drawn < 16) {
-            const float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL) + (size_t)(n - 1) * 270;
+            float *logits = lk_decoder_forward(d, weights, 1, n, tokens, NULL) + (size_t)(n - 1) * 270;
             uint32_t vocab = lk_tokenizer_vocab(tokenizer);
-            if (seed >= 6) lk_penalise(logits, vocab, &penalties, tokens, prompt, n - prompt, penalised, counts);
-            tokens[n] = lk_sample_token(math.math, seed < 6 ? logits : penalised, vocab, &s, n, workspace);
+            struct lk__serve_counts counts;
+            OK(lk__serve_counts_init(&counts, vocab, &test_err));
+            for (uint32_t i = 0; i < n; i++) lk__serve_counts_add(&counts, tokens[i], i >= prompt);
+            if (seed >= 6) lk__serve_penalise(&penalties, &counts, logits);
+            lk__serve_counts_release(&counts);
+            tokens[n] = lk_sample_token(math.math, logits, vocab, &s, n, workspace);
             drawn++;
             if (tokens[n] == end) break;
             n++;

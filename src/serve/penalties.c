@@ -1,9 +1,9 @@
 /* Biases and penalties of logits: docs/numerics.md, section 10. */
-#include "lockstep/serve/generate.h"
+#include "penalties.h"
 
+#include "lockstep/base/mem.h"
 #include "lockstep/base/thread.h"
 #include <math.h>
-#include <string.h>
 
 bool lk_penalties_none(const struct lk_penalties *p) {
     return !p->bias_count && (p->repetition == 0 || p->repetition == 1) && p->presence == 0 && p->frequency == 0;
@@ -35,23 +35,37 @@ int lk_penalties_check(const struct lk_penalties *p, uint32_t tokens, struct lk_
     return check_biases(p, tokens, err);
 }
 
-void lk_penalise(const float *logits, uint32_t tokens, const struct lk_penalties *p, const uint32_t *ids, size_t read,
-                 size_t drawn, float *out, uint32_t *counts) {
+#define SEEN ((uint32_t)1 << 31) /* in counts: the text has it; below, how often it was drawn */
+
+int lk__serve_counts_init(struct lk__serve_counts *c, uint32_t tokens, struct lk_err *err) {
+    *c = (struct lk__serve_counts){.tokens = tokens};
+    c->counts = lk_calloc(tokens, sizeof *c->counts);
+    c->seen = lk_alloc(tokens * sizeof *c->seen);
+    if (c->counts && c->seen) return LK_OK;
+    lk__serve_counts_release(c);
+    return lk_fail(err, LK_ENOMEM, "no memory for penalties");
+}
+void lk__serve_counts_release(struct lk__serve_counts *c) {
+    lk_free(c->counts);
+    lk_free(c->seen);
+    *c = (struct lk__serve_counts){0};
+}
+
+void lk__serve_counts_add(struct lk__serve_counts *c, uint32_t id, bool drawn) {
+    if (id >= c->tokens) return;
+    if (!(c->counts[id] & SEEN)) c->seen[c->seen_count++] = id;
+    c->counts[id] = (c->counts[id] | SEEN) + drawn;
+}
+
+void lk__serve_penalise(const struct lk_penalties *p, const struct lk__serve_counts *c, float *logits) {
     LK_NUMERIC_SCOPE();
-    if (out != logits) memcpy(out, logits, tokens * sizeof *out);
-    for (size_t i = 0; i < p->bias_count; i++) out[p->bias[i].id] += p->bias[i].bias;
     float repetition = p->repetition == 0 ? 1 : (float)p->repetition;
-    memset(counts, 0, tokens * sizeof *counts);
-    for (size_t i = 0; i < drawn; i++)
-        if (ids[read + i] < tokens) counts[ids[read + i]]++;
-    const uint32_t seen = (uint32_t)1 << 31; /* a token's first place in the text changes its logit, the others nothing */
-    for (size_t i = 0; i < read + drawn; i++) {
-        uint32_t id = ids[i];
-        if (id >= tokens || counts[id] & seen) continue;
-        float z = out[id];
+    for (size_t i = 0; i < p->bias_count; i++) logits[p->bias[i].id] += p->bias[i].bias;
+    for (uint32_t i = 0; i < c->seen_count; i++) {
+        uint32_t id = c->seen[i], drawn = c->counts[id] & ~SEEN;
+        float z = logits[id];
         if (repetition != 1) z = z < 0 ? z * repetition : z / repetition;
-        if (counts[id]) z = (float)((double)z - (counts[id] * p->frequency + p->presence));
-        out[id] = z;
-        counts[id] |= seen;
+        if (drawn) z = (float)((double)z - (drawn * p->frequency + p->presence));
+        logits[id] = z;
     }
 }

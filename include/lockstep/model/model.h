@@ -100,6 +100,7 @@ struct lk_attention_cache {
     uint32_t page_positions, pages;
     size_t page_floats;
     float *data; /* pages x layers x {k, v} x page_positions x kv_heads * head_dim */
+    struct lk_arena memory;
 };
 size_t lk_attention_cache_bytes(const struct lk_layout *, uint32_t page_positions, uint32_t pages);
 int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, uint32_t page_positions, uint32_t pages,
@@ -119,11 +120,13 @@ struct lk_extension {
 float *lk_decoder_extend(struct lk_decoder *, const float *weights, const struct lk_attention_cache *,
                          const struct lk_extension *, uint32_t extensions);
 
-/* Generation at the memory's full speed: fills panels (layout->floats) with the weights' matrices in another order
- * (lk_panels_fill, at their offsets), which passes of few rows with these weights then read; the rest of panels is not
- * touched. Both are borrowed until the decoder is freed and must not change. Returns false, and does nothing, where the
- * instruction set has no use for them. */
-bool lk_decoder_use_panels(struct lk_decoder *, const float *weights, float *panels);
+/* Generation at the memory's full speed: the weights' matrices in another order, which passes of few rows read
+ * (lk_panels_fill), in an array like theirs (layout->floats), at their offsets; the rest of it is not touched. Returns
+ * false, and does nothing, where the instruction set has no use for them. */
+bool lk_decoder_fill_panels(const struct lk_decoder *, const float *weights, float *panels);
+/* From now on passes with these weights read these panels, which fill made of them; NULL: none. Both are borrowed and must
+ * not change. */
+void lk_decoder_use_panels(struct lk_decoder *, const float *weights, const float *panels);
 
 /* --- Gradient of the embedding table: touched rows only -------------------------------------------------- */
 struct lk_embedding_gradient;

@@ -46,12 +46,6 @@ bool lk_penalties_none(const struct lk_penalties *);
 /* LK_EINVAL: a value out of its range, or NaN; too many biases, one of an id that is no token, or two of one; the message
  * names it. */
 int lk_penalties_check(const struct lk_penalties *, uint32_t tokens, struct lk_err *);
-/* The logits with biases and penalties to out (tokens), which may be logits. ids: the text so far, first the `read` of the
- * prompt, then the `drawn`; those that are no tokens count nothing. Good values (lk_penalties_check).
- * counts: workspace (tokens). */
-void lk_penalise(const float *logits, uint32_t tokens, const struct lk_penalties *, const uint32_t *ids, size_t read,
-                 size_t drawn, float *out, uint32_t *counts);
-
 enum lk_finish { LK_FINISH_LENGTH, LK_FINISH_END, LK_FINISH_STOP, LK_FINISH_CALLER };
 struct lk_generation {
     uint32_t prompt_tokens, tokens; /* read and drawn */
