@@ -21,7 +21,7 @@ struct generator {
     struct lk_tokens tokens;         /* all so far, prompt included */
     float *panels;                   /* the weights again, in the order that single tokens read them in; or NULL */
     void *workspace;                 /* of sampling */
-    struct lk__serve_counts counts; /* with penalties */
+    struct lk__serve_counts counts;  /* with penalties */
     bool penalised;
     struct lk__serve_text text;
 };

@@ -1,7 +1,7 @@
 /* Generation: the tokens that sampling from the training forward gives, text as whole characters, stop texts, full
  * contexts. */
-#include "penalties.h"
 #include "model/testing.h"
+#include "penalties.h"
 
 /* A tokenizer of 256 bytes, some pairs, and the end token; a model over it whose draws are nearly free. */
 static struct lk_tokenizer *tokenizer;

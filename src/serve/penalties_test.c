@@ -1,6 +1,6 @@
 /* Biases and penalties against docs/numerics.md, section 10, written down token by token. */
-#include "penalties.h"
 #include "model/testing.h"
+#include "penalties.h"
 #include <math.h>
 
 enum { TOKENS = 37, IDS = 60 };

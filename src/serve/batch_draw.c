@@ -1,0 +1,132 @@
+/* From logits to tokens: log-probabilities, penalties, a draw, text. */
+#include "batch_inside.h"
+
+#include "lockstep/base/progress.h"
+#include <string.h>
+
+/* x[j]'s log-probability is -(log of the sum - (x[j] - most)): a loss, docs/numerics.md, section 7. */
+struct scale {
+    float most, log_sum;
+};
+static struct scale scale_of(const struct lk_batch *b, float *logits) {
+    uint32_t vocab = b->layout->config.vocab, best = 0;
+    struct scale s;
+    for (uint32_t i = 1; i < vocab; i++)
+        if (logits[i] > logits[best]) best = i;
+    s.most = logits[best];
+    lk_cross_entropy(
+        b->math,
+        &(struct lk_cross_entropy){
+            .rows = 1, .vocab = vocab, .logits = logits, .ld = vocab, .targets = &best, .scale = 1, .loss = &s.log_sum});
+    return s;
+}
+static float logprob(const struct scale *s, float x) {
+    return -(s->log_sum - (x - s->most));
+}
+
+/* The likeliest, by insertion: few come far. */
+static void likeliest(const struct scale *s, const float *logits, uint32_t tokens, uint32_t most,
+                      struct lk_drawn_token *t) {
+    float x[LK_TOP_LOGPROBS_MOST];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < tokens && most; i++) {
+        if (n == most && !(logits[i] > x[n - 1])) continue;
+        uint32_t at = n < most ? n++ : n - 1;
+        for (; at > 0 && logits[i] > x[at - 1]; at--) x[at] = x[at - 1], t->top[at] = t->top[at - 1];
+        x[at] = logits[i], t->top[at].id = i;
+    }
+    for (uint32_t i = 0; i < n; i++) t->top[i].logprob = logprob(s, x[i]);
+    t->top_count = n;
+}
+
+static void describe(const struct lk_batch *b, const struct lk_request *r, float *logits, uint32_t id,
+                     const struct scale *s, struct lk_drawn_token *t) {
+    t->token = (struct lk_logprob){id, logprob(s, logits[id])};
+    likeliest(s, logits, lk_tokenizer_vocab(b->tokenizer), r->top_logprobs, t);
+}
+
+static void end(struct lk__batch_sequence *s, enum lk_request_end how) {
+    s->ended = true;
+    s->result.end = how;
+}
+
+static bool is_end(const struct lk_batch *b, const struct lk_request *r, uint32_t id) {
+    bool is = !r->ignore_end && id == lk_tokenizer_end(b->tokenizer);
+    for (size_t i = 0; i < r->end_count; i++) is |= id == r->ends[i];
+    return is;
+}
+
+/* The row of the token before position `at` of the prompt says what that one's probability was. */
+static void echo(struct lk_batch *b, struct lk__batch_sequence *s, float *logits, uint32_t at) {
+    struct lk_drawn_token t;
+    if (at >= s->r.prompt_count || at <= s->echoed) return;
+    s->echoed = at;
+    struct scale scale = scale_of(b, logits);
+    describe(b, &s->r, logits, s->tokens[at], &scale, &t);
+    if (s->r.token && s->r.token(s->r.arg, &t, true)) end(s, LK_REQUEST_CANCELLED);
+}
+
+static void take_text(struct lk_batch *b, struct lk__batch_sequence *s, uint32_t id) {
+    if (is_end(b, &s->r, id)) {
+        end(s, LK_REQUEST_END);
+        return;
+    }
+    switch (lk__serve_text_take(&s->text, lk_tokenizer_bytes(b->tokenizer, id))) {
+    case LK__TEXT_STOPPED:
+        end(s, LK_REQUEST_STOP);
+        break;
+    case LK__TEXT_CALLER:
+        end(s, LK_REQUEST_CANCELLED);
+        break;
+    case LK__TEXT_NO_MEMORY:
+        end(s, LK_REQUEST_FAILED);
+        break;
+    case LK__TEXT_GOES_ON:
+        break;
+    }
+}
+
+/* Draws the next token. */
+static uint32_t draw(struct lk_batch *b, struct lk__batch_sequence *s, float *logits) {
+    struct lk_drawn_token t = {.top_count = 0};
+    uint32_t tokens = lk_tokenizer_vocab(b->tokenizer), id;
+    bool tells = s->r.logprobs && s->r.token;
+    struct scale scale = {0};
+    float raw = 0;
+    if (tells) {
+        scale = scale_of(b, logits);
+        likeliest(&scale, logits, tokens, s->r.top_logprobs, &t);
+    }
+    if (tells && s->penalised) memcpy(b->raw, logits, tokens * sizeof *logits);
+    if (s->penalised) lk__serve_penalise(&s->r.penalties, &s->counts, logits);
+    id = lk_sample_token(b->math, logits, tokens, &s->r.sampling, s->count, b->workspace);
+    if (tells) raw = s->penalised ? b->raw[id] : logits[id];
+    t.token = (struct lk_logprob){id, tells ? logprob(&scale, raw) : 0};
+    if (!s->result.tokens++) s->result.first_ns = lk_clock_ns() - s->submitted_ns;
+    s->tokens[s->count++] = id;
+    if (s->penalised) lk__serve_counts_add(&s->counts, id, true);
+    if (s->r.token && s->r.token(s->r.arg, &t, false)) end(s, LK_REQUEST_CANCELLED);
+    if (!s->ended) take_text(b, s, id);
+    return id;
+}
+
+void lk__batch_take_logits(struct lk_batch *b, struct lk__batch_sequence *s, float *logits) {
+    uint32_t vocab = b->layout->config.vocab, known = s->read + s->rows, last = s->wanted - s->drafts;
+    uint32_t guesses[LK__DRAFT_MOST], accepted = 0;
+    memcpy(guesses, s->tokens + known, s->drafts * sizeof *guesses);
+    if (s->r.prompt_logprobs) /* rows known - last .. known - 1 */
+        for (uint32_t i = 0; i < last && !s->ended; i++) echo(b, s, logits + (size_t)i * vocab, known - last + i + 1);
+    s->read = known;
+    if (s->read == s->count && s->count < s->most && !s->ended) {
+        uint32_t id;
+        float *row = logits + (size_t)(last - 1) * vocab;
+        for (;;) {
+            id = draw(b, s, row);
+            if (s->ended || s->count == s->most || accepted == s->drafts || id != guesses[accepted]) break;
+            accepted++, s->read++, row += vocab;
+        }
+        s->result.guessed += s->drafts, s->result.accepted += accepted;
+        if (s->drafts) s->accepting += (accepted - s->accepting) / 8;
+    }
+    if (!s->ended && s->count == s->most && (s->read == s->count || s->result.tokens)) end(s, LK_REQUEST_LENGTH);
+}
