@@ -37,6 +37,7 @@
 
 #include "lockstep/train/train.h"
 
+#include "lockstep/serve/batch.h"
 #include "lockstep/serve/generate.h"
 
 #include "lockstep/lab/lab.h"

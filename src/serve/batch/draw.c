@@ -1,5 +1,5 @@
 /* From logits to tokens: log-probabilities, penalties, a draw, text. */
-#include "batch_inside.h"
+#include "inside.h"
 
 #include "lockstep/base/progress.h"
 #include <string.h>

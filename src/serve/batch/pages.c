@@ -15,7 +15,7 @@ struct page {
 };
 #define FIRST 0x80000000u
 
-struct lk__serve_pages {
+struct lk__batch_pages {
     uint32_t count, positions, free, free_count;
     struct page *pages;
     uint32_t *tokens;  /* (count, positions) */
@@ -24,20 +24,20 @@ struct lk__serve_pages {
     uint32_t oldest, newest, cached; /* nobody reads them */
 };
 
-int lk__serve_pages_create(uint32_t count, uint32_t positions, struct lk__serve_pages **out, struct lk_err *err) {
-    struct lk__serve_pages *p = lk_calloc(1, sizeof *p);
+int lk__batch_pages_create(uint32_t count, uint32_t positions, struct lk__batch_pages **out, struct lk_err *err) {
+    struct lk__batch_pages *p = lk_calloc(1, sizeof *p);
     uint32_t buckets = 16;
     LK_ASSERT(count > 0 && count < FIRST && positions > 0);
     while (buckets < count) buckets *= 2;
     if (p) {
-        *p = (struct lk__serve_pages){.count = count, .positions = positions, .bucket_mask = buckets - 1};
+        *p = (struct lk__batch_pages){.count = count, .positions = positions, .bucket_mask = buckets - 1};
         p->oldest = p->newest = PAGE_NONE, p->free_count = count;
         p->pages = lk_calloc(count, sizeof *p->pages);
         p->tokens = lk_calloc(count, positions * sizeof *p->tokens);
         p->buckets = lk_alloc(buckets * sizeof *p->buckets);
     }
     if (!p || !p->pages || !p->tokens || !p->buckets) {
-        lk__serve_pages_free(p);
+        lk__batch_pages_free(p);
         return lk_fail(err, LK_ENOMEM, "no memory for a list of %u pages", count);
     }
     memset(p->buckets, 0xff, buckets * sizeof *p->buckets);
@@ -46,7 +46,7 @@ int lk__serve_pages_create(uint32_t count, uint32_t positions, struct lk__serve_
     return LK_OK;
 }
 
-void lk__serve_pages_free(struct lk__serve_pages *p) {
+void lk__batch_pages_free(struct lk__batch_pages *p) {
     if (!p) return;
     lk_free(p->pages);
     lk_free(p->tokens);
@@ -56,13 +56,13 @@ void lk__serve_pages_free(struct lk__serve_pages *p) {
 
 /* --- Those that nobody reads, by their last use --------------------------------------------------------------- */
 
-static void list_add(struct lk__serve_pages *p, uint32_t i) {
+static void list_add(struct lk__batch_pages *p, uint32_t i) {
     p->pages[i].older = p->newest, p->pages[i].newer = PAGE_NONE;
     *(p->newest == PAGE_NONE ? &p->oldest : &p->pages[p->newest].newer) = i;
     p->newest = i;
     p->cached++;
 }
-static void list_remove(struct lk__serve_pages *p, uint32_t i) {
+static void list_remove(struct lk__batch_pages *p, uint32_t i) {
     struct page *g = &p->pages[i];
     *(g->older == PAGE_NONE ? &p->oldest : &p->pages[g->older].newer) = g->newer;
     *(g->newer == PAGE_NONE ? &p->newest : &p->pages[g->newer].older) = g->older;
@@ -77,7 +77,7 @@ static uint32_t hash_of(uint32_t before, const uint32_t *tokens, uint32_t n) {
     return (uint32_t)h;
 }
 
-static uint32_t find(const struct lk__serve_pages *p, uint32_t before, const uint32_t *tokens, uint32_t hash) {
+static uint32_t find(const struct lk__batch_pages *p, uint32_t before, const uint32_t *tokens, uint32_t hash) {
     uint32_t i = p->buckets[hash & p->bucket_mask];
     for (; i != PAGE_NONE; i = p->pages[i].chain)
         if (p->pages[i].hash == hash && p->pages[i].before == before &&
@@ -86,7 +86,7 @@ static uint32_t find(const struct lk__serve_pages *p, uint32_t before, const uin
     return i;
 }
 
-static void remove_from_tree(struct lk__serve_pages *p, uint32_t i) {
+static void remove_from_tree(struct lk__batch_pages *p, uint32_t i) {
     struct page *g = &p->pages[i];
     uint32_t *at = &p->buckets[g->hash & p->bucket_mask];
     LK_ASSERT(g->references == 0 && g->behind == 0);
@@ -96,11 +96,11 @@ static void remove_from_tree(struct lk__serve_pages *p, uint32_t i) {
     list_remove(p, i);
 }
 
-static void refer(struct lk__serve_pages *p, uint32_t i) {
+static void refer(struct lk__batch_pages *p, uint32_t i) {
     if (p->pages[i].references++ == 0) list_remove(p, i);
 }
 
-static uint32_t match(const struct lk__serve_pages *p, uint32_t version, const uint32_t *tokens, size_t count,
+static uint32_t match(const struct lk__batch_pages *p, uint32_t version, const uint32_t *tokens, size_t count,
                       uint32_t *out) {
     uint32_t before = FIRST | version, n = 0;
     for (; (size_t)(n + 1) * p->positions <= count; n++) {
@@ -112,24 +112,24 @@ static uint32_t match(const struct lk__serve_pages *p, uint32_t version, const u
     }
     return n;
 }
-uint32_t lk__serve_pages_matching(const struct lk__serve_pages *p, uint32_t version, const uint32_t *tokens, size_t count) {
+uint32_t lk__batch_pages_matching(const struct lk__batch_pages *p, uint32_t version, const uint32_t *tokens, size_t count) {
     return match(p, version, tokens, count, NULL);
 }
-uint32_t lk__serve_pages_match(struct lk__serve_pages *p, uint32_t version, const uint32_t *tokens, size_t count,
+uint32_t lk__batch_pages_match(struct lk__batch_pages *p, uint32_t version, const uint32_t *tokens, size_t count,
                                uint32_t *out) {
     uint32_t n = match(p, version, tokens, count, out);
     for (uint32_t i = 0; i < n; i++) refer(p, out[i]);
     return n;
 }
 
-uint32_t lk__serve_pages_share(struct lk__serve_pages *p, uint32_t version, uint32_t before, const uint32_t *tokens,
+uint32_t lk__batch_pages_share(struct lk__batch_pages *p, uint32_t version, uint32_t before, const uint32_t *tokens,
                                uint32_t page) {
     if (before == PAGE_NONE) before = FIRST | version;
     uint32_t hash = hash_of(before, tokens, p->positions), there = find(p, before, tokens, hash);
     LK_ASSERT(p->pages[page].state == OWN);
     if (there != PAGE_NONE) {
         refer(p, there);
-        lk__serve_pages_give_back(p, page);
+        lk__batch_pages_give_back(p, page);
         return there;
     }
     uint32_t *bucket = &p->buckets[hash & p->bucket_mask];
@@ -141,7 +141,7 @@ uint32_t lk__serve_pages_share(struct lk__serve_pages *p, uint32_t version, uint
 }
 
 /* The last ones first: they are the first to go, so a page goes after those behind it. */
-void lk__serve_pages_drop(struct lk__serve_pages *p, const uint32_t *pages, uint32_t count) {
+void lk__batch_pages_drop(struct lk__batch_pages *p, const uint32_t *pages, uint32_t count) {
     while (count--) {
         struct page *g = &p->pages[pages[count]];
         LK_ASSERT(g->state == TREE && g->references > 0);
@@ -151,7 +151,7 @@ void lk__serve_pages_drop(struct lk__serve_pages *p, const uint32_t *pages, uint
 
 /* --- Pages of one's own --------------------------------------------------------------------------------------- */
 
-void lk__serve_pages_give_back(struct lk__serve_pages *p, uint32_t page) {
+void lk__batch_pages_give_back(struct lk__batch_pages *p, uint32_t page) {
     LK_ASSERT(p->pages[page].state == OWN);
     p->pages[page].state = FREE;
     p->pages[page].newer = p->free;
@@ -161,7 +161,7 @@ void lk__serve_pages_give_back(struct lk__serve_pages *p, uint32_t page) {
 
 /* A sequence that refers to a page refers to all before it, so nothing stands behind the oldest but what is older still:
  * and that went into the list before it. */
-uint32_t lk__serve_pages_take(struct lk__serve_pages *p) {
+uint32_t lk__batch_pages_take(struct lk__batch_pages *p) {
     uint32_t page = p->free_count ? p->free : p->oldest;
     if (page == PAGE_NONE) return page;
     if (p->free_count) {
@@ -173,9 +173,9 @@ uint32_t lk__serve_pages_take(struct lk__serve_pages *p) {
     return page;
 }
 
-uint32_t lk__serve_pages_available(const struct lk__serve_pages *p) {
+uint32_t lk__batch_pages_available(const struct lk__batch_pages *p) {
     return p->free_count + p->cached;
 }
-uint32_t lk__serve_pages_cached(const struct lk__serve_pages *p) {
+uint32_t lk__batch_pages_cached(const struct lk__batch_pages *p) {
     return p->cached;
 }

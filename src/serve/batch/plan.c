@@ -1,5 +1,5 @@
 /* Who runs, and how many tokens of each are in the next pass. None of it changes a bit. */
-#include "batch_inside.h"
+#include "inside.h"
 
 #include "lockstep/base/progress.h"
 #include <string.h>
@@ -19,8 +19,8 @@ static bool reads_prompt(const struct lk__batch_sequence *s) {
 }
 
 void lk__batch_release_pages(struct lk_batch *b, struct lk__batch_sequence *s) {
-    for (uint32_t i = s->shared; i < s->page_count; i++) lk__serve_pages_give_back(b->pages, s->pages[i]);
-    lk__serve_pages_drop(b->pages, s->pages, s->shared);
+    for (uint32_t i = s->shared; i < s->page_count; i++) lk__batch_pages_give_back(b->pages, s->pages[i]);
+    lk__batch_pages_drop(b->pages, s->pages, s->shared);
     s->page_count = s->shared = s->read = 0;
 }
 
@@ -48,10 +48,10 @@ static bool soon_shared(const struct lk_batch *b, const struct lk__batch_sequenc
 static bool takes_in(struct lk_batch *b, struct lk__batch_sequence *s, bool *memory) {
     bool shares = !b->o.no_sharing && !(s->r.prompt_logprobs && s->echoed + 1 < s->r.prompt_count);
     uint32_t known = shares ? s->count - 1 : 0;
-    if (shares && soon_shared(b, s, lk__serve_pages_matching(b->pages, s->version->number, s->tokens, known))) return false;
-    s->shared = s->page_count = lk__serve_pages_match(b->pages, s->version->number, s->tokens, known, s->pages);
+    if (shares && soon_shared(b, s, lk__batch_pages_matching(b->pages, s->version->number, s->tokens, known))) return false;
+    s->shared = s->page_count = lk__batch_pages_match(b->pages, s->version->number, s->tokens, known, s->pages);
     uint32_t need = pages_for(b, s->count) - s->shared + b->state.running;
-    if (b->running && lk__serve_pages_available(b->pages) < need) {
+    if (b->running && lk__batch_pages_available(b->pages) < need) {
         lk__batch_release_pages(b, s);
         return *memory = false;
     }
@@ -119,7 +119,7 @@ static void guess(struct lk_batch *b, struct lk__batch_sequence *s, uint32_t run
         if (!pays && s->since < 64) most = 0; /* now and then it is tried again */
         s->since = most ? 0 : s->since + 1;
     }
-    if (most) s->drafts = lk__serve_guess(s->tokens, s->count, s->tokens + s->count, most);
+    if (most) s->drafts = lk__batch_guess(s->tokens, s->count, s->tokens + s->count, most);
 }
 
 static void give_rows(struct lk_batch *b, const struct lk__batch_version *v) {
@@ -172,7 +172,7 @@ static void put_back(struct lk_batch *b, struct lk__batch_sequence *s) {
 static void take_pages(struct lk_batch *b) {
     for (struct lk__batch_sequence *s = b->running, *next; s; s = next) {
         while (s->rows && s->page_count < pages_for(b, s->read + s->rows + s->drafts)) {
-            uint32_t page = lk__serve_pages_take(b->pages);
+            uint32_t page = lk__batch_pages_take(b->pages);
             if (page != PAGE_NONE)
                 s->pages[s->page_count++] = page;
             else if (s->drafts)

@@ -1,6 +1,6 @@
 /* The promise of the batch: whatever else is in it, whatever the schedule, a request's tokens, text and log-probabilities
  * are those of lk_generate alone and of the training forward, by bits. */
-#include "batch_inside.h"
+#include "inside.h"
 #include "lockstep/base/hash.h"
 #include "model/testing.h"
 

@@ -1,4 +1,4 @@
-/* What the files of the batch share. Private to src/serve.
+/* What the files of the batch share. Private to src/serve/batch.
  *
  * The thread of lk_batch_step alone changes sequences, pages and the list of those that run. The mutex guards the list of
  * those that wait, both lists' shape, versions and totals; no callback is called with it. */
@@ -6,8 +6,8 @@
 #define LOCKSTEP_SERVE_BATCH_INSIDE_H
 #include "lockstep/serve/batch.h"
 #include "pages.h"
-#include "penalties.h"
-#include "text_out.h"
+#include "serve/penalties.h"
+#include "serve/text_out.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -58,7 +58,7 @@ struct lk_batch {
     struct lk_decoder *decoder;
     uint32_t logits_rows;
     struct lk_attention_cache cache;
-    struct lk__serve_pages *pages;
+    struct lk__batch_pages *pages;
     struct lk_extension *extensions;     /* (slots) */
     struct lk__batch_sequence **members; /* (slots) of the pass */
     void *workspace;                     /* of sampling */
@@ -85,14 +85,14 @@ struct lk_batch {
     bool (*force_draft)(void *arg); /* for tests: guess in any case */
 };
 
-/* batch_plan.c: takes waiting ones in, and gives those that run their rows, guesses and pages; returns members, and the
+/* plan.c: takes waiting ones in, and gives those that run their rows, guesses and pages; returns members, and the
  * version whose they are. With b->mutex free. */
 uint32_t lk__batch_plan(struct lk_batch *, struct lk__batch_version **);
 /* Its pages are free again, or stay in the tree. */
 void lk__batch_release_pages(struct lk_batch *, struct lk__batch_sequence *);
-/* batch_draw.c: after a pass; logits: the sequence's first wanted row. Sets ended. */
+/* draw.c: after a pass; logits: the sequence's first wanted row. Sets ended. */
 void lk__batch_take_logits(struct lk_batch *, struct lk__batch_sequence *, float *logits);
-/* draft.c: up to `most` tokens that may follow, from what followed the same last tokens before; 0: none. */
-uint32_t lk__serve_guess(const uint32_t *tokens, uint32_t count, uint32_t *out, uint32_t most);
+/* guess.c: up to `most` tokens that may follow, from what followed the same last tokens before; 0: none. */
+uint32_t lk__batch_guess(const uint32_t *tokens, uint32_t count, uint32_t *out, uint32_t most);
 
 #endif

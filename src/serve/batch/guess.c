@@ -1,6 +1,6 @@
 /* Tokens guessed from the text so far: what followed the newest place at which the last tokens stood before ("prompt lookup
  * decoding", Saxena 2023). A wrong guess costs time and no bit. */
-#include "batch_inside.h"
+#include "inside.h"
 
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #define SHORTEST 2
 #define LOOK     8192 /* so far back */
 
-uint32_t lk__serve_guess(const uint32_t *tokens, uint32_t count, uint32_t *out, uint32_t most) {
+uint32_t lk__batch_guess(const uint32_t *tokens, uint32_t count, uint32_t *out, uint32_t most) {
     for (uint32_t n = LONGEST; n >= SHORTEST && most; n--) {
         if (count < n + 1) continue;
         const uint32_t *last = tokens + count - n;

@@ -1,5 +1,5 @@
 /* Continuous batching: requests come in from any thread, one thread goes from pass to pass. */
-#include "batch_inside.h"
+#include "inside.h"
 
 #include "lockstep/base/progress.h"
 #include "lockstep/base/thread.h"
@@ -110,7 +110,7 @@ int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, co
     b->workspace = lk_alloc(lk_sample_bytes(vocab));
     b->raw = lk_alloc(vocab * sizeof *b->raw);
     if (!b->extensions || !b->members || !b->workspace || !b->raw) code = lk_fail(err, LK_ENOMEM, "no memory to serve");
-    if (!code) code = lk__serve_pages_create(o.pages, o.page_positions, &b->pages, err);
+    if (!code) code = lk__batch_pages_create(o.pages, o.page_positions, &b->pages, err);
     if (!code) code = lk_attention_cache_init(&b->cache, w->layout, o.page_positions, o.pages, err);
     if (!code) code = lk_decoder_create(w->layout, math, b->logits_rows, o.rows, LK_EXTEND, &b->decoder, err);
     if (!code) code = add_version(b, w, err);
@@ -334,7 +334,7 @@ static void share_pages(struct lk_batch *b, struct lk__batch_sequence *s) {
     uint32_t page = b->o.page_positions;
     for (; !b->o.no_sharing && (s->shared + 1) * page <= s->read; s->shared++)
         s->pages[s->shared] =
-            lk__serve_pages_share(b->pages, s->version->number, s->shared ? s->pages[s->shared - 1] : PAGE_NONE,
+            lk__batch_pages_share(b->pages, s->version->number, s->shared ? s->pages[s->shared - 1] : PAGE_NONE,
                                   s->tokens + (size_t)s->shared * page, s->pages[s->shared]);
 }
 
@@ -348,8 +348,8 @@ bool lk_batch_step(struct lk_batch *b) {
     b->woken = false;
     b->state.passes += count > 0;
     b->state.pages = b->o.pages;
-    b->state.cached_pages = lk__serve_pages_cached(b->pages);
-    b->state.free_pages = lk__serve_pages_available(b->pages) - b->state.cached_pages;
+    b->state.cached_pages = lk__batch_pages_cached(b->pages);
+    b->state.free_pages = lk__batch_pages_available(b->pages) - b->state.cached_pages;
     pthread_mutex_unlock(&b->mutex);
     ended |= sweep(b, &b->running, &b->state.running, false);
     drop_versions(b, false);
@@ -387,7 +387,7 @@ void lk_batch_close(struct lk_batch *b) {
     drop_versions(b, true);
     lk_decoder_free(b->decoder);
     lk_attention_cache_release(&b->cache);
-    lk__serve_pages_free(b->pages);
+    lk__batch_pages_free(b->pages);
     lk_free(b->extensions);
     lk_free(b->members);
     lk_free(b->workspace);
