@@ -29,6 +29,15 @@ void lk_arena_release(struct lk_arena *);
 /* NULL when the arena is too small. Contents: zero. */
 void *lk_arena_take(struct lk_arena *, size_t size_bytes);
 
+/* Bytes of somebody else's. */
+struct lk_bytes {
+    const void *data;
+    size_t size;
+};
+static inline struct lk_bytes lk_bytes(const void *data, size_t size) {
+    return (struct lk_bytes){data, size};
+}
+
 /* A growing buffer of bytes; data is always followed by a zero byte once anything was appended. */
 struct lk_buf {
     char *data;

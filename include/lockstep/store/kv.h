@@ -3,6 +3,7 @@
 #ifndef LOCKSTEP_KV_H
 #define LOCKSTEP_KV_H
 #include "lockstep/base/err.h"
+#include "lockstep/base/mem.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,13 +17,6 @@ extern "C" {
 
 struct lk_kv;
 struct lk_kv_txn;
-struct lk_bytes {
-    const void *data;
-    size_t size;
-};
-static inline struct lk_bytes lk_bytes(const void *data, size_t size) {
-    return (struct lk_bytes){data, size};
-}
 
 /* How a kv, blobs or a store are opened. */
 enum lk_access {
