@@ -8,6 +8,7 @@
 #include "lockstep/base/hash.h"
 #include "lockstep/base/ini.h"
 #include "lockstep/base/json.h"
+#include "lockstep/base/json_out.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
 #include "lockstep/base/random.h"
@@ -20,6 +21,8 @@
 #include "lockstep/math/measure.h"
 #include "lockstep/math/scalar.h"
 
+#include "lockstep/net/http_server.h"
+#include "lockstep/net/keys.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/kv.h"
 #include "lockstep/store/store.h"
