@@ -40,6 +40,7 @@
 
 #include "lockstep/train/train.h"
 
+#include "lockstep/serve/api.h"
 #include "lockstep/serve/batch.h"
 #include "lockstep/serve/generate.h"
 

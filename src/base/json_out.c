@@ -23,10 +23,13 @@ void lk_put_close(struct lk_json_out *o, char close) {
     put(o, &close, 1);
     o->comma = true;
 }
-void lk_put_key(struct lk_json_out *o, const char *key) {
-    lk_put_text(o, key);
+void lk_put_after_key(struct lk_json_out *o) {
     put(o, ":", 1);
     o->comma = false;
+}
+void lk_put_key(struct lk_json_out *o, const char *key) {
+    lk_put_text(o, key);
+    lk_put_after_key(o);
 }
 
 /* Length of the well-formed sequence at p (Unicode, table 3-7), or minus that of the maximal part to be replaced. */
@@ -44,6 +47,16 @@ static int sequence(const unsigned char *p, size_t n) {
         if ((size_t)i >= n || p[i] < low || p[i] > high) return -i;
     }
     return size;
+}
+
+bool lk_utf8_valid(const void *data, size_t size) {
+    const unsigned char *p = data;
+    for (size_t i = 0; i < size;) {
+        int n = p[i] < 0x80 ? 1 : sequence(p + i, size - i);
+        if (n < 0) return false;
+        i += (size_t)n;
+    }
+    return true;
 }
 
 void lk_put_string(struct lk_json_out *o, const void *data, size_t size) {

@@ -22,6 +22,9 @@ void lk_put_open(struct lk_json_out *, char open);
 void lk_put_close(struct lk_json_out *, char close);
 /* The next value is this key's. Keys are plain text of the program's own. */
 void lk_put_key(struct lk_json_out *, const char *key);
+/* The string that was just written is a key. */
+void lk_put_after_key(struct lk_json_out *);
+bool lk_utf8_valid(const void *data, size_t size);
 /* Bytes that are no UTF-8 become U+FFFD, one for each maximal part of a sequence (Unicode, 3.9). */
 void lk_put_string(struct lk_json_out *, const void *data, size_t size);
 void lk_put_text(struct lk_json_out *, const char *text); /* NULL: null */

@@ -100,6 +100,8 @@ void lk_batch_close(struct lk_batch *); /* ends all requests; no other call may 
 /* Takes a request, from any thread. *id: for lk_batch_cancel. LK_EINVAL: a value that can't be, or one that would never fit
  * into the context or the pages, with the numbers; LK_EBUSY: the queue is full; LK_ENOMEM. */
 int lk_batch_submit(struct lk_batch *, const struct lk_request *, uint64_t *id, struct lk_err *);
+/* The most tokens of prompt and answer together that a request may have: the context, or what pages are enough for. */
+uint32_t lk_batch_most(const struct lk_batch *);
 /* Ends a request at the next step, from any thread; one that has ended is no error. */
 void lk_batch_cancel(struct lk_batch *, uint64_t id);
 /* Requests that are submitted from now on run on these weights, of the same sizes; those before end on theirs. From any

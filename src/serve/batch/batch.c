@@ -164,6 +164,11 @@ static int check_request(const struct lk_batch *b, const struct lk_request *r, s
     return LK_OK;
 }
 
+uint32_t lk_batch_most(const struct lk_batch *b) {
+    uint64_t positions = (uint64_t)b->o.pages * b->o.page_positions;
+    return positions < b->layout->config.context ? (uint32_t)positions : b->layout->config.context;
+}
+
 /* Biases, ends and stops in one piece of memory. */
 static int copy_arrays(struct lk_request *r, void **copies) {
     size_t biases = r->penalties.bias_count * sizeof *r->penalties.bias, ends = r->end_count * sizeof *r->ends;

@@ -1,0 +1,253 @@
+/* Answers as OpenAI writes them. */
+#include "inside.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *finish_reason(const struct lk__api_choice *c) {
+    return c->result.end == LK_REQUEST_LENGTH ? "length" : "stop";
+}
+
+static void head(struct lk_json_out *o, const struct lk__api_job *j, const char *object) {
+    char print[80];
+    lk_put_open(o, '{');
+    lk_put_key(o, "id"), lk_put_text(o, j->id);
+    lk_put_key(o, "object"), lk_put_text(o, object);
+    lk_put_key(o, "created"), lk_put_unsigned(o, j->created);
+    lk_put_key(o, "model"), lk_put_text(o, j->ask.model->name);
+    snprintf(print, sizeof print, "fp_%.16s", j->ask.model->root);
+    lk_put_key(o, "system_fingerprint"), lk_put_text(o, print);
+}
+
+static void usage(struct lk_json_out *o, const struct lk__api_job *j) {
+    uint64_t prompt = 0, cached = 0, tokens = 0;
+    for (uint32_t i = 0; i < j->choice_count; i++) {
+        const struct lk_request_result *r = &j->choices[i].result;
+        if (i % j->ask.n == 0) prompt += r->prompt_tokens, cached += r->cached_tokens;
+        tokens += r->tokens;
+    }
+    lk_put_key(o, "usage"), lk_put_open(o, '{');
+    lk_put_key(o, "prompt_tokens"), lk_put_unsigned(o, prompt);
+    lk_put_key(o, "completion_tokens"), lk_put_unsigned(o, tokens);
+    lk_put_key(o, "total_tokens"), lk_put_unsigned(o, prompt + tokens);
+    lk_put_key(o, "prompt_tokens_details"), lk_put_open(o, '{');
+    lk_put_key(o, "cached_tokens"), lk_put_unsigned(o, cached);
+    lk_put_close(o, '}');
+    lk_put_close(o, '}');
+}
+
+/* What an answer is a function of: with these it can be made again. */
+static void made_of(struct lk_json_out *o, const struct lk__api_job *j) {
+    lk_put_key(o, "lockstep"), lk_put_open(o, '{');
+    lk_put_key(o, "model_root"), lk_put_text(o, j->ask.model->root);
+    lk_put_key(o, "seed"), lk_put_integer(o, (long long)j->ask.r.sampling.seed);
+    lk_put_close(o, '}');
+}
+
+/* --- Log-probabilities --------------------------------------------------------------------------------------------------
+ */
+
+/* A token's bytes, or as OpenAI writes those that are no text. */
+static void token_text(struct lk_json_out *o, struct lk_bytes b, bool key) {
+    char text[8 + 4 * 256] = "";
+    const char *data = b.data;
+    size_t size = b.size;
+    if (!lk_utf8_valid(b.data, b.size)) {
+        size = (size_t)snprintf(text, sizeof text, "bytes:");
+        for (size_t i = 0; i < b.size && i < 256; i++)
+            size += (size_t)snprintf(text + size, sizeof text - size, "\\x%02x", ((const unsigned char *)b.data)[i]);
+        data = text;
+    }
+    lk_put_string(o, data, size);
+    if (key) lk_put_after_key(o);
+}
+static void logprob(struct lk_json_out *o, float x) {
+    lk_put_float(o, isfinite(x) ? x : -9999.0f); /* as OpenAI: none is the logarithm of 0 */
+}
+
+static const struct lk__api_told *told_of(const struct lk__api_choice *c, size_t *count) {
+    *count = c->told.size / sizeof(struct lk__api_told);
+    return (const struct lk__api_told *)(const void *)c->told.data;
+}
+
+static void chat_token(struct lk_json_out *o, const struct lk_tokenizer *t, const struct lk_logprob *p) {
+    struct lk_bytes b = lk_tokenizer_bytes(t, p->id);
+    lk_put_key(o, "token"), token_text(o, b, false);
+    lk_put_key(o, "logprob"), logprob(o, p->logprob);
+    lk_put_key(o, "bytes"), lk_put_open(o, '[');
+    for (size_t i = 0; i < b.size; i++) lk_put_unsigned(o, ((const unsigned char *)b.data)[i]);
+    lk_put_close(o, ']');
+}
+static void chat_logprobs(struct lk_json_out *o, const struct lk__api_choice *c) {
+    const struct lk_tokenizer *t = c->job->ask.model->tokenizer;
+    size_t count;
+    const struct lk__api_told *told = told_of(c, &count);
+    lk_put_open(o, '{');
+    lk_put_key(o, "content"), lk_put_open(o, '[');
+    for (size_t i = 0; i < count; i++) {
+        lk_put_open(o, '{');
+        chat_token(o, t, &told[i].drawn.token);
+        lk_put_key(o, "top_logprobs"), lk_put_open(o, '[');
+        for (uint32_t k = 0; k < told[i].drawn.top_count; k++)
+            lk_put_open(o, '{'), chat_token(o, t, &told[i].drawn.top[k]), lk_put_close(o, '}');
+        lk_put_close(o, ']');
+        lk_put_close(o, '}');
+    }
+    lk_put_close(o, ']');
+    lk_put_key(o, "refusal"), lk_put_null(o);
+    lk_put_close(o, '}');
+}
+
+/* The prompt's first token has none. */
+static void completion_logprobs(struct lk_json_out *o, struct lk__api_choice *c) {
+    const struct lk__api_ask *a = &c->job->ask;
+    const struct lk_tokenizer *t = a->model->tokenizer;
+    size_t count, at = c->offset;
+    const struct lk__api_told *told = told_of(c, &count);
+    bool first = a->echo;
+    struct lk_bytes begin = first ? lk_tokenizer_bytes(t, a->prompts[c->index / a->n].ids[0]) : lk_bytes("", 0);
+    lk_put_open(o, '{');
+    lk_put_key(o, "tokens"), lk_put_open(o, '[');
+    if (first) token_text(o, begin, false);
+    for (size_t i = 0; i < count; i++) token_text(o, lk_tokenizer_bytes(t, told[i].drawn.token.id), false);
+    lk_put_close(o, ']');
+    lk_put_key(o, "token_logprobs"), lk_put_open(o, '[');
+    if (first) lk_put_null(o);
+    for (size_t i = 0; i < count; i++) logprob(o, told[i].drawn.token.logprob);
+    lk_put_close(o, ']');
+    lk_put_key(o, "top_logprobs");
+    if (a->r.top_logprobs) {
+        lk_put_open(o, '[');
+        if (first) lk_put_null(o);
+        for (size_t i = 0; i < count; i++) {
+            lk_put_open(o, '{');
+            for (uint32_t k = 0; k < told[i].drawn.top_count; k++) {
+                token_text(o, lk_tokenizer_bytes(t, told[i].drawn.top[k].id), true);
+                logprob(o, told[i].drawn.top[k].logprob);
+            }
+            lk_put_close(o, '}');
+        }
+        lk_put_close(o, ']');
+    } else
+        lk_put_null(o);
+    lk_put_key(o, "text_offset"), lk_put_open(o, '[');
+    if (first) lk_put_unsigned(o, at), at += begin.size;
+    for (size_t i = 0; i < count; i++) lk_put_unsigned(o, at), at += lk_tokenizer_bytes(t, told[i].drawn.token.id).size;
+    lk_put_close(o, ']');
+    lk_put_close(o, '}');
+    c->offset = at;
+}
+
+static void logprobs(struct lk_json_out *o, struct lk__api_choice *c) {
+    lk_put_key(o, "logprobs");
+    if (!c->job->ask.r.logprobs || (c->job->ask.stream && !c->told.size))
+        lk_put_null(o);
+    else if (c->job->ask.chat)
+        chat_logprobs(o, c);
+    else
+        completion_logprobs(o, c);
+    c->told.size = 0;
+}
+
+/* --- In pieces ----------------------------------------------------------------------------------------------------------
+ */
+
+static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const char *role, struct lk_bytes text, bool last) {
+    struct lk_json_out o = lk_json_out(&j->out);
+    lk_buf_printf(&j->out, "data: ");
+    head(&o, j, j->ask.chat ? "chat.completion.chunk" : "text_completion");
+    lk_put_key(&o, "choices"), lk_put_open(&o, '['), lk_put_open(&o, '{');
+    lk_put_key(&o, "index"), lk_put_unsigned(&o, c->index);
+    if (j->ask.chat) {
+        lk_put_key(&o, "delta"), lk_put_open(&o, '{');
+        if (role) lk_put_key(&o, "role"), lk_put_text(&o, role);
+        if (role || text.size) lk_put_key(&o, "content"), lk_put_string(&o, text.data, text.size);
+        lk_put_close(&o, '}');
+    } else
+        lk_put_key(&o, "text"), lk_put_string(&o, text.data, text.size);
+    logprobs(&o, c);
+    lk_put_key(&o, "finish_reason"), lk_put_text(&o, last ? finish_reason(c) : NULL);
+    lk_put_close(&o, '}'), lk_put_close(&o, ']');
+    if (j->ask.include_usage) lk_put_key(&o, "usage"), lk_put_null(&o);
+    if (last) made_of(&o, j);
+    lk_put_close(&o, '}');
+    lk_buf_printf(&j->out, "\n\n");
+    if (o.failed) j->gone = true; /* half a chunk is worse than none */
+}
+
+void lk__api_write_piece(struct lk__api_job *j, struct lk__api_choice *c, bool last) {
+    if (j->ask.chat && !c->opened) {
+        struct lk_buf told = c->told;
+        c->told = (struct lk_buf)LK_BUF_INIT; /* they come with the text */
+        chunk(j, c, "assistant", lk_bytes("", 0), false);
+        c->told = told;
+    }
+    c->opened = true;
+    if (c->text.size) chunk(j, c, NULL, lk_bytes(c->text.data, c->text.size), false);
+    c->text.size = 0;
+    if (last) chunk(j, c, NULL, lk_bytes("", 0), true);
+}
+
+void lk__api_write_usage(struct lk__api_job *j) {
+    struct lk_json_out o = lk_json_out(&j->out);
+    lk_buf_printf(&j->out, "data: ");
+    head(&o, j, j->ask.chat ? "chat.completion.chunk" : "text_completion");
+    lk_put_key(&o, "choices"), lk_put_open(&o, '['), lk_put_close(&o, ']');
+    usage(&o, j);
+    lk_put_close(&o, '}');
+    lk_buf_printf(&j->out, "\n\n");
+}
+
+/* --- At once
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static void whole_choice(struct lk_json_out *o, struct lk__api_choice *c) {
+    struct lk__api_job *j = c->job;
+    lk_put_open(o, '{');
+    lk_put_key(o, "index"), lk_put_unsigned(o, c->index);
+    if (j->ask.chat) {
+        lk_put_key(o, "message"), lk_put_open(o, '{');
+        lk_put_key(o, "role"), lk_put_text(o, "assistant");
+        lk_put_key(o, "content"), lk_put_string(o, c->text.data, c->text.size);
+        lk_put_key(o, "refusal"), lk_put_null(o);
+        lk_put_close(o, '}');
+    } else if (j->ask.echo) {
+        const struct lk_tokens *p = &j->ask.prompts[c->index / j->ask.n];
+        struct lk_buf all = LK_BUF_INIT;
+        o->failed |= lk_tokenizer_decode(j->ask.model->tokenizer, p->ids, p->count, &all, NULL) ||
+                     lk_buf_append(&all, c->text.data, c->text.size);
+        lk_put_key(o, "text"), lk_put_string(o, all.data, all.size);
+        lk_buf_release(&all);
+    } else
+        lk_put_key(o, "text"), lk_put_string(o, c->text.data, c->text.size);
+    logprobs(o, c);
+    lk_put_key(o, "finish_reason"), lk_put_text(o, finish_reason(c));
+    lk_put_close(o, '}');
+}
+
+void lk__api_write_whole(struct lk__api_job *j) {
+    struct lk_json_out o = lk_json_out(&j->out);
+    head(&o, j, j->ask.chat ? "chat.completion" : "text_completion");
+    lk_put_key(&o, "choices"), lk_put_open(&o, '[');
+    for (uint32_t i = 0; i < j->choice_count; i++) whole_choice(&o, &j->choices[i]);
+    lk_put_close(&o, ']');
+    usage(&o, j);
+    made_of(&o, j);
+    lk_put_close(&o, '}');
+    if (o.failed) j->gone = true;
+}
+
+void lk__api_error_json(struct lk_buf *out, int status, const char *code, const char *param, const char *message) {
+    struct lk_json_out o = lk_json_out(out);
+    lk_put_open(&o, '{');
+    lk_put_key(&o, "error"), lk_put_open(&o, '{');
+    lk_put_key(&o, "message"), lk_put_text(&o, message);
+    lk_put_key(&o, "type"), lk_put_text(&o, status == 429   ? "rate_limit_error"
+                                            : status >= 500 ? "server_error"
+                                                            : "invalid_request_error");
+    lk_put_key(&o, "param"), lk_put_text(&o, param && *param ? param : NULL);
+    lk_put_key(&o, "code"), lk_put_text(&o, code);
+    lk_put_close(&o, '}');
+    lk_put_close(&o, '}');
+}

@@ -1,0 +1,102 @@
+/* What the files of the API share. Private to src/serve/api.
+ *
+ * Threads: the server's thread reads requests and submits (params.c, routes.c); the thread of lk_api_run makes tokens and
+ * writes answers (job.c, answer.c). A job's mutex keeps the first from being overtaken by the second. */
+#ifndef LOCKSTEP_SERVE_API_INSIDE_H
+#define LOCKSTEP_SERVE_API_INSIDE_H
+#include "lockstep/base/json.h"
+#include "lockstep/base/json_out.h"
+#include "lockstep/serve/api.h"
+#include "metrics.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define LK__API_STOPS 4
+
+struct lk_api {
+    struct lk_api_options o;
+    struct lk_http_server *server;
+    struct lk__api_metrics metrics;
+    atomic_bool stopping;
+    atomic_uint jobs; /* that are not answered yet */
+    uint64_t started_s;
+};
+
+bool lk__api_is_alias(const struct lk_api *, size_t model); /* its batch is an earlier model's */
+
+/* What is wrong with a request. */
+struct lk__api_problem {
+    int status;
+    const char *code;
+    char param[64];
+    uint32_t retry_s; /* 429, 503 */
+    struct lk_err err;
+};
+int lk__api_wrong(struct lk__api_problem *, const char *param, const char *format, ...)
+    __attribute__((format(printf, 3, 4))); /* 400; returns LK_EINVAL */
+uint64_t lk__api_random(void);
+void lk__api_refuse(struct lk_http_exchange *, const struct lk__api_problem *);
+void lk__api_error_json(struct lk_buf *, int status, const char *code, const char *param, const char *message);
+
+/* A request as it was asked, from params.c. */
+struct lk__api_ask {
+    const struct lk_api_model *model;
+    bool chat, stream, include_usage, echo, to_the_end; /* to_the_end: as many tokens as there is room for */
+    uint32_t n;
+    struct lk_request r; /* without prompt and callbacks */
+    struct lk_logit_bias *biases;
+    char *stops[LK__API_STOPS];
+    uint32_t ends[LK_MODEL_STOPS + 1];
+    struct lk_tokens *prompts;
+    size_t prompt_count;
+};
+int lk__api_parse(const struct lk_api *, bool chat, struct lk_bytes body, struct lk__api_ask *, struct lk__api_problem *);
+void lk__api_ask_release(struct lk__api_ask *);
+/* Shared with /tokenize: a text's ids with what begins a text; model by its name, or the only one. */
+int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size, struct lk_tokens *,
+                     struct lk__api_problem *);
+int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, struct lk_tokens *, uint32_t *stop,
+                     struct lk__api_problem *);
+const struct lk_api_model *lk__api_model(const struct lk_api *, const json_t *name, struct lk__api_problem *);
+json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *);
+
+/* One of the texts of a job. */
+struct lk__api_choice {
+    struct lk__api_job *job;
+    uint32_t index;
+    _Atomic uint64_t id; /* in the batch; 0: not yet, or over */
+    struct lk_buf text;  /* not written yet */
+    struct lk_buf told;  /* struct lk__api_told, not written yet */
+    size_t offset;       /* bytes of text before the next token's */
+    uint64_t last_ns;    /* of the last token */
+    struct lk_request_result result;
+    bool done, opened;
+};
+struct lk__api_told {
+    struct lk_drawn_token drawn;
+    bool prompt;
+};
+struct lk__api_job {
+    struct lk_api *api;
+    struct lk_http_exchange *x;
+    struct lk__api_ask ask;
+    char id[40];
+    uint64_t created, began_ns;
+    uint32_t key;
+    bool has_key;
+    pthread_mutex_t mutex;
+    atomic_bool gone;
+    bool begun, failed; /* the answer in pieces; by `problem` */
+    struct lk__api_problem problem;
+    uint32_t left, choice_count;
+    struct lk__api_choice *choices;
+    struct lk_buf out;
+};
+/* job.c: takes ask over, and the exchange. */
+void lk__api_start(struct lk_api *, struct lk_http_exchange *, struct lk__api_ask *, bool has_key, uint32_t key);
+/* answer.c */
+void lk__api_write_piece(struct lk__api_job *, struct lk__api_choice *, bool last); /* a chunk of a stream, into job->out */
+void lk__api_write_usage(struct lk__api_job *);                                     /* the usage chunk */
+void lk__api_write_whole(struct lk__api_job *);                                     /* the answer at once */
+
+#endif

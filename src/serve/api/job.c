@@ -1,0 +1,207 @@
+/* A request on its way: submitted text by text, answered piece by piece or at once. */
+#include "inside.h"
+
+#include "lockstep/base/progress.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+uint64_t lk__api_random(void) {
+    uint64_t x = 0;
+    while (getrandom(&x, sizeof x, 0) != sizeof x) continue;
+    return x;
+}
+
+static void free_job(struct lk__api_job *j) {
+    for (uint32_t i = 0; j->choices && i < j->choice_count; i++) {
+        lk_buf_release(&j->choices[i].text);
+        lk_buf_release(&j->choices[i].told);
+    }
+    lk_free(j->choices);
+    lk_buf_release(&j->out);
+    lk__api_ask_release(&j->ask);
+    pthread_mutex_destroy(&j->mutex);
+    lk_free(j);
+}
+
+/* --- From the thread that makes tokens ------------------------------------------------------------------------------- */
+
+/* What is in `out` goes to the client; one that does not take it has gone. */
+static void send_out(struct lk__api_job *j) {
+    static const struct lk_http_field fields[] = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+    if (!j->begun && lk_http_begin(j->x, 200, "text/event-stream; charset=utf-8", fields, 2)) j->gone = true;
+    j->begun = true;
+    if (j->out.size && lk_http_write(j->x, j->out.data, j->out.size)) j->gone = true;
+    j->out.size = 0;
+}
+
+static int take_token(void *arg, const struct lk_drawn_token *t, bool prompt) {
+    struct lk__api_choice *c = arg;
+    struct lk__api_job *j = c->job;
+    uint64_t now = lk_clock_ns();
+    if (!prompt) {
+        if (c->last_ns) lk__api_observe(&j->api->metrics.between, now - c->last_ns);
+        c->last_ns = now;
+    }
+    if (!j->ask.r.logprobs) return j->gone;
+    struct lk__api_told told = {*t, prompt};
+    pthread_mutex_lock(&j->mutex);
+    if (lk_buf_append(&c->told, &told, sizeof told)) j->gone = true;
+    pthread_mutex_unlock(&j->mutex);
+    return j->gone;
+}
+
+static int take_text(void *arg, const char *data, size_t size) {
+    struct lk__api_choice *c = arg;
+    struct lk__api_job *j = c->job;
+    pthread_mutex_lock(&j->mutex);
+    if (lk_buf_append(&c->text, data, size)) j->gone = true;
+    if (j->ask.stream && !j->failed && !j->gone) {
+        lk__api_write_piece(j, c, false);
+        send_out(j);
+    }
+    pthread_mutex_unlock(&j->mutex);
+    return j->gone;
+}
+
+/* The last of its texts has ended: the answer is whole. */
+static void finish(struct lk__api_job *j) {
+    struct lk_api *api = j->api;
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < j->choice_count; i++)
+        tokens += j->choices[i].result.tokens + (i % j->ask.n ? 0 : j->choices[i].result.prompt_tokens);
+    if (j->has_key) lk_keys_end(api->o.keys, j->key, tokens);
+    if (j->failed && !j->begun)
+        lk__api_refuse(j->x, &j->problem);
+    else if (j->ask.stream) {
+        if (j->failed) {
+            lk_buf_printf(&j->out, "data: ");
+            lk__api_error_json(&j->out, j->problem.status, j->problem.code, j->problem.param, j->problem.err.message);
+            lk_buf_printf(&j->out, "\n\n");
+        } else if (j->ask.include_usage)
+            lk__api_write_usage(j);
+        lk_buf_printf(&j->out, "data: [DONE]\n\n");
+        send_out(j);
+        lk_http_end(j->x);
+    } else {
+        lk__api_write_whole(j);
+        if (j->gone)
+            lk_http_end(j->x);
+        else
+            lk_http_respond(j->x, 200, "application/json", NULL, 0, j->out.data, j->out.size);
+    }
+    free_job(j);
+    atomic_fetch_sub(&api->jobs, 1);
+}
+
+static void fail(struct lk__api_job *j, int status, const char *code, const char *what) {
+    if (j->failed) return;
+    j->failed = true;
+    j->problem = (struct lk__api_problem){.status = status, .code = code};
+    lk_fail(&j->problem.err, LK_EBUSY, "%s", what);
+}
+
+static void take_end(void *arg, const struct lk_request_result *r) {
+    struct lk__api_choice *c = arg;
+    struct lk__api_job *j = c->job;
+    struct lk__api_metrics *m = &j->api->metrics;
+    atomic_fetch_add(&m->ended[r->end], 1);
+    if (r->tokens) lk__api_observe(&m->first, r->first_ns);
+    if (r->waited_ns) lk__api_observe(&m->queue, r->waited_ns);
+    lk__api_observe(&m->whole, r->total_ns);
+    pthread_mutex_lock(&j->mutex);
+    atomic_store(&c->id, 0);
+    c->done = true;
+    c->result = *r;
+    if (r->end == LK_REQUEST_LATE) fail(j, 503, "timeout", "the request took too long");
+    if (r->end == LK_REQUEST_FAILED) fail(j, 503, "out_of_memory", "the server has no memory for the text");
+    if (r->end == LK_REQUEST_CANCELLED && !j->gone) fail(j, 503, "shutting_down", "the server shuts down");
+    if (j->ask.stream && !j->failed && !j->gone) {
+        lk__api_write_piece(j, c, true);
+        send_out(j);
+    }
+    bool last = --j->left == 0;
+    pthread_mutex_unlock(&j->mutex);
+    if (last) finish(j);
+}
+
+/* --- From the server's threads ---------------------------------------------------------------------------------------- */
+
+static void cancel(struct lk__api_job *j) {
+    for (uint32_t i = 0; i < j->choice_count; i++) {
+        uint64_t id = atomic_load(&j->choices[i].id);
+        if (id) lk_batch_cancel(j->ask.model->batch, id);
+    }
+}
+static void client_gone(void *arg) {
+    struct lk__api_job *j = arg;
+    j->gone = true;
+    cancel(j);
+}
+
+static int submit(struct lk__api_job *j, struct lk__api_choice *c) {
+    const struct lk__api_ask *a = &j->ask;
+    const struct lk_tokens *prompt = &a->prompts[c->index / a->n];
+    struct lk_request r = a->r;
+    uint64_t id;
+    r.prompt = prompt->ids, r.prompt_count = prompt->count;
+    uint32_t most = lk_batch_most(a->model->batch);
+    if (a->to_the_end) r.max_tokens = prompt->count < most ? most - (uint32_t)prompt->count : 1;
+    r.sampling.choice = c->index % a->n;
+    r.owner = j->has_key ? j->key + 1 : 0;
+    if (j->api->o.timeout_ms) r.deadline_ns = j->began_ns + j->api->o.timeout_ms * UINT64_C(1000000);
+    r.text = take_text, r.token = take_token, r.done = take_end, r.arg = c;
+    int code = lk_batch_submit(a->model->batch, &r, &id, &j->problem.err);
+    if (!code) atomic_store(&c->id, id);
+    return code;
+}
+
+static void submit_all(struct lk__api_job *j) {
+    uint32_t i = 0;
+    int code = LK_OK;
+    for (; i < j->choice_count; i++)
+        if ((code = submit(j, &j->choices[i]))) break;
+    if (!code) return;
+    j->failed = true; /* those that were taken end at once; the others never began */
+    j->problem.status = code == LK_EBUSY ? 429 : code == LK_ENOMEM ? 503 : 400;
+    j->problem.code = code == LK_EBUSY                                                 ? "rate_limit_exceeded"
+                      : code == LK_EINVAL && strstr(j->problem.err.message, "context") ? "context_length_exceeded"
+                                                                                       : NULL;
+    j->problem.retry_s = code == LK_EINVAL ? 0 : 1;
+    j->left -= j->choice_count - i;
+}
+
+void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__api_ask *a, bool has_key, uint32_t key) {
+    struct lk__api_job *j = lk_calloc(1, sizeof *j);
+    uint32_t count = a->n * (uint32_t)a->prompt_count;
+    struct lk__api_choice *choices = j ? lk_calloc(count, sizeof *choices) : NULL;
+    if (!choices) {
+        struct lk__api_problem p = {.status = 503, .retry_s = 1};
+        lk_fail(&p.err, LK_ENOMEM, "no memory for a request");
+        if (has_key) lk_keys_end(api->o.keys, key, 0);
+        lk__api_refuse(x, &p);
+        lk__api_ask_release(a);
+        lk_free(j);
+        return;
+    }
+    pthread_mutex_init(&j->mutex, NULL);
+    j->api = api, j->x = x, j->ask = *a, j->has_key = has_key, j->key = key;
+    j->choices = choices, j->choice_count = j->left = count;
+    j->created = (uint64_t)time(NULL), j->began_ns = lk_clock_ns();
+    snprintf(j->id, sizeof j->id, "%s-%016llx%08llx", a->chat ? "chatcmpl" : "cmpl", (unsigned long long)lk__api_random(),
+             (unsigned long long)(lk__api_random() & 0xffffffff));
+    for (uint32_t i = 0; i < count; i++) choices[i].job = j, choices[i].index = i;
+    atomic_fetch_add(&api->jobs, 1);
+    pthread_mutex_lock(&j->mutex); /* nothing is told before all are submitted */
+    submit_all(j);
+    bool nothing = j->left == 0;
+    if (j->failed) cancel(j);
+    if (!nothing) lk_http_on_gone(x, client_gone, j);
+    if (j->gone) cancel(j);
+    pthread_mutex_unlock(&j->mutex);
+    if (nothing)
+        finish(j);
+    else
+        lk_batch_wake(api->o.models[0].batch);
+}
