@@ -25,7 +25,7 @@
 #define OF_ONE_CLIENT 256
 #define REQUEST_MS    60000
 #define BACKLOG       1024
-#define EXCESS        ((size_t)1 << 20)  /* bytes of a body that are read and dropped, so that its 413 is heard */
+#define EXCESS        ((size_t)32 << 20) /* bytes of a body that are read and dropped, so that its 413 is heard */
 #define PIECE         ((size_t)16 << 10) /* of an answer that is given to a socket at once */
 
 /* --- Addresses -------------------------------------------------------------------------------------------------- */
@@ -237,7 +237,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     (void)version;
     if (!x) { /* the headers are there */
         const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
-        if (length && strtoull(length, NULL, 10) > s->limits.body_bytes)
+        if (length && strtoull(length, NULL, 10) > s->limits.body_bytes + EXCESS)
             return refuse(s, connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
         x = *context = make_exchange(s, connection, url, method);
         return x ? MHD_YES : MHD_NO;

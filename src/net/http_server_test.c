@@ -147,7 +147,13 @@ static void limits_hold(void **state) {
     open_with(
         (struct lk_http_limits){.header_bytes = 4096, .body_bytes = 1000, .request_ms = 300, .connections_per_client = 20});
     int fd = come();
-    say(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
+    say(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"); /* at once */
+    hears(fd, "{\"error\":\"413 the body is too large\"}");
+    assert_true(closed(fd));
+    close(fd);
+    fd = come();
+    say(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n"); /* when it is there, so that it is heard */
+    say_bytes(fd, big, 1001);
     hears(fd, "{\"error\":\"413 the body is too large\"}");
     assert_true(closed(fd));
     close(fd);

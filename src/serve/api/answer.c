@@ -106,7 +106,8 @@ static void completion_logprobs(struct lk_json_out *o, struct lk__api_choice *c)
     size_t count, at = c->offset;
     const struct lk__api_told *told = told_of(c, &count);
     bool first = a->echo;
-    struct lk_bytes begin = first ? lk_tokenizer_bytes(t, a->prompts[c->index / a->n].ids[0]) : lk_bytes("", 0);
+    const struct lk__api_prompt *prompt = &a->prompts[c->index / a->n];
+    struct lk_bytes begin = first ? lk_tokenizer_bytes(t, prompt->t.ids[0]) : lk_bytes("", 0);
     lk_put_open(o, '{');
     lk_put_key(o, "tokens"), lk_put_open(o, '[');
     if (first) token_text(o, begin, false);
@@ -132,7 +133,7 @@ static void completion_logprobs(struct lk_json_out *o, struct lk__api_choice *c)
     } else
         lk_put_null(o);
     lk_put_key(o, "text_offset"), lk_put_open(o, '[');
-    if (first) lk_put_unsigned(o, at), at += begin.size;
+    if (first) lk_put_unsigned(o, at), at += prompt->begins ? 0 : begin.size;
     for (size_t i = 0; i < count; i++) lk_put_unsigned(o, at), at += lk_tokenizer_bytes(t, told[i].drawn.token.id).size;
     lk_put_close(o, ']');
     lk_put_close(o, '}');
@@ -213,10 +214,11 @@ static void whole_choice(struct lk_json_out *o, struct lk__api_choice *c) {
         lk_put_key(o, "refusal"), lk_put_null(o);
         lk_put_close(o, '}');
     } else if (j->ask.echo) {
-        const struct lk_tokens *p = &j->ask.prompts[c->index / j->ask.n];
+        const struct lk__api_prompt *p = &j->ask.prompts[c->index / j->ask.n];
         struct lk_buf all = LK_BUF_INIT;
-        o->failed |= lk_tokenizer_decode(j->ask.model->tokenizer, p->ids, p->count, &all, NULL) ||
-                     lk_buf_append(&all, c->text.data, c->text.size);
+        o->failed |=
+            lk_tokenizer_decode(j->ask.model->tokenizer, p->t.ids + p->begins, p->t.count - p->begins, &all, NULL) ||
+            lk_buf_append(&all, c->text.data, c->text.size);
         lk_put_key(o, "text"), lk_put_string(o, all.data, all.size);
         lk_buf_release(&all);
     } else

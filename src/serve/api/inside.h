@@ -38,6 +38,10 @@ uint64_t lk__api_random(void);
 void lk__api_refuse(struct lk_http_exchange *, const struct lk__api_problem *);
 void lk__api_error_json(struct lk_buf *, int status, const char *code, const char *param, const char *message);
 
+struct lk__api_prompt {
+    struct lk_tokens t;
+    bool begins; /* its first token is the model's, no part of the text */
+};
 /* A request as it was asked, from params.c. */
 struct lk__api_ask {
     const struct lk_api_model *model;
@@ -47,13 +51,13 @@ struct lk__api_ask {
     struct lk_logit_bias *biases;
     char *stops[LK__API_STOPS];
     uint32_t ends[LK_MODEL_STOPS + 1];
-    struct lk_tokens *prompts;
+    struct lk__api_prompt *prompts;
     size_t prompt_count;
 };
 int lk__api_parse(const struct lk_api *, bool chat, struct lk_bytes body, struct lk__api_ask *, struct lk__api_problem *);
 void lk__api_ask_release(struct lk__api_ask *);
 /* Shared with /tokenize: a text's ids with what begins a text; model by its name, or the only one. */
-int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size, struct lk_tokens *,
+int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size, struct lk__api_prompt *,
                      struct lk__api_problem *);
 int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, struct lk_tokens *, uint32_t *stop,
                      struct lk__api_problem *);

@@ -142,7 +142,7 @@ static void client_gone(void *arg) {
 
 static int submit(struct lk__api_job *j, struct lk__api_choice *c) {
     const struct lk__api_ask *a = &j->ask;
-    const struct lk_tokens *prompt = &a->prompts[c->index / a->n];
+    const struct lk_tokens *prompt = &a->prompts[c->index / a->n].t;
     struct lk_request r = a->r;
     uint64_t id;
     r.prompt = prompt->ids, r.prompt_count = prompt->count;
@@ -169,6 +169,7 @@ static void submit_all(struct lk__api_job *j) {
                       : code == LK_EINVAL && strstr(j->problem.err.message, "context") ? "context_length_exceeded"
                                                                                        : NULL;
     j->problem.retry_s = code == LK_EINVAL ? 0 : 1;
+    if (strstr(j->problem.err.message, "prompt")) strcpy(j->problem.param, j->ask.chat ? "messages" : "prompt");
     j->left -= j->choice_count - i;
 }
 

@@ -277,7 +277,9 @@ json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *p) {
 
 const struct lk_api_model *lk__api_model(const struct lk_api *api, const json_t *name, struct lk__api_problem *p) {
     const char *text = json_string_value(name);
-    if ((!name || json_is_null(name)) && api->o.model_count == 1) return &api->o.models[0];
+    bool one = true;
+    for (size_t i = 1; i < api->o.model_count; i++) one &= lk__api_is_alias(api, i);
+    if ((!name || json_is_null(name)) && one) return &api->o.models[0];
     if (!text) {
         lk__api_wrong(p, "model", "model must name one of the models of /v1/models");
         return NULL;
@@ -300,12 +302,13 @@ static int push_id(struct lk_tokens *t, uint32_t id, struct lk__api_problem *p) 
     return LK_OK;
 }
 
-int lk__api_text_ids(const struct lk_api_model *m, const char *text, size_t size, struct lk_tokens *out,
+int lk__api_text_ids(const struct lk_api_model *m, const char *text, size_t size, struct lk__api_prompt *out,
                      struct lk__api_problem *p) {
     uint32_t begin = lk_model_text_begin(m->model, m->tokenizer);
     if (begin == UINT32_MAX && !size) begin = lk_tokenizer_end(m->tokenizer);
-    int code = begin == UINT32_MAX ? LK_OK : push_id(out, begin, p);
-    return code ? code : lk_tokenizer_encode(m->tokenizer, text, size, NULL, out, &p->err);
+    out->begins = begin != UINT32_MAX;
+    int code = out->begins ? push_id(&out->t, begin, p) : LK_OK;
+    return code ? code : lk_tokenizer_encode(m->tokenizer, text, size, NULL, &out->t, &p->err);
 }
 
 static int ids_of(const json_t *v, const struct lk_api_model *m, struct lk_tokens *out, struct lk__api_problem *p) {
@@ -321,9 +324,9 @@ static int ids_of(const json_t *v, const struct lk_api_model *m, struct lk_token
     }
     return code;
 }
-static int prompt_of(const json_t *v, const struct lk_api_model *m, struct lk_tokens *out, struct lk__api_problem *p) {
+static int prompt_of(const json_t *v, const struct lk_api_model *m, struct lk__api_prompt *out, struct lk__api_problem *p) {
     if (json_is_string(v)) return lk__api_text_ids(m, json_string_value(v), json_string_length(v), out, p);
-    if (json_is_array(v)) return ids_of(v, m, out, p);
+    if (json_is_array(v)) return ids_of(v, m, &out->t, p);
     return wants(p, "prompt", "a string, strings, ids or lists of ids", v);
 }
 
@@ -416,7 +419,7 @@ static int read_request(struct parsing *s) {
         if (!(a->prompts = lk_calloc(1, sizeof *a->prompts)))
             return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
         a->prompt_count = 1;
-        code = lk__api_chat_ids(a->model, json_object_get(s->body, "messages"), a->prompts, &stop_id, s->p);
+        code = lk__api_chat_ids(a->model, json_object_get(s->body, "messages"), &a->prompts->t, &stop_id, s->p);
         if (!code) a->ends[a->r.end_count++] = stop_id;
         if (!a->r.logprobs && a->r.top_logprobs)
             code = lk__api_wrong(s->p, "top_logprobs", "top_logprobs goes with logprobs: true");
@@ -453,7 +456,7 @@ int lk__api_parse(const struct lk_api *api, bool chat, struct lk_bytes body, str
 
 void lk__api_ask_release(struct lk__api_ask *a) {
     for (size_t i = 0; i < LK__API_STOPS; i++) lk_free(a->stops[i]);
-    for (size_t i = 0; a->prompts && i < a->prompt_count; i++) lk_tokens_release(&a->prompts[i]);
+    for (size_t i = 0; a->prompts && i < a->prompt_count; i++) lk_tokens_release(&a->prompts[i].t);
     lk_free(a->prompts);
     lk_free(a->biases);
     *a = (struct lk__api_ask){0};

@@ -89,30 +89,30 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
     const struct lk_api_model *m = lk__api_model(q->api, json_object_get(v, "model"), p);
     const json_t *text = json_object_get(v, "prompt"), *messages = json_object_get(v, "messages"),
                  *special = json_object_get(v, "add_special_tokens");
-    struct lk_tokens ids = {0};
+    struct lk__api_prompt ids = {0};
     uint32_t stop;
     int code = m ? LK_OK : LK_EINVAL;
     if (!code && messages)
-        code = lk__api_chat_ids(m, messages, &ids, &stop, p);
+        code = lk__api_chat_ids(m, messages, &ids.t, &stop, p);
     else if (!code && !json_is_string(text))
         code = lk__api_wrong(p, "prompt", "prompt must be a string");
     else if (!code && json_is_false(special))
-        code = lk_tokenizer_encode(m->tokenizer, json_string_value(text), json_string_length(text), NULL, &ids, &p->err);
+        code = lk_tokenizer_encode(m->tokenizer, json_string_value(text), json_string_length(text), NULL, &ids.t, &p->err);
     else if (!code)
         code = lk__api_text_ids(m, json_string_value(text), json_string_length(text), &ids, p);
     if (!code) {
         struct lk_buf body = LK_BUF_INIT;
         struct lk_json_out o = lk_json_out(&body);
         lk_put_open(&o, '{');
-        lk_put_key(&o, "count"), lk_put_unsigned(&o, ids.count);
+        lk_put_key(&o, "count"), lk_put_unsigned(&o, ids.t.count);
         lk_put_key(&o, "max_model_len"), lk_put_unsigned(&o, lk_batch_most(m->batch));
         lk_put_key(&o, "tokens"), lk_put_open(&o, '[');
-        for (size_t i = 0; i < ids.count; i++) lk_put_unsigned(&o, ids.ids[i]);
+        for (size_t i = 0; i < ids.t.count; i++) lk_put_unsigned(&o, ids.t.ids[i]);
         lk_put_close(&o, ']');
         lk_put_close(&o, '}');
         respond_json(q->x, &o);
     }
-    lk_tokens_release(&ids);
+    lk_tokens_release(&ids.t);
     return code;
 }
 static int detokenize_body(struct asking *q, const json_t *v, struct lk__api_problem *p) {

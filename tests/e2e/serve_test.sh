@@ -1,0 +1,101 @@
+#!/bin/bash
+# lockstep serve by real requests: what generate says, streams, errors for every parameter, keys, killing, draining.
+. "$(dirname "$0")/lib.sh"
+command -v curl >/dev/null || { ok "serve: skipped, there is no curl"; finish; }
+
+for i in $(seq 60); do echo "in the beginning was day $i, and it was good."; done >text.txt
+quiet "$LOCKSTEP" tokenizer train text.txt --vocab 280 --name plain
+quiet "$LOCKSTEP" tokenizer export plain plain.json
+tokens="" id=300
+for token in im_start im_end; do
+    tokens="$tokens,{\"id\": $id, \"content\": \"<|$token|>\", \"special\": true}" id=$((id + 1))
+done
+sed "s/^  \],\$/$tokens],/" plain.json >chat.json
+quiet "$LOCKSTEP" tokenizer import chat.json --name chat
+for i in $(seq 20); do echo "{\"messages\": [{\"role\": \"user\", \"content\": \"day $i?\"}, {\"role\": \"assistant\", \"content\": \"it was good.\"}]}"; done >talk.jsonl
+quiet "$LOCKSTEP" dataset build talk talk.jsonl --tokenizer chat --template chatml --holdout 0
+config c.ini run.name=talk data.dataset=talk run.steps=2 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
+    checkpoint.every=1 eval.sequences=0
+check "a model" "$LOCKSTEP" train c.ini
+[ $FAILED -eq 0 ] || finish
+
+# serve NAME OPTION...: in the background as $server, at $URL
+serve() {
+    local name=$1 i
+    shift
+    "$LOCKSTEP" serve "$@" --listen 127.0.0.1:0 >"$name.log" 2>"$name.err" &
+    server=$!
+    for i in $(seq 200); do
+        URL=$(sed -n 's|^ready  \(http.*\)/v1$|\1|p' "$name.log")
+        [ -z "$URL" ] || return 0
+        kill -0 $server 2>/dev/null || return 1
+        sleep 0.05
+    done
+    return 1
+}
+answer() { sed -n 's/.*"text":"\(\([^"\\]\|\\.\)*\)".*/\1/p'; }
+text_of() { "$LOCKSTEP" generate talk "$@" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["text"])'; }
+
+if serve first talk --alias other=talk --slots 4 --page 16; then ok "it listens"; else not_ok "it listens" "$(cat first.log first.err)" && finish; fi
+equal "curl gets generate's text" "$(curl -s "$URL/v1/completions" -d '{"model": "talk", "prompt": "in the", "max_tokens": 24, "temperature": 0.9, "top_p": 0.9, "seed": 5}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])')" \
+    "$(text_of "in the" --tokens 24 --temperature 0.9 --top-p 0.9 --seed 5)"
+python3 "$HERE/../serve_client.py" "$LOCKSTEP" "$URL" talk >client.txt 2>&1
+status=$?
+while read -r line; do
+    case $line in "ok - "*) ok "${line#ok - }" ;; "not ok - "*) not_ok "${line#not ok - }" ;; *) echo "    $line" ;; esac
+done <client.txt
+equal "the client comes to its end" $status 0
+
+# --- under way: the end by a signal ---------------------------------------------------------------------------------------------
+curl -sN "$URL/v1/completions" -d '{"prompt": "in", "max_tokens": 200, "stream": true, "ignore_eos": true}' >stream.txt &
+reader=$!
+for i in $(seq 100); do grep -q data: stream.txt && break; sleep 0.02; done
+kill -TERM $server
+wait $reader
+wait $server
+equal "SIGTERM ends it well" $? 0
+equal "after the stream's end" "$(tail -n 2 stream.txt | head -n 1)" "data: [DONE]"
+equal "which is whole" "$(grep -c '"finish_reason":"length"' stream.txt)" 1
+
+# --- killed under load, and again ---------------------------------------------------------------------------------------------
+serve second talk
+want=$(curl -s "$URL/v1/completions" -d '{"prompt": "it was", "max_tokens": 30, "seed": 3, "logprobs": 2}' | sed 's/.*"choices"/"choices"/; s/"usage".*//')
+for i in 1 2 3 4; do curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 240, "n": 4, "ignore_eos": true}' >/dev/null & done
+sleep 0.1
+kill -9 $server
+wait 2>/dev/null
+serve third talk --slots 2 --page 5 --rows 7 --draft 0
+equal "killed and started again, with other slots and pages: the same answer" \
+    "$(curl -s "$URL/v1/completions" -d '{"prompt": "it was", "max_tokens": 30, "seed": 3, "logprobs": 2}' | sed 's/.*"choices"/"choices"/; s/"usage".*//')" "$want"
+kill $server
+wait $server
+
+# --- keys ---------------------------------------------------------------------------------------------------------------------
+check "a key is made" "$LOCKSTEP" serve key alice --keys keys
+key=$(sed -n 's/^key *//p' .out)
+quiet "$LOCKSTEP" serve key bob --keys keys
+bob=$(sed -n 's/^key *//p' .out)
+equal "its file holds no key" "$(grep -c lk- keys)" 0
+sed -i '/^bob/s/$/ requests=1/' keys
+serve fourth talk --keys keys
+ask() { curl -s -o answer.txt -w '%{http_code}' "$@" "$URL/v1/completions" -d '{"prompt": "in", "max_tokens": 1}'; }
+equal "nobody without a key" "$(ask)" 401
+equal "nor with another" "$(ask -H "Authorization: Bearer lk-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")" 401
+equal "with a key" "$(ask -H "Authorization: Bearer $key")" 200
+equal "once a minute" "$(ask -H "Authorization: Bearer $bob")$(ask -H "Authorization: Bearer $bob" -D head.txt)" 200429
+if grep -qi "^Retry-After: 60" head.txt; then ok "and says when again"; else not_ok "and says when again" "$(cat head.txt)"; fi
+sed -i '/^alice/d' keys
+kill -HUP $server
+for i in $(seq 100); do grep -q "read again" fourth.err && break; sleep 0.05; done
+equal "SIGHUP takes a key away" "$(ask -H "Authorization: Bearer $key")" 401
+equal "no key is in what it wrote" "$(cat fourth.log fourth.err | grep -c lk-)" 0
+kill $server
+wait $server
+chmod 644 keys
+fails "a keys file that others read" 1 "others may read or change it: chmod 600 keys" -- "$LOCKSTEP" serve talk --keys keys
+fails "others only with keys" 2 "lets others come: give --keys FILE" -- "$LOCKSTEP" serve talk --listen 0.0.0.0:0
+fails "no such model" 1 "nothing" -- "$LOCKSTEP" serve nothing
+fails "an address that is none" 1 "no address to listen to|no such host" -- "$LOCKSTEP" serve talk --no-keys --listen here
+fails "too little memory" 1 "pages of 32 positions are too few" -- "$LOCKSTEP" serve talk --memory 1K
+finish
