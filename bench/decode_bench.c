@@ -4,37 +4,19 @@
  * the machine. The prompt's rate is set beside the forward pass of training over as many tokens. */
 #include "bench_machine.h"
 #include "bench_median.h"
-#include "lockstep/base/mem.h"
-#include "lockstep/base/progress.h"
-#include "lockstep/math/kernels.h"
+#include "bench_model.h"
 #include "lockstep/math/measure.h"
 #include "lockstep/serve/generate.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define WORDS 400000
 
 struct bench {
-    struct lk_math *math;
-    struct lk_layout layout;
-    float *weights;
-    struct lk_tokenizer *tokenizer;
+    struct bench_model m;
     double *token_s, *read_s, began; /* began: 0 until the first token was drawn */
     size_t count;
 };
 
-static double seconds_now(void) {
-    return 1e-9 * (double)lk_clock_ns();
-}
-static void stop(const struct lk_err *err) {
-    fprintf(stderr, "decode_bench: %s\n", err->message);
-    exit(1);
-}
-
 static double read_all(struct bench *b) {
     double t = seconds_now();
-    lk_math_stream(b->math, &(struct lk_stream){.n = b->layout.floats, .reads = 1, .read = {b->weights}});
+    lk_math_stream(b->m.math, &(struct lk_stream){.n = b->m.layout.floats, .reads = 1, .read = {b->m.weights}});
     return seconds_now() - t;
 }
 
@@ -49,48 +31,6 @@ static void drawn(void *arg, uint32_t id) {
     b->began = seconds_now();
 }
 
-static unsigned next(unsigned *seed) {
-    *seed = *seed * 1664525u + 1013904223u;
-    return *seed >> 8;
-}
-
-/* Words of random letters: as many different pairs as a vocabulary of GPT-2's size wants. */
-static void make_tokenizer(struct bench *b, struct lk_buf *text) {
-    struct lk_err err = {0};
-    unsigned seed = 1;
-    for (int i = 0; i < WORDS; i++) {
-        char word[16];
-        size_t n = 2 + next(&seed) % 8;
-        for (size_t j = 0; j < n; j++) word[j] = (char)('a' + next(&seed) % 26);
-        word[n] = ' ';
-        if (lk_buf_append(text, word, n + 1)) exit(1);
-    }
-    struct lk_bytes all = lk_bytes(text->data, text->size);
-    if (lk_tokenizer_train(&all, 1, 50257, lk_math_pool(b->math), NULL, NULL, &b->tokenizer, &err)) stop(&err);
-}
-
-static void make_model(struct bench *b, enum lk_family family) {
-    struct lk_err err = {0};
-    struct lk_model_config gpt2 = {LK_GPT2, 12, 768, 12, 12, 64, 3072, 1024, 50304, true, 1e-5, 10000, 0.02};
-    struct lk_model_config llama = {LK_LLAMA, 12, 768, 12, 4, 64, 2048, 1024, 50304, true, 1e-5, 10000, 0.02};
-    if (lk_layout_init(&b->layout, family == LK_GPT2 ? &gpt2 : &llama, &err)) stop(&err);
-    b->weights = lk_alloc(b->layout.floats * sizeof(float));
-    if (!b->weights) exit(1);
-    memset(b->weights, 0, b->layout.floats * sizeof(float));
-    unsigned seed = 7;
-    for (size_t t = 0; t < b->layout.tensor_count; t++) {
-        const struct lk_tensor *tensor = &b->layout.tensors[t];
-        for (size_t i = 0; i < tensor->count; i++)
-            b->weights[tensor->offset + i] = (float)tensor->constant + ((float)next(&seed) / (1 << 23) - 1) * 0.03f;
-    }
-}
-
-/* Logits that differ as a trained model's do (a standard deviation of about 3), so that sampling has its usual work. */
-static void sharpen(struct bench *b) {
-    const struct lk_tensor *gain = &b->layout.tensors[b->layout.norm];
-    for (size_t i = 0; i < gain->count; i++) b->weights[gain->offset + i] *= 6;
-}
-
 static struct lk_generation generate(struct bench *b, const char *prompt, size_t size, uint32_t tokens) {
     struct lk_err err = {0};
     struct lk_generation g;
@@ -100,7 +40,7 @@ static struct lk_generation generate(struct bench *b, const char *prompt, size_t
                                     .token = drawn,
                                     .arg = b};
     b->began = 0;
-    if (lk_generate(b->math, &b->layout, b->weights, b->tokenizer, prompt, size, &o, &g, &err)) stop(&err);
+    if (lk_generate(b->m.math, &b->m.layout, b->m.weights, b->m.tokenizer, prompt, size, &o, &g, &err)) stop(&err);
     return g;
 }
 
@@ -117,7 +57,7 @@ static void decode(struct bench *b, uint32_t tokens) {
     b->token_s = lk_alloc(tokens * sizeof(double));
     b->read_s = lk_alloc(tokens * sizeof(double));
     got = generate(b, "one two", 7, tokens).tokens;
-    double bytes = weight_bytes(&b->layout), all = (double)b->layout.floats * sizeof(float),
+    double bytes = weight_bytes(&b->m.layout), all = (double)b->m.layout.floats * sizeof(float),
            token = median(b->token_s, b->count), read = median(b->read_s, b->count);
     printf(
         "decode   %5u tokens  %7.2f ms a token, %6.1f tokens/s  %6.2f GB/s of weights; reading alone %6.2f GB/s: %.1f%%\n",
@@ -131,13 +71,13 @@ static double forward(struct bench *b, uint32_t positions) {
     struct lk_err err = {0};
     struct lk_decoder *d;
     uint32_t *ids = lk_calloc(positions, sizeof *ids);
-    if (!ids || lk_decoder_create(&b->layout, b->math, 1, positions, LK_TRAINING, &d, &err)) stop(&err);
+    if (!ids || lk_decoder_create(&b->m.layout, b->m.math, 1, positions, LK_TRAINING, &d, &err)) stop(&err);
     unsigned seed = 3;
     for (uint32_t i = 0; i < positions; i++) ids[i] = next(&seed) % 50257;
     double t = 0;
     for (int i = 0; i < 2; i++) { /* the first time touches the memory */
         t = seconds_now();
-        lk_decoder_forward(d, b->weights, 1, positions, ids, NULL);
+        lk_decoder_forward(d, b->m.weights, 1, positions, ids, NULL);
         t = seconds_now() - t;
     }
     lk_decoder_free(d);
@@ -153,7 +93,7 @@ static void prefill(struct bench *b, const struct lk_buf *text, uint32_t wanted)
     do { /* the least text of so many tokens */
         ids.count = 0;
         size += step;
-        if (lk_tokenizer_encode(b->tokenizer, text->data, size, NULL, &ids, &err)) stop(&err);
+        if (lk_tokenizer_encode(b->m.tokenizer, text->data, size, NULL, &ids, &err)) stop(&err);
     } while (ids.count + 1 < wanted);
     lk_tokens_release(&ids);
     uint32_t tokens = 0;
@@ -175,16 +115,16 @@ static void rows_at_once(struct bench *b) {
     float *panels = lk_alloc((size_t)N * K * sizeof *panels), *x = lk_calloc(8 * K, sizeof *x),
           *y = lk_alloc(8 * N * sizeof *y);
     double took[4][ROUNDS], read[ROUNDS];
-    if (!panels || !x || !y || !lk_panels_usable(b->math)) exit(1);
-    lk_panels_fill(b->math, N, K, b->weights + b->layout.tensors[b->layout.embedding].offset, panels);
+    if (!panels || !x || !y || !lk_panels_usable(b->m.math)) exit(1);
+    lk_panels_fill(b->m.math, N, K, b->m.weights + b->m.layout.tensors[b->m.layout.embedding].offset, panels);
     struct lk_panel_product product = {.panels = panels, .n = N, .y = y};
     for (int r = 0; r < ROUNDS; r++) {
         double t = seconds_now();
-        lk_math_stream(b->math, &(struct lk_stream){.n = (size_t)N * K, .reads = 1, .read = {panels}});
+        lk_math_stream(b->m.math, &(struct lk_stream){.n = (size_t)N * K, .reads = 1, .read = {panels}});
         read[r] = seconds_now() - t;
         for (int i = 0; i < 4; i++) {
             t = seconds_now();
-            lk_panels_multiply(b->math, rows[i], K, x, &product, 1);
+            lk_panels_multiply(b->m.math, rows[i], K, x, &product, 1);
             took[i][r] = seconds_now() - t;
         }
     }
@@ -202,19 +142,20 @@ static void profile(struct bench *b, uint32_t tokens) {
     struct lk_generate_options o = {
         .sampling = {.temperature = 0.8, .top_p = 0.95, .seed = 1}, .max_tokens = tokens + 1, .panels = true};
     struct lk_generation g;
-    if (lk_math_profile(b->math, &err)) stop(&err);
-    if (lk_generate(b->math, &b->layout, b->weights, b->tokenizer, "", 0, &o, &g, &err)) stop(&err);
-    const struct lk_kernel_time *t = lk_math_profiled(b->math);
+    if (lk_math_profile(b->m.math, &err)) stop(&err);
+    if (lk_generate(b->m.math, &b->m.layout, b->m.weights, b->m.tokenizer, "", 0, &o, &g, &err)) stop(&err);
+    const struct lk_kernel_time *t = lk_math_profiled(b->m.math);
     double rest = (g.seconds + g.prompt_seconds) * 1e3 / tokens;
     for (int i = 0; i < LK_KERNELS; i++) {
         if (!t[i].calls) continue;
         double ms = (double)t[i].ns * 1e-6 / tokens;
         rest -= ms;
         printf("  %-16s %7.3f ms a token, %5.1f calls, waiting %5.3f ms\n", lk_kernel_name(i), ms,
-               (double)t[i].calls / tokens, (double)t[i].idle_ns * 1e-6 / tokens / lk_pool_threads(lk_math_pool(b->math)));
+               (double)t[i].calls / tokens,
+               (double)t[i].idle_ns * 1e-6 / tokens / lk_pool_threads(lk_math_pool(b->m.math)));
     }
     printf("  %-16s %7.3f ms a token: sampling, text, calls\n", "the rest", rest);
-    lk_math_profile_pause(b->math, true);
+    lk_math_profile_pause(b->m.math, true);
 }
 
 int main(int argc, char **argv) {
@@ -226,12 +167,12 @@ int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 2;
     enum lk_family family = argc > 2 && strcmp(argv[2], "llama") == 0 ? LK_LLAMA : LK_GPT2;
     uint32_t tokens = argc > 3 ? (uint32_t)atoi(argv[3]) : 200, prompt = argc > 4 ? (uint32_t)atoi(argv[4]) : 512;
-    if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 5 ? argv[5] : NULL, &b.math, &err)) stop(&err);
-    make_tokenizer(&b, &text);
-    make_model(&b, family);
-    sharpen(&b);
+    if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 5 ? argv[5] : NULL, &b.m.math, &err)) stop(&err);
+    make_tokenizer(&b.m, &text);
+    make_model(&b.m, family, 1024);
+    sharpen(&b.m);
     printf("%s, %.1fM parameters, %s, %d threads\n", family == LK_GPT2 ? "GPT-2" : "llama",
-           (double)b.layout.parameters * 1e-6, lk_math_isa(b.math), threads);
+           (double)b.m.layout.parameters * 1e-6, lk_math_isa(b.m.math), threads);
     if (tokens) decode(&b, tokens);
     if (prompt) {
         b.token_s = b.read_s = NULL;
@@ -240,10 +181,10 @@ int main(int argc, char **argv) {
     }
     if (tokens) profile(&b, tokens < 50 ? tokens : 50);
     lk_buf_release(&text);
-    lk_free(b.weights);
-    lk_layout_release(&b.layout);
-    lk_tokenizer_free(b.tokenizer);
-    lk_math_close(b.math);
+    lk_free(b.m.weights);
+    lk_layout_release(&b.m.layout);
+    lk_tokenizer_free(b.m.tokenizer);
+    lk_math_close(b.m.math);
     lk_pool_close(pool);
     return machine_verdict(&began);
 }
