@@ -32,6 +32,13 @@ struct lk__math_kernels {
     void (*panels_fill)(size_t n, size_t k, const float *w, float *panel);
     void (*panels_multiply)(size_t rows, size_t k, const float *x, const struct lk_panel_product *, size_t j0, size_t j1);
 
+    /* The same of more rows than LK_PANEL_ROWS: x is packed first, into panels_packed_floats. Only whole panels of [j0,
+     * j1); columns that are left go through panels_multiply, LK_PANEL_ROWS rows at a time. */
+    size_t (*panels_packed_floats)(size_t rows, size_t k);
+    void (*panels_pack)(size_t rows, size_t k, const float *x, float *packed);
+    void (*panels_multiply_many)(size_t rows, size_t k, const float *packed, const struct lk_panel_product *, size_t j0,
+                                 size_t j1);
+
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;
     void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,

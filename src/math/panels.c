@@ -40,35 +40,79 @@ static size_t tile_panels(size_t k) {
     return panels ? panels : 4;
 }
 
+/* Rows whose panels of one segment take half of L2; blocks of rows are equal. */
+static size_t block_rows(const struct lk__math_kernels *k) {
+    size_t rows = k->caches.l2.bytes / 2 / (512 * sizeof(float));
+    return rows < 48 ? 48 : rows;
+}
+
+size_t lk_panels_scratch_bytes(const struct lk_math *math, size_t k) {
+    return math->k.panels_packed_floats ? math->k.panels_packed_floats(block_rows(&math->k), k) * sizeof(float) : 0;
+}
+
 struct job {
-    const struct lk__math_kernels *kernels;
-    size_t rows, k, count, panels, tiles;
+    struct lk_math *math;
+    size_t rows, k, count, panels, tiles, row_blocks;
     const float *x;
     const struct lk_panel_product *products;
 };
-/* Tiles are equal shares of all panels, whatever product they belong to. */
+
+/* Rows from `row` on of columns [j0, j1) of one product. */
+static void few_rows(const struct job *job, const struct lk_panel_product *p, size_t row, size_t rows, size_t j0,
+                     size_t j1) {
+    for (size_t end = row + rows, n; row < end; row += n) {
+        struct lk_panel_product here = *p;
+        n = smaller(LK_PANEL_ROWS, end - row);
+        here.y += row * p->n;
+        if (p->residual) here.residual += row * p->n;
+        job->math->k.panels_multiply(n, job->k, job->x + row * job->k, &here, j0, j1);
+    }
+}
+static void many_rows(const struct job *job, const struct lk_panel_product *p, size_t row, size_t rows, size_t j0,
+                      size_t j1, const float *packed) {
+    struct lk_panel_product here = *p;
+    size_t whole = j0 + (j1 - j0) / LK_PANEL * LK_PANEL;
+    here.y += row * p->n;
+    if (p->residual) here.residual += row * p->n;
+    job->math->k.panels_multiply_many(rows, job->k, packed, &here, j0, whole);
+    if (whole < j1) few_rows(job, p, row, rows, whole, j1);
+}
+
+/* Tiles are equal shares of all panels, whatever product they belong to, of a block of rows. */
 static void multiply_tile(void *arg, size_t tile, int thread) {
     const struct job *job = arg;
-    size_t from = job->panels * tile / job->tiles, to = job->panels * (tile + 1) / job->tiles, before = 0;
-    (void)thread;
+    size_t block = tile / job->tiles, share = tile % job->tiles, before = 0;
+    size_t from = job->panels * share / job->tiles, to = job->panels * (share + 1) / job->tiles;
+    size_t row = job->rows * block / job->row_blocks, rows = job->rows * (block + 1) / job->row_blocks - row;
+    float *packed = rows > LK_PANEL_ROWS ? lk__math_scratch(job->math, thread) : NULL;
+    if (packed) job->math->k.panels_pack(rows, job->k, job->x + row * job->k, packed);
     for (size_t i = 0; i < job->count && before < to; i++) {
         const struct lk_panel_product *p = &job->products[i];
         size_t here = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, here);
-        if (a < b) job->kernels->panels_multiply(job->rows, job->k, job->x, p, a * LK_PANEL, smaller(p->n, b * LK_PANEL));
+        size_t j0 = a * LK_PANEL, j1 = smaller(p->n, b * LK_PANEL);
+        if (a < b && packed)
+            many_rows(job, p, row, rows, j0, j1, packed);
+        else if (a < b)
+            few_rows(job, p, row, rows, j0, j1);
         before += here;
     }
 }
 
 void lk_panels_multiply(struct lk_math *math, size_t rows, size_t k, const float *x,
                         const struct lk_panel_product *products, size_t count) {
-    struct job job = {&math->k, rows, k, count, 0, 0, x, products};
-    LK_ASSERT(lk_panels_usable(math) && rows <= LK_PANEL_ROWS && "lk_panels_multiply");
+    struct job job = {.math = math, .rows = rows, .k = k, .count = count, .row_blocks = 1, .x = x, .products = products};
+    LK_ASSERT(lk_panels_usable(math) && "lk_panels_multiply");
     double columns = 0;
     for (size_t i = 0; i < count; i++) job.panels += panels_of(products[i].n), columns += (double)products[i].n;
     LK_TIMED(math, MATMUL_FORWARD, 2.0 * (double)(rows * k) * columns,
              ((double)(rows * k) + (double)(k + rows) * columns) * sizeof(float));
     if (!rows || !job.panels) return;
-    size_t share = (size_t)lk_pool_threads(math->pool) * tile_panels(k);
-    job.tiles = smaller(job.panels, (job.panels + share - 1) / share * (size_t)lk_pool_threads(math->pool));
-    lk_pool_run(math->pool, job.tiles, multiply_tile, &job);
+    size_t threads = (size_t)lk_pool_threads(math->pool), share = threads * tile_panels(k);
+    if (rows > LK_PANEL_ROWS) {
+        LK_ASSERT(math->scratch_bytes >= lk_panels_scratch_bytes(math, k));
+        job.row_blocks = (rows + block_rows(&math->k) - 1) / block_rows(&math->k);
+        job.tiles = smaller(job.panels, threads > 1 ? 2 * threads : 1); /* each packs its rows: not many */
+    } else
+        job.tiles = smaller(job.panels, (job.panels + share - 1) / share * threads);
+    lk_pool_run(math->pool, job.tiles * job.row_blocks, multiply_tile, &job);
 }

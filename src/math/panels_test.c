@@ -68,10 +68,13 @@ static void bits_are_those_of_matmul(void **unused) {
             assert_int_equal(lk_pool_open(threads, &pool, &err), 0);
             assert_int_equal(lk_math_open(pool, isas[i], &math, &err), 0);
             if (lk_panels_usable(math)) {
+                assert_int_equal(lk_math_reserve(math, lk_panels_scratch_bytes(math, 1030), &err), 0);
                 used++;
                 for (int round = 0; round < 60; round++) {
                     size_t n[PRODUCTS] = {1 + next() % 200, 1 + next() % 40, 16 * (1 + next() % 20)};
                     compare(math, 1 + (size_t)round % LK_PANEL_ROWS, ks[next() % 7], n, 1 + next() % PRODUCTS);
+                    if (round % 3 == 0)
+                        compare(math, 9 + next() % (round % 2 ? 40 : 400), ks[next() % 7], n, 1 + next() % PRODUCTS);
                 }
                 compare(math, 1, 700, (size_t[PRODUCTS]){2000, 16, 1999}, 3); /* many tiles */
             }

@@ -51,7 +51,7 @@ struct linear {
 
 /* Layers that read the same x. */
 static void linears(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l, size_t count) {
-    if (d->panels && rows <= LK_PANEL_ROWS) {
+    if (d->panels) {
         struct lk_panel_product products[LINEARS_MOST];
         for (size_t i = 0; i < count; i++)
             products[i] =

@@ -121,7 +121,10 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     const struct lk_model_config *m = &layout->config;
     struct lk_rope_scaling scaling = {m->rope_factor, m->rope_low, m->rope_high, m->rope_original};
     if (d->frequencies) lk_rope_frequencies(m->head_dim, m->rope_theta, &scaling, d->frequencies);
-    int code = lk_math_reserve(math, lk_decoder_scratch_bytes(layout, m->context, mode), err);
+    size_t scratch = lk_decoder_scratch_bytes(layout, m->context, mode), width = m->ffn > m->width ? m->ffn : m->width;
+    size_t q = (size_t)m->heads * m->head_dim, panels = lk_panels_scratch_bytes(math, q > width ? q : width);
+    if (mode == LK_EXTEND && panels > scratch) scratch = panels;
+    int code = lk_math_reserve(math, scratch, err);
     if (code) {
         lk_decoder_free(d);
         return code;

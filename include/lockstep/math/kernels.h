@@ -49,8 +49,11 @@ void lk_matmul(struct lk_math *, const struct lk_mm *);
 bool lk_panels_usable(const struct lk_math *);
 /* Fills panels (n * k floats) from w (n, k); both are the caller's. Asserts lk_panels_usable. */
 void lk_panels_fill(struct lk_math *, size_t n, size_t k, const float *w, float *panels);
+/* Scratch of a thread that products of more than LK_PANEL_ROWS rows need: for lk_math_reserve. */
+size_t lk_panels_scratch_bytes(const struct lk_math *, size_t k);
 /* For each product, which share x: y (rows, n) = x (rows, k) W' + bias (n, or NULL), then residual (rows, n, or NULL) +
- * that. rows <= LK_PANEL_ROWS. One call for several products keeps threads busy across them. */
+ * that; y is none of what is read. Up to LK_PANEL_ROWS rows go at the memory's speed. One call for several products keeps
+ * threads busy across them. */
 struct lk_panel_product {
     const float *panels;
     size_t n;

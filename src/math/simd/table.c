@@ -10,6 +10,7 @@ void LK_ISA_NAME(lk__math_fill_rows)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_columns)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_normal)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_panels_many)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_peak)(struct lk__math_kernels *);
 
 void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
@@ -22,5 +23,6 @@ void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
     LK_ISA_NAME(lk__math_fill_columns)(k);
     LK_ISA_NAME(lk__math_fill_normal)(k);
     LK_ISA_NAME(lk__math_fill_panels)(k);
+    LK_ISA_NAME(lk__math_fill_panels_many)(k);
     LK_ISA_NAME(lk__math_fill_peak)(k);
 }
