@@ -87,6 +87,21 @@ static int check_options(const struct lk_batch_options *o, const struct lk_token
     return LK_OK;
 }
 
+static int open_drawers(struct lk_batch *b, struct lk_err *err) {
+    int threads = lk_pool_threads(lk_math_pool(b->math)), code = LK_OK;
+    uint32_t vocab = b->layout->config.vocab;
+    b->drawers = lk_calloc((size_t)threads, sizeof *b->drawers);
+    for (int i = 0; i < threads && b->drawers && !code; i++) {
+        struct lk__batch_drawer *d = &b->drawers[i];
+        d->workspace = lk_alloc(lk_sample_bytes(vocab));
+        d->raw = lk_alloc(vocab * sizeof *d->raw);
+        if (!d->workspace || !d->raw) return lk_fail(err, LK_ENOMEM, "no memory to draw tokens");
+        code = lk_pool_open(1, &d->pool, err);
+        if (!code) code = lk_math_open(d->pool, lk_math_isa(b->math), &d->math, err);
+    }
+    return b->drawers ? code : lk_fail(err, LK_ENOMEM, "no memory to draw tokens");
+}
+
 int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, const struct lk_batch_weights *w,
                   const struct lk_batch_options *options, struct lk_batch **out, struct lk_err *err) {
     struct lk_batch_options o = *options;
@@ -104,12 +119,10 @@ int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, co
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->something, &attr);
     pthread_condattr_destroy(&attr);
-    uint32_t vocab = w->layout->config.vocab;
     b->extensions = lk_alloc(o.slots * sizeof *b->extensions);
     b->members = lk_alloc(o.slots * sizeof *b->members);
-    b->workspace = lk_alloc(lk_sample_bytes(vocab));
-    b->raw = lk_alloc(vocab * sizeof *b->raw);
-    if (!b->extensions || !b->members || !b->workspace || !b->raw) code = lk_fail(err, LK_ENOMEM, "no memory to serve");
+    if (!b->extensions || !b->members) code = lk_fail(err, LK_ENOMEM, "no memory to serve");
+    if (!code) code = open_drawers(b, err);
     if (!code) code = lk__batch_pages_create(o.pages, o.page_positions, &b->pages, err);
     if (!code) code = lk_attention_cache_init(&b->cache, w->layout, o.page_positions, o.pages, err);
     if (!code) code = lk_decoder_create(w->layout, math, b->logits_rows, o.rows, LK_EXTEND, &b->decoder, err);
@@ -327,11 +340,7 @@ static void pass(struct lk_batch *b, struct lk__batch_version *v, uint32_t count
         *mean += (ns - *mean) / (*mean ? 8 : 1);
     } else if (prompt_rows >= 16)
         b->row_ns += (ns / rows - b->row_ns) / (b->row_ns ? 4 : 1);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t wanted = b->members[i]->wanted;
-        lk__batch_take_logits(b, b->members[i], logits);
-        logits += (size_t)wanted * b->layout->config.vocab;
-    }
+    lk__batch_draw(b, count, logits);
 }
 
 /* Pages that are full are for all. */
@@ -395,8 +404,13 @@ void lk_batch_close(struct lk_batch *b) {
     lk__batch_pages_free(b->pages);
     lk_free(b->extensions);
     lk_free(b->members);
-    lk_free(b->workspace);
-    lk_free(b->raw);
+    for (int i = 0; b->drawers && i < lk_pool_threads(lk_math_pool(b->math)); i++) {
+        lk_math_close(b->drawers[i].math);
+        lk_pool_close(b->drawers[i].pool);
+        lk_free(b->drawers[i].workspace);
+        lk_free(b->drawers[i].raw);
+    }
+    lk_free(b->drawers);
     lk_free(b->owners);
     pthread_cond_destroy(&b->something);
     pthread_mutex_destroy(&b->mutex);

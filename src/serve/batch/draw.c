@@ -8,14 +8,14 @@
 struct scale {
     float most, log_sum;
 };
-static struct scale scale_of(const struct lk_batch *b, float *logits) {
+static struct scale scale_of(const struct lk_batch *b, struct lk_math *math, float *logits) {
     uint32_t vocab = b->layout->config.vocab, best = 0;
     struct scale s;
     for (uint32_t i = 1; i < vocab; i++)
         if (logits[i] > logits[best]) best = i;
     s.most = logits[best];
     lk_cross_entropy(
-        b->math,
+        math,
         &(struct lk_cross_entropy){
             .rows = 1, .vocab = vocab, .logits = logits, .ld = vocab, .targets = &best, .scale = 1, .loss = &s.log_sum});
     return s;
@@ -61,7 +61,7 @@ static void echo(struct lk_batch *b, struct lk__batch_sequence *s, float *logits
     struct lk_drawn_token t;
     if (at >= s->r.prompt_count || at <= s->echoed) return;
     s->echoed = at;
-    struct scale scale = scale_of(b, logits);
+    struct scale scale = scale_of(b, b->math, logits);
     describe(b, &s->r, logits, s->tokens[at], &scale, &t);
     if (s->r.token && s->r.token(s->r.arg, &t, true)) end(s, LK_REQUEST_CANCELLED);
 }
@@ -86,47 +86,80 @@ static void take_text(struct lk_batch *b, struct lk__batch_sequence *s, uint32_t
     }
 }
 
-/* Draws the next token. */
-static uint32_t draw(struct lk_batch *b, struct lk__batch_sequence *s, float *logits) {
-    struct lk_drawn_token t = {.top_count = 0};
+/* The next token of these logits: nothing but s->drawn is changed, so several sequences can do it at once. */
+static void draw(const struct lk_batch *b, struct lk__batch_sequence *s, float *logits,
+                 const struct lk__batch_drawer *with) {
+    struct lk_drawn_token *t = &s->drawn;
     uint32_t tokens = lk_tokenizer_vocab(b->tokenizer), id;
     bool tells = s->r.logprobs && s->r.token;
     struct scale scale = {0};
     float raw = 0;
+    t->top_count = 0;
     if (tells) {
-        scale = scale_of(b, logits);
-        likeliest(&scale, logits, tokens, s->r.top_logprobs, &t);
+        scale = scale_of(b, with->math, logits);
+        likeliest(&scale, logits, tokens, s->r.top_logprobs, t);
     }
-    if (tells && s->penalised) memcpy(b->raw, logits, tokens * sizeof *logits);
+    if (tells && s->penalised) memcpy(with->raw, logits, tokens * sizeof *logits);
     if (s->penalised) lk__serve_penalise(&s->r.penalties, &s->counts, logits);
-    id = lk_sample_token(b->math, logits, tokens, &s->r.sampling, s->count, b->workspace);
-    if (tells) raw = s->penalised ? b->raw[id] : logits[id];
-    t.token = (struct lk_logprob){id, tells ? logprob(&scale, raw) : 0};
+    id = lk_sample_token(with->math, logits, tokens, &s->r.sampling, s->count, with->workspace);
+    if (tells) raw = s->penalised ? with->raw[id] : logits[id];
+    t->token = (struct lk_logprob){id, tells ? logprob(&scale, raw) : 0};
+}
+
+/* The token that was drawn becomes the text's. */
+static uint32_t push(struct lk_batch *b, struct lk__batch_sequence *s) {
+    uint32_t id = s->drawn.token.id;
     if (!s->result.tokens++) s->result.first_ns = lk_clock_ns() - s->submitted_ns;
     s->tokens[s->count++] = id;
     if (s->penalised) lk__serve_counts_add(&s->counts, id, true);
-    if (s->r.token && s->r.token(s->r.arg, &t, false)) end(s, LK_REQUEST_CANCELLED);
+    if (s->r.token && s->r.token(s->r.arg, &s->drawn, false)) end(s, LK_REQUEST_CANCELLED);
     if (!s->ended) take_text(b, s, id);
     return id;
 }
 
-void lk__batch_take_logits(struct lk_batch *b, struct lk__batch_sequence *s, float *logits) {
+/* --- After a pass ------------------------------------------------------------------------------------------------- */
+
+static bool draws(const struct lk__batch_sequence *s) {
+    return s->wanted && s->read + s->rows == s->count && s->count < s->most;
+}
+
+/* logits: the sequence's first wanted row. s->drawn is the token of the first row that is drawn from. */
+static void take_logits(struct lk_batch *b, struct lk__batch_sequence *s, float *logits) {
     uint32_t vocab = b->layout->config.vocab, known = s->read + s->rows, last = s->wanted - s->drafts;
     uint32_t guesses[LK__DRAFT_MOST], accepted = 0;
     memcpy(guesses, s->tokens + known, s->drafts * sizeof *guesses);
     if (s->r.prompt_logprobs) /* rows known - last .. known - 1 */
         for (uint32_t i = 0; i < last && !s->ended; i++) echo(b, s, logits + (size_t)i * vocab, known - last + i + 1);
+    bool drawn = draws(s) && !s->ended;
     s->read = known;
-    if (s->read == s->count && s->count < s->most && !s->ended) {
-        uint32_t id;
+    if (drawn) {
         float *row = logits + (size_t)(last - 1) * vocab;
         for (;;) {
-            id = draw(b, s, row);
+            uint32_t id = push(b, s);
             if (s->ended || s->count == s->most || accepted == s->drafts || id != guesses[accepted]) break;
             accepted++, s->read++, row += vocab;
+            draw(b, s, row, &b->drawers[0]);
         }
         s->result.guessed += s->drafts, s->result.accepted += accepted;
         if (s->drafts) s->accepting += (accepted - s->accepting) / 8;
     }
     if (!s->ended && s->count == s->most && (s->read == s->count || s->result.tokens)) end(s, LK_REQUEST_LENGTH);
+}
+
+struct drawing {
+    struct lk_batch *b;
+    float *logits;
+};
+static void draw_task(void *arg, size_t member, int thread) {
+    const struct drawing *d = arg;
+    struct lk__batch_sequence *s = d->b->members[member];
+    size_t row = s->first_row + s->wanted - s->drafts - 1;
+    if (draws(s)) draw(d->b, s, d->logits + row * d->b->layout->config.vocab, &d->b->drawers[thread]);
+}
+void lk__batch_draw(struct lk_batch *b, uint32_t count, float *logits) {
+    size_t row = 0;
+    for (uint32_t i = 0; i < count; i++) b->members[i]->first_row = row, row += b->members[i]->wanted;
+    lk_pool_run(lk_math_pool(b->math), count, draw_task, &(struct drawing){b, logits});
+    for (uint32_t i = 0; i < count; i++)
+        take_logits(b, b->members[i], logits + b->members[i]->first_row * b->layout->config.vocab);
 }

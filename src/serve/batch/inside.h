@@ -43,6 +43,16 @@ struct lk__batch_sequence {
     uint64_t submitted_ns;
     /* of a pass */
     uint32_t rows, drafts, wanted;
+    size_t first_row; /* of its wanted logits */
+    struct lk_drawn_token drawn;
+};
+
+/* What a thread draws with. */
+struct lk__batch_drawer {
+    struct lk_pool *pool; /* of that thread alone */
+    struct lk_math *math;
+    void *workspace;
+    float *raw; /* (vocab) logits before penalties */
 };
 
 struct lk__batch_owner {
@@ -61,8 +71,7 @@ struct lk_batch {
     struct lk__batch_pages *pages;
     struct lk_extension *extensions;     /* (slots) */
     struct lk__batch_sequence **members; /* (slots) of the pass */
-    void *workspace;                     /* of sampling */
-    float *raw;                          /* (vocab) logits before penalties */
+    struct lk__batch_drawer *drawers;    /* one a thread */
     struct lk__batch_version *last;      /* of the last pass; only compared */
 
     pthread_mutex_t mutex;
@@ -90,8 +99,8 @@ struct lk_batch {
 uint32_t lk__batch_plan(struct lk_batch *, struct lk__batch_version **);
 /* Its pages are free again, or stay in the tree. */
 void lk__batch_release_pages(struct lk_batch *, struct lk__batch_sequence *);
-/* draw.c: after a pass; logits: the sequence's first wanted row. Sets ended. */
-void lk__batch_take_logits(struct lk_batch *, struct lk__batch_sequence *, float *logits);
+/* draw.c: after a pass of `count` members, whose wanted logits lie one behind the other: tokens, text, what has ended. */
+void lk__batch_draw(struct lk_batch *, uint32_t count, float *logits);
 /* guess.c: up to `most` tokens that may follow, from what followed the same last tokens before; 0: none. */
 uint32_t lk__batch_guess(const uint32_t *tokens, uint32_t count, uint32_t *out, uint32_t most);
 
