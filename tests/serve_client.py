@@ -1,7 +1,9 @@
 """A client of `lockstep serve`, by sockets alone: serve_client.py LOCKSTEP URL MODEL. Prints "ok - ..." and "not ok - ..."."""
+import base64
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -102,6 +104,38 @@ pieces = stream("/v1/chat/completions", max_tokens=15, seed=4, temperature=0.5, 
 tokens = [t for c in pieces for t in (c["choices"][0]["logprobs"] or {"content": []})["content"]]
 check("a stream's log-probabilities are all there", len(tokens) == want["tokens"] and all(len(t["top_logprobs"]) == 2 for t in tokens), tokens)
 check("with bytes that are the text", bytes(b for t in tokens for b in t["bytes"]).decode(errors="replace").startswith(want["text"][:5]), tokens)
+
+# --- embeddings, receipts --------------------------------------------------------------------------------------------------
+def embed(**body):
+    return post("/v1/embeddings", model=model, **body)
+
+
+status, v = embed(input=["in the", "it was good"])
+one = [d["embedding"] for d in v["data"]]
+check("embeddings", status == 200 and len(one) == 2 and len(one[0]) == len(one[1]) == 84 and one[0] != one[1] and v["usage"]["total_tokens"] > 4, v)
+status, v = embed(input=post("/tokenize", model=model, prompt="it was good")[1]["tokens"], encoding_format="base64")
+check("of ids, in base64: the same bits", struct.unpack("<84f", base64.b64decode(v["data"][0]["embedding"])) == tuple(struct.unpack("<f", struct.pack("<f", x))[0] for x in one[1]), v)
+check("dimensions are refused", embed(input="a", dimensions=5)[0] == 400)
+v = complete(prompt="in the", n=2, max_tokens=20, lockstep={"receipt": True}, stop="w", presence_penalty=0.5, logit_bias={"40": 1})
+with open("answer.json", "w") as f:
+    json.dump(v, f)
+verify = lambda name: subprocess.run([lockstep, "response", "verify", name], capture_output=True, text=True)
+r = verify("answer.json")
+check("a receipt is verified", r.returncode == 0 and r.stdout.count("are equal") == 2, r)
+for name, change, says in [("another token", lambda r: r["tokens"].__setitem__(1, (r["tokens"][1] + 1) % 200), "token 1 differs"),
+                           ("other logits", lambda r: r["marks"].__setitem__(2, "0" * 16), "token 2 differs in its logits alone"),
+                           ("another request", lambda r: r["request"].__setitem__("seed", 77), "changed"), ("another model", lambda r: r.__setitem__("model_root", "0" * 64), "is of the model 0"),
+                           ("a token less", lambda r: (r["tokens"].pop(), r["marks"].pop()), "differs"), ("no root", lambda r: r.pop("root"), "no receipt")]:
+    w = json.loads(json.dumps(v))
+    change(w["lockstep"]["receipts"][0])
+    with open("changed.json", "w") as f:
+        json.dump(w, f)
+    r = verify("changed.json")
+    check(f"a receipt of {name} is found out", r.returncode == 1 and says in r.stderr, r)
+status, text = ask("/v1/chat/completions", {"model": model, "stream": True, "max_tokens": 9, "lockstep": {"receipt": True}, **chat})
+with open("stream.txt", "wb") as f:
+    f.write(text)
+check("and one at the end of a stream", verify("stream.txt").returncode == 0, verify("stream.txt"))
 
 # --- prompts ---------------------------------------------------------------------------------------------------------------
 _, ids = post("/tokenize", model=model, prompt="in the")

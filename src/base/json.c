@@ -2,10 +2,10 @@
 #include "lockstep/base/file.h"
 #include <string.h>
 
-json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *err) {
+static json_t *parse(const char *text, size_t size, const char *name, size_t flags, struct lk_err *err) {
     json_error_t e;
     size_t bom = lk_skip_bom(text, size);
-    json_t *value = json_loadb(text + bom, size - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    json_t *value = json_loadb(text + bom, size - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &e);
     if (value) return value;
     const char *instead = lk_file_instead(text, size);
     if (instead) {
@@ -18,6 +18,12 @@ json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk
     else
         lk_fail(err, LK_EINVAL, "%s:%d:%d: not valid JSON at byte %d: %s", name, e.line, e.column, e.position, e.text);
     return NULL;
+}
+json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *err) {
+    return parse(text, size, name, 0, err);
+}
+json_t *lk_json_parse_zeros(const char *text, size_t size, const char *name, struct lk_err *err) {
+    return parse(text, size, name, JSON_ALLOW_NUL, err);
 }
 
 /* --- canonical text -------------------------------------------------------------------------------------- */

@@ -240,23 +240,26 @@ static float *logits_of(struct lk_decoder *d, const float *weights, const struct
     const struct lk_layout *l = d->layout;
     const struct lk_model_config *m = &l->config;
     size_t wanted = p->cache ? 0 : p->rows, row = 0;
+    struct lk_norm norm = {.n = m->width,
+                           .gain = lk__model_tensor(l, l->norm, weights),
+                           .bias = lk__model_tensor(l, l->norm_bias, weights),
+                           .epsilon = (float)m->norm_epsilon};
     for (uint32_t i = 0; i < p->extension_count; i++) {
         const struct lk_extension *e = &p->extensions[i];
+        const float *x = d->x_out + row * m->width;
         row += e->count;
+        if (e->hidden) {
+            norm.rows = e->count, norm.x = x, norm.y = e->hidden, norm.mean = d->layers[0].mean1,
+            norm.rstd = d->layers[0].rstd1;
+            lk_norm_forward(d->math, &norm);
+        }
         memmove(d->x_out + wanted * m->width, d->x_out + (row - e->wanted) * m->width,
                 (size_t)e->wanted * m->width * sizeof(float));
         wanted += e->wanted;
     }
     if (!wanted) return d->logits;
-    lk_norm_forward(d->math, &(struct lk_norm){.rows = wanted,
-                                               .n = m->width,
-                                               .x = d->x_out,
-                                               .gain = lk__model_tensor(l, l->norm, weights),
-                                               .bias = lk__model_tensor(l, l->norm_bias, weights),
-                                               .epsilon = (float)m->norm_epsilon,
-                                               .y = d->h_out,
-                                               .mean = d->mean_out,
-                                               .rstd = d->rstd_out});
+    norm.rows = wanted, norm.x = d->x_out, norm.y = d->h_out, norm.mean = d->mean_out, norm.rstd = d->rstd_out;
+    lk_norm_forward(d->math, &norm);
     linear(d, wanted, m->width, m->vocab, d->h_out, head_of(l, weights), NULL, NULL, d->logits);
     return d->logits;
 }

@@ -14,6 +14,8 @@ extern "C" {
 /* Parses exactly one value from text[0..size); a failure names `name`, line and column, and byte. Duplicate keys and
  * nesting deeper than jansson's limit are refused. NULL on failure. */
 json_t *lk_json_parse(const char *text, size_t size, const char *name, struct lk_err *);
+/* The same where strings may hold zero characters (\u0000): who reads them minds their lengths. */
+json_t *lk_json_parse_zeros(const char *text, size_t size, const char *name, struct lk_err *);
 /* Canonical text: keys sorted bytewise, no white space, strings as jansson's compact UTF-8 output, no real numbers (floats
  * are strings in C99 hexadecimal, see lk_json_float). Appends to out. */
 int lk_json_canonical(const json_t *, struct lk_buf *out, struct lk_err *);

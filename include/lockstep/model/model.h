@@ -112,6 +112,7 @@ void lk_attention_cache_release(struct lk_attention_cache *);
 struct lk_extension {
     const uint32_t *tokens, *pages;
     uint32_t first, count, wanted;
+    float *hidden; /* (count, width): gets what the last norm makes of each row; or NULL */
 };
 /* Forward of further tokens of `extensions` sequences together, in mode LK_EXTEND: tokens in all <= the decoder's
  * positions, wanted in all <= its sequences. Returns the wanted logits in order (wanted in all, vocab), owned by the

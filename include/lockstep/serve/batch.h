@@ -3,6 +3,7 @@
  * chunks, whatever is cached, evicted, guessed ahead, or computed again. */
 #ifndef LOCKSTEP_BATCH_H
 #define LOCKSTEP_BATCH_H
+#include "lockstep/base/hash.h"
 #include "lockstep/serve/generate.h"
 
 #ifdef __cplusplus
@@ -42,7 +43,8 @@ struct lk_logprob {
 };
 struct lk_drawn_token {
     struct lk_logprob token;
-    uint32_t top_count; /* the likeliest of all, equal ones by their ids */
+    struct lk_root logits; /* with receipt: SHA-256 of the model's own logits, (vocab) floats, little-endian */
+    uint32_t top_count;    /* the likeliest of all, equal ones by their ids */
     struct lk_logprob top[LK_TOP_LOGPROBS_MOST];
 };
 
@@ -76,6 +78,10 @@ struct lk_request {
     bool logprobs;        /* of drawn tokens, with top_logprobs others */
     bool prompt_logprobs; /* of the prompt's tokens but the first, too: then nothing of it is taken from others */
     uint32_t top_logprobs;
+    /* With max_tokens 0: the mean over the prompt of what the last norm makes of each token, (width) floats: sums in
+     * double, ascending, divided by the tokens. Nothing of it is taken from others. NULL: not wanted. */
+    void (*embedding)(void *arg, const float *mean);
+    bool receipt;         /* tokens come with the hash of their logits */
     uint32_t owner;       /* who asks: slots go round owners, first come first served within one */
     uint64_t deadline_ns; /* lk_clock_ns at which it ends; 0: none */
 

@@ -38,10 +38,15 @@ static void usage(struct lk_json_out *o, const struct lk__api_job *j) {
 }
 
 /* What an answer is a function of: with these it can be made again. */
-static void made_of(struct lk_json_out *o, const struct lk__api_job *j) {
+static void made_of(struct lk_json_out *o, const struct lk__api_job *j, const struct lk__api_choice *of, uint32_t count) {
     lk_put_key(o, "lockstep"), lk_put_open(o, '{');
     lk_put_key(o, "model_root"), lk_put_text(o, j->ask.model->root);
     lk_put_key(o, "seed"), lk_put_integer(o, (long long)j->ask.r.sampling.seed);
+    if (j->ask.receipt) {
+        lk_put_key(o, "receipts"), lk_put_open(o, '[');
+        for (uint32_t i = 0; i < count; i++) lk__api_receipt_write(o, &of[i]);
+        lk_put_close(o, ']');
+    }
     lk_put_close(o, '}');
 }
 
@@ -171,7 +176,7 @@ static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const char *r
     lk_put_key(&o, "finish_reason"), lk_put_text(&o, last ? finish_reason(c) : NULL);
     lk_put_close(&o, '}'), lk_put_close(&o, ']');
     if (j->ask.include_usage) lk_put_key(&o, "usage"), lk_put_null(&o);
-    if (last) made_of(&o, j);
+    if (last) made_of(&o, j, c, 1);
     lk_put_close(&o, '}');
     lk_buf_printf(&j->out, "\n\n");
     if (o.failed) j->gone = true; /* half a chunk is worse than none */
@@ -228,14 +233,64 @@ static void whole_choice(struct lk_json_out *o, struct lk__api_choice *c) {
     lk_put_close(o, '}');
 }
 
+/* Little-endian floats, as OpenAI's clients ask for them. */
+static void put_base64(struct lk_json_out *o, const unsigned char *p, size_t size) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    struct lk_buf text = LK_BUF_INIT;
+    for (size_t i = 0; i < size; i += 3) {
+        unsigned three =
+            (unsigned)p[i] << 16 | (i + 1 < size ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < size ? p[i + 2] : 0);
+        char four[4] = {digits[three >> 18], digits[three >> 12 & 63], i + 1 < size ? digits[three >> 6 & 63] : '=',
+                        i + 2 < size ? digits[three & 63] : '='};
+        o->failed |= lk_buf_append(&text, four, 4) != 0;
+    }
+    lk_put_string(o, text.data, text.size);
+    lk_buf_release(&text);
+}
+static void embeddings(struct lk_json_out *o, const struct lk__api_job *j) {
+    uint64_t tokens = 0;
+    lk_put_open(o, '{');
+    lk_put_key(o, "object"), lk_put_text(o, "list");
+    lk_put_key(o, "data"), lk_put_open(o, '[');
+    for (uint32_t i = 0; i < j->choice_count; i++) {
+        const struct lk_buf *floats = &j->choices[i].text;
+        tokens += j->choices[i].result.prompt_tokens;
+        lk_put_open(o, '{');
+        lk_put_key(o, "object"), lk_put_text(o, "embedding");
+        lk_put_key(o, "index"), lk_put_unsigned(o, i);
+        lk_put_key(o, "embedding");
+        if (j->ask.base64)
+            put_base64(o, (const unsigned char *)floats->data, floats->size);
+        else {
+            lk_put_open(o, '[');
+            for (size_t k = 0; k < floats->size / sizeof(float); k++)
+                lk_put_float(o, ((const float *)(const void *)floats->data)[k]);
+            lk_put_close(o, ']');
+        }
+        lk_put_close(o, '}');
+    }
+    lk_put_close(o, ']');
+    lk_put_key(o, "model"), lk_put_text(o, j->ask.model->name);
+    lk_put_key(o, "usage"), lk_put_open(o, '{');
+    lk_put_key(o, "prompt_tokens"), lk_put_unsigned(o, tokens);
+    lk_put_key(o, "total_tokens"), lk_put_unsigned(o, tokens);
+    lk_put_close(o, '}');
+    lk_put_close(o, '}');
+}
+
 void lk__api_write_whole(struct lk__api_job *j) {
     struct lk_json_out o = lk_json_out(&j->out);
+    if (j->ask.embedding) {
+        embeddings(&o, j);
+        if (o.failed) j->gone = true;
+        return;
+    }
     head(&o, j, j->ask.chat ? "chat.completion" : "text_completion");
     lk_put_key(&o, "choices"), lk_put_open(&o, '[');
     for (uint32_t i = 0; i < j->choice_count; i++) whole_choice(&o, &j->choices[i]);
     lk_put_close(&o, ']');
     usage(&o, j);
-    made_of(&o, j);
+    made_of(&o, j, j->choices, j->choice_count);
     lk_put_close(&o, '}');
     if (o.failed) j->gone = true;
 }

@@ -45,6 +45,7 @@ struct lk__api_prompt {
 /* A request as it was asked, from params.c. */
 struct lk__api_ask {
     const struct lk_api_model *model;
+    bool receipt, embedding, base64;
     bool chat, stream, include_usage, echo, to_the_end; /* to_the_end: as many tokens as there is room for */
     uint32_t n;
     struct lk_request r; /* without prompt and callbacks */
@@ -54,7 +55,9 @@ struct lk__api_ask {
     struct lk__api_prompt *prompts;
     size_t prompt_count;
 };
-int lk__api_parse(const struct lk_api *, bool chat, struct lk_bytes body, struct lk__api_ask *, struct lk__api_problem *);
+enum lk__api_route { LK__API_COMPLETIONS = 1, LK__API_CHAT, LK__API_EMBEDDINGS };
+int lk__api_parse(const struct lk_api *, enum lk__api_route, struct lk_bytes body, struct lk__api_ask *,
+                  struct lk__api_problem *);
 void lk__api_ask_release(struct lk__api_ask *);
 /* Shared with /tokenize: a text's ids with what begins a text; model by its name, or the only one. */
 int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size, struct lk__api_prompt *,
@@ -75,6 +78,14 @@ struct lk__api_choice {
     uint64_t last_ns;    /* of the last token */
     struct lk_request_result result;
     bool done, opened;
+    uint32_t max_tokens; /* as submitted */
+    struct lk_buf marks; /* struct lk__api_mark, with a receipt */
+    struct lk_root chain;
+};
+#define LK__API_MARK 8
+struct lk__api_mark {
+    uint32_t id;
+    uint8_t mark[LK__API_MARK]; /* the first bytes of the chain behind the token */
 };
 struct lk__api_told {
     struct lk_drawn_token drawn;
@@ -98,6 +109,9 @@ struct lk__api_job {
 };
 /* job.c: takes ask over, and the exchange. */
 void lk__api_start(struct lk_api *, struct lk_http_exchange *, struct lk__api_ask *, bool has_key, uint32_t key);
+/* receipt.c */
+int lk__api_receipt_add(struct lk__api_choice *, const struct lk_drawn_token *); /* LK_ENOMEM */
+void lk__api_receipt_write(struct lk_json_out *, const struct lk__api_choice *);
 /* answer.c */
 void lk__api_write_piece(struct lk__api_job *, struct lk__api_choice *, bool last); /* a chunk of a stream, into job->out */
 void lk__api_write_usage(struct lk__api_job *);                                     /* the usage chunk */

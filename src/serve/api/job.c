@@ -17,6 +17,7 @@ static void free_job(struct lk__api_job *j) {
     for (uint32_t i = 0; j->choices && i < j->choice_count; i++) {
         lk_buf_release(&j->choices[i].text);
         lk_buf_release(&j->choices[i].told);
+        lk_buf_release(&j->choices[i].marks);
     }
     lk_free(j->choices);
     lk_buf_release(&j->out);
@@ -44,6 +45,7 @@ static int take_token(void *arg, const struct lk_drawn_token *t, bool prompt) {
         if (c->last_ns) lk__api_observe(&j->api->metrics.between, now - c->last_ns);
         c->last_ns = now;
     }
+    if (j->ask.receipt && !prompt && lk__api_receipt_add(c, t)) j->gone = true;
     if (!j->ask.r.logprobs) return j->gone;
     struct lk__api_told told = {*t, prompt};
     pthread_mutex_lock(&j->mutex);
@@ -63,6 +65,11 @@ static int take_text(void *arg, const char *data, size_t size) {
     }
     pthread_mutex_unlock(&j->mutex);
     return j->gone;
+}
+
+static void take_embedding(void *arg, const float *mean) {
+    struct lk__api_choice *c = arg;
+    if (lk_buf_append(&c->text, mean, c->job->ask.model->model->layout.config.width * sizeof *mean)) c->job->gone = true;
 }
 
 /* The last of its texts has ended: the answer is whole. */
@@ -148,6 +155,8 @@ static int submit(struct lk__api_job *j, struct lk__api_choice *c) {
     r.prompt = prompt->ids, r.prompt_count = prompt->count;
     uint32_t most = lk_batch_most(a->model->batch);
     if (a->to_the_end) r.max_tokens = prompt->count < most ? most - (uint32_t)prompt->count : 1;
+    if (a->embedding) r.embedding = take_embedding;
+    c->max_tokens = r.max_tokens, r.receipt = a->receipt;
     r.sampling.choice = c->index % a->n;
     r.owner = j->has_key ? j->key + 1 : 0;
     if (j->api->o.timeout_ms) r.deadline_ns = j->began_ns + j->api->o.timeout_ms * UINT64_C(1000000);

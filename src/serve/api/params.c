@@ -35,6 +35,7 @@ struct parsing {
     struct lk__api_ask *a;
     const json_t *body;
     struct lk__api_problem *p;
+    enum lk__api_route route;
 };
 typedef int reader(struct parsing *, const char *name, const json_t *v);
 
@@ -128,6 +129,25 @@ static int logprobs(struct parsing *s, const char *name, const json_t *v) {
 static int top_logprobs(struct parsing *s, const char *name, const json_t *v) {
     return integer(s, name, v, 0, LK_TOP_LOGPROBS_MOST, &s->a->r.top_logprobs);
 }
+static int encoding_format(struct parsing *s, const char *name, const json_t *v) {
+    const char *text = json_string_value(v);
+    s->a->base64 = text && !strcmp(text, "base64");
+    return s->a->base64 || (text && !strcmp(text, "float"))
+               ? LK_OK
+               : lk__api_wrong(s->p, name, "encoding_format must be float or base64");
+}
+static int lockstep(struct parsing *s, const char *name, const json_t *v) {
+    const char *key;
+    json_t *value;
+    int code = LK_OK;
+    if (!json_is_object(v)) return wants(s->p, name, "an object", v);
+    json_object_foreach((json_t *)v, key, value) {
+        if (strcmp(key, "receipt")) return lk__api_wrong(s->p, name, "lockstep.%.40s is not supported", key);
+        if (!json_is_null(value)) code = boolean(s, "lockstep.receipt", value, &s->a->receipt);
+        if (code) return code;
+    }
+    return LK_OK;
+}
 /* What may stand there only with the value that means nothing. */
 static int one(struct parsing *s, const char *name, const json_t *v) {
     if (json_is_integer(v) && json_integer_value(v) == 1) return LK_OK;
@@ -197,14 +217,22 @@ static int logit_bias(struct parsing *s, const char *name, const json_t *v) {
     return LK_OK;
 }
 
-enum { BOTH, COMPLETIONS, CHAT };
+enum {
+    ANY = 0,
+    COMPLETIONS = 1 << LK__API_COMPLETIONS,
+    CHAT = 1 << LK__API_CHAT,
+    EMBEDDINGS = 1 << LK__API_EMBEDDINGS,
+    BOTH = COMPLETIONS | CHAT
+};
 static const struct {
     const char *name;
     int route;
     reader *read;
 } params[] = {
-    {"model", BOTH, elsewhere},
+    {"model", BOTH | EMBEDDINGS, elsewhere},
     {"prompt", COMPLETIONS, elsewhere},
+    {"input", EMBEDDINGS, elsewhere},
+    {"encoding_format", EMBEDDINGS, encoding_format},
     {"messages", CHAT, elsewhere},
     {"stream", BOTH, stream},
     {"stream_options", BOTH, stream_options},
@@ -225,6 +253,7 @@ static const struct {
     {"top_logprobs", CHAT, top_logprobs},
     {"echo", COMPLETIONS, echo},
     {"ignore_eos", BOTH, ignore_eos},
+    {"lockstep", BOTH, lockstep},
     {"best_of", COMPLETIONS, one},
     {"suffix", COMPLETIONS, empty},
     {"response_format", BOTH, response_format},
@@ -235,7 +264,7 @@ static const struct {
     {"modalities", CHAT, modalities},
     {"audio", CHAT, empty},
     {"web_search_options", CHAT, empty},
-    {"user", BOTH, ignore},
+    {"user", BOTH | EMBEDDINGS, ignore},
     {"metadata", BOTH, ignore},
     {"store", BOTH, ignore},
     {"service_tier", BOTH, ignore},
@@ -252,9 +281,7 @@ static int read_params(struct parsing *s) {
     int code = LK_OK;
     json_object_foreach((json_t *)s->body, key, value) {
         size_t i = 0, count = sizeof params / sizeof *params;
-        while (i < count &&
-               (strcmp(params[i].name, key) || (params[i].route && params[i].route != (s->a->chat ? CHAT : COMPLETIONS))))
-            i++;
+        while (i < count && (strcmp(params[i].name, key) || !(params[i].route & 1 << s->route))) i++;
         if (json_is_null(value)) continue; /* as if it was not there */
         if (i == count) return lk__api_wrong(s->p, key, "the parameter %.60s is not supported", key);
         if ((code = params[i].read(s, key, value))) return code;
@@ -265,7 +292,7 @@ static int read_params(struct parsing *s) {
 /* --- Models, prompts ------------------------------------------------------------------------------------------------ */
 
 json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *p) {
-    json_t *v = lk_json_parse(body.data, body.size, "the body", &p->err);
+    json_t *v = lk_json_parse_zeros(body.data, body.size, "the body", &p->err);
     p->status = 400, p->code = NULL, *p->param = 0;
     if (v && !json_is_object(v)) {
         lk__api_wrong(p, NULL, "the body must be an object, not %s", type_of(v));
@@ -333,10 +360,11 @@ static int prompt_of(const json_t *v, const struct lk_api_model *m, struct lk__a
 #define PROMPTS_MOST 128
 static int read_prompts(struct parsing *s) {
     struct lk__api_ask *a = s->a;
-    const json_t *v = json_object_get(s->body, "prompt");
+    const char *name = s->a->embedding ? "input" : "prompt";
+    const json_t *v = json_object_get(s->body, name);
     bool many = json_is_array(v) && json_array_size(v) && !json_is_integer(json_array_get(v, 0));
     size_t count = many ? json_array_size(v) : 1;
-    if (!v || json_is_null(v)) return lk__api_wrong(s->p, "prompt", "prompt is missing");
+    if (!v || json_is_null(v)) return lk__api_wrong(s->p, name, "%s is missing", name);
     if (count > PROMPTS_MOST) return lk__api_wrong(s->p, "prompt", "%zu prompts are more than %d", count, PROMPTS_MOST);
     if (!(a->prompts = lk_calloc(count, sizeof *a->prompts)))
         return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
@@ -433,10 +461,13 @@ static int read_request(struct parsing *s) {
     return code;
 }
 
-int lk__api_parse(const struct lk_api *api, bool chat, struct lk_bytes body, struct lk__api_ask *a,
+int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_bytes body, struct lk__api_ask *a,
                   struct lk__api_problem *p) {
-    *a = (struct lk__api_ask){
-        .chat = chat, .n = 1, .r = {.max_tokens = UINT32_MAX, .sampling = {.temperature = 1, .top_p = 1}}};
+    bool chat = route == LK__API_CHAT;
+    *a = (struct lk__api_ask){.chat = chat,
+                              .embedding = route == LK__API_EMBEDDINGS,
+                              .n = 1,
+                              .r = {.max_tokens = UINT32_MAX, .sampling = {.temperature = 1, .top_p = 1}}};
     json_t *v = lk__api_body(body, p);
     if (!v) return p->err.code ? p->err.code : LK_EINVAL;
     const json_t *given = json_object_get(v, "seed");
@@ -444,12 +475,12 @@ int lk__api_parse(const struct lk_api *api, bool chat, struct lk_bytes body, str
         uint64_t random = lk__api_random();
         a->r.sampling.seed = random >> 11;
     }
-    struct parsing s = {api, a, v, p};
+    struct parsing s = {api, a, v, p, route};
     int code = read_request(&s);
     json_decref(v);
     if (code == LK_ENOMEM) p->status = 503;
     if (code && !p->status) p->status = 400;
-    if (a->r.max_tokens == UINT32_MAX) a->to_the_end = chat, a->r.max_tokens = 16; /* OpenAI's */
+    if (a->r.max_tokens == UINT32_MAX) a->to_the_end = chat, a->r.max_tokens = a->embedding ? 0 : 16; /* OpenAI's */
     if (code) lk__api_ask_release(a);
     return code;
 }

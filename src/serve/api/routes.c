@@ -37,9 +37,9 @@ struct asking {
     uint32_t key;
 };
 
-static int generation(struct asking *q, bool chat, struct lk__api_problem *p) {
+static int generation(struct asking *q, enum lk__api_route route, struct lk__api_problem *p) {
     struct lk__api_ask a;
-    int code = lk__api_parse(q->api, chat, lk_http_body(q->x), &a, p);
+    int code = lk__api_parse(q->api, route, lk_http_body(q->x), &a, p);
     if (code) return code;
     bool key = q->has_key;
     q->has_key = false; /* the job tells it when it ends */
@@ -47,10 +47,13 @@ static int generation(struct asking *q, bool chat, struct lk__api_problem *p) {
     return LK_OK;
 }
 static int completions(struct asking *q, struct lk__api_problem *p) {
-    return generation(q, false, p);
+    return generation(q, LK__API_COMPLETIONS, p);
 }
 static int chat_completions(struct asking *q, struct lk__api_problem *p) {
-    return generation(q, true, p);
+    return generation(q, LK__API_CHAT, p);
+}
+static int embeddings(struct asking *q, struct lk__api_problem *p) {
+    return generation(q, LK__API_EMBEDDINGS, p);
 }
 
 static void put_model(struct lk_json_out *o, const struct lk_api_model *m) {
@@ -178,6 +181,7 @@ static const struct {
 } routes[] = {
     {"POST", "/v1/completions", false, completions},
     {"POST", "/v1/chat/completions", false, chat_completions},
+    {"POST", "/v1/embeddings", false, embeddings},
     {"GET", "/v1/models", false, models},
     {"POST", "/tokenize", false, tokenize},
     {"POST", "/detokenize", false, detokenize},

@@ -140,6 +140,7 @@ int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, co
 static void free_sequence(struct lk__batch_sequence *s) {
     if (!s) return;
     lk__serve_counts_release(&s->counts);
+    lk_free(s->sums);
     lk__serve_text_release(&s->text);
     lk_free(s->copies);
     lk_free(s->tokens);
@@ -153,6 +154,7 @@ static int check_request(const struct lk_batch *b, const struct lk_request *r, s
     int code = lk_sampling_check(&r->sampling, err);
     if (!code) code = lk_penalties_check(&r->penalties, lk_tokenizer_vocab(b->tokenizer), err);
     if (code) return code;
+    if (r->embedding && r->max_tokens) return lk_fail(err, LK_EINVAL, "an embedding draws no tokens");
     if (!r->prompt_count) return lk_fail(err, LK_EINVAL, "the prompt has no tokens");
     if (r->prompt_count + (r->max_tokens > 0) > context)
         return lk_fail(err, LK_EINVAL,
@@ -214,6 +216,7 @@ static struct lk__batch_sequence *make_sequence(const struct lk_batch *b, const 
     s->count = (uint32_t)r->prompt_count;
     s->tokens = lk_alloc((s->most + LK__DRAFT_MOST) * sizeof *s->tokens);
     s->pages = lk_alloc(((size_t)s->most / b->o.page_positions + 2) * sizeof *s->pages);
+    if (r->embedding && !(s->sums = lk_calloc(b->layout->config.width, sizeof *s->sums + sizeof(float)))) goto no_memory;
     if (!s->tokens || !s->pages || copy_arrays(&s->r, &s->copies)) goto no_memory;
     memcpy(s->tokens, r->prompt, r->prompt_count * sizeof *s->tokens);
     s->r.prompt = s->tokens;
@@ -229,6 +232,12 @@ no_memory:
     free_sequence(s);
     lk_fail(err, LK_ENOMEM, "no memory for a request");
     return NULL;
+}
+
+/* Under the mutex, before the first that wants it is taken. */
+static int make_hidden(struct lk_batch *b, struct lk_err *err) {
+    if (!b->hidden) b->hidden = lk_alloc((size_t)b->o.rows * b->layout->config.width * sizeof *b->hidden);
+    return b->hidden ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for embeddings");
 }
 
 static int know_owner(struct lk_batch *b, uint32_t owner, struct lk_err *err) {
@@ -253,6 +262,7 @@ int lk_batch_submit(struct lk_batch *b, const struct lk_request *r, uint64_t *id
     if (b->state.waiting >= b->o.queue + (b->o.slots - b->state.running))
         code = lk_fail(err, LK_EBUSY, "%u requests are waiting already", b->state.waiting);
     if (!code) code = know_owner(b, r->owner, err);
+    if (!code && r->embedding) code = make_hidden(b, err);
     if (!code) {
         s->id = ++b->ids;
         if (id) *id = s->id;
@@ -325,7 +335,9 @@ static void pass(struct lk_batch *b, struct lk__batch_version *v, uint32_t count
     uint32_t rows = 0, prompt_rows = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct lk__batch_sequence *s = b->members[i];
-        b->extensions[i] = (struct lk_extension){s->tokens + s->read, s->pages, s->read, s->rows + s->drafts, s->wanted};
+        b->extensions[i] = (struct lk_extension){
+            s->tokens + s->read, s->pages,  s->read,
+            s->rows + s->drafts, s->wanted, s->sums ? b->hidden + (size_t)rows * b->layout->config.width : NULL};
         rows += s->rows + s->drafts;
         if (s->rows > 1) prompt_rows += s->rows;
     }
@@ -411,6 +423,7 @@ void lk_batch_close(struct lk_batch *b) {
         lk_free(b->drawers[i].raw);
     }
     lk_free(b->drawers);
+    lk_free(b->hidden);
     lk_free(b->owners);
     pthread_cond_destroy(&b->something);
     pthread_mutex_destroy(&b->mutex);

@@ -2,6 +2,7 @@
  * are those of lk_generate alone and of the training forward, by bits. */
 #include "inside.h"
 #include "lockstep/base/hash.h"
+#include "model/decoder.h"
 #include "model/testing.h"
 
 enum { REQUESTS = 24, VERSIONS = 2, PROMPT_MOST = 48, DRAWN_MOST = 48, MATHS = 8 };
@@ -376,6 +377,52 @@ static void count_end(void *arg, const struct lk_request_result *r) {
     ends[r->end]++;
 }
 
+static float wanted_mean[64];
+static uint32_t means;
+static void compare_mean(void *arg, const float *mean) {
+    const struct world *w = arg;
+    means++;
+    assert_memory_equal(mean, wanted_mean, w->layout.config.width * 4);
+}
+
+/* Whatever the chunks and the neighbours: the mean of the training forward's last norm. */
+static void embeddings_are_means_of_the_training_forward(void **state) {
+    (void)state;
+    struct test_random r = test_random_open("embeddings");
+    for (int n = 0; n < 60; n++) {
+        const struct world *w = &worlds[n % (int)CONFIGS];
+        const struct question *q = &w->questions[test_random_below(&r, REQUESTS)];
+        uint32_t width = w->layout.config.width, count = (uint32_t)q->r.prompt_count, ends[6] = {0};
+        struct lk_math *math = maths[n % math_count].math;
+        struct lk_decoder *d;
+        OK(lk_decoder_create(&w->layout, maths[0].math, 1, count, LK_TRAINING, &d, &test_err));
+        lk_decoder_forward(d, w->weights[0], 1, count, q->prompt, NULL);
+        for (uint32_t c = 0; c < width; c++) {
+            double sum = 0;
+            for (uint32_t i = 0; i < count; i++) sum += (double)d->h_out[(size_t)i * width + c];
+            wanted_mean[c] = (float)(sum / count);
+        }
+        lk_decoder_free(d);
+        struct lk_batch_options o = {.slots = 4, .page_positions = 7, .pages = 60, .rows = 40, .queue = 8, .panels = n % 2};
+        struct lk_batch *b;
+        OK(lk_batch_open(math, tokenizer, &(struct lk_batch_weights){&w->layout, w->weights[0], NULL, NULL}, &o, &b,
+                         &test_err));
+        b->chunk = any_chunk, b->chunk_arg = &r;
+        struct lk_request asks = {.prompt = q->prompt,
+                                  .prompt_count = count,
+                                  .embedding = compare_mean,
+                                  .arg = (void *)(uintptr_t)w},
+                          other = w->questions[3].r;
+        other.done = count_end, other.arg = ends;
+        OK(lk_batch_submit(b, &other, NULL, &test_err));
+        OK(lk_batch_submit(b, &asks, NULL, &test_err));
+        OK(lk_batch_submit(b, &asks, NULL, &test_err));
+        while (lk_batch_step(b)) continue;
+        lk_batch_close(b);
+    }
+    assert_int_equal(means, 120);
+}
+
 static void what_can_t_be_is_refused(void **state) {
     (void)state;
     const struct world *w = &worlds[0];
@@ -475,6 +522,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(schedules_change_no_bit),
         cmocka_unit_test(one_weight_s_last_bit_changes_the_root),
+        cmocka_unit_test(embeddings_are_means_of_the_training_forward),
         cmocka_unit_test(what_can_t_be_is_refused),
         cmocka_unit_test(no_memory_ends_what_has_none),
     };

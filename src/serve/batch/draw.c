@@ -95,6 +95,7 @@ static void draw(const struct lk_batch *b, struct lk__batch_sequence *s, float *
     struct scale scale = {0};
     float raw = 0;
     t->top_count = 0;
+    if (s->r.receipt) lk_sha256(logits, b->layout->config.vocab * sizeof *logits, &t->logits);
     if (tells) {
         scale = scale_of(b, with->math, logits);
         likeliest(&scale, logits, tokens, s->r.top_logprobs, t);
@@ -156,8 +157,21 @@ static void draw_task(void *arg, size_t member, int thread) {
     size_t row = s->first_row + s->wanted - s->drafts - 1;
     if (draws(s)) draw(d->b, s, d->logits + row * d->b->layout->config.vocab, &d->b->drawers[thread]);
 }
+/* The rows of a prompt's embedding that this pass has made. */
+static void add_hidden(const struct lk_batch *b, struct lk__batch_sequence *s, const float *x) {
+    uint32_t width = b->layout->config.width;
+    for (uint32_t i = 0; i < s->rows; i++)
+        for (uint32_t c = 0; c < width; c++) s->sums[c] += (double)x[(size_t)i * width + c];
+    if (s->read + s->rows < s->count) return;
+    float *mean = (float *)(void *)(s->sums + width);
+    for (uint32_t c = 0; c < width; c++) mean[c] = (float)(s->sums[c] / s->count);
+    s->r.embedding(s->r.arg, mean);
+}
+
 void lk__batch_draw(struct lk_batch *b, uint32_t count, float *logits) {
     size_t row = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (b->members[i]->sums) add_hidden(b, b->members[i], b->extensions[i].hidden);
     for (uint32_t i = 0; i < count; i++) b->members[i]->first_row = row, row += b->members[i]->wanted;
     lk_pool_run(lk_math_pool(b->math), count, draw_task, &(struct drawing){b, logits});
     for (uint32_t i = 0; i < count; i++)

@@ -41,6 +41,7 @@ struct lk__batch_sequence {
     uint32_t since;   /* tokens since it was last tried */
     struct lk_request_result result;
     uint64_t submitted_ns;
+    double *sums; /* (width) of an embedding, and behind it room for the mean */
     /* of a pass */
     uint32_t rows, drafts, wanted;
     size_t first_row; /* of its wanted logits */
@@ -71,6 +72,7 @@ struct lk_batch {
     struct lk__batch_pages *pages;
     struct lk_extension *extensions;     /* (slots) */
     struct lk__batch_sequence **members; /* (slots) of the pass */
+    float *hidden;                       /* (rows, width) of embeddings; NULL until one is wanted */
     struct lk__batch_drawer *drawers;    /* one a thread */
     struct lk__batch_version *last;      /* of the last pass; only compared */
 
