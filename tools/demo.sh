@@ -66,11 +66,41 @@ say "A sample"
 "$lockstep" runs plot demo --out demo.d/loss.svg >/dev/null
 echo "the loss curve: demo.d/loss.svg"
 
+say "The same text from a server, asked as OpenAI's is"
+status=0
+"$lockstep" serve demo --listen 127.0.0.1:0 >demo.d/serve.log 2>&1 &
+pid=$!
+trap 'kill -9 $pid 2>/dev/null || true' EXIT
+url=
+for _ in $(seq 100); do
+    url=$(sed -n 's|^ready  \(http.*\)|\1|p' demo.d/serve.log)
+    { [ -n "$url" ] || ! kill -0 $pid 2>/dev/null; } && break
+    sleep 0.1
+done
+if [ -n "$url" ] && command -v curl >/dev/null; then
+    body="{\"prompt\": \"$prompt\", \"max_tokens\": 40, \"temperature\": 0.8, \"top_p\": 0.95, \"seed\": 1, \"lockstep\": {\"receipt\": true}}"
+    echo "curl $url/completions -d '$body'"
+    curl -s "$url/completions" -d "$body" >demo.d/answer.json || true
+    served=$(sed 's/.*"tokens":\[\([0-9,]*\)\].*/\1/' demo.d/answer.json)
+    alone=$("$lockstep" generate demo "$prompt" --tokens 40 --seed 1 --json | tr -d ' \n' | sed 's/.*"ids":\[\([0-9,]*\)\].*/\1/')
+    echo "generate's tokens   $alone"
+    echo "the server's        $served"
+    if [ -n "$served" ] && [ "$served" = "$alone" ]; then echo "equal"; else
+        echo "NOT EQUAL"
+        status=1
+    fi
+    "$lockstep" response verify demo.d/answer.json || status=1
+elif [ -n "$url" ]; then echo "left out: there is no curl"; else
+    tail -n 1 demo.d/serve.log # a build without a server says so
+fi
+kill $pid 2>/dev/null || true
+wait $pid 2>/dev/null || true
+trap - EXIT
+
 say "The weights' root"
 root=$("$lockstep" runs show demo --json | sed -n 's/.*"weights_root": "\([0-9a-f]*\)".*/\1/p')
 expected=$(sed -n 's/.*`\([0-9a-f]\{64\}\)`.*demo root.*/\1/p' "$readme" 2>/dev/null | head -n 1 || true)
 echo "this machine  $root"
-status=0
 if [ -z "$text" ]; then
     echo "README        ${expected:-none}"
     if [ "$root" = "$expected" ]; then echo "equal"; else
