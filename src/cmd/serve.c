@@ -14,7 +14,7 @@
 
 static struct {
     const char *listen, *keys, *certificate, *key;
-    bool no_keys;
+    bool no_keys, follow;
     uint32_t slots, queue, rows, page, draft, choices, timeout_s, drain_s;
     uint64_t memory;
     struct cmd_list aliases;
@@ -216,6 +216,64 @@ static void tick(void *arg) {
         lk_log_warn("%u keys read again", lk_keys_count(keys));
 }
 
+/* --- Newer checkpoints
+ * -------------------------------------------------------------------------------------------------------- */
+
+static pthread_t follower;
+static volatile bool following;
+
+static void close_newer(void *arg) {
+    lk_model_close(arg);
+    lk_free(arg);
+}
+
+/* A run's newest checkpoint, if it is not the one that is served. */
+static int follow_one(struct lk_store *store, struct served *s, uint32_t *step, struct lk_err *err) {
+    struct lk_model_ref ref;
+    struct lk_model *m = lk_calloc(1, sizeof *m);
+    char root[LK_ROOT_HEX];
+    if (!m) return lk_fail(err, LK_ENOMEM, "no memory for a model");
+    int code = lk_model_find(store, s->name, false, NULL, NULL, &ref, m, err);
+    bool newer = !code && ref.step != *step;
+    if (!code) lk_model_close(m);
+    if (newer) code = lk_model_find(store, s->name, true, NULL, NULL, &ref, m, err);
+    if (!newer || code) {
+        lk_free(m);
+        return code;
+    }
+    lk_root_hex(&m->weights_root, root);
+    code = lk_api_swap(api, s->batch, &(struct lk_batch_weights){&m->layout, m->weights, close_newer, m}, root, err);
+    if (code) {
+        close_newer(m);
+        return code;
+    }
+    *step = ref.step;
+    lk_log_warn("%s: step %u now, root %s", s->name, ref.step, root);
+    return LK_OK;
+}
+
+static void *follow(void *arg) {
+    struct cmd_context *c = arg;
+    uint32_t steps[MODELS_MOST];
+    char told[MODELS_MOST][256] = {{0}};
+    for (size_t i = 0; i < served_count; i++) steps[i] = served[i].m.ref.step;
+    while (following) {
+        for (size_t i = 0; i < served_count && following; i++) {
+            struct lk_err err = {0};
+            if (!served[i].m.ref.is_run || strchr(served[i].name, '@')) continue;
+            if (!follow_one(c->store, &served[i], &steps[i], &err)) {
+                *told[i] = 0;
+                continue;
+            }
+            if (strncmp(told[i], err.message, sizeof told[i] - 1))
+                lk_log_warn("%s goes on with step %u: %s", served[i].name, steps[i], err.message);
+            snprintf(told[i], sizeof told[i], "%.255s", err.message); /* once, not each second */
+        }
+        for (int i = 0; i < 10 && following; i++) usleep(100000);
+    }
+    return NULL;
+}
+
 static int check(struct cmd_context *c) {
     if (c->argument_count > MODELS_MOST)
         return cmd_usage_error(c, "%d models are more than %d", c->argument_count, MODELS_MOST);
@@ -253,9 +311,19 @@ static int run(struct cmd_context *c, struct lk_keys *keys, struct lk_err *err) 
     else
         printf("ready  %s://%s/v1\n", scheme, lk_api_address(api));
     fflush(stdout);
+    following = wanted.follow;
+    if (following && (errno = lk_thread_start(&follower, follow, c))) {
+        code = lk_fail_errno(err, "cannot start a thread that looks for checkpoints");
+        lk_api_stop(api);
+        following = false;
+    }
     lk_api_run(api, wanted.drain_s * 1000);
+    if (following) {
+        following = false;
+        pthread_join(follower, NULL);
+    }
     lk_api_close(api);
-    return LK_OK;
+    return code;
 }
 
 static int serve(struct cmd_context *c) {
@@ -290,6 +358,7 @@ const struct cmd cmd_serve = {
         CMD_LIST("--alias", "NAME=MODEL", &wanted.aliases, "another name for requests to call a model by; may be repeated"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "of conversations, instead of the models' own: " LK_CHAT_NAMES),
+        CMD_FLAG("--follow", &wanted.follow, "runs: serve newer checkpoints as they come"),
         CMD_U32("--draft", "N", &wanted.draft, 0, 15, "7", "tokens guessed ahead from the text, where that pays; 0: none"),
         CMD_U32("--choices", "N", &wanted.choices, 1, 128, "16", "n of a request, at most"),
         CMD_U32("--timeout", "SECONDS", &wanted.timeout_s, 0, 4000000, "600", "a request ends after this; 0: never"),

@@ -71,6 +71,36 @@ equal "killed and started again, with other slots and pages: the same answer" \
 kill $server
 wait $server
 
+# --- a run's newest checkpoint ----------------------------------------------------------------------------------------------
+config f.ini run.name=f data.dataset=talk run.steps=300 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
+    checkpoint.every=20 eval.sequences=0
+"$LOCKSTEP" train f.ini >/dev/null 2>&1 &
+trainer=$!
+wait_step f 40 $trainer
+{ kill -9 $trainer && wait $trainer; } 2>/dev/null
+serve follow f --follow
+first=$(curl -s "$URL/v1/models" | sed 's/.*"root":"\([0-9a-f]*\)".*/\1/')
+(while [ ! -e over ]; do curl -s -o /dev/null -w '%{http_code}\n' "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 20, "ignore_eos": true}'; done >codes.txt) &
+asking=$!
+quiet "$LOCKSTEP" train --resume f
+last=$(run_field f weights_root)
+for i in $(seq 100); do
+    now=$(curl -s "$URL/v1/models" | sed 's/.*"root":"\([0-9a-f]*\)".*/\1/')
+    [ "$now" = "$last" ] && break
+    sleep 0.1
+done
+touch over
+wait $asking
+differ "--follow: it began with another checkpoint" "$first" "$last"
+equal "--follow: the newest is served" "$now" "$last"
+equal "--follow: an answer names it" "$(curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 1}' | sed 's/.*"model_root":"\([0-9a-f]*\)".*/\1/')" "$last"
+equal "--follow: no request was dropped" "$(sort -u codes.txt)" 200
+equal "--follow: and its text is generate's" "$(curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 24, "temperature": 0.9, "seed": 5}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])')" \
+    "$("$LOCKSTEP" generate f "in the" --tokens 24 --temperature 0.9 --top-p 1 --seed 5 --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["text"])')"
+kill $server
+wait $server
+
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 check "a key is made" "$LOCKSTEP" serve key alice --keys keys
 key=$(sed -n 's/^key *//p' .out)

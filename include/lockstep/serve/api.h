@@ -38,6 +38,9 @@ const char *lk_api_address(const struct lk_api *);
 /* Goes from pass to pass until lk_api_stop, then until what was taken is done, at most drain_ms. From the thread whose
  * lk_math the batches have. */
 void lk_api_run(struct lk_api *, uint32_t drain_ms);
+/* Requests that come from now on for the models of this batch run on these weights (lk_batch_swap), of this root; those
+ * before end on theirs. From any thread. */
+int lk_api_swap(struct lk_api *, struct lk_batch *, const struct lk_batch_weights *, const char *root, struct lk_err *);
 void lk_api_stop(struct lk_api *); /* from any thread, and from a signal's handler */
 /* The batches must not be closed before. */
 void lk_api_close(struct lk_api *);

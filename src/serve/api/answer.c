@@ -16,7 +16,7 @@ static void head(struct lk_json_out *o, const struct lk__api_job *j, const char 
     lk_put_key(o, "object"), lk_put_text(o, object);
     lk_put_key(o, "created"), lk_put_unsigned(o, j->created);
     lk_put_key(o, "model"), lk_put_text(o, j->ask.model->name);
-    snprintf(print, sizeof print, "fp_%.16s", j->ask.model->root);
+    snprintf(print, sizeof print, "fp_%.16s", j->root);
     lk_put_key(o, "system_fingerprint"), lk_put_text(o, print);
 }
 
@@ -40,7 +40,7 @@ static void usage(struct lk_json_out *o, const struct lk__api_job *j) {
 /* What an answer is a function of: with these it can be made again. */
 static void made_of(struct lk_json_out *o, const struct lk__api_job *j, const struct lk__api_choice *of, uint32_t count) {
     lk_put_key(o, "lockstep"), lk_put_open(o, '{');
-    lk_put_key(o, "model_root"), lk_put_text(o, j->ask.model->root);
+    lk_put_key(o, "model_root"), lk_put_text(o, j->root);
     lk_put_key(o, "seed"), lk_put_integer(o, (long long)j->ask.r.sampling.seed);
     if (j->ask.receipt) {
         lk_put_key(o, "receipts"), lk_put_open(o, '[');

@@ -16,12 +16,15 @@
 struct lk_api {
     struct lk_api_options o;
     struct lk_http_server *server;
+    pthread_mutex_t swapping;   /* held while a request's texts are submitted, so that they have the same weights */
+    char (*roots)[LK_ROOT_HEX]; /* of the models' weights now; under swapping */
     struct lk__api_metrics metrics;
     atomic_bool stopping;
     atomic_uint jobs; /* that are not answered yet */
     uint64_t started_s;
 };
 
+void lk__api_root(struct lk_api *, const struct lk_api_model *, char root[LK_ROOT_HEX]); /* with swapping held */
 bool lk__api_is_alias(const struct lk_api *, size_t model); /* its batch is an earlier model's */
 
 /* What is wrong with a request. */
@@ -95,7 +98,7 @@ struct lk__api_job {
     struct lk_api *api;
     struct lk_http_exchange *x;
     struct lk__api_ask ask;
-    char id[40];
+    char id[40], root[LK_ROOT_HEX]; /* root: of the weights that it runs on */
     uint64_t created, began_ns;
     uint32_t key;
     bool has_key;

@@ -204,7 +204,10 @@ void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__ap
     for (uint32_t i = 0; i < count; i++) choices[i].job = j, choices[i].index = i;
     atomic_fetch_add(&api->jobs, 1);
     pthread_mutex_lock(&j->mutex); /* nothing is told before all are submitted */
+    pthread_mutex_lock(&api->swapping);
+    lk__api_root(api, j->ask.model, j->root);
     submit_all(j);
+    pthread_mutex_unlock(&api->swapping);
     bool nothing = j->left == 0;
     if (j->failed) cancel(j);
     if (!nothing) lk_http_on_gone(x, client_gone, j);

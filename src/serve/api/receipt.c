@@ -77,7 +77,7 @@ void lk__api_receipt_write(struct lk_json_out *o, const struct lk__api_choice *c
     json_t *request = request_of(a, c->index / a->n, c->index % a->n, c->max_tokens);
     o->failed |= digest_of(request, &digest) || lk_json_canonical(request, &text, NULL);
     lk_put_open(o, '{');
-    lk_put_key(o, "model_root"), lk_put_text(o, a->model->root);
+    lk_put_key(o, "model_root"), lk_put_text(o, c->job->root);
     lk_put_key(o, "numerics"), lk_put_text(o, "fp32-1");
     lk_put_key(o, "request"), lk_put_raw(o, text.data ? text.data : "null", text.data ? text.size : 4);
     lk_put_key(o, "request_digest"), put_hex(o, digest.bytes, 32);

@@ -56,13 +56,17 @@ static int embeddings(struct asking *q, struct lk__api_problem *p) {
     return generation(q, LK__API_EMBEDDINGS, p);
 }
 
-static void put_model(struct lk_json_out *o, const struct lk_api_model *m) {
+static void put_model(struct lk_api *api, struct lk_json_out *o, const struct lk_api_model *m) {
+    char root[LK_ROOT_HEX];
+    pthread_mutex_lock(&api->swapping);
+    lk__api_root(api, m, root);
+    pthread_mutex_unlock(&api->swapping);
     lk_put_open(o, '{');
     lk_put_key(o, "id"), lk_put_text(o, m->name);
     lk_put_key(o, "object"), lk_put_text(o, "model");
     lk_put_key(o, "created"), lk_put_unsigned(o, m->created);
     lk_put_key(o, "owned_by"), lk_put_text(o, "lockstep");
-    lk_put_key(o, "root"), lk_put_text(o, m->root);
+    lk_put_key(o, "root"), lk_put_text(o, root);
     lk_put_key(o, "max_model_len"), lk_put_unsigned(o, lk_batch_most(m->batch));
     lk_put_close(o, '}');
 }
@@ -75,12 +79,12 @@ static int models(struct asking *q, struct lk__api_problem *p) {
         const struct lk_api_model *m = lk__api_model(q->api, name, p);
         json_decref(name);
         if (!m) return LK_EINVAL;
-        put_model(&o, m);
+        put_model(q->api, &o, m);
     } else {
         lk_put_open(&o, '{');
         lk_put_key(&o, "object"), lk_put_text(&o, "list");
         lk_put_key(&o, "data"), lk_put_open(&o, '[');
-        for (size_t i = 0; i < q->api->o.model_count; i++) put_model(&o, &q->api->o.models[i]);
+        for (size_t i = 0; i < q->api->o.model_count; i++) put_model(q->api, &o, &q->api->o.models[i]);
         lk_put_close(&o, ']');
         lk_put_close(&o, '}');
     }
@@ -249,6 +253,13 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
     struct lk_api *api = lk_calloc(1, sizeof *api);
     if (!api) return lk_fail(err, LK_ENOMEM, "no memory for a server");
     api->o = *o;
+    pthread_mutex_init(&api->swapping, NULL);
+    api->roots = lk_calloc(o->model_count, sizeof *api->roots);
+    if (!api->roots) {
+        lk_free(api);
+        return lk_fail(err, LK_ENOMEM, "no memory for a server");
+    }
+    for (size_t i = 0; i < o->model_count; i++) snprintf(api->roots[i], sizeof api->roots[i], "%s", o->models[i].root);
     if (!api->o.most_choices) api->o.most_choices = 16;
     int code = lk_http_server_open(&(struct lk_http_options){.listen = o->listen,
                                                              .limits = o->limits,
@@ -258,10 +269,24 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
                                                              .error_body = error_body,
                                                              .arg = api},
                                    &api->server, err);
-    if (code)
+    if (code) {
+        lk_free(api->roots);
         lk_free(api);
-    else
+    } else
         *out = api;
+    return code;
+}
+void lk__api_root(struct lk_api *api, const struct lk_api_model *m, char root[LK_ROOT_HEX]) {
+    memcpy(root, api->roots[m - api->o.models], LK_ROOT_HEX);
+}
+int lk_api_swap(struct lk_api *api, struct lk_batch *batch, const struct lk_batch_weights *w, const char *root,
+                struct lk_err *err) {
+    pthread_mutex_lock(&api->swapping);
+    int code = lk_batch_swap(batch, w, err);
+    for (size_t i = 0; !code && i < api->o.model_count; i++)
+        if (api->o.models[i].batch == batch) snprintf(api->roots[i], sizeof api->roots[i], "%s", root);
+    pthread_mutex_unlock(&api->swapping);
+    if (!code) lk_batch_wake(api->o.models[0].batch);
     return code;
 }
 const char *lk_api_address(const struct lk_api *api) {
@@ -302,5 +327,7 @@ void lk_api_close(struct lk_api *api) {
     lk_http_server_close(api->server); /* all clients have gone: their texts are cancelled */
     while (atomic_load(&api->jobs))
         for (size_t i = 0; i < api->o.model_count; i++) lk_batch_step(api->o.models[i].batch);
+    pthread_mutex_destroy(&api->swapping);
+    lk_free(api->roots);
     lk_free(api);
 }

@@ -63,8 +63,20 @@ static void drop_versions(struct lk_batch *b, bool all) {
     }
 }
 
+static bool same_model(const struct lk_layout *a, const struct lk_layout *b) {
+    const struct lk_model_config *x = &a->config, *y = &b->config;
+    bool same = a->floats == b->floats && a->tensor_count == b->tensor_count && x->family == y->family &&
+                x->heads == y->heads && x->kv_heads == y->kv_heads && x->head_dim == y->head_dim &&
+                x->context == y->context && x->vocab == y->vocab && x->norm_epsilon == y->norm_epsilon &&
+                x->rope_theta == y->rope_theta && x->window == y->window && x->rope_factor == y->rope_factor &&
+                x->rope_low == y->rope_low && x->rope_high == y->rope_high && x->rope_original == y->rope_original;
+    for (size_t i = 0; same && i < a->tensor_count; i++)
+        same = a->tensors[i].offset == b->tensors[i].offset && !strcmp(a->tensors[i].name, b->tensors[i].name);
+    return same;
+}
+
 int lk_batch_swap(struct lk_batch *b, const struct lk_batch_weights *w, struct lk_err *err) {
-    if (memcmp(&w->layout->config, &b->layout->config, sizeof w->layout->config) || w->layout->floats != b->layout->floats)
+    if (!same_model(w->layout, b->layout))
         return lk_fail(err, LK_EINVAL, "the new weights are of another model: other sizes than those that are served");
     return add_version(b, w, err);
 }
