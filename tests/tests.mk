@@ -42,7 +42,17 @@ test-fresh:
 ## test-compilers: clang, GCC -O0, x86-64 without FMA, arm64 under qemu; ONLY="clang arm64" takes some
 test-compilers: all
 	@tools/other-compilers.sh $(ONLY)
-.PHONY: test test-programs e2e test-ranks test-fresh test-compilers
+## test-clients: install OpenAI's clients, the AI SDK, LangChain and lm_eval into build/clients and let them ask our server
+CLIENTS := $(abspath $(BUILD))/clients
+$(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
+	python3 -m venv $(CLIENTS)/python
+	$(CLIENTS)/python/bin/pip install -q -r $<
+	mkdir -p $(CLIENTS)/node && cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)/node/
+	cd $(CLIENTS)/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+test-clients: all $(CLIENTS)/ready
+	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(CLIENTS) tests/clients/run.sh
+.PHONY: test test-programs test-clients e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes

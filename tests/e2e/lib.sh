@@ -87,6 +87,39 @@ flip() {
 }
 blob() { echo "$LOCKSTEP_STORE/blobs/${1:0:2}/${1:2}"; }
 
+# --- a server ----------------------------------------------------------------------------------------------------------------
+# a run `talk` that has learned a few conversations, context 256, and may be asked in the template chatml
+talking_model() {
+    local i tokens="" id=300
+    for i in $(seq 60); do echo "in the beginning was day $i, and it was good."; done >text.txt
+    quiet "$LOCKSTEP" tokenizer train text.txt --vocab 280 --name plain
+    quiet "$LOCKSTEP" tokenizer export plain plain.json
+    for i in im_start im_end; do tokens="$tokens,{\"id\": $id, \"content\": \"<|$i|>\", \"special\": true}" id=$((id + 1)); done
+    sed "s/^  \],\$/$tokens],/" plain.json >chat.json
+    quiet "$LOCKSTEP" tokenizer import chat.json --name chat
+    for i in $(seq 20); do
+        echo "{\"messages\": [{\"role\": \"user\", \"content\": \"day $i?\"}, {\"role\": \"assistant\", \"content\": \"it was good.\"}]}"
+    done >talk.jsonl
+    quiet "$LOCKSTEP" dataset build talk talk.jsonl --tokenizer chat --template chatml --holdout 0
+    config c.ini run.name=talk data.dataset=talk run.steps=2 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
+        checkpoint.every=1 eval.sequences=0
+    check "a model" "$LOCKSTEP" train c.ini
+}
+# serve NAME OPTION...: in the background as $server, at $URL
+serve() {
+    local name=$1 i
+    shift
+    "$LOCKSTEP" serve "$@" --listen 127.0.0.1:0 >"$name.log" 2>"$name.err" &
+    server=$!
+    for i in $(seq 200); do
+        URL=$(sed -n 's|^ready  \(http.*\)/v1$|\1|p' "$name.log")
+        [ -z "$URL" ] || return 0
+        kill -0 $server 2>/dev/null || return 1
+        sleep 0.05
+    done
+    return 1
+}
+
 # --- several ranks ---------------------------------------------------------------------------------------------------------
 have_ranks() { command -v mpirun >/dev/null && [ -e "$(dirname "$LOCKSTEP")/lockstep-mpi.so" ]; }
 # mpirun by hand; what --on local:N does by itself is set here

@@ -3,37 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 command -v curl >/dev/null || { ok "serve: skipped, there is no curl"; finish; }
 
-for i in $(seq 60); do echo "in the beginning was day $i, and it was good."; done >text.txt
-quiet "$LOCKSTEP" tokenizer train text.txt --vocab 280 --name plain
-quiet "$LOCKSTEP" tokenizer export plain plain.json
-tokens="" id=300
-for token in im_start im_end; do
-    tokens="$tokens,{\"id\": $id, \"content\": \"<|$token|>\", \"special\": true}" id=$((id + 1))
-done
-sed "s/^  \],\$/$tokens],/" plain.json >chat.json
-quiet "$LOCKSTEP" tokenizer import chat.json --name chat
-for i in $(seq 20); do echo "{\"messages\": [{\"role\": \"user\", \"content\": \"day $i?\"}, {\"role\": \"assistant\", \"content\": \"it was good.\"}]}"; done >talk.jsonl
-quiet "$LOCKSTEP" dataset build talk talk.jsonl --tokenizer chat --template chatml --holdout 0
-config c.ini run.name=talk data.dataset=talk run.steps=2 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
-    checkpoint.every=1 eval.sequences=0
-check "a model" "$LOCKSTEP" train c.ini
+talking_model
 [ $FAILED -eq 0 ] || finish
-
-# serve NAME OPTION...: in the background as $server, at $URL
-serve() {
-    local name=$1 i
-    shift
-    "$LOCKSTEP" serve "$@" --listen 127.0.0.1:0 >"$name.log" 2>"$name.err" &
-    server=$!
-    for i in $(seq 200); do
-        URL=$(sed -n 's|^ready  \(http.*\)/v1$|\1|p' "$name.log")
-        [ -z "$URL" ] || return 0
-        kill -0 $server 2>/dev/null || return 1
-        sleep 0.05
-    done
-    return 1
-}
-answer() { sed -n 's/.*"text":"\(\([^"\\]\|\\.\)*\)".*/\1/p'; }
 text_of() { "$LOCKSTEP" generate talk "$@" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["text"])'; }
 
 if serve first talk --alias other=talk --slots 4 --page 16; then ok "it listens"; else not_ok "it listens" "$(cat first.log first.err)" && finish; fi
