@@ -18,6 +18,12 @@ while read -r line; do
 done <client.txt
 equal "the client comes to its end" $status 0
 
+check "serve bench puts load on it" "$LOCKSTEP" serve bench "$URL" --streams 6 --requests 20 --prompt 40 --shared 20 --tokens 9 --model talk
+said "all are answered" "^6 streams, 20 of 20 requests answered"
+said "tells percentiles" "^time to first token +p50 .* p99"
+fails "a server that is not there" 1 "requests failed; the first: cannot connect" -- "$LOCKSTEP" serve bench http://127.0.0.1:1 --requests 1
+fails "no address" 2 "no address as http" -- "$LOCKSTEP" serve bench ftp://x
+
 # --- under way: the end by a signal ---------------------------------------------------------------------------------------------
 curl -sN "$URL/v1/completions" -d '{"prompt": "in", "max_tokens": 200, "stream": true, "ignore_eos": true}' >stream.txt &
 reader=$!
