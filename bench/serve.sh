@@ -1,0 +1,24 @@
+#!/bin/sh
+# The batch of the server, and with PEERS=PYTHON (one that has llama-cpp-python, gguf, numpy) llama.cpp on the same model, in
+# turns, medians and ratios:  bench/serve.sh [threads [rounds [isa]]]
+set -e
+[ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
+cd "$(dirname "$0")/.."
+BUILD=${BUILD:-build}
+threads=${1:-$(nproc)}
+make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/bench/batch_bench"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for i in $(seq "${2:-1}"); do
+    LOCKSTEP_BENCH_PLAIN=1 "$BUILD/bench/batch_bench" "$threads" llama ${3:+"$3"} | sed "s/^/ours /" >>"$work/lines"
+    [ -z "$PEERS" ] || "$PEERS" bench/peer_llama_batch.py "$threads" 2>/dev/null | sed "s/^/peer /" >>"$work/lines"
+done
+awk '{ if (!(($1, $2) in n) && $1 == "ours") order[++keys] = $2
+       v[$1, $2, ++n[$1, $2]] = $3 }
+     function middle(who, key,   c, i, j, x, t) {
+         c = n[who, key]
+         for (i = 1; i <= c; i++) { x = v[who, key, i]; for (j = i; j > 1 && t[j - 1] > x; j--) t[j] = t[j - 1]; t[j] = x }
+         return c ? t[int((c + 1) / 2)] : 0 }
+     END { printf "%-22s %12s %12s %8s\n", "", "Lockstep", "llama.cpp", "ratio"
+           for (i = 1; i <= keys; i++) { a = middle("ours", order[i]); b = middle("peer", order[i])
+               printf "%-22s %12.4g %12s %8s\n", order[i], a, b ? sprintf("%.4g", b) : "", b ? sprintf("%.2f", a / b) : "" } }' "$work/lines"
