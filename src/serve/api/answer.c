@@ -58,7 +58,7 @@ static void token_text(struct lk_json_out *o, struct lk_bytes b, bool key) {
     char text[8 + 4 * 256] = "";
     const char *data = b.data;
     size_t size = b.size;
-    if (!lk_utf8_valid(b.data, b.size)) {
+    if (!lk_utf8_valid(b.data, b.size) || memchr(b.data, 0, b.size)) { /* nor is a zero one in keys, for many readers */
         size = (size_t)snprintf(text, sizeof text, "bytes:");
         for (size_t i = 0; i < b.size && i < 256; i++)
             size += (size_t)snprintf(text + size, sizeof text - size, "\\x%02x", ((const unsigned char *)b.data)[i]);
@@ -104,6 +104,16 @@ static void chat_logprobs(struct lk_json_out *o, const struct lk__api_choice *c)
     lk_put_close(o, '}');
 }
 
+/* A token with the bytes of a likelier one: an object can't have both. */
+static bool said_before(const struct lk_tokenizer *t, const struct lk_logprob *top, uint32_t k) {
+    struct lk_bytes b = lk_tokenizer_bytes(t, top[k].id);
+    for (uint32_t i = 0; i < k; i++) {
+        struct lk_bytes a = lk_tokenizer_bytes(t, top[i].id);
+        if (a.size == b.size && !memcmp(a.data, b.data, a.size)) return true;
+    }
+    return false;
+}
+
 /* The prompt's first token has none. */
 static void completion_logprobs(struct lk_json_out *o, struct lk__api_choice *c) {
     const struct lk__api_ask *a = &c->job->ask;
@@ -129,6 +139,7 @@ static void completion_logprobs(struct lk_json_out *o, struct lk__api_choice *c)
         for (size_t i = 0; i < count; i++) {
             lk_put_open(o, '{');
             for (uint32_t k = 0; k < told[i].drawn.top_count; k++) {
+                if (said_before(t, told[i].drawn.top, k)) continue;
                 token_text(o, lk_tokenizer_bytes(t, told[i].drawn.top[k].id), true);
                 logprob(o, told[i].drawn.top[k].logprob);
             }

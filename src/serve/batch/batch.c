@@ -378,7 +378,8 @@ static void share_pages(struct lk_batch *b, struct lk__batch_sequence *s) {
 
 bool lk_batch_step(struct lk_batch *b) {
     LK_NUMERIC_SCOPE();
-    bool ended = sweep(b, &b->waiting, &b->state.waiting, false) | sweep(b, &b->running, &b->state.running, false);
+    bool ended = sweep(b, &b->waiting, &b->state.waiting, false);
+    ended |= sweep(b, &b->running, &b->state.running, false);
     uint32_t count = lk__batch_plan(b, &b->last);
     if (count) pass(b, b->last, count);
     for (uint32_t i = 0; i < count; i++) share_pages(b, b->members[i]);
