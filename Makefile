@@ -23,20 +23,20 @@ NUMERIC := -fno-fast-math -ffp-contract=off -fno-math-errno -fno-trapping-math #
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DLK_VERSION='"$(VERSION)"' -DLK_RELEASED='"$(RELEASED)"'
 # Objects are made once, for both libraries; calls inside one are direct, as in a program.
 CFLAGS  += -std=c11 $(OPT) -g -pthread -fPIC -fno-semantic-interposition $(WARN) $(NUMERIC)
-LDLIBS  += $(if $(filter yes,$(HTTP)),-lmicrohttpd) -llmdb -linih -ljansson -lzstd -lz -llzma -lbz2 -lcrypto -lm -ldl -pthread
+LDLIBS  += -llmdb -linih -ljansson -lzstd -lz -llzma -lbz2 -lcrypto -lm -ldl -pthread
 ifneq ($(SAN),)
 CFLAGS  += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=$(SAN)
 BUILD   := build/san-$(subst $(eval ) ,-,$(subst $(shell printf ','),-,$(SAN)))
 endif
 # MPI=no builds without; Open MPI's own leaks would fail the sanitizers.
-# HTTP=no builds without a server.
+# HTTP=no builds without a server. libmicrohttpd is loaded when one opens: src/net/http_mhd.c.
 HTTP ?= $(if $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo y),yes,no)
 MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
 ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/null)))
-ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,src/net/http_server% src/net/http_exchange.c),$(ALL_C))
+ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(filter-out src/net/http_none.c,$(wildcard src/net/http_*.c))),$(ALL_C))
 TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
 REF_C  := $(filter src/math/ref/% src/math/blocked/%,$(filter-out %_test.c,$(ALL_C)))

@@ -3,18 +3,13 @@
 
 #include <string.h>
 #include <strings.h>
-
-#define PIECE ((size_t)16 << 10)
+#include <sys/socket.h>
 
 void lk__net_release(struct lk_http_exchange *x) {
-    struct lk_http_server *s = x->server;
-    pthread_mutex_lock(&s->mutex);
-    bool last = --x->references == 0;
-    if (last && (*x->at = x->next)) x->next->at = x->at;
-    pthread_mutex_unlock(&s->mutex);
-    if (!last) return;
-    if (x->response) MHD_destroy_response(x->response);
+    if (atomic_fetch_sub(&x->references, 1) != 1) return;
+    if (x->response) lk__net_mhd.destroy_response(x->response);
     pthread_mutex_destroy(&x->mutex);
+    pthread_cond_destroy(&x->told_it);
     lk_buf_release(&x->headers);
     lk_buf_release(&x->query);
     lk_buf_release(&x->body);
@@ -22,7 +17,6 @@ void lk__net_release(struct lk_http_exchange *x) {
     lk_free(x->path);
     lk_free(x->method);
     lk_free(x);
-    lk__net_server_release(s);
 }
 
 /* --- What was asked ----------------------------------------------------------------------------------------------- */
@@ -56,22 +50,34 @@ struct lk_bytes lk_http_body(const struct lk_http_exchange *x) {
 static void wake(struct lk_http_exchange *x) {
     if (!x->suspended || !x->connection) return;
     x->suspended = false;
-    MHD_resume_connection(x->connection);
+    lk__net_mhd.resume_connection(x->connection);
 }
+/* The connection sleeps until it is woken; false: it may not, as the server closes. */
+static bool sleep_if_open(struct lk_http_exchange *x) {
+    if (x->gone || atomic_load(&x->server->closing)) return false;
+    x->suspended = true;
+    lk__net_mhd.suspend_connection(x->connection);
+    return true;
+}
+/* Leaves the mutex for the call, so that a handler may hold its own locks when it writes and take them when it is told. */
 static void tell(struct lk_http_exchange *x) {
     if (!x->gone || x->told || x->ended || !x->tell) return;
-    x->told = true;
+    x->told = x->telling = true;
+    x->teller = pthread_self();
+    pthread_mutex_unlock(&x->mutex);
     x->tell(x->tell_arg);
-}
-static void go(struct lk_http_exchange *x) {
-    if (!x->ended) x->gone = true;
-    tell(x);
-    if (x->gone) wake(x);
+    pthread_mutex_lock(&x->mutex);
+    x->telling = false;
+    pthread_cond_broadcast(&x->told_it);
 }
 
 void lk__net_gone(struct lk_http_exchange *x) {
     pthread_mutex_lock(&x->mutex);
-    go(x);
+    if (!x->ended) {
+        x->gone = true;
+        wake(x);
+        tell(x);
+    }
     pthread_mutex_unlock(&x->mutex);
 }
 
@@ -100,10 +106,8 @@ static ssize_t give_piece(void *arg, uint64_t position, char *to, size_t most) {
         if (x->sent == x->unsent.size) x->sent = x->unsent.size = 0;
     } else if (x->ended)
         n = MHD_CONTENT_READER_END_OF_STREAM;
-    else {
-        x->suspended = true;
-        MHD_suspend_connection(x->connection);
-    }
+    else if (!sleep_if_open(x))
+        n = MHD_CONTENT_READER_END_WITH_ERROR;
     pthread_mutex_unlock(&x->mutex);
     return n;
 }
@@ -111,30 +115,23 @@ static ssize_t give_piece(void *arg, uint64_t position, char *to, size_t most) {
 enum MHD_Result lk__net_answer(struct lk_http_exchange *x) {
     enum MHD_Result done = MHD_NO; /* closes the connection */
     pthread_mutex_lock(&x->mutex);
-    bool queue = !x->queued && x->response && !x->gone;
-    if (x->queued)
-        done = MHD_YES;
-    else if (!queue && !x->gone && !x->ended) { /* woken without a reason */
-        x->suspended = true;
-        MHD_suspend_connection(x->connection);
-        done = MHD_YES;
-    }
-    x->queued |= queue;
+    struct MHD_Response *r = x->gone ? NULL : x->response;
+    if (!r && !x->ended && sleep_if_open(x)) done = MHD_YES;
     pthread_mutex_unlock(&x->mutex);
     /* without the mutex: libmicrohttpd has one of its own for the answer, and holds it when it calls give_piece */
-    return queue ? MHD_queue_response(x->connection, (unsigned)x->status, x->response) : done;
+    return r ? lk__net_mhd.queue_response(x->connection, (unsigned)x->status, r) : done;
 }
 
 static bool add_fields(struct MHD_Response *r, const char *type, const struct lk_http_field *f, size_t count) {
-    bool ok = !type || MHD_add_response_header(r, "Content-Type", type) == MHD_YES;
-    for (size_t i = 0; i < count; i++) ok &= MHD_add_response_header(r, f[i].name, f[i].value) == MHD_YES;
+    bool ok = !type || lk__net_mhd.add_response_header(r, "Content-Type", type) == MHD_YES;
+    for (size_t i = 0; i < count; i++) ok &= lk__net_mhd.add_response_header(r, f[i].name, f[i].value) == MHD_YES;
     return ok;
 }
 
-/* The handler's part is over: nothing tells it that the client goes any more. */
+/* With the mutex, which it leaves for good. The handler's part is over: nothing tells it that the client goes any more. */
 static void end(struct lk_http_exchange *x) {
-    pthread_mutex_lock(&x->mutex);
     x->ended = true;
+    while (x->telling && !pthread_equal(x->teller, pthread_self())) pthread_cond_wait(&x->told_it, &x->mutex);
     wake(x);
     pthread_mutex_unlock(&x->mutex);
     lk__net_release(x);
@@ -143,23 +140,23 @@ static void end(struct lk_http_exchange *x) {
 int lk_http_respond(struct lk_http_exchange *x, int status, const char *type, const struct lk_http_field *f, size_t count,
                     const void *body, size_t size) {
     struct MHD_Response *r =
-        MHD_create_response_from_buffer(size, (void *)(uintptr_t)(size ? body : ""), MHD_RESPMEM_MUST_COPY);
+        lk__net_mhd.create_response_from_buffer(size, (void *)(uintptr_t)(size ? body : ""), MHD_RESPMEM_MUST_COPY);
     bool ok = r && add_fields(r, type, f, count);
     if (r && !ok) {
-        MHD_destroy_response(r);
+        lk__net_mhd.destroy_response(r);
         r = NULL;
     }
     pthread_mutex_lock(&x->mutex);
     x->response = r, x->status = status;
-    pthread_mutex_unlock(&x->mutex);
     end(x);
     return ok ? LK_OK : LK_ENOMEM;
 }
 
 int lk_http_begin(struct lk_http_exchange *x, int status, const char *type, const struct lk_http_field *f, size_t count) {
-    struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, PIECE, give_piece, x, NULL);
+    struct MHD_Response *r =
+        lk__net_mhd.create_response_from_callback(MHD_SIZE_UNKNOWN, LK__NET_PIECE, give_piece, x, NULL);
     int code = r && add_fields(r, type, f, count) ? LK_OK : LK_ENOMEM;
-    if (r && code) MHD_destroy_response(r);
+    if (r && code) lk__net_mhd.destroy_response(r);
     if (code) return code;
     pthread_mutex_lock(&x->mutex);
     x->response = r, x->status = status;
@@ -169,6 +166,15 @@ int lk_http_begin(struct lk_http_exchange *x, int status, const char *type, cons
     return code;
 }
 
+/* Who writes knows it from the answer. libmicrohttpd may wait for the client to read: the socket's end wakes it. */
+static void cut(struct lk_http_exchange *x) {
+    x->gone = x->told = true;
+    lk_buf_release(&x->unsent);
+    x->unsent = (struct lk_buf)LK_BUF_INIT;
+    x->sent = 0;
+    if (x->connection) (void)shutdown(x->fd, SHUT_RDWR);
+}
+
 int lk_http_write(struct lk_http_exchange *x, const void *data, size_t size) {
     pthread_mutex_lock(&x->mutex);
     if (x->sent > x->unsent.size / 2) { /* what has gone makes room */
@@ -176,14 +182,15 @@ int lk_http_write(struct lk_http_exchange *x, const void *data, size_t size) {
         x->unsent.size -= x->sent, x->sent = 0;
     }
     int code = x->gone ? LK_EIO : LK_OK;
-    if (!code && x->unsent.size - x->sent + size > x->server->limits.unsent_bytes) code = LK_EIO;
+    if (!code && x->unsent.size - x->sent + size > x->unsent_most) code = LK_EIO;
     if (!code && lk_buf_append(&x->unsent, data, size)) code = LK_ENOMEM;
-    if (code && !x->gone) x->gone = x->told = true; /* who writes knows it from the answer */
+    if (code && !x->gone) cut(x);
     wake(x);
     pthread_mutex_unlock(&x->mutex);
     return code;
 }
 
 void lk_http_end(struct lk_http_exchange *x) {
+    pthread_mutex_lock(&x->mutex);
     end(x);
 }
