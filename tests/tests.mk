@@ -9,7 +9,8 @@ test:
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) tests/run.sh $(TESTS)
 # bench/ and fuzz/ are compiled with them, so that they do not fall behind
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(if $(MPI_SO),$(wildcard bench/*.c),$(filter-out bench/reduce%,$(wildcard bench/*.c))))
-test-programs: all $(TESTS) $(CHECKERS) $(BENCHES) $(patsubst %.c,$(BUILD)/%.o,$(wildcard fuzz/*_fuzz.c))
+FUZZ_C := $(filter-out $(if $(filter yes,$(HTTP)),,fuzz/http_fuzz.c),$(wildcard fuzz/*_fuzz.c))
+test-programs: all $(TESTS) $(CHECKERS) $(BENCHES) $(FUZZ_C:%.c=$(BUILD)/%.o)
 $(BUILD)/fuzz/%.o: CFLAGS += -Werror=implicit-function-declaration
 ## e2e: the end-to-end tests only; ONLY=cli runs those whose names hold that
 e2e: all $(CHECKERS)
@@ -75,7 +76,7 @@ unit-all: $(if $(ONLY_FLOORS),$(filter $(foreach f,$(ONLY_FLOORS),$(BUILD)/src/$
 
 ## fuzz: every parser's fuzzer for FUZZ_SECONDS (10; 60 before a release) under address
 FUZZ_SECONDS ?= 10
-FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*_fuzz.c))
+FUZZERS := $(patsubst fuzz/%.c,%,$(FUZZ_C))
 fuzz:
 	@$(MAKE) --no-print-directory -s -j$$(nproc) CC=clang SAN=fuzzer-no-link,address $(FUZZERS:%=build/san-fuzzer-no-link-address/fuzz/%)
 	@for f in $(FUZZERS); do mkdir -p build/corpus/$$f && echo "== $$f" && \
