@@ -23,6 +23,7 @@
 
 #include "lockstep/net/http_server.h"
 #include "lockstep/net/keys.h"
+#include "lockstep/net/metrics.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/kv.h"
 #include "lockstep/store/store.h"
