@@ -31,7 +31,7 @@ BUILD   := build/san-$(subst $(eval ) ,-,$(subst $(shell printf ','),-,$(SAN)))
 endif
 # MPI=no builds without; Open MPI's own leaks would fail the sanitizers.
 # HTTP=no builds without a server. libmicrohttpd is loaded when one opens: src/net/http_mhd.c.
-HTTP ?= $(if $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo y),yes,no)
+HTTP ?= $(if $(shell pkg-config --exists 'libmicrohttpd >= 0.9.71' 2>/dev/null && echo y),yes,no)
 MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------

@@ -66,10 +66,10 @@ check: $(BIN)
 	  clang-format --dry-run $$(git ls-files 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'fuzz/*.c' ':!tests/golden') 2>&1 | grep -c warning: | awk '$$1 { print "format: clang-format would change " $$1 " places" }'
 	@echo "check: ok"
 
-## test-sanitize: unit tests under address and undefined, then base, math and train under thread
+## test-sanitize: unit tests under address and undefined, then base, math, net and train under thread
 test-sanitize:
 	@time -p $(MAKE) --no-print-directory -s -j$$(nproc) SAN=address,undefined unit-all
-	@time -p $(MAKE) --no-print-directory -s -j$$(nproc) SAN=thread ONLY_FLOORS="base math train" unit-all
+	@time -p $(MAKE) --no-print-directory -s -j$$(nproc) SAN=thread ONLY_FLOORS="base math net train" unit-all
 # every unit test, the failing ones in full
 unit-all: $(if $(ONLY_FLOORS),$(filter $(foreach f,$(ONLY_FLOORS),$(BUILD)/src/$f/%),$(TESTS)),$(TESTS))
 	@E2E=no TEST_SECONDS=$(or $(TEST_SECONDS),1800) tests/run.sh $^

@@ -352,6 +352,7 @@ static void requests_that_cannot_be(void **state) {
          "400 a request has one Content-Length");
     gets("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400");
     gets("HEAD /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "X-Method: HEAD");
+    gets("POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10000000\r\n\r\n", "413");
     for (int i = 0; i < 2; i++) { /* 15 KiB are headers, 17 KiB are too many */
         memset(big, 'a', sizeof big);
         int n = sprintf(big, "GET /echo HTTP/1.1\r\nHost: x\r\nX-Header: ");
