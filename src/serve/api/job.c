@@ -42,7 +42,7 @@ static int take_token(void *arg, const struct lk_drawn_token *t, bool prompt) {
     struct lk__api_job *j = c->job;
     uint64_t now = lk_clock_ns();
     if (!prompt) {
-        if (c->last_ns) lk__api_observe(&j->api->metrics.between, now - c->last_ns);
+        if (c->last_ns) lk_metric_observe(j->api->metrics.between, 1e-9 * (double)(now - c->last_ns));
         c->last_ns = now;
     }
     if (j->ask.receipt && !prompt && lk__api_receipt_add(c, t)) j->gone = true;
@@ -113,10 +113,10 @@ static void take_end(void *arg, const struct lk_request_result *r) {
     struct lk__api_choice *c = arg;
     struct lk__api_job *j = c->job;
     struct lk__api_metrics *m = &j->api->metrics;
-    atomic_fetch_add(&m->ended[r->end], 1);
-    if (r->tokens) lk__api_observe(&m->first, r->first_ns);
-    if (r->waited_ns) lk__api_observe(&m->queue, r->waited_ns);
-    lk__api_observe(&m->whole, r->total_ns);
+    lk_metric_add(m->ended[r->end], 1);
+    if (r->tokens) lk_metric_observe(m->first, 1e-9 * (double)r->first_ns);
+    if (r->waited_ns) lk_metric_observe(m->queue, 1e-9 * (double)r->waited_ns);
+    lk_metric_observe(m->whole, 1e-9 * (double)r->total_ns);
     pthread_mutex_lock(&j->mutex);
     atomic_store(&c->id, 0);
     c->done = true;

@@ -171,8 +171,7 @@ static int health(struct asking *q, struct lk__api_problem *p) {
 }
 static int metrics(struct asking *q, struct lk__api_problem *p) {
     struct lk_buf text = LK_BUF_INIT;
-    (void)p;
-    lk__api_metrics_text(q->api, &text);
+    if (lk__api_metrics_text(q->api, &text)) return lk_fail(&p->err, LK_ENOMEM, "no memory for metrics");
     lk_http_respond(q->x, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, 0, text.data, text.size);
     lk_buf_release(&text);
     return LK_OK;
@@ -237,17 +236,24 @@ static void handle(void *arg, struct lk_http_exchange *x) {
     if (q.has_key) lk_keys_end(q.api->o.keys, q.key, 0);
     if (!code) return;
     if (code == LK_ENOMEM) p.status = 503, p.retry_s = 1;
-    atomic_fetch_add(&q.api->metrics.refused[p.status], 1);
+    lk__api_count_refused(q.api, p.status);
     lk__api_refuse(x, &p);
 }
 static void error_body(void *arg, int status, const char *what, struct lk_buf *out) {
     struct lk_api *api = arg;
-    atomic_fetch_add(&api->metrics.refused[status], 1);
+    lk__api_count_refused(api, status);
     lk__api_error_json(out, status, NULL, NULL, what);
 }
 
 /* --- The server
  * ------------------------------------------------------------------------------------------------------------- */
+
+static void free_api(struct lk_api *api) {
+    lk__api_metrics_close(api);
+    pthread_mutex_destroy(&api->swapping);
+    lk_free(api->roots);
+    lk_free(api);
+}
 
 int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_err *err) {
     struct lk_api *api = lk_calloc(1, sizeof *api);
@@ -255,13 +261,12 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
     api->o = *o;
     pthread_mutex_init(&api->swapping, NULL);
     api->roots = lk_calloc(o->model_count, sizeof *api->roots);
-    if (!api->roots) {
-        lk_free(api);
-        return lk_fail(err, LK_ENOMEM, "no memory for a server");
-    }
-    for (size_t i = 0; i < o->model_count; i++) snprintf(api->roots[i], sizeof api->roots[i], "%s", o->models[i].root);
+    int code = api->roots ? lk__api_metrics_open(api, err) : lk_fail(err, LK_ENOMEM, "no memory for a server");
+    for (size_t i = 0; !code && i < o->model_count; i++)
+        snprintf(api->roots[i], sizeof api->roots[i], "%s", o->models[i].root);
     if (!api->o.most_choices) api->o.most_choices = 16;
-    int code = lk_http_server_open(&(struct lk_http_options){.listen = o->listen,
+    if (!code)
+        code = lk_http_server_open(&(struct lk_http_options){.listen = o->listen,
                                                              .limits = o->limits,
                                                              .tls_certificate = o->tls_certificate,
                                                              .tls_key = o->tls_key,
@@ -269,10 +274,9 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
                                                              .error_body = error_body,
                                                              .arg = api},
                                    &api->server, err);
-    if (code) {
-        lk_free(api->roots);
-        lk_free(api);
-    } else
+    if (code)
+        free_api(api);
+    else
         *out = api;
     return code;
 }
@@ -327,7 +331,5 @@ void lk_api_close(struct lk_api *api) {
     lk_http_server_close(api->server); /* all clients have gone: their texts are cancelled */
     while (atomic_load(&api->jobs))
         for (size_t i = 0; i < api->o.model_count; i++) lk_batch_step(api->o.models[i].batch);
-    pthread_mutex_destroy(&api->swapping);
-    lk_free(api->roots);
-    lk_free(api);
+    free_api(api);
 }
