@@ -45,6 +45,7 @@
 #include "lockstep/serve/batch.h"
 #include "lockstep/serve/generate.h"
 #include "lockstep/serve/receipt.h"
+#include "lockstep/serve/grammar.h"
 
 #include "lockstep/lab/lab.h"
 
