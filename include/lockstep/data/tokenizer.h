@@ -42,6 +42,7 @@ uint32_t lk_tokenizer_text_begin(const struct lk_tokenizer *);
 /* The id of a special or other added token by its text, or UINT32_MAX. */
 uint32_t lk_tokenizer_find(const struct lk_tokenizer *, const void *text, size_t size);
 bool lk_tokenizer_is_special(const struct lk_tokenizer *, uint32_t id);
+bool lk_tokenizer_is_added(const struct lk_tokenizer *, uint32_t id); /* special or not: the encoder looks for its text */
 /* The bytes of an id, borrowed; size 0 for an id out of range. */
 struct lk_bytes lk_tokenizer_bytes(const struct lk_tokenizer *, uint32_t id);
 

@@ -62,6 +62,9 @@ uint32_t lk_tokenizer_text_begin(const struct lk_tokenizer *t) {
 bool lk_tokenizer_is_special(const struct lk_tokenizer *t, uint32_t id) {
     return id < t->vocab && t->added[id] & LK__SPECIAL;
 }
+bool lk_tokenizer_is_added(const struct lk_tokenizer *t, uint32_t id) {
+    return id < t->vocab && t->added[id];
+}
 uint32_t lk_tokenizer_find(const struct lk_tokenizer *t, const void *text, size_t size) {
     for (uint32_t id = 0; id < t->vocab; id++)
         if (t->added[id] && bytes_of(t, id).size == size && !memcmp(bytes_of(t, id).data, text, size)) return id;

@@ -113,6 +113,10 @@ bool lk__grammar_stack_return(struct lk__grammar_stack *, uint32_t node, struct 
  * the stack's end. */
 bool lk__grammar_stack_alone(struct lk__grammar_stack *, uint32_t state, struct lk__grammar_place *to);
 
+/* classes.c: alike_to: of each state, the first one that shares its mask where no token has more bytes. False: no memory.
+ */
+bool lk__grammar_classes(const struct lk_grammar *, uint32_t bytes, uint32_t *alike_to);
+
 /* --- masks.c -------------------------------------------------------------------------------------------------- */
 
 /* The masks of this grammar for a vocabulary, made at the first call; NULL: no memory. They live as long as the grammar. */

@@ -17,16 +17,27 @@ struct lk__grammar_masks {
     uint64_t serial;
     atomic_size_t bytes;
     uint32_t states;
-    _Atomic(struct kept *) of[]; /* each state; NULL: not known yet */
+    uint32_t *alike;             /* of each state, whose mask it has */
+    _Atomic(struct kept *) of[]; /* each of these; NULL: not known yet */
 };
+
+static struct lk__grammar_masks *make(const struct lk_grammar *g, const struct lk_vocabulary *v) {
+    struct lk__grammar_masks *m = lk_calloc(1, sizeof *m + g->state_count * sizeof *m->of);
+    if (!m) return NULL;
+    m->serial = v->serial;
+    m->states = g->state_count;
+    m->alike = lk_alloc(g->state_count * sizeof *m->alike);
+    if (m->alike && lk__grammar_classes(g, v->depth_most, m->alike)) return m;
+    lk_free(m->alike);
+    lk_free(m);
+    return NULL;
+}
 
 struct lk__grammar_masks *lk__grammar_masks_of(struct lk_grammar *g, const struct lk_vocabulary *v) {
     pthread_mutex_lock(&g->lock);
     struct lk__grammar_masks *m = g->masks;
     while (m && m->serial != v->serial) m = m->next;
-    if (!m && (m = lk_calloc(1, sizeof *m + g->state_count * sizeof *m->of))) {
-        m->serial = v->serial;
-        m->states = g->state_count;
+    if (!m && (m = make(g, v))) {
         m->next = g->masks;
         g->masks = m;
     }
@@ -37,6 +48,7 @@ void lk__grammar_masks_free(struct lk__grammar_masks *m) {
     while (m) {
         struct lk__grammar_masks *next = m->next;
         for (uint32_t i = 0; i < m->states; i++) lk_free(atomic_load_explicit(&m->of[i], memory_order_relaxed));
+        lk_free(m->alike);
         lk_free(m);
         m = next;
     }
@@ -120,7 +132,7 @@ bool lk__grammar_mask(struct lk__grammar_masks *m, const struct lk_vocabulary *v
         struct lk__grammar_item item = s->items[i];
         bool own;
         s->item_count = p->items, s->node_count = p->nodes, s->link_count = p->links;
-        const struct kept *k = find(m, v, s, item.state, places, &own);
+        const struct kept *k = find(m, v, s, m->alike[item.state], places, &own);
         if (!k) return false;
         for (size_t w = 0; k->words && w < lk_vocabulary_words(v); w++) bits[w] |= k->words[w];
         for (uint32_t j = 0; !k->words && j < k->id_count; j++) bits[k->ids[j] / 64] |= (uint64_t)1 << k->ids[j] % 64;

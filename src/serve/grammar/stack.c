@@ -125,6 +125,16 @@ bool lk__grammar_stack_step(struct lk__grammar_stack *s, const struct lk__gramma
     s->item_count = from->items;
     s->node_count = from->nodes;
     s->link_count = from->links;
+    if (from->count == 1 && s->item_count < s->item_room) { /* nearly always: one item goes on inside its rule */
+        struct lk__grammar_item item = s->items[from->first];
+        if ((item.state = lk__grammar_next(s->grammar, item.state, byte)) == LK__GRAMMAR_NONE) return false;
+        const struct lk__grammar_state *state = &s->grammar->states[item.state];
+        if (!state->accepts && !state->jump_count) {
+            s->items[s->item_count++] = item;
+            *to = (struct lk__grammar_place){first, 1, first + 1, s->node_count, s->link_count, false};
+            return true;
+        }
+    }
     for (uint32_t i = from->first; i < end && !s->failed; i++) {
         uint32_t next = lk__grammar_next(s->grammar, s->items[i].state, byte), node = s->items[i].node;
         if (next != LK__GRAMMAR_NONE) add_item(s, first, next, node);

@@ -20,8 +20,7 @@ static int by_bytes(const void *a, const void *b) {
 /* Tokens of which a text is made: all with bytes but for special and added ones. */
 static bool is_text(const struct lk_tokenizer *t, uint32_t id, const uint64_t *ends) {
     struct lk_bytes b = lk_tokenizer_bytes(t, id);
-    return b.size && b.size < UINT16_MAX && !lk_tokenizer_is_special(t, id) && lk_tokenizer_find(t, b.data, b.size) != id &&
-           !(ends[id / 64] >> id % 64 & 1);
+    return b.size && b.size < UINT16_MAX && !lk_tokenizer_is_added(t, id) && !(ends[id / 64] >> id % 64 & 1);
 }
 
 static int copy_bytes(struct lk_vocabulary *v, const struct lk_tokenizer *t) {
