@@ -38,7 +38,8 @@ static struct {
     struct lk_penalties penalties;
     struct cmd_list biases, stops;
     enum lk_chat chat;
-    const char *system;
+    const char *system, *grammar, *schema;
+    bool object; /* any JSON object */
     int bos;
 } wanted;
 enum { AUTO, YES, NO }; /* of --bos */
@@ -71,6 +72,8 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     o->stop_count = wanted.stops.count;
     for (size_t i = 0; i < o->stop_count; i++)
         if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
+    if ((wanted.grammar != NULL) + (wanted.schema != NULL) + wanted.object > 1)
+        return cmd_usage_error(c, "give one of --grammar, --json-schema and --json-object");
     if (wanted.system && !wanted.chat) return cmd_usage_error(c, "--system goes with --template");
     if (wanted.chat && wanted.bos != AUTO)
         return cmd_usage_error(c, "--bos %s goes without --template, which says itself how a prompt begins",
@@ -166,20 +169,59 @@ static int print_result(const struct lk_generation *g, struct output *out, struc
         (json_int_t)g->tokens, "finish", reasons[g->finish], "prompt_seconds", g->prompt_seconds, "seconds", g->seconds));
 }
 
+/* What the text has to satisfy. */
+struct constraint {
+    struct lk_grammar *grammar;
+    struct lk_vocabulary *vocabulary;
+    struct lk_matcher *matcher;
+};
+
+static int read_grammar(struct lk_grammar **out, struct lk_err *err) {
+    const char *path = wanted.grammar ? wanted.grammar : wanted.schema;
+    struct lk_buf text = LK_BUF_INIT;
+    json_t *schema = NULL;
+    if (!path) return lk_grammar_json_object(out, err);
+    int code = cmd_read_input(path, &text, err);
+    if (!code && wanted.schema && !(schema = lk_json_parse(text.data ? text.data : "", text.size, path, err)))
+        code = err->code;
+    if (!code) {
+        code = schema ? lk_grammar_from_schema(schema, out, err)
+                      : lk_grammar_from_gbnf(text.data ? text.data : "", text.size, out, err);
+        if (code) code = lk_fail_prefix(err, code, "%s", path);
+    }
+    json_decref(schema);
+    lk_buf_release(&text);
+    return code;
+}
+static int constrain(const struct lk_tokenizer *t, struct constraint *out, struct lk_generate_options *o,
+                     struct lk_err *err) {
+    if (!wanted.grammar && !wanted.schema && !wanted.object) return LK_OK;
+    int code = read_grammar(&out->grammar, err);
+    if (!code) code = lk_vocabulary_create(t, o->ends, o->end_count, &out->vocabulary, err);
+    if (!code) code = lk_matcher_create(out->grammar, out->vocabulary, &out->matcher, err);
+    o->matcher = out->matcher;
+    return code;
+}
+
 /* From the opened model to all of its text. */
 static int run(struct cmd_context *c, const struct cmd_model *m, struct lk_bytes prompt, struct output *out,
                struct lk_generate_options *o, struct lk_generation *g, struct lk_err *err) {
     struct lk_tokenizer *t = NULL;
     struct prepared prepared = {0};
+    struct constraint constraint = {0};
     int code = out->json && !(out->ids = json_array()) ? lk_fail(err, LK_ENOMEM, "no memory for ids") : LK_OK;
     if (!code) code = load_tokenizer(c, m, &t, err);
     if (!code) code = prepare(t, prompt, m, &prepared, o, err);
+    if (!code) code = constrain(t, &constraint, o, err);
     if (!code && !out->json && !wanted.chat) put_text(out, prompt.data, prompt.size);
     if (!code) code = lk_generate(c->math, &m->model.layout, m->model.weights, t, prompt.data, prompt.size, o, g, err);
     if (!code && out->incomplete)
         code = lk_fail(err, LK_ENOMEM, "no memory for all of the text: leave out --json, or ask for fewer --tokens");
     lk_tokenizer_free(t);
     lk_tokens_release(&prepared.ids);
+    lk_matcher_free(constraint.matcher);
+    lk_vocabulary_free(constraint.vocabulary);
+    lk_grammar_free(constraint.grammar);
     if (!code && g->prompt_tokens > m->model.layout.config.context)
         lk_log_warn("the prompt has %u tokens, the model's context %u: its beginning was not read", g->prompt_tokens,
                     m->model.layout.config.context);
@@ -232,6 +274,9 @@ const struct cmd cmd_generate = {
         CMD_U64("--seed", "N", &wanted.sampling.seed, 0, UINT64_MAX, "1", "of the draws"),
         CMD_U32("--choice", "N", &wanted.sampling.choice, 0, UINT32_MAX, "0", "which of the texts of that seed"),
         CMD_LIST("--stop", "S", &wanted.stops, "end before this text; may be repeated"),
+        CMD_STRING("--grammar", "FILE", &wanted.grammar, NULL, "only text of this grammar, in llama.cpp's GBNF"),
+        CMD_STRING("--json-schema", "FILE", &wanted.schema, NULL, "only JSON that satisfies this schema, on one line"),
+        CMD_FLAG("--json-object", &wanted.object, "only a JSON object, on one line"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
         CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"),

@@ -23,6 +23,7 @@ struct generator {
     void *workspace;                 /* of sampling */
     struct lk__serve_counts counts;  /* with penalties */
     bool penalised;
+    uint64_t *allowed; /* a bit for each token; NULL: all */
     struct lk__serve_text text;
 };
 
@@ -83,9 +84,11 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_EXTEND, &g->decoder, err);
-    if (!code && !(g->workspace = lk_alloc(lk_sample_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && !(g->workspace = lk_alloc(lk_sample_allowed_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     g->penalised = !lk_penalties_none(&g->options->penalties);
     if (!code && g->penalised) code = lk__serve_counts_init(&g->counts, lk_tokenizer_vocab(g->tokenizer), err);
+    if (!code && g->options->matcher && !(g->allowed = lk_calloc(vocab / 64 + 1, sizeof *g->allowed)))
+        code = lk_fail(err, LK_ENOMEM, "no memory for a grammar's tokens");
     if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
     for (size_t i = 0; i < g->options->id_count && !code; i++)
@@ -119,10 +122,19 @@ static bool is_end(const struct generator *g, uint32_t id, uint32_t end) {
     return is;
 }
 
-static uint32_t draw(struct generator *g, float *logits) {
-    uint32_t place = (uint32_t)g->tokens.count;
+/* The next token; UINT32_MAX: a grammar is complete, allows no other, and there is no end token. */
+static int draw(struct generator *g, float *logits, uint32_t *id, struct lk_err *err) {
+    uint32_t tokens = lk_tokenizer_vocab(g->tokenizer), place = (uint32_t)g->tokens.count;
+    struct lk_matcher *matcher = g->options->matcher;
     if (g->penalised) lk__serve_penalise(&g->options->penalties, &g->counts, logits);
-    return lk_sample_token(g->math, logits, lk_tokenizer_vocab(g->tokenizer), &g->options->sampling, place, g->workspace);
+    if (!matcher) {
+        *id = lk_sample_token(g->math, logits, tokens, &g->options->sampling, place, g->workspace);
+        return LK_OK;
+    }
+    int code = lk_matcher_mask(matcher, g->allowed, err);
+    if (code) return code;
+    *id = lk_sample_allowed(g->math, logits, tokens, g->allowed, &g->options->sampling, place, g->workspace);
+    return *id == UINT32_MAX ? LK_OK : lk_matcher_accept(matcher, *id, err);
 }
 
 static int loop(struct generator *g, struct lk_generation *out, struct lk_err *err) {
@@ -135,7 +147,12 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
     read = lk_clock_ns();
     out->prompt_seconds = (double)(read - began) * 1e-9;
     while (out->tokens < g->options->max_tokens) {
-        uint32_t id = draw(g, logits);
+        uint32_t id;
+        if ((code = draw(g, logits, &id, err))) break;
+        if (id == UINT32_MAX) {
+            out->finish = LK_FINISH_STOP;
+            break;
+        }
         out->tokens++;
         if (g->options->token) g->options->token(g->options->arg, id);
         if (is_end(g, id, end)) {
@@ -144,11 +161,11 @@ static int loop(struct generator *g, struct lk_generation *out, struct lk_err *e
         }
         if (take_text(g, id, &out->finish, &code, err) || (code = push_token(g, id, err))) break;
         if (g->penalised) lk__serve_counts_add(&g->counts, id, true);
-        out->finish = LK_FINISH_LENGTH;
+        out->finish = g->options->matcher && lk_matcher_done(g->options->matcher) ? LK_FINISH_STOP : LK_FINISH_LENGTH;
         if (out->tokens < g->options->max_tokens) logits = advance(g, 1);
     }
     out->seconds = (double)(lk_clock_ns() - read) * 1e-9;
-    if (!code && out->finish != LK_FINISH_STOP && out->finish != LK_FINISH_CALLER) lk__serve_text_finish(&g->text);
+    if (!code && out->finish != LK_FINISH_CALLER) lk__serve_text_finish(&g->text);
     return code;
 }
 
@@ -166,6 +183,7 @@ int lk_generate(struct lk_math *math, const struct lk_layout *layout, const floa
     lk_tokens_release(&g.tokens);
     lk_free(g.panels);
     lk_free(g.workspace);
+    lk_free(g.allowed);
     lk__serve_counts_release(&g.counts);
     lk__serve_text_release(&g.text);
     return code;

@@ -4,6 +4,7 @@
 #define LOCKSTEP_GENERATE_H
 #include "lockstep/data/tokenizer.h"
 #include "lockstep/model/model.h"
+#include "lockstep/serve/grammar.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,6 +26,11 @@ int lk_sampling_check(const struct lk_sampling *, struct lk_err *);
 uint32_t lk_sample_token(struct lk_math *, const float *logits, uint32_t tokens, const struct lk_sampling *,
                          uint32_t position, void *workspace);
 size_t lk_sample_bytes(uint32_t tokens);
+/* The same of the ids whose bits are set in `allowed` (bit id % 64 of word id / 64; (tokens + 63) / 64 words), as if there
+ * were no others. UINT32_MAX: no bit is set. workspace: lk_sample_allowed_bytes(tokens). */
+uint32_t lk_sample_allowed(struct lk_math *, const float *logits, uint32_t tokens, const uint64_t *allowed,
+                           const struct lk_sampling *, uint32_t position, void *workspace);
+size_t lk_sample_allowed_bytes(uint32_t tokens);
 
 /* What changes the logits before a token is drawn from them, at any temperature; all zeros: nothing. */
 #define LK_LOGIT_BIAS_MOST   100
@@ -64,6 +70,10 @@ struct lk_generate_options {
     size_t id_count;
     const uint32_t *ends; /* ids that end the text, besides the tokenizer's end token */
     size_t end_count;
+    /* Unless NULL: at the begin of a text, with this tokenizer and these ends. Only tokens that it allows are drawn, and
+     * the text ends where it is complete and nothing else may come, by an end token or, if there is none, LK_FINISH_STOP.
+     * It is moved on; afterwards it is where the text is. */
+    struct lk_matcher *matcher;
     const char *const *stops; /* the text ends before the first of these */
     size_t stop_count;
     /* Gets text as it comes, never a part of a character (an incomplete one at the very end is given as it is); returning
