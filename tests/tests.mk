@@ -1,5 +1,5 @@
 # Tests. What each file of tests/ proves: tests/README.md.
-CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families contract)
+CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families contract constrain)
 CHECKERS += $(if $(shell command -v $(NEON_CC)),$(BUILD)/tests/bare-arm64)
 
 ## test: install what is missing, build, run unit and end-to-end tests

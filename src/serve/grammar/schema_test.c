@@ -52,12 +52,12 @@ static const struct {
     {"{'type': 'integer', 'minimum': -3, 'maximum': 12}",
      {"y-3", "y-1", "n-4", "n-0", "y0", "y9", "y12", "n13", "y1", "n20", "n012"}},
     {"{'type': 'integer', 'exclusiveMinimum': 98, 'exclusiveMaximum': 1002.5}",
-     {"y99", "n98", "y1002", "n1003", "p9", "y100", "n097"}},
+     {"y99", "p98", "y1002", "n1003", "p9", "y100", "n097"}},
     {"{'type': 'integer', 'minimum': 1.5, 'maximum': 2}", {"y2", "n1", "n3"}},
     {"{'type': 'integer', 'minimum': 999999999999999999}", {"y999999999999999999", "n999999999999999998"}},
     {"{'type': 'integer', 'minimum': 10, 'maximum': 40, 'multipleOf': 7}",
      {"y14", "y35", "n1 4", "n10", "n7", "n42", "p2"}},
-    {"{'type': 'number', 'multipleOf': 5, 'maximum': -3}", {"y-5", "y-10", "n0", "n-3", "p-4", "n-5.0"}},
+    {"{'type': 'number', 'multipleOf': 5, 'maximum': -3}", {"y-5", "y-10", "n0", "p-3", "p-4", "n-5.0"}},
     {"{'type': 'number', 'minimum': 0.25, 'exclusiveMaximum': 1}",
      {"y0.25", "y0.250", "y0.99", "n0.2 ", "p0.2", "n0.24", "n1", "y0.3", "n-", "n0.25e"}},
     {"{'type': 'number', 'minimum': -1.5, 'maximum': 10}",
@@ -266,8 +266,8 @@ static void no_memory_is_said(void **state) {
     (void)state;
     char *text = quoted(
         "{'type': 'object', 'properties': {'a': {'$ref': '#/$defs/x'}, 'b': {'type': 'string', 'pattern': '^(a|[^b])+$'}, "
-        "'c': {'type': 'number', 'minimum': 3}, 'd': {'type': 'integer', 'multipleOf': 3}, 'e': {'enum': [1, 'x']}}, "
-        "'required': ['b'], '$defs': {'x': {'type': ['string', 'null'], 'format': 'date'}}}");
+        "'c': {'type': 'number', 'minimum': 3}, 'd': {'type': 'integer', 'multipleOf': 3, 'maximum': 99, 'minimum': -9}, 'e': {'enum': [1, 'x']}}, "
+        "'required': ['b'], '$defs': {'x': {'type': ['string', 'null'], 'format': 'ipv4'}}}");
     parsed = lk_json_parse(text, strlen(text), "schema", &test_err);
     assert_non_null(parsed);
     FAIL_EACH_ALLOCATION(compile_parsed());
