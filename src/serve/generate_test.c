@@ -288,6 +288,58 @@ static void panels_need_memory_that_is_there(void **state) {
     for (int i = 0; i < 2; i++) lk_buf_release(&heard[i].text);
 }
 
+/* A text of the grammar, whatever the model would say; the end token where it may end, and only there. */
+static void a_grammar_is_kept(void **state) {
+    (void)state;
+    static const char gbnf[] = "root ::= (\"the \" | \"abc\" | [\xc3\xa0-\xc3\xbf]){2,4} \".\"";
+    struct lk_grammar *g;
+    struct lk_vocabulary *v;
+    struct heard h = {0}, again = {0};
+    struct lk_penalties penalties = {.repetition = 1.5};
+    OK(lk_grammar_from_gbnf(gbnf, sizeof gbnf - 1, &g, &test_err));
+    OK(lk_vocabulary_create(tokenizer, NULL, 0, &v, &test_err));
+    uint32_t end = lk_tokenizer_end(tokenizer);
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        struct lk_matcher *m[2];
+        struct lk_generate_options o = {.sampling = {.temperature = seed % 5, .top_p = 0.9, .seed = seed},
+                                        .max_tokens = 40};
+        if (seed % 2) o.penalties = penalties;
+        for (int i = 0; i < 2; i++) {
+            OK(lk_matcher_create(g, v, &m[i], &test_err));
+            o.matcher = m[i];
+            struct lk_generation out = generate("stop", o, i ? &again : &h);
+            assert_int_equal(out.finish, LK_FINISH_END);
+            assert_true(lk_matcher_done(m[i]));
+        }
+        assert_int_equal(h.text.size, again.text.size);
+        assert_memory_equal(h.text.data, again.text.data, h.text.size);
+        assert_int_equal(h.text.data[h.text.size - 1], '.');
+        size_t parts = 0, at = 0;
+        for (; at + 1 < h.text.size; parts++) {
+            bool the = !memcmp(h.text.data + at, "the ", 4), abc = !memcmp(h.text.data + at, "abc", 3);
+            if (!the && !abc) assert_int_equal((uint8_t)h.text.data[at], 0xC3);
+            at += the ? 4 : abc ? 3 : 2;
+        }
+        assert_true(at + 1 == h.text.size && parts >= 2 && parts <= 4);
+        for (int i = 0; i < 2; i++) lk_matcher_free(m[i]);
+        lk_buf_release(&h.text);
+        lk_buf_release(&again.text);
+    }
+    /* complete with the last token that may be drawn: not cut */
+    struct lk_matcher *m;
+    OK(lk_matcher_create(g, v, &m, &test_err));
+    struct lk_generate_options o = {.max_tokens = 1, .matcher = m};
+    for (struct heard piece = {0}; !lk_matcher_done(m); lk_buf_release(&piece.text)) {
+        enum lk_finish finish = generate("a", o, &piece).finish;
+        assert_int_equal(finish, lk_matcher_done(m) ? LK_FINISH_STOP : LK_FINISH_LENGTH);
+    }
+    FAILS(lk_matcher_accept(m, 0, &test_err), LK_EINVAL, "may not come");
+    OK(lk_matcher_accept(m, end, &test_err));
+    lk_matcher_free(m);
+    lk_vocabulary_free(v);
+    lk_grammar_free(g);
+}
+
 static void a_tokenizer_too_large_is_refused(void **state) {
     (void)state;
     struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 260, true, 1e-5, 10000, 0.02};
@@ -311,6 +363,7 @@ int main(void) {
         cmocka_unit_test(no_memory_is_said),
         cmocka_unit_test(without_memory_for_panels_the_text_is_the_same),
         cmocka_unit_test(panels_need_memory_that_is_there),
+        cmocka_unit_test(a_grammar_is_kept),
         cmocka_unit_test(a_tokenizer_too_large_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
