@@ -48,9 +48,11 @@ int lk_matcher_copy(const struct lk_matcher *, struct lk_matcher **out, struct l
 void lk_matcher_free(struct lk_matcher *); /* NULL is fine */
 /* bits: lk_vocabulary_words. Sets exactly the bits of the tokens that may come next: those after which the text can still
  * be completed, and the end tokens where it is complete. None at all: the text has ended, or it is complete, nothing else
- * may come and there is no end token. LK_EUNSUPPORTED: only bytes may come that no token of this vocabulary has. */
+ * may come and there is no end token. LK_EUNSUPPORTED: only bytes may come that no token of this vocabulary has, or there
+ * are too many ways to read the text so far. */
 int lk_matcher_mask(struct lk_matcher *, uint64_t *bits, struct lk_err *);
-/* Takes a token. LK_EINVAL: it may not come here. Nothing changes when this fails. */
+/* Takes a token. LK_EINVAL: it may not come here. LK_EUNSUPPORTED: too many ways, as above. Nothing changes when this
+ * fails. */
 int lk_matcher_accept(struct lk_matcher *, uint32_t id, struct lk_err *);
 /* Takes back the last `tokens` tokens; LK_EINVAL: more than lk_matcher_undo. */
 #define LK_MATCHER_UNDO 64 /* at least so many of the accepted ones can be taken back */

@@ -82,6 +82,10 @@ struct lk__grammar_node {
 struct lk__grammar_link {
     uint32_t state, node, next; /* state LK__GRAMMAR_NONE: the text is complete */
 };
+/* Of one call of a matcher, some 0.1 s. A walk over a whole vocabulary in a grammar of no great ambiguity takes less than a
+ * tenth of it. */
+#define LK__GRAMMAR_WORK_MOST ((uint64_t)1 << 24)
+
 /* All stacks of a text so far, shared where they are equal. Nodes and links are only added, by the newest place; what
  * is older never changes. */
 struct lk__grammar_stack {
@@ -91,7 +95,8 @@ struct lk__grammar_stack {
     struct lk__grammar_link *links;
     uint32_t item_count, node_count, link_count, item_room, node_room, link_room;
     uint32_t *node_of, *item_of; /* of each rule and state: where the newest one may be */
-    bool failed;                 /* there was no memory */
+    uint64_t work;               /* since the caller set it to 0: items and links looked at */
+    bool failed;                 /* there was no memory, or work is more than LK__GRAMMAR_WORK_MOST */
 };
 /* Where a text can go on: items with edges, and how much of the stack they need. */
 struct lk__grammar_place {

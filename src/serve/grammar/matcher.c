@@ -21,8 +21,12 @@ static const struct lk__grammar_place *here(const struct lk_matcher *m) {
     return &m->history[m->count - 1];
 }
 
-static int no_memory(struct lk_matcher *m, struct lk_err *err) {
+static int give_up(struct lk_matcher *m, struct lk_err *err) {
     m->stack.failed = false;
+    if (m->stack.work > LK__GRAMMAR_WORK_MOST)
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "the grammar is too ambiguous: there are too many ways to read the text so far; let fewer of its "
+                       "alternatives match the same text");
     return lk_fail(err, LK_ENOMEM, "no memory to follow a grammar");
 }
 
@@ -171,9 +175,10 @@ int lk_matcher_mask(struct lk_matcher *m, uint64_t *bits, struct lk_err *err) {
     size_t words = lk_vocabulary_words(v);
     memset(bits, 0, words * sizeof *bits);
     if (m->ended) return LK_OK;
+    m->stack.work = 0;
     bool done = lk__grammar_mask(m->masks, v, &m->stack, here(m), m->places, bits);
     truncate(m);
-    if (!done) return no_memory(m, err);
+    if (!done) return give_up(m, err);
     if (here(m)->complete) {
         for (size_t i = 0; i < words; i++) bits[i] |= v->ends[i];
         return LK_OK;
@@ -204,6 +209,7 @@ int lk_matcher_accept(struct lk_matcher *m, uint32_t id, struct lk_err *err) {
         m->history[m->count++] = next;
         return LK_OK;
     }
+    m->stack.work = 0;
     bool fits = v->offsets[id] != v->offsets[id + 1];
     for (uint32_t i = v->offsets[id]; i < v->offsets[id + 1] && fits; i++) {
         fits = lk__grammar_stack_step(&m->stack, &place, v->bytes[i], &next);
@@ -212,7 +218,7 @@ int lk_matcher_accept(struct lk_matcher *m, uint32_t id, struct lk_err *err) {
     if (!fits) {
         bool failed = m->stack.failed;
         truncate(m);
-        return failed ? no_memory(m, err) : refuse(m, id, err);
+        return failed ? give_up(m, err) : refuse(m, id, err);
     }
     uint32_t first = here(m)->items; /* over the items of the bytes between */
     if (place.count) memmove(m->stack.items + first, m->stack.items + place.first, place.count * sizeof *m->stack.items);

@@ -266,7 +266,8 @@ static void no_memory_is_said(void **state) {
     (void)state;
     char *text = quoted(
         "{'type': 'object', 'properties': {'a': {'$ref': '#/$defs/x'}, 'b': {'type': 'string', 'pattern': '^(a|[^b])+$'}, "
-        "'c': {'type': 'number', 'minimum': 3}, 'd': {'type': 'integer', 'multipleOf': 3, 'maximum': 99, 'minimum': -9}, 'e': {'enum': [1, 'x']}}, "
+        "'c': {'type': 'number', 'minimum': 3}, 'd': {'type': 'integer', 'multipleOf': 3, 'maximum': 99, 'minimum': -9}, "
+        "'e': {'enum': [1, 'x']}}, "
         "'required': ['b'], '$defs': {'x': {'type': ['string', 'null'], 'format': 'ipv4'}}}");
     parsed = lk_json_parse(text, strlen(text), "schema", &test_err);
     assert_non_null(parsed);

@@ -40,6 +40,7 @@ static void add_item(struct lk__grammar_stack *s, uint32_t first, uint32_t state
     uint32_t at = s->item_of[state];
     if (at >= first && at < s->item_count && s->items[at].state == state) { /* the state is here: with this node too? */
         if (s->items[at].node == node) return;
+        s->work += s->item_count - first;
         for (uint32_t i = first; i < s->item_count; i++)
             if (s->items[i].state == state && s->items[i].node == node) return;
     }
@@ -49,7 +50,7 @@ static void add_item(struct lk__grammar_stack *s, uint32_t first, uint32_t state
 }
 
 static void add_link(struct lk__grammar_stack *s, uint32_t node, uint32_t state, uint32_t to) {
-    for (uint32_t i = s->nodes[node].links; i != LK__GRAMMAR_NONE; i = s->links[i].next)
+    for (uint32_t i = s->nodes[node].links; i != LK__GRAMMAR_NONE; i = s->links[i].next, s->work++)
         if (s->links[i].state == state && s->links[i].node == to) return;
     if (!room(s, (void **)&s->links, s->link_count, &s->link_room, sizeof *s->links)) return;
     s->links[s->link_count] = (struct lk__grammar_link){state, to, s->nodes[node].links};
@@ -81,7 +82,7 @@ static void call(struct lk__grammar_stack *s, uint32_t first, uint32_t newest, s
 }
 
 static void give_back(struct lk__grammar_stack *s, uint32_t node, uint32_t first, bool *complete) {
-    for (uint32_t i = s->nodes[node].links; i != LK__GRAMMAR_NONE && !s->failed; i = s->links[i].next)
+    for (uint32_t i = s->nodes[node].links; i != LK__GRAMMAR_NONE && !s->failed; i = s->links[i].next, s->work++)
         if (s->links[i].state == LK__GRAMMAR_NONE)
             *complete = true;
         else
@@ -98,6 +99,8 @@ static bool settle(struct lk__grammar_stack *s, uint32_t first, struct lk__gramm
         if (state->accepts && item.node < newest) give_back(s, item.node, first, &to->complete);
         for (uint32_t j = 0; j < state->jump_count && !s->failed; j++)
             call(s, first, newest, item, g->jumps[state->jumps + j]);
+        s->work += 1 + state->jump_count;
+        s->failed |= s->work > LK__GRAMMAR_WORK_MOST;
     }
     if (s->failed) return false;
     for (uint32_t i = first; i < s->item_count; i++)
