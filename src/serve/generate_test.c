@@ -340,6 +340,35 @@ static void a_grammar_is_kept(void **state) {
     lk_grammar_free(g);
 }
 
+/* Without an end token a text ends where it is complete and nothing else may come. */
+static void without_an_end_token_a_complete_text_ends(void **state) {
+    (void)state;
+    struct lk_buf json = LK_BUF_INIT;
+    struct lk_tokenizer *t;
+    struct lk_grammar *g;
+    struct lk_vocabulary *v;
+    struct lk_matcher *m;
+    struct heard h = {0};
+    struct lk_generation out;
+    OK(lk_tokenizer_export(tokenizer, &json, &test_err));
+    for (char *end = json.data; (end = strstr(end, LK_TOKEN_END));) memcpy(end, "<|another_one", 13);
+    OK(lk_tokenizer_import(json.data, json.size, "json", &t, &test_err));
+    assert_true(lk_tokenizer_end(t) == UINT32_MAX);
+    OK(lk_grammar_from_gbnf("root ::= \"ab\" | \"abc\"", 21, &g, &test_err));
+    OK(lk_vocabulary_create(t, NULL, 0, &v, &test_err));
+    OK(lk_matcher_create(g, v, &m, &test_err));
+    struct lk_generate_options o = {.max_tokens = 9, .matcher = m, .text = hear, .arg = &h};
+    OK(lk_generate(math.math, &layout, weights, t, "the", 3, &o, &out, &test_err));
+    assert_int_equal(out.finish, LK_FINISH_STOP);
+    assert_true(out.tokens < 4 && h.text.size == 3 && !memcmp(h.text.data, "abc", 3)); /* "ab" can go on, so it does */
+    lk_matcher_free(m);
+    lk_vocabulary_free(v);
+    lk_grammar_free(g);
+    lk_tokenizer_free(t);
+    lk_buf_release(&h.text);
+    lk_buf_release(&json);
+}
+
 static void a_tokenizer_too_large_is_refused(void **state) {
     (void)state;
     struct lk_model_config c = {LK_LLAMA, 1, 16, 2, 1, 8, 24, 24, 260, true, 1e-5, 10000, 0.02};
@@ -364,6 +393,7 @@ int main(void) {
         cmocka_unit_test(without_memory_for_panels_the_text_is_the_same),
         cmocka_unit_test(panels_need_memory_that_is_there),
         cmocka_unit_test(a_grammar_is_kept),
+        cmocka_unit_test(without_an_end_token_a_complete_text_ends),
         cmocka_unit_test(a_tokenizer_too_large_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
