@@ -44,8 +44,8 @@
 #include "lockstep/serve/api.h"
 #include "lockstep/serve/batch.h"
 #include "lockstep/serve/generate.h"
-#include "lockstep/serve/receipt.h"
 #include "lockstep/serve/grammar.h"
+#include "lockstep/serve/receipt.h"
 
 #include "lockstep/lab/lab.h"
 
