@@ -84,7 +84,8 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_EXTEND, &g->decoder, err);
-    if (!code && !(g->workspace = lk_alloc(lk_sample_allowed_bytes(vocab)))) code = lk_fail(err, LK_ENOMEM, "no memory to sample");
+    if (!code && !(g->workspace = lk_alloc(lk_sample_allowed_bytes(vocab))))
+        code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     g->penalised = !lk_penalties_none(&g->options->penalties);
     if (!code && g->penalised) code = lk__serve_counts_init(&g->counts, lk_tokenizer_vocab(g->tokenizer), err);
     if (!code && g->options->matcher && !(g->allowed = lk_calloc(vocab / 64 + 1, sizeof *g->allowed)))
