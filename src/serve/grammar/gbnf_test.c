@@ -40,7 +40,11 @@ static const struct {
     {"root ::= e\ne ::= e \"+\" t | t\nt ::= t \"*\" f | f\nf ::= \"(\" e \")\" | [0-9]+",
      {"y1", "y1+2*(3+4)*5", "p1+", "n1+)", "p(1"}},
     {"root ::= l\nl ::= \"a\" | \"a\" \",\" l", {"ya", "ya,a,a", "pa,"}}, /* right recursion */
-    {"root ::= a | b\na ::= \"x\" a\nb ::= \"xy\"", {"yxy", "nxx"}},      /* a never ends */
+    /* callers of a that come to it at the same place, one later than a's own calls */
+    {"root ::= x \"1\" | w \"2\"\nx ::= \"q\" x | a\nw ::= \"q\" w | y\ny ::= \"q\" y \"s\" | a\na ::= \"(\" a \")\" | b\n"
+     "b ::= \"b\" b \"c\" | \"z\"",
+     {"yz1", "yz2", "y(z)2", "yqzs2", "yqqzs2", "y((bbzcc))1", "nqzs1", "pqz"}},
+    {"root ::= a | b\na ::= \"x\" a\nb ::= \"xy\"", {"yxy", "nxx"}}, /* a never ends */
     {"root ::= a-b a_2\na-b ::= \"1\"\r\na_2 ::= \"2\"\r\n", {"y12"}},
     {"root ::= [^]", {"ya", "y]"}},
     {"root ::= \"a\"+?", {"y", "yaa"}}, /* one operator after another */

@@ -100,7 +100,8 @@ static void walk(struct test_random *r, const struct random_grammar *g, struct l
 static void masks_are_those_of_brute_force(void **state) {
     (void)state;
     struct test_random r = test_random_open("masks_are_those_of_brute_force");
-    int walked = 0, grammars = getenv("LOCKSTEP_TEST_LONG") ? 3000 : 8;
+    const char *wanted = getenv("LOCKSTEP_GRAMMARS");
+    int walked = 0, grammars = wanted ? atoi(wanted) : 12;
     for (int i = 0; i < grammars; i++) {
         struct random_grammar g;
         struct lk_grammar *grammar;

@@ -46,7 +46,7 @@ static inline int random_node(struct random_grammar *g, int depth) {
     for (int i = 0; i < n.count; i++) n.characters[i] = alphabet[test_random_below(r, 6)];
     n.negated = n.kind == CLASS && test_random_below(r, 4) == 0;
     n.least = (int)test_random_below(r, n.kind == CALL ? RULES : 3);
-    n.most = test_random_below(r, 2) ? -1 : n.least + (int)test_random_below(r, 3);
+    n.most = test_random_below(r, 2) ? -1 : n.least + (int)test_random_below(r, test_random_below(r, 2) ? 3 : 12);
     if (n.kind == REPEAT) n.count = 1;
     for (int i = 0; i < n.count && n.kind >= SEQUENCE && n.kind <= REPEAT; i++) n.kids[i] = random_node(g, depth + 1);
     g->nodes[id] = n;
