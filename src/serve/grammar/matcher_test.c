@@ -212,7 +212,7 @@ static void long_texts_take_little_memory(void **state) {
         OK(lk_matcher_accept(m, test_byte_id[i % 2 ? ',' : 'a'], &test_err));
         if (i == 20000) peak = lk_memory_peak_bytes();
     }
-    assert_true(lk_memory_peak_bytes() < peak + (2 << 20));
+    if (!LK_ASAN && !LK_TSAN) assert_true(lk_memory_peak_bytes() < peak + (2 << 20)); /* they keep what was freed */
     lk_matcher_free(m);
     lk_grammar_free(g);
 }
