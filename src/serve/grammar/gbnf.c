@@ -207,10 +207,13 @@ static uint32_t class(struct parser *p) {
             r.last = character(p);
         }
         if (ok(p) && r.last < r.first) WRONG(p, begin, "this range goes backwards: put the lower character first");
-        if (ok(p) && !(room = lk__grammar_room(&p->ranges, 1, sizeof *room)))
+        if (!ok(p)) break;
+        if (!(room = lk__grammar_room(&p->ranges, 1, sizeof *room))) {
             lk__grammar_fail(p->b, LK_ENOMEM, "no memory for a grammar");
-        else if (ok(p))
-            *room = r, count = ++p->ranges.count;
+            break;
+        }
+        *room = r;
+        count = ++p->ranges.count;
     }
     p->at++;
     if (ok(p) && !count && !negated) WRONG(p, from, "this class is empty: nothing matches it");
