@@ -109,7 +109,7 @@ static void verify(const uint8_t *data, size_t size) {
     struct lk_receipt_result result;
     json_t *v = lk_json_parse_zeros((const char *)data, size, "receipt", &err);
     if (!v) return;
-    int code = lk_receipt_verify(served.batch, v, "00", &result, &err);
+    int code = lk_receipt_verify(served.batch, served.tokenizer, v, "00", &result, &err);
     if (code && !*err.message) abort();
     json_decref(v);
 }

@@ -2,6 +2,7 @@
 import base64
 import http.client
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -136,6 +137,48 @@ status, text = ask("/v1/chat/completions", {"model": model, "stream": True, "max
 with open("stream.txt", "wb") as f:
     f.write(text)
 check("and one at the end of a stream", verify("stream.txt").returncode == 0, verify("stream.txt"))
+
+# --- texts of a form -----------------------------------------------------------------------------------------------------
+schema = {"type": "object", "properties": {"day": {"type": "integer", "minimum": 1, "maximum": 31}, "good": {"type": "boolean"},
+                                           "words": {"type": "array", "items": {"enum": ["was", "it", "the"]}, "maxItems": 3}, "note": {"type": "string", "maxLength": 12}},
+          "required": ["day", "good", "words", "note"], "additionalProperties": False}
+form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+bad = []
+for i in range(12):
+    v = complete(prompt="it was", max_tokens=120, seed=i, temperature=1.2, response_format=form)["choices"][0]
+    try:
+        made = json.loads(v["text"])
+        right = v["finish_reason"] == "stop" and list(made) == list(schema["properties"]) and 1 <= made["day"] <= 31 and isinstance(made["good"], bool) and \
+            len(made["words"]) <= 3 and set(made["words"]) <= {"was", "it", "the"} and len(made["note"]) <= 12
+    except ValueError:
+        right = False
+    if not right:
+        bad.append(v)
+check("texts satisfy a schema", not bad, bad)
+_, v = post("/v1/chat/completions", model=model, max_tokens=120, seed=3, response_format=form, **chat)
+check("a conversation's, too", list(json.loads(v["choices"][0]["message"]["content"])) == list(schema["properties"]), v)
+pieces = stream("/v1/chat/completions", max_tokens=120, seed=3, response_format=form, **chat)
+check("streamed, the same", "".join(c["choices"][0]["delta"].get("content", "") for c in pieces) == v["choices"][0]["message"]["content"], pieces)
+v = complete(prompt="it was", max_tokens=6, seed=1, response_format=form)
+check("a cut text says so", v["choices"][0]["finish_reason"] == "length", v)
+v = complete(prompt="it was", max_tokens=200, seed=5, temperature=0.3, response_format={"type": "json_object"})
+check("an object", v["choices"][0]["finish_reason"] == "length" or isinstance(json.loads(v["choices"][0]["text"]), dict), v)
+gbnf = 'root ::= ("day " [1-9] [0-9]? ", "){2} "good"'
+v = complete(prompt="it was", max_tokens=60, grammar=gbnf, n=3, lockstep={"receipt": True})
+check("a grammar's texts", all(re.fullmatch(r"(day [1-9][0-9]?, ){2}good", c["text"]) and c["finish_reason"] == "stop" for c in v["choices"]), v)
+with open("form.json", "w") as f:
+    json.dump(v, f)
+r = subprocess.run([lockstep, "response", "verify", "form.json"], capture_output=True, text=True)
+check("and their receipts", r.returncode == 0 and r.stdout.count("are equal") == 3, r)
+with open("g.gbnf", "w") as f:
+    f.write(gbnf)
+want = generate("it was", "--grammar", "g.gbnf", "--tokens", "60", "--temperature", "0.8", "--top-p", "1")["text"]
+check("which are generate's", v["choices"][0]["text"] == want, v["choices"][0]["text"], want)
+for name, body, says in [("a keyword that is not supported", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": {"a": {"not": {}}}, "required": ["a"], "additionalProperties": False}}}}, "$.properties.a"),
+                         ("another type of form", {"response_format": {"type": "xml"}}, "must be text, json_object or json_schema"), ("a grammar that is none", {"grammar": "root ::= x"}, "line 1"),
+                         ("two forms", {"grammar": gbnf, "response_format": form}, "do not go together"), ("a form without an end", {"grammar": gbnf, "ignore_eos": True}, "ignore_eos")]:
+    status, v = post("/v1/completions", model=model, prompt="in", max_tokens=1, **body)
+    check(f"refused: {name}", status == 400 and says in v["error"]["message"], status, v)
 
 # --- prompts ---------------------------------------------------------------------------------------------------------------
 _, ids = post("/tokenize", model=model, prompt="in the")

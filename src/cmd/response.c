@@ -47,7 +47,7 @@ static int verify_all(struct cmd_context *c, const struct cmd_model *m, const js
     lk_root_hex(&m->model.weights_root, root);
     for (size_t i = 0; !code && i < json_array_size(all); i++) {
         struct lk_receipt_result r;
-        code = lk_receipt_verify(b, json_array_get(all, i), root, &r, err);
+        code = lk_receipt_verify(b, t, json_array_get(all, i), root, &r, err);
         if (!code && !r.equal)
             code = lk_fail(err, LK_EDIVERGED, "receipt %zu: token %u differs%s", i, r.first_token,
                            r.token_differs ? "" : " in its logits alone");

@@ -51,10 +51,10 @@ struct lk_drawn_token {
 enum lk_request_end {
     LK_REQUEST_LENGTH,    /* max_tokens, or the context is full */
     LK_REQUEST_END,       /* an end token, which is no text */
-    LK_REQUEST_STOP,      /* a stop text */
+    LK_REQUEST_STOP,      /* a stop text, or a grammar whose text is complete */
     LK_REQUEST_CANCELLED, /* lk_batch_cancel, a callback returned non-zero, or the batch was closed */
     LK_REQUEST_LATE,      /* the deadline */
-    LK_REQUEST_FAILED     /* no memory for its text */
+    LK_REQUEST_FAILED     /* no memory for its text, or a grammar that no token of this vocabulary goes on with */
 };
 struct lk_request_result {
     enum lk_request_end end;
@@ -81,6 +81,9 @@ struct lk_request {
     /* With max_tokens 0: the mean over the prompt of what the last norm makes of each token, (width) floats: sums in
      * double, ascending, divided by the tokens. Nothing of it is taken from others. NULL: not wanted. */
     void (*embedding)(void *arg, const float *mean);
+    /* At the begin of a text, with this tokenizer and these ends, until `done`; NULL: any text. As in lk_generate_options.
+     */
+    struct lk_matcher *matcher;
     bool receipt;         /* tokens come with the hash of their logits */
     uint32_t owner;       /* who asks: slots go round owners, first come first served within one */
     uint64_t deadline_ns; /* lk_clock_ns at which it ends; 0: none */

@@ -15,10 +15,10 @@ struct lk_receipt_result {
     bool token_differs;   /* it is another token; else only its logits are others */
 };
 /* Makes the answer of a receipt (docs/formats.md, "Receipts") again in this batch, whose model has this root, in
- * hexadecimal. LK_EINVAL: not a receipt, one of another model, or one whose request was changed; LK_EUNSUPPORTED: of other
- * numerics; the errors of lk_batch_submit. */
-int lk_receipt_verify(struct lk_batch *, const json_t *receipt, const char *model_root, struct lk_receipt_result *,
-                      struct lk_err *);
+ * hexadecimal, and this tokenizer. LK_EINVAL: not a receipt, one of another model, or one whose request was changed;
+ * LK_EUNSUPPORTED: of other numerics; the errors of lk_batch_submit. */
+int lk_receipt_verify(struct lk_batch *, const struct lk_tokenizer *, const json_t *receipt, const char *model_root,
+                      struct lk_receipt_result *, struct lk_err *);
 
 #ifdef __cplusplus
 }

@@ -7,15 +7,27 @@
 #include "lockstep/base/json.h"
 #include "lockstep/base/json_out.h"
 #include "lockstep/serve/api.h"
+#include "lockstep/serve/grammar.h"
 #include "metrics.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
 #define LK__API_STOPS 4
 
+/* A grammar that requests have asked for, kept for the next one. */
+struct lk__api_grammar {
+    struct lk__api_grammar *next; /* newer used ones first */
+    struct lk_grammar *grammar;
+    struct lk_root key;
+    uint32_t references; /* of jobs */
+};
 struct lk_api {
     struct lk_api_options o;
     struct lk_http_server *server;
+    pthread_mutex_t compiling; /* of grammars and vocabularies */
+    struct lk__api_grammar *grammars;
+    struct lk_vocabulary *(
+        *vocabularies)[2];      /* of each model, with the ends of completions and of conversations; NULL: not yet */
     pthread_mutex_t swapping;   /* held while a request's texts are submitted, so that they have the same weights */
     char (*roots)[LK_ROOT_HEX]; /* of the models' weights now; under swapping */
     struct lk__api_metrics metrics;
@@ -45,6 +57,7 @@ struct lk__api_prompt {
     struct lk_tokens t;
     bool begins; /* its first token is the model's, no part of the text */
 };
+enum lk__api_form { LK__API_FREE, LK__API_OBJECT, LK__API_SCHEMA, LK__API_GBNF };
 /* A request as it was asked, from params.c. */
 struct lk__api_ask {
     const struct lk_api_model *model;
@@ -57,6 +70,8 @@ struct lk__api_ask {
     uint32_t ends[LK_MODEL_STOPS + 1];
     struct lk__api_prompt *prompts;
     size_t prompt_count;
+    enum lk__api_form form; /* of the text */
+    char *form_text;        /* a schema, a GBNF; NULL for the others */
 };
 enum lk__api_route { LK__API_COMPLETIONS = 1, LK__API_CHAT, LK__API_EMBEDDINGS };
 int lk__api_parse(const struct lk_api *, enum lk__api_route, struct lk_bytes body, struct lk__api_ask *,
@@ -81,6 +96,7 @@ struct lk__api_choice {
     uint64_t last_ns;    /* of the last token */
     struct lk_request_result result;
     bool done, opened;
+    struct lk_matcher *matcher;
     uint32_t max_tokens; /* as submitted */
     struct lk_buf marks; /* struct lk__api_mark, with a receipt */
     struct lk_root chain;
@@ -109,9 +125,18 @@ struct lk__api_job {
     uint32_t left, choice_count;
     struct lk__api_choice *choices;
     struct lk_buf out;
+    struct lk__api_grammar *grammar;
 };
 /* job.c: takes ask over, and the exchange. */
-void lk__api_start(struct lk_api *, struct lk_http_exchange *, struct lk__api_ask *, bool has_key, uint32_t key);
+void lk__api_start(struct lk_api *, struct lk_http_exchange *, struct lk__api_ask *, struct lk__api_grammar *, bool has_key,
+                   uint32_t key);
+/* grammars.c: compiles, or finds what was compiled; one reference. The problem's parameter is set. */
+int lk__api_grammar_get(struct lk_api *, enum lk__api_form, const char *text, struct lk__api_grammar **,
+                        struct lk__api_problem *);
+void lk__api_grammar_drop(struct lk_api *, struct lk__api_grammar *);
+int lk__api_vocabulary(struct lk_api *, const struct lk__api_ask *, const struct lk_vocabulary **, struct lk_err *);
+int lk__api_compile(enum lk__api_form, const char *text, struct lk_grammar **, struct lk_err *);
+void lk__api_grammars_close(struct lk_api *);
 /* receipt.c */
 int lk__api_receipt_add(struct lk__api_choice *, const struct lk_drawn_token *); /* LK_ENOMEM */
 void lk__api_receipt_write(struct lk_json_out *, const struct lk__api_choice *);

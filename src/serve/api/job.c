@@ -18,7 +18,9 @@ static void free_job(struct lk__api_job *j) {
         lk_buf_release(&j->choices[i].text);
         lk_buf_release(&j->choices[i].told);
         lk_buf_release(&j->choices[i].marks);
+        lk_matcher_free(j->choices[i].matcher);
     }
+    if (j->grammar) lk__api_grammar_drop(j->api, j->grammar);
     lk_free(j->choices);
     lk_buf_release(&j->out);
     lk__api_ask_release(&j->ask);
@@ -122,7 +124,10 @@ static void take_end(void *arg, const struct lk_request_result *r) {
     c->done = true;
     c->result = *r;
     if (r->end == LK_REQUEST_LATE) fail(j, 503, "timeout", "the request took too long");
-    if (r->end == LK_REQUEST_FAILED) fail(j, 503, "out_of_memory", "the server has no memory for the text");
+    if (r->end == LK_REQUEST_FAILED)
+        fail(j, j->grammar ? 500 : 503, j->grammar ? "grammar" : "out_of_memory",
+             j->grammar ? "no token of this model goes on with the grammar, or there is no memory for the text"
+                        : "the server has no memory for the text");
     if (r->end == LK_REQUEST_CANCELLED && !j->gone) fail(j, 503, "shutting_down", "the server shuts down");
     if (j->ask.stream && !j->failed && !j->gone) {
         lk__api_write_piece(j, c, true);
@@ -161,7 +166,12 @@ static int submit(struct lk__api_job *j, struct lk__api_choice *c) {
     r.owner = j->has_key ? j->key + 1 : 0;
     if (j->api->o.timeout_ms) r.deadline_ns = j->began_ns + j->api->o.timeout_ms * UINT64_C(1000000);
     r.text = take_text, r.token = take_token, r.done = take_end, r.arg = c;
-    int code = lk_batch_submit(a->model->batch, &r, &id, &j->problem.err);
+    const struct lk_vocabulary *vocabulary;
+    int code = LK_OK;
+    if (j->grammar) code = lk__api_vocabulary(j->api, a, &vocabulary, &j->problem.err);
+    if (j->grammar && !code) code = lk_matcher_create(j->grammar->grammar, vocabulary, &c->matcher, &j->problem.err);
+    r.matcher = c->matcher;
+    if (!code) code = lk_batch_submit(a->model->batch, &r, &id, &j->problem.err);
     if (!code) atomic_store(&c->id, id);
     return code;
 }
@@ -182,7 +192,8 @@ static void submit_all(struct lk__api_job *j) {
     j->left -= j->choice_count - i;
 }
 
-void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__api_ask *a, bool has_key, uint32_t key) {
+void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__api_ask *a, struct lk__api_grammar *grammar,
+                   bool has_key, uint32_t key) {
     struct lk__api_job *j = lk_calloc(1, sizeof *j);
     uint32_t count = a->n * (uint32_t)a->prompt_count;
     struct lk__api_choice *choices = j ? lk_calloc(count, sizeof *choices) : NULL;
@@ -190,13 +201,14 @@ void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__ap
         struct lk__api_problem p = {.status = 503, .retry_s = 1};
         lk_fail(&p.err, LK_ENOMEM, "no memory for a request");
         if (has_key) lk_keys_end(api->o.keys, key, 0);
+        if (grammar) lk__api_grammar_drop(api, grammar);
         lk__api_refuse(x, &p);
         lk__api_ask_release(a);
         lk_free(j);
         return;
     }
     pthread_mutex_init(&j->mutex, NULL);
-    j->api = api, j->x = x, j->ask = *a, j->has_key = has_key, j->key = key;
+    j->api = api, j->x = x, j->ask = *a, j->has_key = has_key, j->key = key, j->grammar = grammar;
     j->choices = choices, j->choice_count = j->left = count;
     j->created = (uint64_t)time(NULL), j->began_ns = lk_clock_ns();
     snprintf(j->id, sizeof j->id, "%s-%016llx%08llx", a->chat ? "chatcmpl" : "cmpl", (unsigned long long)lk__api_random(),

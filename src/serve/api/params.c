@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 int lk__api_wrong(struct lk__api_problem *p, const char *param, const char *format, ...) {
@@ -158,10 +159,34 @@ static int empty(struct parsing *s, const char *name, const json_t *v) {
               (json_is_string(v) && !json_string_length(v)) || (json_is_object(v) && !json_object_size(v));
     return is ? LK_OK : lk__api_wrong(s->p, name, "%s is not supported", name);
 }
+/* The schema as a text, in its own order: that of the properties counts. */
+static int keep_form(struct parsing *s, enum lk__api_form form, char *text) {
+    if (!text && form != LK__API_OBJECT) return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a grammar");
+    if (s->a->form) {
+        lk_free(text);
+        return lk__api_wrong(s->p, "response_format", "response_format and grammar do not go together");
+    }
+    s->a->form = form, s->a->form_text = text;
+    return LK_OK;
+}
 static int response_format(struct parsing *s, const char *name, const json_t *v) {
     const char *type = json_string_value(json_object_get(v, "type"));
+    const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
     if (type && !strcmp(type, "text")) return LK_OK;
-    return lk__api_wrong(s->p, name, "response_format of type %.40s is not supported", type ? type : "(none)");
+    if (type && !strcmp(type, "json_object")) return keep_form(s, LK__API_OBJECT, NULL);
+    if (!type || strcmp(type, "json_schema"))
+        return lk__api_wrong(s->p, name, "response_format.type must be text, json_object or json_schema, not %.40s",
+                             type ? type : "nothing");
+    if (!json_is_object(schema)) return lk__api_wrong(s->p, name, "response_format.json_schema.schema must be an object");
+    char *dumped = json_dumps(schema, JSON_COMPACT), *text = dumped ? lk_strdup(dumped) : NULL;
+    free(dumped);
+    return keep_form(s, LK__API_SCHEMA, text);
+}
+static int gbnf(struct parsing *s, const char *name, const json_t *v) {
+    if (!json_is_string(v)) return wants(s->p, name, "a string in GBNF", v);
+    if (strlen(json_string_value(v)) != json_string_length(v))
+        return lk__api_wrong(s->p, name, "grammar has a zero character");
+    return keep_form(s, LK__API_GBNF, lk_strdup(json_string_value(v)));
 }
 static int tool_choice(struct parsing *s, const char *name, const json_t *v) {
     const char *text = json_string_value(v);
@@ -257,6 +282,7 @@ static const struct {
     {"best_of", COMPLETIONS, one},
     {"suffix", COMPLETIONS, empty},
     {"response_format", BOTH, response_format},
+    {"grammar", BOTH, gbnf},
     {"tools", CHAT, empty},
     {"functions", CHAT, empty},
     {"tool_choice", CHAT, tool_choice},
@@ -454,6 +480,8 @@ static int read_request(struct parsing *s) {
     } else
         code = read_prompts(s);
     if (a->r.ignore_end) a->r.end_count = 0;
+    if (!code && a->form && a->r.ignore_end)
+        code = lk__api_wrong(s->p, "ignore_eos", "ignore_eos does not go with a grammar, which says where a text ends");
     a->r.ends = a->ends;
     a->r.stops = (const char *const *)a->stops;
     a->r.prompt_logprobs = a->echo && a->r.logprobs;
@@ -488,6 +516,7 @@ int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_
 void lk__api_ask_release(struct lk__api_ask *a) {
     for (size_t i = 0; i < LK__API_STOPS; i++) lk_free(a->stops[i]);
     for (size_t i = 0; a->prompts && i < a->prompt_count; i++) lk_tokens_release(&a->prompts[i].t);
+    lk_free(a->form_text);
     lk_free(a->prompts);
     lk_free(a->biases);
     *a = (struct lk__api_ask){0};

@@ -27,6 +27,7 @@ static void put(json_t *o, const char *key, json_t *v) {
     json_object_set_new(o, key, v); /* a value that is missing makes the digest fail */
 }
 
+static const char *const forms[] = {"text", "json_object", "json_schema", "gbnf"};
 static json_t *request_of(const struct lk__api_ask *a, uint32_t prompt, uint32_t choice, uint32_t max_tokens) {
     const struct lk_request *r = &a->r;
     const struct lk_tokens *ids = &a->prompts[prompt].t;
@@ -52,6 +53,8 @@ static json_t *request_of(const struct lk__api_ask *a, uint32_t prompt, uint32_t
     put(o, "repetition_penalty", lk_json_float(r->penalties.repetition));
     put(o, "presence_penalty", lk_json_float(r->penalties.presence));
     put(o, "frequency_penalty", lk_json_float(r->penalties.frequency));
+    if (a->form) put(o, "form", json_string(forms[a->form]));
+    if (a->form_text) put(o, "form_text", json_string(a->form_text));
     return o;
 }
 static int digest_of(const json_t *request, struct lk_root *out) {
@@ -177,8 +180,23 @@ static bool read_request(const json_t *o, struct reading *g) {
     return ok;
 }
 
-int lk_receipt_verify(struct lk_batch *batch, const json_t *receipt, const char *model_root, struct lk_receipt_result *out,
-                      struct lk_err *err) {
+/* The grammar of a receipt's request, if it has one. */
+static int read_form(const json_t *o, const struct lk_tokenizer *t, const struct reading *g, struct lk_grammar **grammar,
+                     struct lk_vocabulary **vocabulary, struct lk_matcher **matcher, struct lk_err *err) {
+    const char *name = json_string_value(json_object_get(o, "form")),
+               *text = json_string_value(json_object_get(o, "form_text"));
+    enum lk__api_form form = LK__API_OBJECT;
+    if (!name) return LK_OK;
+    while (form <= LK__API_GBNF && strcmp(forms[form], name)) form++;
+    if (form > LK__API_GBNF || (form != LK__API_OBJECT && !text))
+        return lk_fail(err, LK_EINVAL, "the receipt's form %.40s is none that is known here", name);
+    int code = lk__api_compile(form, text, grammar, err);
+    if (!code) code = lk_vocabulary_create(t, g->ends, g->r.end_count, vocabulary, err);
+    return code ? code : lk_matcher_create(*grammar, *vocabulary, matcher, err);
+}
+
+int lk_receipt_verify(struct lk_batch *batch, const struct lk_tokenizer *tokenizer, const json_t *receipt,
+                      const char *model_root, struct lk_receipt_result *out, struct lk_err *err) {
     const json_t *request = json_object_get(receipt, "request");
     const char *root = json_string_value(json_object_get(receipt, "model_root")),
                *numerics = json_string_value(json_object_get(receipt, "numerics"));
@@ -201,12 +219,18 @@ int lk_receipt_verify(struct lk_batch *batch, const json_t *receipt, const char 
     struct again a = {.tokens = json_object_get(receipt, "tokens"), .marks = json_object_get(receipt, "marks"), .out = out};
     int code =
         read_request(request, g) ? LK_OK : lk_fail(err, LK_EINVAL, "the receipt's request is not one that can be read");
+    struct lk_grammar *grammar = NULL;
+    struct lk_vocabulary *vocabulary = NULL;
+    if (!code) code = read_form(request, tokenizer, g, &grammar, &vocabulary, &g->r.matcher, err);
     g->r.receipt = true, g->r.token = compare_token, g->r.done = over, g->r.arg = &a;
     if (!code) code = lk_batch_submit(batch, &g->r, NULL, err);
     while (!code && !a.done) lk_batch_step(batch);
     if (!code && out->failed) code = lk_fail(err, LK_ENOMEM, "no memory for the text");
     if (!code && out->equal && (a.count != json_array_size(a.tokens) || strcmp(end, lk_root_hex(&a.chain, hex))))
         out->equal = false, out->first_token = a.count, out->token_differs = true;
+    lk_matcher_free(g->r.matcher);
+    lk_vocabulary_free(vocabulary);
+    lk_grammar_free(grammar);
     lk_free(g->prompt.ids);
     lk_free(g);
     return code;

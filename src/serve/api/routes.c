@@ -41,9 +41,14 @@ static int generation(struct asking *q, enum lk__api_route route, struct lk__api
     struct lk__api_ask a;
     int code = lk__api_parse(q->api, route, lk_http_body(q->x), &a, p);
     if (code) return code;
+    struct lk__api_grammar *grammar = NULL;
+    if (a.form && (code = lk__api_grammar_get(q->api, a.form, a.form_text, &grammar, p))) {
+        lk__api_ask_release(&a);
+        return code;
+    }
     bool key = q->has_key;
     q->has_key = false; /* the job tells it when it ends */
-    lk__api_start(q->api, q->x, &a, key, q->key);
+    lk__api_start(q->api, q->x, &a, grammar, key, q->key);
     return LK_OK;
 }
 static int completions(struct asking *q, struct lk__api_problem *p) {
@@ -250,6 +255,7 @@ static void error_body(void *arg, int status, const char *what, struct lk_buf *o
 
 static void free_api(struct lk_api *api) {
     lk__api_metrics_close(api);
+    lk__api_grammars_close(api);
     pthread_mutex_destroy(&api->swapping);
     lk_free(api->roots);
     lk_free(api);
@@ -260,6 +266,7 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
     if (!api) return lk_fail(err, LK_ENOMEM, "no memory for a server");
     api->o = *o;
     pthread_mutex_init(&api->swapping, NULL);
+    pthread_mutex_init(&api->compiling, NULL);
     api->roots = lk_calloc(o->model_count, sizeof *api->roots);
     int code = api->roots ? lk__api_metrics_open(api, err) : lk_fail(err, LK_ENOMEM, "no memory for a server");
     for (size_t i = 0; !code && i < o->model_count; i++)

@@ -105,9 +105,10 @@ static int open_drawers(struct lk_batch *b, struct lk_err *err) {
     b->drawers = lk_calloc((size_t)threads, sizeof *b->drawers);
     for (int i = 0; i < threads && b->drawers && !code; i++) {
         struct lk__batch_drawer *d = &b->drawers[i];
-        d->workspace = lk_alloc(lk_sample_bytes(vocab));
+        d->workspace = lk_alloc(lk_sample_allowed_bytes(vocab));
+        d->allowed = lk_calloc(vocab / 64 + 1, sizeof *d->allowed);
         d->raw = lk_alloc(vocab * sizeof *d->raw);
-        if (!d->workspace || !d->raw) return lk_fail(err, LK_ENOMEM, "no memory to draw tokens");
+        if (!d->workspace || !d->raw || !d->allowed) return lk_fail(err, LK_ENOMEM, "no memory to draw tokens");
         code = lk_pool_open(1, &d->pool, err);
         if (!code) code = lk_math_open(d->pool, lk_math_isa(b->math), &d->math, err);
     }
@@ -305,7 +306,7 @@ void lk_batch_cancel(struct lk_batch *b, uint64_t id) {
 
 static void finish(struct lk_batch *b, struct lk__batch_sequence *s) {
     lk__batch_release_pages(b, s);
-    if (s->result.end != LK_REQUEST_STOP && s->result.end != LK_REQUEST_CANCELLED) lk__serve_text_finish(&s->text);
+    if (s->result.end != LK_REQUEST_CANCELLED) lk__serve_text_finish(&s->text); /* nothing is held behind a stop text */
     s->result.total_ns = lk_clock_ns() - s->submitted_ns;
     pthread_mutex_lock(&b->mutex);
     b->state.prompt_tokens += s->result.prompt_tokens;
@@ -434,6 +435,7 @@ void lk_batch_close(struct lk_batch *b) {
         lk_pool_close(b->drawers[i].pool);
         lk_free(b->drawers[i].workspace);
         lk_free(b->drawers[i].raw);
+        lk_free(b->drawers[i].allowed);
     }
     lk_free(b->drawers);
     lk_free(b->hidden);

@@ -86,6 +86,8 @@ static void take_text(struct lk_batch *b, struct lk__batch_sequence *s, uint32_t
     }
 }
 
+/* No token: UINT32_MAX, the text is complete and there is no end token; STUCK, the grammar can't go on. */
+#define STUCK (UINT32_MAX - 1)
 /* The next token of these logits: nothing but s->drawn is changed, so several sequences can do it at once. */
 static void draw(const struct lk_batch *b, struct lk__batch_sequence *s, float *logits,
                  const struct lk__batch_drawer *with) {
@@ -102,7 +104,13 @@ static void draw(const struct lk_batch *b, struct lk__batch_sequence *s, float *
     }
     if (tells && s->penalised) memcpy(with->raw, logits, tokens * sizeof *logits);
     if (s->penalised) lk__serve_penalise(&s->r.penalties, &s->counts, logits);
-    id = lk_sample_token(with->math, logits, tokens, &s->r.sampling, s->count, with->workspace);
+    if (!s->r.matcher)
+        id = lk_sample_token(with->math, logits, tokens, &s->r.sampling, s->count, with->workspace);
+    else if (lk_matcher_mask(s->r.matcher, with->allowed, NULL))
+        id = STUCK;
+    else
+        id = lk_sample_allowed(with->math, logits, tokens, with->allowed, &s->r.sampling, s->count, with->workspace);
+    if (id >= STUCK) tells = false;
     if (tells) raw = s->penalised ? with->raw[id] : logits[id];
     t->token = (struct lk_logprob){id, tells ? logprob(&scale, raw) : 0};
 }
@@ -110,6 +118,10 @@ static void draw(const struct lk_batch *b, struct lk__batch_sequence *s, float *
 /* The token that was drawn becomes the text's. */
 static uint32_t push(struct lk_batch *b, struct lk__batch_sequence *s) {
     uint32_t id = s->drawn.token.id;
+    if (id >= STUCK || (s->r.matcher && lk_matcher_accept(s->r.matcher, id, NULL))) {
+        end(s, id == UINT32_MAX ? LK_REQUEST_STOP : LK_REQUEST_FAILED);
+        return id;
+    }
     if (!s->result.tokens++) s->result.first_ns = lk_clock_ns() - s->submitted_ns;
     s->tokens[s->count++] = id;
     if (s->penalised) lk__serve_counts_add(&s->counts, id, true);
@@ -144,7 +156,8 @@ static void take_logits(struct lk_batch *b, struct lk__batch_sequence *s, float 
         s->result.guessed += s->drafts, s->result.accepted += accepted;
         if (s->drafts) s->accepting += (accepted - s->accepting) / 8;
     }
-    if (!s->ended && s->count == s->most && (s->read == s->count || s->result.tokens)) end(s, LK_REQUEST_LENGTH);
+    if (!s->ended && s->count == s->most && (s->read == s->count || s->result.tokens))
+        end(s, s->r.matcher && lk_matcher_done(s->r.matcher) ? LK_REQUEST_STOP : LK_REQUEST_LENGTH);
 }
 
 struct drawing {

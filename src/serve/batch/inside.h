@@ -53,7 +53,8 @@ struct lk__batch_drawer {
     struct lk_pool *pool; /* of that thread alone */
     struct lk_math *math;
     void *workspace;
-    float *raw; /* (vocab) logits before penalties */
+    float *raw;        /* (vocab) logits before penalties */
+    uint64_t *allowed; /* a bit for each token */
 };
 
 struct lk__batch_owner {

@@ -1,0 +1,97 @@
+/* Grammars of requests, compiled once and kept while others ask for the same; vocabularies of models, made when the first
+ * grammar needs them. */
+#include "inside.h"
+
+#include <string.h>
+
+#define KEPT 64 /* grammars that no request uses */
+
+int lk__api_compile(enum lk__api_form form, const char *text, struct lk_grammar **out, struct lk_err *err) {
+    if (form == LK__API_OBJECT) return lk_grammar_json_object(out, err);
+    if (form == LK__API_GBNF) return lk_grammar_from_gbnf(text, strlen(text), out, err);
+    json_t *schema = lk_json_parse(text, strlen(text), "the schema", err);
+    if (!schema) return LK_EINVAL;
+    int code = lk_grammar_from_schema(schema, out, err);
+    json_decref(schema);
+    return code;
+}
+
+static void key_of(enum lk__api_form form, const char *text, struct lk_root *out) {
+    struct lk_root parts[2] = {{{(uint8_t)form}}, {{0}}};
+    lk_sha256(text ? text : "", text ? strlen(text) : 0, &parts[1]);
+    lk_sha256(parts, sizeof parts, out);
+}
+
+/* Those that were used longest ago go. With the mutex. */
+static void forget_some(struct lk_api *api) {
+    uint32_t free_ones = 0;
+    for (struct lk__api_grammar **at = &api->grammars, *g; (g = *at);) {
+        if (g->references || ++free_ones <= KEPT) {
+            at = &g->next;
+            continue;
+        }
+        *at = g->next;
+        lk_grammar_free(g->grammar);
+        lk_free(g);
+    }
+}
+
+int lk__api_grammar_get(struct lk_api *api, enum lk__api_form form, const char *text, struct lk__api_grammar **out,
+                        struct lk__api_problem *p) {
+    struct lk_root key;
+    struct lk__api_grammar *g, **at;
+    int code = LK_OK;
+    key_of(form, text, &key);
+    pthread_mutex_lock(&api->compiling);
+    for (at = &api->grammars; *at && !lk_root_equal(&(*at)->key, &key);) at = &(*at)->next;
+    if ((g = *at)) {
+        *at = g->next; /* to the front */
+    } else if (!(g = lk_calloc(1, sizeof *g)))
+        code = lk_fail(&p->err, LK_ENOMEM, "no memory for a grammar");
+    else {
+        g->key = key;
+        code = lk__api_compile(form, text, &g->grammar, &p->err);
+        if (code) lk_free(g);
+    }
+    if (!code) {
+        g->next = api->grammars, api->grammars = g;
+        g->references++;
+        *out = g;
+    }
+    pthread_mutex_unlock(&api->compiling);
+    p->status = 400, p->code = NULL;
+    strcpy(p->param, form == LK__API_GBNF ? "grammar" : "response_format");
+    return code;
+}
+void lk__api_grammar_drop(struct lk_api *api, struct lk__api_grammar *g) {
+    pthread_mutex_lock(&api->compiling);
+    g->references--;
+    forget_some(api);
+    pthread_mutex_unlock(&api->compiling);
+}
+
+int lk__api_vocabulary(struct lk_api *api, const struct lk__api_ask *a, const struct lk_vocabulary **out,
+                       struct lk_err *err) {
+    size_t model = (size_t)(a->model - api->o.models);
+    int code = LK_OK;
+    pthread_mutex_lock(&api->compiling);
+    if (!api->vocabularies && !(api->vocabularies = lk_calloc(api->o.model_count, sizeof *api->vocabularies)))
+        code = lk_fail(err, LK_ENOMEM, "no memory for a vocabulary");
+    struct lk_vocabulary **v = code ? NULL : &api->vocabularies[model][a->chat];
+    if (v && !*v) code = lk_vocabulary_create(a->model->tokenizer, a->r.ends, a->r.end_count, v, err);
+    if (!code) *out = *v;
+    pthread_mutex_unlock(&api->compiling);
+    return code;
+}
+
+void lk__api_grammars_close(struct lk_api *api) {
+    for (struct lk__api_grammar *g; (g = api->grammars);) {
+        api->grammars = g->next;
+        lk_grammar_free(g->grammar);
+        lk_free(g);
+    }
+    for (size_t i = 0; api->vocabularies && i < api->o.model_count; i++)
+        for (int k = 0; k < 2; k++) lk_vocabulary_free(api->vocabularies[i][k]);
+    lk_free(api->vocabularies);
+    pthread_mutex_destroy(&api->compiling);
+}
