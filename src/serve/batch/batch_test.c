@@ -24,6 +24,7 @@ struct answer {
     struct lk_buf text;
 };
 struct question {
+    bool formed; /* by the grammar below */
     struct lk_request r;
     uint32_t prompt[PROMPT_MOST];
     struct lk_logit_bias bias;
@@ -39,6 +40,8 @@ static struct world worlds[CONFIGS];
 static struct test_math maths[MATHS];
 static int math_count;
 static const char *const stops[] = {"the", "c a"};
+static struct lk_grammar *grammar;
+static struct lk_vocabulary *vocabulary;
 
 /* --- What is to come out: lk_generate's tokens, the training forward's logits ---------------------------------- */
 
@@ -86,6 +89,8 @@ static void expect(const struct world *w, struct question *q, uint32_t version) 
     struct ids drawn = {.text = &a->text};
     struct lk_generation g = {.finish = LK_FINISH_LENGTH};
     struct lk_math *math = maths[0].math;
+    struct lk_matcher *matcher = NULL;
+    if (q->formed) OK(lk_matcher_create(grammar, vocabulary, &matcher, &test_err));
     if (r->max_tokens)
         OK(lk_generate(math, &w->layout, w->weights[version], tokenizer, "", 0,
                        &(struct lk_generate_options){.sampling = r->sampling,
@@ -95,12 +100,14 @@ static void expect(const struct world *w, struct question *q, uint32_t version) 
                                                      .id_count = r->prompt_count,
                                                      .ends = r->ends,
                                                      .end_count = r->end_count,
+                                                     .matcher = matcher,
                                                      .stops = r->stops,
                                                      .stop_count = r->stop_count,
                                                      .text = hear_text,
                                                      .token = hear_id,
                                                      .arg = &drawn},
                        &g, &test_err));
+    lk_matcher_free(matcher);
     a->end = ends[g.finish];
     a->drawn = drawn.count;
     uint32_t all[PROMPT_MOST + DRAWN_MOST], count = (uint32_t)r->prompt_count + drawn.count, vocab = w->layout.config.vocab;
@@ -123,6 +130,7 @@ static void ask(struct test_random *r, const struct world *w, struct question *q
         if (q->prompt[i] == end) q->prompt[i] = 1;
     }
     q->bias = (struct lk_logit_bias){test_random_below(r, vocab), 3};
+    q->formed = test_random_below(r, 4) == 0;
     bool penalties = test_random_below(r, 3) == 0, tells = test_random_below(r, 2);
     q->r = (struct lk_request){
         .prompt = q->prompt,
@@ -152,6 +160,9 @@ static int setup(void **state) {
     const char *isas[8];
     int isa_count = lk_math_isas(isas);
     OK(lk_tokenizer_train(&b, 1, 264, NULL, NULL, NULL, &tokenizer, &test_err));
+    static const char gbnf[] = "root ::= (\"the \" (\"cat\" | [a-f]+ | \"mat\") \", \"){2,5} [0-9]? \"end\"";
+    OK(lk_grammar_from_gbnf(gbnf, sizeof gbnf - 1, &grammar, &test_err));
+    OK(lk_vocabulary_create(tokenizer, NULL, 0, &vocabulary, &test_err));
     for (int i = 0; i < isa_count && math_count + 2 <= MATHS; i++)
         for (int threads = 1; threads <= 2; threads++) maths[math_count++] = test_math_open(isas[i], threads);
     for (size_t c = 0; c < CONFIGS; c++) {
@@ -177,6 +188,8 @@ static int teardown(void **state) {
         lk_layout_release(&worlds[c].layout);
     }
     for (int i = 0; i < math_count; i++) test_math_close(&maths[i]);
+    lk_vocabulary_free(vocabulary);
+    lk_grammar_free(grammar);
     lk_tokenizer_free(tokenizer);
     return 0;
 }
@@ -189,6 +202,7 @@ struct asked {
     uint32_t version, prompt_tokens, drawn, leaves_at; /* leaves_at: the token at which its caller has enough */
     uint64_t id;
     bool cancelled, done;
+    struct lk_matcher *matcher;
     struct lk_buf text;
     char what[160];
 };
@@ -223,6 +237,7 @@ static void take_end(void *arg, const struct lk_request_result *r) {
     assert_true(a->text.size <= want->text.size && r->prompt_tokens == a->q->r.prompt_count && r->tokens == a->drawn);
     if (a->text.size) assert_memory_equal(a->text.data, want->text.data, a->text.size);
     lk_buf_release(&a->text);
+    lk_matcher_free(a->matcher);
 }
 
 static uint32_t any_chunk(void *arg, uint32_t most) {
@@ -277,6 +292,8 @@ static void schedule(struct test_random *r, const struct world *w, struct seen *
             struct lk_request request = q->r;
             request.token = take_token, request.text = take_piece, request.done = take_end, request.arg = a;
             request.owner = test_random_below(r, 3);
+            if (q->formed) OK(lk_matcher_create(grammar, vocabulary, &a->matcher, &test_err));
+            request.matcher = a->matcher;
             OK(lk_batch_submit(b, &request, &a->id, &test_err));
             sent++;
         }
