@@ -171,7 +171,7 @@ static double share(const double *sorted, size_t count, double p) {
     return count ? sorted[(size_t)(p * (double)(count - 1) + 0.5)] : 0;
 }
 static json_t *percentiles(double *x, size_t count, const char *what, bool print) {
-    qsort(x, count, sizeof *x, by_value);
+    if (count) qsort(x, count, sizeof *x, by_value);
     double p50 = share(x, count, 0.5) * 1e3, p90 = share(x, count, 0.9) * 1e3, p99 = share(x, count, 0.99) * 1e3,
            most = share(x, count, 1) * 1e3;
     if (print) printf("%-22s p50 %8.1f   p90 %8.1f   p99 %8.1f   worst %8.1f ms\n", what, p50, p90, p99, most);
