@@ -7,18 +7,17 @@
 static const char *model_name;
 
 /* The receipts of a saved answer: the whole one, or the last pieces of a stream ("data: ..." or not). */
-static int add_receipts(const char *text, size_t size, const char *name, json_t *all, const char **model,
-                        struct lk_err *err) {
+static int add_receipts(const char *text, size_t size, const char *name, json_t *all, char **model, struct lk_err *err) {
     json_t *answer = lk_json_parse_zeros(text, size, name, err);
     if (!answer) return err->code;
     const json_t *list = json_object_get(json_object_get(answer, "lockstep"), "receipts");
     for (size_t i = 0; i < json_array_size(list); i++) json_array_append(all, json_array_get(list, i));
     const char *said = json_string_value(json_object_get(answer, "model"));
-    if (said && !*model) *model = lk_strdup(said); /* as long as the process */
+    if (said && !*model) *model = lk_strdup(said);
     json_decref(answer);
     return LK_OK;
 }
-static int read_file(const char *path, json_t *all, const char **model, struct lk_err *err) {
+static int read_file(const char *path, json_t *all, char **model, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT;
     int code = cmd_read_input(path, &text, err);
     bool stream = !code && text.size > 5 && !memcmp(text.data, "data:", 5);
@@ -61,9 +60,11 @@ static int verify_all(struct cmd_context *c, const struct cmd_model *m, const js
 static int response_verify(struct cmd_context *c) {
     struct lk_err err = {0};
     struct cmd_model m;
-    const char *model = model_name;
+    const char *model;
+    char *said = NULL; /* the model's name in the answer */
     json_t *all = json_array();
-    int code = read_file(c->arguments[0], all, &model, &err);
+    int code = read_file(c->arguments[0], all, &said, &err);
+    model = model_name ? model_name : said;
     if (!code && !json_array_size(all))
         code = lk_fail(&err, LK_EINVAL, "%s has no receipt: ask with \"lockstep\": {\"receipt\": true}", c->arguments[0]);
     if (!code && !model) code = lk_fail(&err, LK_EINVAL, "%s names no model: give --model", c->arguments[0]);
@@ -78,6 +79,7 @@ static int response_verify(struct cmd_context *c) {
     if (!code && c->json)
         code = cmd_print_json(json_pack("{s:b, s:I}", "equal", 1, "receipts", (json_int_t)json_array_size(all)));
     json_decref(all);
+    lk_free(said);
     return code;
 }
 const struct cmd cmd_response_verify = {
