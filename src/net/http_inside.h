@@ -81,6 +81,7 @@ struct lk__net_connection *lk__net_connection_of(struct MHD_Connection *);
 void lk__net_give_time(struct lk_http_server *, struct lk__net_connection *, uint32_t ms);
 /* Tells x from now on when the client goes, or no longer (NULL). True: it has gone. */
 bool lk__net_attach(struct lk_http_server *, struct lk__net_connection *, struct lk_http_exchange *x);
+bool lk__net_sending(struct lk_http_server *); /* an answer has ended and is not sent yet */
 void lk__net_all_gone(struct lk_http_server *);
 
 /* http_request.c: for libmicrohttpd to call, all with the server. */

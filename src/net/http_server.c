@@ -2,6 +2,7 @@
 #include "http_inside.h"
 
 #include "lockstep/base/file.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -162,9 +163,12 @@ void lk_http_server_drain(struct lk_http_server *s) {
     (void)shutdown(s->socket, SHUT_RDWR); /* those that wait to be accepted learn it; free_server closes it */
 }
 
+/* Who does not read has had its time after SEND_NS. */
+#define SEND_NS UINT64_C(2000000000)
 void lk_http_server_close(struct lk_http_server *s) {
     if (!s) return;
     lk_http_server_drain(s);
+    for (uint64_t until = lk_clock_ns() + SEND_NS; lk__net_sending(s) && lk_clock_ns() < until;) usleep(1000);
     atomic_store(&s->closing, true);
     lk__net_all_gone(s); /* libmicrohttpd wants that none sleeps when it ends */
     lk__net_mhd.stop_daemon(s->daemon);

@@ -118,6 +118,21 @@ static void client_goes(struct lk_http_server *s, uint64_t who) {
     lk__net_release(x);
 }
 
+bool lk__net_sending(struct lk_http_server *s) {
+    bool sending = false;
+    for (uint32_t i = 0; i < s->places && !sending; i++) {
+        pthread_mutex_lock(&s->mutex);
+        struct lk_http_exchange *x = exchange_of(&s->connections[i]);
+        pthread_mutex_unlock(&s->mutex);
+        if (!x) continue;
+        pthread_mutex_lock(&x->mutex);
+        sending = x->ended && !x->gone && x->connection;
+        pthread_mutex_unlock(&x->mutex);
+        lk__net_release(x);
+    }
+    return sending;
+}
+
 void lk__net_all_gone(struct lk_http_server *s) {
     for (uint32_t i = 0; i < s->places; i++) {
         pthread_mutex_lock(&s->mutex);

@@ -46,8 +46,8 @@ int lk_http_server_open(const struct lk_http_options *, struct lk_http_server **
 const char *lk_http_server_address(const struct lk_http_server *); /* "127.0.0.1:41233" */
 /* Takes no new connections; those that are there go on. Returns at once. */
 void lk_http_server_drain(struct lk_http_server *);
-/* Every client has gone. Exchanges that are still a handler's stay valid until it ends them. Not from a thread of the
- * server's. NULL is fine. */
+/* Answers that have ended are sent, for at most 2 s; then every client has gone. Exchanges that are still a handler's stay
+ * valid until it ends them. Not from a thread of the server's. NULL is fine. */
 void lk_http_server_close(struct lk_http_server *);
 uint32_t lk_http_server_connections(const struct lk_http_server *);
 struct lk_http_counts {
