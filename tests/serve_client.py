@@ -240,7 +240,14 @@ for name, body, says in [
         ("tool calls", {"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "tool_calls"), ("a prompt", {"messages": [{"role": "user", "content": "a"}], "prompt": "x"}, "prompt")]:
     status, v = post("/v1/chat/completions", model=model, max_tokens=1, **body)
     check(f"refused in a conversation: {name}", status == 400 and says in v["error"]["message"], status, v)
-for method, path, status in [("GET", "/v1/completions", 405), ("POST", "/v1/models", 405), ("GET", "/", 404), ("GET", "/../../etc/passwd", 404), ("GET", "/v1/models/none", 404), ("PATCH", "/health", 405)]:
+many = {"prompt": ["a"] * 128, "n": 16, "max_tokens": 1}
+status, v = post("/v1/completions", model=model, **many)
+check("more texts than there are places is no matter of time", status == 400 and "2048 texts" in v["error"]["message"], status, v)
+for name, value in {"an id that is none": [1, "a"], "too long a text": "day " * 3000, "too many texts": ["a"] * 129}.items():
+    status, v = post("/v1/embeddings", model=model, input=value)
+    check(f"refused in an embedding: {name}", status == 400 and v["error"]["param"] == "input", status, v)
+check("a path that is none has OpenAI's code", json.loads(ask("/v1/none")[1])["error"]["code"] == "unknown_url")
+for method, path, status in [("GET", "/v1/models/%ff", 404), ("GET", "/v1/models/", 404), ("GET", "/v1/completions", 405), ("POST", "/v1/models", 405), ("GET", "/", 404), ("GET", "/../../etc/passwd", 404), ("GET", "/v1/models/none", 404), ("PATCH", "/health", 405)]:
     check(f"{method} {path} is {status}", ask(path, b"" if method == "POST" else None, method)[0] == status)
 check("one model", json.loads(ask(f"/v1/models/{model}")[1])["id"] == model)
 check("models and aliases", {m["id"] for m in json.loads(ask("/v1/models")[1])["data"]} == {model, "other"})

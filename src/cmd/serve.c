@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -220,7 +221,7 @@ static void tick(void *arg) {
  * -------------------------------------------------------------------------------------------------------- */
 
 static pthread_t follower;
-static volatile bool following;
+static atomic_bool following;
 
 static void close_newer(void *arg) {
     lk_model_close(arg);
@@ -318,6 +319,8 @@ static int run(struct cmd_context *c, struct lk_keys *keys, struct lk_err *err) 
         following = false;
     }
     lk_api_run(api, wanted.drain_s * 1000);
+    act.sa_handler = SIG_IGN; /* it ends already, and soon there is no api to stop */
+    sigaction(SIGINT, &act, NULL), sigaction(SIGTERM, &act, NULL), sigaction(SIGHUP, &act, NULL);
     if (following) {
         following = false;
         pthread_join(follower, NULL);

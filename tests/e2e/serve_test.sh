@@ -48,6 +48,22 @@ equal "killed and started again, with other slots and pages: the same answer" \
 kill $server
 wait $server
 
+# --- one place, and signals without end -------------------------------------------------------------------------------------
+serve narrow talk --slots 1 --queue 0
+curl -sN "$URL/v1/completions" -d '{"prompt": "in", "max_tokens": 250, "stream": true, "ignore_eos": true, "n": 1}' >narrow.txt &
+reader=$!
+for i in $(seq 100); do grep -q data: narrow.txt && break; sleep 0.02; done
+full=$(curl -s "$URL/v1/completions" -d '{"prompt": "in", "max_tokens": 1}')
+if wait $reader && grep -q "waiting already" <<<"$full"; then
+    equal "who finds no place is counted" "$(curl -s "$URL/metrics" | sed -n 's/^lockstep:refused_total{status="429"} //p')" 1
+fi
+equal "n beyond all places is an error, not a wait" "$(curl -s -o /dev/null -w '%{http_code}' "$URL/v1/completions" -d '{"prompt": "in", "n": 2}')" 400
+(while kill -HUP $server && kill -TERM $server; do :; done) 2>/dev/null &
+storm=$!
+wait $server
+equal "a storm of signals ends it well" $? 0
+wait $storm
+
 # --- a run's newest checkpoint ----------------------------------------------------------------------------------------------
 config f.ini run.name=f data.dataset=talk run.steps=300 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
     checkpoint.every=20 eval.sequences=0

@@ -111,6 +111,8 @@ void lk_batch_close(struct lk_batch *); /* ends all requests; no other call may 
 int lk_batch_submit(struct lk_batch *, const struct lk_request *, uint64_t *id, struct lk_err *);
 /* The most tokens of prompt and answer together that a request may have: the context, or what pages are enough for. */
 uint32_t lk_batch_most(const struct lk_batch *);
+/* The most requests that there may be at the same time: in slots and waiting. */
+uint32_t lk_batch_places(const struct lk_batch *);
 /* Ends a request at the next step, from any thread; one that has ended is no error. */
 void lk_batch_cancel(struct lk_batch *, uint64_t id);
 /* Requests that are submitted from now on run on these weights, of the same sizes; those before end on theirs. From any

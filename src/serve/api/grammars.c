@@ -36,51 +36,67 @@ static void forget_some(struct lk_api *api) {
     }
 }
 
+/* To the front, with one reference more, or NULL. With the mutex. */
+static struct lk__api_grammar *find(struct lk_api *api, const struct lk_root *key) {
+    struct lk__api_grammar **at = &api->grammars, *g;
+    while (*at && !lk_root_equal(&(*at)->key, key)) at = &(*at)->next;
+    if (!(g = *at)) return NULL;
+    *at = g->next;
+    g->next = api->grammars, api->grammars = g;
+    g->references++;
+    return g;
+}
+
+static int make(enum lk__api_form form, const char *text, const struct lk_root *key, struct lk__api_grammar **out,
+                struct lk_err *err) {
+    struct lk__api_grammar *g = lk_calloc(1, sizeof *g);
+    if (!g) return lk_fail(err, LK_ENOMEM, "no memory for a grammar");
+    g->key = *key, g->references = 1;
+    int code = lk__api_compile(form, text, &g->grammar, err);
+    if (code)
+        lk_free(g);
+    else
+        *out = g;
+    return code;
+}
+
 int lk__api_grammar_get(struct lk_api *api, enum lk__api_form form, const char *text, struct lk__api_grammar **out,
                         struct lk__api_problem *p) {
     struct lk_root key;
-    struct lk__api_grammar *g, **at;
     int code = LK_OK;
     key_of(form, text, &key);
-    pthread_mutex_lock(&api->compiling);
-    for (at = &api->grammars; *at && !lk_root_equal(&(*at)->key, &key);) at = &(*at)->next;
-    if ((g = *at)) {
-        *at = g->next; /* to the front */
-    } else if (!(g = lk_calloc(1, sizeof *g)))
-        code = lk_fail(&p->err, LK_ENOMEM, "no memory for a grammar");
-    else {
-        g->key = key;
-        code = lk__api_compile(form, text, &g->grammar, &p->err);
-        if (code) lk_free(g);
+    pthread_mutex_lock(&api->listing);
+    *out = find(api, &key);
+    pthread_mutex_unlock(&api->listing);
+    if (!*out) {
+        /* Without the mutex, which the thread that makes tokens wants when a text ends. Only the server's thread is here.
+         */
+        code = make(form, text, &key, out, &p->err);
+        pthread_mutex_lock(&api->listing);
+        if (!code) (*out)->next = api->grammars, api->grammars = *out;
+        pthread_mutex_unlock(&api->listing);
     }
-    if (!code) {
-        g->next = api->grammars, api->grammars = g;
-        g->references++;
-        *out = g;
-    }
-    pthread_mutex_unlock(&api->compiling);
     p->status = 400, p->code = NULL;
     strcpy(p->param, form == LK__API_GBNF ? "grammar" : "response_format");
     return code;
 }
 void lk__api_grammar_drop(struct lk_api *api, struct lk__api_grammar *g) {
-    pthread_mutex_lock(&api->compiling);
+    pthread_mutex_lock(&api->listing);
     g->references--;
     forget_some(api);
-    pthread_mutex_unlock(&api->compiling);
+    pthread_mutex_unlock(&api->listing);
 }
 
+/* From the server's thread alone. */
 int lk__api_vocabulary(struct lk_api *api, const struct lk__api_ask *a, const struct lk_vocabulary **out,
                        struct lk_err *err) {
     size_t model = (size_t)(a->model - api->o.models);
     int code = LK_OK;
-    pthread_mutex_lock(&api->compiling);
     if (!api->vocabularies && !(api->vocabularies = lk_calloc(api->o.model_count, sizeof *api->vocabularies)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a vocabulary");
     struct lk_vocabulary **v = code ? NULL : &api->vocabularies[model][a->chat];
     if (v && !*v) code = lk_vocabulary_create(a->model->tokenizer, a->r.ends, a->r.end_count, v, err);
     if (!code) *out = *v;
-    pthread_mutex_unlock(&api->compiling);
     return code;
 }
 
@@ -93,5 +109,5 @@ void lk__api_grammars_close(struct lk_api *api) {
     for (size_t i = 0; api->vocabularies && i < api->o.model_count; i++)
         for (int k = 0; k < 2; k++) lk_vocabulary_free(api->vocabularies[i][k]);
     lk_free(api->vocabularies);
-    pthread_mutex_destroy(&api->compiling);
+    pthread_mutex_destroy(&api->listing);
 }

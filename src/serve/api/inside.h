@@ -24,7 +24,7 @@ struct lk__api_grammar {
 struct lk_api {
     struct lk_api_options o;
     struct lk_http_server *server;
-    pthread_mutex_t compiling; /* of grammars and vocabularies */
+    pthread_mutex_t listing; /* of the list of grammars */
     struct lk__api_grammar *grammars;
     struct lk_vocabulary *(
         *vocabularies)[2];      /* of each model, with the ends of completions and of conversations; NULL: not yet */
@@ -50,7 +50,7 @@ struct lk__api_problem {
 int lk__api_wrong(struct lk__api_problem *, const char *param, const char *format, ...)
     __attribute__((format(printf, 3, 4))); /* 400; returns LK_EINVAL */
 uint64_t lk__api_random(void);
-void lk__api_refuse(struct lk_http_exchange *, const struct lk__api_problem *);
+void lk__api_refuse(struct lk_api *, struct lk_http_exchange *, const struct lk__api_problem *); /* and counts it */
 void lk__api_error_json(struct lk_buf *, int status, const char *code, const char *param, const char *message);
 
 struct lk__api_prompt {
@@ -83,6 +83,7 @@ int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size,
 int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, struct lk_tokens *, uint32_t *stop,
                      struct lk__api_problem *);
 const struct lk_api_model *lk__api_model(const struct lk_api *, const json_t *name, struct lk__api_problem *);
+const struct lk_api_model *lk__api_model_named(const struct lk_api *, const char *name, struct lk__api_problem *);
 json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *);
 
 /* One of the texts of a job. */

@@ -7,6 +7,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#define RETRY_S 5 /* where the server can't know when it goes better */
+
 uint64_t lk__api_random(void) {
     uint64_t x = 0;
     while (getrandom(&x, sizeof x, 0) != sizeof x) continue;
@@ -26,6 +28,13 @@ static void free_job(struct lk__api_job *j) {
     lk__api_ask_release(&j->ask);
     pthread_mutex_destroy(&j->mutex);
     lk_free(j);
+}
+
+static void cancel(struct lk__api_job *j) {
+    for (uint32_t i = 0; i < j->choice_count; i++) {
+        uint64_t id = atomic_load(&j->choices[i].id);
+        if (id) lk_batch_cancel(j->ask.model->batch, id);
+    }
 }
 
 /* --- From the thread that makes tokens ------------------------------------------------------------------------------- */
@@ -82,7 +91,7 @@ static void finish(struct lk__api_job *j) {
         tokens += j->choices[i].result.tokens + (i % j->ask.n ? 0 : j->choices[i].result.prompt_tokens);
     if (j->has_key) lk_keys_end(api->o.keys, j->key, tokens);
     if (j->failed && !j->begun)
-        lk__api_refuse(j->x, &j->problem);
+        lk__api_refuse(api, j->x, &j->problem);
     else if (j->ask.stream) {
         if (j->failed) {
             lk_buf_printf(&j->out, "data: ");
@@ -107,8 +116,9 @@ static void finish(struct lk__api_job *j) {
 static void fail(struct lk__api_job *j, int status, const char *code, const char *what) {
     if (j->failed) return;
     j->failed = true;
-    j->problem = (struct lk__api_problem){.status = status, .code = code};
+    j->problem = (struct lk__api_problem){.status = status, .code = code, .retry_s = status == 503 ? RETRY_S : 0};
     lk_fail(&j->problem.err, LK_EBUSY, "%s", what);
+    cancel(j); /* the answer has no place for the others */
 }
 
 static void take_end(void *arg, const struct lk_request_result *r) {
@@ -140,12 +150,6 @@ static void take_end(void *arg, const struct lk_request_result *r) {
 
 /* --- From the server's threads ---------------------------------------------------------------------------------------- */
 
-static void cancel(struct lk__api_job *j) {
-    for (uint32_t i = 0; i < j->choice_count; i++) {
-        uint64_t id = atomic_load(&j->choices[i].id);
-        if (id) lk_batch_cancel(j->ask.model->batch, id);
-    }
-}
 static void client_gone(void *arg) {
     struct lk__api_job *j = arg;
     j->gone = true;
@@ -177,9 +181,14 @@ static int submit(struct lk__api_job *j, struct lk__api_choice *c) {
 }
 
 static void submit_all(struct lk__api_job *j) {
-    uint32_t i = 0;
+    uint32_t i = 0, places = lk_batch_places(j->ask.model->batch);
     int code = LK_OK;
-    for (; i < j->choice_count; i++)
+    if (j->choice_count > places) /* waiting would not help */
+        code =
+            lk_fail(&j->problem.err, LK_EINVAL,
+                    "n times the number of prompts is %u texts, and this server has places for %u: ask for fewer at once",
+                    j->choice_count, places);
+    for (; !code && i < j->choice_count; i++)
         if ((code = submit(j, &j->choices[i]))) break;
     if (!code) return;
     j->failed = true; /* those that were taken end at once; the others never began */
@@ -188,7 +197,8 @@ static void submit_all(struct lk__api_job *j) {
                       : code == LK_EINVAL && strstr(j->problem.err.message, "context") ? "context_length_exceeded"
                                                                                        : NULL;
     j->problem.retry_s = code == LK_EINVAL ? 0 : 1;
-    if (strstr(j->problem.err.message, "prompt")) strcpy(j->problem.param, j->ask.chat ? "messages" : "prompt");
+    if (strstr(j->problem.err.message, "prompt"))
+        strcpy(j->problem.param, j->ask.chat ? "messages" : j->ask.embedding ? "input" : "prompt");
     j->left -= j->choice_count - i;
 }
 
@@ -202,7 +212,7 @@ void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__ap
         lk_fail(&p.err, LK_ENOMEM, "no memory for a request");
         if (has_key) lk_keys_end(api->o.keys, key, 0);
         if (grammar) lk__api_grammar_drop(api, grammar);
-        lk__api_refuse(x, &p);
+        lk__api_refuse(api, x, &p);
         lk__api_ask_release(a);
         lk_free(j);
         return;

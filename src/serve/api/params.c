@@ -337,9 +337,12 @@ const struct lk_api_model *lk__api_model(const struct lk_api *api, const json_t 
         lk__api_wrong(p, "model", "model must name one of the models of /v1/models");
         return NULL;
     }
+    return lk__api_model_named(api, text, p);
+}
+const struct lk_api_model *lk__api_model_named(const struct lk_api *api, const char *name, struct lk__api_problem *p) {
     for (size_t i = 0; i < api->o.model_count; i++)
-        if (!strcmp(api->o.models[i].name, text)) return &api->o.models[i];
-    lk__api_wrong(p, "model", "there is no model %.200s here: /v1/models lists them", text);
+        if (!strcmp(api->o.models[i].name, name)) return &api->o.models[i];
+    lk__api_wrong(p, "model", "there is no model %.200s here: /v1/models lists them", name);
     p->status = 404, p->code = "model_not_found";
     return NULL;
 }
@@ -364,23 +367,26 @@ int lk__api_text_ids(const struct lk_api_model *m, const char *text, size_t size
     return code ? code : lk_tokenizer_encode(m->tokenizer, text, size, NULL, &out->t, &p->err);
 }
 
-static int ids_of(const json_t *v, const struct lk_api_model *m, struct lk_tokens *out, struct lk__api_problem *p) {
+/* name: of the parameter */
+static int ids_of(const json_t *v, const char *name, const struct lk_api_model *m, struct lk_tokens *out,
+                  struct lk__api_problem *p) {
     uint32_t vocab = m->model->layout.config.vocab;
     int code = LK_OK;
     for (size_t i = 0; !code && i < json_array_size(v); i++) {
         const json_t *id = json_array_get(v, i);
-        if (!json_is_integer(id)) return wants(p, "prompt", "a string, strings, ids or lists of ids", id);
+        if (!json_is_integer(id)) return wants(p, name, "a string, strings, ids or lists of ids", id);
         if (json_integer_value(id) < 0 || json_integer_value(id) >= vocab)
-            return lk__api_wrong(p, "prompt", "token %zu of the prompt, %lld, is none of the model's %u", i,
+            return lk__api_wrong(p, name, "token %zu of the prompt, %lld, is none of the model's %u", i,
                                  (long long)json_integer_value(id), vocab);
         code = push_id(out, (uint32_t)json_integer_value(id), p);
     }
     return code;
 }
-static int prompt_of(const json_t *v, const struct lk_api_model *m, struct lk__api_prompt *out, struct lk__api_problem *p) {
+static int prompt_of(const json_t *v, const char *name, const struct lk_api_model *m, struct lk__api_prompt *out,
+                     struct lk__api_problem *p) {
     if (json_is_string(v)) return lk__api_text_ids(m, json_string_value(v), json_string_length(v), out, p);
-    if (json_is_array(v)) return ids_of(v, m, &out->t, p);
-    return wants(p, "prompt", "a string, strings, ids or lists of ids", v);
+    if (json_is_array(v)) return ids_of(v, name, m, &out->t, p);
+    return wants(p, name, "a string, strings, ids or lists of ids", v);
 }
 
 #define PROMPTS_MOST 128
@@ -391,12 +397,12 @@ static int read_prompts(struct parsing *s) {
     bool many = json_is_array(v) && json_array_size(v) && !json_is_integer(json_array_get(v, 0));
     size_t count = many ? json_array_size(v) : 1;
     if (!v || json_is_null(v)) return lk__api_wrong(s->p, name, "%s is missing", name);
-    if (count > PROMPTS_MOST) return lk__api_wrong(s->p, "prompt", "%zu prompts are more than %d", count, PROMPTS_MOST);
+    if (count > PROMPTS_MOST) return lk__api_wrong(s->p, name, "%zu prompts are more than %d", count, PROMPTS_MOST);
     if (!(a->prompts = lk_calloc(count, sizeof *a->prompts)))
         return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
     int code = LK_OK;
     for (; !code && a->prompt_count < count; a->prompt_count += !code)
-        code = prompt_of(many ? json_array_get(v, a->prompt_count) : v, a->model, &a->prompts[a->prompt_count], s->p);
+        code = prompt_of(many ? json_array_get(v, a->prompt_count) : v, name, a->model, &a->prompts[a->prompt_count], s->p);
     a->prompt_count = count; /* to be released */
     return code;
 }

@@ -6,11 +6,12 @@
 #include <string.h>
 #include <time.h>
 
-void lk__api_refuse(struct lk_http_exchange *x, const struct lk__api_problem *p) {
+void lk__api_refuse(struct lk_api *api, struct lk_http_exchange *x, const struct lk__api_problem *p) {
     struct lk_buf body = LK_BUF_INIT;
     char wait[16];
     struct lk_http_field f[2];
     size_t count = 0;
+    lk__api_count_refused(api, p->status);
     lk__api_error_json(&body, p->status, p->code, p->param, p->err.message);
     snprintf(wait, sizeof wait, "%u", p->retry_s);
     if (p->retry_s) f[count++] = (struct lk_http_field){"Retry-After", wait};
@@ -80,9 +81,7 @@ static int models(struct asking *q, struct lk__api_problem *p) {
     struct lk_buf body = LK_BUF_INIT;
     struct lk_json_out o = lk_json_out(&body);
     if (*one == '/') {
-        json_t *name = json_string(one + 1);
-        const struct lk_api_model *m = lk__api_model(q->api, name, p);
-        json_decref(name);
+        const struct lk_api_model *m = lk__api_model_named(q->api, one + 1, p);
         if (!m) return LK_EINVAL;
         put_model(q->api, &o, m);
     } else {
@@ -210,6 +209,7 @@ static int find_route(struct asking *q, size_t *route, struct lk__api_problem *p
     }
     lk__api_wrong(p, NULL, there ? "%s does not go with %.100s" : "%s %.100s: there is nothing", method, path);
     p->status = there ? 405 : 404;
+    p->code = there ? "method_not_supported" : "unknown_url";
     return LK_EINVAL;
 }
 
@@ -241,8 +241,7 @@ static void handle(void *arg, struct lk_http_exchange *x) {
     if (q.has_key) lk_keys_end(q.api->o.keys, q.key, 0);
     if (!code) return;
     if (code == LK_ENOMEM) p.status = 503, p.retry_s = 1;
-    lk__api_count_refused(q.api, p.status);
-    lk__api_refuse(x, &p);
+    lk__api_refuse(q.api, x, &p);
 }
 static void error_body(void *arg, int status, const char *what, struct lk_buf *out) {
     struct lk_api *api = arg;
@@ -266,7 +265,7 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
     if (!api) return lk_fail(err, LK_ENOMEM, "no memory for a server");
     api->o = *o;
     pthread_mutex_init(&api->swapping, NULL);
-    pthread_mutex_init(&api->compiling, NULL);
+    pthread_mutex_init(&api->listing, NULL);
     api->roots = lk_calloc(o->model_count, sizeof *api->roots);
     int code = api->roots ? lk__api_metrics_open(api, err) : lk_fail(err, LK_ENOMEM, "no memory for a server");
     for (size_t i = 0; !code && i < o->model_count; i++)

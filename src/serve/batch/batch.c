@@ -197,6 +197,10 @@ uint32_t lk_batch_most(const struct lk_batch *b) {
     return positions < b->layout->config.context ? (uint32_t)positions : b->layout->config.context;
 }
 
+uint32_t lk_batch_places(const struct lk_batch *b) {
+    return b->o.slots + b->o.queue;
+}
+
 /* Biases, ends and stops in one piece of memory. */
 static int copy_arrays(struct lk_request *r, void **copies) {
     size_t biases = r->penalties.bias_count * sizeof *r->penalties.bias, ends = r->end_count * sizeof *r->ends;
@@ -308,6 +312,7 @@ static void finish(struct lk_batch *b, struct lk__batch_sequence *s) {
     lk__batch_release_pages(b, s);
     if (s->result.end != LK_REQUEST_CANCELLED) lk__serve_text_finish(&s->text); /* nothing is held behind a stop text */
     s->result.total_ns = lk_clock_ns() - s->submitted_ns;
+    if (!s->charged) s->result.prompt_tokens = 0; /* it never ran */
     pthread_mutex_lock(&b->mutex);
     b->state.prompt_tokens += s->result.prompt_tokens;
     b->state.tokens += s->result.tokens;
