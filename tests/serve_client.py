@@ -226,6 +226,8 @@ for name, body, status, says in [
         ("an empty body", b"", 400, "JSON"), ("no prompt", {"model": model}, 400, "prompt is missing"), ("another model", {**good, "model": "gpt-9"}, 404, "no model gpt-9"),
         ("ids beyond the model", {**good, "prompt": [1, 99999]}, 400, "none of the model"), ("ids that are none", {**good, "prompt": [1, "a"]}, 400, "prompt must be"),
         ("no ids", {**good, "prompt": []}, 400, "no tokens"), ("a prompt beyond the context", {**good, "prompt": "day " * 3000}, 400, "context of 256"),
+        ("a stop of a book", {**good, "stop": "a" * 4097}, 400, "longer than 4096"),
+        ("256 receipts of a large grammar", {**good, "prompt": ["a"] * 16, "n": 16, "grammar": 'root ::= "a" #' + "x" * 70000, "lockstep": {"receipt": True}}, 400, "256 receipts"),
         ("five stops", {**good, "stop": list("abcde")}, 400, "more than 4"), ("an empty stop", {**good, "stop": ""}, 400, "empty"), ("n of 17", {**good, "n": 17}, 400, "from 1 to 16"),
         ("best_of", {**good, "best_of": 3}, 400, "best_of"), ("a schema", {**good, "response_format": {"type": "json_schema"}}, 400, "response_format"),
         ("a bias of no token", {**good, "logit_bias": {"4000": 1}}, 400, "token 4000"), ("a bias too large", {**good, "logit_bias": {"4": 101}}, 400, "not from -100 to 100"),

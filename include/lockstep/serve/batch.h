@@ -58,9 +58,10 @@ enum lk_request_end {
 };
 struct lk_request_result {
     enum lk_request_end end;
-    uint32_t prompt_tokens, cached_tokens, tokens; /* read; of those not computed again; drawn, the end token too */
-    uint32_t guessed, accepted;                    /* tokens guessed ahead, and those that were drawn */
-    uint64_t waited_ns, first_ns, total_ns;        /* from submission to the first pass, the first token, the end */
+    uint32_t prompt_tokens, cached_tokens,
+        tokens;                             /* read (0: never ran); of those not computed again; drawn, the end token too */
+    uint32_t guessed, accepted;             /* tokens guessed ahead, and those that were drawn */
+    uint64_t waited_ns, first_ns, total_ns; /* from submission to the first pass, the first token, the end */
 };
 
 /* Everything is copied but `arg` and what functions need. */

@@ -199,12 +199,15 @@ static int modalities(struct parsing *s, const char *name, const json_t *v) {
     return lk__api_wrong(s->p, name, "only text is supported");
 }
 
+#define STOP_BYTES 4096
 static int copy_stop(struct parsing *s, const char *name, const json_t *v) {
     struct lk__api_ask *a = s->a;
     const char *text = json_string_value(v);
     if (!text) return wants(s->p, name, "a string, or up to 4 of them", v);
     if (!*text) return lk__api_wrong(s->p, name, "a stop text is empty");
     if (strlen(text) != json_string_length(v)) return lk__api_wrong(s->p, name, "a stop text has a zero character");
+    if (strlen(text) > STOP_BYTES) /* each text of a request has its own copy */
+        return lk__api_wrong(s->p, name, "a stop text of %zu bytes is longer than %d", strlen(text), STOP_BYTES);
     if (!(a->stops[a->r.stop_count] = lk_strdup(text))) return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a request");
     a->r.stop_count++;
     return LK_OK;
@@ -465,6 +468,7 @@ int lk__api_chat_ids(const struct lk_api_model *m, const json_t *messages, struc
 
 /* --- A request ------------------------------------------------------------------------------------------------------ */
 
+#define RECEIPT_FORMS (16 << 20) /* bytes of grammars in the receipts of an answer */
 static int read_request(struct parsing *s) {
     struct lk__api_ask *a = s->a;
     const struct lk_model *m;
@@ -491,6 +495,12 @@ static int read_request(struct parsing *s) {
     a->r.ends = a->ends;
     a->r.stops = (const char *const *)a->stops;
     a->r.prompt_logprobs = a->echo && a->r.logprobs;
+    size_t texts = a->n * a->prompt_count;
+    if (!code && a->receipt && a->form_text && texts * strlen(a->form_text) > RECEIPT_FORMS)
+        code = lk__api_wrong(s->p, "lockstep",
+                             "each of %zu receipts would repeat a grammar of %zu bytes, together more than %d MiB: ask for "
+                             "fewer texts at once",
+                             texts, strlen(a->form_text), RECEIPT_FORMS >> 20);
     if (!code && a->stream && a->echo) code = lk__api_wrong(s->p, "echo", "echo with stream is not supported");
     return code;
 }
