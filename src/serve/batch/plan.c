@@ -4,8 +4,8 @@
 #include "lockstep/base/progress.h"
 #include <string.h>
 
-#define ROWS_LEAST 16   /* of prompts in a pass beside texts that are being drawn */
-#define SHARE      2    /* so many times as long as a pass without prompts may those beside it take */
+#define ROWS_LEAST 16    /* of prompts in a pass beside texts that are being drawn */
+#define SHARE      2     /* so many times as long as a pass without prompts may those beside it take */
 #define SHARE_NS   100e6 /* or so long */
 
 static uint32_t smaller(uint32_t a, uint32_t b) {
