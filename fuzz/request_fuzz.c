@@ -37,7 +37,7 @@ static void set_up(void) {
 
 static void ended(void *arg, const struct lk_request_result *r) {
     struct lk__api_choice *c = arg;
-    c->result = *r, c->done = true;
+    c->result = *r, c->opened = true;
 }
 static int heard(void *arg, const char *data, size_t size) {
     return lk_buf_append(&((struct lk__api_choice *)arg)->text, data, size);
@@ -90,7 +90,8 @@ static void run(struct lk__api_ask *a) {
     }
     while (lk_batch_step(served.batch)) continue;
     for (uint32_t i = 0; i < job.choice_count; i++)
-        if (!all[i].done) abort();
+        if (!all[i].opened) abort();
+    for (uint32_t i = 0; i < job.choice_count; i++) all[i].opened = false;
     if (job.choice_count == a->n * a->prompt_count) {
         if (a->stream && !a->embedding)
             for (uint32_t i = 0; i < job.choice_count; i++) lk__api_write_piece(&job, &all[i], true);

@@ -51,8 +51,7 @@ static int take_size(const struct cmd_context *c, const struct cmd_option *o, co
     return CMD_OK;
 }
 
-/* --- Keys
- * ------------------------------------------------------------------------------------------------------------------- */
+/* --- Keys ------------------------------------------------------------------------------------------------ */
 
 static int append_line(const char *path, const char *line, struct lk_err *err) {
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -90,8 +89,7 @@ const struct cmd cmd_serve_key = {
     "A server that runs reads its file again on SIGHUP.",
     serve_key};
 
-/* --- Models
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- Models ---------------------------------------------------------------------------------------------- */
 
 static int open_model(struct cmd_context *c, struct served *s, struct lk_err *err) {
     int code = cmd_model_open(c, s->name, &s->m);
@@ -104,24 +102,25 @@ static int open_model(struct cmd_context *c, struct served *s, struct lk_err *er
     return lk_tokenizer_load(c->store, &s->m.model.tokenizer_root, &s->tokenizer, err);
 }
 
-/* What a batch takes beside keys and values. */
+static struct lk_batch_options batch_options(void) {
+    return (struct lk_batch_options){.slots = wanted.slots,
+                                     .page_positions = wanted.page,
+                                     .rows = wanted.rows,
+                                     .queue = wanted.queue,
+                                     .draft = wanted.draft,
+                                     .panels = true};
+}
 static uint64_t fixed_bytes(const struct served *s) {
-    const struct lk_layout *l = &s->m.model.layout;
-    uint32_t logits = wanted.slots * (1 + wanted.draft);
-    return lk_decoder_bytes(l, logits > 64 ? logits : 64, wanted.rows, LK_EXTEND) + l->floats * sizeof(float);
+    struct lk_batch_options o = batch_options();
+    return lk_batch_bytes(&s->m.model.layout, &o);
 }
 
 static int open_batch(struct cmd_context *c, struct served *s, uint64_t memory, struct lk_err *err) {
     const struct lk_layout *l = &s->m.model.layout;
     uint64_t enough =
         ((uint64_t)l->config.context + wanted.page) / wanted.page * wanted.slots; /* pages, for full contexts */
-    struct lk_batch_options o = {.slots = wanted.slots,
-                                 .page_positions = wanted.page,
-                                 .pages = lk_batch_pages(l, wanted.page, memory),
-                                 .rows = wanted.rows,
-                                 .queue = wanted.queue,
-                                 .draft = wanted.draft,
-                                 .panels = true};
+    struct lk_batch_options o = batch_options();
+    o.pages = lk_batch_pages(l, wanted.page, memory);
     if (o.pages > enough) o.pages = (uint32_t)enough;
     s->pages = o.pages;
     return lk_batch_open(c->math, s->tokenizer, &(struct lk_batch_weights){l, s->m.model.weights, NULL, NULL}, &o,
@@ -196,8 +195,7 @@ static void close_all(void) {
     }
 }
 
-/* --- The server
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- The server ------------------------------------------------------------------------------------------ */
 
 static void on_signal(int number) {
     if (number == SIGHUP)
@@ -217,8 +215,7 @@ static void tick(void *arg) {
         lk_log_warn("%u keys read again", lk_keys_count(keys));
 }
 
-/* --- Newer checkpoints
- * -------------------------------------------------------------------------------------------------------- */
+/* --- Newer checkpoints ----------------------------------------------------------------------------------- */
 
 static pthread_t follower;
 static atomic_bool following;
@@ -334,6 +331,7 @@ static int serve(struct cmd_context *c) {
     struct lk_keys *keys = NULL;
     int code = check(c);
     if (code) return code;
+    signal(SIGHUP, SIG_IGN); /* until there is somebody to read the keys again */
     code = wanted.keys ? lk_keys_open(wanted.keys, &keys, &err) : LK_OK;
     if (!code) code = open_all(c, &err);
     for (size_t i = 0; !code && !c->json && i < served_count; i++) print_plan(&served[i]);

@@ -160,8 +160,7 @@ static void *client(void *arg) {
     return NULL;
 }
 
-/* --- What is told
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- What is told ---------------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;

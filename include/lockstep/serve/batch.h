@@ -29,11 +29,12 @@ struct lk_batch_options {
     uint32_t rows;           /* tokens of one pass at most, slots at least; 0: 512 */
     uint32_t queue;          /* requests that wait at most, beside those in slots */
     uint32_t draft;          /* tokens guessed ahead at most, 0: none, up to 15 */
-    bool no_sharing;         /* no request reads what another has computed */
     bool panels;             /* weights once more in the order that few tokens are faster with; see lk_generate_options */
 };
 /* Pages that `bytes` of memory are enough for; page_positions as in the options. */
 uint32_t lk_batch_pages(const struct lk_layout *, uint32_t page_positions, uint64_t bytes);
+/* What a batch takes beside pages: panels and work space. */
+uint64_t lk_batch_bytes(const struct lk_layout *, const struct lk_batch_options *);
 
 /* What a log-probability is of: -loss of docs/numerics.md, section 7, from the model's own logits, before biases, penalties
  * and temperature. */

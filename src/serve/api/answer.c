@@ -216,8 +216,7 @@ void lk__api_write_usage(struct lk__api_job *j) {
     lk_buf_printf(&j->out, "\n\n");
 }
 
-/* --- At once
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- At once --------------------------------------------------------------------------------------------- */
 
 static void whole_choice(struct lk_json_out *o, struct lk__api_choice *c) {
     struct lk__api_job *j = c->job;

@@ -33,7 +33,6 @@ struct lk_api {
     struct lk__api_metrics metrics;
     atomic_bool stopping;
     atomic_uint jobs; /* that are not answered yet */
-    uint64_t started_s;
 };
 
 void lk__api_root(struct lk_api *, const struct lk_api_model *, char root[LK_ROOT_HEX]); /* with swapping held */
@@ -96,7 +95,7 @@ struct lk__api_choice {
     size_t offset;       /* bytes of text before the next token's */
     uint64_t last_ns;    /* of the last token */
     struct lk_request_result result;
-    bool done, opened;
+    bool opened;
     struct lk_matcher *matcher;
     uint32_t max_tokens; /* as submitted */
     struct lk_buf marks; /* struct lk__api_mark, with a receipt */

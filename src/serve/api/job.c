@@ -131,7 +131,6 @@ static void take_end(void *arg, const struct lk_request_result *r) {
     lk_metric_observe(m->whole, 1e-9 * (double)r->total_ns);
     pthread_mutex_lock(&j->mutex);
     atomic_store(&c->id, 0);
-    c->done = true;
     c->result = *r;
     if (r->end == LK_REQUEST_LATE) fail(j, 503, "timeout", "the request took too long");
     if (r->end == LK_REQUEST_FAILED)

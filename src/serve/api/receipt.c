@@ -96,8 +96,7 @@ void lk__api_receipt_write(struct lk_json_out *o, const struct lk__api_choice *c
     lk_buf_release(&text);
 }
 
-/* --- Doing it again
- * --------------------------------------------------------------------------------------------------------- */
+/* --- Doing it again -------------------------------------------------------------------------------------- */
 
 struct again {
     const json_t *tokens, *marks;

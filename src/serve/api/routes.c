@@ -28,8 +28,7 @@ static void respond_json(struct lk_http_exchange *x, struct lk_json_out *o) {
     lk_buf_release(o->to);
 }
 
-/* --- Routes
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- Routes ---------------------------------------------------------------------------------------------- */
 
 struct asking {
     struct lk_api *api;
@@ -249,8 +248,7 @@ static void error_body(void *arg, int status, const char *what, struct lk_buf *o
     lk__api_error_json(out, status, NULL, NULL, what);
 }
 
-/* --- The server
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- The server ------------------------------------------------------------------------------------------ */
 
 static void free_api(struct lk_api *api) {
     lk__api_metrics_close(api);

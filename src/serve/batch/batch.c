@@ -19,6 +19,21 @@ uint32_t lk_batch_pages(const struct lk_layout *layout, uint32_t page_positions,
     return pages < INT32_MAX ? (uint32_t)pages : INT32_MAX;
 }
 
+static struct lk_batch_options with_defaults(const struct lk_batch_options *options) {
+    struct lk_batch_options o = *options;
+    if (!o.page_positions) o.page_positions = PAGE_POSITIONS;
+    if (!o.rows) o.rows = larger(ROWS, o.slots);
+    return o;
+}
+static uint32_t logits_rows(const struct lk_batch_options *o) {
+    return larger(o->slots * (1 + o->draft), LK__ECHO_ROWS);
+}
+
+uint64_t lk_batch_bytes(const struct lk_layout *layout, const struct lk_batch_options *options) {
+    struct lk_batch_options o = with_defaults(options);
+    return lk_decoder_bytes(layout, logits_rows(&o), o.rows, LK_EXTEND) + (o.panels ? layout->floats * sizeof(float) : 0);
+}
+
 /* --- Weights -------------------------------------------------------------------------------------------------- */
 
 static int add_version(struct lk_batch *b, const struct lk_batch_weights *w, struct lk_err *err) {
@@ -117,15 +132,13 @@ static int open_drawers(struct lk_batch *b, struct lk_err *err) {
 
 int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, const struct lk_batch_weights *w,
                   const struct lk_batch_options *options, struct lk_batch **out, struct lk_err *err) {
-    struct lk_batch_options o = *options;
-    if (!o.page_positions) o.page_positions = PAGE_POSITIONS;
-    if (!o.rows) o.rows = ROWS > o.slots ? ROWS : o.slots;
+    struct lk_batch_options o = with_defaults(options);
     int code = check_options(&o, tokenizer, w->layout, err);
     if (code) return code;
     struct lk_batch *b = lk_calloc(1, sizeof *b);
     if (!b) return lk_fail(err, LK_ENOMEM, "no memory to serve");
     b->math = math, b->tokenizer = tokenizer, b->o = o, b->layout = w->layout;
-    b->logits_rows = larger(o.slots * (1 + o.draft), LK__ECHO_ROWS);
+    b->logits_rows = logits_rows(&o);
     pthread_mutex_init(&b->mutex, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -376,7 +389,7 @@ static void pass(struct lk_batch *b, struct lk__batch_version *v, uint32_t count
 /* Pages that are full are for all. */
 static void share_pages(struct lk_batch *b, struct lk__batch_sequence *s) {
     uint32_t page = b->o.page_positions;
-    for (; !b->o.no_sharing && (s->shared + 1) * page <= s->read; s->shared++)
+    for (; !b->no_sharing && (s->shared + 1) * page <= s->read; s->shared++)
         s->pages[s->shared] =
             lk__batch_pages_share(b->pages, s->version->number, s->shared ? s->pages[s->shared - 1] : PAGE_NONE,
                                   s->tokens + (size_t)s->shared * page, s->pages[s->shared]);

@@ -272,7 +272,6 @@ static void schedule(struct test_random *r, const struct world *w, struct seen *
                                  .rows = slots + test_random_below(r, 70),
                                  .queue = 64,
                                  .draft = test_random_below(r, 2) ? test_random_below(r, LK__DRAFT_MOST + 1) : 0,
-                                 .no_sharing = test_random_below(r, 8) == 0,
                                  .panels = test_random_below(r, 2)};
     struct lk_batch *b;
     struct test_math *m = &maths[test_random_below(r, (uint32_t)math_count)];
@@ -280,6 +279,7 @@ static void schedule(struct test_random *r, const struct world *w, struct seen *
     struct lk_batch_weights weights = {&w->layout, w->weights[0], released, &released_count};
     OK(lk_batch_open(m->math, tokenizer, &weights, &o, &b, &test_err));
     b->chunk = any_chunk, b->chunk_arg = r, b->force_draft = sometimes;
+    b->no_sharing = test_random_below(r, 8) == 0;
     bool busy = true;
     for (int steps = 0; busy || sent < count; steps++) {
         if (steps > 20000) fail_msg("no end after %d steps", steps);
@@ -377,7 +377,7 @@ static struct lk_root root_of(const struct world *w, const float *weights, struc
 static void one_weight_s_last_bit_changes_the_root(void **state) {
     (void)state;
     const struct world *w = &worlds[0];
-    struct lk_batch_options few = {.slots = 1, .pages = 200, .page_positions = 5, .queue = 64, .no_sharing = true},
+    struct lk_batch_options few = {.slots = 1, .pages = 200, .page_positions = 5, .queue = 64},
                             many = {.slots = 32, .pages = 400, .queue = 64, .draft = 4, .panels = true};
     struct lk_root one = root_of(w, w->weights[0], maths[0].math, few),
                    other = root_of(w, w->weights[0], maths[math_count - 1].math, many);

@@ -95,6 +95,7 @@ struct lk_batch {
     uint32_t (*chunk)(void *arg, uint32_t most);
     void *chunk_arg;
     bool (*force_draft)(void *arg); /* for tests: guess in any case */
+    bool no_sharing;                /* for tests: no request reads what another has computed */
 };
 
 /* plan.c: takes waiting ones in, and gives those that run their rows, guesses and pages; returns members, and the

@@ -36,7 +36,7 @@ static struct lk__batch_owner *owner_of(struct lk_batch *b, uint32_t owner) {
 /* A sequence that runs is about to have more pages in the tree that this one could read than there are. */
 static bool soon_shared(const struct lk_batch *b, const struct lk__batch_sequence *s, uint32_t there) {
     uint32_t page = b->o.page_positions;
-    for (const struct lk__batch_sequence *r = b->running; r && !b->o.no_sharing; r = r->next) {
+    for (const struct lk__batch_sequence *r = b->running; r && !b->no_sharing; r = r->next) {
         if (r->version != s->version || !reads_prompt(r) || r->r.prompt_logprobs || r->r.embedding) continue;
         uint32_t same = 0, most = smaller(r->count, s->count - 1);
         while (same < most && r->tokens[same] == s->tokens[same]) same++;
@@ -47,7 +47,7 @@ static bool soon_shared(const struct lk_batch *b, const struct lk__batch_sequenc
 
 /* Takes what the tree has of its tokens. At least one is computed: its logits are wanted. */
 static bool takes_in(struct lk_batch *b, struct lk__batch_sequence *s, bool *memory) {
-    bool shares = !b->o.no_sharing && !s->r.embedding && !(s->r.prompt_logprobs && s->echoed + 1 < s->r.prompt_count);
+    bool shares = !b->no_sharing && !s->r.embedding && !(s->r.prompt_logprobs && s->echoed + 1 < s->r.prompt_count);
     uint32_t known = shares ? s->count - 1 : 0;
     if (shares && soon_shared(b, s, lk__batch_pages_matching(b->pages, s->version->number, s->tokens, known))) return false;
     s->shared = s->page_count = lk__batch_pages_match(b->pages, s->version->number, s->tokens, known, s->pages);
