@@ -502,6 +502,51 @@ static void what_can_t_be_is_refused(void **state) {
     assert_int_equal(ends[LK_REQUEST_CANCELLED], 1);
 }
 
+/* Who asks for much is not before who asks for little; within one, the first comes first. */
+struct order {
+    uint32_t owners[40], numbers[40], count;
+};
+struct one_of {
+    struct order *order;
+    uint32_t owner, number;
+};
+static void note_end(void *arg, const struct lk_request_result *r) {
+    struct one_of *o = arg;
+    (void)r;
+    o->order->owners[o->order->count] = o->owner, o->order->numbers[o->order->count++] = o->number;
+}
+static void owners_take_turns(void **state) {
+    (void)state;
+    const struct world *w = &worlds[0];
+    struct lk_batch_options o = {.slots = 1, .pages = 40, .queue = 64};
+    struct lk_batch *b;
+    struct order order = {.count = 0};
+    struct one_of all[24];
+    OK(lk_batch_open(maths[0].math, tokenizer, &(struct lk_batch_weights){&w->layout, w->weights[0], NULL, NULL}, &o, &b,
+                     &test_err));
+    for (uint32_t i = 0; i < 24; i++) { /* twenty of owner 1, then two each of 2 and 3; all of one size */
+        all[i] = (struct one_of){&order, i < 20 ? 1 : i < 22 ? 2 : 3, i};
+        struct lk_request r = {.prompt = (uint32_t[]){i + 1},
+                               .prompt_count = 1,
+                               .max_tokens = 5,
+                               .ignore_end = true,
+                               .owner = all[i].owner,
+                               .done = note_end,
+                               .arg = &all[i]};
+        OK(lk_batch_submit(b, &r, NULL, &test_err));
+    }
+    while (lk_batch_step(b)) continue;
+    lk_batch_close(b);
+    assert_int_equal(order.count, 24);
+    uint32_t last[4] = {0}, of_others = 0;
+    for (uint32_t i = 0; i < 24; i++) {
+        assert_true(order.numbers[i] >= last[order.owners[i]]);
+        last[order.owners[i]] = order.numbers[i];
+        of_others += i < 7 && order.owners[i] != 1;
+    }
+    assert_int_equal(of_others, 4); /* the last that came, among the first seven */
+}
+
 static int open_and_ask(void) {
     const struct world *w = &worlds[0];
     struct lk_batch_weights weights = {&w->layout, w->weights[0], NULL, NULL};
@@ -542,6 +587,7 @@ int main(void) {
         cmocka_unit_test(one_weight_s_last_bit_changes_the_root),
         cmocka_unit_test(embeddings_are_means_of_the_training_forward),
         cmocka_unit_test(what_can_t_be_is_refused),
+        cmocka_unit_test(owners_take_turns),
         cmocka_unit_test(no_memory_ends_what_has_none),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
