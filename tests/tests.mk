@@ -43,6 +43,9 @@ test-fresh:
 ## test-compilers: clang, GCC -O0, x86-64 without FMA, arm64 under qemu; ONLY="clang arm64" takes some
 test-compilers: all
 	@tools/other-compilers.sh $(ONLY)
+## test-schedules: 10,000 random schedules of the server's batch, each request as if it were alone
+test-schedules: all $(BUILD)/src/serve/batch/batch_test
+	@LOCKSTEP_SCHEDULES=10000 $(BUILD)/src/serve/batch/batch_test
 ## test-clients: install OpenAI's clients, the AI SDK, LangChain and lm_eval into build/clients and let them ask our server
 CLIENTS := $(abspath $(BUILD))/clients
 $(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
@@ -53,7 +56,7 @@ $(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
 	@touch $@
 test-clients: all $(CLIENTS)/ready
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(CLIENTS) tests/clients/run.sh
-.PHONY: test test-programs test-clients e2e test-ranks test-fresh test-compilers
+.PHONY: test test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes
