@@ -93,9 +93,11 @@ static int say(const struct lk_tokenizer *t, struct lk_bytes prompt, struct prep
     const char *system = wanted.system;
     struct lk_message messages[2];
     size_t count = 0;
-    if (system) messages[count++] = (struct lk_message){lk_bytes("system", 6), lk_bytes(system, strlen(system))};
-    messages[count++] = (struct lk_message){lk_bytes("user", 4), prompt};
-    return lk_chat_prompt(t, wanted.chat, messages, count, &p->ids, stop, err);
+    if (system)
+        messages[count++] = (struct lk_message){.role = lk_bytes("system", 6), .content = lk_bytes(system, strlen(system))};
+    messages[count++] = (struct lk_message){.role = lk_bytes("user", 4), .content = prompt};
+    struct lk_conversation c = {.messages = messages, .count = count};
+    return lk_chat_prompt(t, wanted.chat, &c, &p->ids, stop, err);
 }
 
 /* Without the tokenizer's first token. A model that came from a folder reads the text alone, as transformers has it; others

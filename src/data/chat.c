@@ -135,12 +135,12 @@ static int push(struct lk_tokens *out, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
-int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct lk_message *messages, size_t count,
-                   struct lk_tokens *out, uint32_t *stop, struct lk_err *err) {
+int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct lk_conversation *c, struct lk_tokens *out,
+                   uint32_t *stop, struct lk_err *err) {
     struct lk_buf text = LK_BUF_INIT, spans = LK_BUF_INIT;
     struct lk__data_chat chat;
     int code = lk__data_chat_open(t, kind, &chat, err);
-    if (!code) code = lk__data_chat_render(&chat, messages, count, true, &text, &spans, err);
+    if (!code) code = lk__data_chat_render(&chat, c->messages, c->count, true, &text, &spans, err);
     const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)spans.data;
     for (size_t i = 0; i < spans.size / sizeof *p && !code; i++)
         code = p[i].id == UINT32_MAX ? lk_tokenizer_encode(t, text.data + p[i].begin, p[i].size, NULL, out, err)
@@ -156,4 +156,9 @@ int lk_chat_stop(const struct lk_tokenizer *t, enum lk_chat kind, uint32_t *stop
     int code = lk__data_chat_open(t, kind, &chat, err);
     *stop = chat.end;
     return code;
+}
+
+const struct lk_chat_calls *lk_chat_calls(enum lk_chat kind) {
+    (void)kind;
+    return NULL;
 }

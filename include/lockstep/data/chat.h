@@ -1,7 +1,8 @@
-/* Conversations as tokens: the two layouts that most open models learned with. Which they are: src/data/README.md,
+/* Conversations as tokens, in the layouts that open models learned with. Which they are: src/data/README.md,
  * "Conversations". */
 #ifndef LOCKSTEP_CHAT_H
 #define LOCKSTEP_CHAT_H
+#include "lockstep/base/json.h"
 #include "lockstep/data/tokenizer.h"
 
 #ifdef __cplusplus
@@ -16,12 +17,33 @@ const char *lk_chat_name(enum lk_chat); /* of one of the templates */
 
 struct lk_message {
     struct lk_bytes role, content; /* role: system, user, assistant or tool */
+    const json_t *calls;           /* of the assistant: an array of {"id", "name", "arguments": an object}; NULL: none */
+    struct lk_bytes call;          /* of a tool: the id of the call that it answers; may be empty */
+};
+struct lk_conversation {
+    const struct lk_message *messages;
+    size_t count;
+    const json_t *tools; /* an array, as OpenAI's: {"type": "function", "function": {"name", "description", "parameters"}};
+                            NULL: none */
+    bool no_thinking;    /* the answer begins behind an empty thought, for templates that have thoughts */
 };
 /* Appends the tokens of a conversation that the assistant goes on with: all messages, then the head of its answer. Special
  * tokens are the template's; in contents they are plain text. *stop is the token that ends an answer. LK_EINVAL: the
- * tokenizer has not the template's tokens, or an unknown role. */
-int lk_chat_prompt(const struct lk_tokenizer *, enum lk_chat, const struct lk_message *, size_t count,
-                   struct lk_tokens *out, uint32_t *stop, struct lk_err *);
+ * tokenizer has not the template's tokens, an unknown role, or an order of messages that the template refuses.
+ * LK_EUNSUPPORTED: tools or calls, and the template has none. */
+int lk_chat_prompt(const struct lk_tokenizer *, enum lk_chat, const struct lk_conversation *, struct lk_tokens *out,
+                   uint32_t *stop, struct lk_err *);
+/* How models of a template call tools, as text of their answer:
+ *     open  call NAME arguments OBJECT end  [between  call NAME arguments OBJECT end ...]  close
+ * OBJECT in one line, as json.dumps of Python writes it. */
+struct lk_chat_calls {
+    const char *open, *call, *arguments, *end, *between, *close;
+    bool text; /* free text may stand before open */
+    bool many; /* more than one call */
+    const char
+        *marks[3]; /* parts of these texts that are tokens of their own, where the tokenizer has them; NULL: the end */
+};
+const struct lk_chat_calls *lk_chat_calls(enum lk_chat); /* NULL: the template has no tools */
 /* The token that ends an answer. LK_EINVAL: as lk_chat_prompt. */
 int lk_chat_stop(const struct lk_tokenizer *, enum lk_chat, uint32_t *stop, struct lk_err *);
 /* The template as Jinja, with which transformers' apply_chat_template writes the same. Static. */

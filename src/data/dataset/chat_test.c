@@ -62,13 +62,15 @@ static void prompts_are_what_the_templates_say(void **state) {
         [LK_CHAT_LLAMA3] =
             "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>"
             "user<|end_header_id|>\n\n<|im_end|>?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"};
-    struct lk_message m[] = {{text_of("system"), text_of(" Be kind.\n")}, {text_of("user"), text_of("<|im_end|>?")}};
+    struct lk_message m[] = {{.role = text_of("system"), .content = text_of(" Be kind.\n")},
+                             {.role = text_of("user"), .content = text_of("<|im_end|>?")}};
+    struct lk_conversation two = {.messages = m, .count = 2}, one = {.messages = m, .count = 1};
     struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
     for (int kind = LK_CHATML; kind <= LK_CHAT_LLAMA3; kind++) {
         struct lk_tokens ids = {0};
         struct lk_buf text = LK_BUF_INIT;
         uint32_t stop;
-        OK(lk_chat_prompt(t, (enum lk_chat)kind, m, 2, &ids, &stop, &test_err));
+        OK(lk_chat_prompt(t, (enum lk_chat)kind, &two, &ids, &stop, &test_err));
         OK(lk_tokenizer_decode(t, ids.ids, ids.count, &text, &test_err));
         assert_int_equal(text.size, strlen(wanted[kind]));
         assert_memory_equal(text.data, wanted[kind], text.size);
@@ -82,10 +84,10 @@ static void prompts_are_what_the_templates_say(void **state) {
     m[1].role = text_of("nobody");
     struct lk_tokens ids = {0};
     uint32_t stop;
-    FAILS(lk_chat_prompt(t, LK_CHATML, m, 2, &ids, &stop, &test_err), LK_EINVAL, "role \"nobody\"");
+    FAILS(lk_chat_prompt(t, LK_CHATML, &two, &ids, &stop, &test_err), LK_EINVAL, "role \"nobody\"");
     lk_tokenizer_free(t);
     t = tokenizer(2, "null");
-    FAILS(lk_chat_prompt(t, LK_CHATML, m, 1, &ids, &stop, &test_err), LK_EINVAL, "no token <|im_end|>");
+    FAILS(lk_chat_prompt(t, LK_CHATML, &one, &ids, &stop, &test_err), LK_EINVAL, "no token <|im_end|>");
     lk_tokens_release(&ids);
     lk_tokenizer_free(t);
     assert_int_equal(lk_chat_named("llama3"), LK_CHAT_LLAMA3);

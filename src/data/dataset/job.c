@@ -96,7 +96,7 @@ static int encode_messages(struct lk__dataset_job *j, struct lk__dataset_job_thr
     if (code) return code;
     size_t count = t->messages.size / sizeof(struct lk__data_message);
     const struct lk__data_message *m = (const struct lk__data_message *)(const void *)t->messages.data;
-    struct lk_message *all = lk_alloc(count * sizeof *all);
+    struct lk_message *all = lk_calloc(count, sizeof *all);
     if (!all) return no_memory(j);
     for (size_t i = 0; i < count; i++) {
         all[i].role = lk_bytes(t->text.data + m[i].role, m[i].role_size);

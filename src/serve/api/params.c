@@ -442,7 +442,8 @@ static int message_of(const json_t *v, size_t i, struct lk_message *m, struct lk
     if (!role) return lk__api_wrong(p, "messages", "messages[%zu].role is missing", i);
     if (!strcmp(role, "developer")) role = "system";
     int code = content_of(json_object_get(v, "content"), i, text, p);
-    *m = (struct lk_message){lk_bytes(role, strlen(role)), lk_bytes(text->data ? text->data : "", text->size)};
+    *m = (struct lk_message){.role = lk_bytes(role, strlen(role)),
+                             .content = lk_bytes(text->data ? text->data : "", text->size)};
     return code == LK_ENOMEM ? lk_fail(&p->err, LK_ENOMEM, "no memory for messages") : code;
 }
 
@@ -459,7 +460,8 @@ int lk__api_chat_ids(const struct lk_api_model *m, const json_t *messages, struc
     struct lk_buf *texts = lk_calloc(count, sizeof *texts);
     int code = list && texts ? LK_OK : lk_fail(&p->err, LK_ENOMEM, "no memory for messages");
     for (size_t i = 0; !code && i < count; i++) code = message_of(json_array_get(messages, i), i, &list[i], &texts[i], p);
-    if (!code) code = lk_chat_prompt(m->tokenizer, m->chat, list, count, out, stop_id, &p->err);
+    struct lk_conversation c = {.messages = list, .count = count};
+    if (!code) code = lk_chat_prompt(m->tokenizer, m->chat, &c, out, stop_id, &p->err);
     for (size_t i = 0; texts && i < count; i++) lk_buf_release(&texts[i]);
     lk_free(list);
     lk_free(texts);
