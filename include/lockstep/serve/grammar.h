@@ -5,7 +5,7 @@
 #ifndef LOCKSTEP_GRAMMAR_H
 #define LOCKSTEP_GRAMMAR_H
 #include "lockstep/base/json.h"
-#include "lockstep/data/tokenizer.h"
+#include "lockstep/data/chat.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +22,18 @@ int lk_grammar_from_gbnf(const char *text, size_t size, struct lk_grammar **out,
  * LK_EUNSUPPORTED, what is wrong LK_EINVAL; the message begins with the JSON path of the keyword, as
  * "$.properties.a.allOf". schema is borrowed for the call. */
 int lk_grammar_from_schema(const json_t *schema, struct lk_grammar **out, struct lk_err *);
+/* Answers that call tools, written as a chat template has it (lk_chat_calls). Arguments satisfy the tool's `parameters`;
+ * without these they are {}. Messages begin with paths as "$.tools[0].function.parameters". */
+enum lk_tool_choice { LK_TOOLS_NEVER, LK_TOOLS_MAY, LK_TOOLS_ALWAYS };
+struct lk_tools {
+    const struct lk_chat_calls *how;
+    const json_t *tools; /* as in struct lk_conversation */
+    enum lk_tool_choice choice;
+    const char *only;     /* the tool that is called; NULL: any */
+    bool many;            /* one answer may call more than once, if the template can */
+    const json_t *answer; /* the schema of answers that call none; NULL: any text that does not open a call */
+};
+int lk_grammar_from_tools(const struct lk_tools *, struct lk_grammar **out, struct lk_err *);
 /* Any JSON object. */
 int lk_grammar_json_object(struct lk_grammar **out, struct lk_err *);
 /* No matcher may use it any more. NULL is fine. */

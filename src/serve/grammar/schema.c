@@ -447,17 +447,26 @@ static uint32_t visit(struct lk__grammar_schema *s, const json_t *schema) {
     return id;
 }
 
+uint32_t lk__grammar_schema_part(struct lk__grammar_schema *s, const json_t *schema, const char *path) {
+    s->root = schema;
+    s->path.size = 0;
+    if (lk_buf_append(&s->path, path, strlen(path))) return no_memory(s), 0;
+    return visit(s, schema);
+}
+void lk__grammar_schema_release(struct lk__grammar_schema *s) {
+    lk_buf_release(&s->path);
+    lk_free(s->targets.data);
+}
+
 int lk_grammar_from_schema(const json_t *schema, struct lk_grammar **out, struct lk_err *err) {
     struct lk__grammar_build b;
-    struct lk__grammar_schema s = {.b = &b, .root = schema};
+    struct lk__grammar_schema s = {.b = &b};
     *out = NULL;
     lk__grammar_build_init(&b, err);
-    if (lk_buf_append(&s.path, "$", 1)) no_memory(&s);
     uint32_t root = lk__grammar_rule(&b, "root", 4, false);
-    lk__grammar_body(&b, root, visit(&s, schema));
+    lk__grammar_body(&b, root, lk__grammar_schema_part(&s, schema, "$"));
     int code = lk__grammar_compile(&b, root, out);
-    lk_buf_release(&s.path);
-    lk_free(s.targets.data);
+    lk__grammar_schema_release(&s);
     lk__grammar_build_release(&b);
     return code;
 }

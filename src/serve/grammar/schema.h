@@ -12,6 +12,9 @@ struct lk__grammar_schema {
     uint32_t depth;
 };
 
+/* A schema within a grammar; path: what messages call it. Its pointers are its own. */
+uint32_t lk__grammar_schema_part(struct lk__grammar_schema *, const json_t *schema, const char *path);
+void lk__grammar_schema_release(struct lk__grammar_schema *);
 /* Fails with "PATH.key: ..."; key may be NULL. */
 void lk__grammar_schema_fail(struct lk__grammar_schema *, int code, const char *key, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

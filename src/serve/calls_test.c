@@ -1,0 +1,210 @@
+/* Answers with calls: what the grammar takes, and how they are found again, whatever the pieces. */
+#include "lockstep/base/json.h"
+#include "serve/calls.h"
+#include "serve/grammar/testing.h"
+
+static const struct lk_chat_calls hermes = {.call = "<tool_call>\n{\"name\": \"",
+                                            .open = "",
+                                            .arguments = "\", \"arguments\": ",
+                                            .end = "}\n</tool_call>",
+                                            .between = "\n",
+                                            .close = "",
+                                            .text = true,
+                                            .many = true,
+                                            .marks = {"<tool_call>", "</tool_call>"}};
+static const struct lk_chat_calls list = {.open = "[TOOL_CALLS] [",
+                                          .call = "{\"name\": \"",
+                                          .arguments = "\", \"arguments\": ",
+                                          .end = "}",
+                                          .between = ", ",
+                                          .close = "]",
+                                          .text = true,
+                                          .many = true,
+                                          .marks = {"[TOOL_CALLS]"}};
+static const struct lk_chat_calls bare = {
+    .open = "", .call = "{\"name\": \"", .arguments = "\", \"parameters\": ", .end = "}", .between = "", .close = ""};
+
+static const char tools_text[] =
+    "[{'type': 'function', 'function': {'name': 'add', 'parameters': {'type': 'object', 'properties': {'a': {'$ref': "
+    "'#/$defs/n'}, 'b': {'$ref': '#/$defs/n'}}, 'required': ['a', 'b'], 'additionalProperties': false, '$defs': {'n': "
+    "{'type': 'integer'}}}}}, {'type': 'function', 'function': {'name': 'now'}}, {'type': 'function', 'function': {'name': "
+    "'say', 'parameters': {'type': 'object', 'properties': {'t': {'$ref': '#/$defs/n'}}, 'required': ['t'], '$defs': {'n': "
+    "{'type': 'string'}}}}}]";
+
+/* ' stands for " */
+static char *quoted(const char *text) {
+    char *copy = lk_strdup(text);
+    for (char *c = copy; *c; c++)
+        if (*c == '\'') *c = '"';
+    return copy;
+}
+static json_t *parsed(const char *text) {
+    char *copy = quoted(text);
+    json_t *v = lk_json_parse(copy, strlen(copy), "tools", &test_err);
+    lk_free(copy);
+    assert_non_null(v);
+    return v;
+}
+
+static int setup(void **state) {
+    (void)state;
+    test_bytes_open();
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    test_bytes_close();
+    return 0;
+}
+
+#define Q   "<tool_call>\n{'name': '"
+#define ADD "add', 'arguments': {'a': 1, 'b': -2}"
+static const struct {
+    const struct lk_chat_calls *how;
+    enum lk_tool_choice choice;
+    const char *only, *answer;
+    bool one;
+    const char *texts[16]; /* 'y' a text, 'p' it may become one, 'n' neither; ' for " */
+} cases[] = {
+    {&hermes,
+     LK_TOOLS_MAY,
+     NULL,
+     NULL,
+     false,
+     {"y", "yhello", "yhello <", "yab<tool_cal", "p<tool_call>", "n<tool_call> ", "y<tool_<tool_", "p<<tool_call>",
+      "yx\n" Q ADD "}\n</tool_call>", "y<<tool_" Q ADD "}\n</tool_call>\n" Q "now', 'arguments': {}}\n</tool_call>",
+      "n" Q "nox", "p" Q "now', 'arguments': {}}\n</tool_call", "n" Q ADD "}\n</tool_call>\nx", "n\xff",
+      "y\xc3\xa9<tool_\xc3\xa9<tool_callx", "n" Q "say', 'arguments': {'t': 1"}},
+    {&hermes, LK_TOOLS_MAY, NULL, NULL, true, {"y" Q ADD "}\n</tool_call>", "n" Q ADD "}\n</tool_call>\n"}},
+    {&hermes, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "yx<tool_cal", "n<tool_call>", "yx\n"}},
+    {&hermes, LK_TOOLS_ALWAYS, NULL, NULL, false, {"p", "nx", "p<tool", "y" Q ADD "}\n</tool_call>", "n\n"}},
+    {&hermes, LK_TOOLS_ALWAYS, "say", NULL, false, {"n" Q "a", "y" Q "say', 'arguments': {'t': '}'}}\n</tool_call>"}},
+    {&hermes,
+     LK_TOOLS_MAY,
+     NULL,
+     "{'type': 'integer'}",
+     false,
+     {"y12", "p<", "nx", "y" Q ADD "}\n</tool_call>", "n1<", "p"}},
+    {&list,
+     LK_TOOLS_MAY,
+     NULL,
+     NULL,
+     false,
+     {"y[TOOL_CALLS", "n[TOOL_CALLS] x", "y[[TOOL_[", "yhi[TOOL_CALLS] [{'name': '" ADD "}]",
+      "y[TOOL_CALLS] [{'name': '" ADD "}, {'name': 'now', 'arguments': {}}]", "p[TOOL_CALLS] [{'name': '" ADD "}",
+      "n[TOOL_CALLS] []"}},
+    {&bare,
+     LK_TOOLS_MAY,
+     NULL,
+     NULL,
+     false,
+     {"y", "yhello {", "n{x", "p{", "y{'name': 'now', 'parameters': {}}", "n{'name': 'now', 'parameters': {}},"}},
+    {&bare, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "n{", "ya{"}},
+};
+static void grammars_take_calls_and_nothing_like_them(void **state) {
+    (void)state;
+    json_t *tools = parsed(tools_text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *answer = cases[i].answer ? parsed(cases[i].answer) : NULL;
+        struct lk_tools t = {cases[i].how, tools, cases[i].choice, cases[i].only, !cases[i].one, answer};
+        struct lk_grammar *g;
+        OK(lk_grammar_from_tools(&t, &g, &test_err));
+        for (size_t k = 0; k < 16 && cases[i].texts[k]; k++) {
+            char *text = quoted(cases[i].texts[k] + 1);
+            TEXT_IS(g, text, cases[i].texts[k][0]);
+            lk_free(text);
+        }
+        lk_grammar_free(g);
+        json_decref(answer);
+    }
+    json_decref(tools);
+}
+
+static void tools_are_refused_by_their_paths(void **state) {
+    (void)state;
+    static const struct {
+        const char *tools, *only, *what;
+        int code;
+    } bad[] = {
+        {"[{'type': 'function', 'function': {'name': 'f', 'parameters': {'type': 'object', 'properties': {'a': {'allOf': "
+         "[]}}}}}]",
+         NULL, "$.tools[0].function.parameters.properties.a.allOf", LK_EUNSUPPORTED},
+        {"[{'type': 'function', 'function': {'name': 'f', 'parameters': {'type': 'string'}}}]", NULL,
+         "$.tools[0].function.parameters.type: the parameters of a tool must be an object", LK_EINVAL},
+        {"[{'type': 'function', 'function': {}}]", NULL, "$.tools[0].function.name is missing", LK_EINVAL},
+        {"[{'type': 'function', 'function': {'name': 'f'}}]", "g", "there is no tool g", LK_EINVAL},
+        {"[{'type': 'function', 'function': {'name': 'f', 'parameters': {'type': 'object', 'properties': {'a': {'$ref': "
+         "'#/x'}}}}}]",
+         NULL, "leads nowhere in this schema", LK_EINVAL},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *tools = parsed(bad[i].tools);
+        struct lk_tools t = {.how = &hermes, .tools = tools, .choice = LK_TOOLS_MAY, .only = bad[i].only};
+        struct lk_grammar *g;
+        FAILS(lk_grammar_from_tools(&t, &g, &test_err), bad[i].code, bad[i].what);
+        json_decref(tools);
+    }
+}
+
+/* --- Found again ------------------------------------------------------------------------------------------ */
+
+static int note(void *arg, enum lk__calls_part part, const char *data, size_t size) {
+    static enum lk__calls_part last;
+    struct lk_buf *out = arg;
+    if (!out->size || part != last || part == LK__CALLS_END) OK(lk_buf_append(out, &"TNAE"[part], 1));
+    last = part;
+    if (part == LK__CALLS_END) return 0;
+    assert_true(size > 0);
+    OK(lk_buf_append(out, data, size));
+    return 0;
+}
+static void calls_are_found_in_any_pieces(void **state) {
+    (void)state;
+    static const struct {
+        const struct lk_chat_calls *how;
+        bool anywhere;
+        const char *text, *found;
+    } texts[] = {
+        {&hermes, true, "hello\nyou", "Thello\nyou"},
+        {&hermes, true, "hello\n", "Thello\n"},
+        {&hermes, true, "a\n<tool_cal", "Ta\n<tool_cal"},
+        {&hermes, true, "a\n\n" Q ADD "}\n</tool_call>", "Ta\nNaddA{'a': 1, 'b': -2}E"},
+        {&hermes, true,
+         "<<tool_" Q "say', 'arguments': {'t': '}\\\\'}}\n</tool_call>\n" Q "now', 'arguments': {}}\n</tool_call>",
+         "T<<tool_NsayA{'t': '}\\\\'}ENnowA{}E"},
+        {&hermes, true, Q "say', 'arguments': {'t': '\\'}{'}}\n</tool_call>", "NsayA{'t': '\\'}{'}E"},
+        {&hermes, true, Q "say', 'arguments': {'t': '\\'}{", "NsayA{'t': '\\'}{"},
+        {&hermes, true, "x" Q "sa", "Tx"},
+        {&hermes, false, "{'a': '" Q "'}", "T{'a': '" Q "'}"},
+        {&list, true, "hi\n[TOOL_CALLS] [{'name': '" ADD "}, {'name': 'now', 'arguments': {}}]",
+         "ThiNaddA{'a': 1, 'b': -2}ENnowA{}E"},
+        {&list, false, "[1, 2]", "T[1, 2]"},
+        {&bare, false, "{'name': 'now', 'parameters': {'x': [{}]}}", "NnowA{'x': [{}]}E"},
+        {&bare, false, "yes {'name': '", "Tyes {'name': '"},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *text = quoted(texts[i].text), *want = quoted(texts[i].found);
+        for (size_t piece = 1; piece <= strlen(text); piece++) {
+            struct lk_buf found = LK_BUF_INIT;
+            struct lk__calls c = {.how = texts[i].how, .anywhere = texts[i].anywhere, .tell = note, .arg = &found};
+            for (size_t at = 0; at < strlen(text); at += piece)
+                OK(lk__calls_take(&c, text + at, strlen(text) - at < piece ? strlen(text) - at : piece));
+            OK(lk__calls_finish(&c));
+            if (found.size != strlen(want) || memcmp(found.data, want, found.size) != 0)
+                fail_msg("%s in pieces of %zu: %.*s, not %s", text, piece, (int)found.size, found.data, want);
+            lk__calls_release(&c);
+            lk_buf_release(&found);
+        }
+        lk_free(text);
+        lk_free(want);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(grammars_take_calls_and_nothing_like_them),
+        cmocka_unit_test(tools_are_refused_by_their_paths),
+        cmocka_unit_test(calls_are_found_in_any_pieces),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
