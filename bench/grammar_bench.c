@@ -125,7 +125,7 @@ int main(int argc, char **argv) {
     check(lk_map_open(argv[1], &json, &err));
     check(lk_tokenizer_import(json.data, json.size, argv[1], &t, &err));
     uint64_t begin = lk_clock_ns();
-    check(lk_vocabulary_create(t, NULL, 0, &v, &err));
+    check(lk_vocabulary_create(t, NULL, 0, NULL, &v, &err));
     printf("%u tokens, trie in %.1f ms\n", lk_tokenizer_vocab(t), (double)(lk_clock_ns() - begin) * 1e-6);
     uint64_t *bits = lk_alloc(lk_vocabulary_words(v) * sizeof *bits);
     printf("%-34s %7s %8s | %8s %8s %8s | %8s %8s %8s\n", "case (microseconds)", "tokens", "compile", "first", "p99", "max",

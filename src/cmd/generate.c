@@ -199,7 +199,7 @@ static int constrain(const struct lk_tokenizer *t, struct constraint *out, struc
                      struct lk_err *err) {
     if (!wanted.grammar && !wanted.schema && !wanted.object) return LK_OK;
     int code = read_grammar(&out->grammar, err);
-    if (!code) code = lk_vocabulary_create(t, o->ends, o->end_count, &out->vocabulary, err);
+    if (!code) code = lk_vocabulary_create(t, o->ends, o->end_count, NULL, &out->vocabulary, err);
     if (!code) code = lk_matcher_create(out->grammar, out->vocabulary, &out->matcher, err);
     o->matcher = out->matcher;
     return code;

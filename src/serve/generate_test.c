@@ -297,7 +297,7 @@ static void a_grammar_is_kept(void **state) {
     struct heard h = {0}, again = {0};
     struct lk_penalties penalties = {.repetition = 1.5};
     OK(lk_grammar_from_gbnf(gbnf, sizeof gbnf - 1, &g, &test_err));
-    OK(lk_vocabulary_create(tokenizer, NULL, 0, &v, &test_err));
+    OK(lk_vocabulary_create(tokenizer, NULL, 0, NULL, &v, &test_err));
     uint32_t end = lk_tokenizer_end(tokenizer);
     for (uint64_t seed = 0; seed < 20; seed++) {
         struct lk_matcher *m[2];
@@ -355,7 +355,7 @@ static void without_an_end_token_a_complete_text_ends(void **state) {
     OK(lk_tokenizer_import(json.data, json.size, "json", &t, &test_err));
     assert_true(lk_tokenizer_end(t) == UINT32_MAX);
     OK(lk_grammar_from_gbnf("root ::= \"ab\" | \"abc\"", 21, &g, &test_err));
-    OK(lk_vocabulary_create(t, NULL, 0, &v, &test_err));
+    OK(lk_vocabulary_create(t, NULL, 0, NULL, &v, &test_err));
     OK(lk_matcher_create(g, v, &m, &test_err));
     struct lk_generate_options o = {.max_tokens = 9, .matcher = m, .text = hear, .arg = &h};
     OK(lk_generate(math.math, &layout, weights, t, "the", 3, &o, &out, &test_err));

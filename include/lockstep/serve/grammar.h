@@ -42,10 +42,11 @@ void lk_grammar_free(struct lk_grammar *);
 struct lk_vocabulary;
 
 /* The tokens of a tokenizer as a trie of their bytes, a few MB; the tokenizer is not needed any more afterwards. Special
- * and other added tokens are never a part of a text that a grammar describes. ends: ids that end a text, besides the
- * tokenizer's own end token; one that is no token is LK_EINVAL. */
-int lk_vocabulary_create(const struct lk_tokenizer *, const uint32_t *ends, size_t end_count, struct lk_vocabulary **out,
-                         struct lk_err *);
+ * and other added tokens are never a part of a text that a grammar describes, but those whose texts stand in `marks` (up to
+ * a NULL; marks may be NULL, and may name what the tokenizer has not). ends: ids that end a text, besides the tokenizer's
+ * own end token; one that is no token is LK_EINVAL. */
+int lk_vocabulary_create(const struct lk_tokenizer *, const uint32_t *ends, size_t end_count, const char *const *marks,
+                         struct lk_vocabulary **out, struct lk_err *);
 void lk_vocabulary_free(struct lk_vocabulary *); /* NULL is fine */
 uint32_t lk_vocabulary_tokens(const struct lk_vocabulary *);
 /* 64-bit words of a mask: bit id % 64 of word id / 64 is token id's. */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const char *finish_reason(const struct lk__api_choice *c) {
-    return c->result.end == LK_REQUEST_LENGTH ? "length" : "stop";
+    return c->result.end == LK_REQUEST_LENGTH ? "length" : c->calls.count ? "tool_calls" : "stop";
 }
 
 static void head(struct lk_json_out *o, const struct lk__api_job *j, const char *object) {
@@ -167,22 +167,67 @@ static void logprobs(struct lk_json_out *o, struct lk__api_choice *c) {
     c->told.size = 0;
 }
 
+/* --- Calls of tools -----------------------------------------------------------------------------------------------------
+ */
+
+/* Nine letters and digits, as some templates want them, from the answer's id. */
+static void call_id(const struct lk__api_choice *c, char out[10]) {
+    static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    char text[80];
+    struct lk_root root;
+    int size = snprintf(text, sizeof text, "%s %u %u", c->job->id, c->index, c->calls.count);
+    lk_sha256(text, (size_t)size, &root);
+    for (int i = 0; i < 9; i++) out[i] = digits[root.bytes[i] % 62];
+    out[9] = 0;
+}
+/* A call up to its name; its function is left open. */
+static void call_head(struct lk_json_out *o, const struct lk__api_choice *c, struct lk_bytes name) {
+    char id[10];
+    call_id(c, id);
+    lk_put_key(o, "id"), lk_put_text(o, id);
+    lk_put_key(o, "type"), lk_put_text(o, "function");
+    lk_put_key(o, "function"), lk_put_open(o, '{');
+    lk_put_key(o, "name"), lk_put_string(o, name.data, name.size);
+}
+
 /* --- In pieces ----------------------------------------------------------------------------------------------------------
  */
 
-static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const char *role, struct lk_bytes text, bool last) {
+/* What a chunk adds to a text. */
+struct delta {
+    const char *role;
+    enum lk__calls_part part;
+    struct lk_bytes text;
+};
+static void put_delta(struct lk_json_out *o, const struct lk__api_choice *c, const struct delta *d) {
+    if (!c->job->ask.chat) {
+        lk_put_key(o, "text"), lk_put_string(o, d->text.data, d->text.size);
+        return;
+    }
+    lk_put_key(o, "delta"), lk_put_open(o, '{');
+    if (d->role) lk_put_key(o, "role"), lk_put_text(o, d->role);
+    if (d->part == LK__CALLS_TEXT && (d->role || d->text.size))
+        lk_put_key(o, "content"), lk_put_string(o, d->text.data, d->text.size);
+    if (d->part != LK__CALLS_TEXT) {
+        lk_put_key(o, "tool_calls"), lk_put_open(o, '['), lk_put_open(o, '{');
+        lk_put_key(o, "index"), lk_put_unsigned(o, c->calls.count);
+        if (d->part == LK__CALLS_NAME)
+            call_head(o, c, d->text);
+        else
+            lk_put_key(o, "function"), lk_put_open(o, '{');
+        lk_put_key(o, "arguments"), lk_put_string(o, d->text.data, d->part == LK__CALLS_NAME ? 0 : d->text.size);
+        lk_put_close(o, '}'), lk_put_close(o, '}'), lk_put_close(o, ']');
+    }
+    lk_put_close(o, '}');
+}
+
+static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const struct delta *d, bool last) {
     struct lk_json_out o = lk_json_out(&j->out);
     lk_buf_printf(&j->out, "data: ");
     head(&o, j, j->ask.chat ? "chat.completion.chunk" : "text_completion");
     lk_put_key(&o, "choices"), lk_put_open(&o, '['), lk_put_open(&o, '{');
     lk_put_key(&o, "index"), lk_put_unsigned(&o, c->index);
-    if (j->ask.chat) {
-        lk_put_key(&o, "delta"), lk_put_open(&o, '{');
-        if (role) lk_put_key(&o, "role"), lk_put_text(&o, role);
-        if (role || text.size) lk_put_key(&o, "content"), lk_put_string(&o, text.data, text.size);
-        lk_put_close(&o, '}');
-    } else
-        lk_put_key(&o, "text"), lk_put_string(&o, text.data, text.size);
+    put_delta(&o, c, d);
     logprobs(&o, c);
     lk_put_key(&o, "finish_reason"), lk_put_text(&o, last ? finish_reason(c) : NULL);
     lk_put_close(&o, '}'), lk_put_close(&o, ']');
@@ -192,18 +237,26 @@ static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const char *r
     lk_buf_printf(&j->out, "\n\n");
     if (o.failed) j->gone = true; /* half a chunk is worse than none */
 }
+static int chunk_of(void *arg, enum lk__calls_part part, const char *data, size_t size) {
+    struct lk__api_choice *c = arg;
+    if (part != LK__CALLS_END) chunk(c->job, c, &(struct delta){.part = part, .text = lk_bytes(data, size)}, false);
+    return 0;
+}
 
 void lk__api_write_piece(struct lk__api_job *j, struct lk__api_choice *c, bool last) {
     if (j->ask.chat && !c->opened) {
         struct lk_buf told = c->told;
         c->told = (struct lk_buf)LK_BUF_INIT; /* they come with the text */
-        chunk(j, c, "assistant", lk_bytes("", 0), false);
+        chunk(j, c, &(struct delta){.role = "assistant"}, false);
         c->told = told;
     }
     c->opened = true;
-    if (c->text.size) chunk(j, c, NULL, lk_bytes(c->text.data, c->text.size), false);
+    c->calls.tell = chunk_of, c->calls.arg = c;
+    if (c->text.size && !j->ask.calls) chunk_of(c, LK__CALLS_TEXT, c->text.data, c->text.size);
+    if (c->text.size && j->ask.calls && lk__calls_take(&c->calls, c->text.data, c->text.size)) j->gone = true;
     c->text.size = 0;
-    if (last) chunk(j, c, NULL, lk_bytes("", 0), true);
+    if (last && j->ask.calls) lk__calls_finish(&c->calls);
+    if (last) chunk(j, c, &(struct delta){0}, true);
 }
 
 void lk__api_write_usage(struct lk__api_job *j) {
@@ -218,17 +271,63 @@ void lk__api_write_usage(struct lk__api_job *j) {
 
 /* --- At once --------------------------------------------------------------------------------------------- */
 
+struct parts {
+    struct lk__api_choice *c;
+    struct lk_buf text, arguments, calls; /* calls: JSON, without brackets */
+    struct lk_json_out o;                 /* onto calls */
+    bool open;
+};
+static void close_call(struct parts *p) {
+    if (!p->open) return;
+    lk_put_key(&p->o, "arguments"), lk_put_string(&p->o, p->arguments.data, p->arguments.size);
+    lk_put_close(&p->o, '}'), lk_put_close(&p->o, '}');
+    p->arguments.size = 0, p->open = false;
+}
+static int collect(void *arg, enum lk__calls_part part, const char *data, size_t size) {
+    struct parts *p = arg;
+    if (part == LK__CALLS_TEXT) return lk_buf_append(&p->text, data, size);
+    if (part == LK__CALLS_ARGUMENTS) return lk_buf_append(&p->arguments, data, size);
+    if (part == LK__CALLS_END)
+        close_call(p);
+    else
+        lk_put_open(&p->o, '{'), call_head(&p->o, p->c, lk_bytes(data, size)), p->open = true;
+    return 0;
+}
+
+static void whole_message(struct lk_json_out *o, struct lk__api_choice *c) {
+    struct parts p = {.c = c};
+    p.o = lk_json_out(&p.calls);
+    c->calls.tell = collect, c->calls.arg = &p;
+    if (!c->job->ask.calls)
+        o->failed |= lk_buf_append(&p.text, c->text.data, c->text.size) != 0;
+    else
+        o->failed |= lk__calls_take(&c->calls, c->text.data, c->text.size) || lk__calls_finish(&c->calls);
+    close_call(&p); /* that the answer's end cut */
+    lk_put_key(o, "message"), lk_put_open(o, '{');
+    lk_put_key(o, "role"), lk_put_text(o, "assistant");
+    lk_put_key(o, "content");
+    if (p.calls.size && !p.text.size)
+        lk_put_null(o);
+    else
+        lk_put_string(o, p.text.data, p.text.size);
+    lk_put_key(o, "refusal"), lk_put_null(o);
+    if (p.calls.size) {
+        lk_put_key(o, "tool_calls"), lk_put_open(o, '[');
+        lk_put_raw(o, p.calls.data, p.calls.size);
+        lk_put_close(o, ']');
+    }
+    lk_put_close(o, '}');
+    o->failed |= p.o.failed;
+    lk_buf_release(&p.text), lk_buf_release(&p.arguments), lk_buf_release(&p.calls);
+}
+
 static void whole_choice(struct lk_json_out *o, struct lk__api_choice *c) {
     struct lk__api_job *j = c->job;
     lk_put_open(o, '{');
     lk_put_key(o, "index"), lk_put_unsigned(o, c->index);
-    if (j->ask.chat) {
-        lk_put_key(o, "message"), lk_put_open(o, '{');
-        lk_put_key(o, "role"), lk_put_text(o, "assistant");
-        lk_put_key(o, "content"), lk_put_string(o, c->text.data, c->text.size);
-        lk_put_key(o, "refusal"), lk_put_null(o);
-        lk_put_close(o, '}');
-    } else if (j->ask.echo) {
+    if (j->ask.chat)
+        whole_message(o, c);
+    else if (j->ask.echo) {
         const struct lk__api_prompt *p = &j->ask.prompts[c->index / j->ask.n];
         struct lk_buf all = LK_BUF_INIT;
         o->failed |=

@@ -6,13 +6,14 @@
 
 #define KEPT 64 /* grammars that no request uses */
 
-int lk__api_compile(enum lk__api_form form, const char *text, struct lk_grammar **out, struct lk_err *err) {
+int lk__api_compile(enum lk__api_form form, const char *text, const struct lk_chat_calls **calls, struct lk_grammar **out,
+                    struct lk_err *err) {
     if (form == LK__API_OBJECT) return lk_grammar_json_object(out, err);
     if (form == LK__API_GBNF) return lk_grammar_from_gbnf(text, strlen(text), out, err);
-    json_t *schema = lk_json_parse(text, strlen(text), "the schema", err);
-    if (!schema) return LK_EINVAL;
-    int code = lk_grammar_from_schema(schema, out, err);
-    json_decref(schema);
+    json_t *v = lk_json_parse(text, strlen(text), form == LK__API_TOOLS ? "tools" : "the schema", err);
+    if (!v) return LK_EINVAL;
+    int code = form == LK__API_TOOLS ? lk__api_compile_tools(v, calls, out, err) : lk_grammar_from_schema(v, out, err);
+    json_decref(v);
     return code;
 }
 
@@ -52,7 +53,8 @@ static int make(enum lk__api_form form, const char *text, const struct lk_root *
     struct lk__api_grammar *g = lk_calloc(1, sizeof *g);
     if (!g) return lk_fail(err, LK_ENOMEM, "no memory for a grammar");
     g->key = *key, g->references = 1;
-    int code = lk__api_compile(form, text, &g->grammar, err);
+    const struct lk_chat_calls *calls;
+    int code = lk__api_compile(form, text, &calls, &g->grammar, err);
     if (code)
         lk_free(g);
     else
@@ -77,7 +79,7 @@ int lk__api_grammar_get(struct lk_api *api, enum lk__api_form form, const char *
         pthread_mutex_unlock(&api->listing);
     }
     p->status = 400, p->code = NULL;
-    strcpy(p->param, form == LK__API_GBNF ? "grammar" : "response_format");
+    strcpy(p->param, form == LK__API_GBNF ? "grammar" : form == LK__API_TOOLS ? "tools" : "response_format");
     return code;
 }
 void lk__api_grammar_drop(struct lk_api *api, struct lk__api_grammar *g) {
@@ -94,8 +96,9 @@ int lk__api_vocabulary(struct lk_api *api, const struct lk__api_ask *a, const st
     int code = LK_OK;
     if (!api->vocabularies && !(api->vocabularies = lk_calloc(api->o.model_count, sizeof *api->vocabularies)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a vocabulary");
-    struct lk_vocabulary **v = code ? NULL : &api->vocabularies[model][a->chat];
-    if (v && !*v) code = lk_vocabulary_create(a->model->tokenizer, a->r.ends, a->r.end_count, v, err);
+    struct lk_vocabulary **v = code ? NULL : &api->vocabularies[model][a->chat + (a->tools != NULL)];
+    const char *const *marks = a->tools ? lk_chat_calls(a->model->chat)->marks : NULL;
+    if (v && !*v) code = lk_vocabulary_create(a->model->tokenizer, a->r.ends, a->r.end_count, marks, v, err);
     if (!code) *out = *v;
     return code;
 }
@@ -107,7 +110,7 @@ void lk__api_grammars_close(struct lk_api *api) {
         lk_free(g);
     }
     for (size_t i = 0; api->vocabularies && i < api->o.model_count; i++)
-        for (int k = 0; k < 2; k++) lk_vocabulary_free(api->vocabularies[i][k]);
+        for (int k = 0; k < 3; k++) lk_vocabulary_free(api->vocabularies[i][k]);
     lk_free(api->vocabularies);
     pthread_mutex_destroy(&api->listing);
 }

@@ -9,6 +9,7 @@
 #include "lockstep/serve/api.h"
 #include "lockstep/serve/grammar.h"
 #include "metrics.h"
+#include "serve/calls.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -27,7 +28,7 @@ struct lk_api {
     pthread_mutex_t listing; /* of the list of grammars */
     struct lk__api_grammar *grammars;
     struct lk_vocabulary *(
-        *vocabularies)[2];      /* of each model, with the ends of completions and of conversations; NULL: not yet */
+        *vocabularies)[3];      /* of each model: of completions, conversations, those with tools; NULL: not yet */
     pthread_mutex_t swapping;   /* held while a request's texts are submitted, so that they have the same weights */
     char (*roots)[LK_ROOT_HEX]; /* of the models' weights now; under swapping */
     struct lk__api_metrics metrics;
@@ -48,6 +49,8 @@ struct lk__api_problem {
 };
 int lk__api_wrong(struct lk__api_problem *, const char *param, const char *format, ...)
     __attribute__((format(printf, 3, 4))); /* 400; returns LK_EINVAL */
+const char *lk__api_type(const json_t *);  /* "an object", "a string" ... */
+int lk__api_wants(struct lk__api_problem *, const char *name, const char *what, const json_t *is); /* 400 */
 uint64_t lk__api_random(void);
 void lk__api_refuse(struct lk_api *, struct lk_http_exchange *, const struct lk__api_problem *); /* and counts it */
 void lk__api_error_json(struct lk_buf *, int status, const char *code, const char *param, const char *message);
@@ -56,7 +59,7 @@ struct lk__api_prompt {
     struct lk_tokens t;
     bool begins; /* its first token is the model's, no part of the text */
 };
-enum lk__api_form { LK__API_FREE, LK__API_OBJECT, LK__API_SCHEMA, LK__API_GBNF };
+enum lk__api_form { LK__API_FREE, LK__API_OBJECT, LK__API_SCHEMA, LK__API_GBNF, LK__API_TOOLS };
 /* A request as it was asked, from params.c. */
 struct lk__api_ask {
     const struct lk_api_model *model;
@@ -70,7 +73,13 @@ struct lk__api_ask {
     struct lk__api_prompt *prompts;
     size_t prompt_count;
     enum lk__api_form form; /* of the text */
-    char *form_text;        /* a schema, a GBNF; NULL for the others */
+    char *form_text;        /* a schema, a GBNF, tools as JSON; NULL for the others */
+    json_t *tools;          /* of a conversation; NULL: none */
+    enum lk_tool_choice tool_choice;
+    char *only_tool; /* the tool that must be called; NULL: any */
+    bool many_calls, no_thinking;
+    const struct lk_chat_calls *calls; /* the answer may have some; NULL: it has none */
+    bool calls_anywhere;               /* behind text too */
 };
 enum lk__api_route { LK__API_COMPLETIONS = 1, LK__API_CHAT, LK__API_EMBEDDINGS };
 int lk__api_parse(const struct lk_api *, enum lk__api_route, struct lk_bytes body, struct lk__api_ask *,
@@ -79,11 +88,18 @@ void lk__api_ask_release(struct lk__api_ask *);
 /* Shared with /tokenize: a text's ids with what begins a text; model by its name, or the only one. */
 int lk__api_text_ids(const struct lk_api_model *, const char *text, size_t size, struct lk__api_prompt *,
                      struct lk__api_problem *);
-int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, struct lk_tokens *, uint32_t *stop,
-                     struct lk__api_problem *);
 const struct lk_api_model *lk__api_model(const struct lk_api *, const json_t *name, struct lk__api_problem *);
 const struct lk_api_model *lk__api_model_named(const struct lk_api *, const char *name, struct lk__api_problem *);
 json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *);
+
+/* messages.c: the tokens of a conversation, and of what answers end with. tools: may be NULL. */
+int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, const json_t *tools, bool no_thinking,
+                     struct lk_tokens *, uint32_t *stop, struct lk__api_problem *);
+int lk__api_read_tools(const json_t *, struct lk__api_ask *, struct lk__api_problem *);
+int lk__api_read_tool_choice(const json_t *, struct lk__api_ask *, struct lk__api_problem *);
+int lk__api_join_tools(struct lk__api_ask *,
+                       struct lk__api_problem *); /* when all parameters are read: the answer's form */
+int lk__api_compile_tools(const json_t *form, const struct lk_chat_calls **, struct lk_grammar **, struct lk_err *);
 
 /* One of the texts of a job. */
 struct lk__api_choice {
@@ -97,8 +113,9 @@ struct lk__api_choice {
     struct lk_request_result result;
     bool opened;
     struct lk_matcher *matcher;
-    uint32_t max_tokens; /* as submitted */
-    struct lk_buf marks; /* struct lk__api_mark, with a receipt */
+    struct lk__calls calls; /* where the answer may have some */
+    uint32_t max_tokens;    /* as submitted */
+    struct lk_buf marks;    /* struct lk__api_mark, with a receipt */
     struct lk_root chain;
 };
 #define LK__API_MARK 8
@@ -135,7 +152,9 @@ int lk__api_grammar_get(struct lk_api *, enum lk__api_form, const char *text, st
                         struct lk__api_problem *);
 void lk__api_grammar_drop(struct lk_api *, struct lk__api_grammar *);
 int lk__api_vocabulary(struct lk_api *, const struct lk__api_ask *, const struct lk_vocabulary **, struct lk_err *);
-int lk__api_compile(enum lk__api_form, const char *text, struct lk_grammar **, struct lk_err *);
+/* *calls is set for LK__API_TOOLS alone. */
+int lk__api_compile(enum lk__api_form, const char *text, const struct lk_chat_calls **calls, struct lk_grammar **,
+                    struct lk_err *);
 void lk__api_grammars_close(struct lk_api *);
 /* receipt.c */
 int lk__api_receipt_add(struct lk__api_choice *, const struct lk_drawn_token *); /* LK_ENOMEM */

@@ -21,6 +21,7 @@ static void free_job(struct lk__api_job *j) {
         lk_buf_release(&j->choices[i].told);
         lk_buf_release(&j->choices[i].marks);
         lk_matcher_free(j->choices[i].matcher);
+        lk__calls_release(&j->choices[i].calls);
     }
     if (j->grammar) lk__api_grammar_drop(j->api, j->grammar);
     lk_free(j->choices);
@@ -222,7 +223,10 @@ void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__ap
     j->created = (uint64_t)time(NULL), j->began_ns = lk_clock_ns();
     snprintf(j->id, sizeof j->id, "%s-%016llx%08llx", a->chat ? "chatcmpl" : "cmpl", (unsigned long long)lk__api_random(),
              (unsigned long long)(lk__api_random() & 0xffffffff));
-    for (uint32_t i = 0; i < count; i++) choices[i].job = j, choices[i].index = i;
+    for (uint32_t i = 0; i < count; i++) {
+        choices[i].job = j, choices[i].index = i;
+        choices[i].calls = (struct lk__calls){.how = a->calls, .anywhere = a->calls_anywhere};
+    }
     atomic_fetch_add(&api->jobs, 1);
     pthread_mutex_lock(&j->mutex); /* nothing is told before all are submitted */
     pthread_mutex_lock(&api->swapping);

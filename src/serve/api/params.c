@@ -22,13 +22,13 @@ int lk__api_wrong(struct lk__api_problem *p, const char *param, const char *form
 
 /* --- Values ------------------------------------------------------------------------------------------------------- */
 
-static const char *type_of(const json_t *v) {
+const char *lk__api_type(const json_t *v) {
     static const char *const names[] = {"an object", "an array",  "a string",  "an integer",
                                         "a number",  "a boolean", "a boolean", "null"};
     return names[json_typeof(v)];
 }
-static int wants(struct lk__api_problem *p, const char *name, const char *what, const json_t *v) {
-    return lk__api_wrong(p, name, "%s must be %s, not %s", name, what, type_of(v));
+int lk__api_wants(struct lk__api_problem *p, const char *name, const char *what, const json_t *v) {
+    return lk__api_wrong(p, name, "%s must be %s, not %s", name, what, lk__api_type(v));
 }
 
 struct parsing {
@@ -41,19 +41,19 @@ struct parsing {
 typedef int reader(struct parsing *, const char *name, const json_t *v);
 
 static int boolean(struct parsing *s, const char *name, const json_t *v, bool *out) {
-    if (!json_is_boolean(v)) return wants(s->p, name, "true or false", v);
+    if (!json_is_boolean(v)) return lk__api_wants(s->p, name, "true or false", v);
     *out = json_is_true(v);
     return LK_OK;
 }
 static int number(struct parsing *s, const char *name, const json_t *v, double least, double most, double *out) {
     double x = json_is_number(v) ? json_number_value(v) : 0;
-    if (!json_is_number(v)) return wants(s->p, name, "a number", v);
+    if (!json_is_number(v)) return lk__api_wants(s->p, name, "a number", v);
     if (!(x >= least && x <= most)) return lk__api_wrong(s->p, name, "%s is %g, not from %g to %g", name, x, least, most);
     *out = x;
     return LK_OK;
 }
 static int integer(struct parsing *s, const char *name, const json_t *v, long long least, long long most, uint32_t *out) {
-    if (!json_is_integer(v)) return wants(s->p, name, "an integer", v);
+    if (!json_is_integer(v)) return lk__api_wants(s->p, name, "an integer", v);
     long long x = json_integer_value(v);
     if (x < least || x > most) return lk__api_wrong(s->p, name, "%s is %lld, not from %lld to %lld", name, x, least, most);
     *out = x < 0 ? 0 : (uint32_t)x;
@@ -73,7 +73,7 @@ static int stream(struct parsing *s, const char *name, const json_t *v) {
 static int stream_options(struct parsing *s, const char *name, const json_t *v) {
     const char *key;
     json_t *value;
-    if (!json_is_object(v)) return wants(s->p, name, "an object", v);
+    if (!json_is_object(v)) return lk__api_wants(s->p, name, "an object", v);
     json_object_foreach((json_t *)v, key, value) {
         int code = LK_OK;
         if (!strcmp(key, "include_usage") && !json_is_null(value))
@@ -100,7 +100,7 @@ static int top_k(struct parsing *s, const char *name, const json_t *v) {
     return integer(s, name, v, -1, UINT32_MAX, &s->a->r.sampling.top_k);
 }
 static int seed(struct parsing *s, const char *name, const json_t *v) {
-    if (!json_is_integer(v)) return wants(s->p, name, "an integer", v);
+    if (!json_is_integer(v)) return lk__api_wants(s->p, name, "an integer", v);
     s->a->r.sampling.seed = (uint64_t)json_integer_value(v);
     return LK_OK;
 }
@@ -141,7 +141,7 @@ static int lockstep(struct parsing *s, const char *name, const json_t *v) {
     const char *key;
     json_t *value;
     int code = LK_OK;
-    if (!json_is_object(v)) return wants(s->p, name, "an object", v);
+    if (!json_is_object(v)) return lk__api_wants(s->p, name, "an object", v);
     json_object_foreach((json_t *)v, key, value) {
         if (strcmp(key, "receipt")) return lk__api_wrong(s->p, name, "lockstep.%.40s is not supported", key);
         if (!json_is_null(value)) code = boolean(s, "lockstep.receipt", value, &s->a->receipt);
@@ -183,15 +183,39 @@ static int response_format(struct parsing *s, const char *name, const json_t *v)
     return keep_form(s, LK__API_SCHEMA, text);
 }
 static int gbnf(struct parsing *s, const char *name, const json_t *v) {
-    if (!json_is_string(v)) return wants(s->p, name, "a string in GBNF", v);
+    if (!json_is_string(v)) return lk__api_wants(s->p, name, "a string in GBNF", v);
     if (strlen(json_string_value(v)) != json_string_length(v))
         return lk__api_wrong(s->p, name, "grammar has a zero character");
     return keep_form(s, LK__API_GBNF, lk_strdup(json_string_value(v)));
 }
+static int tools(struct parsing *s, const char *name, const json_t *v) {
+    (void)name;
+    return lk__api_read_tools(v, s->a, s->p);
+}
 static int tool_choice(struct parsing *s, const char *name, const json_t *v) {
+    (void)name;
+    return lk__api_read_tool_choice(v, s->a, s->p);
+}
+static int many_calls(struct parsing *s, const char *name, const json_t *v) {
+    return boolean(s, name, v, &s->a->many_calls);
+}
+static int function_call(struct parsing *s, const char *name, const json_t *v) {
     const char *text = json_string_value(v);
     if (text && (!strcmp(text, "none") || !strcmp(text, "auto"))) return LK_OK;
-    return lk__api_wrong(s->p, name, "tools are not supported");
+    return lk__api_wrong(s->p, name, "function_call is not supported: use tools and tool_choice");
+}
+static int template_kwargs(struct parsing *s, const char *name, const json_t *v) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(v)) return lk__api_wants(s->p, name, "an object", v);
+    json_object_foreach((json_t *)v, key, value) {
+        bool thinks = true;
+        if (strcmp(key, "enable_thinking")) return lk__api_wrong(s->p, name, "%s.%.40s is not supported", name, key);
+        int code = json_is_null(value) ? LK_OK : boolean(s, "chat_template_kwargs.enable_thinking", value, &thinks);
+        if (code) return code;
+        s->a->no_thinking = !thinks;
+    }
+    return LK_OK;
 }
 static int modalities(struct parsing *s, const char *name, const json_t *v) {
     const char *text = json_string_value(json_array_get(v, 0));
@@ -203,7 +227,7 @@ static int modalities(struct parsing *s, const char *name, const json_t *v) {
 static int copy_stop(struct parsing *s, const char *name, const json_t *v) {
     struct lk__api_ask *a = s->a;
     const char *text = json_string_value(v);
-    if (!text) return wants(s->p, name, "a string, or up to 4 of them", v);
+    if (!text) return lk__api_wants(s->p, name, "a string, or up to 4 of them", v);
     if (!*text) return lk__api_wrong(s->p, name, "a stop text is empty");
     if (strlen(text) != json_string_length(v)) return lk__api_wrong(s->p, name, "a stop text has a zero character");
     if (strlen(text) > STOP_BYTES) /* each text of a request has its own copy */
@@ -226,7 +250,7 @@ static int logit_bias(struct parsing *s, const char *name, const json_t *v) {
     size_t n = json_is_object(v) ? json_object_size(v) : 0;
     const char *key;
     json_t *value;
-    if (!json_is_object(v)) return wants(s->p, name, "an object of ids and numbers", v);
+    if (!json_is_object(v)) return lk__api_wants(s->p, name, "an object of ids and numbers", v);
     if (n > LK_LOGIT_BIASES_MOST) return lk__api_wrong(s->p, name, "%zu biases are more than %d", n, LK_LOGIT_BIASES_MOST);
     if (!(a->biases = lk_alloc((n + 1) * sizeof *a->biases)))
         return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a request");
@@ -234,7 +258,7 @@ static int logit_bias(struct parsing *s, const char *name, const json_t *v) {
         size_t digits = strspn(key, "0123456789");
         if (!digits || key[digits] || digits > 9)
             return lk__api_wrong(s->p, name, "logit_bias: \"%.40s\" is no id of a token", key);
-        if (!json_is_number(value)) return wants(s->p, name, "an object of ids and numbers", value);
+        if (!json_is_number(value)) return lk__api_wants(s->p, name, "an object of ids and numbers", value);
         double x = json_number_value(value);
         if (!(fabs(x) <= LK_LOGIT_BIAS_MOST))
             return lk__api_wrong(s->p, name, "logit_bias: %g is not from -%d to %d", x, LK_LOGIT_BIAS_MOST,
@@ -286,10 +310,11 @@ static const struct {
     {"suffix", COMPLETIONS, empty},
     {"response_format", BOTH, response_format},
     {"grammar", BOTH, gbnf},
-    {"tools", CHAT, empty},
+    {"tools", CHAT, tools},
     {"functions", CHAT, empty},
     {"tool_choice", CHAT, tool_choice},
-    {"function_call", CHAT, tool_choice},
+    {"function_call", CHAT, function_call},
+    {"chat_template_kwargs", CHAT, template_kwargs},
     {"modalities", CHAT, modalities},
     {"audio", CHAT, empty},
     {"web_search_options", CHAT, empty},
@@ -300,7 +325,7 @@ static const struct {
     {"safety_identifier", BOTH, ignore},
     {"prompt_cache_key", BOTH, ignore},
     {"prompt_cache_retention", BOTH, ignore},
-    {"parallel_tool_calls", CHAT, ignore},
+    {"parallel_tool_calls", CHAT, many_calls},
     {"prediction", CHAT, ignore},
 };
 
@@ -324,7 +349,7 @@ json_t *lk__api_body(struct lk_bytes body, struct lk__api_problem *p) {
     json_t *v = lk_json_parse_zeros(body.data, body.size, "the body", &p->err);
     p->status = 400, p->code = NULL, *p->param = 0;
     if (v && !json_is_object(v)) {
-        lk__api_wrong(p, NULL, "the body must be an object, not %s", type_of(v));
+        lk__api_wrong(p, NULL, "the body must be an object, not %s", lk__api_type(v));
         json_decref(v);
         v = NULL;
     }
@@ -377,7 +402,7 @@ static int ids_of(const json_t *v, const char *name, const struct lk_api_model *
     int code = LK_OK;
     for (size_t i = 0; !code && i < json_array_size(v); i++) {
         const json_t *id = json_array_get(v, i);
-        if (!json_is_integer(id)) return wants(p, name, "a string, strings, ids or lists of ids", id);
+        if (!json_is_integer(id)) return lk__api_wants(p, name, "a string, strings, ids or lists of ids", id);
         if (json_integer_value(id) < 0 || json_integer_value(id) >= vocab)
             return lk__api_wrong(p, name, "token %zu of the prompt, %lld, is none of the model's %u", i,
                                  (long long)json_integer_value(id), vocab);
@@ -389,7 +414,7 @@ static int prompt_of(const json_t *v, const char *name, const struct lk_api_mode
                      struct lk__api_problem *p) {
     if (json_is_string(v)) return lk__api_text_ids(m, json_string_value(v), json_string_length(v), out, p);
     if (json_is_array(v)) return ids_of(v, name, m, &out->t, p);
-    return wants(p, name, "a string, strings, ids or lists of ids", v);
+    return lk__api_wants(p, name, "a string, strings, ids or lists of ids", v);
 }
 
 #define PROMPTS_MOST 128
@@ -410,64 +435,6 @@ static int read_prompts(struct parsing *s) {
     return code;
 }
 
-/* The text of a message: a string, or parts of text. */
-static int content_of(const json_t *v, size_t i, struct lk_buf *out, struct lk__api_problem *p) {
-    if (!v || json_is_null(v)) return LK_OK;
-    if (json_is_string(v)) return lk_buf_append(out, json_string_value(v), json_string_length(v));
-    if (!json_is_array(v))
-        return lk__api_wrong(p, "messages", "messages[%zu].content must be a string or parts of text, not %s", i,
-                             type_of(v));
-    int code = LK_OK;
-    for (size_t j = 0; !code && j < json_array_size(v); j++) {
-        const json_t *part = json_array_get(v, j), *text = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!type || strcmp(type, "text") || !json_is_string(text))
-            return lk__api_wrong(p, "messages",
-                                 "messages[%zu].content[%zu] is no part of type text: only these are supported", i, j);
-        code = lk_buf_append(out, json_string_value(text), json_string_length(text));
-    }
-    return code;
-}
-static int message_of(const json_t *v, size_t i, struct lk_message *m, struct lk_buf *text, struct lk__api_problem *p) {
-    static const char *const known[] = {"role", "content", "name", "refusal", "tool_calls", "function_call", "audio"};
-    const char *role = json_string_value(json_object_get(v, "role")), *key;
-    json_t *value;
-    if (!json_is_object(v)) return lk__api_wrong(p, "messages", "messages[%zu] must be an object, not %s", i, type_of(v));
-    json_object_foreach((json_t *)v, key, value) {
-        size_t k = 0;
-        while (k < sizeof known / sizeof *known && strcmp(known[k], key)) k++;
-        bool nothing = json_is_null(value) || (json_is_array(value) && !json_array_size(value));
-        if (k >= 2 && !nothing) return lk__api_wrong(p, "messages", "messages[%zu].%.40s is not supported", i, key);
-    }
-    if (!role) return lk__api_wrong(p, "messages", "messages[%zu].role is missing", i);
-    if (!strcmp(role, "developer")) role = "system";
-    int code = content_of(json_object_get(v, "content"), i, text, p);
-    *m = (struct lk_message){.role = lk_bytes(role, strlen(role)),
-                             .content = lk_bytes(text->data ? text->data : "", text->size)};
-    return code == LK_ENOMEM ? lk_fail(&p->err, LK_ENOMEM, "no memory for messages") : code;
-}
-
-int lk__api_chat_ids(const struct lk_api_model *m, const json_t *messages, struct lk_tokens *out, uint32_t *stop_id,
-                     struct lk__api_problem *p) {
-    size_t count = json_array_size(messages);
-    if (m->chat == LK_CHAT_NONE)
-        return lk__api_wrong(p, "messages",
-                             "%s has no chat template that is known here: start the server with --template (" LK_CHAT_NAMES
-                             "), or use /v1/completions",
-                             m->name);
-    if (!count) return lk__api_wrong(p, "messages", "messages must be an array of at least one message");
-    struct lk_message *list = lk_calloc(count, sizeof *list);
-    struct lk_buf *texts = lk_calloc(count, sizeof *texts);
-    int code = list && texts ? LK_OK : lk_fail(&p->err, LK_ENOMEM, "no memory for messages");
-    for (size_t i = 0; !code && i < count; i++) code = message_of(json_array_get(messages, i), i, &list[i], &texts[i], p);
-    struct lk_conversation c = {.messages = list, .count = count};
-    if (!code) code = lk_chat_prompt(m->tokenizer, m->chat, &c, out, stop_id, &p->err);
-    for (size_t i = 0; texts && i < count; i++) lk_buf_release(&texts[i]);
-    lk_free(list);
-    lk_free(texts);
-    return code;
-}
-
 /* --- A request ------------------------------------------------------------------------------------------------------ */
 
 #define RECEIPT_FORMS (16 << 20) /* bytes of grammars in the receipts of an answer */
@@ -485,12 +452,14 @@ static int read_request(struct parsing *s) {
         if (!(a->prompts = lk_calloc(1, sizeof *a->prompts)))
             return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
         a->prompt_count = 1;
-        code = lk__api_chat_ids(a->model, json_object_get(s->body, "messages"), &a->prompts->t, &stop_id, s->p);
+        code = lk__api_chat_ids(a->model, json_object_get(s->body, "messages"), a->tools, a->no_thinking, &a->prompts->t,
+                                &stop_id, s->p);
         if (!code) a->ends[a->r.end_count++] = stop_id;
         if (!a->r.logprobs && a->r.top_logprobs)
             code = lk__api_wrong(s->p, "top_logprobs", "top_logprobs goes with logprobs: true");
     } else
         code = read_prompts(s);
+    if (!code && a->chat) code = lk__api_join_tools(a, s->p);
     if (a->r.ignore_end) a->r.end_count = 0;
     if (!code && a->form && a->r.ignore_end)
         code = lk__api_wrong(s->p, "ignore_eos", "ignore_eos does not go with a grammar, which says where a text ends");
@@ -513,6 +482,8 @@ int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_
     *a = (struct lk__api_ask){.chat = chat,
                               .embedding = route == LK__API_EMBEDDINGS,
                               .n = 1,
+                              .tool_choice = LK_TOOLS_MAY,
+                              .many_calls = true,
                               .r = {.max_tokens = UINT32_MAX, .sampling = {.temperature = 1, .top_p = 1}}};
     json_t *v = lk__api_body(body, p);
     if (!v) return p->err.code ? p->err.code : LK_EINVAL;
@@ -534,6 +505,8 @@ int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_
 void lk__api_ask_release(struct lk__api_ask *a) {
     for (size_t i = 0; i < LK__API_STOPS; i++) lk_free(a->stops[i]);
     for (size_t i = 0; a->prompts && i < a->prompt_count; i++) lk_tokens_release(&a->prompts[i].t);
+    json_decref(a->tools);
+    lk_free(a->only_tool);
     lk_free(a->form_text);
     lk_free(a->prompts);
     lk_free(a->biases);

@@ -27,7 +27,7 @@ static void put(json_t *o, const char *key, json_t *v) {
     json_object_set_new(o, key, v); /* a value that is missing makes the digest fail */
 }
 
-static const char *const forms[] = {"text", "json_object", "json_schema", "gbnf"};
+static const char *const forms[] = {"text", "json_object", "json_schema", "gbnf", "tools"};
 static json_t *request_of(const struct lk__api_ask *a, uint32_t prompt, uint32_t choice, uint32_t max_tokens) {
     const struct lk_request *r = &a->r;
     const struct lk_tokens *ids = &a->prompts[prompt].t;
@@ -186,11 +186,12 @@ static int read_form(const json_t *o, const struct lk_tokenizer *t, const struct
                *text = json_string_value(json_object_get(o, "form_text"));
     enum lk__api_form form = LK__API_OBJECT;
     if (!name) return LK_OK;
-    while (form <= LK__API_GBNF && strcmp(forms[form], name)) form++;
-    if (form > LK__API_GBNF || (form != LK__API_OBJECT && !text))
+    while (form <= LK__API_TOOLS && strcmp(forms[form], name)) form++;
+    if (form > LK__API_TOOLS || (form != LK__API_OBJECT && !text))
         return lk_fail(err, LK_EINVAL, "the receipt's form %.40s is none that is known here", name);
-    int code = lk__api_compile(form, text, grammar, err);
-    if (!code) code = lk_vocabulary_create(t, g->ends, g->r.end_count, vocabulary, err);
+    const struct lk_chat_calls *calls = NULL;
+    int code = lk__api_compile(form, text, &calls, grammar, err);
+    if (!code) code = lk_vocabulary_create(t, g->ends, g->r.end_count, calls ? calls->marks : NULL, vocabulary, err);
     return code ? code : lk_matcher_create(*grammar, *vocabulary, matcher, err);
 }
 

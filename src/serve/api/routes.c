@@ -99,11 +99,14 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
     const struct lk_api_model *m = lk__api_model(q->api, json_object_get(v, "model"), p);
     const json_t *text = json_object_get(v, "prompt"), *messages = json_object_get(v, "messages"),
                  *special = json_object_get(v, "add_special_tokens");
+    const json_t *tools = json_object_get(v, "tools");
     struct lk__api_prompt ids = {0};
+    struct lk__api_ask asked = {0};
     uint32_t stop;
     int code = m ? LK_OK : LK_EINVAL;
+    if (!code && tools && !json_is_null(tools)) code = lk__api_read_tools(tools, &asked, p);
     if (!code && messages)
-        code = lk__api_chat_ids(m, messages, &ids.t, &stop, p);
+        code = lk__api_chat_ids(m, messages, asked.tools, false, &ids.t, &stop, p);
     else if (!code && !json_is_string(text))
         code = lk__api_wrong(p, "prompt", "prompt must be a string");
     else if (!code && json_is_false(special))
@@ -123,6 +126,7 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
         respond_json(q->x, &o);
     }
     lk_tokens_release(&ids.t);
+    lk__api_ask_release(&asked);
     return code;
 }
 static int detokenize_body(struct asking *q, const json_t *v, struct lk__api_problem *p) {

@@ -162,7 +162,7 @@ static int setup(void **state) {
     OK(lk_tokenizer_train(&b, 1, 264, NULL, NULL, NULL, &tokenizer, &test_err));
     static const char gbnf[] = "root ::= (\"the \" (\"cat\" | [a-f]+ | \"mat\") \", \"){2,5} [0-9]? \"end\"";
     OK(lk_grammar_from_gbnf(gbnf, sizeof gbnf - 1, &grammar, &test_err));
-    OK(lk_vocabulary_create(tokenizer, NULL, 0, &vocabulary, &test_err));
+    OK(lk_vocabulary_create(tokenizer, NULL, 0, NULL, &vocabulary, &test_err));
     for (int i = 0; i < isa_count && math_count + 2 <= MATHS; i++)
         for (int threads = 1; threads <= 2; threads++) maths[math_count++] = test_math_open(isas[i], threads);
     for (size_t c = 0; c < CONFIGS; c++) {

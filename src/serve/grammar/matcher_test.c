@@ -23,7 +23,7 @@ static int setup(void **state) {
     struct test_random r = {7, 0};
     test_bytes_open();
     tokenizer = of_alphabet(&r, 120);
-    OK(lk_vocabulary_create(tokenizer, NULL, 0, &vocabulary, &test_err));
+    OK(lk_vocabulary_create(tokenizer, NULL, 0, NULL, &vocabulary, &test_err));
     end = lk_tokenizer_end(tokenizer);
     return 0;
 }
@@ -195,7 +195,7 @@ static void an_end_token_ends_and_can_be_taken_back(void **state) {
     OK(lk_matcher_accept(m, test_byte_id['a'], &test_err));
     lk_matcher_free(m);
     lk_grammar_free(g);
-    FAILS(lk_vocabulary_create(tokenizer, (const uint32_t[]){99999}, 1, &(struct lk_vocabulary *){NULL}, &test_err),
+    FAILS(lk_vocabulary_create(tokenizer, (const uint32_t[]){99999}, 1, NULL, &(struct lk_vocabulary *){NULL}, &test_err),
           LK_EINVAL, "end token 99999");
 }
 
@@ -228,7 +228,7 @@ static void bytes_that_no_token_has_are_an_error(void **state) {
     OK(lk_grammar_from_gbnf("root ::= \"az\"", 13, &g, &test_err));
     /* z's token ends texts here, so no token of texts has its byte */
     struct lk_tokenizer *t = test_tokenizer("abc", 3, 0);
-    OK(lk_vocabulary_create(t, &test_byte_id['z'], 1, &v, &test_err));
+    OK(lk_vocabulary_create(t, &test_byte_id['z'], 1, NULL, &v, &test_err));
     OK(lk_matcher_create(g, v, &m, &test_err));
     OK(lk_matcher_mask(m, bits, &test_err));
     OK(lk_matcher_accept(m, test_byte_id['a'], &test_err));
@@ -280,7 +280,7 @@ static int vocabulary_and_way(void) {
     struct lk_grammar *g = NULL;
     uint64_t bits[16];
     int code = lk_grammar_from_gbnf(nested, sizeof nested - 1, &g, &test_err);
-    if (!code) code = lk_vocabulary_create(tokenizer, NULL, 0, &v, &test_err);
+    if (!code) code = lk_vocabulary_create(tokenizer, NULL, 0, NULL, &v, &test_err);
     if (!code) code = lk_matcher_create(g, v, &m, &test_err);
     for (int i = 0; i < 150 && !code; i++) {
         code = lk_matcher_mask(m, bits, &test_err);

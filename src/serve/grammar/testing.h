@@ -16,7 +16,7 @@ static uint32_t test_byte_id[256], test_end;
 
 static inline void test_bytes_open(void) {
     struct lk_tokenizer *t = test_tokenizer("abc", 3, 0);
-    OK(lk_vocabulary_create(t, NULL, 0, &test_bytes, &test_err));
+    OK(lk_vocabulary_create(t, NULL, 0, NULL, &test_bytes, &test_err));
     test_end = lk_tokenizer_end(t);
     for (uint32_t id = 0; id < lk_tokenizer_vocab(t); id++)
         if (id != test_end) test_byte_id[*(const uint8_t *)lk_tokenizer_bytes(t, id).data] = id;

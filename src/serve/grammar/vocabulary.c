@@ -17,18 +17,24 @@ static int by_bytes(const void *a, const void *b) {
     return m != n ? (m < n ? -1 : 1) : x->id < y->id ? -1 : 1;
 }
 
-/* Tokens of which a text is made: all with bytes but for special and added ones. */
-static bool is_text(const struct lk_tokenizer *t, uint32_t id, const uint64_t *ends) {
+static bool is_mark(struct lk_bytes b, const char *const *marks) {
+    for (; marks && *marks; marks++)
+        if (strlen(*marks) == b.size && !memcmp(*marks, b.data, b.size)) return true;
+    return false;
+}
+/* Tokens of which a text is made: all with bytes but for special and added ones that are no marks. */
+static bool is_text(const struct lk_tokenizer *t, uint32_t id, const uint64_t *ends, const char *const *marks) {
     struct lk_bytes b = lk_tokenizer_bytes(t, id);
-    return b.size && b.size < UINT16_MAX && !lk_tokenizer_is_added(t, id) && !(ends[id / 64] >> id % 64 & 1);
+    return b.size && b.size < UINT16_MAX && !(ends[id / 64] >> id % 64 & 1) &&
+           (!lk_tokenizer_is_added(t, id) || is_mark(b, marks));
 }
 
-static int copy_bytes(struct lk_vocabulary *v, const struct lk_tokenizer *t) {
+static int copy_bytes(struct lk_vocabulary *v, const struct lk_tokenizer *t, const char *const *marks) {
     size_t all = 0;
     if (!(v->offsets = lk_alloc(((size_t)v->tokens + 1) * sizeof *v->offsets))) return LK_ENOMEM;
     for (uint32_t id = 0; id < v->tokens; id++) {
         v->offsets[id] = (uint32_t)all;
-        if (is_text(t, id, v->ends)) all += lk_tokenizer_bytes(t, id).size;
+        if (is_text(t, id, v->ends, marks)) all += lk_tokenizer_bytes(t, id).size;
         if (all > UINT32_MAX / 2) return LK_ENOMEM;
     }
     v->offsets[v->tokens] = (uint32_t)all;
@@ -105,8 +111,8 @@ static int set_end(struct lk_vocabulary *v, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
-int lk_vocabulary_create(const struct lk_tokenizer *t, const uint32_t *ends, size_t end_count, struct lk_vocabulary **out,
-                         struct lk_err *err) {
+int lk_vocabulary_create(const struct lk_tokenizer *t, const uint32_t *ends, size_t end_count, const char *const *marks,
+                         struct lk_vocabulary **out, struct lk_err *err) {
     static atomic_ullong serials;
     struct lk_vocabulary *v = lk_calloc(1, sizeof *v);
     *out = NULL;
@@ -118,7 +124,7 @@ int lk_vocabulary_create(const struct lk_tokenizer *t, const uint32_t *ends, siz
         code = lk_fail(err, LK_ENOMEM, "no memory for a vocabulary");
     if (!code && lk_tokenizer_end(t) != UINT32_MAX) code = set_end(v, lk_tokenizer_end(t), err);
     for (size_t i = 0; i < end_count && !code; i++) code = set_end(v, ends[i], err);
-    if (!code && (copy_bytes(v, t) || make_trie(v)))
+    if (!code && (copy_bytes(v, t, marks) || make_trie(v)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a vocabulary of %u tokens", v->tokens);
     if (!code)
         *out = v;
