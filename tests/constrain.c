@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
     }
     check(lk_map_open(argv[1], &json, &err));
     check(lk_tokenizer_import(json.data, json.size, argv[1], &t, &err));
-    check(lk_vocabulary_create(t, NULL, 0, &v, &err));
+    check(lk_vocabulary_create(t, NULL, 0, NULL, &v, &err));
     seed = strtoull(argv[2], NULL, 10);
     for (ssize_t size; (size = getline(&line, &room, stdin)) > 0;) {
         struct lk_grammar *g;

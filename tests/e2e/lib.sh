@@ -89,19 +89,20 @@ blob() { echo "$LOCKSTEP_STORE/blobs/${1:0:2}/${1:2}"; }
 
 # --- a server ----------------------------------------------------------------------------------------------------------------
 # a run `talk` that has learned a few conversations, context 256, and may be asked in the template chatml
-talking_model() {
-    local i tokens="" id=300
+talking_model() { # context of the model; marks that are tokens and not special
+    local i tokens="" id=300 context=${1:-256}
     for i in $(seq 60); do echo "in the beginning was day $i, and it was good."; done >text.txt
     quiet "$LOCKSTEP" tokenizer train text.txt --vocab 280 --name plain
     quiet "$LOCKSTEP" tokenizer export plain plain.json
     for i in im_start im_end; do tokens="$tokens,{\"id\": $id, \"content\": \"<|$i|>\", \"special\": true}" id=$((id + 1)); done
-    sed "s/^  \],\$/$tokens],/" plain.json >chat.json
+    for i in ${2-}; do tokens="$tokens,{\"id\": $id, \"content\": \"$i\", \"special\": false}" id=$((id + 1)); done
+    sed "s#^  \],\$#$tokens],#" plain.json >chat.json
     quiet "$LOCKSTEP" tokenizer import chat.json --name chat
     for i in $(seq 20); do
         echo "{\"messages\": [{\"role\": \"user\", \"content\": \"day $i?\"}, {\"role\": \"assistant\", \"content\": \"it was good.\"}]}"
     done >talk.jsonl
     quiet "$LOCKSTEP" dataset build talk talk.jsonl --tokenizer chat --template chatml --holdout 0
-    config c.ini run.name=talk data.dataset=talk run.steps=2 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
+    config c.ini run.name=talk data.dataset=talk run.steps=2 model.context=$context batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
         checkpoint.every=1 eval.sequences=0
     check "a model" "$LOCKSTEP" train c.ini
 }
