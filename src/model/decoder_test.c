@@ -22,6 +22,7 @@ struct setup {
 };
 static void make(struct setup *s, struct test_random *r, const struct lk_model_config *c) {
     OK(lk_layout_init(&s->layout, c, &test_err));
+    if (test_random_below(r, 2)) lk_layout_pack(&s->layout);
     s->w = lk_alloc(s->layout.floats * 4);
     s->tokens = lk_alloc(c->context * 4);
     test_weights(r, &s->layout, 0.2, s->w);
@@ -237,6 +238,7 @@ static void a_window_hides_keys(void **state) {
         struct lk_layout windowed;
         c.window = windows[n % 6];
         OK(lk_layout_init(&windowed, &c, &test_err));
+        if (plain.layout.floats == plain.layout.parameters) lk_layout_pack(&windowed);
         struct test_batch b = test_batch_make(&r, 2, T, c.vocab, n >= 6), told = b;
         told.start = lk_alloc(2 * T * sizeof *told.start);
         size_t hidden = 0; /* pairs */

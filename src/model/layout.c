@@ -195,6 +195,14 @@ int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct 
     return LK_OK;
 }
 
+void lk_layout_pack(struct lk_layout *l) {
+    l->floats = 0;
+    for (size_t i = 0; i < l->tensor_count; i++) {
+        l->tensors[i].offset = l->floats;
+        l->floats += l->tensors[i].count;
+    }
+}
+
 void lk_layout_release(struct lk_layout *l) {
     lk_free(l->tensors);
     lk_free(l->layers);

@@ -129,24 +129,16 @@ static int read_manifest(struct lk_model *m, struct lk_err *err) {
     return code ? code : lk_layout_init(&m->layout, &c, err);
 }
 
-/* The weights where they lie, or copied to where the layout wants them. */
+/* The weights where they lie. */
 static int open_weights(struct lk_store *store, struct lk_model *m, struct lk_err *err) {
-    const struct lk_layout *l = &m->layout;
-    size_t wanted = l->parameters * sizeof(float), at = 0;
+    size_t wanted = m->layout.parameters * sizeof(float);
+    lk_layout_pack(&m->layout);
     int code = lk_blob_open(store->blobs, &m->weights_root, true, &m->blob, err);
     if (code) return lk_fail_prefix(err, code, "the model's weights");
     if (m->blob.size != wanted)
         return lk_fail(err, LK_ECORRUPT, "the model's weights have %zu bytes, its configuration wants %zu", m->blob.size,
                        wanted);
     m->weights = (const float *)(const void *)m->blob.data;
-    if (l->floats == l->parameters) return LK_OK;
-    if (!(m->copy = lk_calloc(l->floats, sizeof(float))))
-        return lk_fail(err, LK_ENOMEM, "no memory for %zu parameters", l->parameters);
-    for (size_t i = 0; i < l->tensor_count; i++) {
-        memcpy(m->copy + l->tensors[i].offset, m->weights + at, l->tensors[i].count * sizeof(float));
-        at += l->tensors[i].count;
-    }
-    m->weights = m->copy;
     return LK_OK;
 }
 
@@ -174,7 +166,6 @@ int lk_model_open_root(struct lk_store *store, const struct lk_root *root, bool 
 
 void lk_model_close(struct lk_model *m) {
     lk_blob_close(&m->blob);
-    lk_free(m->copy);
     lk_layout_release(&m->layout);
     json_decref(m->manifest);
     *m = (struct lk_model){0};

@@ -64,6 +64,19 @@ wait $server
 equal "a storm of signals ends it well" $? 0
 wait $storm
 
+# --- weights in memory once, though none of the tensors has a multiple of 16 numbers --------------------------------------------
+config large.ini run.name=large data.dataset=talk run.steps=1 model.layers=10 model.width=250 model.heads=5 model.ffn=1001 model.context=64 batch.context=8 \
+    batch.sequences=1 batch.grains=1 eval.every=0 checkpoint.every=1 eval.sequences=0
+quiet "$LOCKSTEP" train large.ini
+serve large large --memory 1M --slots 2 || not_ok "a large model is served" "$(cat large.err)"
+curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 3}' >/dev/null
+weights=$((4 * 10 * (4 * 250 * 250 + 3 * 250 * 1001) / 1024)) # KiB
+anonymous=$(awk '/^RssAnon/ { print $2 }' /proc/$server/status)
+if [ "$anonymous" -lt $((weights * 3 / 2)) ]; then ok "weights are in memory once"; else not_ok "weights are in memory once" "$anonymous KiB, weights $weights KiB"; fi
+echo "    weights $weights KiB, anonymous memory $anonymous KiB"
+kill $server
+wait $server
+
 # --- a run's newest checkpoint ----------------------------------------------------------------------------------------------
 config f.ini run.name=f data.dataset=talk run.steps=300 model.context=256 batch.context=32 batch.sequences=1 batch.grains=1 eval.every=0 \
     checkpoint.every=20 eval.sequences=0

@@ -31,7 +31,7 @@ struct lk_tensor {
     char name[64];
     uint32_t dims, shape[2]; /* (out, in) for matrices */
     size_t count;            /* elements */
-    size_t offset;           /* first element in a parameter array, in floats; a multiple of 16 */
+    size_t offset;           /* first element in a parameter array, in floats; a multiple of 16, unless packed */
     bool decay;              /* two or more dimensions */
     double deviation;        /* of the normal initialisation; 0: filled with `constant` */
     float constant;
@@ -52,6 +52,8 @@ struct lk_layout {
     int embedding, positions, norm, norm_bias, head; /* head -1 when tied */
 };
 int lk_layout_init(struct lk_layout *, const struct lk_model_config *, struct lk_err *);
+/* From now on without padding, as stored weights are: they can be used where they lie. */
+void lk_layout_pack(struct lk_layout *);
 void lk_layout_release(struct lk_layout *);
 /* Fills w (layout->floats) as docs/numerics.md section 10 says. */
 void lk_layout_initialise(const struct lk_layout *, struct lk_math *, uint64_t seed, float *w);

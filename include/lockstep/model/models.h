@@ -27,8 +27,7 @@ struct lk_model {
     uint32_t text_begin; /* the id in front of texts in a folder that lk_model_export made, UINT32_MAX: none */
     enum lk_chat chat;   /* the template of the conversations that its run learned, or LK_CHAT_NONE */
     json_t *manifest;
-    struct lk_blob blob; /* where the weights lie, or */
-    float *copy;         /* where they were copied to, because the layout pads them */
+    struct lk_blob blob; /* where the weights lie */
 };
 
 struct lk_model_parts {
@@ -46,7 +45,7 @@ struct lk_model_parts {
 json_t *lk_model_manifest(const struct lk_model_parts *);
 
 /* Opens what a manifest describes (its reference is taken, also on failure). weights: map and verify them (LK_ECORRUPT
- * names the file), with a copy where the layout pads tensors. */
+ * names the file); the layout is then packed, as they are. */
 int lk_model_open(struct lk_store *, json_t *manifest, bool weights, struct lk_model *out, struct lk_err *);
 int lk_model_open_root(struct lk_store *, const struct lk_root *, bool weights, struct lk_model *out, struct lk_err *);
 void lk_model_close(struct lk_model *); /* zeroed is fine */
