@@ -13,7 +13,8 @@ static void open_vocabulary(void) {
     struct lk_bytes text = lk_bytes("abc", 3);
     struct lk_tokenizer *t;
     struct lk_err err;
-    if (lk_tokenizer_train(&text, 1, 257, NULL, NULL, NULL, &t, &err) || lk_vocabulary_create(t, NULL, 0, NULL, &bytes, &err))
+    if (lk_tokenizer_train(&text, 1, 257, NULL, NULL, NULL, &t, &err) ||
+        lk_vocabulary_create(t, NULL, 0, NULL, &bytes, &err))
         abort();
     end = lk_tokenizer_end(t);
     for (uint32_t id = 0; id < 257; id++)

@@ -34,7 +34,8 @@ static void check(const struct lk_model_config *c, const struct expected *e, siz
     assert_int_equal(l.parameters, parameters);
     assert_int_equal(l.floats, at);
     lk_layout_pack(&l);
-    for (size_t i = 0; i + 1 < count; i++) assert_int_equal(l.tensors[i].offset + l.tensors[i].count, l.tensors[i + 1].offset);
+    for (size_t i = 0; i + 1 < count; i++)
+        assert_int_equal(l.tensors[i].offset + l.tensors[i].count, l.tensors[i + 1].offset);
     assert_int_equal(l.floats, parameters);
     lk_layout_release(&l);
 }

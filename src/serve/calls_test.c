@@ -148,12 +148,12 @@ static void tools_are_refused_by_their_paths(void **state) {
 
 /* --- Found again ------------------------------------------------------------------------------------------ */
 
-static int note(void *arg, enum lk__calls_part part, const char *data, size_t size) {
-    static enum lk__calls_part last;
+static int note(void *arg, enum lk__serve_calls_part part, const char *data, size_t size) {
+    static enum lk__serve_calls_part last;
     struct lk_buf *out = arg;
-    if (!out->size || part != last || part == LK__CALLS_END) OK(lk_buf_append(out, &"TNAE"[part], 1));
+    if (!out->size || part != last || part == LK__SERVE_CALLS_END) OK(lk_buf_append(out, &"TNAE"[part], 1));
     last = part;
-    if (part == LK__CALLS_END) return 0;
+    if (part == LK__SERVE_CALLS_END) return 0;
     assert_true(size > 0);
     OK(lk_buf_append(out, data, size));
     return 0;
@@ -186,13 +186,13 @@ static void calls_are_found_in_any_pieces(void **state) {
         char *text = quoted(texts[i].text), *want = quoted(texts[i].found);
         for (size_t piece = 1; piece <= strlen(text); piece++) {
             struct lk_buf found = LK_BUF_INIT;
-            struct lk__calls c = {.how = texts[i].how, .anywhere = texts[i].anywhere, .tell = note, .arg = &found};
+            struct lk__serve_calls c = {.how = texts[i].how, .anywhere = texts[i].anywhere, .tell = note, .arg = &found};
             for (size_t at = 0; at < strlen(text); at += piece)
-                OK(lk__calls_take(&c, text + at, strlen(text) - at < piece ? strlen(text) - at : piece));
-            OK(lk__calls_finish(&c));
+                OK(lk__serve_calls_take(&c, text + at, strlen(text) - at < piece ? strlen(text) - at : piece));
+            OK(lk__serve_calls_finish(&c));
             if (found.size != strlen(want) || memcmp(found.data, want, found.size) != 0)
                 fail_msg("%s in pieces of %zu: %.*s, not %s", text, piece, (int)found.size, found.data, want);
-            lk__calls_release(&c);
+            lk__serve_calls_release(&c);
             lk_buf_release(&found);
         }
         lk_free(text);

@@ -196,7 +196,7 @@ static void call_head(struct lk_json_out *o, const struct lk__api_choice *c, str
 /* What a chunk adds to a text. */
 struct delta {
     const char *role;
-    enum lk__calls_part part;
+    enum lk__serve_calls_part part;
     struct lk_bytes text;
 };
 static void put_delta(struct lk_json_out *o, const struct lk__api_choice *c, const struct delta *d) {
@@ -206,16 +206,16 @@ static void put_delta(struct lk_json_out *o, const struct lk__api_choice *c, con
     }
     lk_put_key(o, "delta"), lk_put_open(o, '{');
     if (d->role) lk_put_key(o, "role"), lk_put_text(o, d->role);
-    if (d->part == LK__CALLS_TEXT && (d->role || d->text.size))
+    if (d->part == LK__SERVE_CALLS_TEXT && (d->role || d->text.size))
         lk_put_key(o, "content"), lk_put_string(o, d->text.data, d->text.size);
-    if (d->part != LK__CALLS_TEXT) {
+    if (d->part != LK__SERVE_CALLS_TEXT) {
         lk_put_key(o, "tool_calls"), lk_put_open(o, '['), lk_put_open(o, '{');
         lk_put_key(o, "index"), lk_put_unsigned(o, c->calls.count);
-        if (d->part == LK__CALLS_NAME)
+        if (d->part == LK__SERVE_CALLS_NAME)
             call_head(o, c, d->text);
         else
             lk_put_key(o, "function"), lk_put_open(o, '{');
-        lk_put_key(o, "arguments"), lk_put_string(o, d->text.data, d->part == LK__CALLS_NAME ? 0 : d->text.size);
+        lk_put_key(o, "arguments"), lk_put_string(o, d->text.data, d->part == LK__SERVE_CALLS_NAME ? 0 : d->text.size);
         lk_put_close(o, '}'), lk_put_close(o, '}'), lk_put_close(o, ']');
     }
     lk_put_close(o, '}');
@@ -237,9 +237,9 @@ static void chunk(struct lk__api_job *j, struct lk__api_choice *c, const struct 
     lk_buf_printf(&j->out, "\n\n");
     if (o.failed) j->gone = true; /* half a chunk is worse than none */
 }
-static int chunk_of(void *arg, enum lk__calls_part part, const char *data, size_t size) {
+static int chunk_of(void *arg, enum lk__serve_calls_part part, const char *data, size_t size) {
     struct lk__api_choice *c = arg;
-    if (part != LK__CALLS_END) chunk(c->job, c, &(struct delta){.part = part, .text = lk_bytes(data, size)}, false);
+    if (part != LK__SERVE_CALLS_END) chunk(c->job, c, &(struct delta){.part = part, .text = lk_bytes(data, size)}, false);
     return 0;
 }
 
@@ -252,10 +252,10 @@ void lk__api_write_piece(struct lk__api_job *j, struct lk__api_choice *c, bool l
     }
     c->opened = true;
     c->calls.tell = chunk_of, c->calls.arg = c;
-    if (c->text.size && !j->ask.calls) chunk_of(c, LK__CALLS_TEXT, c->text.data, c->text.size);
-    if (c->text.size && j->ask.calls && lk__calls_take(&c->calls, c->text.data, c->text.size)) j->gone = true;
+    if (c->text.size && !j->ask.calls) chunk_of(c, LK__SERVE_CALLS_TEXT, c->text.data, c->text.size);
+    if (c->text.size && j->ask.calls && lk__serve_calls_take(&c->calls, c->text.data, c->text.size)) j->gone = true;
     c->text.size = 0;
-    if (last && j->ask.calls) lk__calls_finish(&c->calls);
+    if (last && j->ask.calls) lk__serve_calls_finish(&c->calls);
     if (last) chunk(j, c, &(struct delta){0}, true);
 }
 
@@ -283,11 +283,11 @@ static void close_call(struct parts *p) {
     lk_put_close(&p->o, '}'), lk_put_close(&p->o, '}');
     p->arguments.size = 0, p->open = false;
 }
-static int collect(void *arg, enum lk__calls_part part, const char *data, size_t size) {
+static int collect(void *arg, enum lk__serve_calls_part part, const char *data, size_t size) {
     struct parts *p = arg;
-    if (part == LK__CALLS_TEXT) return lk_buf_append(&p->text, data, size);
-    if (part == LK__CALLS_ARGUMENTS) return lk_buf_append(&p->arguments, data, size);
-    if (part == LK__CALLS_END)
+    if (part == LK__SERVE_CALLS_TEXT) return lk_buf_append(&p->text, data, size);
+    if (part == LK__SERVE_CALLS_ARGUMENTS) return lk_buf_append(&p->arguments, data, size);
+    if (part == LK__SERVE_CALLS_END)
         close_call(p);
     else
         lk_put_open(&p->o, '{'), call_head(&p->o, p->c, lk_bytes(data, size)), p->open = true;
@@ -301,7 +301,7 @@ static void whole_message(struct lk_json_out *o, struct lk__api_choice *c) {
     if (!c->job->ask.calls)
         o->failed |= lk_buf_append(&p.text, c->text.data, c->text.size) != 0;
     else
-        o->failed |= lk__calls_take(&c->calls, c->text.data, c->text.size) || lk__calls_finish(&c->calls);
+        o->failed |= lk__serve_calls_take(&c->calls, c->text.data, c->text.size) || lk__serve_calls_finish(&c->calls);
     close_call(&p); /* that the answer's end cut */
     lk_put_key(o, "message"), lk_put_open(o, '{');
     lk_put_key(o, "role"), lk_put_text(o, "assistant");

@@ -113,9 +113,9 @@ struct lk__api_choice {
     struct lk_request_result result;
     bool opened;
     struct lk_matcher *matcher;
-    struct lk__calls calls; /* where the answer may have some */
-    uint32_t max_tokens;    /* as submitted */
-    struct lk_buf marks;    /* struct lk__api_mark, with a receipt */
+    struct lk__serve_calls calls; /* where the answer may have some */
+    uint32_t max_tokens;          /* as submitted */
+    struct lk_buf marks;          /* struct lk__api_mark, with a receipt */
     struct lk_root chain;
 };
 #define LK__API_MARK 8

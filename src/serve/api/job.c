@@ -21,7 +21,7 @@ static void free_job(struct lk__api_job *j) {
         lk_buf_release(&j->choices[i].told);
         lk_buf_release(&j->choices[i].marks);
         lk_matcher_free(j->choices[i].matcher);
-        lk__calls_release(&j->choices[i].calls);
+        lk__serve_calls_release(&j->choices[i].calls);
     }
     if (j->grammar) lk__api_grammar_drop(j->api, j->grammar);
     lk_free(j->choices);
@@ -225,7 +225,7 @@ void lk__api_start(struct lk_api *api, struct lk_http_exchange *x, struct lk__ap
              (unsigned long long)(lk__api_random() & 0xffffffff));
     for (uint32_t i = 0; i < count; i++) {
         choices[i].job = j, choices[i].index = i;
-        choices[i].calls = (struct lk__calls){.how = a->calls, .anywhere = a->calls_anywhere};
+        choices[i].calls = (struct lk__serve_calls){.how = a->calls, .anywhere = a->calls_anywhere};
     }
     atomic_fetch_add(&api->jobs, 1);
     pthread_mutex_lock(&j->mutex); /* nothing is told before all are submitted */

@@ -15,9 +15,9 @@ static uint32_t any_text(struct lk__grammar_build *b) {
 }
 
 /* What opens calls, as free text may not say it: the mark that they begin with, or the text up to the first name. */
-void lk__calls_mark(const struct lk_chat_calls *how, char out[LK__CALLS_OPENING]) {
+void lk__serve_calls_mark(const struct lk_chat_calls *how, char out[LK__SERVE_CALLS_OPENING]) {
     const char *mark = how->marks[0];
-    snprintf(out, LK__CALLS_OPENING, "%s%s", how->open, how->call);
+    snprintf(out, LK__SERVE_CALLS_OPENING, "%s%s", how->open, how->call);
     if (mark && !strncmp(out, mark, strlen(mark))) out[strlen(mark)] = 0;
 }
 
@@ -30,7 +30,7 @@ struct without {
     uint32_t clear, begun, partial;
 };
 static struct without text_without(struct lk__grammar_build *b, const char *mark) {
-    uint32_t again[LK__CALLS_OPENING], over[LK__CALLS_OPENING], partial[LK__CALLS_OPENING];
+    uint32_t again[LK__SERVE_CALLS_OPENING], over[LK__SERVE_CALLS_OPENING], partial[LK__SERVE_CALLS_OPENING];
     size_t size = strlen(mark), n = 0;
     for (; n + 1 < size; n++) {
         char end[3] = {mark[n + 1], mark[0], 0};
@@ -89,7 +89,7 @@ static uint32_t named(struct lk__grammar_schema *s, const struct lk_tools *t) {
 static uint32_t calls(struct lk__grammar_schema *s, const struct lk_tools *t, size_t said) {
     struct lk__grammar_build *b = s->b;
     const struct lk_chat_calls *how = t->how;
-    char begin[LK__CALLS_OPENING];
+    char begin[LK__SERVE_CALLS_OPENING];
     uint32_t rule = lk__grammar_rule(b, "call", 4, true);
     lk__grammar_body(b, rule, named(s, t));
     uint32_t call = lk__grammar_call(b, rule), more = lk__grammar_string(b, "");
@@ -105,8 +105,8 @@ static uint32_t calls(struct lk__grammar_schema *s, const struct lk_tools *t, si
 static uint32_t answer(struct lk__grammar_schema *s, const struct lk_tools *t) {
     struct lk__grammar_build *b = s->b;
     bool never = t->choice == LK_TOOLS_NEVER;
-    char mark[LK__CALLS_OPENING];
-    lk__calls_mark(t->how, mark);
+    char mark[LK__SERVE_CALLS_OPENING];
+    lk__serve_calls_mark(t->how, mark);
     if (t->answer) {
         uint32_t said = lk__grammar_schema_part(s, t->answer, "$");
         return never ? said : LK__GRAMMAR_ANY(b, said, calls(s, t, 0));
