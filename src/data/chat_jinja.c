@@ -28,5 +28,5 @@ static const char *const templates[] = {
 };
 
 const char *lk_chat_jinja(enum lk_chat chat) {
-    return templates[chat];
+    return chat <= LK_CHAT_LLAMA3 ? templates[chat] : NULL;
 }

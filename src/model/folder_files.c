@@ -17,6 +17,8 @@ struct folder {
     json_t *files;          /* borrowed */
     struct lk_tokenizer *t; /* NULL: the model has none */
     bool own_tokenizer;     /* files has no tokenizer.json that is the model's */
+    bool learned;           /* it learned conversations otherwise than its files say */
+    const char *template;   /* of our own, that says how; NULL: none is written */
     struct lk_err *err;
 };
 
@@ -80,11 +82,7 @@ static int read_kept(const struct folder *f, const char *name, json_t **out) {
     *out = NULL;
     int code = hex ? open_kept(f, name, hex, &blob) : LK_OK;
     if (code || !hex) return code;
-    *out = lk_json_parse((const char *)blob.data, blob.size, name, NULL);
-    if (!json_is_object(*out)) {
-        json_decref(*out);
-        *out = NULL;
-    }
+    *out = lk__model_hf_lenient(blob.data, blob.size);
     lk_blob_close(&blob);
     return LK_OK;
 }
@@ -148,15 +146,29 @@ static json_t *make_tokenizer_config(const struct folder *f) {
     return NULL;
 }
 
+/* Whether the folder came with the template of m.chat. */
+static bool has_template(const struct folder *f) {
+    const json_t *hex = f->own_tokenizer ? NULL : json_object_get(f->files, "chat_template.jinja");
+    struct lk_blob blob;
+    json_t *config = NULL;
+    bool any, has = hex && open_kept(f, "chat_template.jinja", hex, &blob) == LK_OK;
+    struct lk_bytes text = has ? lk_bytes(blob.data, blob.size) : lk_bytes("", 0);
+    if (!f->own_tokenizer && read_kept(f, "tokenizer_config.json", &config)) config = NULL;
+    bool same = lk__model_hf_chat(has ? &text : NULL, config, &any) == f->m.chat;
+    if (has) lk_blob_close(&blob);
+    json_decref(config);
+    return same;
+}
+
 static int put_tokenizer_config(const struct folder *f) {
     static const char name[] = "tokenizer_config.json";
     const json_t *hex = f->own_tokenizer ? NULL : json_object_get(f->files, name);
     json_t *c = NULL;
-    if (hex && !f->m.chat) return put_kept(f, name, hex);
+    if (hex && !f->template) return put_kept(f, name, hex);
     int code = hex ? read_kept(f, name, &c) : LK_OK;
     if (code || (!c && !f->t)) return code;
     if (!c) c = make_tokenizer_config(f);
-    if (c && f->m.chat && json_object_set_new(c, "chat_template", json_string(lk_chat_jinja(f->m.chat)))) {
+    if (c && f->template && json_object_set_new(c, "chat_template", json_string(f->template))) {
         json_decref(c);
         c = NULL;
     }
@@ -176,9 +188,9 @@ static void add_stop(struct lk_model *m, uint32_t id) {
 static int add_ids(struct folder *f) {
     uint32_t answer = UINT32_MAX, end = f->t ? lk_tokenizer_end(f->t) : UINT32_MAX;
     if (!f->t) return LK_OK;
-    int code = f->m.chat ? lk_chat_stop(f->t, f->m.chat, &answer, f->err) : LK_OK;
+    int code = f->learned ? lk_chat_stop(f->t, f->m.chat, &answer, f->err) : LK_OK;
     if (code) return code;
-    if (!f->m.stop_count || f->m.chat) add_stop(&f->m, end);
+    if (!f->m.stop_count || f->learned) add_stop(&f->m, end);
     add_stop(&f->m, answer);
     if (f->m.begin == UINT32_MAX) f->m.begin = lk_model_text_begin(&f->m, f->t);
     return LK_OK;
@@ -189,7 +201,7 @@ static int put_generation_config(const struct folder *f) {
     static const char name[] = "generation_config.json";
     const json_t *hex = json_object_get(f->files, name);
     json_t *c = NULL;
-    if (hex && !f->m.chat) return put_kept(f, name, hex);
+    if (hex && !f->learned) return put_kept(f, name, hex);
     int code = read_kept(f, name, &c);
     if (code) return code;
     if (!c) c = json_object();
@@ -215,12 +227,11 @@ static int put_others(const struct folder *f) {
     json_object_foreach(f->files, name, hex) {
         bool other = true;
         for (size_t i = 0; i < sizeof done / sizeof *done; i++) other &= strcmp(name, done[i]) != 0;
-        if (!other || f->own_tokenizer || (f->m.chat && strcmp(name, "chat_template.jinja") == 0)) continue;
+        if (!other || f->own_tokenizer || (f->template && strcmp(name, "chat_template.jinja") == 0)) continue;
         int code = put_kept(f, name, hex);
         if (code) return code;
     }
-    return f->m.chat ? put_file(f, "chat_template.jinja", lk_chat_jinja(f->m.chat), strlen(lk_chat_jinja(f->m.chat)))
-                     : LK_OK;
+    return f->template ? put_file(f, "chat_template.jinja", f->template, strlen(f->template)) : LK_OK;
 }
 
 static int put_all(struct folder *f, enum lk_dtype dtype) {
@@ -231,6 +242,8 @@ static int put_all(struct folder *f, enum lk_dtype dtype) {
             f->err, LK_EUNSUPPORTED,
             "no model of transformers computes this configuration: Qwen2 has qkv_bias, Qwen3 qk_norm, none both");
     int code = open_tokenizer(f);
+    f->learned = !code && f->m.chat && !has_template(f);
+    if (f->learned) f->template = lk_chat_jinja(f->m.chat);
     if (!code) code = add_ids(f);
     if (!code) code = put_json(f, "config.json", lk__model_hf_config_write(&f->m, type, dtype));
     if (!code) code = put_generation_config(f);

@@ -27,6 +27,12 @@ int lk__model_hf_stops(const json_t *eos, const char *file, const struct lk__mod
 /* The model_type that computes this configuration: `wanted` if it does, else the plainest; NULL: there is none. */
 const char *lk__model_hf_type(const struct lk_model_config *, const char *wanted);
 /* config.json for the model. NULL: no memory. */
+/* An object of a file whose whole numbers may be beyond 64 bits, as tokenizer_config.json's model_max_length; NULL: it is
+ * none. */
+json_t *lk__model_hf_lenient(const void *text, size_t size);
+/* The template of chat_template.jinja, which goes first, or of tokenizer_config.json; both may be NULL. *any: there is one.
+ */
+enum lk_chat lk__model_hf_chat(const struct lk_bytes *jinja, const json_t *tokenizer_config, bool *any);
 json_t *lk__model_hf_config_write(const struct lk_model *, const char *type, enum lk_dtype);
 
 /* A file of a folder: absent, or a regular one, also through links; anything else (a link to nowhere, a pipe) is an error.

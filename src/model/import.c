@@ -21,6 +21,7 @@ struct importing {
     struct lk_root weights, tokenizer;
     bool has_tokenizer;
     uint32_t text_begin;
+    enum lk_chat chat;
     json_t *files;
     struct lk_err *err;
 };
@@ -89,6 +90,32 @@ static int import_tokenizer(struct importing *in, const struct lk_buf *text, con
     return code;
 }
 
+/* The template of conversations, if it is known here and the tokenizer has its marks. */
+static int read_template(struct importing *in, const struct lk_tokenizer *t) {
+    struct lk_buf jinja = LK_BUF_INIT, other = LK_BUF_INIT;
+    json_t *config = NULL;
+    uint32_t stop;
+    bool any = false;
+    char note[160];
+    int code = read_file(in, "chat_template.jinja", CONFIG_BYTES, &jinja);
+    struct lk_bytes text = lk_bytes(jinja.data ? jinja.data : "", jinja.size);
+    bool file = code == LK_OK;
+    if (code == LK_ENOTFOUND) code = read_file(in, "tokenizer_config.json", CONFIG_BYTES, &other);
+    if (code == LK_ENOTFOUND) code = LK_OK;
+    if (other.size) config = lk__model_hf_lenient(other.data, other.size);
+    if (!code) in->chat = lk__model_hf_chat(file ? &text : NULL, config, &any);
+    if (in->chat && lk_chat_stop(t, in->chat, &stop, NULL)) in->chat = LK_CHAT_NONE;
+    if (any && in->chat)
+        snprintf(note, sizeof note, "conversations are written as %s", lk_chat_name(in->chat));
+    else
+        snprintf(note, sizeof note, "its chat template is none that is known here: conversations need --template");
+    if (!code && any && in->options->note) in->options->note(in->options->arg, note);
+    json_decref(config);
+    lk_buf_release(&jinja);
+    lk_buf_release(&other);
+    return code;
+}
+
 static int read_tokenizer(struct importing *in) {
     struct lk_tokenizer *t = NULL;
     struct lk_buf text = LK_BUF_INIT;
@@ -113,6 +140,7 @@ static int read_tokenizer(struct importing *in) {
         if (!code) in->text_begin = lk_tokenizer_text_begin(t) == lk_tokenizer_end(t) ? lk_tokenizer_end(t) : UINT32_MAX;
     }
     if (!code) code = check_vocabulary(in, t);
+    if (!code && !in->options->tokenizer) code = read_template(in, t);
     in->has_tokenizer = !code;
     lk_tokenizer_free(t);
     lk_buf_release(&text);
@@ -167,6 +195,7 @@ int lk_model_import(struct lk_store *store, const char *dir, const struct lk_mod
                                                                .stop_count = in.config.stop_count,
                                                                .begin = in.config.begin,
                                                                .text_begin = in.text_begin,
+                                                               .chat = in.chat,
                                                                .files = in.files});
         code = m ? lk_manifest_put(store, m, out, err) : lk_fail(err, LK_ENOMEM, "no memory for a model's manifest");
         json_decref(m);

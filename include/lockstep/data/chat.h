@@ -9,8 +9,31 @@
 extern "C" {
 #endif
 
-enum lk_chat { LK_CHAT_NONE, LK_CHATML, LK_CHAT_LLAMA3 };
-#define LK_CHAT_NAMES "chatml, llama3"
+enum lk_chat {
+    LK_CHAT_NONE,
+    LK_CHATML,
+    LK_CHAT_LLAMA3,
+    LK_CHAT_SMOLLM2,
+    LK_CHAT_QWEN15,
+    LK_CHAT_QWEN2,
+    LK_CHAT_QWEN25,
+    LK_CHAT_QWEN3,
+    LK_CHAT_LLAMA31,
+    LK_CHAT_LLAMA32,
+    LK_CHAT_LLAMA2,
+    LK_CHAT_ZEPHYR,
+    LK_CHAT_MISTRAL,
+    LK_CHAT_MISTRAL_SPACE,
+    LK_CHAT_MISTRAL_V1,
+    LK_CHAT_MISTRAL_V3,
+    LK_CHAT_MISTRAL_TOOLS,
+};
+#define LK_CHAT_NAMES                                                                                                      \
+    "chatml, llama3, smollm2, qwen1.5, qwen2, qwen2.5, qwen3, llama3.1, llama3.2, llama2, zephyr, mistral, "               \
+    "mistral-space, "                                                                                                      \
+    "mistral-v1, mistral-v3, mistral-tools"
+/* The template whose Jinja text this is, by its SHA-256 without newlines at its end; LK_CHAT_NONE: it is not known. */
+enum lk_chat lk_chat_recognise(const char *jinja, size_t size);
 /* LK_CHAT_NONE when there is none of that name. */
 enum lk_chat lk_chat_named(const char *name);
 const char *lk_chat_name(enum lk_chat); /* of one of the templates */
@@ -26,6 +49,7 @@ struct lk_conversation {
     const json_t *tools; /* an array, as OpenAI's: {"type": "function", "function": {"name", "description", "parameters"}};
                             NULL: none */
     bool no_thinking;    /* the answer begins behind an empty thought, for templates that have thoughts */
+    const char *date; /* for templates that say one, as "26 Jul 2024"; NULL: as the template does without, today or that */
 };
 /* Appends the tokens of a conversation that the assistant goes on with: all messages, then the head of its answer. Special
  * tokens are the template's; in contents they are plain text. *stop is the token that ends an answer. LK_EINVAL: the
@@ -38,15 +62,16 @@ int lk_chat_prompt(const struct lk_tokenizer *, enum lk_chat, const struct lk_co
  * OBJECT in one line, as json.dumps of Python writes it. */
 struct lk_chat_calls {
     const char *open, *call, *arguments, *end, *between, *close;
-    bool text; /* free text may stand before open */
-    bool many; /* more than one call */
-    const char
-        *marks[3]; /* parts of these texts that are tokens of their own, where the tokenizer has them; NULL: the end */
+    bool text;            /* free text may stand before open */
+    bool many;            /* more than one call */
+    const char *marks[5]; /* texts of answers that are tokens of their own, where the tokenizer has them; that which opens a
+                             call first; NULL: the end */
 };
 const struct lk_chat_calls *lk_chat_calls(enum lk_chat); /* NULL: the template has no tools */
 /* The token that ends an answer. LK_EINVAL: as lk_chat_prompt. */
 int lk_chat_stop(const struct lk_tokenizer *, enum lk_chat, uint32_t *stop, struct lk_err *);
-/* The template as Jinja, with which transformers' apply_chat_template writes the same. Static. */
+/* The template as Jinja of ours, with which transformers' apply_chat_template writes the same. Static. NULL: there is none
+ * but its maker's. */
 const char *lk_chat_jinja(enum lk_chat);
 
 #ifdef __cplusplus

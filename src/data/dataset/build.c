@@ -223,7 +223,7 @@ static int check_arguments(struct lk__dataset_builder *b, struct lk_err *err) {
         return lk_fail(err, LK_EINVAL, "--text-key and --messages-key choose one key each: give one of them");
     int code = check_utf8(b, err);
     if (code) return code;
-    code = b->options->chat ? lk__data_chat_open(b->t, b->options->chat, &b->chat, err) : 0;
+    code = b->options->chat ? lk__data_chat_open(b->t, b->options->chat, true, &b->chat, err) : 0;
     b->rules = (struct lk__dataset_job_rules){.chat = b->options->chat ? &b->chat : NULL,
                                               .keys = {s->text_key, s->messages_key, b->options->chat != LK_CHAT_NONE},
                                               .split_at = s->split_at,

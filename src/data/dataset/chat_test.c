@@ -167,14 +167,14 @@ static void errors_name_file_line_and_byte(void **state) {
     struct lk_tokenizer *t = tokenizer(SPECIALS, "null"), *few = tokenizer(1, "null");
     struct lk_root root;
     FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"}]}\n", LK_CHAT_NONE, &root), LK_EINVAL,
-          "say by --template (chatml, llama3)");
+          "say by --template (chatml, llama3, ");
     FAILS(build(t, "a.jsonl", "{\"text\":\"\"}\n{\"messages\": [{\"role\":\"user\",\"content\":7}]}\n", LK_CHATML, &root),
           LK_EINVAL, "a.jsonl:2: byte 51: messages[0].content is not a string");
     FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
           "the assistant says nothing");
     FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"me\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
           "\"me\"");
-    FAILS(build(few, "a.jsonl", "{\"text\":\"a\"}\n", LK_CHAT_LLAMA3, &root), LK_EINVAL, "no token <|start_header_id|>");
+    FAILS(build(few, "a.jsonl", "{\"text\":\"a\"}\n", LK_CHAT_LLAMA3, &root), LK_EINVAL, "the tokenizer has no token <|");
     lk_tokenizer_free(t);
     lk_tokenizer_free(few);
 }

@@ -102,7 +102,8 @@ static int encode_messages(struct lk__dataset_job *j, struct lk__dataset_job_thr
         all[i].role = lk_bytes(t->text.data + m[i].role, m[i].role_size);
         all[i].content = lk_bytes(t->text.data + m[i].content, m[i].content_size);
     }
-    code = lk__data_chat_render(j->rules->chat, all, count, false, &t->rendered, &t->spans, &j->err);
+    struct lk_conversation c = {.messages = all, .count = count};
+    code = lk__data_chat_render(j->rules->chat, &c, false, &t->rendered, &t->spans, &j->err);
     lk_free(all);
     const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)t->spans.data;
     for (size_t i = 0; !code && i < t->spans.size / sizeof *p; i++) {
