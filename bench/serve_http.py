@@ -40,6 +40,11 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string", "minLength
 FORMATS = [("free", []), ("any JSON object", ["--json-object"]), ("a schema", ["--schema", "schema.json"])]
 
 
+def more(x, than):
+    """By how much, the median over rounds: what is beside one another in time is compared."""
+    return f"{100 * (statistics.median(a / b for a, b in zip(x, than)) - 1):+.1f}%"
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -124,9 +129,9 @@ class Bench:
                 for s in servers:
                     s.__exit__()
         print(f"{'through HTTP':40} {'Lockstep':>10} {'llama.cpp':>10} {'ratio':>6}")
-        for at, (name, _, _, _, more) in enumerate(CASES):
+        for at, (name, _, _, _, high) in enumerate(CASES):
             middle = [statistics.median(x) for x in zip(*seen[at])]
-            ratio = "" if len(middle) < 2 else f"{middle[0] / middle[1] if more else middle[1] / middle[0]:6.2f}"
+            ratio = "" if len(middle) < 2 else f"{middle[0] / middle[1] if high else middle[1] / middle[0]:6.2f}"
             print(f"{name:40} {middle[0]:10.4g} {middle[1] if ratio else '':>10.4} {ratio:>6}", flush=True)
 
     def overhead(self):
@@ -143,7 +148,7 @@ class Bench:
                     http[n].append(d["between"]["p50_ms"])
         for n in batch:
             b, h = statistics.median(batch[n]), statistics.median(http[n])
-            print(f"a pass with {n} streams: {b:.2f} ms in the batch alone, {h:.2f} ms through HTTP: {100 * (h / b - 1):+.1f}%", flush=True)
+            print(f"a pass with {n} streams: {b:.2f} ms in the batch alone, {h:.2f} ms through HTTP: {more(http[n], batch[n])}", flush=True)
 
     def constrained(self):
         seen = {(name, n): [] for name, _ in FORMATS for n in ("1", "8")}
@@ -155,9 +160,7 @@ class Bench:
                     [d] = self.turn([server], ["--streams", n, "--requests", n, "--tokens", "96", *SHORT, *dict(FORMATS)[name]])
                     seen[name, n].append(d["between"]["p50_ms"])
         for (name, n), x in seen.items():
-            ms = statistics.median(x)
-            free = statistics.median(seen["free", n])
-            print(f"a token of {n} streams, {name}: {ms:.2f} ms ({100 * (ms / free - 1):+.1f}%)", flush=True)
+            print(f"a token of {n} streams, {name}: {statistics.median(x):.2f} ms ({more(x, seen['free', n])})", flush=True)
 
     def start(self):
         """From exec to the first token; the model is in the page cache."""
