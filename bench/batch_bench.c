@@ -1,7 +1,8 @@
-/* Serving without the network: batch_bench [threads] [llama|gpt2] [isa]
- * The batch of `lockstep serve` on random weights of 124M parameters: tokens a second of 1, 2, 4, 8, 16 and 32 texts
- * together, reading prompts of 512 and 4,096 tokens, a prompt that was read before, what one text pays for another's
- * prompt. Lines for machines: "KEY VALUE" with seconds or tokens a second, with LOCKSTEP_BENCH_PLAIN set. */
+/* Serving without the network: batch_bench [threads] [llama|gpt2|llama135] [isa] [decode]
+ * The batch of `lockstep serve` on random weights of 114M to 135M parameters; with `decode` only the first: tokens a second
+ * of 1, 2, 4, 8, 16 and 32 texts together, reading prompts of 512 and 4,096 tokens, a prompt that was read before, what one
+ * text pays for another's prompt. Lines for machines: "KEY VALUE" with seconds or tokens a second, with
+ * LOCKSTEP_BENCH_PLAIN set. */
 #include "bench_machine.h"
 #include "bench_median.h"
 #include "bench_model.h"
@@ -135,19 +136,23 @@ int main(int argc, char **argv) {
     struct lk_buf text = LK_BUF_INIT;
     int threads = argc > 1 ? atoi(argv[1]) : 2;
     plain = getenv("LOCKSTEP_BENCH_PLAIN") != NULL;
-    if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 3 ? argv[3] : NULL, &model.math, &err)) stop(&err);
+    if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 3 && *argv[3] ? argv[3] : NULL, &model.math, &err))
+        stop(&err);
     make_tokenizer(&model, &text);
-    make_model(&model, argc > 2 && !strcmp(argv[2], "gpt2") ? LK_GPT2 : LK_LLAMA, CONTEXT);
+    make_model(&model, argc > 2 ? argv[2] : "llama", CONTEXT);
     sharpen(&model);
     struct lk_batch_options o = {.slots = 32, .pages = 3 * CONTEXT / 32, .queue = 64, .draft = 7, .panels = true};
     struct lk_batch_weights w = {&model.layout, model.weights, NULL, NULL};
     if (lk_batch_open(model.math, model.tokenizer, &w, &o, &batch, &err)) stop(&err);
     streams(1, 8); /* memory is touched */
     for (uint32_t n = 1; n <= 32; n *= 2) streams(n, n > 8 ? 40 : 60);
-    prompts(512);
-    prompts(2000);
-    prompts(4096);
-    first_under_load();
+    if (argc < 5) {
+        prompts(512);
+        prompts(2000);
+        prompts(4096);
+        first_under_load();
+    }
+    lk_batch_close(batch);
     lk_buf_release(&text);
     lk_free(model.weights);
     lk_layout_release(&model.layout);

@@ -1,4 +1,4 @@
-/* What benchmarks of generation share: a model of 124M random parameters and a tokenizer of 50,257 tokens. */
+/* What benchmarks of generation share: a model of random parameters and a tokenizer of 50,257 tokens. */
 #ifndef LOCKSTEP_BENCH_MODEL_H
 #define LOCKSTEP_BENCH_MODEL_H
 #include "lockstep/base/mem.h"
@@ -48,11 +48,14 @@ static inline void make_tokenizer(struct bench_model *b, struct lk_buf *text) {
     if (lk_tokenizer_train(&all, 1, 50257, lk_math_pool(b->math), NULL, NULL, &b->tokenizer, &err)) stop(&err);
 }
 
-static inline void make_model(struct bench_model *b, enum lk_family family, uint32_t context) {
+/* gpt2 (124M), llama (114M), llama135: the shape of SmolLM2-135M with the rows of the others. */
+static inline void make_model(struct bench_model *b, const char *shape, uint32_t context) {
     struct lk_err err = {0};
     struct lk_model_config gpt2 = {LK_GPT2, 12, 768, 12, 12, 64, 3072, context, 50304, true, 1e-5, 10000, 0.02};
     struct lk_model_config llama = {LK_LLAMA, 12, 768, 12, 4, 64, 2048, context, 50304, true, 1e-5, 10000, 0.02};
-    if (lk_layout_init(&b->layout, family == LK_GPT2 ? &gpt2 : &llama, &err)) stop(&err);
+    struct lk_model_config llama135 = {LK_LLAMA, 30, 576, 9, 3, 64, 1536, context, 50304, true, 1e-5, 10000, 0.02};
+    struct lk_model_config *config = !strcmp(shape, "gpt2") ? &gpt2 : !strcmp(shape, "llama135") ? &llama135 : &llama;
+    if (lk_layout_init(&b->layout, config, &err)) stop(&err);
     b->weights = lk_alloc(b->layout.floats * sizeof(float));
     if (!b->weights) exit(1);
     memset(b->weights, 0, b->layout.floats * sizeof(float));

@@ -165,14 +165,14 @@ int main(int argc, char **argv) {
     struct lk_pool *pool = NULL;
     struct lk_buf text = LK_BUF_INIT;
     int threads = argc > 1 ? atoi(argv[1]) : 2;
-    enum lk_family family = argc > 2 && strcmp(argv[2], "llama") == 0 ? LK_LLAMA : LK_GPT2;
+    const char *shape = argc > 2 ? argv[2] : "gpt2";
     uint32_t tokens = argc > 3 ? (uint32_t)atoi(argv[3]) : 200, prompt = argc > 4 ? (uint32_t)atoi(argv[4]) : 512;
     if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 5 ? argv[5] : NULL, &b.m.math, &err)) stop(&err);
     make_tokenizer(&b.m, &text);
-    make_model(&b.m, family, 1024);
+    make_model(&b.m, shape, 1024);
     sharpen(&b.m);
-    printf("%s, %.1fM parameters, %s, %d threads\n", family == LK_GPT2 ? "GPT-2" : "llama",
-           (double)b.m.layout.parameters * 1e-6, lk_math_isa(b.m.math), threads);
+    printf("%s, %.1fM parameters, %s, %d threads\n", shape, (double)b.m.layout.parameters * 1e-6, lk_math_isa(b.m.math),
+           threads);
     if (tokens) decode(&b, tokens);
     if (prompt) {
         b.token_s = b.read_s = NULL;

@@ -1,6 +1,15 @@
 #!/bin/sh
-# The batch of the server, and with PEERS=PYTHON (one that has llama-cpp-python, gguf, numpy) llama.cpp on the same model, in
-# turns, medians and ratios:  bench/serve.sh [threads [rounds [isa]]]
+# Serving: the batch without the network, then what clients see over HTTP.
+#     [PEERS=PYTHON] [LLAMA_SERVER=PATH] bench/serve.sh [threads [rounds [isa]]]
+# With PEERS, a Python that has llama-cpp-python, gguf and numpy, llama.cpp's batch takes turns with ours, then serve_http.py
+# (alone: PEERS bench/serve_http.py LOCKSTEP -h) measures the server, in turns with llama-server where LLAMA_SERVER says which.
+# llama-server of the version that llama-cpp-python has, outside of this folder:
+#     pip download --no-binary :all: --no-deps llama-cpp-python==0.3.36 && tar xzf llama_cpp_python-0.3.36.tar.gz
+#     cmake -B llama -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
+#         llama_cpp_python-0.3.36/vendor/llama.cpp
+#     cmake --build llama --target llama-server
+# It chooses instructions when it is compiled: for isa = avx2 build another one, with -DGGML_NATIVE=OFF -DGGML_AVX2=ON
+# -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON instead (llama-cpp-python's batch stays as it was installed).
 set -e
 [ -n "${BENCH_MACHINE:-}" ] || exec python3 "$(dirname "$0")/common.py" "$0" "$@" # says whether the machine was ours
 cd "$(dirname "$0")/.."
@@ -22,3 +31,4 @@ awk '{ if (!(($1, $2) in n) && $1 == "ours") order[++keys] = $2
      END { printf "%-22s %12s %12s %8s\n", "", "Lockstep", "llama.cpp", "ratio"
            for (i = 1; i <= keys; i++) { a = middle("ours", order[i]); b = middle("peer", order[i])
                printf "%-22s %12.4g %12s %8s\n", order[i], a, b ? sprintf("%.4g", b) : "", b ? sprintf("%.2f", a / b) : "" } }' "$work/lines"
+[ -z "$PEERS" ] || LOCKSTEP_ISA=${3:-$LOCKSTEP_ISA} "$PEERS" bench/serve_http.py "$BUILD/lockstep" --threads "$threads" --rounds "${2:-1}"

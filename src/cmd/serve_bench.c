@@ -1,6 +1,7 @@
 /* lockstep serve bench: load on a server that speaks OpenAI's API, and what its clients see. */
 #include "cmd.h"
 
+#include "lockstep/base/file.h"
 #include "lockstep/base/json.h"
 #include <errno.h>
 #include <netdb.h>
@@ -11,9 +12,11 @@
 #include <unistd.h>
 
 static struct {
-    uint32_t streams, requests, prompt, shared, tokens;
-    const char *model, *key;
+    uint32_t streams, requests, prompt, shared, tokens, first;
+    const char *model, *key, *schema;
+    bool json_object;
     double temperature;
+    struct lk_buf format; /* a member that constrains the answers, or nothing */
 } wanted;
 
 static struct { char host[256], port[8], path[256]; } server;
@@ -50,6 +53,22 @@ static int read_url(const struct cmd_context *c, const char *url) {
     return CMD_OK;
 }
 
+/* "response_format": what OpenAI's clients send. */
+static int take_format(struct lk_err *err) {
+    struct lk_buf schema = LK_BUF_INIT;
+    int code = wanted.schema ? lk_file_read(wanted.schema, 1 << 20, &schema, err) : LK_OK;
+    if (code) return code;
+    if (wanted.schema)
+        code = lk_buf_printf(&wanted.format,
+                             ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"bench\","
+                             "\"strict\":true,\"schema\":%.*s}}",
+                             (int)schema.size, schema.data);
+    else if (wanted.json_object)
+        code = lk_buf_printf(&wanted.format, ",\"response_format\":{\"type\":\"json_object\"}");
+    lk_buf_release(&schema);
+    return code ? lk_fail(err, LK_ENOMEM, "no memory for a schema") : LK_OK;
+}
+
 static int connect_to(void) {
     struct addrinfo wish = {.ai_socktype = SOCK_STREAM}, *all = NULL;
     if (getaddrinfo(server.host, server.port, &wish, &all)) return errno = EHOSTUNREACH, -1;
@@ -71,7 +90,7 @@ static void problem(const char *format, const char *detail) {
 /* Ids that every tokenizer over bytes has; the first `shared` ones are the same for all. */
 static int request_of(uint32_t number, struct lk_buf *out) {
     struct lk_buf body = LK_BUF_INIT;
-    uint32_t state = number * 2654435761u + 1, same = 12345;
+    uint32_t state = number * 2654435761u + 1, same = wanted.first * 2654435761u + 12345;
     int bad = lk_buf_printf(&body, "{\"prompt\":[");
     for (uint32_t i = 0; i < wanted.prompt; i++) {
         uint32_t *s = i < wanted.shared ? &same : &state;
@@ -79,10 +98,11 @@ static int request_of(uint32_t number, struct lk_buf *out) {
         bad |= lk_buf_printf(&body, "%s%u", i ? "," : "", 10 + (*s >> 8) % 240);
     }
     bad |= lk_buf_printf(&body,
-                         "],\"max_tokens\":%u,\"temperature\":%g,\"seed\":%u,\"stream\":true,\"ignore_eos\":true,"
-                         "\"stream_options\":{\"include_usage\":true}%s%s%s}",
-                         wanted.tokens, wanted.temperature, number, wanted.model ? ",\"model\":\"" : "",
-                         wanted.model ? wanted.model : "", wanted.model ? "\"" : "");
+                         "],\"max_tokens\":%u,\"temperature\":%g,\"seed\":%u,\"stream\":true,%s"
+                         "\"stream_options\":{\"include_usage\":true}%.*s%s%s%s}",
+                         wanted.tokens, wanted.temperature, number, wanted.format.size ? "" : "\"ignore_eos\":true,",
+                         (int)wanted.format.size, wanted.format.size ? wanted.format.data : "",
+                         wanted.model ? ",\"model\":\"" : "", wanted.model ? wanted.model : "", wanted.model ? "\"" : "");
     bad |= lk_buf_printf(out,
                          "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nConnection: "
                          "close\r\n%s%s%sContent-Length: %zu\r\n\r\n",
@@ -156,7 +176,7 @@ static void one_request(uint32_t number) {
 }
 static void *client(void *arg) {
     (void)arg;
-    for (uint32_t n; (n = next_request++) < wanted.requests && !cmd_interrupted();) one_request(n);
+    for (uint32_t n; (n = next_request++) < wanted.requests && !cmd_interrupted();) one_request(wanted.first + n);
     return NULL;
 }
 
@@ -180,7 +200,10 @@ static json_t *percentiles(double *x, size_t count, const char *what, bool print
 static int bench(struct cmd_context *c) {
     pthread_t threads[1024];
     uint32_t started = 0;
+    struct lk_err err = {0};
     if (read_url(c, c->arguments[0])) return CMD_USAGE;
+    if (wanted.schema && wanted.json_object) return cmd_usage_error(c, "--schema and --json-object do not go together");
+    if (take_format(&err)) return cmd_fail(&err);
     pthread_mutex_init(&seen.mutex, NULL);
     seen.first = lk_calloc(wanted.requests, sizeof *seen.first);
     if (!seen.first) return cmd_fail(&(struct lk_err){LK_ENOMEM, "no memory for so many requests"});
@@ -205,8 +228,8 @@ static int bench(struct cmd_context *c) {
     json_decref(between);
     lk_free(seen.first);
     lk_free(seen.between);
+    lk_buf_release(&wanted.format);
     if (!seen.failed) return CMD_OK;
-    struct lk_err err = {0};
     lk_fail(&err, LK_EIO, "%llu requests failed; the first: %s", (unsigned long long)seen.failed, seen.problem);
     return cmd_fail(&err);
 }
@@ -222,6 +245,10 @@ const struct cmd cmd_serve_bench = {
         CMD_U32("--prompt", "N", &wanted.prompt, 1, 1000000, "512", "tokens of each prompt, drawn by chance"),
         CMD_U32("--shared", "N", &wanted.shared, 0, 1000000, "0", "of them the same in all requests, at the beginning"),
         CMD_U32("--tokens", "N", &wanted.tokens, 1, 1000000, "64", "drawn for each"),
+        CMD_U32("--first", "N", &wanted.first, 0, 4000000000u, "0",
+                "number of the first request: of other numbers, also the shared tokens are others"),
+        CMD_STRING("--schema", "FILE", &wanted.schema, NULL, "answers satisfy this JSON Schema"),
+        CMD_FLAG("--json-object", &wanted.json_object, "answers are JSON objects"),
         CMD_F64("--temperature", "X", &wanted.temperature, 0, 1000, "0.8", "of the draws"),
         CMD_STRING("--model", "NAME", &wanted.model, NULL, "which; may be left out where the server has one"),
         CMD_STRING("--key", "KEY", &wanted.key, NULL, "an API key"), CMD_END},

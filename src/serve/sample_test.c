@@ -126,6 +126,32 @@ static void draws_are_those_of_a_plain_sort(void **state) {
     }
 }
 
+/* A share that ends top-p exactly at a rank, or a rounding beside it: sums of buckets can't tell, those of the page can. */
+static void shares_at_the_edge_are_those_of_the_page(void **state) {
+    (void)state;
+    enum { MOST = 3000 };
+    static float x[MOST];
+    static struct ranked ranks[MOST];
+    struct test_random r = test_random_open("edges");
+    void *workspace = lk_alloc(lk_sample_bytes(MOST));
+    for (int n = 0; n < 3000; n++) {
+        uint32_t vocab = 5 + test_random_below(&r, n % 20 ? 60 : MOST - 5), last = 1 + test_random_below(&r, 4);
+        struct lk_sampling s = {.temperature = 1, .seed = test_random_below(&r, 1000)};
+        double all = 0, sum = 0;
+        fill(&r, x, vocab);
+        for (uint32_t i = 0; i < vocab; i++) ranks[i] = (struct ranked){x[i], i};
+        qsort(ranks, vocab, sizeof *ranks, by_rank);
+        for (uint32_t i = 0; i < vocab; i++) all += lk_softmax_exp(x[i] - ranks[0].x);
+        for (uint32_t i = 0; i < last; i++) sum += lk_softmax_exp(ranks[i].x - ranks[0].x);
+        s.top_p = sum / all + (test_random_below(&r, 3) - 1.0) * 0x1p-53;
+        if (!(s.top_p <= 1)) s.top_p = 1;
+        for (uint32_t position = 0; position < 8; position++)
+            assert_int_equal(lk_sample_token(math.math, x, vocab, &s, position, workspace),
+                             expected(x, vocab, &s, position));
+    }
+    lk_free(workspace);
+}
+
 static void greedy_ties_go_to_the_lowest_id(void **state) {
     (void)state;
     assert_true(lk_sample_bytes(6) <= 96 * sizeof(uint64_t));
@@ -212,11 +238,9 @@ static void values_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_are_those_of_a_plain_sort),
-        cmocka_unit_test(greedy_ties_go_to_the_lowest_id),
-        cmocka_unit_test(frequencies_follow_the_logits),
-        cmocka_unit_test(min_p_cuts_by_the_likeliest),
-        cmocka_unit_test(values_are_checked),
+        cmocka_unit_test(draws_are_those_of_a_plain_sort), cmocka_unit_test(shares_at_the_edge_are_those_of_the_page),
+        cmocka_unit_test(greedy_ties_go_to_the_lowest_id), cmocka_unit_test(frequencies_follow_the_logits),
+        cmocka_unit_test(min_p_cuts_by_the_likeliest),     cmocka_unit_test(values_are_checked),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

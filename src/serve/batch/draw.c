@@ -9,11 +9,10 @@ struct scale {
     float most, log_sum;
 };
 static struct scale scale_of(const struct lk_batch *b, struct lk_math *math, float *logits) {
-    uint32_t vocab = b->layout->config.vocab, best = 0;
-    struct scale s;
-    for (uint32_t i = 1; i < vocab; i++)
-        if (logits[i] > logits[best]) best = i;
-    s.most = logits[best];
+    uint32_t vocab = b->layout->config.vocab;
+    uint32_t best =
+        lk_sample_token(math, logits, vocab, &(struct lk_sampling){0}, 0, NULL); /* temperature 0: the greatest */
+    struct scale s = {.most = logits[best]};
     lk_cross_entropy(
         math,
         &(struct lk_cross_entropy){
