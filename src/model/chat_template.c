@@ -15,7 +15,8 @@ static const json_t *in_config(const json_t *config) {
 }
 
 json_t *lk__model_hf_lenient(const void *text, size_t size) {
-    json_t *v = json_loadb(text, size, JSON_DECODE_INT_AS_REAL, NULL);
+    json_t *v = json_loadb(text, size, 0, NULL);
+    if (!v) v = json_loadb(text, size, JSON_DECODE_INT_AS_REAL, NULL);
     if (json_is_object(v)) return v;
     json_decref(v);
     return NULL;
