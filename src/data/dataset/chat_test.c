@@ -20,8 +20,16 @@ static int teardown(void **state) {
 }
 
 /* Bytes as tokens (ids 0 to 255 in the order of their characters), then special ones. */
-static const char *const specials[] = {"<|endoftext|>",       "<|im_start|>",      "<|im_end|>", "<|begin_of_text|>",
-                                       "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+static const char *const specials[] = {"<|endoftext|>",
+                                       "<|im_start|>",
+                                       "<|im_end|>",
+                                       "<|begin_of_text|>",
+                                       "<|start_header_id|>",
+                                       "<|end_header_id|>",
+                                       "<|eot_id|>",
+                                       "<s>",
+                                       "</s>",
+                                       "[INST]"};
 #define SPECIALS (sizeof specials / sizeof *specials)
 static struct lk_tokenizer *tokenizer(size_t specials_count, const char *normalizer) {
     struct lk_buf json = LK_BUF_INIT;
@@ -103,6 +111,153 @@ static int build(const struct lk_tokenizer *t, const char *name, const char *tex
                                 &(struct lk_dataset_options){.chat = chat}, NULL, out, &test_err);
     lk_free(path);
     return code;
+}
+
+/* One conversation with tools, a call, its result, and thoughts, as each template has it; ' stands for ". */
+static const struct {
+    enum lk_chat kind;
+    const char *with,
+        *text; /* with: what of it the template takes: s system, t tools and a call, d a date, n no thoughts */
+} layouts[] = {
+    {LK_CHAT_SMOLLM2, "",
+     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+     "Face<|im_end|>\n<|im_start|>user\n Q "
+     "<|im_end|>\n<|im_start|>assistant\n<think>T</think>\nA <|im_end|>\n<|im_start|>user\n Q <|im_end|>\n<|im_start|>"
+     "assistant\n"},
+    {LK_CHAT_QWEN25, "t",
+     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n# Tools\n\nYou may call "
+     "one or "
+     "more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> "
+     "XML "
+     "tags:\n<tools>\n{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}\n</tools>\n\nFor each function call, "
+     "return "
+     "a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{'name': "
+     "<function-name>, 'arguments': <args-json-object>}\n</tool_call><|im_end|>\n<|im_start|>user\n Q <|im_end|>\n"
+     "<|im_start|>assistant\n<tool_call>\n{'name': 'f', 'arguments': {'a': "
+     "'\xc3\xa9'}}\n</tool_call><|im_end|>\n<|im_start|>user\n"
+     "<tool_response>\nR<|eot_id|>\n</tool_response><|im_end|>\n<|im_start|>assistant\n"},
+    {LK_CHAT_QWEN3, "sn",
+     "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\n Q <|im_end|>\n<|im_start|>assistant\nA <|im_end|>\n<|im_start|>"
+     "user\n Q <|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"},
+    {LK_CHAT_LLAMA31, "st",
+     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\nCutting Knowledge Date: "
+     "December "
+     "2023\nToday Date: 26 Jul 2024\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nGiven the following "
+     "functions, "
+     "please respond with a JSON for a function call with its proper arguments that best answers the given "
+     "prompt.\n\nRespond in "
+     "the format {'name': function name, 'parameters': dictionary of argument name and its value}.Do not use "
+     "variables.\n\n{\n    "
+     "'type': 'function',\n    'function': {\n        'name': 'f',\n        'x': [\n            1.5,\n            {}\n     "
+     "   ]\n    "
+     "}\n}\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{'name': 'f', 'parameters': {'a': '\xc3\xa9'}}"
+     "<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n'R<|eot_id|>'<|eot_id|><|start_header_id|>assistant"
+     "<|end_header_id|>\n\n"},
+    {LK_CHAT_LLAMA32, "d",
+     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 1 "
+     "May "
+     "2001\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|"
+     ">\n\n"
+     "<think>T</think>\nA<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant"
+     "<|end_header_id|>\n\n"},
+    {LK_CHAT_LLAMA2, "s", "<s>[INST] <<SYS>>\n S \n<</SYS>>\n\n Q [/INST] <think>T</think>\nA </s><s>[INST] Q [/INST]"},
+    {LK_CHAT_ZEPHYR, "", "<|user|>\n Q </s>\n<|assistant|>\n<think>T</think>\nA </s>\n<|user|>\n Q </s>\n<|assistant|>\n"},
+    {LK_CHAT_MISTRAL, "", "<s>[INST]  Q  [/INST]<think>T</think>\nA </s>[INST]  Q  [/INST]"},
+    {LK_CHAT_MISTRAL_V1, "s", "<s> [INST]  S \n\n Q  [/INST] <think>T</think>\nA </s> [INST]  Q  [/INST]"},
+    {LK_CHAT_MISTRAL_TOOLS, "st",
+     "<s>[AVAILABLE_TOOLS][{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}][/AVAILABLE_TOOLS][INST] Q "
+     "[/INST]"
+     "[TOOL_CALLS][{'name': 'f', 'arguments': {'a': '\xc3\xa9'}, 'id': '123456789'}]</s>[TOOL_RESULTS]{'content': "
+     "R<|eot_id|>, "
+     "'call_id': '123456789'}[/TOOL_RESULTS]"},
+};
+static char *with_quotes(const char *text) {
+    char *copy = lk_strdup(text);
+    for (char *c = copy; *c; c++)
+        if (*c == '\'') *c = '"';
+    return copy;
+}
+static json_t *json_of(const char *text) {
+    char *copy = with_quotes(text);
+    json_t *v = lk_json_parse(copy, strlen(copy), "test", &test_err);
+    lk_free(copy);
+    assert_non_null(v);
+    return v;
+}
+static void each_template_writes_its_layout(void **state) {
+    (void)state;
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
+    json_t *tools = json_of("[{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}]"),
+           *calls = json_of("[{'id': '123456789', 'name': 'f', 'arguments': {'a': '\xc3\xa9'}}]"),
+           *two = json_of("[{'id': '1', 'name': 'f', 'arguments': {}}, {'id': '2', 'name': 'f', 'arguments': {}}]");
+    const struct lk_message system = {.role = text_of("system"), .content = text_of(" S ")},
+                            user = {.role = text_of("user"), .content = text_of(" Q ")},
+                            said = {.role = text_of("assistant"), .content = text_of("<think>T</think>\nA ")},
+                            called = {.role = text_of("assistant"), .calls = calls},
+                            result = {
+                                .role = text_of("tool"), .content = text_of("R<|eot_id|>"), .call = text_of("123456789")};
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        struct lk_message m[4] = {system, user, said, user};
+        struct lk_tokens ids = {0};
+        struct lk_buf text = LK_BUF_INIT;
+        const char *with = layouts[i].with;
+        uint32_t stop;
+        bool has = strchr(with, 's') != NULL, uses = strchr(with, 't') != NULL;
+        if (uses) m[2] = called, m[3] = result;
+        struct lk_conversation c = {m + !has, 3 + has, uses ? tools : NULL, strchr(with, 'n') != NULL,
+                                    strchr(with, 'd') ? "1 May 2001" : NULL};
+        OK(lk_chat_prompt(t, layouts[i].kind, &c, &ids, &stop, &test_err));
+        OK(lk_tokenizer_decode(t, ids.ids, ids.count, &text, &test_err));
+        char *want = with_quotes(layouts[i].text);
+        if (text.size != strlen(want) || memcmp(text.data, want, text.size))
+            fail_msg("%s:\n%.*s\nnot\n%s", lk_chat_name(layouts[i].kind), (int)text.size, text.data, want);
+        size_t eot = 0; /* that of the result is text */
+        for (size_t k = 0; k < ids.count; k++) eot += ids.ids[k] == lk_tokenizer_find(t, "<|eot_id|>", 10);
+        assert_int_equal(eot, layouts[i].kind == LK_CHAT_LLAMA31 ? 4 : layouts[i].kind == LK_CHAT_LLAMA32 ? 4 : 0);
+        lk_free(want);
+        lk_tokens_release(&ids);
+        lk_buf_release(&text);
+    }
+    struct lk_tokens ids = {0};
+    uint32_t stop;
+    struct lk_message m[3] = {user, user, called};
+    struct lk_conversation c = {m, 2, NULL, false, NULL};
+    FAILS(lk_chat_prompt(t, LK_CHAT_MISTRAL, &c, &ids, &stop, &test_err), LK_EINVAL, "in turns, and message 1 is of user");
+    FAILS(lk_chat_prompt(t, LK_CHAT_LLAMA2, &c, &ids, &stop, &test_err), LK_EINVAL, "in turns");
+    c.tools = tools;
+    FAILS(lk_chat_prompt(t, LK_CHAT_QWEN2, &c, &ids, &stop, &test_err), LK_EUNSUPPORTED, "the template qwen2 has no tools");
+    c.tools = NULL, c.count = 3;
+    FAILS(lk_chat_prompt(t, LK_CHATML, &c, &ids, &stop, &test_err), LK_EUNSUPPORTED, "no calls of tools");
+    m[1] = called, m[1].calls = two, c.count = 2;
+    FAILS(lk_chat_prompt(t, LK_CHAT_LLAMA31, &c, &ids, &stop, &test_err), LK_EINVAL, "one call at a time");
+    FAILS(lk_chat_prompt(t, LK_CHAT_MISTRAL_TOOLS, &c, &ids, &stop, &test_err), LK_EINVAL,
+          "nine letters and digits, not \"1\"");
+    m[1] = result;
+    FAILS(lk_chat_prompt(t, LK_CHAT_ZEPHYR, &c, &ids, &stop, &test_err), LK_EUNSUPPORTED, "no messages of tools");
+    assert_int_equal(ids.count, 0);
+    lk_tokens_release(&ids);
+    json_decref(tools), json_decref(calls), json_decref(two);
+    lk_tokenizer_free(t);
+}
+
+static void json_is_python_s(void **state) {
+    (void)state;
+    static const char *const texts[][2] = {
+        {"[0.5, -0.001, 0.0001, 0.00001, 1e-7, 1e15, 1e16, 1e22, -2.0, 123456.789, 3.0]",
+         "[0.5, -0.001, 0.0001, 1e-05, 1e-07, 1000000000000000.0, 1e+16, 1e+22, -2.0, 123456.789, 3.0]"},
+        {"{'b': [], 'a': {}, 'c': [null, true, false, -7]}", "{'b': [], 'a': {}, 'c': [null, true, false, -7]}"},
+        {"['\\u001f\\n\\t\\/\\\\\\u007f\xc3\xa9\xe2\x80\xa8']", "['\\u001f\\n\\t/\\\\\x7f\xc3\xa9\xe2\x80\xa8']"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        struct lk_buf text = LK_BUF_INIT;
+        json_t *v = json_of(texts[i][0]);
+        char *want = with_quotes(texts[i][1]);
+        OK(lk__data_json_dump(v, 0, &text));
+        assert_string_equal(text.data, want);
+        lk_free(want);
+        json_decref(v);
+        lk_buf_release(&text);
+    }
 }
 
 /* The whole stream as text, "[" and "]" around what is a target. */
@@ -203,6 +358,8 @@ static void normalized_texts_are_what_is_kept(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_are_what_the_templates_say),
+        cmocka_unit_test(each_template_writes_its_layout),
+        cmocka_unit_test(json_is_python_s),
         cmocka_unit_test(only_the_assistant_is_learned),
         cmocka_unit_test(errors_name_file_line_and_byte),
         cmocka_unit_test(normalized_texts_are_what_is_kept),

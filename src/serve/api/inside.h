@@ -97,6 +97,7 @@ int lk__api_chat_ids(const struct lk_api_model *, const json_t *messages, const 
                      struct lk_tokens *, uint32_t *stop, struct lk__api_problem *);
 int lk__api_read_tools(const json_t *, struct lk__api_ask *, struct lk__api_problem *);
 int lk__api_read_tool_choice(const json_t *, struct lk__api_ask *, struct lk__api_problem *);
+int lk__api_read_template_kwargs(const json_t *, struct lk__api_ask *, struct lk__api_problem *); /* may be NULL */
 int lk__api_join_tools(struct lk__api_ask *,
                        struct lk__api_problem *); /* when all parameters are read: the answer's form */
 int lk__api_compile_tools(const json_t *form, const struct lk_chat_calls **, struct lk_grammar **, struct lk_err *);

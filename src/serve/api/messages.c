@@ -86,6 +86,21 @@ int lk__api_read_tool_choice(const json_t *v, struct lk__api_ask *a, struct lk__
     return (a->only_tool = lk_strdup(only)) ? LK_OK : lk_fail(&p->err, LK_ENOMEM, "no memory for a request");
 }
 
+int lk__api_read_template_kwargs(const json_t *v, struct lk__api_ask *a, struct lk__api_problem *p) {
+    static const char name[] = "chat_template_kwargs";
+    const char *key;
+    json_t *value;
+    if (!v || json_is_null(v)) return LK_OK;
+    if (!json_is_object(v)) return lk__api_wants(p, name, "an object", v);
+    json_object_foreach((json_t *)(uintptr_t)v, key, value) {
+        if (strcmp(key, "enable_thinking")) return lk__api_wrong(p, name, "%s.%.40s is not supported", name, key);
+        if (!json_is_boolean(value) && !json_is_null(value))
+            return lk__api_wants(p, "chat_template_kwargs.enable_thinking", "true or false", value);
+        a->no_thinking = json_is_false(value);
+    }
+    return LK_OK;
+}
+
 static bool has_tool(const json_t *tools, const char *name) {
     for (size_t i = 0; i < json_array_size(tools); i++)
         if (!strcmp(name_of(json_array_get(tools, i)), name)) return true;

@@ -205,17 +205,8 @@ static int function_call(struct parsing *s, const char *name, const json_t *v) {
     return lk__api_wrong(s->p, name, "function_call is not supported: use tools and tool_choice");
 }
 static int template_kwargs(struct parsing *s, const char *name, const json_t *v) {
-    const char *key;
-    json_t *value;
-    if (!json_is_object(v)) return lk__api_wants(s->p, name, "an object", v);
-    json_object_foreach((json_t *)v, key, value) {
-        bool thinks = true;
-        if (strcmp(key, "enable_thinking")) return lk__api_wrong(s->p, name, "%s.%.40s is not supported", name, key);
-        int code = json_is_null(value) ? LK_OK : boolean(s, "chat_template_kwargs.enable_thinking", value, &thinks);
-        if (code) return code;
-        s->a->no_thinking = !thinks;
-    }
-    return LK_OK;
+    (void)name;
+    return lk__api_read_template_kwargs(v, s->a, s->p);
 }
 static int modalities(struct parsing *s, const char *name, const json_t *v) {
     const char *text = json_string_value(json_array_get(v, 0));

@@ -105,8 +105,9 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
     uint32_t stop;
     int code = m ? LK_OK : LK_EINVAL;
     if (!code && tools && !json_is_null(tools)) code = lk__api_read_tools(tools, &asked, p);
+    if (!code) code = lk__api_read_template_kwargs(json_object_get(v, "chat_template_kwargs"), &asked, p);
     if (!code && messages)
-        code = lk__api_chat_ids(m, messages, asked.tools, false, &ids.t, &stop, p);
+        code = lk__api_chat_ids(m, messages, asked.tools, asked.no_thinking, &ids.t, &stop, p);
     else if (!code && !json_is_string(text))
         code = lk__api_wrong(p, "prompt", "prompt must be a string");
     else if (!code && json_is_false(special))
