@@ -11,6 +11,7 @@ static struct lk_api api;
 static struct lk_api_model served;
 static struct lk_model model;
 static char roots[1][LK_ROOT_HEX];
+static size_t text_most[1] = {300};
 
 static void set_up(void) {
     static const struct lk_model_config config = {LK_LLAMA, 1, 16, 2, 1, 8, 16, 40, 310, true, 1e-5, 10000, 0.02};
@@ -31,7 +32,7 @@ static void set_up(void) {
     if (lk_batch_open(math, t, &(struct lk_batch_weights){&model.layout, w, NULL, NULL}, &o, &batch, &err)) abort();
     served = (struct lk_api_model){.name = "m", .root = "00", .model = &model, .tokenizer = t, .batch = batch};
     api.o = (struct lk_api_options){.models = &served, .model_count = 1, .most_choices = 4};
-    api.roots = roots;
+    api.roots = roots, api.text_most = text_most;
     pthread_mutex_init(&api.swapping, NULL);
 }
 

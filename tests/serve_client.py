@@ -179,6 +179,9 @@ for name, body, says in [("a keyword that is not supported", {"response_format":
                          ("two forms", {"grammar": gbnf, "response_format": form}, "do not go together"), ("a form without an end", {"grammar": gbnf, "ignore_eos": True}, "ignore_eos")]:
     status, v = post("/v1/completions", model=model, prompt="in", max_tokens=1, **body)
     check(f"refused: {name}", status == 400 and says in v["error"]["message"], status, v)
+ways = "root ::= x*\nx ::= [a-z ]* y [a-z ]*\ny ::= [a-z ]* x [a-z ]* | \"a\""
+status, v = post("/v1/completions", model=model, prompt="in", max_tokens=200, grammar=ways)
+check("a grammar that can be read in too many ways is the request's mistake", status == 400 and "too ambiguous" in v["error"]["message"] and v["error"]["param"] == "grammar", status, v)
 
 # --- prompts ---------------------------------------------------------------------------------------------------------------
 _, ids = post("/tokenize", model=model, prompt="in the")
@@ -226,6 +229,8 @@ for name, body, status, says in [
         ("an empty body", b"", 400, "JSON"), ("no prompt", {"model": model}, 400, "prompt is missing"), ("another model", {**good, "model": "gpt-9"}, 404, "no model gpt-9"),
         ("ids beyond the model", {**good, "prompt": [1, 99999]}, 400, "none of the model"), ("ids that are none", {**good, "prompt": [1, "a"]}, 400, "prompt must be"),
         ("no ids", {**good, "prompt": []}, 400, "no tokens"), ("a prompt beyond the context", {**good, "prompt": "day " * 3000}, 400, "context of 256"),
+        ("a text that no tokens of the context make up", {**good, "prompt": "a" * 8_000_000}, 400, "context of 256 tokens, which stand for"),
+        ("more log-probabilities than an answer holds", {**good, "prompt": ["in"] * 128, "n": 16, "max_tokens": 250, "logprobs": 20}, 400, "2048 texts of together up to 512000 tokens, each with 21"),
         ("a stop of a book", {**good, "stop": "a" * 4097}, 400, "longer than 4096"),
         ("256 receipts of a large grammar", {**good, "prompt": ["a"] * 16, "n": 16, "grammar": 'root ::= "a" #' + "x" * 70000, "lockstep": {"receipt": True}}, 400, "256 receipts"),
         ("five stops", {**good, "stop": list("abcde")}, 400, "more than 4"), ("an empty stop", {**good, "stop": ""}, 400, "empty"), ("n of 17", {**good, "n": 17}, 400, "from 1 to 16"),
@@ -237,6 +242,7 @@ for name, body, status, says in [
     check(f"refused: {name}", got == status and says in v["error"]["message"] and set(v["error"]) == {"message", "type", "param", "code"}, got, v)
 for name, body, says in [
         ("no messages", {}, "at least one message"), ("a message that is none", {"messages": ["a"]}, "messages[0] must be an object"), ("no role", {"messages": [{"content": "a"}]}, "role is missing"),
+        ("a long conversation", {"messages": [{"role": "user", "content": "a" * 5000}] * 2}, "a text of 10000 bytes"),
         ("another role", {"messages": [{"role": "judge", "content": "a"}]}, "judge"), ("a picture", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content[0]"),
         ("tools", {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]}, "tools"), ("top_logprobs alone", {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}, "logprobs"),
         ("tool calls", {"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "tool_calls"), ("a prompt", {"messages": [{"role": "user", "content": "a"}], "prompt": "x"}, "prompt")]:

@@ -71,6 +71,9 @@ int lk_matcher_accept(struct lk_matcher *, uint32_t id, struct lk_err *);
 #define LK_MATCHER_UNDO 64 /* at least so many of the accepted ones can be taken back */
 int lk_matcher_rollback(struct lk_matcher *, uint32_t tokens, struct lk_err *);
 uint32_t lk_matcher_undo(const struct lk_matcher *);
+/* Why lk_matcher_mask or lk_matcher_accept last gave a grammar up (LK_EUNSUPPORTED): what is wrong with it, and what to do;
+ * NULL: neither has. */
+const char *lk_matcher_stuck(const struct lk_matcher *);
 bool lk_matcher_complete(const struct lk_matcher *); /* the text may end here */
 bool lk_matcher_done(const struct lk_matcher *);     /* nothing but an end token may come, or it has come */
 

@@ -17,6 +17,10 @@ int lk__api_compile(enum lk__api_form form, const char *text, const struct lk_ch
     return code;
 }
 
+const char *lk__api_form_param(enum lk__api_form form) {
+    return form == LK__API_GBNF ? "grammar" : form == LK__API_TOOLS ? "tools" : "response_format";
+}
+
 static void key_of(enum lk__api_form form, const char *text, struct lk_root *out) {
     struct lk_root parts[2] = {{{(uint8_t)form}}, {{0}}};
     lk_sha256(text ? text : "", text ? strlen(text) : 0, &parts[1]);
@@ -79,7 +83,7 @@ int lk__api_grammar_get(struct lk_api *api, enum lk__api_form form, const char *
         pthread_mutex_unlock(&api->listing);
     }
     p->status = 400, p->code = NULL;
-    strcpy(p->param, form == LK__API_GBNF ? "grammar" : form == LK__API_TOOLS ? "tools" : "response_format");
+    strcpy(p->param, lk__api_form_param(form));
     return code;
 }
 void lk__api_grammar_drop(struct lk_api *api, struct lk__api_grammar *g) {

@@ -32,6 +32,7 @@ struct lk_api {
     pthread_mutex_t swapping;   /* held while a request's texts are submitted, so that they have the same weights */
     char (*roots)[LK_ROOT_HEX]; /* of the models' weights now; under swapping */
     struct lk__api_metrics metrics;
+    size_t *text_most; /* of each model: no text of more bytes fits into its context */
     atomic_bool stopping;
     atomic_uint jobs; /* that are not answered yet */
 };
@@ -151,6 +152,7 @@ void lk__api_start(struct lk_api *, struct lk_http_exchange *, struct lk__api_as
 /* grammars.c: compiles, or finds what was compiled; one reference. The problem's parameter is set. */
 int lk__api_grammar_get(struct lk_api *, enum lk__api_form, const char *text, struct lk__api_grammar **,
                         struct lk__api_problem *);
+const char *lk__api_form_param(enum lk__api_form); /* the parameter that it is of */
 void lk__api_grammar_drop(struct lk_api *, struct lk__api_grammar *);
 int lk__api_vocabulary(struct lk_api *, const struct lk__api_ask *, const struct lk_vocabulary **, struct lk_err *);
 /* *calls is set for LK__API_TOOLS alone. */

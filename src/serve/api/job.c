@@ -114,12 +114,22 @@ static void finish(struct lk__api_job *j) {
     atomic_fetch_sub(&api->jobs, 1);
 }
 
-static void fail(struct lk__api_job *j, int status, const char *code, const char *what) {
+static void fail(struct lk__api_job *j, int status, const char *code, const char *param, const char *what) {
     if (j->failed) return;
     j->failed = true;
     j->problem = (struct lk__api_problem){.status = status, .code = code, .retry_s = status == 503 ? RETRY_S : 0};
+    strcpy(j->problem.param, param);
     lk_fail(&j->problem.err, LK_EBUSY, "%s", what);
     cancel(j); /* the answer has no place for the others */
+}
+
+/* A grammar that this model's text cannot follow is the request's mistake. */
+static void fail_text(struct lk__api_choice *c) {
+    const char *why = c->matcher ? lk_matcher_stuck(c->matcher) : NULL;
+    if (why)
+        fail(c->job, 400, "grammar", lk__api_form_param(c->job->ask.form), why);
+    else
+        fail(c->job, 503, "out_of_memory", "", "the server has no memory for the text");
 }
 
 static void take_end(void *arg, const struct lk_request_result *r) {
@@ -133,12 +143,9 @@ static void take_end(void *arg, const struct lk_request_result *r) {
     pthread_mutex_lock(&j->mutex);
     atomic_store(&c->id, 0);
     c->result = *r;
-    if (r->end == LK_REQUEST_LATE) fail(j, 503, "timeout", "the request took too long");
-    if (r->end == LK_REQUEST_FAILED)
-        fail(j, j->grammar ? 500 : 503, j->grammar ? "grammar" : "out_of_memory",
-             j->grammar ? "no token of this model goes on with the grammar, or there is no memory for the text"
-                        : "the server has no memory for the text");
-    if (r->end == LK_REQUEST_CANCELLED && !j->gone) fail(j, 503, "shutting_down", "the server shuts down");
+    if (r->end == LK_REQUEST_LATE) fail(j, 503, "timeout", "", "the request took too long");
+    if (r->end == LK_REQUEST_FAILED) fail_text(c);
+    if (r->end == LK_REQUEST_CANCELLED && !j->gone) fail(j, 503, "shutting_down", "", "the server shuts down");
     if (j->ask.stream && !j->failed && !j->gone) {
         lk__api_write_piece(j, c, true);
         send_out(j);
@@ -199,6 +206,7 @@ static void submit_all(struct lk__api_job *j) {
     j->problem.retry_s = code == LK_EINVAL ? 0 : 1;
     if (strstr(j->problem.err.message, "prompt"))
         strcpy(j->problem.param, j->ask.chat ? "messages" : j->ask.embedding ? "input" : "prompt");
+    if (code == LK_EUNSUPPORTED) strcpy(j->problem.param, lk__api_form_param(j->ask.form));
     j->left -= j->choice_count - i;
 }
 

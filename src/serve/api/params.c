@@ -401,11 +401,35 @@ static int ids_of(const json_t *v, const char *name, const struct lk_api_model *
     }
     return code;
 }
-static int prompt_of(const json_t *v, const char *name, const struct lk_api_model *m, struct lk__api_prompt *out,
-                     struct lk__api_problem *p) {
-    if (json_is_string(v)) return lk__api_text_ids(m, json_string_value(v), json_string_length(v), out, p);
-    if (json_is_array(v)) return ids_of(v, name, m, &out->t, p);
-    return lk__api_wants(p, name, "a string, strings, ids or lists of ids", v);
+/* Whatever its tokens are: said without making them, which takes the thread that reads requests 0.1 s a megabyte. */
+static int check_size(const struct parsing *s, const char *name, size_t size) {
+    size_t most = s->api->text_most[s->a->model - s->api->o.models];
+    if (size <= most) return LK_OK;
+    lk__api_wrong(s->p, name,
+                  "a text of %zu bytes never fits into the context of %u tokens, which stand for %zu bytes at most", size,
+                  s->a->model->model->layout.config.context, most);
+    s->p->code = "context_length_exceeded";
+    return LK_EINVAL;
+}
+/* Of all texts in messages together. */
+static size_t text_size(const json_t *v) {
+    const char *key;
+    json_t *value;
+    size_t i, size = json_is_string(v) ? json_string_length(v) : 0;
+    json_array_foreach(v, i, value) size += text_size(value);
+    json_object_foreach((json_t *)(uintptr_t)v, key, value) {
+        bool text = strcmp(key, "role") && strcmp(key, "type");
+        size += text ? text_size(value) : 0;
+    }
+    return size;
+}
+static int prompt_of(struct parsing *s, const json_t *v, const char *name, struct lk__api_prompt *out) {
+    const struct lk_api_model *m = s->a->model;
+    int code = json_is_string(v) ? check_size(s, name, json_string_length(v)) : LK_OK;
+    if (code) return code;
+    if (json_is_string(v)) return lk__api_text_ids(m, json_string_value(v), json_string_length(v), out, s->p);
+    if (json_is_array(v)) return ids_of(v, name, m, &out->t, s->p);
+    return lk__api_wants(s->p, name, "a string, strings, ids or lists of ids", v);
 }
 
 #define PROMPTS_MOST 128
@@ -421,7 +445,7 @@ static int read_prompts(struct parsing *s) {
         return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
     int code = LK_OK;
     for (; !code && a->prompt_count < count; a->prompt_count += !code)
-        code = prompt_of(many ? json_array_get(v, a->prompt_count) : v, name, a->model, &a->prompts[a->prompt_count], s->p);
+        code = prompt_of(s, many ? json_array_get(v, a->prompt_count) : v, name, &a->prompts[a->prompt_count]);
     a->prompt_count = count; /* to be released */
     return code;
 }
@@ -443,8 +467,9 @@ static int read_request(struct parsing *s) {
         if (!(a->prompts = lk_calloc(1, sizeof *a->prompts)))
             return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
         a->prompt_count = 1;
-        code = lk__api_chat_ids(a->model, json_object_get(s->body, "messages"), a->tools, a->no_thinking, &a->prompts->t,
-                                &stop_id, s->p);
+        const json_t *messages = json_object_get(s->body, "messages");
+        if ((code = check_size(s, "messages", text_size(messages)))) return code;
+        code = lk__api_chat_ids(a->model, messages, a->tools, a->no_thinking, &a->prompts->t, &stop_id, s->p);
         if (!code) a->ends[a->r.end_count++] = stop_id;
         if (!a->r.logprobs && a->r.top_logprobs)
             code = lk__api_wrong(s->p, "top_logprobs", "top_logprobs goes with logprobs: true");
@@ -467,6 +492,23 @@ static int read_request(struct parsing *s) {
     return code;
 }
 
+#define LOGPROBS_MOST (1 << 20) /* of an answer at once, which may take 100 bytes each */
+static int check_logprobs(struct parsing *s) {
+    const struct lk__api_ask *a = s->a;
+    uint64_t tokens = 0, most = lk_batch_most(a->model->batch), of_each = 1 + a->r.top_logprobs;
+    if (!a->r.logprobs || a->stream) return LK_OK;
+    for (size_t i = 0; i < a->prompt_count; i++) {
+        uint64_t prompt = a->prompts[i].t.count, room = prompt < most ? most - prompt : 0;
+        tokens += a->n * ((a->echo ? prompt : 0) + (a->to_the_end || a->r.max_tokens > room ? room : a->r.max_tokens));
+    }
+    if (tokens * of_each <= LOGPROBS_MOST) return LK_OK;
+    return lk__api_wrong(
+        s->p, "logprobs",
+        "%zu texts of together up to %llu tokens, each with %llu log-probabilities, are more than the %d that "
+        "one answer may have: ask for fewer texts, max_tokens or top_logprobs, or for a stream",
+        a->n * a->prompt_count, (unsigned long long)tokens, (unsigned long long)of_each, LOGPROBS_MOST);
+}
+
 int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_bytes body, struct lk__api_ask *a,
                   struct lk__api_problem *p) {
     bool chat = route == LK__API_CHAT;
@@ -486,9 +528,10 @@ int lk__api_parse(const struct lk_api *api, enum lk__api_route route, struct lk_
     struct parsing s = {api, a, v, p, route};
     int code = read_request(&s);
     json_decref(v);
+    if (a->r.max_tokens == UINT32_MAX) a->to_the_end = chat, a->r.max_tokens = a->embedding ? 0 : 16; /* OpenAI's */
+    if (!code) code = check_logprobs(&s);
     if (code == LK_ENOMEM) p->status = 503;
     if (code && !p->status) p->status = 400;
-    if (a->r.max_tokens == UINT32_MAX) a->to_the_end = chat, a->r.max_tokens = a->embedding ? 0 : 16; /* OpenAI's */
     if (code) lk__api_ask_release(a);
     return code;
 }

@@ -260,7 +260,18 @@ static void free_api(struct lk_api *api) {
     lk__api_grammars_close(api);
     pthread_mutex_destroy(&api->swapping);
     lk_free(api->roots);
+    lk_free(api->text_most);
     lk_free(api);
+}
+
+/* Tokens have all bytes of a text, where a normal form or U+2581 for a space makes three of its bytes one at the most. */
+static size_t text_most(const struct lk_api_model *m) {
+    size_t longest = 0;
+    for (uint32_t id = 0; id < lk_tokenizer_vocab(m->tokenizer); id++) {
+        size_t size = lk_tokenizer_bytes(m->tokenizer, id).size;
+        if (size > longest) longest = size;
+    }
+    return 3 * longest * m->model->layout.config.context;
 }
 
 int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_err *err) {
@@ -270,9 +281,13 @@ int lk_api_open(const struct lk_api_options *o, struct lk_api **out, struct lk_e
     pthread_mutex_init(&api->swapping, NULL);
     pthread_mutex_init(&api->listing, NULL);
     api->roots = lk_calloc(o->model_count, sizeof *api->roots);
-    int code = api->roots ? lk__api_metrics_open(api, err) : lk_fail(err, LK_ENOMEM, "no memory for a server");
-    for (size_t i = 0; !code && i < o->model_count; i++)
+    api->text_most = lk_calloc(o->model_count, sizeof *api->text_most);
+    int code =
+        api->roots && api->text_most ? lk__api_metrics_open(api, err) : lk_fail(err, LK_ENOMEM, "no memory for a server");
+    for (size_t i = 0; !code && i < o->model_count; i++) {
+        api->text_most[i] = text_most(&o->models[i]);
         snprintf(api->roots[i], sizeof api->roots[i], "%s", o->models[i].root);
+    }
     if (!api->o.most_choices) api->o.most_choices = 16;
     if (!code)
         code = lk_http_server_open(&(struct lk_http_options){.listen = o->listen,

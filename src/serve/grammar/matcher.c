@@ -14,6 +14,7 @@ struct lk_matcher {
     struct lk__grammar_place history[HISTORY + 1];
     uint32_t count;
     bool ended;                       /* by an end token */
+    const char *stuck;                /* why the grammar was given up; NULL: it was not */
     struct lk__grammar_place *places; /* of walks */
 };
 
@@ -21,13 +22,21 @@ static const struct lk__grammar_place *here(const struct lk_matcher *m) {
     return &m->history[m->count - 1];
 }
 
-static int give_up(struct lk_matcher *m, struct lk_err *err) {
+static int give_up(struct lk_matcher *m, const char *why, struct lk_err *err) {
+    m->stuck = why;
+    return lk_fail(err, LK_EUNSUPPORTED, "%s", why);
+}
+static int fail(struct lk_matcher *m, struct lk_err *err) {
     m->stack.failed = false;
     if (m->stack.work > LK__GRAMMAR_WORK_MOST)
-        return lk_fail(err, LK_EUNSUPPORTED,
+        return give_up(m,
                        "the grammar is too ambiguous: there are too many ways to read the text so far; let fewer of its "
-                       "alternatives match the same text");
+                       "alternatives match the same text",
+                       err);
     return lk_fail(err, LK_ENOMEM, "no memory to follow a grammar");
+}
+const char *lk_matcher_stuck(const struct lk_matcher *m) {
+    return m->stuck;
 }
 
 static int open(struct lk_grammar *g, const struct lk_vocabulary *v, struct lk_matcher **out) {
@@ -42,14 +51,16 @@ static int open(struct lk_grammar *g, const struct lk_vocabulary *v, struct lk_m
 
 int lk_matcher_create(struct lk_grammar *g, const struct lk_vocabulary *v, struct lk_matcher **out, struct lk_err *err) {
     int code = open(g, v, out);
-    if (!code && !lk__grammar_stack_start(&(*out)->stack, &(*out)->history[0]) && (*out)->stack.failed) code = LK_ENOMEM;
+    if (code) lk_fail(err, LK_ENOMEM, "no memory to follow a grammar");
+    if (!code && !lk__grammar_stack_start(&(*out)->stack, &(*out)->history[0]) && (*out)->stack.failed)
+        code = fail(*out, err);
     if (!code) {
         (*out)->count = 1;
         return LK_OK;
     }
     lk_matcher_free(*out);
     *out = NULL;
-    return lk_fail(err, LK_ENOMEM, "no memory to follow a grammar");
+    return code;
 }
 void lk_matcher_free(struct lk_matcher *m) {
     if (!m) return;
@@ -178,16 +189,17 @@ int lk_matcher_mask(struct lk_matcher *m, uint64_t *bits, struct lk_err *err) {
     m->stack.work = 0;
     bool done = lk__grammar_mask(m->masks, v, &m->stack, here(m), m->places, bits);
     truncate(m);
-    if (!done) return give_up(m, err);
+    if (!done) return fail(m, err);
     if (here(m)->complete) {
         for (size_t i = 0; i < words; i++) bits[i] |= v->ends[i];
         return LK_OK;
     }
     for (size_t i = 0; i < words; i++)
         if (bits[i]) return LK_OK;
-    return lk_fail(err, LK_EUNSUPPORTED,
+    return give_up(m,
                    "the tokenizer has no token for the bytes that the grammar wants next: use a grammar of characters "
-                   "that its tokens have");
+                   "that its tokens have",
+                   err);
 }
 
 static int refuse(const struct lk_matcher *m, uint32_t id, struct lk_err *err) {
@@ -218,7 +230,7 @@ int lk_matcher_accept(struct lk_matcher *m, uint32_t id, struct lk_err *err) {
     if (!fits) {
         bool failed = m->stack.failed;
         truncate(m);
-        return failed ? give_up(m, err) : refuse(m, id, err);
+        return failed ? fail(m, err) : refuse(m, id, err);
     }
     uint32_t first = here(m)->items; /* over the items of the bytes between */
     if (place.count) memmove(m->stack.items + first, m->stack.items + place.first, place.count * sizeof *m->stack.items);

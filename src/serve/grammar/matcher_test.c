@@ -232,7 +232,9 @@ static void bytes_that_no_token_has_are_an_error(void **state) {
     OK(lk_matcher_create(g, v, &m, &test_err));
     OK(lk_matcher_mask(m, bits, &test_err));
     OK(lk_matcher_accept(m, test_byte_id['a'], &test_err));
+    assert_null(lk_matcher_stuck(m));
     FAILS(lk_matcher_mask(m, bits, &test_err), LK_EUNSUPPORTED, "no token for the bytes");
+    assert_non_null(strstr(lk_matcher_stuck(m), "no token for the bytes"));
     lk_matcher_free(m);
     lk_vocabulary_free(v);
     lk_tokenizer_free(t);
