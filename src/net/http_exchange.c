@@ -90,6 +90,14 @@ void lk_http_on_gone(struct lk_http_exchange *x, void (*gone)(void *), void *arg
 
 /* --- Answers ------------------------------------------------------------------------------------------------------ */
 
+/* The client has gone, or shall. libmicrohttpd closes a connection at once that it can't write to; one whose answer ends
+ * with an error it keeps, out of sight of its epoll, until the oldest time-out. Behind the shutdown nobody can take the end
+ * for that of a whole answer. */
+static ssize_t close_it(struct lk_http_exchange *x) {
+    (void)shutdown(x->fd, SHUT_RDWR);
+    return MHD_CONTENT_READER_END_OF_STREAM;
+}
+
 /* libmicrohttpd has room for some of it. Without any, the connection sleeps until there is more. */
 static ssize_t give_piece(void *arg, uint64_t position, char *to, size_t most) {
     struct lk_http_exchange *x = arg;
@@ -98,7 +106,7 @@ static ssize_t give_piece(void *arg, uint64_t position, char *to, size_t most) {
     pthread_mutex_lock(&x->mutex);
     size_t left = x->unsent.size - x->sent;
     if (x->gone)
-        n = MHD_CONTENT_READER_END_WITH_ERROR;
+        n = close_it(x);
     else if (left) {
         n = (ssize_t)(left < most ? left : most);
         memcpy(to, x->unsent.data + x->sent, (size_t)n);
@@ -107,7 +115,7 @@ static ssize_t give_piece(void *arg, uint64_t position, char *to, size_t most) {
     } else if (x->ended)
         n = MHD_CONTENT_READER_END_OF_STREAM;
     else if (!sleep_if_open(x))
-        n = MHD_CONTENT_READER_END_WITH_ERROR;
+        n = close_it(x);
     pthread_mutex_unlock(&x->mutex);
     return n;
 }

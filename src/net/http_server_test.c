@@ -255,6 +255,31 @@ static void clients_go(void **state) {
     lk_http_server_close(server);
 }
 
+/* A stream's client goes by a reset while the stream sleeps: nothing wakes libmicrohttpd for its socket any more. */
+static void resets_leave_nothing(void **state) {
+    (void)state;
+    open_with((struct lk_http_limits){0}); /* 60 s, which the oldest connection makes use of */
+    int oldest = come();
+    for (int i = 0; i < 8; i++) {
+        int fd = come();
+        say(fd, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        for (int k = 0; k < 5000 && !held; k++) usleep(1000);
+        struct lk_http_exchange *x = atomic_exchange(&held, NULL);
+        OK(lk_http_begin(x, 200, "text/plain", NULL, 0) || lk_http_write(x, "begun", 5));
+        hears(fd, "begun");
+        struct linger now = {1, 0};
+        assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now), 0);
+        close(fd);
+        wait_for(&gone, i + 1);
+        assert_int_equal(lk_http_write(x, "more", 4), LK_EIO);
+        lk_http_end(x);
+    }
+    for (int i = 0; i < 5000 && lk_http_server_connections(server) > 1; i++) usleep(1000);
+    assert_int_equal(lk_http_server_connections(server), 1);
+    close(oldest);
+    lk_http_server_close(server);
+}
+
 static void many_at_once(void **state) {
     (void)state;
     enum { MANY = 2000 };
@@ -642,6 +667,7 @@ int main(void) {
         cmocka_unit_test(requests_are_answered),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(clients_go),
+        cmocka_unit_test(resets_leave_nothing),
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(closing_tells_those_who_work),
         cmocka_unit_test(addresses),
