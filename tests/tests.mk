@@ -77,6 +77,18 @@ test-sanitize:
 unit-all: $(if $(ONLY_FLOORS),$(filter $(foreach f,$(ONLY_FLOORS),$(BUILD)/src/$f/%),$(TESTS)),$(TESTS))
 	@E2E=no TEST_SECONDS=$(or $(TEST_SECONDS),1800) tests/run.sh $^
 
+## test-serve-sanitize: the server with sanitizers under load, SIGHUP, newer weights, SIGTERM; a minute for each of two builds
+test-serve-sanitize: all
+	@for san in address,undefined thread; do $(MAKE) --no-print-directory -s -j$$(nproc) SAN=$$san PLAIN=$(abspath $(BUILD)/lockstep) serve-sanitize || exit 1; done
+serve-sanitize: $(BIN)
+	@echo "== $(SAN)"; LOCKSTEP=$(abspath $(BIN)) tests/e2e/serve_sanitize.sh
+export PLAIN
+## test-soak: ten minutes (SECONDS_OF_LOAD=600) of mixed load on a server: same answers, flat memory, no descriptor left
+test-soak: all
+	@LOCKSTEP=$(abspath $(BIN)) tests/e2e/soak.sh
+## test-connections: 10,000 connections that are idle or send half a request, beside which the server answers; two minutes
+test-connections: all
+	@LOCKSTEP=$(abspath $(BIN)) tests/e2e/connections.sh
 ## fuzz: every parser's fuzzer for FUZZ_SECONDS (10; 60 before a release) under address
 FUZZ_SECONDS ?= 10
 FUZZERS := $(patsubst fuzz/%.c,%,$(FUZZ_C))
@@ -89,4 +101,4 @@ fuzz:
 $(BUILD)/fuzz/%: fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address -o $@ $< $(LIB) $(LDLIBS)
-.PHONY: check test-sanitize unit-all fuzz
+.PHONY: check test-sanitize test-serve-sanitize serve-sanitize test-soak test-connections unit-all fuzz

@@ -16,7 +16,7 @@
 static struct {
     const char *listen, *keys, *certificate, *key;
     bool no_keys, follow;
-    uint32_t slots, queue, rows, page, draft, choices, timeout_s, drain_s;
+    uint32_t slots, queue, rows, page, draft, choices, timeout_s, drain_s, connections, of_one, client_s;
     uint64_t memory;
     struct cmd_list aliases;
     enum lk_chat chat;
@@ -295,6 +295,10 @@ static int run(struct cmd_context *c, struct lk_keys *keys, struct lk_err *err) 
                                .models = names,
                                .model_count = name_count,
                                .most_choices = wanted.choices,
+                               .limits = {.connections = wanted.connections,
+                                          .connections_per_client = wanted.of_one,
+                                          .idle_ms = 2000 * wanted.client_s,
+                                          .request_ms = 1000 * wanted.client_s},
                                .timeout_ms = wanted.timeout_s * 1000,
                                .tick = tick,
                                .arg = keys};
@@ -364,10 +368,15 @@ const struct cmd cmd_serve = {
         CMD_U32("--choices", "N", &wanted.choices, 1, 128, "16", "n of a request, at most"),
         CMD_U32("--timeout", "SECONDS", &wanted.timeout_s, 0, 4000000, "600", "a request ends after this; 0: never"),
         CMD_U32("--drain", "SECONDS", &wanted.drain_s, 0, 4000000, "30", "for what runs when the server is told to end"),
+        CMD_U32("--connections", "N", &wanted.connections, 1, 100000, "1000", "at the same time; beyond: closed"),
+        CMD_U32("--of-one-client", "N", &wanted.of_one, 1, 100000, "256", "connections of one IP address; a proxy is one"),
+        CMD_U32("--client-timeout", "SECONDS", &wanted.client_s, 1, 3600, "30",
+                "for a client to send a request; twice that to begin one, and to read on"),
         CMD_U32("--rows", "N", &wanted.rows, 1, 65536, "512", "tokens of one pass, at most"),
         CMD_U32("--page", "N", &wanted.page, 1, 65536, "32", "positions of a page of keys and values"),
         CMD_STRING("--tls-cert", "FILE", &wanted.certificate, NULL, "PEM; speak HTTPS"),
-        CMD_STRING("--tls-key", "FILE", &wanted.key, NULL, "its key, PEM"), CMD_END},
+        CMD_STRING("--tls-key", "FILE", &wanted.key, NULL, "its key, PEM"),
+        CMD_END},
     "A request's tokens and log-probabilities do not depend on what else is served, and equal those of `lockstep generate` "
     "and of training, by bits.\n"
     "SIGTERM and Ctrl-C: no new requests, those that run are finished. SIGHUP: the keys are read again.",
