@@ -89,6 +89,9 @@ test-soak: all
 ## test-connections: 10,000 connections that are idle or send half a request, beside which the server answers; two minutes
 test-connections: all
 	@LOCKSTEP=$(abspath $(BIN)) tests/e2e/connections.sh
+## test-deploy: nginx in front of a server, the unit, the image; each where its programs are (nginx-light, systemd, buildah)
+test-deploy: all
+	@LOCKSTEP=$(abspath $(BIN)) tests/deploy.sh
 ## fuzz: every parser's fuzzer for FUZZ_SECONDS (10; 60 before a release) under address
 FUZZ_SECONDS ?= 10
 FUZZERS := $(patsubst fuzz/%.c,%,$(FUZZ_C))
@@ -101,4 +104,4 @@ fuzz:
 $(BUILD)/fuzz/%: fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address -o $@ $< $(LIB) $(LDLIBS)
-.PHONY: check test-sanitize test-serve-sanitize serve-sanitize test-soak test-connections unit-all fuzz
+.PHONY: check test-sanitize test-serve-sanitize serve-sanitize test-soak test-connections test-deploy unit-all fuzz
