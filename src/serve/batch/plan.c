@@ -6,7 +6,8 @@
 
 #define ROWS_LEAST 16    /* of prompts in a pass beside texts that are being drawn */
 #define SHARE      2     /* so many times as long as a pass without prompts may those beside it take */
-#define SHARE_NS   100e6 /* or so long */
+#define SHARE_NS   150e6 /* or so long, */
+#define MANY       8.0   /* and twice that where so many prompts wait */
 
 static uint32_t smaller(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -100,11 +101,12 @@ static void admit(struct lk_batch *b) {
 
 /* --- Rows ----------------------------------------------------------------------------------------------------- */
 
-/* Rows of prompts that a pass may have beside texts that are being drawn. */
-static uint32_t prompt_rows(const struct lk_batch *b, uint32_t drawing, uint32_t most) {
+/* Rows of prompts that a pass may have beside texts that are being drawn: the more when more of them wait. */
+static uint32_t prompt_rows(const struct lk_batch *b, uint32_t drawing, uint32_t prompts, uint32_t most) {
     if (b->chunk) return b->chunk(b->chunk_arg, most);
     if (!drawing || b->row_ns == 0) return drawing ? smaller(most, 4 * ROWS_LEAST) : most;
-    double ns = b->pass_ns * SHARE > SHARE_NS ? b->pass_ns * SHARE : SHARE_NS, rows = ns / b->row_ns;
+    double ns = b->pass_ns * SHARE > SHARE_NS ? b->pass_ns * SHARE : SHARE_NS;
+    double rows = ns * (1 + prompts / MANY) / b->row_ns;
     return rows < ROWS_LEAST ? smaller(ROWS_LEAST, most) : rows < most ? (uint32_t)rows : most;
 }
 
@@ -133,7 +135,7 @@ static void give_rows(struct lk_batch *b, const struct lk__batch_version *v) {
         else
             prompts++;
     }
-    uint32_t left = prompts ? prompt_rows(b, drawing, b->o.rows - drawing) : b->o.rows - drawing;
+    uint32_t left = prompts ? prompt_rows(b, drawing, prompts, b->o.rows - drawing) : b->o.rows - drawing;
     logits -= drawing;
     for (struct lk__batch_sequence *s = b->running; s; s = s->next) {
         if (s->version != v) continue;
