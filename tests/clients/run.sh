@@ -42,4 +42,14 @@ fi
 kill $server
 wait $server
 equal "the server ends well" $? 0
+
+# --- tools, of a model with a larger context ------------------------------------------------------------------------------------
+rm -rf store c.ini talk.jsonl
+talking_model 4096 "<tool_call> </tool_call> <tool_response> </tool_response>"
+serve tools talk --slots 8 --template qwen2.5
+lines < <("$CLIENTS/python/bin/python" "$CLIENT_TESTS/python_tools.py" "$URL" talk 2>&1 || echo "not ok - the Python clients of tools end well")
+cp "$CLIENT_TESTS/node_tools.mjs" "$CLIENTS/node/"
+lines < <(node "$CLIENTS/node/node_tools.mjs" "$URL" talk 2>&1 || echo "not ok - the Node clients of tools end well")
+kill $server
+wait $server
 finish
