@@ -293,4 +293,6 @@ for _ in range(200):
 check("nobody's text goes on when its client has gone", values[f'vllm:num_requests_running{{model_name="{model}"}}'] == 0, text)
 check("metrics count", values[f'vllm:generation_tokens_total{{model_name="{model}"}}'] > 500 and values['vllm:request_success_total{finished_reason="length"}'] > 20 and
       values['vllm:time_to_first_token_seconds_bucket{le="+Inf"}'] == values["vllm:time_to_first_token_seconds_count"] > 50, text)
+status, v = post("/tokenize", model=model, prompt="a" * (1 << 20))
+check("/tokenize takes a MiB", status == 400 and "more than the 1048576" in v["error"]["message"], v)
 sys.exit(failed > 0)

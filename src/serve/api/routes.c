@@ -95,6 +95,7 @@ static int models(struct asking *q, struct lk__api_problem *p) {
     return LK_OK;
 }
 
+#define TOKENIZE_MOST ((size_t)1 << 20) /* bytes of a body: it is answered in the server's own thread, in 0.1 s */
 static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_problem *p) {
     const struct lk_api_model *m = lk__api_model(q->api, json_object_get(v, "model"), p);
     const json_t *text = json_object_get(v, "prompt"), *messages = json_object_get(v, "messages"),
@@ -104,6 +105,9 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
     struct lk__api_ask asked = {0};
     uint32_t stop;
     int code = m ? LK_OK : LK_EINVAL;
+    if (!code && lk_http_body(q->x).size > TOKENIZE_MOST)
+        code = lk__api_wrong(p, "prompt", "a body of %zu bytes is more than the %zu that /tokenize takes: send less at once",
+                             lk_http_body(q->x).size, TOKENIZE_MOST);
     if (!code && tools && !json_is_null(tools)) code = lk__api_read_tools(tools, &asked, p);
     if (!code) code = lk__api_read_template_kwargs(json_object_get(v, "chat_template_kwargs"), &asked, p);
     if (!code && messages)
