@@ -205,9 +205,9 @@ void lk__data_chat_put(struct lk__data_chat_render *r, const char *text) {
     lk__data_chat_content(r, lk_bytes(text, strlen(text)));
 }
 
-void lk__data_chat_json(struct lk__data_chat_render *r, const json_t *v, int indent) {
+void lk__data_chat_json(struct lk__data_chat_render *r, const json_t *v, unsigned indent) {
     struct lk_buf text = LK_BUF_INIT;
-    if (lk__data_json_dump(v, indent, &text)) no_memory(r);
+    if (lk_json_python(v, indent, &text)) no_memory(r);
     lk__data_chat_content(r, lk_bytes(text.data ? text.data : "", text.size));
     lk_buf_release(&text);
 }

@@ -55,9 +55,8 @@ void lk__data_chat_content(struct lk__data_chat_render *, struct lk_bytes);
 void lk__data_chat_target(struct lk__data_chat_render *, bool target); /* of what follows */
 void lk__data_chat_refuse(struct lk__data_chat_render *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* As Python's json.dumps(ensure_ascii=False) writes it, indented by so many spaces, or in one line. */
-void lk__data_chat_json(struct lk__data_chat_render *, const json_t *, int indent);
+void lk__data_chat_json(struct lk__data_chat_render *, const json_t *, unsigned indent);
 void lk__data_chat_json_string(struct lk__data_chat_render *, struct lk_bytes);
-int lk__data_json_dump(const json_t *, int indent, struct lk_buf *); /* the same; LK_ENOMEM */
 /* Without white space as Python's str.strip knows it, at both ends, at the end. */
 struct lk_bytes lk__data_chat_trimmed(struct lk_bytes);
 struct lk_bytes lk__data_chat_trimmed_end(struct lk_bytes);

@@ -240,26 +240,6 @@ static void each_template_writes_its_layout(void **state) {
     lk_tokenizer_free(t);
 }
 
-static void json_is_python_s(void **state) {
-    (void)state;
-    static const char *const texts[][2] = {
-        {"[0.5, -0.001, 0.0001, 0.00001, 1e-7, 1e15, 1e16, 1e22, -2.0, 123456.789, 3.0]",
-         "[0.5, -0.001, 0.0001, 1e-05, 1e-07, 1000000000000000.0, 1e+16, 1e+22, -2.0, 123456.789, 3.0]"},
-        {"{'b': [], 'a': {}, 'c': [null, true, false, -7]}", "{'b': [], 'a': {}, 'c': [null, true, false, -7]}"},
-        {"['\\u001f\\n\\t\\/\\\\\\u007f\xc3\xa9\xe2\x80\xa8']", "['\\u001f\\n\\t/\\\\\x7f\xc3\xa9\xe2\x80\xa8']"},
-    };
-    for (size_t i = 0; i < 3; i++) {
-        struct lk_buf text = LK_BUF_INIT;
-        json_t *v = json_of(texts[i][0]);
-        char *want = with_quotes(texts[i][1]);
-        OK(lk__data_json_dump(v, 0, &text));
-        assert_string_equal(text.data, want);
-        lk_free(want);
-        json_decref(v);
-        lk_buf_release(&text);
-    }
-}
-
 /* The whole stream as text, "[" and "]" around what is a target. */
 static char *stream_of(const struct lk_root *root) {
     struct lk_dataset *d;
@@ -357,11 +337,8 @@ static void normalized_texts_are_what_is_kept(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prompts_are_what_the_templates_say),
-        cmocka_unit_test(each_template_writes_its_layout),
-        cmocka_unit_test(json_is_python_s),
-        cmocka_unit_test(only_the_assistant_is_learned),
-        cmocka_unit_test(errors_name_file_line_and_byte),
+        cmocka_unit_test(prompts_are_what_the_templates_say), cmocka_unit_test(each_template_writes_its_layout),
+        cmocka_unit_test(only_the_assistant_is_learned),      cmocka_unit_test(errors_name_file_line_and_byte),
         cmocka_unit_test(normalized_texts_are_what_is_kept),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
