@@ -8,13 +8,13 @@ struct lk__data_chat_render;
 struct lk__data_chat_rules {
     const char *name, *system; /* system: what stands there without a system's message; NULL: nothing */
     void (*write)(struct lk__data_chat_render *);
-    const char *marks[9]; /* what is a token of its own: must be with '!', else where the tokenizer has it */
-    const char *end;      /* the mark that ends an answer */
-    bool tool_role;       /* messages of tools */
-    bool apart;           /* heads are encoded apart from answers, in prompts too, as in training here */
+    const char *marks[10]; /* what is a token of its own: must be with '!', else where the tokenizer has it */
+    const char *end;       /* the mark that ends an answer */
+    bool tool_role;        /* messages of tools */
+    bool apart;            /* heads are encoded apart from answers, in prompts too, as in training here */
     const struct lk_chat_calls *calls;
 };
-#define LK__DATA_CHAT_MARKS 8
+#define LK__DATA_CHAT_MARKS 9
 struct lk__data_chat {
     enum lk_chat kind;
     const struct lk__data_chat_rules *rules;
@@ -39,6 +39,9 @@ struct lk__data_chat_span {
  * role that is not known, or an order of messages that the template refuses. */
 int lk__data_chat_render(const struct lk__data_chat *, const struct lk_conversation *, bool answer, struct lk_buf *text,
                          struct lk_buf *spans, struct lk_err *);
+/* Whether span i of them is encoded as what stands behind a text, though it is encoded apart. */
+bool lk__data_chat_later(const struct lk_tokenizer *, const struct lk__data_chat *, const struct lk__data_chat_span *,
+                         size_t i);
 
 /* --- For chat_layouts.c ------------------------------------------------------------------------------------ */
 
