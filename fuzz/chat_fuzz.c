@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lk_err err;
     if (!tokenizer) set_up();
     if (size < 2) return 0;
-    enum lk_chat kind = (enum lk_chat)(LK_CHATML + data[0] % LK_CHAT_MISTRAL_TOOLS);
+    enum lk_chat kind = (enum lk_chat)(LK_CHATML + data[0] % (LK_CHAT_COUNT - 1));
     struct lk_conversation c = {.messages = m, .no_thinking = data[1] & 1};
     json_t *tools =
         data[1] & 2 ? json_pack("[{s:s, s:{s:s, s:[f]}}]", "type", "function", "function", "name", "f", "parameters", 0.1)

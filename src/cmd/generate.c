@@ -38,6 +38,7 @@ static struct {
     struct lk_penalties penalties;
     struct cmd_list biases, stops;
     enum lk_chat chat;
+    bool talk; /* in the model's own template */
     const char *system, *grammar, *schema;
     bool object; /* any JSON object */
     int bos;
@@ -74,9 +75,10 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
         if (!*o->stops[i]) return cmd_usage_error(c, "--stop must not be empty");
     if ((wanted.grammar != NULL) + (wanted.schema != NULL) + wanted.object > 1)
         return cmd_usage_error(c, "give one of --grammar, --json-schema and --json-object");
-    if (wanted.system && !wanted.chat) return cmd_usage_error(c, "--system goes with --template");
-    if (wanted.chat && wanted.bos != AUTO)
-        return cmd_usage_error(c, "--bos %s goes without --template, which says itself how a prompt begins",
+    if (wanted.talk && wanted.chat) return cmd_usage_error(c, "give one of --chat and --template");
+    if (wanted.system && !wanted.chat && !wanted.talk) return cmd_usage_error(c, "--system goes with --chat or --template");
+    if ((wanted.chat || wanted.talk) && wanted.bos != AUTO)
+        return cmd_usage_error(c, "--bos %s goes without a template, which says itself how a prompt begins",
                                wanted.bos == YES ? "yes" : "no");
     return CMD_OK;
 }
@@ -213,6 +215,9 @@ static int run(struct cmd_context *c, const struct cmd_model *m, struct lk_bytes
     struct constraint constraint = {0};
     int code = out->json && !(out->ids = json_array()) ? lk_fail(err, LK_ENOMEM, "no memory for ids") : LK_OK;
     if (!code) code = load_tokenizer(c, m, &t, err);
+    if (!code && wanted.talk && !(wanted.chat = m->model.chat))
+        code = lk_fail(err, LK_EINVAL, "%s has no chat template that is known here: say by --template (" LK_CHAT_NAMES ")",
+                       m->ref.name);
     if (!code) code = prepare(t, prompt, m, &prepared, o, err);
     if (!code) code = constrain(t, &constraint, o, err);
     if (!code && !out->json && !wanted.chat) put_text(out, prompt.data, prompt.size);
@@ -279,6 +284,7 @@ const struct cmd cmd_generate = {
         CMD_STRING("--grammar", "FILE", &wanted.grammar, NULL, "only text of this grammar, in llama.cpp's GBNF"),
         CMD_STRING("--json-schema", "FILE", &wanted.schema, NULL, "only JSON that satisfies this schema, on one line"),
         CMD_FLAG("--json-object", &wanted.object, "only a JSON object, on one line"),
+        CMD_FLAG("--chat", &wanted.talk, "the prompt is what a user says, in the model's own template"),
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
         CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"),

@@ -29,6 +29,15 @@ static const struct lk_chat_calls list = {.open = "[TOOL_CALLS][",
                                           .text = true,
                                           .many = true,
                                           .marks = {"[TOOL_CALLS]"}};
+static const struct lk_chat_calls spaced_list = {.open = "[TOOL_CALLS] [",
+                                                 .call = "{\"name\": \"",
+                                                 .arguments = "\", \"arguments\": ",
+                                                 .end = "}",
+                                                 .between = ", ",
+                                                 .close = "]",
+                                                 .text = true,
+                                                 .many = true,
+                                                 .marks = {"[TOOL_CALLS]"}};
 
 #define CHATML_MARKS                                                                                                       \
     { "!<|im_start|>", "!<|im_end|>" }
@@ -41,7 +50,12 @@ static const struct lk_chat_calls list = {.open = "[TOOL_CALLS][",
     { "!<|begin_of_text|>", "!<|start_header_id|>", "!<|end_header_id|>", "!<|eot_id|>" }
 #define MISTRAL_MARKS                                                                                                      \
     { "!<s>", "!</s>", "[INST]", "[/INST]" }
-static const struct lk__data_chat_rules rules[] = {
+#define MISTRAL_TOOL_MARKS                                                                                                 \
+    {                                                                                                                      \
+        "!<s>", "!</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", \
+            "[/TOOL_RESULTS]"                                                                                              \
+    }
+static const struct lk__data_chat_rules rules[LK_CHAT_COUNT] = {
     [LK_CHATML] = {"chatml", NULL, lk__data_chat_chatml, CHATML_MARKS, "<|im_end|>", true, true, NULL},
     [LK_CHAT_LLAMA3] = {"llama3", NULL, lk__data_chat_llama3, LLAMA3_MARKS, "<|eot_id|>", true, true, NULL},
     [LK_CHAT_SMOLLM2] = {"smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
@@ -61,21 +75,18 @@ static const struct lk__data_chat_rules rules[] = {
     [LK_CHAT_MISTRAL_SPACE] = {"mistral-space", NULL, lk__data_chat_mistral, MISTRAL_MARKS, "</s>", false, false, NULL},
     [LK_CHAT_MISTRAL_V1] = {"mistral-v1", NULL, lk__data_chat_mistral, MISTRAL_MARKS, "</s>", false, false, NULL},
     [LK_CHAT_MISTRAL_V3] = {"mistral-v3", NULL, lk__data_chat_mistral, MISTRAL_MARKS, "</s>", false, false, NULL},
-    [LK_CHAT_MISTRAL_TOOLS] =
-        {"mistral-tools",
-         NULL,
-         lk__data_chat_mistral,
-         {"!<s>", "!</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]",
-          "[TOOL_RESULTS]"},
-         "</s>",
-         true,
-         false,
-         &list},
+    [LK_CHAT_MISTRAL_TOOLS] = {"mistral-tools", NULL, lk__data_chat_mistral, MISTRAL_TOOL_MARKS, "</s>", true, false,
+                               &list},
+    [LK_CHAT_MISTRAL_V3_TOOLS] = {"mistral-v3-tools", NULL, lk__data_chat_mistral, MISTRAL_TOOL_MARKS, "</s>", true, false,
+                                  &spaced_list},
+    [LK_CHAT_QWEN25_CODER] = {"qwen2.5-coder", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+                              lk__data_chat_qwen25, QWEN_MARKS, "<|im_end|>", true, false, &hermes},
+    [LK_CHAT_QWEN3_THINKING] = {"qwen3-thinking", NULL, lk__data_chat_qwen3, QWEN_MARKS, "<|im_end|>", true, false,
+                                &hermes},
 };
-#define LAST LK_CHAT_MISTRAL_TOOLS
 
 enum lk_chat lk_chat_named(const char *name) {
-    for (int i = LK_CHATML; i <= LAST; i++)
+    for (int i = LK_CHATML; i < LK_CHAT_COUNT; i++)
         if (strcmp(rules[i].name, name) == 0) return (enum lk_chat)i;
     return LK_CHAT_NONE;
 }
@@ -110,12 +121,21 @@ static const struct {
     {"bbc58aad99454df60138be9530c9601a0adfe3d8932cda975e1f10b2410ddc51", LK_CHAT_MISTRAL_V1},
     {"ac888ea51c72437ddbd57032b819c5d04d76c313147e1f3f2add070493fac49c", LK_CHAT_MISTRAL_V3},
     {"c7a94f505398612940c13ee95070d0d152bcb7b4afbd74a06ff148a82a02851c", LK_CHAT_MISTRAL_TOOLS},
+    {"cafb64e0e9e5fd2503054b3479593fae39cbdfd52338ce8af9bb4664a8eb05bd", LK_CHAT_MISTRAL_V3_TOOLS},
+    {"4e9918361c284a93880606d182d64da6a9fe97cdc1f5c5a78c1c8840444246fc", LK_CHAT_QWEN25_CODER},
+    {"3802169b2a02b81e6adb7ab4f64f91ff02db753c8c3a64a01c35192d3a61d8d7", LK_CHAT_QWEN3_THINKING},
     {"e7deee034838db2bfc7487788a3013d8a307ab69f72f3c54a85f06fd76007d4e", LK_CHAT_MISTRAL_TOOLS},
 };
 enum lk_chat lk_chat_recognise(const char *jinja, size_t size) {
     struct lk_root root;
     char hex[LK_ROOT_HEX];
     while (size && jinja[size - 1] == '\n') size--;
+    for (int i = LK_CHATML; i < LK_CHAT_COUNT; i++) { /* in a folder that was exported here */
+        const char *own = lk_chat_jinja((enum lk_chat)i);
+        size_t n = own ? strlen(own) : 0;
+        while (n && own[n - 1] == '\n') n--;
+        if (n && n == size && !memcmp(own, jinja, n)) return (enum lk_chat)i;
+    }
     lk_sha256(jinja, size, &root);
     lk_root_hex(&root, hex);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -205,9 +225,9 @@ void lk__data_chat_put(struct lk__data_chat_render *r, const char *text) {
     lk__data_chat_content(r, lk_bytes(text, strlen(text)));
 }
 
-void lk__data_chat_json(struct lk__data_chat_render *r, const json_t *v, int indent) {
+void lk__data_chat_json(struct lk__data_chat_render *r, const json_t *v, unsigned indent) {
     struct lk_buf text = LK_BUF_INIT;
-    if (lk__data_json_dump(v, indent, &text)) no_memory(r);
+    if (lk_json_python(v, indent, &text)) no_memory(r);
     lk__data_chat_content(r, lk_bytes(text.data ? text.data : "", text.size));
     lk_buf_release(&text);
 }
@@ -283,13 +303,25 @@ static int push(struct lk_tokens *out, uint32_t id, struct lk_err *err) {
     return LK_OK;
 }
 
+/* A tokenizer that puts a space in front of a text puts none in its middle, and one that puts a space behind each special
+ * token puts none where only a target begins: so it is in the whole text, and where a model goes on. Templates that are
+ * `apart` keep what their datasets have. */
+bool lk__data_chat_later(const struct lk_tokenizer *t, const struct lk__data_chat *chat,
+                         const struct lk__data_chat_span *spans, size_t i) {
+    if (!i || chat->rules->apart) return false;
+    return spans[i - 1].id == UINT32_MAX || t->traits.prefix_space == LK__PREFIX_FIRST;
+}
+
 /* Spans one by one: what users wrote is never a special token. */
-static int encode_spans(const struct lk_tokenizer *t, const struct lk_buf *text, const struct lk__data_chat_span *p,
-                        size_t count, struct lk_tokens *out, struct lk_err *err) {
-    int code = LK_OK;
+static int encode_spans(const struct lk_tokenizer *t, const struct lk__data_chat *chat, const struct lk_buf *text,
+                        const struct lk__data_chat_span *p, size_t count, struct lk_tokens *out, struct lk_err *err) {
+    struct lk__tokenizer_encoder *e = lk__tokenizer_encoder_take(t);
+    int code = e ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory for tokens");
     for (size_t i = 0; i < count && !code; i++)
-        code = p[i].id == UINT32_MAX ? lk_tokenizer_encode(t, text->data + p[i].begin, p[i].size, NULL, out, err)
-                                     : push(out, p[i].id, err);
+        code = p[i].id != UINT32_MAX ? push(out, p[i].id, err)
+                                     : lk__tokenizer_encoder_run(e, text->data + p[i].begin, p[i].size,
+                                                                 lk__data_chat_later(t, chat, p, i), out, err);
+    lk__tokenizer_encoder_give(e);
     return code;
 }
 /* All as one text, as transformers does it; *same: no span of text has a special token, so that this is right. */
@@ -323,7 +355,7 @@ int lk_chat_prompt(const struct lk_tokenizer *t, enum lk_chat kind, const struct
     const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)spans.data;
     size_t count = spans.size / sizeof *p;
     if (!code && !chat.rules->apart) code = encode_whole(t, &text, p, count, out, &done, err);
-    if (!code && !done) code = encode_spans(t, &text, p, count, out, err);
+    if (!code && !done) code = encode_spans(t, &chat, &text, p, count, out, err);
     *stop = chat.end;
     lk_buf_release(&text);
     lk_buf_release(&spans);

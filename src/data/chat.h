@@ -8,13 +8,13 @@ struct lk__data_chat_render;
 struct lk__data_chat_rules {
     const char *name, *system; /* system: what stands there without a system's message; NULL: nothing */
     void (*write)(struct lk__data_chat_render *);
-    const char *marks[9]; /* what is a token of its own: must be with '!', else where the tokenizer has it */
-    const char *end;      /* the mark that ends an answer */
-    bool tool_role;       /* messages of tools */
-    bool apart;           /* heads are encoded apart from answers, in prompts too, as in training here */
+    const char *marks[10]; /* what is a token of its own: must be with '!', else where the tokenizer has it */
+    const char *end;       /* the mark that ends an answer */
+    bool tool_role;        /* messages of tools */
+    bool apart;            /* heads are encoded apart from answers, in prompts too, as in training here */
     const struct lk_chat_calls *calls;
 };
-#define LK__DATA_CHAT_MARKS 8
+#define LK__DATA_CHAT_MARKS 9
 struct lk__data_chat {
     enum lk_chat kind;
     const struct lk__data_chat_rules *rules;
@@ -39,6 +39,9 @@ struct lk__data_chat_span {
  * role that is not known, or an order of messages that the template refuses. */
 int lk__data_chat_render(const struct lk__data_chat *, const struct lk_conversation *, bool answer, struct lk_buf *text,
                          struct lk_buf *spans, struct lk_err *);
+/* Whether span i of them is encoded as what stands behind a text, though it is encoded apart. */
+bool lk__data_chat_later(const struct lk_tokenizer *, const struct lk__data_chat *, const struct lk__data_chat_span *,
+                         size_t i);
 
 /* --- For chat_layouts.c ------------------------------------------------------------------------------------ */
 
@@ -55,9 +58,8 @@ void lk__data_chat_content(struct lk__data_chat_render *, struct lk_bytes);
 void lk__data_chat_target(struct lk__data_chat_render *, bool target); /* of what follows */
 void lk__data_chat_refuse(struct lk__data_chat_render *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* As Python's json.dumps(ensure_ascii=False) writes it, indented by so many spaces, or in one line. */
-void lk__data_chat_json(struct lk__data_chat_render *, const json_t *, int indent);
+void lk__data_chat_json(struct lk__data_chat_render *, const json_t *, unsigned indent);
 void lk__data_chat_json_string(struct lk__data_chat_render *, struct lk_bytes);
-int lk__data_json_dump(const json_t *, int indent, struct lk_buf *); /* the same; LK_ENOMEM */
 /* Without white space as Python's str.strip knows it, at both ends, at the end. */
 struct lk_bytes lk__data_chat_trimmed(struct lk_bytes);
 struct lk_bytes lk__data_chat_trimmed_end(struct lk_bytes);

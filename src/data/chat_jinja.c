@@ -12,7 +12,7 @@
     "    {{- raise_exception('the content of a message must be a text') }}\n"                                              \
     "  {%- endif %}\n"
 
-static const char *const templates[] = {
+static const char *const templates[LK_CHAT_COUNT] = {
     [LK_CHATML] = CHECKS "  {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\n"
                          "{%- endfor %}\n"
                          "{%- if add_generation_prompt %}\n"

@@ -27,8 +27,10 @@ static struct lk_bytes without_lines(struct lk_bytes b, bool begin, bool end) {
     while (end && n && p[n - 1] == '\n') n--;
     return lk_bytes(p, n);
 }
-static const char *name_of(const json_t *call) {
-    return json_string_value(json_object_get(call, "name"));
+/* Whoever named a tool: marks in it are none. */
+static void put_name(struct lk__data_chat_render *r, const json_t *call) {
+    const json_t *name = json_object_get(call, "name");
+    lk__data_chat_content(r, lk_bytes(json_string_value(name), json_string_length(name)));
 }
 
 /* What the assistant says is a target, its head is not. */
@@ -91,8 +93,12 @@ static void qwen_system(struct lk__data_chat_render *r, bool three) {
             lk__data_chat_json(r, json_array_get(c->tools, i), 0);
         }
         lk__data_chat_put(r, "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
-                             "within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, "
-                             "\"arguments\": <args-json-object>}\n</tool_call>");
+                             "within <tool_call></tool_call> XML tags:\n<tool_call>\n");
+        /* the coder's template has a slip, which its model has read */
+        bool twice = r->chat->kind == LK_CHAT_QWEN25_CODER;
+        lk__data_chat_put(r, twice ? "{{" : "{");
+        lk__data_chat_put(r, "\"name\": <function-name>, \"arguments\": <args-json-object>}");
+        lk__data_chat_put(r, twice ? "}\n</tool_call>" : "\n</tool_call>");
     }
     lk__data_chat_put(r, "<|im_end|>\n");
 }
@@ -107,7 +113,7 @@ static void qwen_tool_result(struct lk__data_chat_render *r, size_t i) {
 }
 static void qwen_call(struct lk__data_chat_render *r, const json_t *call, bool newline) {
     lk__data_chat_put(r, newline ? "\n<tool_call>\n{\"name\": \"" : "<tool_call>\n{\"name\": \"");
-    lk__data_chat_put(r, name_of(call));
+    put_name(r, call);
     lk__data_chat_put(r, "\", \"arguments\": ");
     lk__data_chat_json(r, json_object_get(call, "arguments"), 0);
     lk__data_chat_put(r, "}\n</tool_call>");
@@ -162,10 +168,12 @@ static void qwen3_answer(struct lk__data_chat_render *r, size_t i, size_t questi
     const struct lk_message *m = &r->of->messages[i];
     struct lk_bytes content, thought;
     split_thought(m->content, &content, &thought);
-    lk__data_chat_put(r, "<|im_start|>assistant\n");
+    bool thinks = i > question && (i + 1 == r->of->count || thought.size);
+    bool opened = thinks && r->chat->kind == LK_CHAT_QWEN3_THINKING; /* by the head */
+    lk__data_chat_put(r, opened ? "<|im_start|>assistant\n<think>\n" : "<|im_start|>assistant\n");
     lk__data_chat_target(r, true);
-    if (i > question && (i + 1 == r->of->count || thought.size)) {
-        lk__data_chat_put(r, "<think>\n");
+    if (thinks) {
+        if (!opened) lk__data_chat_put(r, "<think>\n");
         lk__data_chat_content(r, without_lines(thought, true, true));
         lk__data_chat_put(r, "\n</think>\n\n");
         lk__data_chat_content(r, without_lines(content, true, false));
@@ -190,7 +198,10 @@ void lk__data_chat_qwen3(struct lk__data_chat_render *r) {
             message(r, m);
     }
     if (r->answer) lk__data_chat_put(r, "<|im_start|>assistant\n");
-    if (r->answer && c->no_thinking) lk__data_chat_put(r, "<think>\n\n</think>\n\n");
+    if (r->answer && r->chat->kind == LK_CHAT_QWEN3_THINKING)
+        lk__data_chat_put(r, "<think>\n");
+    else if (r->answer && c->no_thinking)
+        lk__data_chat_put(r, "<think>\n\n</think>\n\n");
 }
 
 /* --- Llama 3 ------------------------------------------------------------------------------------------------
@@ -213,7 +224,8 @@ void lk__data_chat_llama3(struct lk__data_chat_render *r) {
     if (r->answer) llama_head(r, lk_bytes("assistant", 9));
 }
 
-/* "26 Jul 2024" is what the template says where it is given no date. */
+/* "26 Jul 2024" is what the template says where it is given no date. A dataset always has that: no time reaches its root.
+ */
 static void today(const struct lk_conversation *c, bool knows, char out[32]) {
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     time_t now = time(NULL);
@@ -241,7 +253,7 @@ static void llama_call(struct lk__data_chat_render *r, const json_t *calls) {
     llama_head(r, lk_bytes("assistant", 9));
     lk__data_chat_target(r, true);
     lk__data_chat_put(r, "{\"name\": \"");
-    lk__data_chat_put(r, name_of(call));
+    put_name(r, call);
     lk__data_chat_put(r, "\", \"parameters\": ");
     lk__data_chat_json(r, json_object_get(call, "arguments"), 0);
     lk__data_chat_put(r, "}");
@@ -251,7 +263,7 @@ void lk__data_chat_llama31(struct lk__data_chat_render *r) {
     const struct lk_conversation *c = r->of;
     size_t i = c->count && is(c->messages[0].role, "system");
     char date[32];
-    today(c, r->chat->kind == LK_CHAT_LLAMA32, date);
+    today(c, r->chat->kind == LK_CHAT_LLAMA32 && r->answer, date);
     lk__data_chat_put(r, "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n");
     if (c->tools) lk__data_chat_put(r, "Environment: ipython\n");
     lk__data_chat_put(r, "Cutting Knowledge Date: December 2023\nToday Date: ");
@@ -330,16 +342,24 @@ static const struct inst {
     enum lk_chat kind;
     const char *open, *close, *before, *behind;
     enum { NOWHERE, FIRST, LAST } system;
+    const char *space; /* behind marks of tools; answers are trimmed with it */
 } insts[] = {
     {LK_CHAT_MISTRAL, "[INST] ", " [/INST]", "", "", NOWHERE},
     {LK_CHAT_MISTRAL_SPACE, "[INST] ", " [/INST]", "", " ", NOWHERE},
     {LK_CHAT_MISTRAL_V1, " [INST] ", " [/INST]", " ", "", FIRST},
     {LK_CHAT_MISTRAL_V3, "[INST] ", "[/INST]", " ", "", LAST},
-    {LK_CHAT_MISTRAL_TOOLS, "[INST]", "[/INST]", "", "", LAST},
+    {LK_CHAT_MISTRAL_TOOLS, "[INST]", "[/INST]", "", "", LAST, ""},
+    {LK_CHAT_MISTRAL_V3_TOOLS, "[INST] ", "[/INST]", " ", "", LAST, " "},
 };
 
-static void mistral_tools(struct lk__data_chat_render *r) {
-    lk__data_chat_put(r, "[AVAILABLE_TOOLS][");
+/* A mark of tools and what begins behind it. */
+static void mistral_open(struct lk__data_chat_render *r, const struct inst *n, const char *mark, const char *what) {
+    lk__data_chat_put(r, mark);
+    lk__data_chat_put(r, n->space);
+    lk__data_chat_put(r, what);
+}
+static void mistral_tools(struct lk__data_chat_render *r, const struct inst *n) {
+    mistral_open(r, n, "[AVAILABLE_TOOLS]", "[");
     for (size_t i = 0; i < json_array_size(r->of->tools); i++) {
         const char *key, *between = "";
         json_t *value, *f = json_object_get(json_array_get(r->of->tools, i), "function");
@@ -347,7 +367,7 @@ static void mistral_tools(struct lk__data_chat_render *r) {
         json_object_foreach(f, key, value) {
             if (!strcmp(key, "return")) continue;
             lk__data_chat_put(r, between), between = ", ";
-            lk__data_chat_put(r, "\""), lk__data_chat_put(r, key), lk__data_chat_put(r, "\": ");
+            lk__data_chat_put(r, "\""), lk__data_chat_content(r, lk_bytes(key, strlen(key))), lk__data_chat_put(r, "\": ");
             if (json_is_string(value)) { /* as the template has it: nothing is escaped */
                 lk__data_chat_put(r, "\"");
                 lk__data_chat_content(r, lk_bytes(json_string_value(value), json_string_length(value)));
@@ -364,14 +384,15 @@ static void mistral_id(struct lk__data_chat_render *r, struct lk_bytes id) {
         lk__data_chat_refuse(r, "the template %s wants ids of calls with nine letters and digits, not \"%.*s\"",
                              r->chat->rules->name, id.size > 40 ? 40 : (int)id.size, (const char *)id.data);
 }
-static void mistral_calls(struct lk__data_chat_render *r, const json_t *calls) {
+static void mistral_calls(struct lk__data_chat_render *r, const struct inst *n, const json_t *calls) {
     lk__data_chat_target(r, true);
+    mistral_open(r, n, "[TOOL_CALLS]", "[");
     for (size_t i = 0; i < json_array_size(calls); i++) {
         const json_t *call = json_array_get(calls, i), *id = json_object_get(call, "id");
         struct lk_bytes text = lk_bytes(json_string_value(id), json_string_length(id));
         mistral_id(r, text);
-        lk__data_chat_put(r, i ? ", {\"name\": \"" : "[TOOL_CALLS][{\"name\": \"");
-        lk__data_chat_put(r, name_of(call));
+        lk__data_chat_put(r, i ? ", {\"name\": \"" : "{\"name\": \"");
+        put_name(r, call);
         lk__data_chat_put(r, "\", \"arguments\": ");
         lk__data_chat_json(r, json_object_get(call, "arguments"), 0);
         lk__data_chat_put(r, ", \"id\": \"");
@@ -389,7 +410,7 @@ static const struct lk_message *last_of_user(const struct lk_conversation *c) {
 static void mistral_question(struct lk__data_chat_render *r, const struct inst *n, size_t i, size_t first) {
     const struct lk_conversation *c = r->of;
     const struct lk_message *m = &c->messages[i], *last = last_of_user(c);
-    if (c->tools && same(m->content, last->content)) mistral_tools(r);
+    if (c->tools && same(m->content, last->content)) mistral_tools(r, n);
     lk__data_chat_put(r, n->open);
     if (first && (n->system == FIRST ? i == first : i + 1 == c->count)) {
         lk__data_chat_content(r, c->messages[0].content);
@@ -411,15 +432,16 @@ void lk__data_chat_mistral(struct lk__data_chat_render *r) {
             mistral_question(r, n, i, first);
         } else if (is(m->role, "tool")) {
             mistral_id(r, m->call);
-            lk__data_chat_put(r, "[TOOL_RESULTS]{\"content\": ");
+            mistral_open(r, n, "[TOOL_RESULTS]", "{\"content\": ");
             lk__data_chat_content(r, m->content);
             lk__data_chat_put(r, ", \"call_id\": \"");
             lk__data_chat_content(r, m->call);
             lk__data_chat_put(r, "\"}[/TOOL_RESULTS]");
         } else if (m->calls)
-            mistral_calls(r, m->calls);
+            mistral_calls(r, n, m->calls);
         else
-            inst_answer(r, n->before, m->content, "", n->behind);
+            inst_answer(r, n->before, n->space && *n->space ? lk__data_chat_trimmed(m->content) : m->content, "",
+                        n->behind);
     }
 }
 

@@ -58,6 +58,11 @@ for template in chatml llama3; do
     if grep -q '"ids": \[279\], "tokens": \["<|endoftext|>"\]' $template-hf/tokenizer.json; then ok "$template: texts begin as here"
     else not_ok "$template: texts begin as here"; fi
     check "$template: it comes back" "$LOCKSTEP" model import $template-hf --name back-$template
+    if grep -q "conversations are written as $template\$" "$WORK/.err"; then ok "$template: with its template"; else not_ok "$template: with its template" "$(cat "$WORK/.err")"; fi
+    for how in --chat "--template $template"; do
+        "$LOCKSTEP" generate back-$template "day 7?" $how --tokens 8 --json | sed '/seconds/d' >"how${how%% *}.out"
+    done
+    equal "$template: which --chat takes" "$(cat how--chat.out)" "$(cat how--template.out)"
     equal "$template: with the tokenizer's own root" "$("$LOCKSTEP" model show back-$template --json | field tokenizer_root)" \
         "$("$LOCKSTEP" tokenizer show chat --json | field root)"
     for m in $template back-$template; do

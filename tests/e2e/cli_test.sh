@@ -188,7 +188,7 @@ sleep 1
 kill -INT $pid
 wait $pid
 equal "Ctrl-C ends a text in JSON too, whole" "$(field finish <cut.json)" interrupted
-fails "--bos beside --template" 2 "--bos no goes without --template" -- "$LOCKSTEP" generate c x --template chatml --bos no
+fails "--bos beside --template" 2 "--bos no goes without a template" -- "$LOCKSTEP" generate c x --template chatml --bos no
 check "longer than the context" "$LOCKSTEP" generate c --tokens 150
 check "a prompt longer than the context" "$LOCKSTEP" generate c "$(head -c 3000 text.txt | iconv -c -f UTF-8 -t UTF-8)" --tokens 5
 check "an empty prompt" "$LOCKSTEP" generate c "" --tokens 5

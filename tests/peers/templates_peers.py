@@ -46,6 +46,8 @@ def check(what, good, about=""):
 
 source = open(os.path.join(here, "..", "..", "src", "data", "chat.c")).read()
 known = dict(re.findall(r'\{"([0-9a-f]{64})", (LK_CHAT\w+)\}', source))
+rules = source[source.index("rules[LK_CHAT_COUNT]"):source.index("enum lk_chat lk_chat_named")]
+with_tools = {m.group(1) for m in re.finditer(r'\[LK_CHAT\w+\] =\s*\{\s*"([^"]+)".*?(?=\[LK_CHAT|\Z)', rules, re.S) if "&" in m.group(0)}
 names = dict(re.findall(r'\[(LK_CHAT\w+)\] =\s*\{\s*"([^"]+)"', source))
 
 
@@ -122,7 +124,7 @@ def pieces(scheme):
 def tokenizers(name):
     if name in ("llama2", "zephyr", "mistral", "mistral-space", "mistral-v1", "mistral-v3"):
         return [pieces("prepend"), pieces("first")]
-    if name == "mistral-tools":
+    if name.endswith("-tools"):
         t = folders.byte_level(folders.LLAMA3, "</s>", [c for c in CONTROLS if c != "</s>"], begin="<s>")
         return [t]
     begin = "<|begin_of_text|>" if name.startswith("llama3") else None
@@ -149,7 +151,7 @@ def value(depth=0):
     if kind == 0:
         return r.choice([0, -1, 7, 2**40])
     if kind == 1:
-        return r.choice([0.5, 1e-7, 1e16, -2.0, 3.14159, 1e22, 123456.789, 0.0001, 1e15])
+        return r.choice([0.5, 1e-7, 1e16, -2.0, 3.14159, 1e22, 123456.789, 0.0001, 1e15, 2.0**-24, 2.0**89, -0.0])
     if kind < 4:
         return text() + r.choice(["", "\x01\x1f\x7f", "\u2028", "/"])
     if kind < 6:
@@ -184,7 +186,7 @@ def conversation(name, tools):
             out += [{"role": "tool", "tool_call_id": c["id"], "content": text()} for c in calls]
         if i + 1 < turns or r.randrange(3) == 0:
             said = text()
-            if name == "qwen3" and r.randrange(2):
+            if name.startswith("qwen3") and r.randrange(2):
                 said = r.choice(["<think>\n", "<think>", "\n<think>\n\n"]) + text() + r.choice(["\n</think>\n\n", "</think>"]) + said
             out.append({"role": "assistant", "content": said})
     if r.randrange(12) == 0 and len(out) > 1:  # an order that some refuse
@@ -208,16 +210,15 @@ def ask(port, body):
 
 def compare(port, model, name, tokenizer, template):
     equal = refused = 0
-    if name == "mistral-tools":  # there it is a special token, which ours never takes from a user
+    if name.endswith("-tools"):  # there it is a special token, which ours never takes from a user
         BITS.remove("[INST]")
     specials = set(tokenizer.all_special_ids)
     said = [ask(port, {"model": model, "messages": [{"role": "user", "content": c}]})[0] for c in ("a", "<|im_end|> </s> <s> [/INST] <|eot_id|>")]
     check(f"{name}: what users write is no special token", sum(i in specials for i in said[0]) == sum(i in specials for i in said[1]))
     for i in range(rounds):
-        tools = [tool(k) for k in range(r.randrange(1, 3))] if f"&{'hermes' if name.startswith('qwen') else 'bare' if name.startswith('llama') else 'list'}" in \
-            re.search(r'\{"' + re.escape(name) + r'".*?\}', source, re.S).group(0) and r.randrange(2) else None
+        tools = [tool(k) for k in range(r.randrange(1, 3))] if name in with_tools and r.randrange(2) else None
         messages = conversation(name, tools)
-        more = {"enable_thinking": False} if name == "qwen3" and r.randrange(2) else {}
+        more = {"enable_thinking": False} if name.startswith("qwen3") and r.randrange(2) else {}
         want = None
         if messages:
             try:
@@ -233,7 +234,7 @@ def compare(port, model, name, tokenizer, template):
         equal += want is not None
         refused += want is None
     check(f"{name}: {equal} conversations have transformers' ids, {refused} are refused by both", equal > rounds // 3)
-    if name == "mistral-tools":
+    if name.endswith("-tools"):
         BITS.append("[INST]")
 
 

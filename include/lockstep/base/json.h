@@ -19,6 +19,10 @@ json_t *lk_json_parse_zeros(const char *text, size_t size, const char *name, str
 /* Canonical text: keys sorted bytewise, no white space, strings as jansson's compact UTF-8 output, no real numbers (floats
  * are strings in C99 hexadecimal, see lk_json_float). Appends to out. */
 int lk_json_canonical(const json_t *, struct lk_buf *out, struct lk_err *);
+/* The text that Python's json.dumps(value, ensure_ascii=False, indent=indent or None) gives: keys in their order, ", " and
+ * ": ", or one item a line behind `indent` spaces a level; control characters as \u001f; real numbers as repr writes them.
+ * Appends to out; LK_ENOMEM. */
+int lk_json_python(const json_t *, unsigned indent, struct lk_buf *out);
 /* A double as its exact hexadecimal string ("0x1.8p+1"), normalised: the shortest mantissa, lower case. Own code, no libc
  * difference. */
 json_t *lk_json_float(double value);

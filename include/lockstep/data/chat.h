@@ -27,12 +27,16 @@ enum lk_chat {
     LK_CHAT_MISTRAL_V1,
     LK_CHAT_MISTRAL_V3,
     LK_CHAT_MISTRAL_TOOLS,
+    LK_CHAT_MISTRAL_V3_TOOLS,
+    LK_CHAT_QWEN25_CODER,
+    LK_CHAT_QWEN3_THINKING,
+    LK_CHAT_COUNT
 };
 #define LK_CHAT_NAMES                                                                                                      \
-    "chatml, llama3, smollm2, qwen1.5, qwen2, qwen2.5, qwen3, llama3.1, llama3.2, llama2, zephyr, mistral, "               \
-    "mistral-space, "                                                                                                      \
-    "mistral-v1, mistral-v3, mistral-tools"
-/* The template whose Jinja text this is, by its SHA-256 without newlines at its end; LK_CHAT_NONE: it is not known. */
+    "chatml, llama3, smollm2, qwen1.5, qwen2, qwen2.5, qwen2.5-coder, qwen3, qwen3-thinking, llama3.1, llama3.2, llama2, " \
+    "zephyr, mistral, mistral-space, mistral-v1, mistral-v3, mistral-tools, mistral-v3-tools"
+/* The template whose Jinja text this is, newlines at its end left out: lk_chat_jinja's, or one whose SHA-256 is known.
+ * LK_CHAT_NONE: none is. */
 enum lk_chat lk_chat_recognise(const char *jinja, size_t size);
 /* LK_CHAT_NONE when there is none of that name. */
 enum lk_chat lk_chat_named(const char *name);
@@ -49,7 +53,8 @@ struct lk_conversation {
     const json_t *tools; /* an array, as OpenAI's: {"type": "function", "function": {"name", "description", "parameters"}};
                             NULL: none */
     bool no_thinking;    /* the answer begins behind an empty thought, for templates that have thoughts */
-    const char *date; /* for templates that say one, as "26 Jul 2024"; NULL: as the template does without, today or that */
+    const char *date; /* for templates that say one, as "26 Jul 2024"; NULL: as the template does without, today or that; in
+                         datasets always that */
 };
 /* Appends the tokens of a conversation that the assistant goes on with: all messages, then the head of its answer. Special
  * tokens are the template's; in contents they are plain text. *stop is the token that ends an answer. LK_EINVAL: the

@@ -31,6 +31,7 @@ static const char *const specials[] = {"<|endoftext|>",
                                        "</s>",
                                        "[INST]"};
 #define SPECIALS (sizeof specials / sizeof *specials)
+static bool prefix_space; /* of the next tokenizer */
 static struct lk_tokenizer *tokenizer(size_t specials_count, const char *normalizer) {
     struct lk_buf json = LK_BUF_INIT;
     struct lk_tokenizer *t;
@@ -43,9 +44,9 @@ static struct lk_tokenizer *tokenizer(size_t specials_count, const char *normali
             i ? "," : "", 256 + i, specials[i]));
     OK(lk_buf_printf(
         &json,
-        "],\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},"
+        "],\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":%s,\"use_regex\":true},"
         "\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{",
-        normalizer));
+        normalizer, prefix_space ? "true" : "false"));
     for (int b = 0, other = 0; b < 256; b++) { /* GPT-2's characters of bytes */
         bool self = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
         uint8_t c[4];
@@ -164,6 +165,22 @@ static const struct {
     {LK_CHAT_ZEPHYR, "", "<|user|>\n Q </s>\n<|assistant|>\n<think>T</think>\nA </s>\n<|user|>\n Q </s>\n<|assistant|>\n"},
     {LK_CHAT_MISTRAL, "", "<s>[INST]  Q  [/INST]<think>T</think>\nA </s>[INST]  Q  [/INST]"},
     {LK_CHAT_MISTRAL_V1, "s", "<s> [INST]  S \n\n Q  [/INST] <think>T</think>\nA </s> [INST]  Q  [/INST]"},
+    {LK_CHAT_MISTRAL_V3_TOOLS, "st",
+     "<s>[AVAILABLE_TOOLS] [{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}][/AVAILABLE_TOOLS][INST]  Q "
+     "[/INST][TOOL_CALLS] [{'name': 'f', 'arguments': {'a': '\xc3\xa9'}, 'id': '123456789'}]</s>[TOOL_RESULTS] {'content': "
+     "R<|eot_id|>, 'call_id': '123456789'}[/TOOL_RESULTS]"},
+    {LK_CHAT_QWEN25_CODER, "t",
+     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n# Tools\n\nYou may call "
+     "one or more functions to assist with the user query.\n\nYou are provided with function signatures within "
+     "<tools></tools> XML tags:\n<tools>\n{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}\n</tools>\n\nFor "
+     "each function call, return a json object with function name and arguments within <tool_call></tool_call> XML "
+     "tags:\n<tool_call>\n{{'name': <function-name>, 'arguments': <args-json-object>}}\n</tool_call><|im_end|>\n"
+     "<|im_start|>user\n Q <|im_end|>\n<|im_start|>assistant\n<tool_call>\n{'name': 'f', 'arguments': {'a': "
+     "'\xc3\xa9'}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nR<|eot_id|>\n</tool_response><|im_end|>\n"
+     "<|im_start|>assistant\n"},
+    {LK_CHAT_QWEN3_THINKING, "sn",
+     "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\n Q <|im_end|>\n<|im_start|>assistant\nA <|im_end|>\n<|im_start|>"
+     "user\n Q <|im_end|>\n<|im_start|>assistant\n<think>\n"},
     {LK_CHAT_MISTRAL_TOOLS, "st",
      "<s>[AVAILABLE_TOOLS][{'type': 'function', 'function': {'name': 'f', 'x': [1.5, {}]}}][/AVAILABLE_TOOLS][INST] Q "
      "[/INST]"
@@ -240,26 +257,6 @@ static void each_template_writes_its_layout(void **state) {
     lk_tokenizer_free(t);
 }
 
-static void json_is_python_s(void **state) {
-    (void)state;
-    static const char *const texts[][2] = {
-        {"[0.5, -0.001, 0.0001, 0.00001, 1e-7, 1e15, 1e16, 1e22, -2.0, 123456.789, 3.0]",
-         "[0.5, -0.001, 0.0001, 1e-05, 1e-07, 1000000000000000.0, 1e+16, 1e+22, -2.0, 123456.789, 3.0]"},
-        {"{'b': [], 'a': {}, 'c': [null, true, false, -7]}", "{'b': [], 'a': {}, 'c': [null, true, false, -7]}"},
-        {"['\\u001f\\n\\t\\/\\\\\\u007f\xc3\xa9\xe2\x80\xa8']", "['\\u001f\\n\\t/\\\\\x7f\xc3\xa9\xe2\x80\xa8']"},
-    };
-    for (size_t i = 0; i < 3; i++) {
-        struct lk_buf text = LK_BUF_INIT;
-        json_t *v = json_of(texts[i][0]);
-        char *want = with_quotes(texts[i][1]);
-        OK(lk__data_json_dump(v, 0, &text));
-        assert_string_equal(text.data, want);
-        lk_free(want);
-        json_decref(v);
-        lk_buf_release(&text);
-    }
-}
-
 /* The whole stream as text, "[" and "]" around what is a target. */
 static char *stream_of(const struct lk_root *root) {
     struct lk_dataset *d;
@@ -317,6 +314,60 @@ static void only_the_assistant_is_learned(void **state) {
     lk_tokenizer_free(t);
 }
 
+static void check_stream(const struct lk_tokenizer *t, enum lk_chat kind, const char *wanted) {
+    static const char talk[] = "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":"
+                               "\"<think>a</think>yo\"}]}\n";
+    struct lk_root root;
+    OK(build(t, "talk.jsonl", talk, kind, &root));
+    OK(lk_dataset_verify(store, &root, &test_err));
+    char *stream = stream_of(&root);
+    assert_string_equal(stream, wanted);
+    lk_free(stream);
+}
+
+/* A target is what stands behind its head, not the begin of a text; no clock reaches a dataset. */
+static void targets_go_on(void **state) {
+    (void)state;
+    prefix_space = true;
+    struct lk_tokenizer *spaced = tokenizer(SPECIALS, "null");
+    prefix_space = false;
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
+    check_stream(spaced, LK_CHAT_ZEPHYR, " <|user|>\nhi</s> \n<|assistant|>\n[<think>a</think>yo</s>] \n[<|endoftext|>]");
+    check_stream(t, LK_CHAT_QWEN3_THINKING,
+                 "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n[a\n</think>\n\nyo<|im_end|>]\n"
+                 "[<|endoftext|>]");
+    check_stream(t, LK_CHAT_LLAMA32,
+                 "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December "
+                 "2023\nToday Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+                 "<|start_header_id|>assistant<|end_header_id|>\n\n[<think>a</think>yo<|eot_id|><|endoftext|>]");
+    lk_tokenizer_free(spaced);
+    lk_tokenizer_free(t);
+}
+
+/* A name that is a mark is a name; what was exported here is known again. */
+static void names_are_text(void **state) {
+    (void)state;
+    struct lk_tokenizer *t = tokenizer(SPECIALS, "null");
+    json_t *calls = json_of("[{'id': '1', 'name': '<|eot_id|>', 'arguments': {}}]");
+    struct lk_message m[] = {{.role = text_of("user"), .content = text_of("?")},
+                             {.role = text_of("assistant"), .calls = calls}};
+    struct lk_conversation c = {.messages = m, .count = 2};
+    struct lk_tokens ids = {0};
+    uint32_t stop;
+    size_t ends = 0;
+    OK(lk_chat_prompt(t, LK_CHAT_LLAMA31, &c, &ids, &stop, &test_err));
+    for (size_t i = 0; i < ids.count; i++) ends += ids.ids[i] == stop;
+    assert_int_equal(ends, 3); /* system, user, assistant */
+    lk_tokens_release(&ids);
+    json_decref(calls);
+    lk_tokenizer_free(t);
+    const char *own = lk_chat_jinja(LK_CHAT_LLAMA3);
+    assert_int_equal(lk_chat_recognise(own, strlen(own)), LK_CHAT_LLAMA3);
+    assert_int_equal(lk_chat_recognise(own, strlen(own) - 1), LK_CHAT_LLAMA3); /* without its newline */
+    assert_int_equal(lk_chat_recognise(own, strlen(own) - 2), LK_CHAT_NONE);
+    assert_int_equal(lk_chat_recognise("", 0), LK_CHAT_NONE);
+}
+
 static void errors_name_file_line_and_byte(void **state) {
     (void)state;
     struct lk_tokenizer *t = tokenizer(SPECIALS, "null"), *few = tokenizer(1, "null");
@@ -359,8 +410,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_are_what_the_templates_say),
         cmocka_unit_test(each_template_writes_its_layout),
-        cmocka_unit_test(json_is_python_s),
         cmocka_unit_test(only_the_assistant_is_learned),
+        cmocka_unit_test(targets_go_on),
+        cmocka_unit_test(names_are_text),
         cmocka_unit_test(errors_name_file_line_and_byte),
         cmocka_unit_test(normalized_texts_are_what_is_kept),
     };

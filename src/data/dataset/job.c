@@ -76,9 +76,10 @@ static int encode_record(struct lk__dataset_job *j, struct lk__dataset_job_threa
     return code;
 }
 
-static int encode_span(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_chat_span *p) {
+static int encode_span(struct lk__dataset_job *j, struct lk__dataset_job_thread *t, const struct lk__data_chat_span *p,
+                       bool later) {
     if (p->id == UINT32_MAX)
-        return lk__tokenizer_encoder_run(t->encoder, t->rendered.data + p->begin, p->size, false, &j->tokens, &j->err);
+        return lk__tokenizer_encoder_run(t->encoder, t->rendered.data + p->begin, p->size, later, &j->tokens, &j->err);
     if (lk__tokenizer_tokens_reserve(&j->tokens, 1)) return no_memory(j);
     j->tokens.ids[j->tokens.count++] = p->id;
     return 0;
@@ -108,7 +109,7 @@ static int encode_messages(struct lk__dataset_job *j, struct lk__dataset_job_thr
     const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)t->spans.data;
     for (size_t i = 0; !code && i < t->spans.size / sizeof *p; i++) {
         size_t from = j->tokens.count;
-        if ((code = encode_span(j, t, &p[i]))) break;
+        if ((code = encode_span(j, t, &p[i], lk__data_chat_later(tokenizer, j->rules->chat, p, i)))) break;
         if (j->tokens.count - from > UINT32_MAX) return lk_fail(&j->err, LK_EINVAL, "a message is too long");
         struct lk__dataset_job_span span = {(uint32_t)(j->tokens.count - from), p[i].target};
         targets += p[i].target ? span.tokens : 0;

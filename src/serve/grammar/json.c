@@ -1,6 +1,5 @@
 /* The rules of JSON itself, on one line with the white space of Python's json.dumps. */
 #include "serve/grammar/schema.h"
-#include <stdlib.h>
 #include <string.h>
 
 static uint32_t range(struct lk__grammar_build *b, uint32_t first, uint32_t last) {
@@ -106,17 +105,6 @@ uint32_t lk__grammar_json_value(struct lk__grammar_schema *s) {
 }
 uint32_t lk__grammar_json_object(struct lk__grammar_schema *s) {
     return shared(s, &s->object, "object", true, make_object);
-}
-
-char *lk__grammar_json_dump(const json_t *value) {
-    for (size_t digits = 15;; digits++) {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
-        json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
-        bool same = back && json_equal(back, value);
-        json_decref(back);
-        if (!text || same || digits == 17) return text;
-        free(text);
-    }
 }
 
 int lk_grammar_json_object(struct lk_grammar **out, struct lk_err *err) {

@@ -50,10 +50,13 @@ uint32_t lk__grammar_schema_count(struct lk__grammar_schema *s, const json_t *sc
 
 /* A JSON text as it is. */
 static uint32_t text_of(struct lk__grammar_schema *s, const json_t *value, const char *behind) {
-    char *text = lk__grammar_json_dump(value);
-    if (!text) return no_memory(s), 0;
-    uint32_t id = LK__GRAMMAR_SEQ(s->b, lk__grammar_string(s->b, text), lk__grammar_string(s->b, behind));
-    free(text);
+    struct lk_buf text = LK_BUF_INIT;
+    uint32_t id = 0;
+    if (lk_json_python(value, 0, &text) || lk_buf_append(&text, "", 1))
+        no_memory(s);
+    else
+        id = LK__GRAMMAR_SEQ(s->b, lk__grammar_string(s->b, text.data), lk__grammar_string(s->b, behind));
+    lk_buf_release(&text);
     return id;
 }
 

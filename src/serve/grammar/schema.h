@@ -30,7 +30,5 @@ uint32_t lk__grammar_schema_count(struct lk__grammar_schema *, const json_t *sch
 /* schema_values.c: what the keywords of a type allow. integer: only whole numbers. */
 uint32_t lk__grammar_schema_string(struct lk__grammar_schema *, const json_t *schema);
 uint32_t lk__grammar_schema_numeric(struct lk__grammar_schema *, const json_t *schema, bool integer);
-/* A text as lk_json's dumps writes it, on one line; reals with as many digits as they need. NULL: no memory. For free(). */
-char *lk__grammar_json_dump(const json_t *);
 
 #endif
