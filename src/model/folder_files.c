@@ -18,7 +18,7 @@ struct folder {
     struct lk_tokenizer *t; /* NULL: the model has none */
     bool own_tokenizer;     /* files has no tokenizer.json that is the model's */
     bool learned;           /* it learned conversations otherwise than its files say */
-    const char *template;   /* of our own, that says how; NULL: none is written */
+    const char *template;   /* of our own, that says how; NULL: there is none, and the folder gets none */
     struct lk_err *err;
 };
 
@@ -164,10 +164,11 @@ static int put_tokenizer_config(const struct folder *f) {
     static const char name[] = "tokenizer_config.json";
     const json_t *hex = f->own_tokenizer ? NULL : json_object_get(f->files, name);
     json_t *c = NULL;
-    if (hex && !f->template) return put_kept(f, name, hex);
+    if (hex && !f->learned) return put_kept(f, name, hex);
     int code = hex ? read_kept(f, name, &c) : LK_OK;
     if (code || (!c && !f->t)) return code;
     if (!c) c = make_tokenizer_config(f);
+    if (f->learned) json_object_del(c, "chat_template"); /* of another */
     if (c && f->template && json_object_set_new(c, "chat_template", json_string(f->template))) {
         json_decref(c);
         c = NULL;
@@ -227,7 +228,7 @@ static int put_others(const struct folder *f) {
     json_object_foreach(f->files, name, hex) {
         bool other = true;
         for (size_t i = 0; i < sizeof done / sizeof *done; i++) other &= strcmp(name, done[i]) != 0;
-        if (!other || f->own_tokenizer || (f->template && strcmp(name, "chat_template.jinja") == 0)) continue;
+        if (!other || f->own_tokenizer || (f->learned && strcmp(name, "chat_template.jinja") == 0)) continue;
         int code = put_kept(f, name, hex);
         if (code) return code;
     }

@@ -419,10 +419,20 @@ static void a_folder_begins_chats_and_ends_as_here(void **state) {
     OK(lk_model_open_root(w->store, &root, true, &back, &test_err));
     assert_true(lk_root_equal(&back.tokenizer_root, &tokenizer));
     assert_true(back.text_begin == 262 && back.begin == 262 && back.stop_count == 2 && back.stops[1] == 264);
+    assert_int_equal(back.chat, LK_CHATML);
     OK(lk_model_export(w->store, &back, &(struct lk_model_export){.dtype = LK_F32}, again, &test_err));
     static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
                                         "chat_template.jinja", "config.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) same_file(dir, again, files[i]);
+    test_dir_remove(again);
+    back.chat =
+        LK_CHAT_QWEN25; /* as in a run from it on conversations of another template, of which there is no Jinja here */
+    again = test_join(w->dir, "again");
+    OK(lk_model_export(w->store, &back, &(struct lk_model_export){.dtype = LK_F32}, again, &test_err));
+    assert_true(has(again, "tokenizer_config.json", "eos_token") && !has(again, "tokenizer_config.json", "chat_template"));
+    char *jinja = test_join(again, "chat_template.jinja");
+    assert_int_not_equal(access(jinja, F_OK), 0);
+    lk_free(jinja);
     lk_model_close(&m);
     lk_model_close(&back);
     test_dir_remove(dir);

@@ -104,8 +104,11 @@ static int read_template(struct importing *in, const struct lk_tokenizer *t) {
     if (code == LK_ENOTFOUND) code = LK_OK;
     if (other.size) config = lk__model_hf_lenient(other.data, other.size);
     if (!code) in->chat = lk__model_hf_chat(file ? &text : NULL, config, &any);
-    if (in->chat && lk_chat_stop(t, in->chat, &stop, NULL)) in->chat = LK_CHAT_NONE;
-    if (any && in->chat)
+    if (in->chat && lk_chat_stop(t, in->chat, &stop, NULL)) {
+        snprintf(note, sizeof note, "its tokenizer lacks tokens of its chat template, %s: conversations need --template",
+                 lk_chat_name(in->chat));
+        in->chat = LK_CHAT_NONE;
+    } else if (in->chat)
         snprintf(note, sizeof note, "conversations are written as %s", lk_chat_name(in->chat));
     else
         snprintf(note, sizeof note, "its chat template is none that is known here: conversations need --template");
