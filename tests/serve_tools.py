@@ -110,8 +110,13 @@ else:
     check("an answer may call more than once", several > 0)
 many = sum(len(chat(tool_choice="required", seed=s, parallel_tool_calls=False)[1]["choices"][0]["message"].get("tool_calls", [])) > 1 for s in range(40))
 check("parallel_tool_calls: false: once", many == 0, many)
+cut = [chat(tool_choice="required", tools=tools[1:], seed=s, stop="\"text\": ")[1]["choices"][0] for s in range(40)]
+cut = [c for c in cut if len(c["message"].get("tool_calls", [])) > 1 and c["message"]["tool_calls"][-1]["function"]["arguments"] == "{"]
+check("a call that a stop text cuts is no call", cut and all(c["finish_reason"] == "stop" for c in cut), cut[:1])
 one = [chat(tool_choice={"type": "function", "function": {"name": "say"}}, seed=s, n=2)[1]["choices"] for s in range(10)]
 check("the tool that is named is called", all(x["function"]["name"] == "say" for c in one for k in c for x in k["message"].get("tool_calls", [])), one)
+named = chat(tool_choice={"type": "function", "function": {"name": "now"}})[1]["choices"][0]["message"]
+check("and once", len(named["tool_calls"]) == 1, named)
 check("choices of n differ, and so do their ids", all(c[0]["message"] != c[1]["message"] for c in one) and one[0][0]["message"]["tool_calls"][0]["id"] != one[0][1]["message"]["tool_calls"][0]["id"])
 status, v = chat(tool_choice={"type": "function", "function": {"name": "say"}}, max_tokens=33)
 check("a cut call is told as far as it is", status == 200 and v["choices"][0]["finish_reason"] == "length", v)
@@ -139,7 +144,7 @@ check("with response_format: a call, or what the schema says",
 # --- a conversation that goes on -----------------------------------------------------------------------------------------------------
 said = [{"role": "user", "content": "add"}, {"role": "assistant", "content": None, "tool_calls": [
     {"id": "abcdefgh1", "type": "function", "function": {"name": "add", "arguments": "{\"b\": 1.5, \"a\": \"\u00e9\"}"}}]},
-        {"role": "tool", "tool_call_id": "abcdefgh1", "content": "3"}]
+        {"role": "tool", "tool_call_id": "abcdefgh1", "name": "add", "content": "3"}]
 status, v = chat(messages=said, max_tokens=5)
 check("calls and their results go on", status == 200 and v["usage"]["prompt_tokens"] > 20, v)
 ids = [json.loads(ask("/tokenize", {"model": model, "messages": said, **t})[1]) for t in ({"tools": tools}, {})]
@@ -162,6 +167,9 @@ for name, body, what in [
         ("a tool without a function", {"tools": [{"type": "function"}]}, "tools[0] must be"),
         ("a tool of another type", {"tools": [{"type": "web", "function": {}}]}, "tools[0] must be"),
         ("a name of spaces", {"tools": [tool("a b")]}, "letters, digits"),
+        ("a name with a zero", {"tools": [tool("a\0b")]}, "letters, digits"),
+        ("a choice with a zero", {"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "a\0"}}}, "tool_choice must be"),
+        ("tools that never fit", {"tools": [tool("a", description="x" * 5000000)]}, "never fits into the context"),
         ("a name twice", {"tools": [tool("a"), tool("a")]}, "same name"),
         ("an unknown key", {"tools": [tool("a", None, x=1)]}, "tools[0].function.x"),
         ("a keyword that is not supported", {"tools": [tool("a", {"type": "object", "not": {}})]}, "$.tools[0].function.parameters.not"),
@@ -171,8 +179,10 @@ for name, body, what in [
         ("a choice of none of them", {"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "none of tools"),
         ("a choice that is none", {"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice must be"),
         ("a grammar beside tools", {"tools": [tool("a")], "grammar": "root ::= \"a\""}, "grammar does not go with tools"),
-        ("arguments that are no JSON", {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "a", "arguments": "{"}}]}]}, "no object as JSON"),
+        ("arguments that are no JSON", {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "a", "arguments": "{"}}]}]}, "no object as JSON: "),
         ("a call without an id", {"messages": [{"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "a", "arguments": "{}"}}]}]}, "tool_calls[0] must be"),
+        ("a number that has no place here", {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "a", "arguments": "{\"a\": 12345678901234567890}"}}]}]}, "too big integer"),
+        ("the name of a user", {"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name is not supported"),
         ("calls of a user", {"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, "tool_calls is not supported"),
         ("an unknown kwarg", {"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs.x")]:
     status, text = ask("/v1/chat/completions", {"model": model, "messages": user, "max_tokens": 1, **body})

@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const char *finish_reason(const struct lk__api_choice *c) {
-    return c->result.end == LK_REQUEST_LENGTH ? "length" : c->calls.count ? "tool_calls" : "stop";
+    bool whole = c->calls.count && !c->calls.depth; /* a stop text may have cut the last one */
+    return c->result.end == LK_REQUEST_LENGTH ? "length" : whole ? "tool_calls" : "stop";
 }
 
 static void head(struct lk_json_out *o, const struct lk__api_job *j, const char *object) {

@@ -23,12 +23,16 @@ static int only_keys(const json_t *v, const char *const names[], const char *par
     return LK_OK;
 }
 
-static bool is_name(const char *name) {
-    size_t n = name ? strlen(name) : 0;
+static bool is_name(const json_t *v) {
+    const char *name = json_string_value(v);
+    size_t n = json_string_length(v);
     return n && n <= NAME_MOST && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
+static const json_t *name_in(const json_t *tool) {
+    return json_object_get(json_object_get(tool, "function"), "name");
+}
 static const char *name_of(const json_t *tool) {
-    return json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+    return json_string_value(name_in(tool));
 }
 static bool is_type(const json_t *v, const char *type) {
     const char *text = json_string_value(json_object_get(v, "type"));
@@ -46,7 +50,7 @@ static int check_tool(const json_t *tools, size_t i, struct lk__api_problem *p) 
     int code = only_keys(tool, keys, "tools", i, "", p);
     if (!code) code = only_keys(f, function_keys, "tools", i, "function.", p);
     if (code) return code;
-    if (!is_name(name_of(tool)))
+    if (!is_name(name_in(tool)))
         return lk__api_wrong(p, "tools", "tools[%zu].function.name must be 1 to %d letters, digits, _ and -", i, NAME_MOST);
     for (size_t k = 0; k < i; k++)
         if (!strcmp(name_of(json_array_get(tools, k)), name_of(tool)))
@@ -78,7 +82,7 @@ int lk__api_read_tool_choice(const json_t *v, struct lk__api_ask *a, struct lk__
             a->tool_choice = (enum lk_tool_choice)i;
             return LK_OK;
         }
-    if (!is_type(v, "function") || !only)
+    if (!is_type(v, "function") || !is_name(name_in(v)))
         return lk__api_wrong(p, "tool_choice",
                              "tool_choice must be none, auto, required or {\"type\": \"function\", "
                              "\"function\": {\"name\": ...}}");
@@ -117,7 +121,7 @@ static int tools_form(struct lk__api_ask *a, struct lk__api_problem *p) {
     bool bad = json_object_set_new(form, "template", json_string(lk_chat_name(a->model->chat))) ||
                json_object_set(form, "tools", a->tools) ||
                json_object_set_new(form, "choice", json_integer(a->tool_choice)) ||
-               json_object_set_new(form, "many", json_boolean(a->many_calls)) ||
+               json_object_set_new(form, "many", json_boolean(a->many_calls && !a->only_tool)) ||
                (a->only_tool && json_object_set_new(form, "only", json_string(a->only_tool))) ||
                (a->form && json_object_set_new(form, "answer", answer));
     char *dumped = bad ? NULL : json_dumps(form, JSON_COMPACT), *text = dumped ? lk_strdup(dumped) : NULL;
@@ -181,25 +185,26 @@ static int content_of(const json_t *v, size_t i, struct lk_buf *out, struct lk__
     }
     return code;
 }
-/* Calls as templates have them: their arguments are a text in requests, and an object here. */
+/* Calls as templates have them: their arguments are a text in requests, and an object here. As Python's json.loads has it,
+ * of a key that is there twice the last counts, and strings may have zero characters. */
 static int calls_of(const json_t *v, size_t i, json_t **out, struct lk__api_problem *p) {
     *out = json_array();
     for (size_t k = 0; k < json_array_size(v); k++) {
         const json_t *call = json_array_get(v, k), *f = json_object_get(call, "function"),
                      *id = json_object_get(call, "id"), *said = json_object_get(f, "arguments");
-        struct lk_err err = {0};
-        if (!is_type(call, "function") || !json_is_string(id) || !is_name(name_of(call)) || !json_is_string(said))
+        json_error_t why = {.text = ""};
+        if (!is_type(call, "function") || !json_is_string(id) || !is_name(name_in(call)) || !json_is_string(said))
             return lk__api_wrong(p, "messages",
                                  "messages[%zu].tool_calls[%zu] must be {\"id\", \"type\": \"function\", \"function\": "
                                  "{\"name\", \"arguments\": a string}}",
                                  i, k);
         json_t *arguments = json_string_length(said)
-                                ? lk_json_parse(json_string_value(said), json_string_length(said), "arguments", &err)
+                                ? json_loadb(json_string_value(said), json_string_length(said), JSON_ALLOW_NUL, &why)
                                 : json_object();
         if (!json_is_object(arguments)) {
             json_decref(arguments);
-            return lk__api_wrong(p, "messages", "messages[%zu].tool_calls[%zu].function.arguments is no object as JSON", i,
-                                 k);
+            return lk__api_wrong(p, "messages", "messages[%zu].tool_calls[%zu].function.arguments is no object as JSON%s%s",
+                                 i, k, *why.text ? ": " : "", why.text);
         }
         json_t *one = json_pack("{s: O, s: s, s: O}", "id", id, "name", name_of(call), "arguments", arguments);
         json_decref(arguments);
@@ -224,8 +229,9 @@ static int message_of(const json_t *v, size_t i, struct lk_message *m, struct lk
         size_t k = 0;
         while (k < sizeof known / sizeof *known && strcmp(known[k], key)) k++;
         bool nothing = json_is_null(value) || (json_is_array(value) && !json_array_size(value));
-        bool fits = k < 2 || (!strcmp(key, "tool_calls") && !strcmp(role, "assistant") && json_is_array(value)) ||
-                    (!strcmp(key, "tool_call_id") && !strcmp(role, "tool") && json_is_string(value));
+        bool fits =
+            k < 2 || (!strcmp(key, "tool_calls") && !strcmp(role, "assistant") && json_is_array(value)) ||
+            ((!strcmp(key, "tool_call_id") || !strcmp(key, "name")) && !strcmp(role, "tool") && json_is_string(value));
         if (!fits && !nothing) return lk__api_wrong(p, "messages", "messages[%zu].%.40s is not supported", i, key);
     }
     int code = content_of(json_object_get(v, "content"), i, text, p);

@@ -468,7 +468,7 @@ static int read_request(struct parsing *s) {
             return lk_fail(&s->p->err, LK_ENOMEM, "no memory for a prompt");
         a->prompt_count = 1;
         const json_t *messages = json_object_get(s->body, "messages");
-        if ((code = check_size(s, "messages", text_size(messages)))) return code;
+        if ((code = check_size(s, "messages", text_size(messages) + text_size(a->tools)))) return code;
         code = lk__api_chat_ids(a->model, messages, a->tools, a->no_thinking, &a->prompts->t, &stop_id, s->p);
         if (!code) a->ends[a->r.end_count++] = stop_id;
         if (!a->r.logprobs && a->r.top_logprobs)
