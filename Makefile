@@ -44,12 +44,17 @@ CMD_C  := $(filter src/cmd/%,$(filter-out %_test.c,$(ALL_C)))
 MPI_C  := $(filter src/cluster/comm_mpi.c,$(ALL_C))
 LIB_C  := $(filter-out $(TEST_C) $(SIMD_C) $(REF_C) $(CMD_C) $(MPI_C),$(ALL_C))
 
+# A flag, if the compiler takes it.
+takes = $(shell $(CC) $1 -x c -c -o /dev/null /dev/null 2>/dev/null && echo $1)
 # The vector source is compiled once per instruction set, the reference with the machine's FMA and with ours.
 ifeq ($(ARCH),x86_64)
 ISAS := avx2 avx512
 FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_fma    := -mfma
+# Of the files whose kernels are taken by what the CPU has besides.
+$(BUILD)/avx2/src/math/simd/quant_vnni.o: FLAGS_avx2 += $(call takes,-mavxvnni)
+$(BUILD)/avx512/src/math/simd/quant_vnni.o: FLAGS_avx512 += $(call takes,-mavx512vnni)
 else ifeq ($(ARCH),aarch64)
 ISAS := neon
 FLAGS_neon :=

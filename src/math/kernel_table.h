@@ -8,6 +8,7 @@
 #include "lockstep/math/kernels.h"
 #include "lockstep/math/measure.h"
 #include "lockstep/math/scalar.h"
+#include "math/quant.h"
 
 typedef void lk__math_mm_tile_fn(const struct lk_mm *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,
                                  void *scratch);
@@ -38,6 +39,15 @@ struct lk__math_kernels {
     void (*panels_pack)(size_t rows, size_t k, const float *x, float *packed);
     void (*panels_multiply_many)(size_t rows, size_t k, const float *packed, const struct lk_panel_product *, size_t j0,
                                  size_t j1);
+
+    /* Weights in fewer bits (quant.h). A row into a format; false: not to be said in it. A row of activations. n (<=
+     * LK__QUANT_PANEL) rows of W into one panel; any number of rows by columns [j0, j1), j0 a panel's first column. */
+    bool (*quant_round)(enum lk_format, size_t k, const float *x, uint8_t *out);
+    void (*quant_activations)(size_t k, const float *x, int8_t *q, float *d, int32_t *sums);
+    size_t (*quant_panel_bytes)(enum lk_format, size_t k);
+    void (*quant_fill)(enum lk_format, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
+    void (*quant_multiply)(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *,
+                           size_t j0, size_t j1);
 
     /* Attention: queries [i0, i1) of one sequence and query head; backward: one sequence and kv head. */
     uint32_t attention_query_tile;
@@ -96,6 +106,9 @@ void lk__math_fill_blocked_fma(struct lk__math_kernels *);
 void lk__math_fill_avx2(struct lk__math_kernels *);
 void lk__math_fill_avx512(struct lk__math_kernels *);
 void lk__math_fill_neon(struct lk__math_kernels *);
+/* simd/quant_vnni.c: what the tables above have of quant.h, with vpdpbusd. */
+void lk__math_fill_quant_avx2_vnni(struct lk__math_kernels *);
+void lk__math_fill_quant_avx512_vnni(struct lk__math_kernels *);
 
 struct lk_math {
     struct lk_pool *pool;

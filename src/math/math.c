@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 /* --- What this CPU has ----------------------------------------------------------------------------------- */
 #if defined(__x86_64__)
 /* The builtins ask the operating system too (XGETBV): a CPU feature whose registers are not saved does not count. */
@@ -20,6 +24,11 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+/* AVX-VNNI: leaf 7, subleaf 1, EAX bit 4. Compilers of today do not all know its name. */
+static bool has_avx_vnni(void) {
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
+}
 #elif defined(__aarch64__)
 int lk__math_cpu_has_fma(void) {
     return 1;
@@ -27,6 +36,16 @@ int lk__math_cpu_has_fma(void) {
 #else
 int lk__math_cpu_has_fma(void) {
     return 0;
+}
+#endif
+#if defined(__x86_64__)
+static void fill_avx2(struct lk__math_kernels *k) {
+    lk__math_fill_avx2(k);
+    if (has_avx_vnni()) lk__math_fill_quant_avx2_vnni(k);
+}
+static void fill_avx512(struct lk__math_kernels *k) {
+    lk__math_fill_avx512(k);
+    if (__builtin_cpu_supports("avx512vnni")) lk__math_fill_quant_avx512_vnni(k);
 }
 #endif
 static bool has_any(void) {
@@ -53,8 +72,8 @@ static const struct {
     void (*fill)(struct lk__math_kernels *);
 } sets[] = {
 #if defined(__x86_64__)
-    {"avx512", has_avx512, lk__math_fill_avx512},
-    {"avx2", has_avx2, lk__math_fill_avx2},
+    {"avx512", has_avx512, fill_avx512},
+    {"avx2", has_avx2, fill_avx2},
 #elif defined(__aarch64__)
     {"neon", has_any, lk__math_fill_neon},
 #endif

@@ -90,6 +90,14 @@ real REF(lanes_sum)(real lanes[LK__LANES]);
 /* Kernels: kernel_table.h says what each does. */
 void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, const struct lk_caches *, size_t *tile_rows,
                       size_t *tile_columns, bool *transposed);
+#if !LK_REAL_IS_DOUBLE
+bool REF(quant_round)(enum lk_format, size_t k, const float *x, uint8_t *out);
+void REF(quant_activations)(size_t k, const float *x, int8_t *q, float *d, int32_t *sums);
+size_t REF(quant_panel_bytes)(enum lk_format, size_t k);
+void REF(quant_fill)(enum lk_format, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
+void REF(quant_multiply)(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *, size_t j0,
+                         size_t j1);
+#endif
 void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,
                   void *scratch);
 void REF(attention_forward)(const struct REF_STRUCT(attention) *, uint32_t sequence, uint32_t head, uint32_t i0,

@@ -12,6 +12,7 @@ void LK_ISA_NAME(lk__math_fill_normal)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_panels_many)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_peak)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_quant)(struct lk__math_kernels *);
 
 void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
     k->isa = LK_ISA_STRING;
@@ -25,4 +26,5 @@ void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
     LK_ISA_NAME(lk__math_fill_panels)(k);
     LK_ISA_NAME(lk__math_fill_panels_many)(k);
     LK_ISA_NAME(lk__math_fill_peak)(k);
+    LK_ISA_NAME(lk__math_fill_quant)(k);
 }

@@ -1,0 +1,39 @@
+/* What the driver and the kernels of weights in fewer bits share. Private to src/math. */
+#ifndef LOCKSTEP_MATH_PRIVATE_QUANT_H
+#define LOCKSTEP_MATH_PRIVATE_QUANT_H
+#include "lockstep/math/quant.h"
+#include "math/exact.h"
+
+#define LK__QUANT_PANEL 16
+#define LK__QUANT_LEAST 0x1p-100f /* a block whose numbers are all smaller is a block of zeros */
+
+/* Rows of activations: q (rows, k), d and sums (rows, k / 32): the blocks' scales, and the sums of their bytes. */
+struct lk__math_quantized {
+    const int8_t *q;
+    const float *d;
+    const int32_t *sums;
+};
+
+/* An fp16 number as a float, exactly. */
+static inline float lk__math_half(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    if (exponent == 31) return lk__math_float(sign | 0x7f800000 | fraction << 13 | (fraction ? 0x400000 : 0));
+    if (exponent) return lk__math_float(sign | (exponent + 112) << 23 | fraction << 13);
+    float x = (float)fraction * 0x1p-24f;
+    return lk__math_float(sign | lk__math_bits32(x));
+}
+/* To fp16, to the nearest, ties to even; x is finite. */
+static inline uint16_t lk__math_to_half(float x) {
+    uint32_t u = lk__math_bits32(x), sign = u >> 16 & 0x8000, m = u & 0x7fffffff;
+    if (m >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and more */
+    if (m < 0x38800000) {                                  /* below 2^-14: in units of 2^-24 */
+        volatile float y = lk__math_float(m) + 0.5f;       /* 0.5's last bit is 2^-24 */
+        return (uint16_t)(sign | (lk__math_bits32(y) - 0x3f000000));
+    }
+    m += 0xfff + (m >> 13 & 1);
+    return (uint16_t)(sign | (m - 0x38000000) >> 13);
+}
+
+#endif

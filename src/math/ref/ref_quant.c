@@ -1,0 +1,121 @@
+/* Weights in fewer bits, by the page's rule (docs/numerics.md, section 14). Panels of the reference are the rows
+ * themselves. */
+#include "math/quant.h"
+#include "math/ref/ref.h"
+
+#if !LK_REAL_IS_DOUBLE
+size_t REF(quant_panel_bytes)(enum lk_format format, size_t k) {
+    return LK__QUANT_PANEL * lk_format_row_bytes(format, k);
+}
+void REF(quant_fill)(enum lk_format format, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
+    memcpy(panel, w, n * lk_format_row_bytes(format, k));
+}
+
+static float magnitude(float x) {
+    return lk__math_float(lk__math_bits32(x) & 0x7fffffff);
+}
+/* To the nearest whole number, halves to the even one; |x| < 2^22. */
+static float nearest(float x) {
+    float big = x < 0 ? -0x1.8p23f : 0x1.8p23f;
+    volatile float sum = x + big;
+    return sum - big;
+}
+
+/* ggml's reference rounds halves away from zero. |x| < 2^22. */
+static int away(float x) {
+    int whole = (int)x;
+    float rest = x - (float)whole;
+    return whole + (rest >= 0.5f) - (rest <= -0.5f);
+}
+static float inverse_of(float scale) {
+    float inverse = scale != 0 ? 1.0f / scale : 0;
+    return magnitude(inverse) < __builtin_inff() ? inverse : 0;
+}
+static bool round_q8(const float *x, uint8_t *out) {
+    float most = 0;
+    for (size_t i = 0; i < LK_QUANT_BLOCK; i++) most = magnitude(x[i]) > most ? magnitude(x[i]) : most;
+    float scale = most / 127.0f, inverse = inverse_of(scale);
+    uint16_t half = lk__math_to_half(scale);
+    memcpy(out, &half, 2);
+    for (size_t i = 0; i < LK_QUANT_BLOCK; i++) out[2 + i] = (uint8_t)(int8_t)away(x[i] * inverse);
+    return half < 0x7c00;
+}
+static bool round_q4(const float *x, uint8_t *out) {
+    float most = 0, of = 0;
+    for (size_t i = 0; i < LK_QUANT_BLOCK; i++)
+        if (magnitude(x[i]) > most) most = magnitude(x[i]), of = x[i];
+    float scale = of / -8.0f, inverse = inverse_of(scale);
+    uint16_t half = lk__math_to_half(scale);
+    memcpy(out, &half, 2);
+    for (size_t i = 0; i < LK_QUANT_BLOCK / 2; i++) {
+        int low = (int)(x[i] * inverse + 8.5f), high = (int)(x[i + LK_QUANT_BLOCK / 2] * inverse + 8.5f);
+        out[2 + i] = (uint8_t)((low > 15 ? 15 : low) | (high > 15 ? 15 : high) << 4);
+    }
+    return (half & 0x7fff) < 0x7c00;
+}
+bool REF(quant_round)(enum lk_format format, size_t k, const float *x, uint8_t *out) {
+    bool good = true;
+    for (size_t i = 0; i < k; i++) good &= magnitude(x[i]) < __builtin_inff();
+    if (!good) return false;
+    if (format == LK_F32) memcpy(out, x, 4 * k);
+    for (size_t i = 0; format == LK_BF16 && i < k; i++) {
+        uint32_t u = lk__math_bits32(x[i]);
+        uint16_t half = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+        good &= (half & 0x7f80) != 0x7f80;
+        memcpy(out + 2 * i, &half, 2);
+    }
+    for (size_t b = 0; format >= LK_Q8 && b < k / LK_QUANT_BLOCK; b++, x += LK_QUANT_BLOCK)
+        good &= format == LK_Q8 ? round_q8(x, out + 34 * b) : round_q4(x, out + 18 * b);
+    return good;
+}
+
+void REF(quant_activations)(size_t k, const float *x, int8_t *q, float *d, int32_t *sums) {
+    for (size_t b = 0; b < k / LK_QUANT_BLOCK; b++, x += LK_QUANT_BLOCK, q += LK_QUANT_BLOCK) {
+        float most = 0;
+        bool finite = true;
+        for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
+            float m = magnitude(x[i]);
+            finite &= m < __builtin_inff();
+            if (m > most) most = m;
+        }
+        float inverse = finite && most >= LK__QUANT_LEAST ? 127.0f / most : 0;
+        d[b] = !finite ? lk__math_float(0x7fc00000) : most >= LK__QUANT_LEAST ? most / 127.0f : 0;
+        sums[b] = 0;
+        for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
+            q[i] = finite ? (int8_t)nearest(x[i] * inverse) : 0;
+            sums[b] += q[i];
+        }
+    }
+}
+
+static int weight(enum lk_format format, const uint8_t *block, size_t i) {
+    if (format == LK_Q8) return (int8_t)block[2 + i];
+    return (i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8;
+}
+
+void REF(quant_multiply)(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *p,
+                         size_t j0, size_t j1) {
+    size_t row_bytes = lk_format_row_bytes(p->format, k), block_bytes = lk_format_row_bytes(p->format, LK_QUANT_BLOCK);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = j0; j < j1; j++) {
+            const uint8_t *block = (const uint8_t *)p->panels + j / LK__QUANT_PANEL * LK__QUANT_PANEL * row_bytes +
+                                   j % LK__QUANT_PANEL * row_bytes;
+            float total = 0;
+            for (size_t b = 0; b < k / LK_QUANT_BLOCK;) {
+                float chain = 0;
+                for (size_t end = b + LK__SEGMENT / LK_QUANT_BLOCK; b < end && b < k / LK_QUANT_BLOCK;
+                     b++, block += block_bytes) {
+                    int32_t sum = 0;
+                    for (size_t i = 0; i < LK_QUANT_BLOCK; i++)
+                        sum += weight(p->format, block, i) * x->q[r * k + b * LK_QUANT_BLOCK + i];
+                    float scale = lk__math_half(block) * x->d[r * (k / LK_QUANT_BLOCK) + b];
+                    chain = REF(fma)((float)sum, scale, chain);
+                }
+                total = total + chain;
+            }
+            if (p->bias) total = total + p->bias[j];
+            if (p->residual) total = p->residual[r * p->n + j] + total;
+            p->y[r * p->n + j] = total;
+        }
+}
+#endif

@@ -1,0 +1,199 @@
+/* Products with weights in blocks. A panel has 16 columns: first the scales of all blocks (16 fp16 each), then the blocks,
+ * each in groups of four k: 16 columns of 4 bytes, so that one vector has four k of VL columns and meets four bytes of a
+ * row, repeated. Of Q4 a group's halves are two groups: k [4 g, 4 g + 4) and 16 further on.
+ *
+ * Whoever includes this has defined, for its instruction set:
+ *   DOT8(sum, w, x)  sum of four products a lane, added: w as stored in a panel of Q8, x signed
+ *   DOT4(sum, w, x)  the same of Q4: w from 0 to 15
+ *   FLIP             bits that are flipped in stored bytes of Q8, and
+ *   ZERO8            what they then have too much: 0 or 128
+ * and QUANT_NAME(x), the names of its copy. */
+#include "math/kernel_table.h"
+#include "math/simd/vec.h"
+
+#define PANEL   LK__QUANT_PANEL
+#define BLOCK   LK_QUANT_BLOCK
+#define VECTORS (PANEL / VL)
+#define GROUPS  (BLOCK / 4)
+#define SEGMENT (512 / BLOCK) /* blocks of a chain */
+#define SCALES  (PANEL * 2)   /* bytes of a block's scales */
+/* Rows at once in registers, and panels side by side for one row, whose memory streams then hide the latency of sums. */
+#define ROWS (VL == 16 ? 12 : VL == 8 ? 2 : 4)
+#define SIDE (VL == 16 ? 4 : VL == 8 ? 2 : 1)
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static size_t values_bytes(enum lk_format format) {
+    return PANEL * BLOCK / (format == LK_Q8 ? 1 : 2);
+}
+static size_t scales_bytes(size_t k) {
+    return (k / BLOCK * SCALES + 63) / 64 * 64;
+}
+static size_t panel_bytes(enum lk_format format, size_t k) {
+    return scales_bytes(k) + k / BLOCK * values_bytes(format);
+}
+
+static void fill(enum lk_format format, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
+    size_t row = lk_format_row_bytes(format, k), block = lk_format_row_bytes(format, BLOCK), half = BLOCK / 2;
+    uint8_t *values = panel + scales_bytes(k);
+    memset(panel, 0, scales_bytes(k));
+    for (size_t b = 0; b < k / BLOCK; b++, values += values_bytes(format))
+        for (size_t j = 0; j < PANEL; j++) {
+            const uint8_t *from = w + j * row + b * block;
+            if (j < n) memcpy(panel + b * SCALES + 2 * j, from, 2);
+            for (size_t i = 0; i < (format == LK_Q8 ? BLOCK : half); i++)
+                values[i / 4 * 4 * PANEL + 4 * j + i % 4] =
+                    (uint8_t)(j < n ? from[2 + i] ^ (format == LK_Q8 ? FLIP : 0) : 0);
+        }
+}
+
+LK_INLINE vi four(const int8_t *p) { /* of a row, in every lane */
+    int32_t x;
+    memcpy(&x, p, 4);
+    return vi_set1(x);
+}
+LK_INLINE vi values_at(const uint8_t *p) {
+    return vi_load((const int32_t *)(const void *)p);
+}
+
+/* One block of `rows` rows and `columns` vectors (which begin `stride` bytes apart, VECTORS of each panel): onto the
+ * chains. */
+LK_INLINE void one_block(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *x,
+                         size_t b, const uint8_t *panel, size_t stride, size_t values, vf *chain) {
+    const size_t columns = side * VECTORS;
+    vi sum[16];
+    UNROLL
+    for (size_t r = 0; r < rows; r++) {
+        vi none = vi_set1((q4 ? -8 : -ZERO8) * x->sums[r * (k / BLOCK) + b]);
+        UNROLL
+        for (size_t c = 0; c < columns; c++) sum[r * columns + c] = none;
+    }
+    const uint8_t *at = panel + values + b * (q4 ? PANEL * BLOCK / 2 : PANEL * BLOCK);
+    const size_t groups = q4 ? GROUPS / 2 : GROUPS;
+    UNROLL
+    for (size_t g = 0; g < groups; g++) {
+        UNROLL
+        for (size_t c = 0; c < columns; c++) {
+            vi w = values_at(at + c / VECTORS * stride + g * 4 * PANEL + c % VECTORS * VL * 4);
+            vi low = q4 ? vi_and(w, vi_set1(0x0f0f0f0f)) : w, high = q4 ? vi_and(vi_shr_u(w, 4), vi_set1(0x0f0f0f0f)) : w;
+            UNROLL
+            for (size_t r = 0; r < rows; r++) {
+                const int8_t *q = x->q + r * k + b * BLOCK + g * 4;
+                vi *s = &sum[r * columns + c];
+                *s = q4 ? DOT4(*s, low, four(q)) : DOT8(*s, w, four(q));
+                if (q4) *s = DOT4(*s, high, four(q + BLOCK / 2));
+            }
+        }
+    }
+    UNROLL
+    for (size_t c = 0; c < columns; c++) {
+        vf scale = v_from_half(panel + c / VECTORS * stride + b * SCALES + c % VECTORS * VL * 2);
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            vf *y = &chain[r * columns + c];
+            *y = v_fma(vi_to_float(sum[r * columns + c]), v_mul(scale, v_set1(x->d[r * (k / BLOCK) + b])), *y);
+        }
+    }
+}
+
+LK_INLINE void finish(const struct lk_quant_product *p, size_t row, size_t j, vf y, size_t n) {
+    size_t at = row * p->n + j;
+    if (n >= VL) {
+        if (p->bias) y = v_add(y, v_load(p->bias + j));
+        if (p->residual) y = v_add(v_load(p->residual + at), y);
+        v_store(p->y + at, y);
+    } else if (n) {
+        if (p->bias) y = v_add(y, v_load_n(p->bias + j, n));
+        if (p->residual) y = v_add(v_load_n(p->residual + at, n), y);
+        v_store_n(p->y + at, y, n);
+    }
+}
+
+/* All of k for `rows` rows (from r0 on) and `side` panels. rows and side are constants at each use. */
+LK_INLINE void whole(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *all,
+                     size_t r0, const struct lk_quant_product *p, size_t j, size_t j1) {
+    const size_t columns = side * VECTORS;
+    struct lk__math_quantized x = {all->q + r0 * k, all->d + r0 * (k / BLOCK), all->sums + r0 * (k / BLOCK)};
+    size_t stride = panel_bytes(q4 ? LK_Q4 : LK_Q8, k), values = scales_bytes(k);
+    const uint8_t *panel = (const uint8_t *)p->panels + j / PANEL * stride;
+    vf total[16];
+    for (size_t c = 0; c < rows * columns; c++) total[c] = v_zero();
+    for (size_t b = 0; b < k / BLOCK;) {
+        vf chain[16];
+        UNROLL
+        for (size_t c = 0; c < rows * columns; c++) chain[c] = v_zero();
+        for (size_t end = smaller(b + SEGMENT, k / BLOCK); b < end; b++)
+            one_block(q4, rows, side, k, &x, b, panel, stride, values, chain);
+        UNROLL
+        for (size_t c = 0; c < rows * columns; c++) total[c] = v_add(total[c], chain[c]);
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++) {
+            size_t from = j + c / VECTORS * PANEL + c % VECTORS * VL;
+            finish(p, r0 + r, from, total[r * columns + c], from < j1 ? j1 - from : 0);
+        }
+}
+
+/* Panels from j on for a constant number of rows; several side by side while there are so many. */
+LK_INLINE void panels(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *x,
+                      size_t r0, const struct lk_quant_product *p, size_t j, size_t j1) {
+    for (; j + side * PANEL <= j1; j += side * PANEL) whole(q4, rows, side, k, x, r0, p, j, j1);
+    for (; j < j1; j += PANEL) whole(q4, rows, 1, k, x, r0, p, j, j1);
+}
+
+#define CASE(n)                                                                                                            \
+    case n:                                                                                                                \
+        panels(q4, n, n *VECTORS * 2 > 8 ? 1 : n == 1 ? SIDE : 2, k, x, r0, p, j, j1);                                     \
+        break;
+LK_INLINE void multiply_rows(const bool q4, size_t rows, size_t k, const struct lk__math_quantized *x, size_t r0,
+                             const struct lk_quant_product *p, size_t j, size_t j1) {
+    switch (rows) {
+        CASE(1)
+        CASE(2)
+#if VL != 8
+        CASE(3)
+        CASE(4)
+#endif
+#if VL == 16
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+#endif
+    }
+}
+#undef CASE
+
+/* Blocks of rows as equal as they can be; where there are several, a panel meets them all before the next one. */
+LK_INLINE void multiply_format(const bool q4, size_t rows, size_t k, const struct lk__math_quantized *x,
+                               const struct lk_quant_product *p, size_t j0, size_t j1) {
+    size_t blocks = (rows + ROWS - 1) / ROWS;
+    if (blocks == 1) {
+        multiply_rows(q4, rows, k, x, 0, p, j0, j1);
+        return;
+    }
+    for (size_t j = j0; j < j1; j += PANEL)
+        for (size_t i = 0, r0 = 0, n; i < blocks; i++, r0 += n) {
+            n = (rows - r0 + blocks - i - 1) / (blocks - i);
+            multiply_rows(q4, n, k, x, r0, p, j, smaller(j1, j + PANEL));
+        }
+}
+static void multiply(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *p, size_t j0,
+                     size_t j1) {
+    if (p->format == LK_Q8)
+        multiply_format(false, rows, k, x, p, j0, j1);
+    else
+        multiply_format(true, rows, k, x, p, j0, j1);
+}
+
+void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *);
+void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *k) {
+    k->quant_panel_bytes = panel_bytes;
+    k->quant_fill = fill;
+    k->quant_multiply = multiply;
+}
