@@ -92,33 +92,30 @@ static size_t blocks_of(size_t k) {
     return k / LK_QUANT_BLOCK;
 }
 size_t lk_quantized_bytes(size_t rows, size_t k) {
-    return rows * (k + blocks_of(k) * (sizeof(float) + sizeof(int32_t)));
-}
-static struct lk__math_quantized parts_of(const void *memory, size_t rows, size_t k) {
-    const int8_t *q = memory;
-    const float *d = (const float *)(const void *)(q + rows * k);
-    return (struct lk__math_quantized){q, d, (const int32_t *)(const void *)(d + rows * blocks_of(k))};
+    return rows * blocks_of(k) * LK__QUANT_RECORD;
 }
 
 struct activations {
     const struct lk__math_kernels *kernels;
-    size_t rows, k;
+    size_t rows, k, groups, a_piece;
     const float *x;
-    struct lk__math_quantized to;
+    uint8_t *to;
 };
-static void activation_rows(void *arg, size_t piece, int thread) {
+static void activation_groups(void *arg, size_t piece, int thread) {
     const struct activations *a = arg;
-    size_t n = piece_rows(a->k), blocks = blocks_of(a->k);
     (void)thread;
-    for (size_t row = piece * n; row < smaller(a->rows, (piece + 1) * n); row++)
-        a->kernels->quant_activations(a->k, a->x + row * a->k, (int8_t *)(uintptr_t)a->to.q + row * a->k,
-                                      (float *)(uintptr_t)a->to.d + row * blocks,
-                                      (int32_t *)(uintptr_t)a->to.sums + row * blocks);
+    for (size_t i = piece * a->a_piece; i < smaller(a->groups, (piece + 1) * a->a_piece); i++) {
+        size_t row = lk__math_quant_begin(a->rows, a->groups, i);
+        a->kernels->quant_activations(lk__math_quant_begin(a->rows, a->groups, i + 1) - row, a->k, a->x + row * a->k,
+                                      a->to + row * blocks_of(a->k) * LK__QUANT_RECORD);
+    }
 }
 void lk_quantize_activations(struct lk_math *math, size_t rows, size_t k, const float *x, void *memory) {
-    struct activations a = {&math->k, rows, k, x, parts_of(memory, rows, k)};
+    struct activations a = {.kernels = &math->k, .rows = rows, .k = k, .x = x, .to = memory};
     LK_ASSERT(k % LK_QUANT_BLOCK == 0 && "lk_quantize_activations: rows of whole blocks");
-    lk_pool_run(math->pool, pieces(rows, k), activation_rows, &a);
+    a.groups = lk__math_quant_groups(rows, math->k.quant_rows);
+    a.a_piece = 1 + 16384 / (math->k.quant_rows * (k + 1));
+    lk_pool_run(math->pool, (a.groups + a.a_piece - 1) / a.a_piece, activation_groups, &a);
 }
 
 /* --- Panels -------------------------------------------------------------------------------------------------- */
@@ -155,37 +152,47 @@ void lk_quant_panels_fill(struct lk_math *math, enum lk_format format, size_t n,
 
 #define TILE_BYTES ((size_t)96 << 10) /* of weights: as few as a thread may be held up for, as many as claiming one costs  \
                                        */
-#define BLOCK_ROWS 96                 /* rows whose bytes of a segment stay in L2 beside the weights' */
+#define BLOCK_ROWS 96                 /* rows whose records stay in L2 while panels go by */
 
 struct job {
     const struct lk__math_kernels *kernels;
-    size_t rows, k, count, panels, tiles, row_blocks;
-    struct lk__math_quantized x;
+    size_t rows, k, count, panels, tiles, groups, row_blocks;
+    const uint8_t *x;
     const struct lk_quant_product *products;
 };
+/* Panels from column j0 on of groups [from, to): a panel meets all groups before the next one. */
+static void multiply_groups(const struct job *job, const struct lk_quant_product *p, size_t from, size_t to, size_t j0,
+                            size_t j1) {
+    size_t step = to - from > 1 ? job->kernels->quant_columns : j1 - j0;
+    for (size_t j = j0; j < j1; j += step)
+        for (size_t i = from; i < to; i++) {
+            size_t row = lk__math_quant_begin(job->rows, job->groups, i);
+            struct lk__math_quant_group group = {lk__math_quant_begin(job->rows, job->groups, i + 1) - row,
+                                                 job->x + row * blocks_of(job->k) * LK__QUANT_RECORD};
+            struct lk_quant_product here = *p;
+            here.y += row * p->n;
+            if (p->residual) here.residual += row * p->n;
+            job->kernels->quant_multiply(&group, job->k, &here, j, smaller(j1, j + step));
+        }
+}
 /* Tiles are equal shares of all panels, whatever product they belong to, of a block of rows. */
 static void multiply_tile(void *arg, size_t tile, int thread) {
     const struct job *job = arg;
-    size_t block = tile / job->tiles, share = tile % job->tiles, before = 0, blocks = blocks_of(job->k);
+    size_t block = tile / job->tiles, share = tile % job->tiles, before = 0;
     size_t from = job->panels * share / job->tiles, to = job->panels * (share + 1) / job->tiles;
-    size_t row = job->rows * block / job->row_blocks, rows = job->rows * (block + 1) / job->row_blocks - row;
-    struct lk__math_quantized x = {job->x.q + row * job->k, job->x.d + row * blocks, job->x.sums + row * blocks};
+    size_t first = job->groups * block / job->row_blocks, end = job->groups * (block + 1) / job->row_blocks;
     (void)thread;
     for (size_t i = 0; i < job->count && before < to; i++) {
-        struct lk_quant_product here = job->products[i];
-        size_t n = panels_of(here.n), a = from > before ? from - before : 0, b = smaller(to - before, n);
-        here.y += row * here.n;
-        if (here.residual) here.residual += row * here.n;
-        if (a < b)
-            job->kernels->quant_multiply(rows, job->k, &x, &here, a * LK__QUANT_PANEL,
-                                         smaller(here.n, b * LK__QUANT_PANEL));
+        const struct lk_quant_product *p = &job->products[i];
+        size_t n = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, n);
+        if (a < b) multiply_groups(job, p, first, end, a * LK__QUANT_PANEL, smaller(p->n, b * LK__QUANT_PANEL));
         before += n;
     }
 }
 
 void lk_quant_multiply(struct lk_math *math, size_t rows, size_t k, const void *x, const struct lk_quant_product *products,
                        size_t count) {
-    struct job job = {.kernels = &math->k, .rows = rows, .k = k, .count = count, .products = products};
+    struct job job = {.kernels = &math->k, .rows = rows, .k = k, .count = count, .x = x, .products = products};
     double bytes = 0, columns = 0;
     for (size_t i = 0; i < count; i++) {
         job.panels += panels_of(products[i].n), columns += (double)products[i].n;
@@ -194,10 +201,10 @@ void lk_quant_multiply(struct lk_math *math, size_t rows, size_t k, const void *
     LK_TIMED(math, MATMUL_FORWARD, 2.0 * (double)(rows * k) * columns,
              bytes + (double)(rows * k) + 4.0 * (double)rows * columns);
     if (!rows || !job.panels) return;
-    job.x = parts_of(x, rows, k);
     size_t threads = (size_t)lk_pool_threads(math->pool);
     size_t share = threads * (TILE_BYTES / (LK__QUANT_PANEL * (k + 1)) / 4 * 4 + 4);
-    job.row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    job.groups = lk__math_quant_groups(rows, math->k.quant_rows);
+    job.row_blocks = smaller(job.groups, (rows + BLOCK_ROWS - 1) / BLOCK_ROWS);
     job.tiles = smaller(job.panels, (job.panels + share - 1) / share * threads);
     lk_pool_run(math->pool, job.tiles * job.row_blocks, multiply_tile, &job);
 }

@@ -7,12 +7,21 @@
 #define LK__QUANT_PANEL 16
 #define LK__QUANT_LEAST 0x1p-100f /* a block whose numbers are all smaller is a block of zeros */
 
-/* Rows of activations: q (rows, k), d and sums (rows, k / 32): the blocks' scales, and the sums of their bytes. */
-struct lk__math_quantized {
-    const int8_t *q;
-    const float *d;
-    const int32_t *sums;
+/* Activations lie in groups of up to `quant_rows` rows, as equal as they can be: for each block of k a record of the
+ * group's rows, their bytes, their scales, and the sums of their bytes times -128 and times -8, which take back what
+ * weights that are stored without a sign have too much. */
+#define LK__QUANT_RECORD (LK_QUANT_BLOCK + sizeof(float) + 2 * sizeof(int32_t)) /* bytes of one row */
+struct lk__math_quant_group {
+    size_t rows;
+    const uint8_t *records;
 };
+static inline size_t lk__math_quant_groups(size_t rows, size_t most) {
+    return (rows + most - 1) / most;
+}
+static inline size_t lk__math_quant_begin(size_t rows, size_t groups, size_t i) {
+    size_t more = rows % groups;
+    return i * (rows / groups) + (i < more ? i : more);
+}
 
 /* An fp16 number as a float, exactly. */
 static inline float lk__math_half(const void *p) {

@@ -92,10 +92,10 @@ void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, const struc
                       size_t *tile_columns, bool *transposed);
 #if !LK_REAL_IS_DOUBLE
 bool REF(quant_round)(enum lk_format, size_t k, const float *x, uint8_t *out);
-void REF(quant_activations)(size_t k, const float *x, int8_t *q, float *d, int32_t *sums);
+void REF(quant_activations)(size_t rows, size_t k, const float *x, uint8_t *records);
 size_t REF(quant_panel_bytes)(enum lk_format, size_t k);
 void REF(quant_fill)(enum lk_format, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
-void REF(quant_multiply)(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *, size_t j0,
+void REF(quant_multiply)(const struct lk__math_quant_group *, size_t k, const struct lk_quant_product *, size_t j0,
                          size_t j1);
 #endif
 void REF(mm_tile)(const struct REF_STRUCT(mm) *, size_t i0, size_t i1, size_t j0, size_t j1, const struct lk_caches *,

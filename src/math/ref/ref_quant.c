@@ -69,23 +69,35 @@ bool REF(quant_round)(enum lk_format format, size_t k, const float *x, uint8_t *
     return good;
 }
 
-void REF(quant_activations)(size_t k, const float *x, int8_t *q, float *d, int32_t *sums) {
-    for (size_t b = 0; b < k / LK_QUANT_BLOCK; b++, x += LK_QUANT_BLOCK, q += LK_QUANT_BLOCK) {
-        float most = 0;
-        bool finite = true;
-        for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
-            float m = magnitude(x[i]);
-            finite &= m < __builtin_inff();
-            if (m > most) most = m;
-        }
-        float inverse = finite && most >= LK__QUANT_LEAST ? 127.0f / most : 0;
-        d[b] = !finite ? lk__math_float(0x7fc00000) : most >= LK__QUANT_LEAST ? most / 127.0f : 0;
-        sums[b] = 0;
-        for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
-            q[i] = finite ? (int8_t)nearest(x[i] * inverse) : 0;
-            sums[b] += q[i];
-        }
+static void one_block(const float *x, int8_t *q, float *scale, int32_t sums[2]) {
+    float most = 0;
+    bool finite = true;
+    for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
+        float m = magnitude(x[i]);
+        finite &= m < __builtin_inff();
+        if (m > most) most = m;
     }
+    bool some = finite && most >= LK__QUANT_LEAST;
+    float inverse = some ? 127.0f / most : 0;
+    int32_t sum = 0;
+    *scale = !finite ? lk__math_float(0x7fc00000) : some ? most / 127.0f : 0;
+    for (size_t i = 0; i < LK_QUANT_BLOCK; i++) {
+        q[i] = finite ? (int8_t)nearest(x[i] * inverse) : 0;
+        sum += q[i];
+    }
+    sums[0] = -128 * sum, sums[1] = -8 * sum;
+}
+void REF(quant_activations)(size_t rows, size_t k, const float *x, uint8_t *records) {
+    for (size_t b = 0; b < k / LK_QUANT_BLOCK; b++, records += rows * LK__QUANT_RECORD)
+        for (size_t r = 0; r < rows; r++) {
+            float scale;
+            int32_t sums[2];
+            one_block(x + r * k + b * LK_QUANT_BLOCK, (int8_t *)records + r * LK_QUANT_BLOCK, &scale, sums);
+            uint8_t *behind = records + rows * LK_QUANT_BLOCK;
+            memcpy(behind + 4 * r, &scale, 4);
+            memcpy(behind + 4 * (rows + r), &sums[0], 4);
+            memcpy(behind + 4 * (2 * rows + r), &sums[1], 4);
+        }
 }
 
 static int weight(enum lk_format format, const uint8_t *block, size_t i) {
@@ -93,26 +105,31 @@ static int weight(enum lk_format format, const uint8_t *block, size_t i) {
     return (i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8;
 }
 
-void REF(quant_multiply)(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *p,
-                         size_t j0, size_t j1) {
-    size_t row_bytes = lk_format_row_bytes(p->format, k), block_bytes = lk_format_row_bytes(p->format, LK_QUANT_BLOCK);
-    for (size_t r = 0; r < rows; r++)
+static float element(const struct lk__math_quant_group *x, size_t r, size_t k, enum lk_format format,
+                     const uint8_t *block) {
+    const uint8_t *record = x->records;
+    float total = 0;
+    for (size_t b = 0; b < k / LK_QUANT_BLOCK;) {
+        float chain = 0;
+        for (size_t end = b + LK__SEGMENT / LK_QUANT_BLOCK; b < end && b < k / LK_QUANT_BLOCK; b++) {
+            const int8_t *q = (const int8_t *)record + r * LK_QUANT_BLOCK;
+            float scale;
+            int32_t sum = 0;
+            for (size_t i = 0; i < LK_QUANT_BLOCK; i++) sum += weight(format, block, i) * q[i];
+            memcpy(&scale, record + x->rows * LK_QUANT_BLOCK + 4 * r, 4);
+            chain = REF(fma)((float)sum, lk__math_half(block) * scale, chain);
+            record += x->rows * LK__QUANT_RECORD, block += lk_format_row_bytes(format, LK_QUANT_BLOCK);
+        }
+        total = total + chain;
+    }
+    return total;
+}
+void REF(quant_multiply)(const struct lk__math_quant_group *x, size_t k, const struct lk_quant_product *p, size_t j0,
+                         size_t j1) {
+    size_t row_bytes = lk_format_row_bytes(p->format, k);
+    for (size_t r = 0; r < x->rows; r++)
         for (size_t j = j0; j < j1; j++) {
-            const uint8_t *block = (const uint8_t *)p->panels + j / LK__QUANT_PANEL * LK__QUANT_PANEL * row_bytes +
-                                   j % LK__QUANT_PANEL * row_bytes;
-            float total = 0;
-            for (size_t b = 0; b < k / LK_QUANT_BLOCK;) {
-                float chain = 0;
-                for (size_t end = b + LK__SEGMENT / LK_QUANT_BLOCK; b < end && b < k / LK_QUANT_BLOCK;
-                     b++, block += block_bytes) {
-                    int32_t sum = 0;
-                    for (size_t i = 0; i < LK_QUANT_BLOCK; i++)
-                        sum += weight(p->format, block, i) * x->q[r * k + b * LK_QUANT_BLOCK + i];
-                    float scale = lk__math_half(block) * x->d[r * (k / LK_QUANT_BLOCK) + b];
-                    chain = REF(fma)((float)sum, scale, chain);
-                }
-                total = total + chain;
-            }
+            float total = element(x, r, k, p->format, (const uint8_t *)p->panels + j * row_bytes);
             if (p->bias) total = total + p->bias[j];
             if (p->residual) total = p->residual[r * p->n + j] + total;
             p->y[r * p->n + j] = total;

@@ -55,6 +55,8 @@ void LK__JOIN(lk__math_fill_ref_, LK_REF)(struct lk__math_kernels *k) {
         .caches = k->caches,
         .mm_blocking = REF(mm_blocking),
         .mm_tile = REF(mm_tile),
+        .quant_rows = 4,
+        .quant_columns = LK__QUANT_PANEL,
         .quant_round = REF(quant_round),
         .quant_activations = REF(quant_activations),
         .quant_panel_bytes = REF(quant_panel_bytes),

@@ -17,9 +17,10 @@
 #define GROUPS  (BLOCK / 4)
 #define SEGMENT (512 / BLOCK) /* blocks of a chain */
 #define SCALES  (PANEL * 2)   /* bytes of a block's scales */
-/* Rows at once in registers, and panels side by side for one row, whose memory streams then hide the latency of sums. */
-#define ROWS (VL == 16 ? 12 : VL == 8 ? 2 : 4)
-#define SIDE (VL == 16 ? 4 : VL == 8 ? 2 : 1)
+/* Rows of a group, and panels side by side: sums and chains fill the registers. With fewer rows more panels, whose streams
+ * and chains then hide the latencies. */
+#define ROWS (VL == 16 ? 6 : VL == 8 ? 2 : 4)
+#define SIDE (VL == 16 ? 2 : 1)
 
 static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
@@ -48,7 +49,7 @@ static void fill(enum lk_format format, size_t n, size_t k, const uint8_t *w, ui
         }
 }
 
-LK_INLINE vi four(const int8_t *p) { /* of a row, in every lane */
+LK_INLINE vi four(const void *p) { /* of a row, in every lane */
     int32_t x;
     memcpy(&x, p, 4);
     return vi_set1(x);
@@ -57,42 +58,52 @@ LK_INLINE vi values_at(const uint8_t *p) {
     return vi_load((const int32_t *)(const void *)p);
 }
 
-/* One block of `rows` rows and `columns` vectors (which begin `stride` bytes apart, VECTORS of each panel): onto the
- * chains. */
-LK_INLINE void one_block(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *x,
-                         size_t b, const uint8_t *panel, size_t stride, size_t values, vf *chain) {
-    const size_t columns = side * VECTORS;
+LK_INLINE float float_at(const uint8_t *p) {
+    float x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+/* One block of `rows` rows and `side` panels, which are `stride` bytes apart, onto the chains: rows x columns. */
+LK_INLINE void one_block(const bool q4, const size_t rows, const size_t side, const uint8_t *record, const uint8_t *scales,
+                         const uint8_t *values, size_t stride, vf *chain) {
+    const size_t columns = side * VECTORS, groups = q4 ? GROUPS / 2 : GROUPS;
+    const uint8_t *behind = record + rows * BLOCK;
     vi sum[16];
     UNROLL
     for (size_t r = 0; r < rows; r++) {
-        vi none = vi_set1((q4 ? -8 : -ZERO8) * x->sums[r * (k / BLOCK) + b]);
         UNROLL
-        for (size_t c = 0; c < columns; c++) sum[r * columns + c] = none;
+        for (size_t c = 0; c < columns; c++)
+            sum[r * columns + c] = q4      ? four(behind + 4 * (2 * rows + r))
+                                   : ZERO8 ? four(behind + 4 * (rows + r))
+                                           : vi_set1(0);
     }
-    const uint8_t *at = panel + values + b * (q4 ? PANEL * BLOCK / 2 : PANEL * BLOCK);
-    const size_t groups = q4 ? GROUPS / 2 : GROUPS;
     UNROLL
     for (size_t g = 0; g < groups; g++) {
+        vi low[4], high[4];
         UNROLL
         for (size_t c = 0; c < columns; c++) {
-            vi w = values_at(at + c / VECTORS * stride + g * 4 * PANEL + c % VECTORS * VL * 4);
-            vi low = q4 ? vi_and(w, vi_set1(0x0f0f0f0f)) : w, high = q4 ? vi_and(vi_shr_u(w, 4), vi_set1(0x0f0f0f0f)) : w;
+            low[c] = values_at(values + c / VECTORS * stride + g * 4 * PANEL + c % VECTORS * VL * 4);
+            if (q4)
+                high[c] = vi_and(vi_shr_u(low[c], 4), vi_set1(0x0f0f0f0f)), low[c] = vi_and(low[c], vi_set1(0x0f0f0f0f));
+        }
+        UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            vi x = four(record + r * BLOCK + g * 4), behind_x = q4 ? four(record + r * BLOCK + BLOCK / 2 + g * 4) : x;
             UNROLL
-            for (size_t r = 0; r < rows; r++) {
-                const int8_t *q = x->q + r * k + b * BLOCK + g * 4;
+            for (size_t c = 0; c < columns; c++) {
                 vi *s = &sum[r * columns + c];
-                *s = q4 ? DOT4(*s, low, four(q)) : DOT8(*s, w, four(q));
-                if (q4) *s = DOT4(*s, high, four(q + BLOCK / 2));
+                *s = q4 ? DOT4(DOT4(*s, low[c], x), high[c], behind_x) : DOT8(*s, low[c], x);
             }
         }
     }
     UNROLL
     for (size_t c = 0; c < columns; c++) {
-        vf scale = v_from_half(panel + c / VECTORS * stride + b * SCALES + c % VECTORS * VL * 2);
+        vf scale = v_from_half(scales + c / VECTORS * stride + c % VECTORS * VL * 2);
         UNROLL
         for (size_t r = 0; r < rows; r++) {
-            vf *y = &chain[r * columns + c];
-            *y = v_fma(vi_to_float(sum[r * columns + c]), v_mul(scale, v_set1(x->d[r * (k / BLOCK) + b])), *y);
+            vf *y = &chain[r * columns + c], s = v_mul(scale, v_set1(float_at(behind + 4 * r)));
+            *y = v_fma(vi_to_float(sum[r * columns + c]), s, *y);
         }
     }
 }
@@ -110,45 +121,46 @@ LK_INLINE void finish(const struct lk_quant_product *p, size_t row, size_t j, vf
     }
 }
 
-/* All of k for `rows` rows (from r0 on) and `side` panels. rows and side are constants at each use. */
-LK_INLINE void whole(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *all,
-                     size_t r0, const struct lk_quant_product *p, size_t j, size_t j1) {
-    const size_t columns = side * VECTORS;
-    struct lk__math_quantized x = {all->q + r0 * k, all->d + r0 * (k / BLOCK), all->sums + r0 * (k / BLOCK)};
-    size_t stride = panel_bytes(q4 ? LK_Q4 : LK_Q8, k), values = scales_bytes(k);
-    const uint8_t *panel = (const uint8_t *)p->panels + j / PANEL * stride;
+/* All of k for a group and `side` panels. rows and side are constants at each use. */
+LK_INLINE void whole(const bool q4, const size_t rows, const size_t side, size_t k, const uint8_t *record,
+                     const struct lk_quant_product *p, size_t j, size_t j1) {
+    const size_t columns = side * VECTORS, block = q4 ? PANEL * BLOCK / 2 : PANEL * BLOCK;
+    size_t stride = panel_bytes(q4 ? LK_Q4 : LK_Q8, k);
+    const uint8_t *scales = (const uint8_t *)p->panels + j / PANEL * stride, *values = scales + scales_bytes(k);
     vf total[16];
     for (size_t c = 0; c < rows * columns; c++) total[c] = v_zero();
     for (size_t b = 0; b < k / BLOCK;) {
         vf chain[16];
         UNROLL
         for (size_t c = 0; c < rows * columns; c++) chain[c] = v_zero();
-        for (size_t end = smaller(b + SEGMENT, k / BLOCK); b < end; b++)
-            one_block(q4, rows, side, k, &x, b, panel, stride, values, chain);
+        for (size_t end = smaller(b + SEGMENT, k / BLOCK); b < end; b++) {
+            one_block(q4, rows, side, record, scales, values, stride, chain);
+            record += rows * LK__QUANT_RECORD, scales += SCALES, values += block;
+        }
         UNROLL
         for (size_t c = 0; c < rows * columns; c++) total[c] = v_add(total[c], chain[c]);
     }
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < columns; c++) {
             size_t from = j + c / VECTORS * PANEL + c % VECTORS * VL;
-            finish(p, r0 + r, from, total[r * columns + c], from < j1 ? j1 - from : 0);
+            finish(p, r, from, total[r * columns + c], from < j1 ? j1 - from : 0);
         }
 }
 
 /* Panels from j on for a constant number of rows; several side by side while there are so many. */
-LK_INLINE void panels(const bool q4, const size_t rows, const size_t side, size_t k, const struct lk__math_quantized *x,
-                      size_t r0, const struct lk_quant_product *p, size_t j, size_t j1) {
-    for (; j + side * PANEL <= j1; j += side * PANEL) whole(q4, rows, side, k, x, r0, p, j, j1);
-    for (; j < j1; j += PANEL) whole(q4, rows, 1, k, x, r0, p, j, j1);
+LK_INLINE void panels(const bool q4, const size_t rows, const size_t side, size_t k, const uint8_t *record,
+                      const struct lk_quant_product *p, size_t j, size_t j1) {
+    for (; j + side * PANEL <= j1; j += side * PANEL) whole(q4, rows, side, k, record, p, j, j1);
+    for (; j < j1; j += PANEL) whole(q4, rows, 1, k, record, p, j, j1);
 }
 
 #define CASE(n)                                                                                                            \
     case n:                                                                                                                \
-        panels(q4, n, n *VECTORS * 2 > 8 ? 1 : n == 1 ? SIDE : 2, k, x, r0, p, j, j1);                                     \
+        panels(q4, n, VL == 16 && n == 1 ? 4 : SIDE, k, x->records, p, j0, j1);                                            \
         break;
-LK_INLINE void multiply_rows(const bool q4, size_t rows, size_t k, const struct lk__math_quantized *x, size_t r0,
-                             const struct lk_quant_product *p, size_t j, size_t j1) {
-    switch (rows) {
+LK_INLINE void multiply_format(const bool q4, const struct lk__math_quant_group *x, size_t k,
+                               const struct lk_quant_product *p, size_t j0, size_t j1) {
+    switch (x->rows) {
         CASE(1)
         CASE(2)
 #if VL != 8
@@ -158,41 +170,21 @@ LK_INLINE void multiply_rows(const bool q4, size_t rows, size_t k, const struct 
 #if VL == 16
         CASE(5)
         CASE(6)
-        CASE(7)
-        CASE(8)
-        CASE(9)
-        CASE(10)
-        CASE(11)
-        CASE(12)
 #endif
     }
 }
 #undef CASE
-
-/* Blocks of rows as equal as they can be; where there are several, a panel meets them all before the next one. */
-LK_INLINE void multiply_format(const bool q4, size_t rows, size_t k, const struct lk__math_quantized *x,
-                               const struct lk_quant_product *p, size_t j0, size_t j1) {
-    size_t blocks = (rows + ROWS - 1) / ROWS;
-    if (blocks == 1) {
-        multiply_rows(q4, rows, k, x, 0, p, j0, j1);
-        return;
-    }
-    for (size_t j = j0; j < j1; j += PANEL)
-        for (size_t i = 0, r0 = 0, n; i < blocks; i++, r0 += n) {
-            n = (rows - r0 + blocks - i - 1) / (blocks - i);
-            multiply_rows(q4, n, k, x, r0, p, j, smaller(j1, j + PANEL));
-        }
-}
-static void multiply(size_t rows, size_t k, const struct lk__math_quantized *x, const struct lk_quant_product *p, size_t j0,
+static void multiply(const struct lk__math_quant_group *x, size_t k, const struct lk_quant_product *p, size_t j0,
                      size_t j1) {
     if (p->format == LK_Q8)
-        multiply_format(false, rows, k, x, p, j0, j1);
+        multiply_format(false, x, k, p, j0, j1);
     else
-        multiply_format(true, rows, k, x, p, j0, j1);
+        multiply_format(true, x, k, p, j0, j1);
 }
 
 void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *);
 void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *k) {
+    k->quant_rows = ROWS, k->quant_columns = SIDE * PANEL;
     k->quant_panel_bytes = panel_bytes;
     k->quant_fill = fill;
     k->quant_multiply = multiply;
