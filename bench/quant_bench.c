@@ -24,7 +24,7 @@ struct bench {
     void *panels[LK_Q4 + 1], *quantized;
     size_t bytes[LK_Q4 + 1];
 };
-static double multiply(struct bench *b, enum lk_format f, size_t rows) {
+static double multiply(struct bench *b, enum lk_dtype f, size_t rows) {
     double t = seconds_now();
     if (f == LK_F32) {
         lk_panels_multiply(b->math, rows, b->k, b->x, &(struct lk_panel_product){b->panels[f], b->n, NULL, NULL, b->y}, 1);
@@ -35,13 +35,13 @@ static double multiply(struct bench *b, enum lk_format f, size_t rows) {
     }
     return seconds_now() - t;
 }
-static double read_bytes(struct bench *b, enum lk_format f) {
+static double read_bytes(struct bench *b, enum lk_dtype f) {
     double t = seconds_now();
     lk_math_stream(b->math, &(struct lk_stream){.n = b->bytes[f] / 4, .reads = 1, .read = {b->panels[f]}});
     return seconds_now() - t;
 }
 
-static const enum lk_format formats[] = {LK_F32, LK_Q8, LK_Q4};
+static const enum lk_dtype dtypes[] = {LK_F32, LK_Q8, LK_Q4};
 static const char *const names[] = {[LK_F32] = "f32", [LK_Q8] = "q8", [LK_Q4] = "q4"};
 static void prepare(struct bench *b, size_t n, size_t k, size_t rows) {
     struct lk_err err = {0};
@@ -50,10 +50,10 @@ static void prepare(struct bench *b, size_t n, size_t k, size_t rows) {
     b->quantized = lk_alloc(lk_quantized_bytes(rows, k));
     if (lk_math_reserve(b->math, lk_panels_scratch_bytes(b->math, k), &err)) stop(&err);
     for (size_t i = 0; i < 3; i++) {
-        enum lk_format f = formats[i];
-        b->bytes[f] = f == LK_F32 ? n * k * 4 : lk_quant_panels_bytes(b->math, f, n, k);
+        enum lk_dtype f = formats[i];
+        b->bytes[f] = f == LK_F32 ? n * k * 4 : lk_quant_panels_bytes(f, n, k);
         b->panels[f] = lk_alloc(b->bytes[f]);
-        void *rounded = f == LK_F32 ? NULL : lk_alloc(n * lk_format_row_bytes(f, k));
+        void *rounded = f == LK_F32 ? NULL : lk_alloc(n * lk_dtype_row_bytes(f, k));
         if (f == LK_F32)
             lk_panels_fill(b->math, n, k, b->w, b->panels[f]);
         else {

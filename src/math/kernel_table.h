@@ -41,13 +41,12 @@ struct lk__math_kernels {
                                  size_t j1);
 
     /* Weights in fewer bits (quant.h). A row into a format; false: not to be said in it. Rows of activations, one group,
-     * into records. n (<= LK__QUANT_PANEL) rows of W into one panel. Columns [j0, j1) of a group's rows, j0 a panel's
+     * into records. n (<= LK_QUANT_PANEL) rows of W into one panel. Columns [j0, j1) of a group's rows, j0 a panel's
      * first column; p's y and residual begin at the group's first row. */
     size_t quant_rows, quant_columns; /* of a group; at once, where there are several groups: whole panels */
-    bool (*quant_round)(enum lk_format, size_t k, const float *x, uint8_t *out);
+    bool (*quant_round)(enum lk_dtype, size_t k, const float *x, uint8_t *out);
     void (*quant_activations)(size_t rows, size_t k, const float *x, uint8_t *records);
-    size_t (*quant_panel_bytes)(enum lk_format, size_t k);
-    void (*quant_fill)(enum lk_format, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
+    void (*quant_fill)(enum lk_dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
     void (*quant_multiply)(const struct lk__math_quant_group *, size_t k, const struct lk_quant_product *p, size_t j0,
                            size_t j1);
 

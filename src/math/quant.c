@@ -8,10 +8,10 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-size_t lk_format_row_bytes(enum lk_format format, size_t k) {
-    if (format == LK_F32) return k * 4;
-    if (format == LK_BF16) return k * 2;
-    return k % LK_QUANT_BLOCK ? 0 : k / LK_QUANT_BLOCK * (format == LK_Q8 ? 34 : 18);
+size_t lk_dtype_row_bytes(enum lk_dtype dtype, size_t k) {
+    if (dtype == LK_F32) return k * 4;
+    if (dtype < LK_Q8) return k * 2;
+    return k % LK_QUANT_BLOCK ? 0 : k / LK_QUANT_BLOCK * (dtype == LK_Q8 ? 34 : 18);
 }
 
 /* --- Rounding ------------------------------------------------------------------------------------------------ */
@@ -26,7 +26,7 @@ static size_t pieces(size_t rows, size_t k) {
 
 struct rounding {
     const struct lk__math_kernels *kernels;
-    enum lk_format format;
+    enum lk_dtype dtype;
     size_t rows, k;
     const float *x;
     uint8_t *out;
@@ -34,55 +34,54 @@ struct rounding {
 };
 static void round_rows(void *arg, size_t piece, int thread) {
     struct rounding *r = arg;
-    size_t bytes = lk_format_row_bytes(r->format, r->k), n = piece_rows(r->k);
+    size_t bytes = lk_dtype_row_bytes(r->dtype, r->k), n = piece_rows(r->k);
     (void)thread;
     for (size_t row = piece * n; row < smaller(r->rows, (piece + 1) * n); row++)
-        if (!r->kernels->quant_round(r->format, r->k, r->x + row * r->k, r->out + row * bytes)) r->bad = true;
+        if (!r->kernels->quant_round(r->dtype, r->k, r->x + row * r->k, r->out + row * bytes)) r->bad = true;
 }
-int lk_quantize(struct lk_math *math, enum lk_format format, size_t rows, size_t k, const float *x, void *out,
+int lk_quantize(struct lk_math *math, enum lk_dtype dtype, size_t rows, size_t k, const float *x, void *out,
                 struct lk_err *err) {
-    struct rounding r = {.kernels = &math->k, .format = format, .rows = rows, .k = k, .x = x, .out = out};
-    LK_ASSERT((!k || lk_format_row_bytes(format, k)) && "lk_quantize: rows of whole blocks");
+    struct rounding r = {.kernels = &math->k, .dtype = dtype, .rows = rows, .k = k, .x = x, .out = out};
+    LK_ASSERT((!k || lk_dtype_row_bytes(dtype, k)) && "lk_quantize: rows of whole blocks");
     lk_pool_run(math->pool, pieces(rows, k), round_rows, &r);
     return r.bad ? lk_fail(err, LK_EINVAL, "a number is infinite, NaN, or so large that its block's scale is beyond fp16")
                  : LK_OK;
 }
 
 struct widening {
-    enum lk_format format;
+    enum lk_dtype dtype;
     size_t rows, k;
     const uint8_t *w;
     float *out;
 };
-static void widen_block(enum lk_format format, const uint8_t *p, float *out) {
+static void widen_block(enum lk_dtype dtype, const uint8_t *p, float *out) {
     float scale = lk__math_half(p);
     p += 2;
-    for (size_t i = 0; format == LK_Q8 && i < LK_QUANT_BLOCK; i++) out[i] = scale * (float)(int8_t)p[i];
-    for (size_t i = 0; format == LK_Q4 && i < LK_QUANT_BLOCK / 2; i++) {
+    for (size_t i = 0; dtype == LK_Q8 && i < LK_QUANT_BLOCK; i++) out[i] = scale * (float)(int8_t)p[i];
+    for (size_t i = 0; dtype == LK_Q4 && i < LK_QUANT_BLOCK / 2; i++) {
         out[i] = scale * (float)((p[i] & 15) - 8);
         out[i + LK_QUANT_BLOCK / 2] = scale * (float)((p[i] >> 4) - 8);
     }
 }
+void lk__math_widen(enum lk_dtype dtype, size_t k, const uint8_t *w, float *out) {
+    if (dtype == LK_F32) memcpy(out, w, 4 * k);
+    for (size_t i = 0; (dtype == LK_BF16 || dtype == LK_F16) && i < k; i++) {
+        uint16_t half;
+        memcpy(&half, w + 2 * i, 2);
+        out[i] = dtype == LK_F16 ? lk__math_half(&half) : lk__math_float((uint32_t)half << 16);
+    }
+    for (size_t i = 0; dtype >= LK_Q8 && i < k; i += LK_QUANT_BLOCK, w += lk_dtype_row_bytes(dtype, LK_QUANT_BLOCK))
+        widen_block(dtype, w, out + i);
+}
 static void widen_rows(void *arg, size_t piece, int thread) {
     const struct widening *r = arg;
-    size_t bytes = lk_format_row_bytes(r->format, r->k), n = piece_rows(r->k);
-    size_t block = lk_format_row_bytes(r->format, LK_QUANT_BLOCK);
+    size_t bytes = lk_dtype_row_bytes(r->dtype, r->k), n = piece_rows(r->k);
     (void)thread;
-    for (size_t row = piece * n; row < smaller(r->rows, (piece + 1) * n); row++) {
-        const uint8_t *w = r->w + row * bytes;
-        float *out = r->out + row * r->k;
-        if (r->format == LK_F32) memcpy(out, w, bytes);
-        for (size_t i = 0; r->format == LK_BF16 && i < r->k; i++) {
-            uint16_t half;
-            memcpy(&half, w + 2 * i, 2);
-            out[i] = lk__math_float((uint32_t)half << 16);
-        }
-        for (size_t i = 0; r->format >= LK_Q8 && i < r->k; i += LK_QUANT_BLOCK, w += block)
-            widen_block(r->format, w, out + i);
-    }
+    for (size_t row = piece * n; row < smaller(r->rows, (piece + 1) * n); row++)
+        lk__math_widen(r->dtype, r->k, r->w + row * bytes, r->out + row * r->k);
 }
-void lk_dequantize(struct lk_math *math, enum lk_format format, size_t rows, size_t k, const void *w, float *out) {
-    struct widening r = {format, rows, k, w, out};
+void lk_dequantize(struct lk_math *math, enum lk_dtype dtype, size_t rows, size_t k, const void *w, float *out) {
+    struct widening r = {dtype, rows, k, w, out};
     lk_pool_run(math->pool, pieces(rows, k), widen_rows, &r);
 }
 
@@ -121,38 +120,38 @@ void lk_quantize_activations(struct lk_math *math, size_t rows, size_t k, const 
 /* --- Panels -------------------------------------------------------------------------------------------------- */
 
 static size_t panels_of(size_t n) {
-    return (n + LK__QUANT_PANEL - 1) / LK__QUANT_PANEL;
+    return (n + LK_QUANT_PANEL - 1) / LK_QUANT_PANEL;
 }
-size_t lk_quant_panels_bytes(struct lk_math *math, enum lk_format format, size_t n, size_t k) {
-    return panels_of(n) * math->k.quant_panel_bytes(format, k);
+size_t lk_quant_panels_bytes(enum lk_dtype dtype, size_t n, size_t k) {
+    return panels_of(n) * lk__math_quant_panel(dtype, k);
 }
 
 struct filling {
     const struct lk__math_kernels *kernels;
-    enum lk_format format;
+    enum lk_dtype dtype;
     size_t n, k;
     const uint8_t *w;
     uint8_t *panels;
 };
 static void fill_panel(void *arg, size_t panel, int thread) {
     const struct filling *f = arg;
-    size_t j = panel * LK__QUANT_PANEL;
+    size_t j = panel * LK_QUANT_PANEL;
     (void)thread;
-    f->kernels->quant_fill(f->format, smaller(LK__QUANT_PANEL, f->n - j), f->k,
-                           f->w + j * lk_format_row_bytes(f->format, f->k),
-                           f->panels + panel * f->kernels->quant_panel_bytes(f->format, f->k));
+    f->kernels->quant_fill(f->dtype, smaller(LK_QUANT_PANEL, f->n - j), f->k, f->w + j * lk_dtype_row_bytes(f->dtype, f->k),
+                           f->panels + panel * lk__math_quant_panel(f->dtype, f->k));
 }
-void lk_quant_panels_fill(struct lk_math *math, enum lk_format format, size_t n, size_t k, const void *w, void *panels) {
-    struct filling f = {&math->k, format, n, k, w, panels};
-    LK_ASSERT(format >= LK_Q8 && k % LK_QUANT_BLOCK == 0 && "lk_quant_panels_fill");
+void lk_quant_panels_fill(struct lk_math *math, enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panels) {
+    struct filling f = {&math->k, dtype, n, k, w, panels};
+    LK_ASSERT(dtype >= LK_Q8 && k % LK_QUANT_BLOCK == 0 && "lk_quant_panels_fill");
     lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
 }
 
 /* --- Products ------------------------------------------------------------------------------------------------ */
 
-#define TILE_BYTES ((size_t)96 << 10) /* of weights: as few as a thread may be held up for, as many as claiming one costs  \
-                                       */
-#define BLOCK_ROWS 96                 /* rows whose records stay in L2 while panels go by */
+#define TILE_BYTES                                                                                                         \
+    ((size_t)96 << 10) /* of weights: as few as a thread may be held up for, as many as claiming one costs                 \
+                        */
+#define BLOCK_ROWS 96  /* rows whose records stay in L2 while panels go by */
 
 struct job {
     const struct lk__math_kernels *kernels;
@@ -185,7 +184,7 @@ static void multiply_tile(void *arg, size_t tile, int thread) {
     for (size_t i = 0; i < job->count && before < to; i++) {
         const struct lk_quant_product *p = &job->products[i];
         size_t n = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, n);
-        if (a < b) multiply_groups(job, p, first, end, a * LK__QUANT_PANEL, smaller(p->n, b * LK__QUANT_PANEL));
+        if (a < b) multiply_groups(job, p, first, end, a * LK_QUANT_PANEL, smaller(p->n, b * LK_QUANT_PANEL));
         before += n;
     }
 }
@@ -196,13 +195,13 @@ void lk_quant_multiply(struct lk_math *math, size_t rows, size_t k, const void *
     double bytes = 0, columns = 0;
     for (size_t i = 0; i < count; i++) {
         job.panels += panels_of(products[i].n), columns += (double)products[i].n;
-        bytes += (double)products[i].n * (double)lk_format_row_bytes(products[i].format, k);
+        bytes += (double)products[i].n * (double)lk_dtype_row_bytes(products[i].dtype, k);
     }
     LK_TIMED(math, MATMUL_FORWARD, 2.0 * (double)(rows * k) * columns,
              bytes + (double)(rows * k) + 4.0 * (double)rows * columns);
     if (!rows || !job.panels) return;
     size_t threads = (size_t)lk_pool_threads(math->pool);
-    size_t share = threads * (TILE_BYTES / (LK__QUANT_PANEL * (k + 1)) / 4 * 4 + 4);
+    size_t share = threads * (TILE_BYTES / (LK_QUANT_PANEL * (k + 1)) / 4 * 4 + 4);
     job.groups = lk__math_quant_groups(rows, math->k.quant_rows);
     job.row_blocks = smaller(job.groups, (rows + BLOCK_ROWS - 1) / BLOCK_ROWS);
     job.tiles = smaller(job.panels, (job.panels + share - 1) / share * threads);

@@ -4,7 +4,6 @@
 #include "lockstep/math/quant.h"
 #include "math/exact.h"
 
-#define LK__QUANT_PANEL 16
 #define LK__QUANT_LEAST 0x1p-100f /* a block whose numbers are all smaller is a block of zeros */
 
 /* Activations lie in groups of up to `quant_rows` rows, as equal as they can be: for each block of k a record of the
@@ -15,6 +14,13 @@ struct lk__math_quant_group {
     size_t rows;
     const uint8_t *records;
 };
+/* Bytes of a panel's scales, and of the panel. */
+static inline size_t lk__math_quant_scales(size_t k) {
+    return (k / LK_QUANT_BLOCK * LK_QUANT_PANEL * 2 + 63) / 64 * 64;
+}
+static inline size_t lk__math_quant_panel(enum lk_dtype dtype, size_t k) {
+    return lk__math_quant_scales(k) + LK_QUANT_PANEL * k / (dtype == LK_Q8 ? 1 : 2);
+}
 static inline size_t lk__math_quant_groups(size_t rows, size_t most) {
     return (rows + most - 1) / most;
 }
@@ -22,6 +28,9 @@ static inline size_t lk__math_quant_begin(size_t rows, size_t groups, size_t i) 
     size_t more = rows % groups;
     return i * (rows / groups) + (i < more ? i : more);
 }
+
+/* One row; see lk_dequantize. */
+void lk__math_widen(enum lk_dtype, size_t k, const uint8_t *w, float *out);
 
 /* An fp16 number as a float, exactly. */
 static inline float lk__math_half(const void *p) {

@@ -92,7 +92,7 @@ static void weights_are_rounded_as_ggml_rounds_them(void **unused) {
     x[3] = 1e9f;
     FAILS(lk_quantize(math, LK_Q4, 1, 32, x, q4, &test_err), LK_EINVAL, "beyond fp16");
     FAILS(lk_quantize(math, LK_BF16, 1, 1, (float[]){3.4e38f}, half, &test_err), LK_EINVAL, "so large");
-    assert_int_equal(lk_format_row_bytes(LK_Q8, 33), 0);
+    assert_int_equal(lk_dtype_row_bytes(LK_Q8, 33), 0);
     lk_math_close(math);
     lk_pool_close(pool);
 }
@@ -104,16 +104,16 @@ struct work {
     size_t rows, k, count, n[PRODUCTS];
     float *x, *bias[PRODUCTS], *residual[PRODUCTS];
     uint8_t *w[PRODUCTS];
-    enum lk_format format[PRODUCTS];
+    enum lk_dtype dtype[PRODUCTS];
 };
 /* Weights as blocks of any bytes, -128 too; scales are finite. */
 static struct work make(size_t rows, size_t k, size_t count) {
     struct work w = {.rows = rows, .k = k, .count = count, .x = filled(rows * k, true)};
     if (rows > 1 && next() % 4 == 0) w.x[next() % (rows * k)] = next() & 1 ? __builtin_inff() : __builtin_nanf("");
     for (size_t i = 0; i < count; i++) {
-        w.format[i] = next() & 1 ? LK_Q8 : LK_Q4;
+        w.dtype[i] = next() & 1 ? LK_Q8 : LK_Q4;
         w.n[i] = 1 + next() % 90;
-        size_t block = lk_format_row_bytes(w.format[i], 32), bytes = w.n[i] * lk_format_row_bytes(w.format[i], k);
+        size_t block = lk_dtype_row_bytes(w.dtype[i], 32), bytes = w.n[i] * lk_dtype_row_bytes(w.dtype[i], k);
         w.w[i] = lk_alloc(bytes + 1);
         for (size_t b = 0; b < bytes; b++) w.w[i][b] = (uint8_t)(next() % 5 ? next() : 0x80);
         for (size_t b = 1; b < bytes; b += block) w.w[i][b] = (uint8_t)(w.w[i][b] & 0xbf); /* less than 2 */
@@ -135,9 +135,9 @@ static float *run(struct lk_math *math, const struct work *w, size_t *size) {
     for (size_t i = 0; i < w->count; i++) *size += w->rows * w->n[i];
     float *y = lk_calloc(*size + 1, sizeof *y), *at = y;
     for (size_t i = 0; i < w->count; at += w->rows * w->n[i++]) {
-        panels[i] = lk_alloc(lk_quant_panels_bytes(math, w->format[i], w->n[i], w->k) + 1);
-        lk_quant_panels_fill(math, w->format[i], w->n[i], w->k, w->w[i], panels[i]);
-        p[i] = (struct lk_quant_product){panels[i], w->n[i], w->bias[i], w->residual[i], at, w->format[i]};
+        panels[i] = lk_alloc(lk_quant_panels_bytes(w->dtype[i], w->n[i], w->k) + 1);
+        lk_quant_panels_fill(math, w->dtype[i], w->n[i], w->k, w->w[i], panels[i]);
+        p[i] = (struct lk_quant_product){panels[i], w->n[i], w->bias[i], w->residual[i], at, w->dtype[i]};
     }
     lk_quantize_activations(math, w->rows, w->k, w->x, x);
     lk_quant_multiply(math, w->rows, w->k, x, p, w->count);
@@ -217,8 +217,8 @@ static void products_are_near_the_exact_ones(void **unused) {
     static float wide[N * K], y[N];
     for (int f = LK_Q8; f <= LK_Q4; f++) {
         float *x = filled(K, false), *weights = filled(N * K, false);
-        OK(lk_quantize(math, (enum lk_format)f, N, K, weights, w, &test_err));
-        lk_dequantize(math, (enum lk_format)f, N, K, w, wide);
+        OK(lk_quantize(math, (enum lk_dtype)f, N, K, weights, w, &test_err));
+        lk_dequantize(math, (enum lk_dtype)f, N, K, w, wide);
         double worst = 0;
         for (size_t i = 0; i < N * K; i++) {
             double d = (double)wide[i] - (double)weights[i];
@@ -226,10 +226,10 @@ static void products_are_near_the_exact_ones(void **unused) {
         }
         assert_true(worst * worst < (f == LK_Q8 ? 0.0045 * 0.0045 : 0.14 * 0.14));
         void *memory = lk_alloc(lk_quantized_bytes(1, K)),
-             *panels = lk_alloc(lk_quant_panels_bytes(math, (enum lk_format)f, N, K));
+             *panels = lk_alloc(lk_quant_panels_bytes((enum lk_dtype)f, N, K));
         lk_quantize_activations(math, 1, K, x, memory);
-        lk_quant_panels_fill(math, (enum lk_format)f, N, K, w, panels);
-        lk_quant_multiply(math, 1, K, memory, &(struct lk_quant_product){panels, N, NULL, NULL, y, (enum lk_format)f}, 1);
+        lk_quant_panels_fill(math, (enum lk_dtype)f, N, K, w, panels);
+        lk_quant_multiply(math, 1, K, memory, &(struct lk_quant_product){panels, N, NULL, NULL, y, (enum lk_dtype)f}, 1);
         for (size_t j = 0; j < N; j++) {
             double exact = 0;
             for (size_t i = 0; i < K; i++) exact += (double)wide[j * K + i] * (double)x[i];

@@ -246,6 +246,16 @@ void lk_cross_entropy(struct lk_math *m, const struct lk_cross_entropy *t) {
     rows_run(m, t->rows, t->vocab, t, run_loss);
 }
 
+static void run_embed_blocks(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
+    const struct lk_embed *t = call;
+    size_t bytes = lk_dtype_row_bytes(t->dtype, t->n);
+    for (size_t i = row; i < row + rows; i++) {
+        float *out = t->out + i * t->n;
+        lk__math_widen(t->dtype, t->n, (const uint8_t *)(const void *)t->table + t->ids[i] * bytes, out);
+        size_t position = !t->positions_table ? 0 : t->at ? t->at[i] : t->first + i % t->positions;
+        if (t->positions_table) k->add(t->n, out, t->positions_table + position * t->n, out);
+    }
+}
 #define GATHER_AHEAD 2 /* rows */
 static void run_embed(const struct lk__math_kernels *k, const void *call, size_t row, size_t rows) {
     const struct lk_embed *t = call;
@@ -264,7 +274,7 @@ static void run_embed(const struct lk__math_kernels *k, const void *call, size_t
 }
 void lk_embed(struct lk_math *m, const struct lk_embed *t) {
     LK_TIMED(m, EMBEDDING, 0, 2.0 * (double)(t->rows * t->n) * sizeof(float));
-    rows_run(m, t->rows, t->n, t, run_embed);
+    rows_run(m, t->rows, t->n, t, t->dtype == LK_F32 ? run_embed : run_embed_blocks);
 }
 
 struct scattering {

@@ -29,8 +29,8 @@ struct lk__model_layer_weights lk__model_layer_weights(const struct lk_layout *l
     if (t->qkv >= 0) { /* GPT-2 keeps the three projections in one tensor: rows Q, K, V */
         size_t width = l->config.width;
         w.q = lk__model_tensor(l, t->qkv, array);
-        w.k = w.q + width * width;
-        w.v = w.k + width * width;
+        w.k = w.q + l->tensors[t->qkv].words / 3;
+        w.v = w.k + l->tensors[t->qkv].words / 3;
         w.q_bias = lk__model_tensor(l, t->qkv_bias, array);
         w.k_bias = w.q_bias + width;
         w.v_bias = w.k_bias + width;
@@ -49,29 +49,62 @@ struct linear {
 };
 #define LINEARS_MOST 3
 
+/* The tensor of which w is a part. */
+static const struct lk_tensor *tensor_of(const struct lk_layout *l, size_t offset) {
+    size_t low = 0, high = l->tensor_count;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        *(l->tensors[middle].offset <= offset ? &low : &high) = middle;
+    }
+    return &l->tensors[low];
+}
+/* Where the panels of a matrix at this place lie. */
+static size_t panels_at(const struct lk_tensor *t, size_t offset) {
+    size_t inside = (offset - t->offset) * sizeof(float); /* GPT-2's q, k, v are parts of one tensor */
+    if (t->dtype < LK_Q8 || !inside) return t->panels + inside;
+    return t->panels + lk_quant_panels_bytes(t->dtype, inside / lk_dtype_row_bytes(t->dtype, t->shape[1]), t->shape[1]);
+}
+
+static void multiply_floats(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l) {
+    struct lk_mm_part part = {
+        .a = x, .a_row = in, .a_col = 1, .b = l->w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+    lk_matmul(d->math, &(struct lk_mm){.m = rows,
+                                       .n = l->out,
+                                       .parts = &part,
+                                       .part_count = 1,
+                                       .c = l->y,
+                                       .ldc = l->out,
+                                       .bias = l->bias,
+                                       .residual = l->residual,
+                                       .ld_residual = l->out});
+}
+
 /* Layers that read the same x. */
 static void linears(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l, size_t count) {
-    if (d->panels) {
-        struct lk_panel_product products[LINEARS_MOST];
-        for (size_t i = 0; i < count; i++)
-            products[i] =
-                (struct lk_panel_product){d->panels + (l[i].w - d->panels_of), l[i].out, l[i].bias, l[i].residual, l[i].y};
-        lk_panels_multiply(d->math, rows, in, x, products, count);
-        return;
-    }
+    struct lk_panel_product floats[LINEARS_MOST];
+    struct lk_quant_product quants[LINEARS_MOST];
+    size_t float_count = 0, quant_count = 0;
     for (size_t i = 0; i < count; i++) {
-        struct lk_mm_part part = {
-            .a = x, .a_row = in, .a_col = 1, .b = l[i].w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
-        lk_matmul(d->math, &(struct lk_mm){.m = rows,
-                                           .n = l[i].out,
-                                           .parts = &part,
-                                           .part_count = 1,
-                                           .c = l[i].y,
-                                           .ldc = l[i].out,
-                                           .bias = l[i].bias,
-                                           .residual = l[i].residual,
-                                           .ld_residual = l[i].out});
+        if (!d->panels) {
+            LK_ASSERT(!d->layout->narrow && "weights in fewer bits are read from panels");
+            multiply_floats(d, rows, in, x, &l[i]);
+            continue;
+        }
+        size_t offset = (size_t)(l[i].w - d->panels_of);
+        const struct lk_tensor *t = tensor_of(d->layout, offset);
+        const uint8_t *panels = d->panels + panels_at(t, offset);
+        if (t->dtype >= LK_Q8)
+            quants[quant_count++] = (struct lk_quant_product){panels, l[i].out, l[i].bias, l[i].residual, l[i].y, t->dtype};
+        else if (lk_panels_usable(d->math))
+            floats[float_count++] =
+                (struct lk_panel_product){(const float *)(const void *)panels, l[i].out, l[i].bias, l[i].residual, l[i].y};
+        else
+            multiply_floats(d, rows, in, x, &l[i]);
     }
+    if (float_count) lk_panels_multiply(d->math, rows, in, x, floats, float_count);
+    if (!quant_count) return;
+    lk_quantize_activations(d->math, rows, in, x, d->quantized);
+    lk_quant_multiply(d->math, rows, in, d->quantized, quants, quant_count);
 }
 static void linear(struct lk_decoder *d, size_t rows, size_t in, size_t out, const float *x, const float *w,
                    const float *bias, const float *residual, float *y) {
@@ -82,10 +115,19 @@ static const float *head_of(const struct lk_layout *l, const float *weights) {
     return lk__model_tensor(l, l->head >= 0 ? l->head : l->embedding, weights);
 }
 
-bool lk_decoder_fill_panels(const struct lk_decoder *d, const float *weights, float *panels) {
+static void fill_one(const struct lk_decoder *d, const float *weights, uint8_t *panels, const float *w, size_t out,
+                     size_t in) {
+    const struct lk_tensor *t = tensor_of(d->layout, (size_t)(w - weights));
+    panels += panels_at(t, (size_t)(w - weights));
+    if (t->dtype >= LK_Q8)
+        lk_quant_panels_fill(d->math, t->dtype, out, in, w, panels);
+    else if (lk_panels_usable(d->math))
+        lk_panels_fill(d->math, out, in, w, (float *)(void *)panels);
+}
+bool lk_decoder_fill_panels(const struct lk_decoder *d, const float *weights, void *panels) {
     const struct lk_model_config *m = &d->layout->config;
     size_t q = (size_t)m->heads * m->head_dim, kv = (size_t)m->kv_heads * m->head_dim;
-    if (!lk_panels_usable(d->math)) return false;
+    if (!d->layout->narrow && !lk_panels_usable(d->math)) return false;
     for (uint32_t i = 0; i < m->layers; i++) {
         struct lk__model_layer_weights w = lk__model_layer_weights(d->layout, i, weights);
         const struct {
@@ -94,14 +136,13 @@ bool lk_decoder_fill_panels(const struct lk_decoder *d, const float *weights, fl
         } all[] = {{w.q, q, m->width},         {w.k, kv, m->width},      {w.v, kv, m->width},       {w.o, m->width, q},
                    {w.gate, m->ffn, m->width}, {w.up, m->ffn, m->width}, {w.down, m->width, m->ffn}};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
-            if (all[j].w) lk_panels_fill(d->math, all[j].out, all[j].in, all[j].w, panels + (all[j].w - weights));
+            if (all[j].w) fill_one(d, weights, panels, all[j].w, all[j].out, all[j].in);
     }
-    const float *head = head_of(d->layout, weights);
-    lk_panels_fill(d->math, m->vocab, m->width, head, panels + (head - weights));
+    fill_one(d, weights, panels, head_of(d->layout, weights), m->vocab, m->width);
     return true;
 }
 
-void lk_decoder_use_panels(struct lk_decoder *d, const float *weights, const float *panels) {
+void lk_decoder_use_panels(struct lk_decoder *d, const float *weights, const void *panels) {
     d->panels = panels;
     d->panels_of = weights;
 }
@@ -273,6 +314,7 @@ static float *pass_forward(struct lk_decoder *d, const float *weights, const str
                                          .n = m->width,
                                          .ids = tokens,
                                          .table = table,
+                                         .dtype = l->tensors[l->embedding].dtype,
                                          .positions_table = lk__model_tensor(l, l->positions, weights),
                                          .positions = p->queries,
                                          .at = p->cache ? d->at : NULL,

@@ -38,7 +38,9 @@ struct lk_decoder {
     float *dx, *dh, *dout, *dq, *dk, *dv;
     struct lk_mm_part *parts;        /* max_sequences */
     struct lk_row_part *other_parts; /* max_sequences, for sums over other rows than positions */
-    const float *panels, *panels_of; /* NULL, or panels of these weights' matrices at the same offsets */
+    const uint8_t *panels;  /* NULL, or of these weights' matrices */
+    const float *panels_of;
+    void *quantized;        /* rows of activations, for a formatted layout */
     /* the last pass */
     uint32_t sequences, positions;
     const uint32_t *tokens, *first_key; /* first_key: as lk_attention's document_start */

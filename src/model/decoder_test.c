@@ -58,7 +58,7 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     static const uint32_t sizes[] = {1, 3, 16, 64, 1000};
     uint32_t page = sizes[test_random_below(r, 5)], most = (c->context + page - 1) / page, used[COPIES] = {0}, taken = 0;
     uint32_t *heap = lk_alloc(COPIES * most * 4), *pages = lk_alloc(COPIES * most * 4), done = 0;
-    float *panels = lk_alloc(s->layout.floats * sizeof *panels);
+    void *panels = lk_alloc(s->layout.panel_bytes);
     OK(lk_decoder_create(&s->layout, math, COPIES * chunk, COPIES * chunk, LK_EXTEND, &d, &test_err));
     if (test_random_below(r, 2) && lk_decoder_fill_panels(d, s->w, panels)) lk_decoder_use_panels(d, s->w, panels);
     OK(lk_attention_cache_init(&cache, &s->layout, page, COPIES * most, &test_err));

@@ -104,13 +104,15 @@ static int add(struct lk_layout *l, const char *name, uint32_t rows, uint32_t co
     t->dims = columns ? 2 : 1;
     t->shape[0] = rows;
     t->shape[1] = columns ? columns : 1;
-    t->count = (size_t)rows * (columns ? columns : 1);
+    t->count = t->words = (size_t)rows * (columns ? columns : 1);
     t->offset = l->floats;
+    t->panels = t->offset * sizeof(float);
     t->decay = columns != 0;
     t->deviation = deviation;
     t->constant = constant;
     l->parameters += t->count;
     l->floats += (t->count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+    l->panel_bytes = l->floats * sizeof(float);
     return (int)l->tensor_count++;
 }
 
@@ -195,12 +197,34 @@ int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct 
     return LK_OK;
 }
 
-void lk_layout_pack(struct lk_layout *l) {
-    l->floats = 0;
+/* Where tensors and panels lie, one behind the other, at multiples of so many words. */
+static void place(struct lk_layout *l, size_t align) {
+    l->floats = l->panel_bytes = 0;
     for (size_t i = 0; i < l->tensor_count; i++) {
-        l->tensors[i].offset = l->floats;
-        l->floats += l->tensors[i].count;
+        struct lk_tensor *t = &l->tensors[i];
+        bool table = (int)i == l->positions || ((int)i == l->embedding && l->head >= 0); /* no product reads it */
+        t->offset = l->floats;
+        l->floats += (t->words + align - 1) / align * align;
+        t->panels = l->panel_bytes;
+        if (t->dtype >= LK_Q8 && !table)
+            l->panel_bytes += lk_quant_panels_bytes(t->dtype, t->shape[0], t->shape[1]);
+        else
+            l->panel_bytes = (l->panel_bytes + t->words * sizeof(float) + 63) / 64 * 64;
     }
+}
+void lk_layout_pack(struct lk_layout *l) {
+    place(l, 1);
+}
+void lk_layout_narrow(struct lk_layout *l, enum lk_dtype matrices, enum lk_dtype ends) {
+    for (size_t i = 0; i < l->tensor_count; i++) {
+        struct lk_tensor *t = &l->tensors[i];
+        enum lk_dtype f = (int)i == l->embedding || (int)i == l->head ? ends : matrices;
+        size_t row = t->dims == 2 && (int)i != l->positions ? lk_dtype_row_bytes(f, t->shape[1]) : 0;
+        t->dtype = row ? f : LK_F32;
+        t->words = row ? (t->shape[0] * row + 3) / 4 : t->count;
+    }
+    l->narrow = true;
+    place(l, ALIGN_FLOATS);
 }
 
 void lk_layout_release(struct lk_layout *l) {

@@ -69,6 +69,10 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
         d->sin_table = cut(c, (size_t)m->context * m->head_dim / 2);
     }
     if (m->window) d->start = (uint32_t *)cut(c, rows);
+    if (d->layout->narrow) {
+        size_t widest = m->ffn > m->width ? m->ffn : m->width;
+        d->quantized = cut(c, lk_quantized_bytes(rows, ((widest > q ? widest : q) + 31) / 32 * 32) / sizeof(float));
+    }
     if (extend) {
         d->ids = (uint32_t *)cut(c, rows);
         d->at = (uint32_t *)cut(c, rows);
@@ -123,7 +127,7 @@ int lk_decoder_create(const struct lk_layout *layout, struct lk_math *math, uint
     if (d->frequencies) lk_rope_frequencies(m->head_dim, m->rope_theta, &scaling, d->frequencies);
     size_t scratch = lk_decoder_scratch_bytes(layout, m->context, mode), width = m->ffn > m->width ? m->ffn : m->width;
     size_t q = (size_t)m->heads * m->head_dim, panels = lk_panels_scratch_bytes(math, q > width ? q : width);
-    if (mode == LK_EXTEND && panels > scratch) scratch = panels;
+    if ((mode == LK_EXTEND || layout->narrow) && panels > scratch) scratch = panels;
     int code = lk_math_reserve(math, scratch, err);
     if (code) {
         lk_decoder_free(d);

@@ -19,7 +19,7 @@ struct generator {
     struct lk_attention_cache cache; /* one page */
     uint32_t read;                   /* positions that are in it */
     struct lk_tokens tokens;         /* all so far, prompt included */
-    float *panels;                   /* the weights again, in the order that single tokens read them in; or NULL */
+    void *panels;                    /* the weights again, in the order that single tokens read them in; or NULL */
     void *workspace;                 /* of sampling */
     struct lk__serve_counts counts;  /* with penalties */
     bool penalised;
@@ -68,11 +68,14 @@ static int push_token(struct generator *g, uint32_t id, struct lk_err *err) {
 /* As much memory again as the weights. The allocator would promise it in any case, and the system kill us when it is
  * filled: so only if it is there, with a fifth of what is free left for others and for what we have taken but not touched
  * yet. */
-static void make_panels(struct generator *g) {
-    size_t size = g->layout->floats * sizeof(float);
-    if (!lk_panels_usable(g->math) || size > lk_memory_available_bytes() / 10 * 8) return;
+static int make_panels(struct generator *g, struct lk_err *err) {
+    size_t size = g->layout->panel_bytes;
+    bool must = g->layout->narrow;
+    if (!must && (!lk_panels_usable(g->math) || size > lk_memory_available_bytes() / 10 * 8)) return LK_OK;
     if ((g->panels = lk_alloc(size)) && lk_decoder_fill_panels(g->decoder, g->weights, g->panels))
         lk_decoder_use_panels(g->decoder, g->weights, g->panels);
+    return g->panels || !must ? LK_OK
+                              : lk_fail(err, LK_ENOMEM, "no memory for the weights' panels (%zu MB)", size / 1000000);
 }
 
 static int start(struct generator *g, const char *prompt, size_t prompt_size, struct lk_err *err) {
@@ -90,7 +93,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
     if (!code && g->penalised) code = lk__serve_counts_init(&g->counts, lk_tokenizer_vocab(g->tokenizer), err);
     if (!code && g->options->matcher && !(g->allowed = lk_calloc(vocab / 64 + 1, sizeof *g->allowed)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a grammar's tokens");
-    if (!code && g->options->panels) make_panels(g); /* without them it is slower, no more */
+    if (!code && (g->options->panels || g->layout->narrow)) code = make_panels(g, err);
     if (begin == UINT32_MAX) begin = lk_tokenizer_end(g->tokenizer);
     for (size_t i = 0; i < g->options->id_count && !code; i++)
         code = g->options->ids[i] < vocab

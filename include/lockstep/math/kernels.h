@@ -6,6 +6,7 @@
 #ifndef LOCKSTEP_MATH_KERNELS_H
 #define LOCKSTEP_MATH_KERNELS_H
 #include "lockstep/math/math.h"
+#include "lockstep/math/quant.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -212,7 +213,8 @@ struct lk_embed {
     const float *table, *positions_table;
     uint32_t positions, first;
     float *out;
-    const uint32_t *at; /* as in lk_rope */
+    const uint32_t *at;    /* as in lk_rope */
+    enum lk_dtype dtype; /* of the table: rows as lk_dequantize says */
 };
 void lk_embed(struct lk_math *, const struct lk_embed *);
 /* Row r of x (rows, n) is copied to to + place[r]. */

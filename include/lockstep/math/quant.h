@@ -16,15 +16,15 @@ extern "C" {
  *   LK_Q8   an fp16 scale and 32 signed bytes: 34 bytes       number i = scale * byte i
  *   LK_Q4   an fp16 scale and 16 bytes: 18 bytes              number i = scale * (low half of byte i - 8), i + 16: the high
  * half Little-endian. */
-enum lk_format { LK_F32, LK_BF16, LK_Q8, LK_Q4 };
+enum lk_dtype { LK_F32, LK_BF16, LK_F16, LK_Q8, LK_Q4 };
 #define LK_QUANT_BLOCK 32
 /* Bytes of a row of k numbers; 0: k is no multiple of LK_QUANT_BLOCK, and the format wants one. */
-size_t lk_format_row_bytes(enum lk_format, size_t k);
+size_t lk_dtype_row_bytes(enum lk_dtype, size_t k);
 
 /* Rounds rows of x (rows, k) into a format. LK_EINVAL: a number is no finite one, or a scale is beyond fp16. */
-int lk_quantize(struct lk_math *, enum lk_format, size_t rows, size_t k, const float *x, void *out, struct lk_err *);
-/* The numbers that rows stand for; exact for LK_BF16, one rounding each for the others. */
-void lk_dequantize(struct lk_math *, enum lk_format, size_t rows, size_t k, const void *w, float *out);
+int lk_quantize(struct lk_math *, enum lk_dtype, size_t rows, size_t k, const float *x, void *out, struct lk_err *);
+/* The numbers that rows stand for: exact for LK_BF16 and LK_F16, one rounding each for blocks. */
+void lk_dequantize(struct lk_math *, enum lk_dtype, size_t rows, size_t k, const void *w, float *out);
 
 /* Rows of activations in blocks of 32 bytes with a float scale each, and 16 bytes more a block; `memory` is the caller's.
  */
@@ -32,9 +32,10 @@ size_t lk_quantized_bytes(size_t rows, size_t k);
 void lk_quantize_activations(struct lk_math *, size_t rows, size_t k, const float *x, void *memory);
 
 /* Panels of 16 rows of W (n, k), as lk_panels_* of floats have them, in the order in which this instruction set reads them.
- * LK_Q8 or LK_Q4; they take what W takes, and up to 512 bytes a panel more. 64-byte aligned memory is fastest. */
-size_t lk_quant_panels_bytes(struct lk_math *, enum lk_format, size_t n, size_t k);
-void lk_quant_panels_fill(struct lk_math *, enum lk_format, size_t n, size_t k, const void *w, void *panels);
+ * LK_Q8 or LK_Q4; they take what W takes, and less than 64 bytes a panel more. 64-byte aligned memory is fastest. */
+#define LK_QUANT_PANEL 16
+size_t lk_quant_panels_bytes(enum lk_dtype, size_t n, size_t k);
+void lk_quant_panels_fill(struct lk_math *, enum lk_dtype, size_t n, size_t k, const void *w, void *panels);
 /* For each product, which share the rows that lk_quantize_activations left in x: y (rows, n) = x W' + bias (n, or NULL),
  * then residual (rows, n, or NULL) + that. */
 struct lk_quant_product {
@@ -42,7 +43,7 @@ struct lk_quant_product {
     size_t n;
     const float *bias, *residual;
     float *y;
-    enum lk_format format;
+    enum lk_dtype dtype;
 };
 void lk_quant_multiply(struct lk_math *, size_t rows, size_t k, const void *x, const struct lk_quant_product *,
                        size_t count);

@@ -4,6 +4,7 @@
 #define LOCKSTEP_MODEL_H
 #include "lockstep/base/mem.h"
 #include "lockstep/math/kernels.h"
+#include "lockstep/math/quant.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +34,9 @@ struct lk_tensor {
     size_t count;            /* elements */
     size_t offset;           /* first element in a parameter array, in floats; a multiple of 16, unless packed */
     bool decay;              /* two or more dimensions */
+    enum lk_dtype dtype;   /* how it is stored: LK_F32, but for layouts of lk_layout_narrow */
+    size_t words;            /* 4 bytes each, that it takes in an array; count, where it is stored as floats */
+    size_t panels;           /* where its panels begin, in bytes from those of all (lk_decoder_fill_panels) */
     double deviation;        /* of the normal initialisation; 0: filled with `constant` */
     float constant;
 };
@@ -47,13 +51,19 @@ struct lk_layout {
     struct lk_tensor *tensors; /* canonical order */
     size_t tensor_count;
     size_t parameters; /* elements of all tensors */
-    size_t floats;     /* size of a parameter array, padding (always zero) included */
+    size_t floats;     /* size of a parameter array, padding (always zero) included; in words, where tensors have formats */
+    size_t panel_bytes; /* of all panels */
+    bool narrow;     /* by lk_layout_narrow: some tensors are no floats */
     struct lk_layer_tensors *layers;
     int embedding, positions, norm, norm_bias, head; /* head -1 when tied */
 };
 int lk_layout_init(struct lk_layout *, const struct lk_model_config *, struct lk_err *);
 /* From now on without padding, as stored weights are: they can be used where they lie. */
 void lk_layout_pack(struct lk_layout *);
+/* From now on for weights in fewer bits: the layers' matrices in one format, the embedding table and the head in another;
+ * what has rows of no whole blocks, vectors and learned positions stay floats. Each tensor begins at a multiple of 64
+ * bytes. Such weights are for inference alone. */
+void lk_layout_narrow(struct lk_layout *, enum lk_dtype matrices, enum lk_dtype ends);
 void lk_layout_release(struct lk_layout *);
 /* Fills w (layout->floats) as docs/numerics.md section 10 says. */
 void lk_layout_initialise(const struct lk_layout *, struct lk_math *, uint64_t seed, float *w);
@@ -124,12 +134,13 @@ float *lk_decoder_extend(struct lk_decoder *, const float *weights, const struct
                          const struct lk_extension *, uint32_t extensions);
 
 /* Generation at the memory's full speed: the weights' matrices in another order, which passes of few rows read
- * (lk_panels_fill), in an array like theirs (layout->floats), at their offsets; the rest of it is not touched. Returns
- * false, and does nothing, where the instruction set has no use for them. */
-bool lk_decoder_fill_panels(const struct lk_decoder *, const float *weights, float *panels);
+ * (lk_panels_fill, lk_quant_panels_fill), in layout->panel_bytes of memory, 64-byte aligned for the full speed; what is
+ * between them is not touched. Returns false, and does nothing, where the instruction set has no use for them. A formatted
+ * layout must have them. */
+bool lk_decoder_fill_panels(const struct lk_decoder *, const float *weights, void *panels);
 /* From now on passes with these weights read these panels, which fill made of them; NULL: none. Both are borrowed and must
  * not change. */
-void lk_decoder_use_panels(struct lk_decoder *, const float *weights, const float *panels);
+void lk_decoder_use_panels(struct lk_decoder *, const float *weights, const void *panels);
 
 /* --- Gradient of the embedding table: touched rows only -------------------------------------------------- */
 struct lk_embedding_gradient;

@@ -72,7 +72,6 @@ struct lk_model_import {
 int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_import *, struct lk_root *out,
                     struct lk_err *);
 
-enum lk_dtype { LK_F32, LK_BF16, LK_F16 };
 struct lk_model_export {
     enum lk_dtype dtype;
     int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* non-zero stops: LK_ESTOPPED; may be NULL */

@@ -4,11 +4,8 @@
 #include "math/ref/ref.h"
 
 #if !LK_REAL_IS_DOUBLE
-size_t REF(quant_panel_bytes)(enum lk_format format, size_t k) {
-    return LK__QUANT_PANEL * lk_format_row_bytes(format, k);
-}
-void REF(quant_fill)(enum lk_format format, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
-    memcpy(panel, w, n * lk_format_row_bytes(format, k));
+void REF(quant_fill)(enum lk_dtype dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
+    memcpy(panel, w, n * lk_dtype_row_bytes(dtype, k));
 }
 
 static float magnitude(float x) {
@@ -53,19 +50,24 @@ static bool round_q4(const float *x, uint8_t *out) {
     }
     return (half & 0x7fff) < 0x7c00;
 }
-bool REF(quant_round)(enum lk_format format, size_t k, const float *x, uint8_t *out) {
+bool REF(quant_round)(enum lk_dtype dtype, size_t k, const float *x, uint8_t *out) {
     bool good = true;
     for (size_t i = 0; i < k; i++) good &= magnitude(x[i]) < __builtin_inff();
     if (!good) return false;
-    if (format == LK_F32) memcpy(out, x, 4 * k);
-    for (size_t i = 0; format == LK_BF16 && i < k; i++) {
+    if (dtype == LK_F32) memcpy(out, x, 4 * k);
+    for (size_t i = 0; dtype == LK_BF16 && i < k; i++) {
         uint32_t u = lk__math_bits32(x[i]);
         uint16_t half = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
         good &= (half & 0x7f80) != 0x7f80;
         memcpy(out + 2 * i, &half, 2);
     }
-    for (size_t b = 0; format >= LK_Q8 && b < k / LK_QUANT_BLOCK; b++, x += LK_QUANT_BLOCK)
-        good &= format == LK_Q8 ? round_q8(x, out + 34 * b) : round_q4(x, out + 18 * b);
+    for (size_t i = 0; dtype == LK_F16 && i < k; i++) {
+        uint16_t half = lk__math_to_half(x[i]);
+        good &= (half & 0x7c00) != 0x7c00;
+        memcpy(out + 2 * i, &half, 2);
+    }
+    for (size_t b = 0; dtype >= LK_Q8 && b < k / LK_QUANT_BLOCK; b++, x += LK_QUANT_BLOCK)
+        good &= dtype == LK_Q8 ? round_q8(x, out + 34 * b) : round_q4(x, out + 18 * b);
     return good;
 }
 
@@ -100,13 +102,12 @@ void REF(quant_activations)(size_t rows, size_t k, const float *x, uint8_t *reco
         }
 }
 
-static int weight(enum lk_format format, const uint8_t *block, size_t i) {
-    if (format == LK_Q8) return (int8_t)block[2 + i];
+static int weight(enum lk_dtype dtype, const uint8_t *block, size_t i) {
+    if (dtype == LK_Q8) return (int8_t)block[2 + i];
     return (i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8;
 }
 
-static float element(const struct lk__math_quant_group *x, size_t r, size_t k, enum lk_format format,
-                     const uint8_t *block) {
+static float element(const struct lk__math_quant_group *x, size_t r, size_t k, enum lk_dtype dtype, const uint8_t *block) {
     const uint8_t *record = x->records;
     float total = 0;
     for (size_t b = 0; b < k / LK_QUANT_BLOCK;) {
@@ -115,10 +116,10 @@ static float element(const struct lk__math_quant_group *x, size_t r, size_t k, e
             const int8_t *q = (const int8_t *)record + r * LK_QUANT_BLOCK;
             float scale;
             int32_t sum = 0;
-            for (size_t i = 0; i < LK_QUANT_BLOCK; i++) sum += weight(format, block, i) * q[i];
+            for (size_t i = 0; i < LK_QUANT_BLOCK; i++) sum += weight(dtype, block, i) * q[i];
             memcpy(&scale, record + x->rows * LK_QUANT_BLOCK + 4 * r, 4);
             chain = REF(fma)((float)sum, lk__math_half(block) * scale, chain);
-            record += x->rows * LK__QUANT_RECORD, block += lk_format_row_bytes(format, LK_QUANT_BLOCK);
+            record += x->rows * LK__QUANT_RECORD, block += lk_dtype_row_bytes(dtype, LK_QUANT_BLOCK);
         }
         total = total + chain;
     }
@@ -126,10 +127,11 @@ static float element(const struct lk__math_quant_group *x, size_t r, size_t k, e
 }
 void REF(quant_multiply)(const struct lk__math_quant_group *x, size_t k, const struct lk_quant_product *p, size_t j0,
                          size_t j1) {
-    size_t row_bytes = lk_format_row_bytes(p->format, k);
+    size_t row_bytes = lk_dtype_row_bytes(p->dtype, k);
     for (size_t r = 0; r < x->rows; r++)
         for (size_t j = j0; j < j1; j++) {
-            float total = element(x, r, k, p->format, (const uint8_t *)p->panels + j * row_bytes);
+            const uint8_t *panel = (const uint8_t *)p->panels + j / LK_QUANT_PANEL * lk__math_quant_panel(p->dtype, k);
+            float total = element(x, r, k, p->dtype, panel + j % LK_QUANT_PANEL * row_bytes);
             if (p->bias) total = total + p->bias[j];
             if (p->residual) total = p->residual[r * p->n + j] + total;
             p->y[r * p->n + j] = total;

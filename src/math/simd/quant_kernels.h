@@ -11,7 +11,7 @@
 #include "math/kernel_table.h"
 #include "math/simd/vec.h"
 
-#define PANEL   LK__QUANT_PANEL
+#define PANEL   LK_QUANT_PANEL
 #define BLOCK   LK_QUANT_BLOCK
 #define VECTORS (PANEL / VL)
 #define GROUPS  (BLOCK / 4)
@@ -25,27 +25,20 @@
 static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
-static size_t values_bytes(enum lk_format format) {
-    return PANEL * BLOCK / (format == LK_Q8 ? 1 : 2);
+static size_t values_bytes(enum lk_dtype dtype) {
+    return PANEL * BLOCK / (dtype == LK_Q8 ? 1 : 2);
 }
-static size_t scales_bytes(size_t k) {
-    return (k / BLOCK * SCALES + 63) / 64 * 64;
-}
-static size_t panel_bytes(enum lk_format format, size_t k) {
-    return scales_bytes(k) + k / BLOCK * values_bytes(format);
-}
-
-static void fill(enum lk_format format, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
-    size_t row = lk_format_row_bytes(format, k), block = lk_format_row_bytes(format, BLOCK), half = BLOCK / 2;
-    uint8_t *values = panel + scales_bytes(k);
-    memset(panel, 0, scales_bytes(k));
-    for (size_t b = 0; b < k / BLOCK; b++, values += values_bytes(format))
+static void fill(enum lk_dtype dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
+    size_t row = lk_dtype_row_bytes(dtype, k), block = lk_dtype_row_bytes(dtype, BLOCK), half = BLOCK / 2;
+    uint8_t *values = panel + lk__math_quant_scales(k);
+    memset(panel, 0, lk__math_quant_scales(k));
+    for (size_t b = 0; b < k / BLOCK; b++, values += values_bytes(dtype))
         for (size_t j = 0; j < PANEL; j++) {
             const uint8_t *from = w + j * row + b * block;
             if (j < n) memcpy(panel + b * SCALES + 2 * j, from, 2);
-            for (size_t i = 0; i < (format == LK_Q8 ? BLOCK : half); i++)
+            for (size_t i = 0; i < (dtype == LK_Q8 ? BLOCK : half); i++)
                 values[i / 4 * 4 * PANEL + 4 * j + i % 4] =
-                    (uint8_t)(j < n ? from[2 + i] ^ (format == LK_Q8 ? FLIP : 0) : 0);
+                    (uint8_t)(j < n ? from[2 + i] ^ (dtype == LK_Q8 ? FLIP : 0) : 0);
         }
 }
 
@@ -125,8 +118,8 @@ LK_INLINE void finish(const struct lk_quant_product *p, size_t row, size_t j, vf
 LK_INLINE void whole(const bool q4, const size_t rows, const size_t side, size_t k, const uint8_t *record,
                      const struct lk_quant_product *p, size_t j, size_t j1) {
     const size_t columns = side * VECTORS, block = q4 ? PANEL * BLOCK / 2 : PANEL * BLOCK;
-    size_t stride = panel_bytes(q4 ? LK_Q4 : LK_Q8, k);
-    const uint8_t *scales = (const uint8_t *)p->panels + j / PANEL * stride, *values = scales + scales_bytes(k);
+    size_t stride = lk__math_quant_panel(q4 ? LK_Q4 : LK_Q8, k);
+    const uint8_t *scales = (const uint8_t *)p->panels + j / PANEL * stride, *values = scales + lk__math_quant_scales(k);
     vf total[16];
     for (size_t c = 0; c < rows * columns; c++) total[c] = v_zero();
     for (size_t b = 0; b < k / BLOCK;) {
@@ -176,7 +169,7 @@ LK_INLINE void multiply_format(const bool q4, const struct lk__math_quant_group 
 #undef CASE
 static void multiply(const struct lk__math_quant_group *x, size_t k, const struct lk_quant_product *p, size_t j0,
                      size_t j1) {
-    if (p->format == LK_Q8)
+    if (p->dtype == LK_Q8)
         multiply_format(false, x, k, p, j0, j1);
     else
         multiply_format(true, x, k, p, j0, j1);
@@ -185,7 +178,6 @@ static void multiply(const struct lk__math_quant_group *x, size_t k, const struc
 void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *);
 void QUANT_NAME(lk__math_fill_quant)(struct lk__math_kernels *k) {
     k->quant_rows = ROWS, k->quant_columns = SIDE * PANEL;
-    k->quant_panel_bytes = panel_bytes;
     k->quant_fill = fill;
     k->quant_multiply = multiply;
 }

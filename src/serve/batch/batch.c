@@ -31,7 +31,7 @@ static uint32_t logits_rows(const struct lk_batch_options *o) {
 
 uint64_t lk_batch_bytes(const struct lk_layout *layout, const struct lk_batch_options *options) {
     struct lk_batch_options o = with_defaults(options);
-    return lk_decoder_bytes(layout, logits_rows(&o), o.rows, LK_EXTEND) + (o.panels ? layout->floats * sizeof(float) : 0);
+    return lk_decoder_bytes(layout, logits_rows(&o), o.rows, LK_EXTEND) + (o.panels || layout->narrow ? layout->panel_bytes : 0);
 }
 
 /* --- Weights -------------------------------------------------------------------------------------------------- */
@@ -39,9 +39,14 @@ uint64_t lk_batch_bytes(const struct lk_layout *layout, const struct lk_batch_op
 static int add_version(struct lk_batch *b, const struct lk_batch_weights *w, struct lk_err *err) {
     struct lk__batch_version *v = lk_calloc(1, sizeof *v);
     if (!v) return lk_fail(err, LK_ENOMEM, "no memory for a model");
-    size_t size = w->layout->floats * sizeof(float);
-    if (b->o.panels && lk_panels_usable(b->math) && size <= lk_memory_available_bytes() / 10 * 8)
-        v->panels = lk_alloc(size); /* without them it is slower, no more */
+    size_t size = w->layout->panel_bytes;
+    bool must = w->layout->narrow; /* of floats: without them it is slower, no more */
+    if (must || (b->o.panels && lk_panels_usable(b->math) && size <= lk_memory_available_bytes() / 10 * 8))
+        v->panels = lk_alloc(size);
+    if (must && !v->panels) {
+        lk_free(v);
+        return lk_fail(err, LK_ENOMEM, "no memory for the weights' panels (%zu MB)", size / 1000000);
+    }
     v->w = *w;
     v->current = true;
     pthread_mutex_lock(&b->mutex);

@@ -17,7 +17,7 @@
 struct lk__batch_version {
     struct lk_batch_weights w;
     struct lk__batch_version *next;
-    float *panels; /* or NULL */
+    void *panels; /* or NULL */
     bool filled, current;
     uint32_t number, requests;
 };
