@@ -13,6 +13,7 @@ static void warn_not_finite(const struct cmd_context *c, const struct cmd_model 
     const struct lk_layout *l = &m->model.layout;
     const char *bad = NULL;
     for (size_t i = 0; i < l->tensor_count && !bad; i++) {
+        if (l->tensors[i].dtype != LK_F32) continue; /* rounding refused what is not finite */
         const float *w = m->model.weights + l->tensors[i].offset;
         for (size_t k = 0; k < l->tensors[i].count && !bad; k++)
             if (w[k] - w[k] != 0) bad = l->tensors[i].name; /* infinities and NaN */

@@ -74,8 +74,9 @@ static int keep(struct cmd_context *c, const char *name, const struct lk_root *r
     else if (c->json)
         code = cmd_print_json(describe(&m, name, root));
     else
-        printf("model %s: %s, %s parameters, weights root %s\n", name, type_of(&m), count_of(m.layout.parameters, count),
-               lk_root_hex(&m.weights_root, hex));
+        printf("model %s: %s, %s parameters%s%s, weights root %s\n", name, type_of(&m),
+               count_of(m.layout.parameters, count), m.layout.narrow ? " in " : "",
+               m.layout.narrow ? lk_dtype_name(m.narrow_matrices) : "", lk_root_hex(&m.weights_root, hex));
     lk_model_close(&m);
     return code;
 }
@@ -185,6 +186,46 @@ const struct cmd cmd_model_export = {
     "chat template and generation settings as they were.",
     export};
 
+/* --- quantize -------------------------------------------------------------------------------------------- */
+
+static struct {
+    int to;
+    const char *name;
+} quantizing;
+
+static int quantize(struct cmd_context *c) {
+    static const enum lk_dtype matrices[] = {LK_Q8, LK_Q4}; /* as --to has them; embedding and head stay in 8 bits */
+    struct lk_err err = {0};
+    struct cmd_model m;
+    struct lk_progress progress;
+    struct lk_root root;
+    struct lk_model_quantize how = {matrices[quantizing.to], LK_Q8, show_progress, &progress};
+    int code = cmd_open_store(c, LK_WRITE);
+    if (!code) code = cmd_model_open(c, c->arguments[0], &m);
+    if (code) return code;
+    char *own = quantizing.name ? NULL : lk_asprintf("%s-%s", m.ref.name, lk_dtype_name(how.matrices));
+    lk_progress_init(&progress, stderr);
+    if (!progress.terminal) progress.last_ns = lk_clock_ns();
+    cmd_catch_signals();
+    code = lk_model_quantize(c->math, c->store, &m.model, &how, &root, &err);
+    lk_progress_end(&progress);
+    cmd_model_close(&m);
+    code = code ? cmd_fail(&err) : keep(c, quantizing.name ? quantizing.name : own, &root);
+    lk_free(own);
+    return code;
+}
+const struct cmd cmd_model_quantize = {
+    "model quantize",
+    "MODEL|RUN[@STEP]",
+    1,
+    1,
+    "Make a model whose weights have 8 or 4 bits.",
+    (const struct cmd_option[]){
+        CMD_CHOICE("--to", &quantizing.to, "q8|q4", "q8", "GGUF's Q8_0 or Q4_0; with q4 the embedding and the head are q8"),
+        CMD_NAME("--as", "NAME", &quantizing.name, NULL, "name to keep it under; NAME-q8 by default"), CMD_END},
+    "generate, serve and eval take it; it cannot be trained. The same model gives the same root everywhere.",
+    quantize};
+
 /* --- list, show, rm, pin --------------------------------------------------------------------------------- */
 
 static int list(struct cmd_context *c) {
@@ -219,6 +260,9 @@ static int show(struct cmd_context *c) {
     printf("%-14s %s\n", "weights root", lk_root_hex(&m.weights_root, hex));
     printf("%-14s %s\n", "tokenizer root", m.has_tokenizer ? lk_root_hex(&m.tokenizer_root, hex) : "-");
     printf("%-14s %s\n%-14s %zu\n", "type", type_of(&m), "parameters", m.layout.parameters);
+    if (m.layout.narrow)
+        printf("%-14s %s, embedding and head %s\n%-14s %s\n", "weights", lk_dtype_name(m.narrow_matrices),
+               lk_dtype_name(m.narrow_ends), "made from", lk_root_hex(&m.narrow_from, hex));
     json_object_foreach(json_object_get(m.manifest, "config"), key, value) {
         double real;
         if (json_is_integer(value))

@@ -8,6 +8,19 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
+static const char *const names[] = {[LK_F32] = "f32", [LK_BF16] = "bf16", [LK_F16] = "f16", [LK_Q8] = "q8", [LK_Q4] = "q4"};
+const char *lk_dtype_name(enum lk_dtype dtype) {
+    return names[dtype];
+}
+bool lk_dtype_named(const char *name, enum lk_dtype *out) {
+    for (int i = LK_F32; i <= LK_Q4; i++)
+        if (strcmp(names[i], name) == 0) {
+            *out = (enum lk_dtype)i;
+            return true;
+        }
+    return false;
+}
+
 size_t lk_dtype_row_bytes(enum lk_dtype dtype, size_t k) {
     if (dtype == LK_F32) return k * 4;
     if (dtype < LK_Q8) return k * 2;

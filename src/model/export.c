@@ -79,11 +79,18 @@ static int build(struct lk_store *store, const struct lk_model *m, const struct 
     return code ? code : lk_dir_sync(dir, err);
 }
 
+static int narrow_fails(const struct lk_model *m, struct lk_err *err) {
+    return lk_fail(err, LK_EUNSUPPORTED,
+                   "the model's weights are %s, which this format does not hold: export the model that it was made from",
+                   lk_dtype_name(m->narrow_matrices));
+}
+
 int lk_model_export(struct lk_store *store, const struct lk_model *m, const struct lk_model_export *how, const char *dir,
                     struct lk_err *err) {
     struct lk_err own;
     LK_ASSERT(m->weights);
     if (!err) err = &own;
+    if (m->layout.narrow) return narrow_fails(m, err);
     char *place = plain_path(dir);
     const char *last = place ? strrchr(place, '/') : NULL;
     last = last ? last + 1 : place;
@@ -109,6 +116,7 @@ int lk_model_export_llmc(const struct lk_model *m, const struct lk_model_export 
                          struct lk_err *err) {
     const struct lk_model_config *c = &m->layout.config;
     LK_ASSERT(m->weights);
+    if (m->layout.narrow) return narrow_fails(m, err);
     if (c->family != LK_GPT2 || !c->tied || c->ffn != 4 * c->width)
         return lk_fail(err, LK_EUNSUPPORTED,
                        "llm.c's checkpoint holds GPT-2 only, with tied weights and an inner width of 4 times the width");

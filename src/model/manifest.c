@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define FORMAT "model-0"
+#define FORMAT        "model-0"
+#define NARROW_FORMAT "model-1" /* with "narrow": weights that older programs can't read */
 
 /* The configuration's keys are those of [model] in a run's configuration. */
 static const struct {
@@ -63,6 +64,20 @@ json_t *lk_model_manifest(const struct lk_model_parts *p) {
     return NULL;
 }
 
+json_t *lk_model_narrow_manifest(const struct lk_model *m, enum lk_dtype matrices, enum lk_dtype ends,
+                                 const struct lk_root *weights) {
+    char hex[LK_ROOT_HEX];
+    json_t *all = json_deep_copy(m->manifest);
+    json_t *narrow = json_pack("{s:s, s:s, s:s}", "matrices", lk_dtype_name(matrices), "ends", lk_dtype_name(ends), "from",
+                               lk_root_hex(&m->weights_root, hex));
+    bool bad = !all || json_object_set_new(all, "format", json_string(NARROW_FORMAT)) ||
+               json_object_set_new(all, "weights", json_string(lk_root_hex(weights, hex)));
+    bad = json_object_set_new(all, "narrow", narrow) || bad; /* the reference is taken in any case */
+    if (!bad) return all;
+    json_decref(all);
+    return NULL;
+}
+
 /* --- Reading --------------------------------------------------------------------------------------------- */
 
 static int damaged(struct lk_err *err, const char *key) {
@@ -104,13 +119,24 @@ static bool read_id(const json_t *v, uint32_t *out) {
     return json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) < UINT32_MAX;
 }
 
+static int read_narrow(struct lk_model *m, const json_t *narrow, struct lk_err *err) {
+    const char *matrices = json_string_value(json_object_get(narrow, "matrices")),
+               *ends = json_string_value(json_object_get(narrow, "ends"));
+    if (!matrices || !lk_dtype_named(matrices, &m->narrow_matrices) || m->narrow_matrices < LK_Q8)
+        return damaged(err, "narrow.matrices");
+    if (!ends || !lk_dtype_named(ends, &m->narrow_ends) || m->narrow_ends < LK_Q8) return damaged(err, "narrow.ends");
+    lk_layout_narrow(&m->layout, m->narrow_matrices, m->narrow_ends);
+    return read_root(narrow, "from", &m->narrow_from, err);
+}
+
 static int read_manifest(struct lk_model *m, struct lk_err *err) {
     struct lk_model_config c;
     const json_t *all = m->manifest, *stops = json_object_get(all, "stops");
     const char *format = json_string_value(json_object_get(all, "format"));
-    if (!format || strcmp(format, FORMAT))
-        return lk_fail(err, LK_EUNSUPPORTED, "the model's format is \"%.40s\", this program reads \"%s\"",
-                       format ? format : "", FORMAT);
+    const json_t *narrow = json_object_get(all, "narrow");
+    if (!format || strcmp(format, narrow ? NARROW_FORMAT : FORMAT))
+        return lk_fail(err, LK_EUNSUPPORTED, "the model's format is \"%.40s\", this program reads \"%s\" and \"%s\"",
+                       format ? format : "", FORMAT, NARROW_FORMAT);
     int code = read_config(json_object_get(all, "config"), &c, err);
     if (!code) code = read_root(all, "weights", &m->weights_root, err);
     m->has_tokenizer = json_is_string(json_object_get(all, "tokenizer"));
@@ -126,13 +152,14 @@ static int read_manifest(struct lk_model *m, struct lk_err *err) {
     if (!code && text_begin && !read_id(text_begin, &m->text_begin)) code = damaged(err, "text_begin");
     m->chat = json_is_string(template) ? lk_chat_named(json_string_value(template)) : LK_CHAT_NONE;
     if (!code && template && !m->chat) code = damaged(err, "template");
-    return code ? code : lk_layout_init(&m->layout, &c, err);
+    if (!code) code = lk_layout_init(&m->layout, &c, err);
+    return code || !narrow ? code : read_narrow(m, narrow, err);
 }
 
 /* The weights where they lie. */
 static int open_weights(struct lk_store *store, struct lk_model *m, struct lk_err *err) {
-    size_t wanted = m->layout.parameters * sizeof(float);
-    lk_layout_pack(&m->layout);
+    if (!m->layout.narrow) lk_layout_pack(&m->layout);
+    size_t wanted = m->layout.floats * sizeof(float);
     int code = lk_blob_open(store->blobs, &m->weights_root, true, &m->blob, err);
     if (code) return lk_fail_prefix(err, code, "the model's weights");
     if (m->blob.size != wanted)

@@ -172,7 +172,11 @@ int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const floa
                        lk_dataset_vocab(dataset) - 1, layout->config.vocab);
     int code = lk_comm_open_self(&e.comm, err);
     if (!code) code = lk_decoder_create(layout, math, e.at_once, context, LK_INFER, &e.decoder, err);
+    void *panels = !code && layout->narrow ? lk_alloc(layout->panel_bytes) : NULL;
+    if (!code && layout->narrow && !panels) code = lk_fail(err, LK_ENOMEM, "no memory for the weights' panels");
+    if (panels && lk_decoder_fill_panels(e.decoder, weights, panels)) lk_decoder_use_panels(e.decoder, weights, panels);
     if (!code) code = lk__train_evaluate(&e, sequences, out, err);
+    lk_free(panels);
     lk_decoder_free(e.decoder);
     lk_comm_close(e.comm);
     return code;

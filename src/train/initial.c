@@ -48,6 +48,15 @@ static int begin_once(const struct lk__train_origin *o, struct lk_run *run, stru
     struct lk_model m;
     int code = lk_model_find(store, run->config.from, false, o->warning, o->arg, ref, &m, err);
     if (code) return lk_fail_prefix(err, code, "model.from");
+    if (m.layout.narrow) {
+        code = lk_fail(
+            err, LK_EUNSUPPORTED,
+            "model.from: %s has weights in %s, which cannot be trained: begin with the model that it was made from, "
+            "and quantize the result",
+            run->config.from, lk_dtype_name(m.narrow_matrices));
+        lk_model_close(&m);
+        return code;
+    }
     lk_run_config_set_model(&run->config, &m.layout.config);
     if (ref->is_run) {
         snprintf(run->config.parent, sizeof run->config.parent, "%s", ref->name);

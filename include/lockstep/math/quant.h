@@ -18,6 +18,8 @@ extern "C" {
  * half Little-endian. */
 enum lk_dtype { LK_F32, LK_BF16, LK_F16, LK_Q8, LK_Q4 };
 #define LK_QUANT_BLOCK 32
+const char *lk_dtype_name(enum lk_dtype);                  /* "f32", "bf16", "f16", "q8", "q4" */
+bool lk_dtype_named(const char *name, enum lk_dtype *out); /* false: none is called so */
 /* Bytes of a row of k numbers; 0: k is no multiple of LK_QUANT_BLOCK, and the format wants one. */
 size_t lk_dtype_row_bytes(enum lk_dtype, size_t k);
 

@@ -26,6 +26,8 @@ struct lk_model {
     uint32_t begin;      /* the id that its folder says a text begins with (bos_token_id), UINT32_MAX: none */
     uint32_t text_begin; /* the id in front of texts in a folder that lk_model_export made, UINT32_MAX: none */
     enum lk_chat chat;   /* the template of the conversations that its run learned, or LK_CHAT_NONE */
+    enum lk_dtype narrow_matrices, narrow_ends; /* of a narrow layout, and the floats that it was made from: */
+    struct lk_root narrow_from;
     json_t *manifest;
     struct lk_blob blob; /* where the weights lie */
 };
@@ -71,6 +73,20 @@ struct lk_model_import {
  * The manifest is put, and named by nobody. */
 int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_import *, struct lk_root *out,
                     struct lk_err *);
+
+/* A model's weights in fewer bits, as lk_layout_narrow says: LK_Q8, LK_Q4. Rounding is deterministic, so the same model
+ * gives the same root. The manifest is put, and named by nobody. LK_EINVAL: it is narrow already, or a tensor, which is
+ * named, can't be said in so few bits. The model has its weights. */
+struct lk_model_quantize {
+    enum lk_dtype matrices, ends;
+    int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* non-zero stops: LK_ESTOPPED; may be NULL */
+    void *arg;
+};
+int lk_model_quantize(struct lk_math *, struct lk_store *, const struct lk_model *, const struct lk_model_quantize *,
+                      struct lk_root *out, struct lk_err *);
+/* A manifest as m's with other weights, which were made from m's; a new reference, NULL: no memory. */
+json_t *lk_model_narrow_manifest(const struct lk_model *m, enum lk_dtype matrices, enum lk_dtype ends,
+                                 const struct lk_root *weights);
 
 struct lk_model_export {
     enum lk_dtype dtype;
