@@ -19,6 +19,18 @@ static inline void test_weights(struct test_random *r, const struct lk_layout *l
         }
 }
 
+/* The same weights as a narrow layout has them. */
+static inline void test_narrow(struct lk_math *math, const struct lk_layout *from, const float *w,
+                               const struct lk_layout *to, float *out) {
+    memset(out, 0, to->floats * sizeof *out);
+    for (size_t i = 0; i < to->tensor_count; i++) {
+        const struct lk_tensor *t = &to->tensors[i];
+        size_t columns = t->dims == 2 ? t->shape[1] : t->count;
+        OK(lk_quantize(math, t->dtype, t->count / columns, columns, w + from->tensors[i].offset, out + t->offset,
+                       &test_err));
+    }
+}
+
 struct test_batch {
     uint32_t sequences, positions, unmasked;
     uint32_t *tokens, *targets, *start; /* (sequences, positions); start is NULL without documents */

@@ -14,7 +14,17 @@ static const struct lk_model_config configs[] = {
     {LK_LLAMA, 2, 20, 4, 1, 6, 33, 96, 281, false, 1e-6, 10000, 0.02, .qkv_bias = true, .window = 17},
     {LK_LLAMA, 1, 48, 3, 1, 16, 33, 130, 270, true, 1e-5, 10000, 0.02},
 };
-#define CONFIGS (sizeof configs / sizeof *configs)
+#define FLOATS (sizeof configs / sizeof *configs)
+/* And models in fewer bits. */
+static const struct {
+    struct lk_model_config config;
+    enum lk_dtype matrices, ends;
+} narrow[] = {
+    {{LK_LLAMA, 2, 64, 4, 2, 16, 96, 96, 270, false, 1e-5, 10000, 0.02}, LK_Q8, LK_Q8},
+    {{LK_LLAMA, 1, 32, 2, 1, 48, 80, 96, 270, true, 1e-5, 10000, 0.02, .qk_norm = true, .window = 17}, LK_Q4, LK_Q8},
+    {{LK_GPT2, 1, 64, 4, 4, 16, 128, 96, 267, true, 1e-5, 0, 0.02}, LK_Q4, LK_Q4},
+};
+#define CONFIGS (FLOATS + sizeof narrow / sizeof *narrow)
 
 /* What a request is to say: each token of prompt (but the first) and answer with its log-probabilities, and the text. */
 struct answer {
@@ -82,6 +92,17 @@ static void expect_token(struct lk_math *math, float *logits, uint32_t vocab, ui
     }
 }
 
+/* A decoder for whole texts, and the memory of its panels, where it needs some. */
+static struct lk_decoder *whole_texts(const struct world *w, uint32_t version, uint32_t count, void **panels) {
+    struct lk_decoder *d;
+    bool is = w->layout.narrow;
+    OK(lk_decoder_create(&w->layout, maths[0].math, 1, count, is ? LK_INFER : LK_TRAINING, &d, &test_err));
+    *panels = is ? lk_alloc(w->layout.panel_bytes) : NULL;
+    if (is) assert_true(lk_decoder_fill_panels(d, w->weights[version], *panels));
+    if (is) lk_decoder_use_panels(d, w->weights[version], *panels);
+    return d;
+}
+
 static void expect(const struct world *w, struct question *q, uint32_t version) {
     static const enum lk_request_end ends[] = {LK_REQUEST_LENGTH, LK_REQUEST_END, LK_REQUEST_STOP};
     const struct lk_request *r = &q->r;
@@ -113,12 +134,13 @@ static void expect(const struct world *w, struct question *q, uint32_t version) 
     uint32_t all[PROMPT_MOST + DRAWN_MOST], count = (uint32_t)r->prompt_count + drawn.count, vocab = w->layout.config.vocab;
     memcpy(all, q->prompt, r->prompt_count * 4);
     memcpy(all + r->prompt_count, drawn.ids, drawn.count * 4);
-    struct lk_decoder *d;
-    OK(lk_decoder_create(&w->layout, math, 1, count, LK_TRAINING, &d, &test_err));
+    void *panels;
+    struct lk_decoder *d = whole_texts(w, version, count, &panels);
     float *logits = lk_decoder_forward(d, w->weights[version], 1, count, all, NULL);
     for (uint32_t i = 1; i < count; i++)
         expect_token(math, logits + (size_t)(i - 1) * vocab, vocab, all[i], r->top_logprobs, &a->tokens[i]);
     lk_decoder_free(d);
+    lk_free(panels);
 }
 
 static void ask(struct test_random *r, const struct world *w, struct question *q) {
@@ -167,10 +189,19 @@ static int setup(void **state) {
         for (int threads = 1; threads <= 2; threads++) maths[math_count++] = test_math_open(isas[i], threads);
     for (size_t c = 0; c < CONFIGS; c++) {
         struct world *w = &worlds[c];
-        OK(lk_layout_init(&w->layout, &configs[c], &test_err));
         for (int v = 0; v < VERSIONS; v++) {
-            w->weights[v] = lk_alloc(w->layout.floats * 4);
-            test_weights(&r, &w->layout, 0.25, w->weights[v]);
+            struct lk_layout wide;
+            OK(lk_layout_init(&wide, c < FLOATS ? &configs[c] : &narrow[c - FLOATS].config, &test_err));
+            float *weights = lk_alloc(wide.floats * 4);
+            test_weights(&r, &wide, 0.25, weights);
+            if (v == 0) OK(lk_layout_init(&w->layout, &wide.config, &test_err));
+            if (v == 0 && c >= FLOATS) lk_layout_narrow(&w->layout, narrow[c - FLOATS].matrices, narrow[c - FLOATS].ends);
+            w->weights[v] = c < FLOATS ? weights : lk_alloc(w->layout.floats * 4);
+            if (c >= FLOATS) {
+                test_narrow(maths[0].math, &wide, weights, &w->layout, w->weights[v]);
+                lk_free(weights);
+            }
+            lk_layout_release(&wide);
         }
         for (int q = 0; q < REQUESTS; q++) {
             ask(&r, w, &w->questions[q]);
@@ -412,8 +443,8 @@ static void embeddings_are_means_of_the_training_forward(void **state) {
         const struct question *q = &w->questions[test_random_below(&r, REQUESTS)];
         uint32_t width = w->layout.config.width, count = (uint32_t)q->r.prompt_count, ends[6] = {0};
         struct lk_math *math = maths[n % math_count].math;
-        struct lk_decoder *d;
-        OK(lk_decoder_create(&w->layout, maths[0].math, 1, count, LK_TRAINING, &d, &test_err));
+        void *panels;
+        struct lk_decoder *d = whole_texts(w, 0, count, &panels);
         lk_decoder_forward(d, w->weights[0], 1, count, q->prompt, NULL);
         for (uint32_t c = 0; c < width; c++) {
             double sum = 0;
@@ -421,6 +452,7 @@ static void embeddings_are_means_of_the_training_forward(void **state) {
             wanted_mean[c] = (float)(sum / count);
         }
         lk_decoder_free(d);
+        lk_free(panels);
         struct lk_batch_options o = {.slots = 4, .page_positions = 7, .pages = 60, .rows = 40, .queue = 8, .panels = n % 2};
         struct lk_batch *b;
         OK(lk_batch_open(math, tokenizer, &(struct lk_batch_weights){&w->layout, w->weights[0], NULL, NULL}, &o, &b,
