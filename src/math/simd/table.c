@@ -13,6 +13,7 @@ void LK_ISA_NAME(lk__math_fill_panels)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_panels_many)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_peak)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_fill_quant)(struct lk__math_kernels *);
+void LK_ISA_NAME(lk__math_fill_rounding)(struct lk__math_kernels *);
 
 void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
     k->isa = LK_ISA_STRING;
@@ -27,4 +28,5 @@ void LK_ISA_NAME(lk__math_fill)(struct lk__math_kernels *k) {
     LK_ISA_NAME(lk__math_fill_panels_many)(k);
     LK_ISA_NAME(lk__math_fill_peak)(k);
     LK_ISA_NAME(lk__math_fill_quant)(k);
+    LK_ISA_NAME(lk__math_fill_rounding)(k);
 }
