@@ -116,7 +116,7 @@ static void rows_at_once(struct bench *b) {
           *y = lk_alloc(8 * N * sizeof *y);
     double took[4][ROUNDS], read[ROUNDS];
     if (!panels || !x || !y || !lk_panels_usable(b->m.math)) exit(1);
-    lk_panels_fill(b->m.math, N, K, b->m.weights + b->m.layout.tensors[b->m.layout.embedding].offset, panels);
+    lk_panels_fill(b->m.math, LK_F32, N, K, b->m.weights + b->m.layout.tensors[b->m.layout.embedding].offset, panels);
     struct lk_panel_product product = {.panels = panels, .n = N, .y = y};
     for (int r = 0; r < ROUNDS; r++) {
         double t = seconds_now();

@@ -58,7 +58,7 @@ static void prepare(struct bench *b, enum lk_dtype f, size_t n, size_t k, size_t
     for (size_t i = 0, m; i < n; i += m) {
         m = n - i < ROWS ? n - i : ROWS;
         if (f == LK_F32)
-            lk_panels_fill(b->math, m, k, w, (float *)(void *)(panels + i * k * 4));
+            lk_panels_fill(b->math, LK_F32, m, k, w, panels + i * k * 4);
         else
             lk_quant_panels_fill(b->math, f, m, k, rounded, panels + lk_quant_panels_bytes(f, i, k));
     }

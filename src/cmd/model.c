@@ -194,12 +194,13 @@ static struct {
 } quantizing;
 
 static int quantize(struct cmd_context *c) {
-    static const enum lk_dtype matrices[] = {LK_Q8, LK_Q4}; /* as --to has them; embedding and head stay in 8 bits */
+    static const enum lk_dtype matrices[] = {LK_Q8, LK_Q4, LK_BF16},
+                               ends[] = {LK_Q8, LK_Q8, LK_BF16}; /* as --to has them */
     struct lk_err err = {0};
     struct cmd_model m;
     struct lk_progress progress;
     struct lk_root root;
-    struct lk_model_quantize how = {matrices[quantizing.to], LK_Q8, show_progress, &progress};
+    struct lk_model_quantize how = {matrices[quantizing.to], ends[quantizing.to], show_progress, &progress};
     int code = cmd_open_store(c, LK_WRITE);
     if (!code) code = cmd_model_open(c, c->arguments[0], &m);
     if (code) return code;
@@ -219,9 +220,11 @@ const struct cmd cmd_model_quantize = {
     "MODEL|RUN[@STEP]",
     1,
     1,
-    "Make a model whose weights have 8 or 4 bits.",
+    "Make a model whose weights have 16, 8 or 4 bits.",
     (const struct cmd_option[]){
-        CMD_CHOICE("--to", &quantizing.to, "q8|q4", "q8", "GGUF's Q8_0 or Q4_0; with q4 the embedding and the head are q8"),
+        CMD_CHOICE(
+            "--to", &quantizing.to, "q8|q4|bf16", "q8",
+            "GGUF's Q8_0 or Q4_0, with q4 the embedding and the head are q8; or bf16, in which it computes as in 32"),
         CMD_NAME("--as", "NAME", &quantizing.name, NULL, "name to keep it under; NAME-q8 by default"), CMD_END},
     "generate, serve and eval take it; it cannot be trained. The same model gives the same root everywhere.",
     quantize};

@@ -30,7 +30,7 @@ struct lk__math_kernels {
 
     /* Products of a few rows with weights in panels; NULL in ref. n (<= LK_PANEL) rows of W, k long, into one panel (k, n);
      * columns [j0, j1) of a product, j0 a panel's first column. */
-    void (*panels_fill)(size_t n, size_t k, const float *w, float *panel);
+    void (*panels_fill)(enum lk_dtype, size_t n, size_t k, const void *w, void *panel);
     void (*panels_multiply)(size_t rows, size_t k, const float *x, const struct lk_panel_product *, size_t j0, size_t j1);
 
     /* The same of more rows than LK_PANEL_ROWS: x is packed first, into panels_packed_floats. Only whole panels of [j0,

@@ -17,18 +17,20 @@ static size_t panels_of(size_t n) {
 
 struct filling {
     const struct lk__math_kernels *kernels;
+    enum lk_dtype dtype;
     size_t n, k;
-    const float *w;
-    float *panels;
+    const uint8_t *w;
+    uint8_t *panels;
 };
 static void fill_panel(void *arg, size_t panel, int thread) {
     const struct filling *f = arg;
     size_t j = panel * LK_PANEL;
     (void)thread;
-    f->kernels->panels_fill(smaller(LK_PANEL, f->n - j), f->k, f->w + j * f->k, f->panels + j * f->k);
+    size_t at = j * lk_dtype_row_bytes(f->dtype, f->k);
+    f->kernels->panels_fill(f->dtype, smaller(LK_PANEL, f->n - j), f->k, f->w + at, f->panels + at);
 }
-void lk_panels_fill(struct lk_math *math, size_t n, size_t k, const float *w, float *panels) {
-    struct filling f = {&math->k, n, k, w, panels};
+void lk_panels_fill(struct lk_math *math, enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panels) {
+    struct filling f = {&math->k, dtype, n, k, w, panels};
     LK_ASSERT(lk_panels_usable(math) && "lk_panels_fill: see lk_panels_usable");
     lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
 }

@@ -26,7 +26,12 @@ static void compare(struct lk_math *math, size_t rows, size_t k, const size_t n[
     struct lk_panel_product products[PRODUCTS];
     float *x = filled(rows * k), *w[PRODUCTS], *panels[PRODUCTS], *bias[PRODUCTS], *residual[PRODUCTS], *expected[PRODUCTS];
     for (size_t i = 0; i < count; i++) {
+        enum lk_dtype dtype = next() & 1 ? LK_F32 : LK_BF16;
+        struct lk_err err;
         w[i] = filled(n[i] * k);
+        uint16_t *halves = lk_alloc(n[i] * k * 2); /* lk_matmul gets what they stand for */
+        assert_int_equal(lk_quantize(math, LK_BF16, n[i], k, w[i], halves, &err), 0);
+        if (dtype == LK_BF16) lk_dequantize(math, LK_BF16, n[i], k, halves, w[i]);
         panels[i] = lk_alloc(n[i] * k * 4);
         bias[i] = next() & 1 ? filled(n[i]) : NULL;
         residual[i] = next() & 1 ? filled(rows * n[i]) : NULL;
@@ -42,8 +47,9 @@ static void compare(struct lk_math *math, size_t rows, size_t k, const size_t n[
                                         .bias = bias[i],
                                         .residual = residual[i],
                                         .ld_residual = n[i]});
-        lk_panels_fill(math, n[i], k, w[i], panels[i]);
-        products[i] = (struct lk_panel_product){panels[i], n[i], bias[i], residual[i], lk_calloc(rows * n[i], 4)};
+        lk_panels_fill(math, dtype, n[i], k, dtype == LK_BF16 ? (void *)halves : w[i], panels[i]);
+        lk_free(halves);
+        products[i] = (struct lk_panel_product){panels[i], n[i], bias[i], residual[i], lk_calloc(rows * n[i], 4), dtype};
     }
     lk_panels_multiply(math, rows, k, x, products, count);
     for (size_t i = 0; i < count; i++) {

@@ -65,11 +65,13 @@ static size_t panels_at(const struct lk_tensor *t, size_t offset) {
     return t->panels + lk_quant_panels_bytes(t->dtype, inside / lk_dtype_row_bytes(t->dtype, t->shape[1]), t->shape[1]);
 }
 
-static void multiply_floats(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l) {
+/* The first `out` columns of l, with these weights. */
+static void multiply_floats(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l,
+                            const float *w, size_t out) {
     struct lk_mm_part part = {
-        .a = x, .a_row = in, .a_col = 1, .b = l->w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
+        .a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1, .b_col = in, .k = in, .ends_group = true};
     lk_matmul(d->math, &(struct lk_mm){.m = rows,
-                                       .n = l->out,
+                                       .n = out,
                                        .parts = &part,
                                        .part_count = 1,
                                        .c = l->y,
@@ -77,6 +79,19 @@ static void multiply_floats(struct lk_decoder *d, size_t rows, size_t in, const 
                                        .bias = l->bias,
                                        .residual = l->residual,
                                        .ld_residual = l->out});
+}
+
+/* Where nothing reads panels of halves (ref): strips of weights, widened. */
+static void multiply_halves(struct lk_decoder *d, size_t rows, size_t in, const float *x, const struct linear *l) {
+    for (size_t j = 0, n; j < l->out; j += n) {
+        struct linear strip = *l;
+        n = l->out - j < LK__MODEL_STRIP ? l->out - j : LK__MODEL_STRIP;
+        strip.y += j;
+        if (l->bias) strip.bias += j;
+        if (l->residual) strip.residual += j;
+        lk_dequantize(d->math, LK_BF16, n, in, (const uint16_t *)(const void *)l->w + j * in, d->widened);
+        multiply_floats(d, rows, in, x, &strip, d->widened, n);
+    }
 }
 
 /* Layers that read the same x. */
@@ -87,7 +102,7 @@ static void linears(struct lk_decoder *d, size_t rows, size_t in, const float *x
     for (size_t i = 0; i < count; i++) {
         if (!d->panels) {
             LK_ASSERT(!d->layout->narrow && "weights in fewer bits are read from panels");
-            multiply_floats(d, rows, in, x, &l[i]);
+            multiply_floats(d, rows, in, x, &l[i], l[i].w, l[i].out);
             continue;
         }
         size_t offset = (size_t)(l[i].w - d->panels_of);
@@ -96,10 +111,11 @@ static void linears(struct lk_decoder *d, size_t rows, size_t in, const float *x
         if (t->dtype >= LK_Q8)
             quants[quant_count++] = (struct lk_quant_product){panels, l[i].out, l[i].bias, l[i].residual, l[i].y, t->dtype};
         else if (lk_panels_usable(d->math))
-            floats[float_count++] =
-                (struct lk_panel_product){(const float *)(const void *)panels, l[i].out, l[i].bias, l[i].residual, l[i].y};
+            floats[float_count++] = (struct lk_panel_product){panels, l[i].out, l[i].bias, l[i].residual, l[i].y, t->dtype};
+        else if (t->dtype == LK_BF16)
+            multiply_halves(d, rows, in, x, &l[i]);
         else
-            multiply_floats(d, rows, in, x, &l[i]);
+            multiply_floats(d, rows, in, x, &l[i], l[i].w, l[i].out);
     }
     if (float_count) lk_panels_multiply(d->math, rows, in, x, floats, float_count);
     if (!quant_count) return;
@@ -122,7 +138,7 @@ static void fill_one(const struct lk_decoder *d, const float *weights, uint8_t *
     if (t->dtype >= LK_Q8)
         lk_quant_panels_fill(d->math, t->dtype, out, in, w, panels);
     else if (lk_panels_usable(d->math))
-        lk_panels_fill(d->math, out, in, w, (float *)(void *)panels);
+        lk_panels_fill(d->math, t->dtype, out, in, w, panels);
 }
 bool lk_decoder_fill_panels(const struct lk_decoder *d, const float *weights, void *panels) {
     const struct lk_model_config *m = &d->layout->config;

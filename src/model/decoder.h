@@ -3,6 +3,8 @@
 #define LOCKSTEP_MODEL_DECODER_H
 #include "lockstep/model/model.h"
 
+#define LK__MODEL_STRIP 64
+
 /* One layer's activations; rows = sequences * positions. */
 struct lk__model_activations {
     float *x; /* (rows, width) the layer's input */
@@ -40,7 +42,8 @@ struct lk_decoder {
     struct lk_row_part *other_parts; /* max_sequences, for sums over other rows than positions */
     const uint8_t *panels;  /* NULL, or of these weights' matrices */
     const float *panels_of;
-    void *quantized;        /* rows of activations, for a formatted layout */
+    void *quantized;        /* rows of activations, for a narrow layout */
+    float *widened;         /* (LK__MODEL_STRIP, the widest input) weights */
     /* the last pass */
     uint32_t sequences, positions;
     const uint32_t *tokens, *first_key; /* first_key: as lk_attention's document_start */

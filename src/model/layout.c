@@ -220,6 +220,7 @@ void lk_layout_narrow(struct lk_layout *l, enum lk_dtype matrices, enum lk_dtype
         struct lk_tensor *t = &l->tensors[i];
         enum lk_dtype f = (int)i == l->embedding || (int)i == l->head ? ends : matrices;
         size_t row = t->dims == 2 && (int)i != l->positions ? lk_dtype_row_bytes(f, t->shape[1]) : 0;
+        if (row % 4 && f < LK_Q8) row = 0; /* parts of tensors begin at whole words */
         t->dtype = row ? f : LK_F32;
         t->words = row ? (t->shape[0] * row + 3) / 4 : t->count;
     }

@@ -122,9 +122,10 @@ static bool read_id(const json_t *v, uint32_t *out) {
 static int read_narrow(struct lk_model *m, const json_t *narrow, struct lk_err *err) {
     const char *matrices = json_string_value(json_object_get(narrow, "matrices")),
                *ends = json_string_value(json_object_get(narrow, "ends"));
-    if (!matrices || !lk_dtype_named(matrices, &m->narrow_matrices) || m->narrow_matrices < LK_Q8)
+    if (!matrices || !lk_dtype_named(matrices, &m->narrow_matrices) || !lk_layout_can_narrow(m->narrow_matrices))
         return damaged(err, "narrow.matrices");
-    if (!ends || !lk_dtype_named(ends, &m->narrow_ends) || m->narrow_ends < LK_Q8) return damaged(err, "narrow.ends");
+    if (!ends || !lk_dtype_named(ends, &m->narrow_ends) || !lk_layout_can_narrow(m->narrow_ends))
+        return damaged(err, "narrow.ends");
     lk_layout_narrow(&m->layout, m->narrow_matrices, m->narrow_ends);
     return read_root(narrow, "from", &m->narrow_from, err);
 }

@@ -69,7 +69,7 @@ int lk_model_quantize(struct lk_math *math, struct lk_store *store, const struct
                       const struct lk_model_quantize *how, struct lk_root *out, struct lk_err *err) {
     struct lk_layout to;
     struct lk_root weights;
-    LK_ASSERT(m->weights && how->matrices >= LK_Q8 && how->ends >= LK_Q8);
+    LK_ASSERT(m->weights && lk_layout_can_narrow(how->matrices) && lk_layout_can_narrow(how->ends));
     if (m->layout.narrow)
         return lk_fail(err, LK_EINVAL, "the model's weights are %s already: quantize the model that it was made from",
                        lk_dtype_name(m->narrow_matrices));

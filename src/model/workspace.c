@@ -71,6 +71,7 @@ static void cut_all(struct cutter *c, struct lk_decoder *d) {
     if (m->window) d->start = (uint32_t *)cut(c, rows);
     if (d->layout->narrow) {
         size_t widest = m->ffn > m->width ? m->ffn : m->width;
+        d->widened = cut(c, LK__MODEL_STRIP * (widest > q ? widest : q));
         d->quantized = cut(c, lk_quantized_bytes(rows, ((widest > q ? widest : q) + 31) / 32 * 32) / sizeof(float));
     }
     if (extend) {

@@ -48,18 +48,20 @@ void lk_matmul(struct lk_math *, const struct lk_mm *);
 #define LK_PANEL_ROWS 8
 /* False where no kernel is there for them (ref): use lk_matmul. */
 bool lk_panels_usable(const struct lk_math *);
-/* Fills panels (n * k floats) from w (n, k); both are the caller's. Asserts lk_panels_usable. */
-void lk_panels_fill(struct lk_math *, size_t n, size_t k, const float *w, float *panels);
+/* Fills panels (n * k numbers) from w (n, k); both are the caller's, LK_F32 or LK_BF16. Asserts lk_panels_usable. */
+void lk_panels_fill(struct lk_math *, enum lk_dtype, size_t n, size_t k, const void *w, void *panels);
 /* Scratch of a thread that products of more than LK_PANEL_ROWS rows need: for lk_math_reserve. */
 size_t lk_panels_scratch_bytes(const struct lk_math *, size_t k);
 /* For each product, which share x: y (rows, n) = x (rows, k) W' + bias (n, or NULL), then residual (rows, n, or NULL) +
  * that; y is none of what is read. Up to LK_PANEL_ROWS rows go at the memory's speed. One call for several products keeps
  * threads busy across them. */
 struct lk_panel_product {
-    const float *panels;
+    const void *panels;
     size_t n;
     const float *bias, *residual;
     float *y;
+    enum lk_dtype
+        dtype; /* of the panels: LK_F32, or LK_BF16, which is widened as it is read: bits as of the widened numbers */
 };
 void lk_panels_multiply(struct lk_math *, size_t rows, size_t k, const float *x, const struct lk_panel_product *,
                         size_t count);
@@ -213,7 +215,7 @@ struct lk_embed {
     const float *table, *positions_table;
     uint32_t positions, first;
     float *out;
-    const uint32_t *at;    /* as in lk_rope */
+    const uint32_t *at;  /* as in lk_rope */
     enum lk_dtype dtype; /* of the table: rows as lk_dequantize says */
 };
 void lk_embed(struct lk_math *, const struct lk_embed *);

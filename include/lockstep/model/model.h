@@ -34,7 +34,7 @@ struct lk_tensor {
     size_t count;            /* elements */
     size_t offset;           /* first element in a parameter array, in floats; a multiple of 16, unless packed */
     bool decay;              /* two or more dimensions */
-    enum lk_dtype dtype;   /* how it is stored: LK_F32, but for layouts of lk_layout_narrow */
+    enum lk_dtype dtype;     /* how it is stored: LK_F32, but for layouts of lk_layout_narrow */
     size_t words;            /* 4 bytes each, that it takes in an array; count, where it is stored as floats */
     size_t panels;           /* where its panels begin, in bytes from those of all (lk_decoder_fill_panels) */
     double deviation;        /* of the normal initialisation; 0: filled with `constant` */
@@ -53,7 +53,7 @@ struct lk_layout {
     size_t parameters; /* elements of all tensors */
     size_t floats;     /* size of a parameter array, padding (always zero) included; in words, where tensors have formats */
     size_t panel_bytes; /* of all panels */
-    bool narrow;     /* by lk_layout_narrow: some tensors are no floats */
+    bool narrow;        /* by lk_layout_narrow: some tensors are no floats */
     struct lk_layer_tensors *layers;
     int embedding, positions, norm, norm_bias, head; /* head -1 when tied */
 };
@@ -64,6 +64,10 @@ void lk_layout_pack(struct lk_layout *);
  * what has rows of no whole blocks, vectors and learned positions stay floats. Each tensor begins at a multiple of 64
  * bytes. Such weights are for inference alone. */
 void lk_layout_narrow(struct lk_layout *, enum lk_dtype matrices, enum lk_dtype ends);
+/* LK_F32, LK_BF16, LK_Q8, LK_Q4. */
+static inline bool lk_layout_can_narrow(enum lk_dtype dtype) {
+    return dtype != LK_F16;
+}
 void lk_layout_release(struct lk_layout *);
 /* Fills w (layout->floats) as docs/numerics.md section 10 says. */
 void lk_layout_initialise(const struct lk_layout *, struct lk_math *, uint64_t seed, float *w);

@@ -74,7 +74,7 @@ struct lk_model_import {
 int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_import *, struct lk_root *out,
                     struct lk_err *);
 
-/* A model's weights in fewer bits, as lk_layout_narrow says: LK_Q8, LK_Q4. Rounding is deterministic, so the same model
+/* A model's weights in fewer bits, as lk_layout_narrow says. Rounding is deterministic, so the same model
  * gives the same root. The manifest is put, and named by nobody. LK_EINVAL: it is narrow already, or a tensor, which is
  * named, can't be said in so few bits. The model has its weights. */
 struct lk_model_quantize {

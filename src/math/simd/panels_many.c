@@ -21,8 +21,12 @@ static size_t block_begin(size_t rows, size_t blocks, size_t i) {
     return i * (rows / blocks) + smaller(i, more);
 }
 
+static size_t widened_at(size_t rows, size_t k) {
+    return ((rows + MR) * k + 64 + 15) / 16 * 16;
+}
 static size_t packed_floats(size_t rows, size_t k) {
-    return (rows + MR) * k + 64; /* panels are padded to MR rows, and the last one written a vector beyond */
+    /* Panels are padded to MR rows, and the last one written a vector beyond; a segment of weights is widened behind. */
+    return widened_at(rows, k) + SEGMENT * LK_PANEL;
 }
 
 static void pack(size_t rows, size_t k, const float *x, float *to) {
@@ -63,6 +67,14 @@ static void finish(const struct lk_panel_product *p, size_t rows, size_t j) {
         }
 }
 
+/* n of k of a panel of halves, as floats behind the packed rows. */
+static const float *widened(const void *panels, size_t at, size_t n, const float *packed, size_t rows, size_t k) {
+    const uint16_t *from = (const uint16_t *)panels + at;
+    float *to = (float *)(uintptr_t)packed + widened_at(rows, k);
+    for (size_t i = 0; i < n * LK_PANEL; i += VL) v_store(to + i, v_from_bf16(from + i));
+    return to;
+}
+
 static void multiply(size_t rows, size_t k, const float *packed, const struct lk_panel_product *p, size_t j0, size_t j1) {
     size_t blocks = blocks_of(rows);
     for (size_t block = j0, end; block + LK_PANEL <= j1; block = end) {
@@ -70,8 +82,11 @@ static void multiply(size_t rows, size_t k, const float *packed, const struct lk
         for (size_t k0 = 0; k0 < k; k0 += SEGMENT) {
             size_t n = smaller(SEGMENT, k - k0);
             for (size_t j = block; j < end; j += LK_PANEL) {
-                const float *b = p->panels + j * k + k0 * LK_PANEL;
-                one_segment(rows, n, packed + blocks * MR * k0, b, b + LK_PANEL * k, p->y + j, p->n, k0 == 0);
+                size_t at = j * k + k0 * LK_PANEL;
+                const float *b =
+                    p->dtype == LK_BF16 ? widened(p->panels, at, n, packed, rows, k) : (const float *)p->panels + at;
+                one_segment(rows, n, packed + blocks * MR * k0, b, p->dtype == LK_BF16 ? b : b + LK_PANEL * k, p->y + j,
+                            p->n, k0 == 0);
                 if (k0 + n == k) finish(p, rows, j);
             }
         }

@@ -63,6 +63,9 @@ LK_INLINE vf vi_as_float(vi a) { return _mm512_castsi512_ps(a); }
 LK_INLINE vi v_to_int(vf a) { return _mm512_cvtps_epi32(a); }
 LK_INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 LK_INLINE vf v_from_half(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); } /* VL fp16 numbers */
+LK_INLINE vf v_from_bf16(const void *p) { /* VL numbers */
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+}
 LK_INLINE vi vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 LK_INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512((const void *)p); }
 LK_INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512((void *)p, x); }
@@ -135,6 +138,9 @@ LK_INLINE vf vi_as_float(vi a) { return _mm256_castsi256_ps(a); }
 LK_INLINE vi v_to_int(vf a) { return _mm256_cvtps_epi32(a); }
 LK_INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 LK_INLINE vf v_from_half(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+LK_INLINE vf v_from_bf16(const void *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
 LK_INLINE vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 LK_INLINE vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 LK_INLINE void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, x); }
@@ -214,6 +220,7 @@ LK_INLINE vf vi_as_float(vi a) { return vreinterpretq_f32_s32(a); }
 LK_INLINE vi v_to_int(vf a) { return vcvtnq_s32_f32(a); }
 LK_INLINE vf vi_to_float(vi a) { return vcvtq_f32_s32(a); }
 LK_INLINE vf v_from_half(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+LK_INLINE vf v_from_bf16(const void *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 LK_INLINE vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 LK_INLINE vi vi_load(const int32_t *p) { return vld1q_s32(p); }
 LK_INLINE void vi_store(int32_t *p, vi x) { vst1q_s32(p, x); }

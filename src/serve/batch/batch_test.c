@@ -23,6 +23,7 @@ static const struct {
     {{LK_LLAMA, 2, 64, 4, 2, 16, 96, 96, 270, false, 1e-5, 10000, 0.02}, LK_Q8, LK_Q8},
     {{LK_LLAMA, 1, 32, 2, 1, 48, 80, 96, 270, true, 1e-5, 10000, 0.02, .qk_norm = true, .window = 17}, LK_Q4, LK_Q8},
     {{LK_GPT2, 1, 64, 4, 4, 16, 128, 96, 267, true, 1e-5, 0, 0.02}, LK_Q4, LK_Q4},
+    {{LK_GPT2, 1, 36, 3, 3, 12, 50, 96, 267, true, 1e-5, 0, 0.02}, LK_BF16, LK_BF16},
 };
 #define CONFIGS (FLOATS + sizeof narrow / sizeof *narrow)
 
