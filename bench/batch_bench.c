@@ -141,6 +141,7 @@ int main(int argc, char **argv) {
     make_tokenizer(&model, &text);
     make_model(&model, argc > 2 ? argv[2] : "llama", CONTEXT);
     sharpen(&model);
+    narrow(&model);
     struct lk_batch_options o = {.slots = 32, .pages = 3 * CONTEXT / 32, .queue = 64, .draft = 7, .panels = true};
     struct lk_batch_weights w = {&model.layout, model.weights, NULL, NULL};
     if (lk_batch_open(model.math, model.tokenizer, &w, &o, &batch, &err)) stop(&err);

@@ -73,4 +73,25 @@ static inline void sharpen(struct bench_model *b) {
     for (size_t i = 0; i < gain->count; i++) b->weights[gain->offset + i] *= 6;
 }
 
+/* The model in fewer bits, where BENCH_DTYPE says so (q8, q4, bf16): embedding and head as --to of model quantize has them. */
+static inline void narrow(struct bench_model *b) {
+    const char *name = getenv("BENCH_DTYPE");
+    enum lk_dtype dtype;
+    struct lk_layout to;
+    struct lk_err err = {0};
+    if (!name || !*name || !lk_dtype_named(name, &dtype) || dtype == LK_F32) return;
+    if (lk_layout_init(&to, &b->layout.config, &err)) stop(&err);
+    lk_layout_narrow(&to, dtype, dtype == LK_Q4 ? LK_Q8 : dtype);
+    float *w = lk_calloc(to.floats, sizeof *w);
+    for (size_t i = 0; i < to.tensor_count; i++) {
+        const struct lk_tensor *t = &to.tensors[i];
+        size_t columns = t->dims == 2 ? t->shape[1] : t->count;
+        if (lk_quantize(b->math, t->dtype, t->count / columns, columns, b->weights + b->layout.tensors[i].offset, w + t->offset, &err))
+            stop(&err);
+    }
+    lk_free(b->weights);
+    lk_layout_release(&b->layout);
+    b->layout = to, b->weights = w;
+}
+
 #endif

@@ -171,6 +171,7 @@ int main(int argc, char **argv) {
     make_tokenizer(&b.m, &text);
     make_model(&b.m, shape, 1024);
     sharpen(&b.m);
+    narrow(&b.m);
     printf("%s, %.1fM parameters, %s, %d threads\n", shape, (double)b.m.layout.parameters * 1e-6, lk_math_isa(b.m.math),
            threads);
     if (tokens) decode(&b, tokens);

@@ -1,5 +1,6 @@
 """llama.cpp on the llama of bench/decode.sh (random weights, float32): seconds of each token drawn, then of each prompt read.
 Needs llama-cpp-python, gguf and numpy:  python peer_llama.py THREADS TOKENS PROMPT"""
+import ctypes
 import os
 import sys
 import tempfile
@@ -50,6 +51,20 @@ def write(path):
     w.close()
 
 
+def fewer_bits(path):
+    """The file that is read: in fewer bits, where BENCH_DTYPE says so (q8, q4, bf16), the embedding of q4 in q8."""
+    kind = {"q8": 7, "q4": 2, "bf16": 32}.get(os.environ.get("BENCH_DTYPE", ""))
+    if kind is None:
+        return path
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = kind
+    if kind == 2:
+        params.token_embedding_type = params.output_tensor_type = 8
+    if llama_cpp.llama_model_quantize(path.encode(), (path + ".less").encode(), ctypes.byref(params)):
+        sys.exit("llama_model_quantize failed")
+    return path + ".less"
+
+
 def main():
     threads, tokens, prompt = map(int, sys.argv[1:4])
     llama_cpp.llama_backend_init()
@@ -60,7 +75,7 @@ def main():
         write(path)
         params = llama_cpp.llama_model_default_params()
         params.use_mmap = False
-        model = llama_cpp.llama_model_load_from_file(path.encode(), params)
+        model = llama_cpp.llama_model_load_from_file(fewer_bits(path).encode(), params)
     settings = llama_cpp.llama_context_default_params()
     settings.n_ctx, settings.n_batch, settings.n_ubatch = CONTEXT, max(prompt, 1), 512
     settings.n_threads = settings.n_threads_batch = threads

@@ -25,7 +25,7 @@ def main():
         peer_llama.write(path)
         params = llama_cpp.llama_model_default_params()
         params.use_mmap = False
-        model = llama_cpp.llama_model_load_from_file(path.encode(), params)
+        model = llama_cpp.llama_model_load_from_file(peer_llama.fewer_bits(path).encode(), params)
     settings = llama_cpp.llama_context_default_params()
     settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = 3 * 8192, 4096, 512, 32
     settings.n_threads = settings.n_threads_batch = threads
