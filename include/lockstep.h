@@ -19,6 +19,7 @@
 #include "lockstep/math/kernels.h"
 #include "lockstep/math/math.h"
 #include "lockstep/math/measure.h"
+#include "lockstep/math/quant.h"
 #include "lockstep/math/scalar.h"
 
 #include "lockstep/net/http_server.h"

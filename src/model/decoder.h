@@ -40,10 +40,10 @@ struct lk_decoder {
     float *dx, *dh, *dout, *dq, *dk, *dv;
     struct lk_mm_part *parts;        /* max_sequences */
     struct lk_row_part *other_parts; /* max_sequences, for sums over other rows than positions */
-    const uint8_t *panels;  /* NULL, or of these weights' matrices */
+    const uint8_t *panels;           /* NULL, or of these weights' matrices */
     const float *panels_of;
-    void *quantized;        /* rows of activations, for a narrow layout */
-    float *widened;         /* (LK__MODEL_STRIP, the widest input) weights */
+    void *quantized; /* rows of activations, for a narrow layout */
+    float *widened;  /* (LK__MODEL_STRIP, the widest input) weights */
     /* the last pass */
     uint32_t sequences, positions;
     const uint32_t *tokens, *first_key; /* first_key: as lk_attention's document_start */

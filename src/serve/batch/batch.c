@@ -31,7 +31,8 @@ static uint32_t logits_rows(const struct lk_batch_options *o) {
 
 uint64_t lk_batch_bytes(const struct lk_layout *layout, const struct lk_batch_options *options) {
     struct lk_batch_options o = with_defaults(options);
-    return lk_decoder_bytes(layout, logits_rows(&o), o.rows, LK_EXTEND) + (o.panels || layout->narrow ? layout->panel_bytes : 0);
+    return lk_decoder_bytes(layout, logits_rows(&o), o.rows, LK_EXTEND) +
+           (o.panels || layout->narrow ? layout->panel_bytes : 0);
 }
 
 /* --- Weights -------------------------------------------------------------------------------------------------- */
