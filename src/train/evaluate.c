@@ -72,9 +72,22 @@ int lk__train_evaluate_check(const struct lk_dataset *dataset, uint32_t context,
     return found ? LK_OK : all_masked(err);
 }
 
+static int add_likeliest(const struct lk__train_evaluation *e, const struct buffers *b, const float *logits, size_t rows) {
+    size_t vocab = e->layout->config.vocab;
+    int code = LK_OK;
+    for (size_t i = 0; i < rows && !code; i++) {
+        const float *row = logits + i * vocab;
+        uint32_t best = 0;
+        if (b->targets[i] == UINT32_MAX) continue;
+        for (uint32_t id = 1; id < vocab; id++) best = row[id] > row[best] ? id : best;
+        code = lk_buf_append(e->likeliest, &best, sizeof best);
+    }
+    return code;
+}
+
 /* Sums of the sequences [from, to), as many at a time as the decoder holds; a short one alone. */
-static void evaluate_range(const struct lk__train_evaluation *e, const struct buffers *b, uint64_t from, uint64_t to,
-                           uint64_t *targets, uint64_t *covered) {
+static int evaluate_range(const struct lk__train_evaluation *e, const struct buffers *b, uint64_t from, uint64_t to,
+                          uint64_t *targets, uint64_t *covered) {
     size_t vocab = e->layout->config.vocab;
     for (uint64_t i = from; i < to;) {
         uint32_t count = 0, positions = e->context;
@@ -91,6 +104,7 @@ static void evaluate_range(const struct lk__train_evaluation *e, const struct bu
         }
         float *logits =
             lk_decoder_forward(e->decoder, e->weights, count, positions, b->inputs, e->cross_documents ? NULL : b->start);
+        if (e->likeliest && add_likeliest(e, b, logits, (size_t)count * positions)) return LK_ENOMEM;
         lk_cross_entropy(e->math, &(struct lk_cross_entropy){.rows = (size_t)count * positions,
                                                              .vocab = vocab,
                                                              .logits = logits,
@@ -102,6 +116,7 @@ static void evaluate_range(const struct lk__train_evaluation *e, const struct bu
         *covered += (uint64_t)count * positions;
         i += count;
     }
+    return LK_OK;
 }
 
 /* Every rank's sums and counts to every rank. This rank has filled its own counts. */
@@ -132,8 +147,10 @@ int lk__train_evaluate(const struct lk__train_evaluation *e, uint32_t sequences,
                    : lk_fail(err, LK_ENOMEM, "no memory to evaluate");
     code = lk_comm_agree(e->comm, "evaluation", code, err);
     if (!code) {
-        evaluate_range(e, &b, n * rank / ranks, n * (rank + 1) / ranks, &b.counts[rank].targets, &b.counts[rank].positions);
-        code = gather(e, &b, n, err);
+        code = evaluate_range(e, &b, n * rank / ranks, n * (rank + 1) / ranks, &b.counts[rank].targets,
+                              &b.counts[rank].positions);
+        if (code) lk_fail(err, code, "no memory to evaluate");
+        if (!code) code = gather(e, &b, n, err);
     }
     for (size_t k = 0; k < ranks && !code; k++) {
         targets += b.counts[k].targets;
@@ -157,7 +174,7 @@ int lk__train_evaluate(const struct lk__train_evaluation *e, uint32_t sequences,
 
 int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
                 const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences,
-                struct lk_eval_row *out, struct lk_err *err) {
+                struct lk_eval_row *out, struct lk_buf *likeliest, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
     struct lk__train_evaluation e = {.layout = layout,
@@ -166,7 +183,8 @@ int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const floa
                                      .weights = weights,
                                      .dataset = dataset,
                                      .context = context,
-                                     .cross_documents = cross_documents};
+                                     .cross_documents = cross_documents,
+                                     .likeliest = likeliest};
     if (lk_dataset_vocab(dataset) > layout->config.vocab)
         return lk_fail(err, LK_EINVAL, "the dataset has tokens up to %u, the model only %u rows",
                        lk_dataset_vocab(dataset) - 1, layout->config.vocab);

@@ -14,6 +14,7 @@ struct lk__train_evaluation {
     const struct lk_dataset *dataset;
     uint32_t context;
     bool cross_documents;
+    struct lk_buf *likeliest; /* of lk_evaluate, or NULL */
 };
 int lk__train_evaluate(const struct lk__train_evaluation *, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
 /* Fails when all targets it would look at are masked: better known before the first step than after the last. */

@@ -29,6 +29,11 @@ check "a model says what it was made from" "$LOCKSTEP" model show wide-q4
 said "its weights" "^weights +q4, embedding and head q8"
 said "and the root of their floats" "^made from +$(run_field wide weights_root)"
 
+check "two models side by side" "$LOCKSTEP" eval wide --beside wide-q8 --dataset wide
+said "how often they agree" "^the same likeliest token before [0-9.]+% of them"
+check "with itself" "$LOCKSTEP" eval wide-q8 --beside wide-q8 --dataset wide
+said "always" "before 100.00% of them"
+
 serve narrow wide-q4 --slots 2 --page 8
 equal "the server says what generate does" "$(curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 30, "temperature": 0.8, "top_p": 0.95, "seed": 5}' |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])')" "$(text_of wide-q4 --temperature 0.8 --top-p 0.95)"

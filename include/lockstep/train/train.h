@@ -231,9 +231,11 @@ int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, cons
                      const struct lk_train_hooks *, struct lk_plan *plan, double *seconds_a_step, struct lk_err *);
 
 /* --- Evaluation and verification ------------------------------------------------------------------------- */
-/* The held-out split in order, at most `sequences` sequences (0: all). */
+/* The held-out split in order, at most `sequences` sequences (0: all). likeliest (NULL: not wanted): for each target, in
+ * order, the id of the greatest logit before it (uint32_t; the lowest of equals) is appended. */
 int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *,
-                uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out, struct lk_err *);
+                uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out,
+                struct lk_buf *likeliest, struct lk_err *);
 
 struct lk_verify_result {
     uint32_t from, to; /* the segment */
