@@ -97,6 +97,29 @@ int lk_tokenizer_export(const struct lk_tokenizer *, struct lk_buf *out, struct 
  * tokenizer puts nothing there. UINT32_MAX, or a tokenizer that has a template: as lk_tokenizer_export. */
 int lk_tokenizer_export_begin(const struct lk_tokenizer *, uint32_t begin, struct lk_buf *out, struct lk_err *);
 
+/* A tokenizer as the lists of a GGUF file have it (docs/formats.md, "GGUF"): byte-level BPE as its model "gpt2",
+ * SentencePiece's as "llama". Ids that stand for no token are UINT32_MAX. */
+enum { LK_LIST_NORMAL = 1, LK_LIST_UNKNOWN, LK_LIST_CONTROL, LK_LIST_USER, LK_LIST_UNUSED, LK_LIST_BYTE };
+struct lk_tokenizer_lists {
+    const char *model, *pattern; /* tokenizer.ggml.model and pre */
+    size_t count, merge_count;
+    struct lk_bytes *tokens, *merges; /* a merge: "left right" */
+    int32_t *types;                   /* of each token, as above */
+    float *scores;                    /* "llama" only */
+    uint32_t before, after, end;      /* tokens put around a text; the one between documents */
+    bool space_prefix;                /* "llama" only: a space is put in front of a text */
+    bool inexact;                     /* of an export: the lists do not say all that the tokenizer does */
+    struct lk_buf memory;             /* of an export: where the texts lie */
+};
+/* LK_EUNSUPPORTED names the model, the pattern or the token that is not computed here; LK_EINVAL what is damaged. end may
+ * be UINT32_MAX: the rule of lk_tokenizer_end. */
+int lk_tokenizer_import_lists(const struct lk_tokenizer_lists *, const char *name, struct lk_tokenizer **out,
+                              struct lk_err *);
+/* The lists for a model with so many rows; ids that are no tokens are unused ones. LK_EUNSUPPORTED: no such file gives
+ * these ids. */
+int lk_tokenizer_export_lists(const struct lk_tokenizer *, uint32_t rows, struct lk_tokenizer_lists *out, struct lk_err *);
+void lk_tokenizer_lists_release(struct lk_tokenizer_lists *); /* of an export */
+
 /* Stored as a manifest of blobs (docs/formats.md); the root covers pattern, Unicode version, tokens, merges. */
 int lk_tokenizer_save(struct lk_store *, const struct lk_tokenizer *, struct lk_root *out, struct lk_err *);
 int lk_tokenizer_load(struct lk_store *, const struct lk_root *, struct lk_tokenizer **out, struct lk_err *);

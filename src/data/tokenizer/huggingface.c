@@ -251,8 +251,7 @@ static int read_merges(struct lk__tokenizer_import *in, const json_t *list, stru
 
 /* ignore_merges takes a word that is a token as that token. That is the same unless the merges make something else of it.
  */
-static int whole_words_matter(const struct lk__tokenizer_import *in, const struct lk_tokenizer *t, bool *matter,
-                              struct lk_err *err) {
+int lk__tokenizer_whole_words_matter(const struct lk_tokenizer *t, const char *name, bool *matter, struct lk_err *err) {
     struct lk__tokenizer_scratch scratch = {0};
     uint32_t *ids = lk_alloc(LK__TOKEN_MAX * sizeof *ids);
     int64_t n = ids ? 1 : LK_ENOMEM;
@@ -264,7 +263,7 @@ static int whole_words_matter(const struct lk__tokenizer_import *in, const struc
     *matter = n != 1;
     lk_free(scratch.memory);
     lk_free(ids);
-    return n < 0 ? lk_fail(err, LK_ENOMEM, "%s: out of memory", in->name) : 0;
+    return n < 0 ? lk_fail(err, LK_ENOMEM, "%s: out of memory", name) : 0;
 }
 
 /* The end token: the one asked for, else the first of those that stand for it in the families in use. */
@@ -305,18 +304,15 @@ static int import_definition(struct lk__tokenizer_import *in, const json_t *root
                                                   .merge_count = in->merge_count};
     code = lk__tokenizer_make(&definition, in->name, out, err);
     if (code || !json_is_true(lk__tokenizer_import_get(model, "ignore_merges"))) return code;
-    code = whole_words_matter(in, *out, &in->traits.whole_words, err);
+    code = lk__tokenizer_whole_words_matter(*out, in->name, &in->traits.whole_words, err);
     if (!code && !in->traits.whole_words) return 0;
     lk_tokenizer_free(*out);
     *out = NULL;
     return code ? code : lk__tokenizer_make(&definition, in->name, out, err);
 }
 
-int lk_tokenizer_import_end(const void *json, size_t size, const char *name, const char *end, struct lk_tokenizer **out,
-                            struct lk_err *err) {
-    *out = NULL;
-    json_t *root = lk_json_parse(json, size, name, err);
-    if (!root) return err ? err->code : LK_EINVAL;
+int lk__tokenizer_import_value(const json_t *root, const char *name, const char *end, struct lk_tokenizer **out,
+                               struct lk_err *err) {
     struct lk__tokenizer_import in = {.name = name, .traits = lk__tokenizer_default_traits, .text_begin = LK__NO_ID};
     int code = import_definition(&in, root, end, out, err);
     if (!code) (*out)->text_begin = in.text_begin;
@@ -325,6 +321,15 @@ int lk_tokenizer_import_end(const void *json, size_t size, const char *name, con
     lk_free(in.offset);
     lk_free(in.merges);
     lk_buf_release(&in.bytes);
+    return code;
+}
+
+int lk_tokenizer_import_end(const void *json, size_t size, const char *name, const char *end, struct lk_tokenizer **out,
+                            struct lk_err *err) {
+    *out = NULL;
+    json_t *root = lk_json_parse(json, size, name, err);
+    if (!root) return err ? err->code : LK_EINVAL;
+    int code = lk__tokenizer_import_value(root, name, end, out, err);
     json_decref(root);
     return code;
 }

@@ -28,4 +28,10 @@ int lk__tokenizer_read_pipeline(struct lk__tokenizer_import *, const json_t *roo
 /* The tokens around a text; ids are known by then. */
 int lk__tokenizer_read_template(struct lk__tokenizer_import *, const json_t *post_processor, struct lk_err *);
 
+/* The value of a tokenizer.json. end: as in lk_tokenizer_import_end. */
+int lk__tokenizer_import_value(const json_t *root, const char *name, const char *end, struct lk_tokenizer **out,
+                               struct lk_err *);
+/* Whether some token that is a word is not what the merges make of its bytes. */
+int lk__tokenizer_whole_words_matter(const struct lk_tokenizer *, const char *name, bool *matter, struct lk_err *);
+
 #endif
