@@ -3,6 +3,7 @@
 
 #include "lockstep/base/file.h"
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *type_of(const struct lk_model *m) {
     const char *type = json_string_value(json_object_get(m->manifest, "type"));
@@ -97,6 +98,11 @@ static struct {
     struct cmd_list ignore;
 } importing;
 
+static bool is_folder(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_progress progress;
@@ -108,7 +114,7 @@ static int import(struct cmd_context *c) {
     o.ignore_count = importing.ignore.count;
     o.no_tokenizer = other && strcmp(other, "none") == 0;
     if (!lk_file_exists(c->arguments[0])) {
-        lk_fail(&err, LK_ENOTFOUND, "there is no folder %s", c->arguments[0]);
+        lk_fail(&err, LK_ENOTFOUND, "there is no file or folder %s", c->arguments[0]);
         return cmd_fail(&err);
     }
     if ((code = cmd_open_store(c, LK_CREATE))) return code;
@@ -119,25 +125,29 @@ static int import(struct cmd_context *c) {
     lk_progress_init(&progress, stderr);
     if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
     cmd_catch_signals();
-    code = lk_model_import(c->store, c->arguments[0], &o, &root, &err);
+    code =
+        (is_folder(c->arguments[0]) ? lk_model_import : lk_model_import_gguf)(c->store, c->arguments[0], &o, &root, &err);
     lk_progress_end(&progress);
     return code ? cmd_fail(&err) : keep(c, importing.name, &root);
 }
 const struct cmd cmd_model_import = {
     "model import",
-    "DIR",
+    "DIR|FILE.gguf",
     1,
     1,
-    "Bring in a Hugging Face folder (GPT-2, Llama, Mistral, Qwen2, Qwen3).",
-    (const struct cmd_option[]){CMD_NAME("--name", "M", &importing.name, CMD_REQUIRED, "name to keep it under"),
-                                CMD_STRING("--tokenizer", "T", &importing.tokenizer, NULL,
-                                           "this tokenizer of the store instead of the folder's; \"none\": leave it out"),
-                                CMD_LIST("--ignore", "KEY", &importing.ignore,
-                                         "pass over this key of config.json, which is not known here; may be repeated"),
-                                CMD_END},
+    "Bring in a Hugging Face folder or a GGUF file (GPT-2, Llama, Mistral, Qwen2, Qwen3).",
+    (const struct cmd_option[]){
+        CMD_NAME("--name", "M", &importing.name, CMD_REQUIRED, "name to keep it under"),
+        CMD_STRING("--tokenizer", "T", &importing.tokenizer, NULL,
+                   "this tokenizer of the store instead of its own; \"none\": leave it out"),
+        CMD_LIST("--ignore", "KEY", &importing.ignore,
+                 "pass over this key of config.json or the file, which is not known here; may be repeated"),
+        CMD_END},
     "Reads config.json, model.safetensors or the files of model.safetensors.index.json (F32, BF16, F16), tokenizer.json\n"
     "and generation_config.json. What in config.json would change the result and is not computed here is an error that\n"
-    "names the key. SmolLM2, TinyLlama and others of those types are read as well.",
+    "names the key. SmolLM2, TinyLlama and others of those types are read as well.\n"
+    "Of a GGUF file tensors of F32, F16 and BF16 are read as floats, Q8_0 and Q4_0 of the layers' matrices as they are:\n"
+    "the model is then one in 8 or 4 bits, as model quantize makes them.",
     import};
 
 /* --- export ---------------------------------------------------------------------------------------------- */
@@ -155,8 +165,16 @@ static int export(struct cmd_context *c) {
     lk_progress_init(&progress, stderr);
     if (!progress.terminal) progress.last_ns = lk_clock_ns(); /* short work leaves no line in a log */
     cmd_catch_signals();
-    code = exporting.format == 1 ? lk_model_export_llmc(&m.model, &how, place, &err)
-                                 : lk_model_export(c->store, &m.model, &how, place, &err);
+    const struct lk_model_config *config = &m.model.layout.config;
+    if (exporting.format == 1)
+        code = lk_model_export_llmc(&m.model, &how, place, &err);
+    else if (exporting.format == 2)
+        code = lk_model_export_gguf(c->store, &m.model, &how, place, &err);
+    else
+        code = lk_model_export(c->store, &m.model, &how, place, &err);
+    if (!code && exporting.format == 2 && config->window && config->window < config->context)
+        fprintf(stderr, "note: llama.cpp knows no window for this family: behind %u positions it gives other answers\n",
+                config->window);
     lk_progress_end(&progress);
     char hex[LK_ROOT_HEX], count[16];
     lk_root_hex(&m.model.weights_root, hex);
@@ -172,18 +190,19 @@ static int export(struct cmd_context *c) {
 }
 const struct cmd cmd_model_export = {
     "model export",
-    "MODEL|RUN[@STEP] DIR",
+    "MODEL|RUN[@STEP] DIR|FILE",
     2,
     2,
-    "Write a folder that Hugging Face's transformers loads, or llm.c's checkpoint.",
-    (const struct cmd_option[]){
-        CMD_CHOICE("--dtype", &exporting.dtype, "f32|bf16|f16", "f32",
-                   "f32 has the same bits, others are rounded to nearest"),
-        CMD_CHOICE("--format", &exporting.format, "huggingface|llmc", "huggingface", "llmc: a file for llm.c (GPT-2 only)"),
-        CMD_END},
+    "Write a folder that Hugging Face's transformers loads, a GGUF file, or llm.c's checkpoint.",
+    (const struct cmd_option[]){CMD_CHOICE("--dtype", &exporting.dtype, "f32|bf16|f16", "f32",
+                                           "f32 has the same bits, others are rounded to nearest"),
+                                CMD_CHOICE("--format", &exporting.format, "huggingface|llmc|gguf", "huggingface",
+                                           "llmc: a file for llm.c (GPT-2 only); gguf: one for llama.cpp"),
+                                CMD_END},
     "DIR must not exist or be empty; it appears when it is whole. A model that came from a folder keeps its "
     "tokenizer.json,\n"
-    "chat template and generation settings as they were.",
+    "chat template and generation settings as they were.\n"
+    "A model in 8 or 4 bits goes out as gguf alone, with its bytes as they are.",
     export};
 
 /* --- quantize -------------------------------------------------------------------------------------------- */
@@ -265,7 +284,7 @@ static int show(struct cmd_context *c) {
     printf("%-14s %s\n%-14s %zu\n", "type", type_of(&m), "parameters", m.layout.parameters);
     if (m.layout.narrow)
         printf("%-14s %s, embedding and head %s\n%-14s %s\n", "weights", lk_dtype_name(m.narrow_matrices),
-               lk_dtype_name(m.narrow_ends), "made from", lk_root_hex(&m.narrow_from, hex));
+               lk_dtype_name(m.narrow_ends), "made from", m.has_narrow_from ? lk_root_hex(&m.narrow_from, hex) : "-");
     json_object_foreach(json_object_get(m.manifest, "config"), key, value) {
         double real;
         if (json_is_integer(value))

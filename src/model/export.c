@@ -1,5 +1,5 @@
-/* A model of the store becomes a Hugging Face folder, or llm.c's checkpoint. The folder is written beside its place and
- * renamed there when it is whole and durable. */
+/* A model of the store becomes a Hugging Face folder, a GGUF file, or llm.c's checkpoint. The folder is written beside its
+ * place and renamed there when it is whole and durable. */
 #include "base/syscalls.h"
 #include "lockstep/base/file.h"
 #include "lockstep/model/models.h"
@@ -80,9 +80,11 @@ static int build(struct lk_store *store, const struct lk_model *m, const struct 
 }
 
 static int narrow_fails(const struct lk_model *m, struct lk_err *err) {
-    return lk_fail(err, LK_EUNSUPPORTED,
-                   "the model's weights are %s, which this format does not hold: export the model that it was made from",
-                   lk_dtype_name(m->narrow_matrices));
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "the model's weights are %s, which this format does not hold: export it with --format gguf, or the model that "
+        "it was made from",
+        lk_dtype_name(m->narrow_matrices));
 }
 
 int lk_model_export(struct lk_store *store, const struct lk_model *m, const struct lk_model_export *how, const char *dir,
@@ -106,6 +108,22 @@ int lk_model_export(struct lk_store *store, const struct lk_model *m, const stru
         code = err->code;
     if (building) code = finish(building, place, build(store, m, how, building, err), err);
     lk_free(place);
+    lk_free(building);
+    return code;
+}
+
+/* --- GGUF ------------------------------------------------------------------------------------------------ */
+
+int lk_model_export_gguf(struct lk_store *store, const struct lk_model *m, const struct lk_model_export *how,
+                         const char *path, struct lk_err *err) {
+    LK_ASSERT(m->weights && how->dtype <= LK_F16);
+    if (m->layout.narrow && how->dtype != LK_F32)
+        return lk_fail(err, LK_EINVAL, "the model's weights are %s and go out as they are: leave --dtype out",
+                       lk_dtype_name(m->narrow_matrices));
+    if (lk_file_exists(path)) return lk_fail(err, LK_EEXISTS, "%s exists: remove it, or export to another file", path);
+    char *building = lk_asprintf("%s.tmp.%ld", path, (long)getpid());
+    if (!building) return lk_fail(err, LK_ENOMEM, "no memory to write %s", path);
+    int code = finish(building, path, lk__model_gguf_write(store, m, how, building, err), err);
     lk_free(building);
     return code;
 }

@@ -146,9 +146,14 @@ static json_t *make_tokenizer_config(const struct folder *f) {
     return NULL;
 }
 
+/* Whether the kept files speak of another tokenizer than the model's. A GGUF file's template comes without one. */
+static bool is_foreign(const struct folder *f) {
+    return f->own_tokenizer && json_object_get(f->files, "tokenizer.json");
+}
+
 /* Whether the folder came with the template of m.chat. */
 static bool has_template(const struct folder *f) {
-    const json_t *hex = f->own_tokenizer ? NULL : json_object_get(f->files, "chat_template.jinja");
+    const json_t *hex = is_foreign(f) ? NULL : json_object_get(f->files, "chat_template.jinja");
     struct lk_blob blob;
     json_t *config = NULL;
     bool any, has = hex && open_kept(f, "chat_template.jinja", hex, &blob) == LK_OK;
@@ -228,7 +233,7 @@ static int put_others(const struct folder *f) {
     json_object_foreach(f->files, name, hex) {
         bool other = true;
         for (size_t i = 0; i < sizeof done / sizeof *done; i++) other &= strcmp(name, done[i]) != 0;
-        if (!other || f->own_tokenizer || (f->learned && strcmp(name, "chat_template.jinja") == 0)) continue;
+        if (!other || is_foreign(f) || (f->learned && strcmp(name, "chat_template.jinja") == 0)) continue;
         int code = put_kept(f, name, hex);
         if (code) return code;
     }

@@ -64,12 +64,12 @@ json_t *lk_model_manifest(const struct lk_model_parts *p) {
     return NULL;
 }
 
-json_t *lk_model_narrow_manifest(const struct lk_model *m, enum lk_dtype matrices, enum lk_dtype ends,
-                                 const struct lk_root *weights) {
+json_t *lk_model_narrow_manifest(const json_t *manifest, enum lk_dtype matrices, enum lk_dtype ends,
+                                 const struct lk_root *from, const struct lk_root *weights) {
     char hex[LK_ROOT_HEX];
-    json_t *all = json_deep_copy(m->manifest);
-    json_t *narrow = json_pack("{s:s, s:s, s:s}", "matrices", lk_dtype_name(matrices), "ends", lk_dtype_name(ends), "from",
-                               lk_root_hex(&m->weights_root, hex));
+    json_t *all = json_deep_copy(manifest);
+    json_t *narrow = json_pack("{s:s, s:s, s:s?}", "matrices", lk_dtype_name(matrices), "ends", lk_dtype_name(ends), "from",
+                               from ? lk_root_hex(from, hex) : NULL);
     bool bad = !all || json_object_set_new(all, "format", json_string(NARROW_FORMAT)) ||
                json_object_set_new(all, "weights", json_string(lk_root_hex(weights, hex)));
     bad = json_object_set_new(all, "narrow", narrow) || bad; /* the reference is taken in any case */
@@ -127,7 +127,8 @@ static int read_narrow(struct lk_model *m, const json_t *narrow, struct lk_err *
     if (!ends || !lk_dtype_named(ends, &m->narrow_ends) || !lk_layout_can_narrow(m->narrow_ends))
         return damaged(err, "narrow.ends");
     lk_layout_narrow(&m->layout, m->narrow_matrices, m->narrow_ends);
-    return read_root(narrow, "from", &m->narrow_from, err);
+    m->has_narrow_from = !json_is_null(json_object_get(narrow, "from"));
+    return m->has_narrow_from ? read_root(narrow, "from", &m->narrow_from, err) : LK_OK;
 }
 
 static int read_manifest(struct lk_model *m, struct lk_err *err) {

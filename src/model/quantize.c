@@ -78,7 +78,8 @@ int lk_model_quantize(struct lk_math *math, struct lk_store *store, const struct
     lk_layout_narrow(&to, how->matrices, how->ends);
     struct rounding r = {.math = math, .from = m, .to = &to, .how = how, .err = err};
     code = put_weights(&r, store, &weights);
-    json_t *manifest = code ? NULL : lk_model_narrow_manifest(m, how->matrices, how->ends, &weights);
+    json_t *manifest =
+        code ? NULL : lk_model_narrow_manifest(m->manifest, how->matrices, how->ends, &m->weights_root, &weights);
     if (!code && !manifest) code = lk_fail(err, LK_ENOMEM, "no memory for a manifest");
     if (!code) code = lk_manifest_put(store, manifest, out, err);
     json_decref(manifest);

@@ -26,7 +26,7 @@ check "llm.c's checkpoint" "$LOCKSTEP" model export gpt2 gpt2.bin --format llmc
 equal "begins with its magic number and version" "$(od -An -tu4 -N8 gpt2.bin | tr -s ' ')" " 20240326 3"
 fails "llm.c has no llama" 1 "GPT-2 only" -- "$LOCKSTEP" model export llama llama.bin --format llmc
 fails "a folder that is not empty" 1 "no empty folder" -- "$LOCKSTEP" model export gpt2 out/gpt2
-fails "no folder" 1 "there is no folder nowhere" -- "$LOCKSTEP" model import nowhere --name x
+fails "no folder" 1 "there is no file or folder nowhere" -- "$LOCKSTEP" model import nowhere --name x
 fails "no Hugging Face folder" 1 "no config.json" -- "$LOCKSTEP" model import out --name x
 fails "a type of numbers that is none" 2 "f8" -- "$LOCKSTEP" model export gpt2 out/x --dtype f8
 cp -r "$GOLDEN/qwen3" odd && sed -i 's/"attention_bias": false/"attention_bias": true/' odd/config.json
@@ -44,6 +44,25 @@ for file in config.json tokenizer.json generation_config.json model.safetensors;
     fails "a link to nowhere as $file" 1 "cannot follow the link .*$file" -- "$LOCKSTEP" model import odd --name x
 done
 fails "a folder without a name" 1 "no name of a new folder" -- "$LOCKSTEP" model export gpt2 out/.
+
+# --- GGUF --------------------------------------------------------------------------------------------------------------------
+while read -r kind want; do
+    check "$kind goes out as gguf" "$LOCKSTEP" model export "$kind" "$kind.gguf" --format gguf
+    check "$kind comes back from it" "$LOCKSTEP" model import "$kind.gguf" --name "$kind.gguf"
+    equal "$kind has the same weights root" "$(root_of "$kind.gguf")" "$(root_of "$kind")"
+    equal "$kind goes on as before" "$(ids "$kind.gguf")" "$want"
+done <"$GOLDEN/expected.txt"
+check "a model in 8 bits" "$LOCKSTEP" model quantize llama
+fails "goes out as it is" 1 "leave --dtype out" -- "$LOCKSTEP" model export llama-q8 q8.gguf --format gguf --dtype f16
+check "and so it does" "$LOCKSTEP" model export llama-q8 q8.gguf --format gguf
+check "half the size" "$LOCKSTEP" model export qwen2 half.gguf --format gguf --dtype bf16
+equal "what was bf16 is bf16 again" "$("$LOCKSTEP" model import half.gguf --name q --json | field weights_root)" "$(root_of qwen2)"
+fails "a file that is there" 1 "half.gguf exists" -- "$LOCKSTEP" model export qwen2 half.gguf --format gguf
+fails "no GGUF" 1 "is no GGUF file" -- "$LOCKSTEP" model import gpt2.bin --name x
+head -c 9000 half.gguf >cut.gguf
+fails "one that was cut short" 1 "cut.gguf: .*cut short" -- "$LOCKSTEP" model import cut.gguf --name x
+sed 's/qwen2.context_length/qwen2.context_lengtX/' half.gguf >odd.gguf
+fails "a key that is not known" 1 "--ignore qwen2.context_lengtX" -- "$LOCKSTEP" model import odd.gguf --name x
 
 # --- beginning with them ---------------------------------------------------------------------------------------------------
 for i in $(seq 300); do echo "in the beginning God created the heaven and the earth, and the $i-th day was good."; done >text.txt

@@ -26,8 +26,9 @@ struct lk_model {
     uint32_t begin;      /* the id that its folder says a text begins with (bos_token_id), UINT32_MAX: none */
     uint32_t text_begin; /* the id in front of texts in a folder that lk_model_export made, UINT32_MAX: none */
     enum lk_chat chat;   /* the template of the conversations that its run learned, or LK_CHAT_NONE */
-    enum lk_dtype narrow_matrices, narrow_ends; /* of a narrow layout, and the floats that it was made from: */
+    enum lk_dtype narrow_matrices, narrow_ends; /* of a narrow layout, and the floats that it was made from, */
     struct lk_root narrow_from;
+    bool has_narrow_from; /* where they are known */
     json_t *manifest;
     struct lk_blob blob; /* where the weights lie */
 };
@@ -74,6 +75,13 @@ struct lk_model_import {
 int lk_model_import(struct lk_store *, const char *dir, const struct lk_model_import *, struct lk_root *out,
                     struct lk_err *);
 
+/* A GGUF file (version 2 or 3; gpt2, llama, qwen2, qwen3), with its own tokenizer. Tensors of F32, F16, BF16 become floats,
+ * exactly; where the layers' matrices are Q8_0 or Q4_0, all of them alike, the model has their blocks as they are
+ * (lk_layout_narrow). What the file says and is not computed here is LK_EUNSUPPORTED that names the key, the tensor or the
+ * type. Otherwise as lk_model_import; `ignore` are keys of the file. */
+int lk_model_import_gguf(struct lk_store *, const char *path, const struct lk_model_import *, struct lk_root *out,
+                         struct lk_err *);
+
 /* A model's weights in fewer bits, as lk_layout_narrow says. Rounding is deterministic, so the same model
  * gives the same root. The manifest is put, and named by nobody. LK_EINVAL: it is narrow already, or a tensor, which is
  * named, can't be said in so few bits. The model has its weights. */
@@ -84,9 +92,10 @@ struct lk_model_quantize {
 };
 int lk_model_quantize(struct lk_math *, struct lk_store *, const struct lk_model *, const struct lk_model_quantize *,
                       struct lk_root *out, struct lk_err *);
-/* A manifest as m's with other weights, which were made from m's; a new reference, NULL: no memory. */
-json_t *lk_model_narrow_manifest(const struct lk_model *m, enum lk_dtype matrices, enum lk_dtype ends,
-                                 const struct lk_root *weights);
+/* The manifest with weights in fewer bits, which were made from the weights `from`, NULL: from what is not known. A new
+ * reference, NULL: no memory. */
+json_t *lk_model_narrow_manifest(const json_t *manifest, enum lk_dtype matrices, enum lk_dtype ends,
+                                 const struct lk_root *from, const struct lk_root *weights);
 
 struct lk_model_export {
     enum lk_dtype dtype;
@@ -101,6 +110,11 @@ int lk_model_export(struct lk_store *, const struct lk_model *, const struct lk_
                     struct lk_err *);
 /* llm.c's checkpoint (version 3: f32, 5: bf16) in the file `path`; GPT-2 family with tied weights only. */
 int lk_model_export_llmc(const struct lk_model *, const struct lk_model_export *, const char *path, struct lk_err *);
+/* A GGUF file (version 3) that llama.cpp loads, with the model's tokenizer. A model in fewer bits goes out with its blocks
+ * as they are, and wants LK_F32; of others the matrices are rounded to dtype, vectors stay float. The bytes are a function
+ * of the model and dtype. Nothing of it is left after a failure or a stop. */
+int lk_model_export_gguf(struct lk_store *, const struct lk_model *, const struct lk_model_export *, const char *path,
+                         struct lk_err *);
 
 #ifdef __cplusplus
 }
