@@ -130,8 +130,8 @@ $(PEERS)/ready: tests/peers/requirements.txt
 	python3 -m venv $(PEERS)
 	$(PEERS)/bin/pip install -q -r $<
 	@touch $@
-## test-peers: install PyTorch, transformers, tokenizers, tiktoken into build/peers (5 GB) and compare live
-test-peers: all $(BUILD)/tests/families $(BUILD)/tests/constrain $(PEERS)/ready
+## test-peers: install PyTorch, transformers, tokenizers, tiktoken, llama.cpp into build/peers (5 GB) and compare live
+test-peers: all $(BUILD)/tests/families $(BUILD)/tests/logits $(BUILD)/tests/constrain $(PEERS)/ready
 	@for t in tests/peers/*_peers.py; do echo "== $$t"; $(PEERS)/bin/python $$t $(BUILD)/lockstep || exit 1; done
 ## bench: matrix products and attention beside the FMA peak, and the tokenizer
 bench: all

@@ -1,5 +1,5 @@
 # Tests. What each file of tests/ proves: tests/README.md.
-CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families contract constrain)
+CHECKERS := $(addprefix $(BUILD)/tests/,json_check tamper bare families contract constrain logits)
 CHECKERS += $(if $(shell command -v $(NEON_CC)),$(BUILD)/tests/bare-arm64)
 
 ## test: install what is missing, build, run unit and end-to-end tests
@@ -19,7 +19,7 @@ e2e: all $(CHECKERS)
 test-ranks: all $(CHECKERS)
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) tests/e2e/ranks_all.sh
 
-$(BUILD)/tests/families: LDLIBS += -lcmocka # it shares src/model/testing.h with the unit tests
+$(BUILD)/tests/families $(BUILD)/tests/logits: LDLIBS += -lcmocka # they share src/model/testing.h with the unit tests
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
