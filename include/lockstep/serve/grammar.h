@@ -38,6 +38,8 @@ int lk_grammar_from_tools(const struct lk_tools *, struct lk_grammar **out, stru
 int lk_grammar_json_object(struct lk_grammar **out, struct lk_err *);
 /* No matcher may use it any more. NULL is fine. */
 void lk_grammar_free(struct lk_grammar *);
+/* What it takes now, with the masks that matchers have found. */
+size_t lk_grammar_bytes(struct lk_grammar *);
 
 struct lk_vocabulary;
 

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-#define KEPT 64 /* grammars that no request uses */
+#define KEPT       64                  /* grammars that no request uses, */
+#define KEPT_BYTES ((size_t)256 << 20) /* and so large together, but for the last one */
 
 int lk__api_compile(enum lk__api_form form, const char *text, const struct lk_chat_calls **calls, struct lk_grammar **out,
                     struct lk_err *err) {
@@ -30,8 +31,10 @@ static void key_of(enum lk__api_form form, const char *text, struct lk_root *out
 /* Those that were used longest ago go. With the mutex. */
 static void forget_some(struct lk_api *api) {
     uint32_t free_ones = 0;
+    size_t bytes = 0;
     for (struct lk__api_grammar **at = &api->grammars, *g; (g = *at);) {
-        if (g->references || ++free_ones <= KEPT) {
+        if (!g->references) bytes += lk_grammar_bytes(g->grammar), free_ones++;
+        if (g->references || free_ones == 1 || (free_ones <= KEPT && bytes <= KEPT_BYTES)) {
             at = &g->next;
             continue;
         }

@@ -127,6 +127,7 @@ bool lk__grammar_classes(const struct lk_grammar *, uint32_t bytes, uint32_t *al
 /* The masks of this grammar for a vocabulary, made at the first call; NULL: no memory. They live as long as the grammar. */
 struct lk__grammar_masks *lk__grammar_masks_of(struct lk_grammar *, const struct lk_vocabulary *);
 void lk__grammar_masks_free(struct lk__grammar_masks *);
+size_t lk__grammar_masks_bytes(const struct lk__grammar_masks *); /* of all vocabularies; with the lock */
 /* Adds the tokens that may come at a place; false: no memory. */
 bool lk__grammar_mask(struct lk__grammar_masks *, const struct lk_vocabulary *, struct lk__grammar_stack *,
                       const struct lk__grammar_place *, struct lk__grammar_place *places, uint64_t *bits);

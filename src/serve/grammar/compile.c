@@ -298,6 +298,14 @@ int lk__grammar_compile(struct lk__grammar_build *b, uint32_t root, struct lk_gr
     return b->code;
 }
 
+size_t lk_grammar_bytes(struct lk_grammar *g) {
+    pthread_mutex_lock(&g->lock);
+    size_t bytes = lk__grammar_masks_bytes(g->masks);
+    pthread_mutex_unlock(&g->lock);
+    return bytes + sizeof *g + g->state_count * sizeof *g->states + g->edge_count * sizeof *g->edges +
+           g->jump_count * sizeof *g->jumps + g->rule_count * sizeof *g->starts;
+}
+
 void lk_grammar_free(struct lk_grammar *g) {
     if (!g) return;
     lk__grammar_masks_free(g->masks);

@@ -54,6 +54,14 @@ void lk__grammar_masks_free(struct lk__grammar_masks *m) {
     }
 }
 
+size_t lk__grammar_masks_bytes(const struct lk__grammar_masks *m) {
+    size_t bytes = 0;
+    for (; m; m = m->next)
+        bytes += atomic_load_explicit(&m->bytes, memory_order_relaxed) + sizeof *m +
+                 m->states * (sizeof *m->of + sizeof *m->alike);
+    return bytes;
+}
+
 static void add_tokens(const struct lk_vocabulary *v, uint32_t token, uint64_t *bits) {
     for (; token != LK__GRAMMAR_NONE; token = v->same[token]) bits[token / 64] |= (uint64_t)1 << token % 64;
 }

@@ -219,6 +219,25 @@ static void long_texts_take_little_memory(void **state) {
 
 /* --- vocabularies, threads, faults --------------------------------------------------------------------------- */
 
+static void a_grammar_knows_its_size(void **state) {
+    (void)state;
+    struct lk_grammar *g, *large;
+    struct lk_matcher *m;
+    uint64_t bits[16];
+    static const char small[] = "root ::= [a-z]{1,20}", more[] = "root ::= [a-z]{1,2000}";
+    OK(lk_grammar_from_gbnf(small, sizeof small - 1, &g, &test_err));
+    OK(lk_grammar_from_gbnf(more, sizeof more - 1, &large, &test_err));
+    assert_true(lk_grammar_bytes(large) > 50 * lk_grammar_bytes(g) && lk_grammar_bytes(large) < 1 << 20);
+    size_t before = lk_grammar_bytes(g);
+    OK(lk_matcher_create(g, vocabulary, &m, &test_err));
+    size_t with = lk_grammar_bytes(g);
+    OK(lk_matcher_mask(m, bits, &test_err));
+    assert_true(with > before && lk_grammar_bytes(g) > with);
+    lk_matcher_free(m);
+    lk_grammar_free(g);
+    lk_grammar_free(large);
+}
+
 static void bytes_that_no_token_has_are_an_error(void **state) {
     (void)state;
     struct lk_grammar *g;
@@ -348,6 +367,7 @@ int main(void) {
         cmocka_unit_test(rollback_and_copies_are_as_if_nothing_had_been),
         cmocka_unit_test(an_end_token_ends_and_can_be_taken_back),
         cmocka_unit_test(long_texts_take_little_memory),
+        cmocka_unit_test(a_grammar_knows_its_size),
         cmocka_unit_test(bytes_that_no_token_has_are_an_error),
         cmocka_unit_test(threads_share_a_grammar),
         cmocka_unit_test(no_memory_is_said),
