@@ -378,6 +378,8 @@ static void errors_name_file_line_and_byte(void **state) {
           LK_EINVAL, "a.jsonl:2: byte 51: messages[0].content is not a string");
     FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"user\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
           "the assistant says nothing");
+    FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"tool\",\"content\":\"hi\"}]}\n", LK_CHAT_ZEPHYR, &root),
+          LK_EINVAL, "a.jsonl:1: byte 44: the template zephyr has no messages of tools"); /* which --skip-bad leaves out */
     FAILS(build(t, "a.jsonl", "{\"messages\": [{\"role\":\"me\",\"content\":\"hi\"}]}\n", LK_CHATML, &root), LK_EINVAL,
           "\"me\"");
     FAILS(build(few, "a.jsonl", "{\"text\":\"a\"}\n", LK_CHAT_LLAMA3, &root), LK_EINVAL, "the tokenizer has no token <|");

@@ -106,6 +106,7 @@ static int encode_messages(struct lk__dataset_job *j, struct lk__dataset_job_thr
     struct lk_conversation c = {.messages = all, .count = count};
     code = lk__data_chat_render(j->rules->chat, &c, false, &t->rendered, &t->spans, &j->err);
     lk_free(all);
+    if (code == LK_EUNSUPPORTED) code = j->err.code = LK_EINVAL; /* a record like others that are bad */
     const struct lk__data_chat_span *p = (const struct lk__data_chat_span *)(const void *)t->spans.data;
     for (size_t i = 0; !code && i < t->spans.size / sizeof *p; i++) {
         size_t from = j->tokens.count;
