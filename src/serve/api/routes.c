@@ -106,8 +106,9 @@ static int tokenize_body(struct asking *q, const json_t *v, struct lk__api_probl
     uint32_t stop;
     int code = m ? LK_OK : LK_EINVAL;
     if (!code && lk_http_body(q->x).size > TOKENIZE_MOST)
-        code = lk__api_wrong(p, "prompt", "a body of %zu bytes is more than the %zu that /tokenize takes: send less at once",
-                             lk_http_body(q->x).size, TOKENIZE_MOST);
+        code =
+            lk__api_wrong(p, "prompt", "a body of %zu bytes is more than the %zu that /tokenize takes: send less at once",
+                          lk_http_body(q->x).size, TOKENIZE_MOST);
     if (!code && tools && !json_is_null(tools)) code = lk__api_read_tools(tools, &asked, p);
     if (!code) code = lk__api_read_template_kwargs(json_object_get(v, "chat_template_kwargs"), &asked, p);
     if (!code && messages)
