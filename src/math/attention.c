@@ -1,5 +1,6 @@
-/* Attention: gives (sequence, head, range of queries) or, backward, (sequence, kv head) to the pool. Every result is made
- * by one task alone, so threads change no bit. */
+/* Attention: gives (sequence, head, range of queries), where queries are few (sequence, kv head, range of its heads and
+ * queries), or, backward, (sequence, kv head) to the pool. Every result is made by one task alone, so threads change no
+ * bit. */
 #include "lockstep/base/err.h"
 #include "math/kernel_table.h"
 #include "math/simd/attention_scratch.h"
@@ -8,6 +9,7 @@ struct job {
     struct lk_math *math;
     const struct lk_attention *a;
     const struct lk_attention_gradient *g;
+    uint32_t few_rows; /* of a task */
 };
 
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward) {
@@ -22,22 +24,45 @@ static void check(const struct lk_math *math, const struct lk_attention *a, bool
     LK_ASSERT(math->scratch_bytes >= lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, backward));
 }
 
-static size_t ranges(const struct lk_math *math, const struct lk_attention *a) {
-    return ((size_t)a->queries + math->k.attention_query_tile - 1) / math->k.attention_query_tile;
+/* What the tasks of a sequence have in common: `heads` times `ranges` of up to `range` of `all`. */
+struct cut {
+    bool few;
+    uint32_t heads, all, range, ranges;
+};
+static struct cut cut_of(const struct job *job, const struct lk_attention *a) {
+    const struct lk__math_kernels *k = &job->math->k;
+    struct cut c = {.few = a->queries <= k->attention_few_queries, .heads = a->heads, .all = a->queries};
+    if (c.few) c.heads = a->kv_heads, c.all = a->heads / a->kv_heads * a->queries;
+    uint32_t most = c.few ? job->few_rows : k->attention_query_tile;
+    c.ranges = (c.all + most - 1) / most;
+    c.range = c.few && c.ranges ? (c.all + c.ranges - 1) / c.ranges : most; /* of about the same size, which take the same time */
+    return c;
 }
-static size_t tasks(const struct lk_math *math, const struct lk_attention *a) {
-    return ranges(math, a) * a->sequences * a->heads;
+static size_t tasks(const struct job *job, const struct lk_attention *a) {
+    struct cut c = cut_of(job, a);
+    return (size_t)c.ranges * a->sequences * c.heads;
 }
+static size_t all_tasks(const struct job *job, size_t count) {
+    size_t all = 0;
+    for (size_t i = 0; i < count; i++) all += tasks(job, &job->a[i]);
+    return all;
+}
+
 static void forward_task(void *arg, size_t task, int thread) {
     const struct job *job = arg;
     const struct lk_attention *a = job->a;
-    for (size_t here; task >= (here = tasks(job->math, a)); a++) task -= here;
-    size_t heads = (size_t)a->sequences * a->heads;
+    for (size_t here; task >= (here = tasks(job, a)); a++) task -= here;
+    struct cut c = cut_of(job, a);
+    const struct lk__math_kernels *k = &job->math->k;
+    void *scratch = lk__math_scratch(job->math, thread);
+    size_t heads = (size_t)a->sequences * c.heads;
     /* Late ranges see more keys: they go first, so that the last tasks, for which threads wait, are short. */
-    uint32_t range = job->math->k.attention_query_tile, i0 = (uint32_t)(ranges(job->math, a) - 1 - task / heads) * range;
-    uint32_t i1 = a->queries - i0 < range ? a->queries : i0 + range;
-    uint32_t sequence = (uint32_t)(task % heads / a->heads), head = (uint32_t)(task % heads % a->heads);
-    job->math->k.attention_forward(a, sequence, head, i0, i1, &job->math->k.caches, lk__math_scratch(job->math, thread));
+    uint32_t i0 = (uint32_t)(c.ranges - 1 - task / heads) * c.range, i1 = c.all - i0 < c.range ? c.all : i0 + c.range;
+    uint32_t sequence = (uint32_t)(task % heads / c.heads), head = (uint32_t)(task % heads % c.heads);
+    if (c.few)
+        k->attention_few(a, sequence, head, i0, i1, scratch);
+    else
+        k->attention_forward(a, sequence, head, i0, i1, &k->caches, scratch);
 }
 
 /* Visible (query, key) pairs of all query heads. */
@@ -60,10 +85,11 @@ void lk_attention_forward_many(struct lk_math *math, const struct lk_attention *
     for (size_t i = 0; math->profile && i < count; i++)
         operations += 4.0 * a[i].head_dim * pairs(&a[i]), moved += bytes(&a[i], 2, 2);
     if (math->profile) timing = lk__math_timing_begin(math, LK_KERNEL_ATTENTION, operations, moved);
-    struct job job = {.math = math, .a = a};
-    size_t all = 0;
-    for (size_t i = 0; i < count; i++) check(math, &a[i], false), all += tasks(math, &a[i]);
-    lk_pool_run(math->pool, all, forward_task, &job);
+    struct job job = {.math = math, .a = a, .few_rows = ATTENTION_FEW_ROWS};
+    for (size_t i = 0; i < count; i++) check(math, &a[i], false);
+    /* Threads without a task take some of the rows of others, though both then read the same keys. */
+    while (job.few_rows > 1 && all_tasks(&job, count) < (size_t)lk_pool_threads(math->pool)) job.few_rows /= 2;
+    lk_pool_run(math->pool, all_tasks(&job, count), forward_task, &job);
 }
 void lk_attention_forward(struct lk_math *math, const struct lk_attention *a) {
     lk_attention_forward_many(math, a, 1);

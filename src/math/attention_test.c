@@ -3,6 +3,7 @@
 #include "base/testing.h"
 #include "lockstep/math/kernels.h"
 #include "math/kernel_table.h"
+#include "math/simd/attention_scratch.h"
 
 static uint64_t state = 88172645463325252u;
 static uint32_t next(void) {
@@ -105,7 +106,7 @@ static int open_all(void **unused) {
     } ways[] = {{"", 1}, {"", 2}, {"", 8}, {"32K/8,1024K/8", 1}, {"32K/8,512K/8", 1}, {"4K/2,32K/4", 2}, {"1K/1,1K/1", 1}};
     const char *isas[8];
     int count = lk_math_isas(isas);
-    size_t scratch = lk_attention_scratch_bytes(2100, 256, true);
+    size_t scratch = lk_attention_scratch_bytes(2100, 1024, true);
     for (int threads = 1; threads <= 8; threads++)
         if (lk_pool_open(threads, &pools[threads], NULL)) return 1;
     if (lk_math_open(pools[2], "ref", &ref, NULL) || lk_math_reserve(ref, scratch, NULL)) return 1;
@@ -178,12 +179,12 @@ static void scratch_is_enough(void **unused) {
     (void)unused;
     static const uint32_t shapes[][2] = {{1, 1},     {40, 7},    {31, 64},   {513, 64},
                                          {700, 128}, {1200, 64}, {300, 200}, {530, 80}};
-    enum { GUARD = 1 << 16 };
+    enum { GUARD = 1 << 16, HEADS = 5 };
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int trained = 0; trained < 2; trained++) {
             uint32_t n = shapes[s][0], d = shapes[s][1];
             struct attention_case c;
-            make(&c, 1, n, 1, 1, d, s & 1, 1, false);
+            make(&c, 1, n, HEADS, 1, d, s & 1, 1, false);
             size_t bytes = lk_attention_scratch_bytes(n, d, trained);
             void *scratch;
             assert_int_equal(posix_memalign(&scratch, 64, bytes + GUARD), 0);
@@ -195,9 +196,16 @@ static void scratch_is_enough(void **unused) {
                     uint32_t left = n - from, queries = left < k->attention_query_tile ? left : k->attention_query_tile;
                     k->attention_forward(&c.a, 0, 0, from, from + queries, &k->caches, scratch);
                 }
+                for (uint32_t few = 1; k->attention_few && few <= k->attention_few_queries && few <= n; few++) {
+                    struct lk_attention a = c.a;
+                    a.first = n - few, a.queries = few, a.q += a.first * a.ldq, a.m = a.r = NULL;
+                    if (a.document_start) a.document_start += a.first;
+                    uint32_t rows = HEADS * few < ATTENTION_FEW_ROWS ? HEADS * few : ATTENTION_FEW_ROWS;
+                    k->attention_few(&a, 0, 0, 0, rows, scratch);
+                }
                 if (trained)
-                    k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + d, c.dqkv + 2 * d, 0, 0, &k->caches,
-                                          scratch);
+                    k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + HEADS * d, c.dqkv + (HEADS + 1) * d,
+                                          0, 0, &k->caches, scratch);
                 for (size_t g = 0; g < GUARD; g++)
                     if (((unsigned char *)scratch)[bytes + g] != 0xa5)
                         fail_msg("%s, caches %s: %u positions, d %u, trained %d: scratch is %zu bytes short", maths[i].isa,
@@ -378,6 +386,60 @@ static void pages_and_many(void **unused) {
     }
 }
 
+/* Few queries, as in decoding and with guesses: any number of heads for one kv head, so that rows make several tasks, any
+ * d, windows of any width, keys in pages or not; the pages before all windows are no pages any more. What is worse than
+ * ordinary numbers: mode 1 zeros of both signs, 2 products that vanish, 3 infinities and NaN in key and value 0, which all
+ * queries then see, 4 NaN in one query. */
+static void few_case(uint32_t queries, uint32_t positions, uint32_t heads, uint32_t kv_heads, uint32_t d, uint32_t page,
+                     bool windows, int mode) {
+    struct attention_case c;
+    make(&c, 1, positions, heads, kv_heads, d, windows, d > 300 ? 0.2f : 1, next() % 2);
+    uint32_t window = between(1, positions), first = positions - queries, low = windows ? positions : 0;
+    for (uint32_t i = 0; windows && i < positions; i++) c.start[i] = i < window ? 0 : i - window + 1;
+    for (uint32_t i = first; windows && i < positions; i++) low = c.start[i] < low ? c.start[i] : low;
+    for (size_t i = 0; mode == 1 && i < c.q_size; i++) c.qkv[i] = next() & 1 ? 0.0f : -0.0f;
+    for (size_t i = 0; mode == 2 && i < c.q_size; i++) c.qkv[i] *= 0x1p-90f;
+    float *kv = c.qkv + (size_t)heads * d, bad[] = {__builtin_inff(), -__builtin_inff(), __builtin_nanf("")};
+    for (int i = 0; mode == 3 && i < 3; i++) kv[next() % (2 * kv_heads * d)] = bad[next() % 3];
+    if (mode == 4) c.qkv[first * c.a.ldq + next() % (heads * d)] = bad[next() % 3];
+    struct paged p = {0};
+    struct lk_attention a = c.a;
+    a.first = first, a.queries = queries, a.q += first * a.ldq, a.document_start = windows ? c.start + first : NULL;
+    if (page) put_into_pages(&c, 0, first, queries, page, &p, &a);
+    for (uint32_t i = 0; page && i < low / page; i++) p.ids[i] = UINT32_MAX;
+    size_t n = (size_t)queries * c.a.ldo, rows = (size_t)queries * heads;
+    float *o = malloc(n * 4), *m = malloc(rows * 4), *r = malloc(rows * 4);
+    a.o = c.o, a.m = c.m, a.r = c.r;
+    lk_attention_forward(ref, &a);
+    a.o = o, a.m = m, a.r = r;
+    for (int i = 0; i < math_count; i++) {
+        memset(o, 1, n * 4), memset(m, 1, rows * 4), memset(r, 1, rows * 4);
+        lk_attention_forward(maths[i].math, &a);
+        same(&c, i, "m of few queries", c.m, m, rows);
+        same(&c, i, "r of few queries", c.r, r, rows);
+        same(&c, i, "o of few queries", c.o, o, n);
+    }
+    free(o), free(m), free(r), free(p.memory), free(p.q), free(p.o), free(p.ids), free(p.start);
+    drop(&c);
+}
+static void few_queries(void **unused) {
+    (void)unused;
+    static const uint32_t pages[] = {0, 0, 1, 3, 7, 16, 20, 64, 1000},
+                          dims[] = {64, 64, 64, 128, 80, 96, 1, 7, 12, 33, 48, 200},
+                          groups[][2] = {{1, 1}, {3, 1}, {9, 3}, {4, 4}, {8, 1}, {14, 2}, {17, 1}, {40, 1}};
+    for (int round = 0; round < 120; round++) {
+        uint32_t queries = round % 2 ? 1 : between(1, 12), group = next() % 8;
+        uint32_t positions = queries + between(0, round % 8 == 7 ? 1200 : round % 3 ? 150 : 20);
+        few_case(queries, positions, groups[group][0], groups[group][1], dims[next() % 12], pages[next() % 9],
+                 round % 5 > 2, 0);
+    }
+    for (int round = 0; round < 24; round++)
+        few_case(between(1, 8), between(8, 100), 6, 2, round % 3 ? 16 : 9, pages[next() % 9], false, 1 + round % 4);
+    few_case(1, 40, 3, 1, 1024, 16, false, 0);
+    few_case(3, 20, 2, 1, 513, 3, true, 0);
+    few_case(2, 15, 2, 2, 1000, 0, false, 0);
+}
+
 /* The bits know the order: values and keys of two visible positions swapped give the same sum in another order. */
 static void negative_control(void **unused) {
     (void)unused;
@@ -407,6 +469,7 @@ int main(void) {
         cmocka_unit_test(special_values),
         cmocka_unit_test(chunks),
         cmocka_unit_test(pages_and_many),
+        cmocka_unit_test(few_queries),
         cmocka_unit_test(negative_control),
     };
     return cmocka_run_group_tests_name("attention", tests, open_all, close_all);

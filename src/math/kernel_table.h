@@ -54,6 +54,11 @@ struct lk__math_kernels {
     uint32_t attention_query_tile;
     void (*attention_forward)(const struct lk_attention *, uint32_t sequence, uint32_t head, uint32_t i0, uint32_t i1,
                               const struct lk_caches *, void *scratch);
+    /* Up to so many queries (0: none) go by kv head instead: rows [row0, row1), ATTENTION_FEW_ROWS at most, of those that
+     * share its keys; row h * queries + i is query i of its h-th query head. */
+    uint32_t attention_few_queries;
+    void (*attention_few)(const struct lk_attention *, uint32_t sequence, uint32_t kv_head, uint32_t row0, uint32_t row1,
+                          void *scratch);
     void (*attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale, float *dq,
                                float *dk, float *dv, uint32_t sequence, uint32_t kv_head, const struct lk_caches *,
                                void *scratch);

@@ -11,11 +11,12 @@
 #include "math/simd/attention_common.h"
 #include <stdio.h>
 
-#define QUERIES   NR
-#define VECTORS   NR_VECTORS
-#define RANGE     (16 * ATTENTION_QUERIES)      /* queries a task: it copies K and V once */
-#define NEXT_ROWS 64                            /* of the next head */
-#define BLOCKS    (ATTENTION_QUERIES / QUERIES) /* of a tile, at most */
+#define QUERIES     NR
+#define VECTORS     NR_VECTORS
+#define FEW_QUERIES 8                             /* attention_few.c takes less time for these */
+#define RANGE       (16 * ATTENTION_QUERIES)      /* queries a task: it copies K and V once */
+#define NEXT_ROWS   64                            /* of the next head */
+#define BLOCKS      (ATTENTION_QUERIES / QUERIES) /* of a tile, at most */
 
 /* Maxima of the scores seen so far, by the machine's max, which is fast but loses NaN and does not order zeros. Where
  * either could matter, the exact maximum is computed again. */
@@ -380,8 +381,11 @@ void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *);
 void LK_ISA_NAME(lk__math_attention_backward)(const struct lk_attention *, const float *dout, size_t ld_dout, float q_scale,
                                               float *dq, float *dk, float *dv, uint32_t sequence, uint32_t kv_head,
                                               const struct lk_caches *, void *scratch);
+void LK_ISA_NAME(lk__math_attention_few)(const struct lk_attention *, uint32_t sequence, uint32_t kv_head, uint32_t row0,
+                                         uint32_t row1, void *scratch);
 void LK_ISA_NAME(lk__math_fill_attention)(struct lk__math_kernels *k) {
-    k->attention_query_tile = RANGE;
+    k->attention_query_tile = RANGE, k->attention_few_queries = FEW_QUERIES;
+    k->attention_few = LK_ISA_NAME(lk__math_attention_few);
     k->attention_forward = attention_forward, k->attention_scheme = attention_scheme;
     k->attention_backward = LK_ISA_NAME(lk__math_attention_backward);
 }
