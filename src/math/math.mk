@@ -19,7 +19,7 @@ check-libm: $(OBJ)
 NEON_CC    ?= aarch64-linux-gnu-gcc
 NEON_QEMU  ?= qemu-aarch64
 NEON_BASE  := $(addprefix src/base/,caches.c clock.c err.c fpenv.c limit_text.c limits.c mem.c random.c sha256.c thread.c) tests/arm64/hash.c
-NEON_TESTS := vectors_test fma_test functions_test kernels_test math_test matmul_test panels_test attention_test
+NEON_TESTS := vectors_test fma_test functions_test kernels_test math_test matmul_test panels_test quant_test attention_test
 ## test-neon: the math floor's tests, NEON against the reference and the fingerprint, under qemu-user
 test-neon:
 	@$(MAKE) --no-print-directory CC=$(NEON_CC) BUILD=$(BUILD)/arm64 FLOORS=math LIB_C='$(filter src/math/%,$(LIB_C)) $(NEON_BASE)' \
