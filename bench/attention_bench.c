@@ -1,9 +1,15 @@
 /* Attention against the FMA peak measured beside it; only visible pairs count: 4 d operations a pair forward, 10 d
- * backward. attention_bench [threads] [isa] [index of one shape] [rounds] */
+ * backward. attention_bench [threads] [isa] [index of one shape] [rounds]
+ *
+ * attention_bench [threads] [isa] decode [rounds]: the last query of each context beside reading its keys and values once,
+ * by head and by kv head in turns. Keys and values lie in pages of 32 and come from memory, as those of a model's layers
+ * do: each call takes the next of more layers than caches hold. */
 #include "bench_machine.h"
 #include "bench_peak.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/math/kernels.h"
+#include "lockstep/math/measure.h"
+#include "math/kernel_table.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -83,6 +89,88 @@ static void one(struct lk_math *math, size_t s, int rounds) {
     lk_arena_release(&arena);
 }
 
+#define PAGE         32
+#define DECODE_BYTES (size_t)(192 << 20) /* of all layers */
+#define SEQUENCES    8
+
+struct decode {
+    uint32_t sequences, context, heads, kv_heads, queries, layers, layer;
+    size_t floats; /* of a layer */
+    float *kv, *q, *o;
+    uint32_t *pages;
+};
+
+static double decode_call(struct lk_math *math, struct decode *t, bool stream) {
+    const float *kv = t->kv + t->layer * t->floats;
+    size_t pages = t->context / PAGE, row = (size_t)t->kv_heads * 64, width = (size_t)t->heads * 64;
+    struct lk_attention a[SEQUENCES];
+    t->layer = (t->layer + 1) % t->layers;
+    for (uint32_t i = 0; i < t->sequences; i++)
+        a[i] = (struct lk_attention){.sequences = 1,
+                                     .queries = t->queries,
+                                     .first = t->context - t->queries,
+                                     .heads = t->heads,
+                                     .kv_heads = t->kv_heads,
+                                     .head_dim = 64,
+                                     .q = t->q + i * t->queries * width,
+                                     .k = kv,
+                                     .v = kv + PAGE * row,
+                                     .ldq = width,
+                                     .ldk = row,
+                                     .ldv = row,
+                                     .o = t->o + i * t->queries * width,
+                                     .ldo = width,
+                                     .pages = t->pages + i * pages,
+                                     .page_positions = PAGE,
+                                     .page_stride = 2 * PAGE * row};
+    double began = seconds_now();
+    if (stream)
+        lk_math_stream(math, &(struct lk_stream){.n = t->floats, .reads = 1, .read = {kv}});
+    else
+        lk_attention_forward_many(math, a, t->sequences);
+    return seconds_now() - began;
+}
+
+/* The least times of rounds of calls, in turns. */
+static void decode_one(struct lk_math *math, struct decode t, int rounds) {
+    enum { STREAM, HEADS, KV_HEADS, WAYS };
+    size_t pages = (size_t)t.sequences * t.context / PAGE, width = (size_t)t.sequences * t.queries * t.heads * 64;
+    t.floats = pages * 2 * PAGE * t.kv_heads * 64;
+    t.layers = (uint32_t)(DECODE_BYTES / (t.floats * sizeof(float)) + 1);
+    struct lk_arena arena;
+    if (lk_arena_init(&arena, (t.layers * t.floats + 2 * width + pages) * sizeof(float) + 4096)) exit(1);
+    t.kv = filled(&arena, t.layers * t.floats, 1), t.q = filled(&arena, width, 2), t.o = filled(&arena, width, 3);
+    t.pages = lk_arena_take(&arena, pages * sizeof *t.pages);
+    for (size_t i = 0; i < pages; i++) t.pages[i] = (uint32_t)i;
+    double best[WAYS] = {1, 1, 1}, spent = 0;
+    uint32_t few = math->k.attention_few_queries, calls = t.layers < 30 ? t.layers : 30;
+    for (int round = 0; round < 3 || (round < rounds && spent < 6); round++)
+        for (int way = 0; way < WAYS; way++) {
+            double sum = 0;
+            math->k.attention_few_queries = way == KV_HEADS ? UINT32_MAX : 0;
+            for (uint32_t i = 0; i < calls; i++) sum += decode_call(math, &t, way == STREAM);
+            if (sum / calls < best[way]) best[way] = sum / calls;
+            spent += sum;
+        }
+    math->k.attention_few_queries = few;
+    printf("%u x %u of %4u heads %2u/%2u  floor %7.3f ms  by head %7.3f (%4.1fx)  by kv head %7.3f (%4.1fx)\n", t.sequences,
+           t.queries, t.context, t.heads, t.kv_heads, 1e3 * best[STREAM], 1e3 * best[HEADS], best[HEADS] / best[STREAM],
+           1e3 * best[KV_HEADS], best[KV_HEADS] / best[STREAM]);
+    fflush(stdout);
+    lk_arena_release(&arena);
+}
+static void decode(struct lk_math *math, int rounds) {
+    static const uint32_t heads[][2] = {{9, 3}, {12, 12}}, contexts[] = {128, 512, 2048, 8192}, queries[] = {1, 4, 8, 12};
+    for (int h = 0; h < 2; h++)
+        for (uint32_t sequences = 1; sequences <= SEQUENCES; sequences += SEQUENCES - 1)
+            for (int c = 0; c < 4; c++) {
+                struct decode t = {sequences, contexts[c], heads[h][0], heads[h][1], 1};
+                decode_one(math, t, rounds);
+            }
+    for (int h = 0; h < 2; h++)
+        for (int q = 1; q < 4; q++) decode_one(math, (struct decode){1, 512, heads[h][0], heads[h][1], queries[q]}, rounds);
+}
+
 int main(int argc, char **argv) {
     struct machine began = machine_now();
     struct lk_err err = {0};
@@ -95,7 +183,9 @@ int main(int argc, char **argv) {
         return 1;
     }
     printf("%s, %d threads\n", lk_math_isa(math), threads);
-    size_t only = argc > 3 ? (size_t)atoi(argv[3]) : SIZE_MAX;
+    bool decoding = argc > 3 && !strcmp(argv[3], "decode");
+    if (decoding) decode(math, argc > 4 ? atoi(argv[4]) : 60);
+    size_t only = decoding ? SIZE_MAX - 1 : argc > 3 ? (size_t)atoi(argv[3]) : SIZE_MAX;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         if (only == SIZE_MAX || only == s) one(math, s, argc > 4 ? atoi(argv[4]) : 60);
     lk_math_close(math);
