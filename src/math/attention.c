@@ -35,7 +35,8 @@ static struct cut cut_of(const struct job *job, const struct lk_attention *a) {
     if (c.few) c.heads = a->kv_heads, c.all = a->heads / a->kv_heads * a->queries;
     uint32_t most = c.few ? job->few_rows : k->attention_query_tile;
     c.ranges = (c.all + most - 1) / most;
-    c.range = c.few && c.ranges ? (c.all + c.ranges - 1) / c.ranges : most; /* of about the same size, which take the same time */
+    /* Ranges of rows are of about the same size, so that they take the same time. */
+    c.range = c.few && c.ranges ? (c.all + c.ranges - 1) / c.ranges : most;
     return c;
 }
 static size_t tasks(const struct job *job, const struct lk_attention *a) {
