@@ -105,14 +105,10 @@ static int add(struct lk_layout *l, const char *name, uint32_t rows, uint32_t co
     t->shape[0] = rows;
     t->shape[1] = columns ? columns : 1;
     t->count = t->words = (size_t)rows * (columns ? columns : 1);
-    t->offset = l->floats;
-    t->panels = t->offset * sizeof(float);
     t->decay = columns != 0;
     t->deviation = deviation;
     t->constant = constant;
     l->parameters += t->count;
-    l->floats += (t->count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
-    l->panel_bytes = l->floats * sizeof(float);
     return (int)l->tensor_count++;
 }
 
@@ -178,6 +174,21 @@ static void gpt2_tensors(struct lk_layout *l) {
 
 #define OTHER_TENSORS 5  /* at most, outside the layers */
 #define LAYER_TENSORS 14 /* at most */
+/* Where tensors lie, one behind the other at multiples of so many words, and the panels of those that products read. */
+static void place(struct lk_layout *l, size_t align) {
+    l->floats = l->panel_bytes = 0;
+    for (size_t i = 0; i < l->tensor_count; i++) {
+        struct lk_tensor *t = &l->tensors[i];
+        bool read = t->dims == 2 && (int)i != l->positions && ((int)i != l->embedding || l->head < 0);
+        t->offset = l->floats;
+        l->floats += (t->words + align - 1) / align * align;
+        t->panels = l->panel_bytes;
+        size_t bytes =
+            t->dtype >= LK_Q8 ? lk_quant_panels_bytes(t->dtype, t->shape[0], t->shape[1]) : t->words * sizeof(float);
+        if (read) l->panel_bytes += (bytes + 63) / 64 * 64;
+    }
+}
+
 int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct lk_err *err) {
     LK_NUMERIC_SCOPE();
     int code = lk_model_config_check(c, err);
@@ -194,24 +205,10 @@ int lk_layout_init(struct lk_layout *l, const struct lk_model_config *c, struct 
         llama_tensors(l);
     else
         gpt2_tensors(l);
+    place(l, ALIGN_FLOATS);
     return LK_OK;
 }
 
-/* Where tensors and panels lie, one behind the other, at multiples of so many words. */
-static void place(struct lk_layout *l, size_t align) {
-    l->floats = l->panel_bytes = 0;
-    for (size_t i = 0; i < l->tensor_count; i++) {
-        struct lk_tensor *t = &l->tensors[i];
-        bool table = (int)i == l->positions || ((int)i == l->embedding && l->head >= 0); /* no product reads it */
-        t->offset = l->floats;
-        l->floats += (t->words + align - 1) / align * align;
-        t->panels = l->panel_bytes;
-        if (t->dtype >= LK_Q8 && !table)
-            l->panel_bytes += lk_quant_panels_bytes(t->dtype, t->shape[0], t->shape[1]);
-        else
-            l->panel_bytes = (l->panel_bytes + t->words * sizeof(float) + 63) / 64 * 64;
-    }
-}
 void lk_layout_pack(struct lk_layout *l) {
     place(l, 1);
 }
