@@ -1,6 +1,5 @@
 #include "base/syscalls.h"
 #include "base/testing.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -13,14 +12,6 @@ static void expect_content(const char *path, const char *text) {
     assert_int_equal(lk_file_read(path, 1 << 20, &b, &e), 0);
     assert_string_equal(b.data, text);
     lk_buf_release(&b);
-}
-
-static int entries(const char *dir) {
-    DIR *d = opendir(dir);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 static void read_whole(void **state) {
@@ -85,7 +76,7 @@ static void write_fails_at_every_point(void **state) {
             int code = lk_file_write_atomic(path, "new", 3, &e);
             uint64_t calls = lk__file_call_count();
             lk__file_fail_at(0, 0);
-            assert_int_equal(entries(*state), 1);
+            assert_int_equal(test_dir_entries(*state), 1);
             if (calls < nth) {
                 assert_int_equal(code, 0);
                 expect_content(path, "new");
@@ -159,7 +150,7 @@ static void full_disk_leaves_the_old(void **state) {
     assert_int_equal(lk_file_write_atomic(path, "old", 3, NULL), 0);
     assert_int_equal(test_fork(full_disk, path), 0);
     expect_content(path, "old");
-    assert_int_equal(entries(*state), 1);
+    assert_int_equal(test_dir_entries(*state), 1);
     lk_free(path);
 }
 

@@ -8,6 +8,7 @@
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/random.h"
+#include <dirent.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -56,6 +57,16 @@ static inline char *test_join(const char *dir, const char *name) {
     char *path = lk_asprintf("%s/%s", dir, name);
     assert_non_null(path);
     return path;
+}
+
+/* Names in a directory, hidden ones too. */
+static inline int test_dir_entries(const char *path) {
+    DIR *d = opendir(path);
+    int n = 0;
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    closedir(d);
+    return n;
 }
 
 /* A test whose *state is such a directory of its own. */

@@ -1,40 +1,8 @@
 /* Models out to folders and back: the same roots; what a folder says and we do not compute, by name; every failure on the
  * way leaves nothing. What transformers makes of the folders: tests/peers. */
 #include "huggingface.h"
-#include "lockstep/base/json.h"
-#include "lockstep/data/tokenizer.h"
-
-#include "testing.h"
-#include <dirent.h>
-#include <errno.h>
+#include "model/files_testing.h"
 #include <sys/stat.h>
-
-struct world {
-    char *dir;
-    struct lk_store *store;
-    struct lk_root tokenizer;
-};
-
-static int world_make(void **state) {
-    static struct world w;
-    struct lk_tokenizer *t;
-    struct lk_bytes text = lk_bytes("in the beginning the earth was without form and void", 52);
-    w.dir = test_dir_make();
-    char *path = test_join(w.dir, "store");
-    OK(lk_store_open(path, LK_CREATE, &w.store, &test_err));
-    OK(lk_tokenizer_train(&text, 1, 263, NULL, NULL, NULL, &t, &test_err));
-    OK(lk_tokenizer_save(w.store, t, &w.tokenizer, &test_err));
-    lk_tokenizer_free(t);
-    lk_free(path);
-    *state = &w;
-    return 0;
-}
-static int world_drop(void **state) {
-    struct world *w = *state;
-    lk_store_close(w->store);
-    test_dir_remove(w->dir);
-    return 0;
-}
 
 /* Small, odd, and every variant in turn. */
 static const struct lk_model_config configs[] = {
@@ -128,37 +96,6 @@ static const struct lk_model_config configs[] = {
 #define CONFIGS (sizeof configs / sizeof *configs)
 static const char *const types[CONFIGS] = {"gpt2", "gpt2", "llama", "mistral", "qwen2", "qwen3"};
 
-/* Weights of 16 bits each, so that every type of file can hold them. */
-static struct lk_root put_weights(struct world *w, const struct lk_model_config *c, float scale) {
-    struct lk_layout l;
-    struct lk_root root;
-    struct lk_blob_writer *writer;
-    struct test_random r = {7, 0};
-    OK(lk_layout_init(&l, c, &test_err));
-    OK(lk_blob_create(w->store->blobs, &writer, &test_err));
-    for (size_t i = 0; i < l.parameters; i++) {
-        float x = scale * (float)((int)test_random_below(&r, 255) - 127) / 64;
-        OK(lk_blob_write(writer, &x, sizeof x, &test_err));
-    }
-    OK(lk_blob_finish(writer, &root, &test_err));
-    lk_layout_release(&l);
-    return root;
-}
-
-static void open_model(struct world *w, const struct lk_model_config *c, float scale, struct lk_model *out) {
-    struct lk_root weights = put_weights(w, c, scale);
-    uint32_t stops[] = {262, 3};
-    OK(lk_model_open(w->store,
-                     lk_model_manifest(&(struct lk_model_parts){.config = c,
-                                                                .weights = &weights,
-                                                                .tokenizer = &w->tokenizer,
-                                                                .stops = stops,
-                                                                .stop_count = 2,
-                                                                .begin = 262,
-                                                                .text_begin = UINT32_MAX}),
-                     true, out, &test_err));
-}
-
 static int import_from(struct world *w, const char *dir, const struct lk_model_import *o, struct lk_root *root) {
     static const struct lk_model_import plain;
     return lk_model_import(w->store, dir, o ? o : &plain, root, &test_err);
@@ -171,7 +108,7 @@ static void out_and_back_is_the_same(void **state) {
             struct lk_model m, back;
             struct lk_root root;
             char *dir = test_join(w->dir, "out");
-            open_model(w, &configs[i], 1, &m);
+            world_model(w, &configs[i], 1, &m);
             OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err));
             FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = (enum lk_dtype)dtype}, dir, &test_err),
                   LK_EEXISTS, "no empty folder");
@@ -193,7 +130,7 @@ static void what_float16_cannot_hold_is_no_export(void **state) {
     struct world *w = *state;
     struct lk_model m;
     char *dir = test_join(w->dir, "large");
-    open_model(w, &configs[0], 1e6f, &m);
+    world_model(w, &configs[0], 1e6f, &m);
     FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F16}, dir, &test_err), LK_EINVAL,
           "tensor wte.weight has a value too large for F16");
     assert_false(lk_file_exists(dir));
@@ -215,7 +152,7 @@ static void llmc_reads_its_checkpoint(void **state) {
     struct lk_model m;
     struct lk_buf f = LK_BUF_INIT;
     char *path = test_join(w->dir, "model.bin");
-    open_model(w, &configs[0], 1, &m);
+    world_model(w, &configs[0], 1, &m);
     OK(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err));
     OK(lk_file_read(path, 1 << 24, &f, &test_err));
     const struct lk_model_config *c = &configs[0];
@@ -243,7 +180,7 @@ static void llmc_reads_its_checkpoint(void **state) {
     assert_int_equal(f.size, 1024 + 2 * floats);
     FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F16}, path, &test_err), LK_EUNSUPPORTED, "no f16");
     lk_model_close(&m);
-    open_model(w, &configs[2], 1, &m);
+    world_model(w, &configs[2], 1, &m);
     FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){.dtype = LK_F32}, path, &test_err), LK_EUNSUPPORTED,
           "GPT-2 only");
     lk_model_close(&m);
@@ -272,14 +209,6 @@ static void edit(const char *dir, const char *name, const char *from, const char
     lk_free(path);
 }
 
-static int entries(const char *dir) {
-    DIR *d = opendir(dir);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
-}
-
 static void same_file(const char *a, const char *b, const char *name) {
     struct lk_buf x = LK_BUF_INIT, y = LK_BUF_INIT;
     char *p = test_join(a, name), *q = test_join(b, name);
@@ -297,7 +226,7 @@ static void bad_folders_are_refused(void **state) {
     struct lk_root root;
     char *dir = test_join(w->dir, "bad");
     FAILS(import_from(w, "/no/such/folder", NULL, &root), LK_ENOTFOUND, "no config.json");
-    open_model(w, &configs[0], 1, &m);
+    world_model(w, &configs[0], 1, &m);
     OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     edit(dir, "model.safetensors", "transformer.h.1.ln_1.bias", "transformer.h.1.ln_7.bias");
     FAILS(import_from(w, dir, NULL, &root), LK_EINVAL, "tensor h.1.ln_1.bias is missing");
@@ -348,7 +277,7 @@ static void a_tensor_in_two_files_is_refused(void **state) {
     struct lk_model m;
     struct lk_root root;
     char *dir = test_join(w->dir, "twice"), *weights = test_join(dir, "model.safetensors");
-    open_model(w, &configs[2], 1, &m);
+    world_model(w, &configs[2], 1, &m);
     OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     OK(lk_file_read(weights, 1 << 24, &f, &test_err));
     put_file(dir, "one.safetensors", f.data, f.size);
@@ -374,33 +303,12 @@ static bool has(const char *dir, const char *name, const char *part) {
     return found;
 }
 
-/* The world's tokenizer with the tokens of ChatML, 263 and 264. */
-static struct lk_root chat_tokenizer(struct world *w) {
-    static const char more[] = ",{\"id\":263,\"content\":\"<|im_start|>\",\"special\":true},"
-                               "{\"id\":264,\"content\":\"<|im_end|>\",\"special\":true}";
-    struct lk_buf out = LK_BUF_INIT, file = LK_BUF_INIT;
-    struct lk_tokenizer *t;
-    struct lk_root root;
-    OK(lk_tokenizer_load(w->store, &w->tokenizer, &t, &test_err));
-    OK(lk_tokenizer_export(t, &out, &test_err));
-    lk_tokenizer_free(t);
-    const char *end = strstr(out.data, "\n  ],"); /* of added_tokens */
-    OK(lk_buf_append(&file, out.data, (size_t)(end - out.data)));
-    OK(lk_buf_printf(&file, "%s%s", more, end));
-    OK(lk_tokenizer_import(file.data, file.size, "chat", &t, &test_err));
-    OK(lk_tokenizer_save(w->store, t, &root, &test_err));
-    lk_tokenizer_free(t);
-    lk_buf_release(&out);
-    lk_buf_release(&file);
-    return root;
-}
-
 /* A model trained here on conversations: its folder begins texts with the end token, has the template, and ends where an
  * answer ends. It comes back with its tokenizer's own root, and goes out again the same. */
 static void a_folder_begins_chats_and_ends_as_here(void **state) {
     struct world *w = *state;
     struct lk_model m, back;
-    struct lk_root weights = put_weights(w, &configs[3], 1), tokenizer = chat_tokenizer(w), root;
+    struct lk_root weights = world_weights(w, &configs[3], 1), tokenizer = world_chat_tokenizer(w), root;
     char *dir = test_join(w->dir, "chat"), *again = test_join(w->dir, "again");
     OK(lk_model_open(w->store,
                      lk_model_manifest(&(struct lk_model_parts){.config = &configs[3],
@@ -444,9 +352,9 @@ static void a_folder_begins_chats_and_ends_as_here(void **state) {
 static void a_kept_tokenizer_is_the_models(void **state) {
     struct world *w = *state;
     struct lk_model m, back;
-    struct lk_root root, tokenizer = chat_tokenizer(w);
+    struct lk_root root, tokenizer = world_chat_tokenizer(w);
     char *dir = test_join(w->dir, "kept"), *again = test_join(w->dir, "again");
-    open_model(w, &configs[1], 1, &m);
+    world_model(w, &configs[1], 1, &m);
     OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));
     edit(dir, "tokenizer.json", "\"id\": 262, \"content\"", "\"id\": 270, \"content\"");
     edit(dir, "tokenizer.json", "\"<|endoftext|>\": 262", "\"<>endoftext<>\": 262");
@@ -466,24 +374,19 @@ static void a_kept_tokenizer_is_the_models(void **state) {
     test_dir_remove(again);
 }
 
-static int stop(void *arg, uint64_t done, uint64_t total) {
-    assert_true(done <= total);
-    return ++*(int *)arg == 3;
-}
-
 static void a_stopped_export_leaves_nothing(void **state) {
     struct world *w = *state;
     struct lk_model m;
     int calls = 0;
     char *top = test_join(w->dir, "stopped"), *dir = test_join(top, "out");
     OK(lk_dir_make(top, &test_err));
-    open_model(w, &configs[0], 1, &m);
-    FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){LK_F32, stop, &calls}, dir, &test_err), LK_ESTOPPED,
+    world_model(w, &configs[0], 1, &m);
+    FAILS(lk_model_export(w->store, &m, &(struct lk_model_export){LK_F32, test_stop, &calls}, dir, &test_err), LK_ESTOPPED,
           "nothing was written");
     calls = 0;
-    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){LK_F32, stop, &calls}, dir, &test_err), LK_ESTOPPED,
+    FAILS(lk_model_export_llmc(&m, &(struct lk_model_export){LK_F32, test_stop, &calls}, dir, &test_err), LK_ESTOPPED,
           "nothing was written");
-    assert_int_equal(entries(top), 0);
+    assert_int_equal(test_dir_entries(top), 0);
     lk_model_close(&m);
     lk_free(dir);
     test_dir_remove(top);
@@ -491,40 +394,36 @@ static void a_stopped_export_leaves_nothing(void **state) {
 
 /* --- Failures -------------------------------------------------------------------------------------------- */
 
+struct exported {
+    struct world *w;
+    struct lk_model *m;
+    const char *dir, *whole;
+};
+static int export_again(void *arg) {
+    struct exported *e = arg;
+    return lk_model_export(e->w->store, e->m, &(struct lk_model_export){.dtype = LK_F32}, e->dir, &test_err);
+}
+static void check_folder(void *arg) {
+    static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "model.safetensors"};
+    const struct exported *e = arg;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) same_file(e->whole, e->dir, files[i]);
+}
+static int remove_folder(const char *dir) {
+    return lk_dir_remove(dir, NULL);
+}
 static void every_failure_leaves_nothing(void **state) {
     struct world *w = *state;
     struct lk_model m;
     struct lk_root root;
     char *top = test_join(w->dir, "faults"), *dir = lk_asprintf("%s/out", top);
-    open_model(w, &configs[0], 1, &m);
+    world_model(w, &configs[0], 1, &m);
     char *whole = test_join(w->dir, "whole");
-    static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                                        "model.safetensors"};
     OK(lk_dir_make(top, &test_err));
     OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, whole, &test_err));
     json_set_alloc_funcs(lk_alloc, lk_free); /* JSON's memory too */
-    for (int error = 0; error < 2; error++)
-        for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
-            assert_in_range(nth, 1, 5000);
-            if (error)
-                lk__file_fail_at(nth, ENOSPC);
-            else
-                lk__alloc_fail_at(nth);
-            int code = lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err);
-            bool done = error ? lk__file_call_count() < nth : lk__alloc_count() < nth;
-            lk__file_fail_at(0, 0);
-            lk__alloc_fail_at(0);
-            for (size_t i = 0; i < sizeof files / sizeof *files && !code; i++)
-                same_file(whole, dir, files[i]); /* a success is a whole one */
-            if (!code) lk_dir_remove(dir, NULL);
-            if (done) {
-                OK(code);
-                break;
-            }
-            if (code && lk_file_exists(dir)) /* only the folder's own fsync comes after the rename */
-                assert_true(error && lk_dir_remove(dir, NULL) == 0);
-            assert_int_equal(entries(top), 0);
-        }
+    struct exported e = {w, &m, dir, whole};
+    test_each_failure(&(struct test_failing){top, dir, export_again, check_folder, remove_folder, &e});
     json_set_alloc_funcs(malloc, free);
     test_dir_remove(whole);
     OK(lk_model_export(w->store, &m, &(struct lk_model_export){.dtype = LK_F32}, dir, &test_err));

@@ -3,26 +3,9 @@
 #include "serve/calls.h"
 #include "serve/grammar/testing.h"
 
-static const struct lk_chat_calls hermes = {.call = "<tool_call>\n{\"name\": \"",
-                                            .open = "",
-                                            .arguments = "\", \"arguments\": ",
-                                            .end = "}\n</tool_call>",
-                                            .between = "\n",
-                                            .close = "",
-                                            .text = true,
-                                            .many = true,
-                                            .marks = {"<tool_call>", "</tool_call>"}};
-static const struct lk_chat_calls list = {.open = "[TOOL_CALLS] [",
-                                          .call = "{\"name\": \"",
-                                          .arguments = "\", \"arguments\": ",
-                                          .end = "}",
-                                          .between = ", ",
-                                          .close = "]",
-                                          .text = true,
-                                          .many = true,
-                                          .marks = {"[TOOL_CALLS]"}};
-static const struct lk_chat_calls bare = {
-    .open = "", .call = "{\"name\": \"", .arguments = "\", \"parameters\": ", .end = "}", .between = "", .close = ""};
+#define HERMES LK_CHAT_QWEN25
+#define LIST   LK_CHAT_MISTRAL_V3_TOOLS
+#define BARE   LK_CHAT_LLAMA31
 
 static const char tools_text[] =
     "[{'type': 'function', 'function': {'name': 'add', 'parameters': {'type': 'object', 'properties': {'a': {'$ref': "
@@ -46,27 +29,16 @@ static json_t *parsed(const char *text) {
     return v;
 }
 
-static int setup(void **state) {
-    (void)state;
-    test_bytes_open();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    test_bytes_close();
-    return 0;
-}
-
 #define Q   "<tool_call>\n{'name': '"
 #define ADD "add', 'arguments': {'a': 1, 'b': -2}"
 static const struct {
-    const struct lk_chat_calls *how;
+    enum lk_chat how;
     enum lk_tool_choice choice;
     const char *only, *answer;
     bool one;
     const char *texts[16]; /* 'y' a text, 'p' it may become one, 'n' neither; ' for " */
 } cases[] = {
-    {&hermes,
+    {HERMES,
      LK_TOOLS_MAY,
      NULL,
      NULL,
@@ -75,17 +47,17 @@ static const struct {
       "yx\n" Q ADD "}\n</tool_call>", "y<<tool_" Q ADD "}\n</tool_call>\n" Q "now', 'arguments': {}}\n</tool_call>",
       "n" Q "nox", "p" Q "now', 'arguments': {}}\n</tool_call", "n" Q ADD "}\n</tool_call>\nx", "n\xff",
       "y\xc3\xa9<tool_\xc3\xa9<tool_callx", "n" Q "say', 'arguments': {'t': 1"}},
-    {&hermes, LK_TOOLS_MAY, NULL, NULL, true, {"y" Q ADD "}\n</tool_call>", "n" Q ADD "}\n</tool_call>\n"}},
-    {&hermes, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "yx<tool_cal", "n<tool_call>", "yx\n"}},
-    {&hermes, LK_TOOLS_ALWAYS, NULL, NULL, false, {"p", "nx", "p<tool", "y" Q ADD "}\n</tool_call>", "n\n"}},
-    {&hermes, LK_TOOLS_ALWAYS, "say", NULL, false, {"n" Q "a", "y" Q "say', 'arguments': {'t': '}'}}\n</tool_call>"}},
-    {&hermes,
+    {HERMES, LK_TOOLS_MAY, NULL, NULL, true, {"y" Q ADD "}\n</tool_call>", "n" Q ADD "}\n</tool_call>\n"}},
+    {HERMES, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "yx<tool_cal", "n<tool_call>", "yx\n"}},
+    {HERMES, LK_TOOLS_ALWAYS, NULL, NULL, false, {"p", "nx", "p<tool", "y" Q ADD "}\n</tool_call>", "n\n"}},
+    {HERMES, LK_TOOLS_ALWAYS, "say", NULL, false, {"n" Q "a", "y" Q "say', 'arguments': {'t': '}'}}\n</tool_call>"}},
+    {HERMES,
      LK_TOOLS_MAY,
      NULL,
      "{'type': 'integer'}",
      false,
      {"y12", "p<", "nx", "y" Q ADD "}\n</tool_call>", "n1<", "p"}},
-    {&list,
+    {LIST,
      LK_TOOLS_MAY,
      NULL,
      NULL,
@@ -93,20 +65,20 @@ static const struct {
      {"y[TOOL_CALLS", "n[TOOL_CALLS] x", "y[[TOOL_[", "yhi[TOOL_CALLS] [{'name': '" ADD "}]",
       "y[TOOL_CALLS] [{'name': '" ADD "}, {'name': 'now', 'arguments': {}}]", "p[TOOL_CALLS] [{'name': '" ADD "}",
       "n[TOOL_CALLS] []"}},
-    {&bare,
+    {BARE,
      LK_TOOLS_MAY,
      NULL,
      NULL,
      false,
      {"y", "yhello {", "n{x", "p{", "y{'name': 'now', 'parameters': {}}", "n{'name': 'now', 'parameters': {}},"}},
-    {&bare, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "n{", "ya{"}},
+    {BARE, LK_TOOLS_NEVER, NULL, NULL, false, {"y", "n{", "ya{"}},
 };
 static void grammars_take_calls_and_nothing_like_them(void **state) {
     (void)state;
     json_t *tools = parsed(tools_text);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *answer = cases[i].answer ? parsed(cases[i].answer) : NULL;
-        struct lk_tools t = {cases[i].how, tools, cases[i].choice, cases[i].only, !cases[i].one, answer};
+        struct lk_tools t = {lk_chat_calls(cases[i].how), tools, cases[i].choice, cases[i].only, !cases[i].one, answer};
         struct lk_grammar *g;
         OK(lk_grammar_from_tools(&t, &g, &test_err));
         for (size_t k = 0; k < 16 && cases[i].texts[k]; k++) {
@@ -139,7 +111,7 @@ static void tools_are_refused_by_their_paths(void **state) {
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         json_t *tools = parsed(bad[i].tools);
-        struct lk_tools t = {.how = &hermes, .tools = tools, .choice = LK_TOOLS_MAY, .only = bad[i].only};
+        struct lk_tools t = {.how = lk_chat_calls(HERMES), .tools = tools, .choice = LK_TOOLS_MAY, .only = bad[i].only};
         struct lk_grammar *g;
         FAILS(lk_grammar_from_tools(&t, &g, &test_err), bad[i].code, bad[i].what);
         json_decref(tools);
@@ -161,32 +133,33 @@ static int note(void *arg, enum lk__serve_calls_part part, const char *data, siz
 static void calls_are_found_in_any_pieces(void **state) {
     (void)state;
     static const struct {
-        const struct lk_chat_calls *how;
+        enum lk_chat how;
         bool anywhere;
         const char *text, *found;
     } texts[] = {
-        {&hermes, true, "hello\nyou", "Thello\nyou"},
-        {&hermes, true, "hello\n", "Thello\n"},
-        {&hermes, true, "a\n<tool_cal", "Ta\n<tool_cal"},
-        {&hermes, true, "a\n\n" Q ADD "}\n</tool_call>", "Ta\nNaddA{'a': 1, 'b': -2}E"},
-        {&hermes, true,
+        {HERMES, true, "hello\nyou", "Thello\nyou"},
+        {HERMES, true, "hello\n", "Thello\n"},
+        {HERMES, true, "a\n<tool_cal", "Ta\n<tool_cal"},
+        {HERMES, true, "a\n\n" Q ADD "}\n</tool_call>", "Ta\nNaddA{'a': 1, 'b': -2}E"},
+        {HERMES, true,
          "<<tool_" Q "say', 'arguments': {'t': '}\\\\'}}\n</tool_call>\n" Q "now', 'arguments': {}}\n</tool_call>",
          "T<<tool_NsayA{'t': '}\\\\'}ENnowA{}E"},
-        {&hermes, true, Q "say', 'arguments': {'t': '\\'}{'}}\n</tool_call>", "NsayA{'t': '\\'}{'}E"},
-        {&hermes, true, Q "say', 'arguments': {'t': '\\'}{", "NsayA{'t': '\\'}{"},
-        {&hermes, true, "x" Q "sa", "Tx"},
-        {&hermes, false, "{'a': '" Q "'}", "T{'a': '" Q "'}"},
-        {&list, true, "hi\n[TOOL_CALLS] [{'name': '" ADD "}, {'name': 'now', 'arguments': {}}]",
+        {HERMES, true, Q "say', 'arguments': {'t': '\\'}{'}}\n</tool_call>", "NsayA{'t': '\\'}{'}E"},
+        {HERMES, true, Q "say', 'arguments': {'t': '\\'}{", "NsayA{'t': '\\'}{"},
+        {HERMES, true, "x" Q "sa", "Tx"},
+        {HERMES, false, "{'a': '" Q "'}", "T{'a': '" Q "'}"},
+        {LIST, true, "hi\n[TOOL_CALLS] [{'name': '" ADD "}, {'name': 'now', 'arguments': {}}]",
          "ThiNaddA{'a': 1, 'b': -2}ENnowA{}E"},
-        {&list, false, "[1, 2]", "T[1, 2]"},
-        {&bare, false, "{'name': 'now', 'parameters': {'x': [{}]}}", "NnowA{'x': [{}]}E"},
-        {&bare, false, "yes {'name': '", "Tyes {'name': '"},
+        {LIST, false, "[1, 2]", "T[1, 2]"},
+        {BARE, false, "{'name': 'now', 'parameters': {'x': [{}]}}", "NnowA{'x': [{}]}E"},
+        {BARE, false, "yes {'name': '", "Tyes {'name': '"},
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         char *text = quoted(texts[i].text), *want = quoted(texts[i].found);
         for (size_t piece = 1; piece <= strlen(text); piece++) {
             struct lk_buf found = LK_BUF_INIT;
-            struct lk__serve_calls c = {.how = texts[i].how, .anywhere = texts[i].anywhere, .tell = note, .arg = &found};
+            struct lk__serve_calls c = {
+                .how = lk_chat_calls(texts[i].how), .anywhere = texts[i].anywhere, .tell = note, .arg = &found};
             for (size_t at = 0; at < strlen(text); at += piece)
                 OK(lk__serve_calls_take(&c, text + at, strlen(text) - at < piece ? strlen(text) - at : piece));
             OK(lk__serve_calls_finish(&c));
@@ -206,5 +179,5 @@ int main(void) {
         cmocka_unit_test(tools_are_refused_by_their_paths),
         cmocka_unit_test(calls_are_found_in_any_pieces),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_bytes_setup, test_bytes_teardown);
 }

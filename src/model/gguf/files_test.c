@@ -1,40 +1,8 @@
 /* Models out to GGUF files and back: the same roots, bytes and configuration; what a file says and we do not compute, by
  * name; every failure on the way leaves nothing. What llama.cpp makes of the files: tests/peers. */
-#include "lockstep/base/json.h"
-#include "lockstep/data/tokenizer.h"
+#include "model/files_testing.h"
 #include "model/gguf/keys.h"
-
-#include "model/testing.h"
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
-
-struct world {
-    char *dir;
-    struct lk_store *store;
-    struct lk_root tokenizer;
-};
-
-static int world_make(void **state) {
-    static struct world w;
-    struct lk_tokenizer *t;
-    struct lk_bytes text = lk_bytes("in the beginning the earth was without form and void", 52);
-    w.dir = test_dir_make();
-    char *path = test_join(w.dir, "store");
-    OK(lk_store_open(path, LK_CREATE, &w.store, &test_err));
-    OK(lk_tokenizer_train(&text, 1, 263, NULL, NULL, NULL, &t, &test_err));
-    OK(lk_tokenizer_save(w.store, t, &w.tokenizer, &test_err));
-    lk_tokenizer_free(t);
-    lk_free(path);
-    *state = &w;
-    return 0;
-}
-static int world_drop(void **state) {
-    struct world *w = *state;
-    lk_store_close(w->store);
-    test_dir_remove(w->dir);
-    return 0;
-}
 
 #define COMMON .context = 64, .vocab = 272, .norm_epsilon = 1e-6, .init_std = 0.02
 /* Every family and variant, with rows of whole blocks, of none, and of both. */
@@ -54,32 +22,6 @@ static const struct lk_model_config configs[] = {
 };
 #define CONFIGS (sizeof configs / sizeof *configs)
 static const char *const types[CONFIGS] = {"gpt2", "gpt2", "llama", "mistral", "qwen2", "qwen3"};
-
-/* Weights of 16 bits each, so that every type of file can hold them. */
-static void open_model(struct world *w, const struct lk_model_config *c, struct lk_model *out) {
-    struct lk_layout l;
-    struct lk_root root;
-    struct lk_blob_writer *writer;
-    struct test_random r = {7, 0};
-    uint32_t stops[] = {262, 3};
-    OK(lk_layout_init(&l, c, &test_err));
-    OK(lk_blob_create(w->store->blobs, &writer, &test_err));
-    for (size_t i = 0; i < l.parameters; i++) {
-        float x = (float)((int)test_random_below(&r, 255) - 127) / 64;
-        OK(lk_blob_write(writer, &x, sizeof x, &test_err));
-    }
-    OK(lk_blob_finish(writer, &root, &test_err));
-    lk_layout_release(&l);
-    OK(lk_model_open(w->store,
-                     lk_model_manifest(&(struct lk_model_parts){.config = c,
-                                                                .weights = &root,
-                                                                .tokenizer = &w->tokenizer,
-                                                                .stops = stops,
-                                                                .stop_count = 2,
-                                                                .begin = 262,
-                                                                .text_begin = UINT32_MAX}),
-                     true, out, &test_err));
-}
 
 static int import_from(struct world *w, const char *path, const struct lk_model_import *o, struct lk_root *root) {
     static const struct lk_model_import plain;
@@ -131,7 +73,7 @@ static void out_and_back_is_the_same(void **state) {
         for (int dtype = LK_F32; dtype <= LK_F16; dtype++) {
             struct lk_model m, back;
             struct lk_root root;
-            open_model(w, &configs[i], &m);
+            world_model(w, &configs[i], 1, &m);
             OK(export_to(w, &m, (enum lk_dtype)dtype, path));
             FAILS(export_to(w, &m, (enum lk_dtype)dtype, path), LK_EEXISTS, "remove it");
             OK(import_from(w, path, NULL, &root));
@@ -161,7 +103,7 @@ static void blocks_stay(void **state) {
             struct lk_model m, narrow, back;
             struct lk_root root;
             const struct lk_model_quantize how = {k & 1 ? LK_Q4 : LK_Q8, k & 2 ? LK_F32 : LK_Q8, NULL, NULL};
-            open_model(w, &configs[i], &m);
+            world_model(w, &configs[i], 1, &m);
             OK(lk_model_quantize(math.math, w->store, &m, &how, &root, &test_err));
             OK(lk_model_open_root(w->store, &root, true, &narrow, &test_err));
             assert_true(narrow.has_narrow_from && lk_root_equal(&narrow.narrow_from, &m.weights_root));
@@ -194,7 +136,7 @@ static void halves_go_out_as_they_are(void **state) {
     for (size_t i = 0; i < CONFIGS; i += 5) { /* rows of even length */
         struct lk_model m, narrow, back;
         struct lk_root root;
-        open_model(w, &configs[i], &m);
+        world_model(w, &configs[i], 1, &m);
         OK(lk_model_quantize(math.math, w->store, &m, &(struct lk_model_quantize){LK_BF16, LK_BF16, NULL, NULL}, &root,
                              &test_err));
         OK(lk_model_open_root(w->store, &root, true, &narrow, &test_err));
@@ -293,7 +235,7 @@ static void what_is_not_computed_is_refused(void **state) {
         {"model", "lorax", LK_EUNSUPPORTED, "general.type = lorax is not computed here"},
         {"lockstep.end", "lockstep.enX", LK_EUNSUPPORTED, "lockstep.enX"},
     };
-    open_model(w, &configs[2], &m);
+    world_model(w, &configs[2], 1, &m);
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         OK(export_to(w, &m, LK_F32, path));
         edit(path, edits[i].from, edits[i].to);
@@ -334,7 +276,7 @@ static void what_is_not_computed_is_refused(void **state) {
     lk_buf_release(&f);
     unlink(path);
     lk_model_close(&m);
-    open_model(w, &configs[0], &m);
+    world_model(w, &configs[0], 1, &m);
     OK(export_to(w, &m, LK_F32, path));
     f = read_all(path);
     memcpy(f.data + f.size - 4, &nan, 4);
@@ -349,26 +291,6 @@ static void what_is_not_computed_is_refused(void **state) {
     lk_free(path);
 }
 
-/* The world's tokenizer with the tokens of ChatML, 263 and 264. */
-static struct lk_root chat_tokenizer(struct world *w) {
-    static const char more[] = ",{\"id\":263,\"content\":\"<|im_start|>\",\"special\":true},"
-                               "{\"id\":264,\"content\":\"<|im_end|>\",\"special\":true}";
-    struct lk_buf out = LK_BUF_INIT, file = LK_BUF_INIT;
-    struct lk_tokenizer *t;
-    struct lk_root root;
-    OK(lk_tokenizer_load(w->store, &w->tokenizer, &t, &test_err));
-    OK(lk_tokenizer_export(t, &out, &test_err));
-    lk_tokenizer_free(t);
-    const char *end = strstr(out.data, "\n  ],"); /* of added_tokens */
-    OK(lk_buf_printf(&file, "%.*s%s%s", (int)(end - out.data), out.data, more, end));
-    OK(lk_tokenizer_import(file.data, file.size, "chat", &t, &test_err));
-    OK(lk_tokenizer_save(w->store, t, &root, &test_err));
-    lk_tokenizer_free(t);
-    lk_buf_release(&out);
-    lk_buf_release(&file);
-    return root;
-}
-
 static bool has(const char *path, const char *part) {
     struct lk_buf f = read_all(path);
     bool found = memmem(f.data, f.size, part, strlen(part)) != NULL;
@@ -381,9 +303,9 @@ static bool has(const char *path, const char *part) {
 static void a_file_begins_chats_and_ends_as_here(void **state) {
     struct world *w = *state;
     struct lk_model m, back;
-    struct lk_root root, tokenizer = chat_tokenizer(w);
+    struct lk_root root, tokenizer = world_chat_tokenizer(w);
     char *path = test_join(w->dir, "chat.gguf"), *again = test_join(w->dir, "again.gguf"), *dir = test_join(w->dir, "chat");
-    open_model(w, &configs[2], &m);
+    world_model(w, &configs[2], 1, &m);
     m.tokenizer_root = tokenizer;
     m.chat = LK_CHATML;
     m.begin = UINT32_MAX;
@@ -407,19 +329,19 @@ static void a_file_begins_chats_and_ends_as_here(void **state) {
     test_dir_remove(dir);
 }
 
-static int stop(void *arg, uint64_t done, uint64_t total) {
-    assert_true(done <= total);
-    return ++*(int *)arg == 3;
+struct exported {
+    struct world *w;
+    struct lk_model *m;
+    const char *path, *whole;
+};
+static int export_again(void *arg) {
+    const struct exported *e = arg;
+    return export_to(e->w, e->m, LK_F32, e->path);
 }
-
-static int entries(const char *dir) {
-    DIR *d = opendir(dir);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
+static void check_file(void *arg) {
+    const struct exported *e = arg;
+    same_bytes(e->whole, e->path);
 }
-
 static void every_failure_leaves_nothing(void **state) {
     struct world *w = *state;
     struct lk_model m, narrow;
@@ -429,34 +351,16 @@ static void every_failure_leaves_nothing(void **state) {
          *whole = test_join(w->dir, "whole.gguf");
     struct test_math math = test_math_open(NULL, 1);
     OK(lk_dir_make(top, &test_err));
-    open_model(w, &configs[3], &m);
+    world_model(w, &configs[3], 1, &m);
     OK(lk_model_quantize(math.math, w->store, &m, &(struct lk_model_quantize){LK_Q8, LK_Q8, NULL, NULL}, &root, &test_err));
     OK(lk_model_open_root(w->store, &root, true, &narrow, &test_err));
-    FAILS(lk_model_export_gguf(w->store, &m, &(struct lk_model_export){LK_F32, stop, &calls}, path, &test_err), LK_ESTOPPED,
-          "nothing was written");
-    assert_int_equal(entries(top), 0);
+    FAILS(lk_model_export_gguf(w->store, &m, &(struct lk_model_export){LK_F32, test_stop, &calls}, path, &test_err),
+          LK_ESTOPPED, "nothing was written");
+    assert_int_equal(test_dir_entries(top), 0);
     OK(export_to(w, &narrow, LK_F32, whole));
     json_set_alloc_funcs(lk_alloc, lk_free); /* JSON's memory too */
-    for (int error = 0; error < 2; error++)
-        for (uint64_t nth = 1;; nth++) { /* memory, then the disk */
-            assert_in_range(nth, 1, 5000);
-            if (error)
-                lk__file_fail_at(nth, ENOSPC);
-            else
-                lk__alloc_fail_at(nth);
-            int code = export_to(w, &narrow, LK_F32, path);
-            bool done = error ? lk__file_call_count() < nth : lk__alloc_count() < nth;
-            lk__file_fail_at(0, 0);
-            lk__alloc_fail_at(0);
-            if (!code) same_bytes(whole, path);
-            if (!code) unlink(path);
-            if (done) {
-                OK(code);
-                break;
-            }
-            if (code && lk_file_exists(path)) assert_true(error && unlink(path) == 0); /* the folder's own fsync failed */
-            assert_int_equal(entries(top), 0);
-        }
+    struct exported e = {w, &narrow, path, whole};
+    test_each_failure(&(struct test_failing){top, path, export_again, check_file, unlink, &e});
     struct lk_root first;
     OK(import_from(w, whole, NULL, &first));
     for (uint64_t nth = 1, made = 1; made >= nth; nth++) { /* where it is done without, the model is the same */
@@ -469,7 +373,7 @@ static void every_failure_leaves_nothing(void **state) {
     }
     json_set_alloc_funcs(malloc, free);
     calls = 0;
-    FAILS(import_from(w, whole, &(struct lk_model_import){.progress = stop, .arg = &calls}, &root), LK_ESTOPPED,
+    FAILS(import_from(w, whole, &(struct lk_model_import){.progress = test_stop, .arg = &calls}, &root), LK_ESTOPPED,
           "nothing was kept");
     lk_model_close(&m), lk_model_close(&narrow);
     test_math_close(&math);

@@ -1,17 +1,6 @@
 /* GBNF: what is read, texts of it, and every mistake by line and column. */
 #include "serve/grammar/testing.h"
 
-static int setup(void **state) {
-    (void)state;
-    test_bytes_open();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    test_bytes_close();
-    return 0;
-}
-
 /* texts: each begins with how it stands, as in test_text; a NULL ends them. */
 static const struct {
     const char *grammar, *texts[12];
@@ -134,5 +123,5 @@ int main(void) {
         cmocka_unit_test(mistakes_are_said_with_their_place),
         cmocka_unit_test(no_memory_is_said),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_bytes_setup, test_bytes_teardown);
 }

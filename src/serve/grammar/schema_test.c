@@ -2,17 +2,6 @@
 #include "lockstep/base/json.h"
 #include "serve/grammar/testing.h"
 
-static int setup(void **state) {
-    (void)state;
-    test_bytes_open();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    test_bytes_close();
-    return 0;
-}
-
 /* ' stands for " in schemas and texts. */
 static char *quoted(const char *text) {
     char *copy = lk_strdup(text);
@@ -282,5 +271,5 @@ int main(void) {
         cmocka_unit_test(any_object_is_json),       cmocka_unit_test(bounds_are_exact),
         cmocka_unit_test(no_memory_is_said),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_bytes_setup, test_bytes_teardown);
 }

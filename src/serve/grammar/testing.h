@@ -25,6 +25,16 @@ static inline void test_bytes_open(void) {
 static inline void test_bytes_close(void) {
     lk_vocabulary_free(test_bytes);
 }
+static inline int test_bytes_setup(void **state) {
+    (void)state;
+    test_bytes_open();
+    return 0;
+}
+static inline int test_bytes_teardown(void **state) {
+    (void)state;
+    test_bytes_close();
+    return 0;
+}
 
 /* How a text stands in a grammar: 'y' it is one, 'p' it may become one, 'n' neither. */
 static inline char test_text(struct lk_grammar *g, const char *text, size_t size) {

@@ -3,7 +3,6 @@
 #define LK_BLOB_TESTING_H
 #include "base/testing.h"
 #include "lockstep/store/blob.h"
-#include <dirent.h>
 
 static inline struct lk_blobs *open_at(const char *dir) {
     struct lk_blobs *b;
@@ -28,10 +27,7 @@ static inline void content_is(struct lk_blobs *b, const struct lk_root *root, co
 }
 static inline int temporaries(const char *dir) {
     char *tmp = test_join(dir, "tmp");
-    DIR *d = opendir(tmp);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
+    int n = test_dir_entries(tmp);
     lk_free(tmp);
     return n;
 }
