@@ -1,6 +1,6 @@
 """A client of `lockstep serve`, by sockets alone: serve_client.py LOCKSTEP URL MODEL. Prints "ok - ..." and "not ok - ..."."""
 import base64
-import http.client
+import functools
 import json
 import re
 import socket
@@ -11,25 +11,12 @@ import threading
 import time
 from urllib.parse import urlparse
 
+import report
+from report import check
+
 lockstep, url, model = sys.argv[1:4]
 host, port = urlparse(url).hostname, urlparse(url).port
-failed = 0
-
-
-def check(name, good, *what):
-    global failed
-    print(f"{'ok' if good else 'not ok'} - {name}" + ("" if good else f": {' '.join(map(str, what))[:600]}"), flush=True)
-    failed += not good
-
-
-def ask(path, body=None, method=None, headers={}):
-    c = http.client.HTTPConnection(host, port, timeout=60)
-    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    c.request(method or ("POST" if data is not None else "GET"), path, data, headers)
-    r = c.getresponse()
-    text = r.read()
-    c.close()
-    return r.status, text
+ask = functools.partial(report.ask, url)
 
 
 def post(path, **body):
@@ -295,4 +282,4 @@ check("metrics count", values[f'vllm:generation_tokens_total{{model_name="{model
       values['vllm:time_to_first_token_seconds_bucket{le="+Inf"}'] == values["vllm:time_to_first_token_seconds_count"] > 50, text)
 status, v = post("/tokenize", model=model, prompt="a" * (1 << 20))
 check("/tokenize takes a MiB", status == 400 and "more than the 1048576" in v["error"]["message"], v)
-sys.exit(failed > 0)
+report.end()

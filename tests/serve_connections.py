@@ -1,7 +1,6 @@
 """Connections that only hold places: serve_connections.py URL MODEL COUNT PID SECONDS. Opens COUNT of them, a third idle, a third
 with half a head, a third with half a body, from addresses 127.0.0.x; asks as usual meanwhile; and looks on until the server has
 closed them all, which must take SECONDS (--client-timeout) for half requests and twice that for idle ones."""
-import http.client
 import json
 import os
 import resource
@@ -11,16 +10,12 @@ import sys
 import time
 from urllib.parse import urlparse
 
+import report
+from report import check
+
 url, model, count, pid, limit = urlparse(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 200) if hard > 0 else count + 200, hard))
-failed = 0
-
-
-def check(name, good, *what):
-    global failed
-    print(f"{'ok' if good else 'not ok'} - {name}" + ("" if good else f": {' '.join(map(str, what))[:600]}"), flush=True)
-    failed += not good
 
 
 def memory():
@@ -30,12 +25,8 @@ def memory():
 
 def ask():
     began = time.monotonic()
-    c = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
-    c.request("POST", "/v1/completions", json.dumps({"model": model, "prompt": "it was", "max_tokens": 20, "seed": 3}))
-    r = c.getresponse()
-    text = json.loads(r.read())["choices"][0]["text"] if r.status == 200 else r.status
-    c.close()
-    return text, time.monotonic() - began
+    status, text = report.ask(sys.argv[1], "/v1/completions", {"model": model, "prompt": "it was", "max_tokens": 20, "seed": 3})
+    return json.loads(text)["choices"][0]["text"] if status == 200 else status, time.monotonic() - began
 
 
 def come(n):
@@ -85,4 +76,4 @@ slack = opened + limit + 10
 check("in their time", all(e <= slack + (2 * limit if i < 2 else limit) for i, e in enumerate(ended)), ended)
 print(f"    the last idle one after {ended[0]:.1f} s, half a head {ended[1]:.1f}, half a body {ended[2]:.1f}")
 check("and goes on as before", ask()[0] == alone)
-sys.exit(failed > 0)
+report.end()

@@ -1,29 +1,15 @@
 """Tools by a real server, whose model knows none of them: serve_tools.py LOCKSTEP URL MODEL. Prints as serve_client.py."""
-import http.client
+import functools
 import json
 import re
 import subprocess
 import sys
-from urllib.parse import urlparse
+
+import report
+from report import check
 
 lockstep, url, model = sys.argv[1:4]
-host, port = urlparse(url).hostname, urlparse(url).port
-failed = 0
-
-
-def check(name, good, *what):
-    global failed
-    print(f"{'ok' if good else 'not ok'} - {name}" + ("" if good else f": {' '.join(map(str, what))[:600]}"), flush=True)
-    failed += not good
-
-
-def ask(path, body):
-    c = http.client.HTTPConnection(host, port, timeout=60)
-    c.request("POST", path, json.dumps(body).encode())
-    r = c.getresponse()
-    text = r.read()
-    c.close()
-    return r.status, text
+ask = functools.partial(report.ask, url)
 
 
 def tool(name, parameters=None, **more):
@@ -122,12 +108,10 @@ status, v = chat(tool_choice={"type": "function", "function": {"name": "say"}}, 
 check("a cut call is told as far as it is", status == 200 and v["choices"][0]["finish_reason"] == "length", v)
 
 # --- calls that may come -----------------------------------------------------------------------------------------------------------
-free = chat(tools=None, max_tokens=40)[1]["choices"][0]["message"]["content"]
 status, v = chat(max_tokens=40)
 check("an answer without calls is text", status == 200 and v["choices"][0]["message"]["content"] and "tool_calls" not in v["choices"][0]["message"], v)
 message, reason, tokens = streamed(max_tokens=40, logprobs=True)
 check("in pieces too", message["content"] == v["choices"][0]["message"]["content"] and tokens == v["usage"]["completion_tokens"], message, v)
-bias = None
 status, t = ask("/tokenize", {"model": model, "prompt": "<tool_call>", "add_special_tokens": False})
 mark = json.loads(t)["tokens"]
 pushed = {str(mark[0]): 12}
@@ -189,4 +173,4 @@ for name, body, what in [
     v = json.loads(text)
     check(f"{name} is refused", status == 400 and what in v["error"]["message"] and v["error"]["type"] == "invalid_request_error", status, v)
 check("no tools are no tools", chat(tools=[], max_tokens=3)[0] == 200)
-sys.exit(failed > 0)
+report.end()

@@ -1,18 +1,19 @@
 """OpenAI's client for Python and LangChain against a server: python_clients.py URL MODEL"""
 import asyncio
+import pathlib
 import sys
 
 import openai
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+import report
+
 url, model = sys.argv[1] + "/v1", sys.argv[2]
-failed = 0
 
 
-def check(name, good, *what):
-    global failed
-    print(f"{'ok' if good else 'not ok'} - python: {name}", *([] if good else what), flush=True)
-    failed += not good
+def check(name, *rest):
+    report.check("python: " + name, *rest)
 
 
 client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
@@ -54,4 +55,4 @@ check("LangChain: a conversation", text == chat.choices[0].message.content, text
 check("LangChain: streamed", "".join(c.content for c in llm.stream([("system", "be good"), ("user", "day 7?")])) == text)
 check("LangChain: a completion", OpenAI(base_url=url, api_key="none", model=model, max_tokens=20, seed=5, temperature=0.7).invoke("in the") == whole.choices[0].text)
 check("LangChain: embeddings", len(OpenAIEmbeddings(base_url=url, api_key="none", model=model, check_embedding_ctx_length=False).embed_query("in the")) == 84)
-sys.exit(failed > 0)
+report.end()

@@ -1,19 +1,20 @@
 """Tools by OpenAI's client for Python and LangChain, of a random model: python_tools.py URL MODEL"""
 import json
+import pathlib
 import sys
 
 import openai
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
 
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+import report
+
 url, model = sys.argv[1] + "/v1", sys.argv[2]
-failed = 0
 
 
-def check(name, good, *what):
-    global failed
-    print(f"{'ok' if good else 'not ok'} - python: {name}", *([] if good else what), flush=True)
-    failed += not good
+def check(name, *rest):
+    report.check("python: " + name, *rest)
 
 
 class add(BaseModel):
@@ -44,4 +45,4 @@ check("LangChain: structured output by a call", isinstance(got, add), got)
 got = llm.with_structured_output(add, method="json_schema").invoke("what is 2 + 3?")
 check("LangChain: structured output by a schema", isinstance(got, add), got)
 json.dumps(call)
-sys.exit(failed > 0)
+report.end()

@@ -3,11 +3,6 @@
 . "$(dirname "$0")/../e2e/lib.sh"
 : "${CLIENTS:?the folder of the clients}"
 CLIENT_TESTS=$HERE
-lines() { # those of a client's own output
-    while read -r line; do
-        case $line in "ok - "*) ok "${line#ok - }" ;; "not ok - "*) not_ok "${line#not ok - }" ;; *) echo "    $line" ;; esac
-    done
-}
 talking_model
 [ $FAILED -eq 0 ] || finish
 if serve first talk --slots 8; then ok "it listens"; else not_ok "it listens" "$(cat first.log first.err)" && finish; fi

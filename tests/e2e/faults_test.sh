@@ -5,18 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 talking_model
 [ $FAILED -eq 0 ] || finish
-client() { # NAME PROGRAM ARGUMENT...: its checks are ours
-    local name=$1 status=0
-    shift
-    python3 "$HERE/../$@" >client.txt 2>&1 || status=$?
-    while read -r line; do
-        case $line in "ok - "*) ok "${line#ok - }" ;; "not ok - "*) not_ok "${line#not ok - }" ;; *) echo "    $line" ;; esac
-    done <client.txt
-    equal "$name: to its end" $status 0
-}
 if serve one talk --connections 1100 --of-one-client 1100 --client-timeout 2; then ok "it listens"; else not_ok "it listens" "$(cat one.log one.err)" && finish; fi
-client "parameters" serve_params.py "$URL" talk "$HERE/../../src/serve/api/params.c"
-client "connections" serve_connections.py "$URL" talk 1000 $server 2
+client "parameters: " serve_params.py "$URL" talk "$HERE/../../src/serve/api/params.c"
+client "connections: " serve_connections.py "$URL" talk 1000 $server 2
 kill $server
 wait $server
 

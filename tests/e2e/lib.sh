@@ -20,6 +20,20 @@ not_ok() {
     FAILED=$((FAILED + 1))
 }
 finish() { exit $((FAILED > 0)); }
+# client PREFIX PROGRAM ARGUMENT...: runs a client of tests/, whose checks are ours.
+client() {
+    local prefix=$1 status=0
+    shift
+    python3 "$HERE/../$@" >client.txt 2>&1 || status=$?
+    lines "$prefix" <client.txt
+    equal "${prefix}the client comes to its end" $status 0
+}
+# lines [PREFIX] < what another program printed: its checks are ours.
+lines() {
+    while read -r line; do
+        case $line in "ok - "*) ok "${1:-}${line#ok - }" ;; "not ok - "*) not_ok "${1:-}${line#not ok - }" ;; *) echo "    $line" ;; esac
+    done
+}
 # seed: RANDOM from LOCKSTEP_TEST_SEED, else from a new one. Printed; a script that fails prints the line that repeats it.
 SEEDED=
 seed() {

@@ -11,12 +11,7 @@ if serve first talk --alias other=talk --slots 4 --page 16; then ok "it listens"
 equal "curl gets generate's text" "$(curl -s "$URL/v1/completions" -d '{"model": "talk", "prompt": "in the", "max_tokens": 24, "temperature": 0.9, "top_p": 0.9, "seed": 5}' |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])')" \
     "$(text_of "in the" --tokens 24 --temperature 0.9 --top-p 0.9 --seed 5)"
-python3 "$HERE/../serve_client.py" "$LOCKSTEP" "$URL" talk >client.txt 2>&1
-status=$?
-while read -r line; do
-    case $line in "ok - "*) ok "${line#ok - }" ;; "not ok - "*) not_ok "${line#not ok - }" ;; *) echo "    $line" ;; esac
-done <client.txt
-equal "the client comes to its end" $status 0
+client "" serve_client.py "$LOCKSTEP" "$URL" talk
 
 check "serve bench puts load on it" "$LOCKSTEP" serve bench "$URL" --streams 6 --requests 20 --prompt 40 --shared 20 --tokens 9 --model talk
 said "all are answered" "^6 streams, 20 of 20 requests answered"

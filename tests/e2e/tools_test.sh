@@ -7,12 +7,7 @@ talking_model 4096 "<tool_call> </tool_call> <tool_response> </tool_response> <t
 [ $FAILED -eq 0 ] || finish
 for template in qwen2.5 qwen3; do
     serve $template talk --template $template --slots 4 --page 16 || { not_ok "it listens" "$(cat $template.err)"; finish; }
-    python3 "$HERE/../serve_tools.py" "$LOCKSTEP" "$URL" talk >client.txt 2>&1
-    status=$?
-    while read -r line; do
-        case $line in "ok - "*) ok "$template: ${line#ok - }" ;; "not ok - "*) not_ok "$template: ${line#not ok - }" ;; *) echo "    $line" ;; esac
-    done <client.txt
-    equal "$template: the client comes to its end" $status 0
+    client "$template: " serve_tools.py "$LOCKSTEP" "$URL" talk
     kill $server
     wait $server
 done
