@@ -46,7 +46,7 @@ struct lk__math_kernels {
     size_t quant_rows, quant_columns; /* of a group; at once, where there are several groups: whole panels */
     bool (*quant_round)(enum lk_dtype, size_t k, const float *x, uint8_t *out);
     void (*quant_activations)(size_t rows, size_t k, const float *x, uint8_t *records);
-    void (*quant_fill)(enum lk_dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
+    void (*quant_fill)(enum lk_dtype, size_t n, size_t k, const void *w, void *panel);
     void (*quant_multiply)(const struct lk__math_quant_group *, size_t k, const struct lk_quant_product *p, size_t j0,
                            size_t j1);
 

@@ -1,6 +1,6 @@
 /* Products of a few rows with weights in panels: shares panels out and gives them to the pool. A column is one chain of one
  * thread, so neither threads nor panels change a bit. */
-#include "math/kernel_table.h"
+#include "math/panel_shares.h"
 
 #define TILE_FLOATS ((size_t)48 << 10)
 
@@ -8,31 +8,27 @@ bool lk_panels_usable(const struct lk_math *math) {
     return math->k.panels_multiply != NULL;
 }
 
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-static size_t panels_of(size_t n) {
-    return (n + LK_PANEL - 1) / LK_PANEL;
-}
-
 struct filling {
-    const struct lk__math_kernels *kernels;
+    lk__math_fill_fn *fill;
     enum lk_dtype dtype;
-    size_t n, k;
+    size_t n, k, row_bytes, panel_bytes;
     const uint8_t *w;
     uint8_t *panels;
 };
 static void fill_panel(void *arg, size_t panel, int thread) {
     const struct filling *f = arg;
-    size_t j = panel * LK_PANEL;
+    size_t row = panel * LK_PANEL;
     (void)thread;
-    size_t at = j * lk_dtype_row_bytes(f->dtype, f->k);
-    f->kernels->panels_fill(f->dtype, smaller(LK_PANEL, f->n - j), f->k, f->w + at, f->panels + at);
+    f->fill(f->dtype, smaller(LK_PANEL, f->n - row), f->k, f->w + row * f->row_bytes, f->panels + panel * f->panel_bytes);
+}
+void lk__math_fill_panels(struct lk_math *math, lk__math_fill_fn *fill, size_t panel_bytes, enum lk_dtype dtype, size_t n,
+                          size_t k, const void *w, void *panels) {
+    struct filling f = {fill, dtype, n, k, lk_dtype_row_bytes(dtype, k), panel_bytes, w, panels};
+    lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
 }
 void lk_panels_fill(struct lk_math *math, enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panels) {
-    struct filling f = {&math->k, dtype, n, k, w, panels};
     LK_ASSERT(lk_panels_usable(math) && "lk_panels_fill: see lk_panels_usable");
-    lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
+    lk__math_fill_panels(math, math->k.panels_fill, LK_PANEL * lk_dtype_row_bytes(dtype, k), dtype, n, k, w, panels);
 }
 
 /* Panels of a tile, at most: few enough that a thread that is held up keeps the others waiting for microseconds, enough
@@ -80,23 +76,21 @@ static void many_rows(const struct job *job, const struct lk_panel_product *p, s
     if (whole < j1) few_rows(job, p, row, rows, whole, j1);
 }
 
-/* Tiles are equal shares of all panels, whatever product they belong to, of a block of rows. */
+/* A tile is a share of all panels, whatever product they belong to, and a block of rows. */
 static void multiply_tile(void *arg, size_t tile, int thread) {
     const struct job *job = arg;
-    size_t block = tile / job->tiles, share = tile % job->tiles, before = 0;
-    size_t from = job->panels * share / job->tiles, to = job->panels * (share + 1) / job->tiles;
+    size_t block = tile / job->tiles, j0, j1;
+    struct lk__math_share share = lk__math_share(job->panels, tile % job->tiles, job->tiles);
     size_t row = job->rows * block / job->row_blocks, rows = job->rows * (block + 1) / job->row_blocks - row;
     float *packed = rows > LK_PANEL_ROWS ? lk__math_scratch(job->math, thread) : NULL;
     if (packed) job->math->k.panels_pack(rows, job->k, job->x + row * job->k, packed);
-    for (size_t i = 0; i < job->count && before < to; i++) {
+    for (size_t i = 0; i < job->count; i++) {
         const struct lk_panel_product *p = &job->products[i];
-        size_t here = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, here);
-        size_t j0 = a * LK_PANEL, j1 = smaller(p->n, b * LK_PANEL);
-        if (a < b && packed)
+        if (!lk__math_share_columns(&share, p->n, &j0, &j1)) continue;
+        if (packed)
             many_rows(job, p, row, rows, j0, j1, packed);
-        else if (a < b)
+        else
             few_rows(job, p, row, rows, j0, j1);
-        before += here;
     }
 }
 
@@ -109,12 +103,12 @@ void lk_panels_multiply(struct lk_math *math, size_t rows, size_t k, const float
     LK_TIMED(math, MATMUL_FORWARD, 2.0 * (double)(rows * k) * columns,
              ((double)(rows * k) + (double)(k + rows) * columns) * sizeof(float));
     if (!rows || !job.panels) return;
-    size_t threads = (size_t)lk_pool_threads(math->pool), share = threads * tile_panels(k);
+    size_t threads = (size_t)lk_pool_threads(math->pool);
     if (rows > LK_PANEL_ROWS) {
         LK_ASSERT(math->scratch_bytes >= lk_panels_scratch_bytes(math, k));
         job.row_blocks = (rows + block_rows(&math->k) - 1) / block_rows(&math->k);
         job.tiles = smaller(job.panels, threads > 1 ? 2 * threads : 1); /* each packs its rows: not many */
     } else
-        job.tiles = smaller(job.panels, (job.panels + share - 1) / share * threads);
+        job.tiles = lk__math_shares(job.panels, threads, tile_panels(k));
     lk_pool_run(math->pool, job.tiles * job.row_blocks, multiply_tile, &job);
 }

@@ -1,12 +1,7 @@
 /* Weights in fewer bits: rounds rows, shares rows and panels out to the pool. A column is one chain of one thread. */
-#include "math/quant.h"
-#include "math/kernel_table.h"
+#include "math/panel_shares.h"
 
 #include <stdatomic.h>
-
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 
 static const char *const names[] = {[LK_F32] = "f32", [LK_BF16] = "bf16", [LK_F16] = "f16", [LK_Q8] = "q8", [LK_Q4] = "q4"};
 const char *lk_dtype_name(enum lk_dtype dtype) {
@@ -132,39 +127,19 @@ void lk_quantize_activations(struct lk_math *math, size_t rows, size_t k, const 
 
 /* --- Panels -------------------------------------------------------------------------------------------------- */
 
-static size_t panels_of(size_t n) {
-    return (n + LK_QUANT_PANEL - 1) / LK_QUANT_PANEL;
-}
 size_t lk_quant_panels_bytes(enum lk_dtype dtype, size_t n, size_t k) {
     return panels_of(n) * lk__math_quant_panel(dtype, k);
 }
-
-struct filling {
-    const struct lk__math_kernels *kernels;
-    enum lk_dtype dtype;
-    size_t n, k;
-    const uint8_t *w;
-    uint8_t *panels;
-};
-static void fill_panel(void *arg, size_t panel, int thread) {
-    const struct filling *f = arg;
-    size_t j = panel * LK_QUANT_PANEL;
-    (void)thread;
-    f->kernels->quant_fill(f->dtype, smaller(LK_QUANT_PANEL, f->n - j), f->k, f->w + j * lk_dtype_row_bytes(f->dtype, f->k),
-                           f->panels + panel * lk__math_quant_panel(f->dtype, f->k));
-}
 void lk_quant_panels_fill(struct lk_math *math, enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panels) {
-    struct filling f = {&math->k, dtype, n, k, w, panels};
     LK_ASSERT(dtype >= LK_Q8 && k % LK_QUANT_BLOCK == 0 && "lk_quant_panels_fill");
-    lk_pool_run(math->pool, panels_of(n), fill_panel, &f);
+    lk__math_fill_panels(math, math->k.quant_fill, lk__math_quant_panel(dtype, k), dtype, n, k, w, panels);
 }
 
 /* --- Products ------------------------------------------------------------------------------------------------ */
 
-#define TILE_BYTES                                                                                                         \
-    ((size_t)96 << 10) /* of weights: as few as a thread may be held up for, as many as claiming one costs                 \
-                        */
-#define BLOCK_ROWS 96  /* rows whose records stay in L2 while panels go by */
+/* Bytes of weights of a tile: as few as a thread may be held up for, as many as claiming one costs nothing. */
+#define TILE_BYTES ((size_t)96 << 10)
+#define BLOCK_ROWS 96 /* rows whose records stay in L2 while panels go by */
 
 struct job {
     const struct lk__math_kernels *kernels;
@@ -187,19 +162,16 @@ static void multiply_groups(const struct job *job, const struct lk_quant_product
             job->kernels->quant_multiply(&group, job->k, &here, j, smaller(j1, j + step));
         }
 }
-/* Tiles are equal shares of all panels, whatever product they belong to, of a block of rows. */
+/* A tile is a share of all panels, whatever product they belong to, and a block of rows. */
 static void multiply_tile(void *arg, size_t tile, int thread) {
     const struct job *job = arg;
-    size_t block = tile / job->tiles, share = tile % job->tiles, before = 0;
-    size_t from = job->panels * share / job->tiles, to = job->panels * (share + 1) / job->tiles;
+    size_t block = tile / job->tiles, j0, j1;
+    struct lk__math_share share = lk__math_share(job->panels, tile % job->tiles, job->tiles);
     size_t first = job->groups * block / job->row_blocks, end = job->groups * (block + 1) / job->row_blocks;
     (void)thread;
-    for (size_t i = 0; i < job->count && before < to; i++) {
-        const struct lk_quant_product *p = &job->products[i];
-        size_t n = panels_of(p->n), a = from > before ? from - before : 0, b = smaller(to - before, n);
-        if (a < b) multiply_groups(job, p, first, end, a * LK_QUANT_PANEL, smaller(p->n, b * LK_QUANT_PANEL));
-        before += n;
-    }
+    for (size_t i = 0; i < job->count; i++)
+        if (lk__math_share_columns(&share, job->products[i].n, &j0, &j1))
+            multiply_groups(job, &job->products[i], first, end, j0, j1);
 }
 
 void lk_quant_multiply(struct lk_math *math, size_t rows, size_t k, const void *x, const struct lk_quant_product *products,
@@ -214,9 +186,8 @@ void lk_quant_multiply(struct lk_math *math, size_t rows, size_t k, const void *
              bytes + (double)(rows * k) + 4.0 * (double)rows * columns);
     if (!rows || !job.panels) return;
     size_t threads = (size_t)lk_pool_threads(math->pool);
-    size_t share = threads * (TILE_BYTES / (LK_QUANT_PANEL * (k + 1)) / 4 * 4 + 4);
     job.groups = lk__math_quant_groups(rows, math->k.quant_rows);
     job.row_blocks = smaller(job.groups, (rows + BLOCK_ROWS - 1) / BLOCK_ROWS);
-    job.tiles = smaller(job.panels, (job.panels + share - 1) / share * threads);
+    job.tiles = lk__math_shares(job.panels, threads, TILE_BYTES / (LK_QUANT_PANEL * (k + 1)) / 4 * 4 + 4);
     lk_pool_run(math->pool, job.tiles * job.row_blocks, multiply_tile, &job);
 }

@@ -93,7 +93,7 @@ void REF(mm_blocking)(const struct REF_STRUCT(mm) *, size_t threads, const struc
 #if !LK_REAL_IS_DOUBLE
 bool REF(quant_round)(enum lk_dtype, size_t k, const float *x, uint8_t *out);
 void REF(quant_activations)(size_t rows, size_t k, const float *x, uint8_t *records);
-void REF(quant_fill)(enum lk_dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel);
+void REF(quant_fill)(enum lk_dtype, size_t n, size_t k, const void *w, void *panel);
 void REF(quant_multiply)(const struct lk__math_quant_group *, size_t k, const struct lk_quant_product *, size_t j0,
                          size_t j1);
 #endif

@@ -7,7 +7,7 @@
 #define ROUND_NAME(name) REF(name)
 #include "math/quant_round.h"
 
-void REF(quant_fill)(enum lk_dtype dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
+void REF(quant_fill)(enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panel) {
     memcpy(panel, w, n * lk_dtype_row_bytes(dtype, k));
 }
 

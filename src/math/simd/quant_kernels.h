@@ -28,17 +28,22 @@ static size_t smaller(size_t a, size_t b) {
 static size_t values_bytes(enum lk_dtype dtype) {
     return PANEL * BLOCK / (dtype == LK_Q8 ? 1 : 2);
 }
-static void fill(enum lk_dtype dtype, size_t n, size_t k, const uint8_t *w, uint8_t *panel) {
-    size_t row = lk_dtype_row_bytes(dtype, k), block = lk_dtype_row_bytes(dtype, BLOCK), half = BLOCK / 2;
-    uint8_t *values = panel + lk__math_quant_scales(k);
-    memset(panel, 0, lk__math_quant_scales(k));
+/* Words of four k go to their places. */
+static void fill(enum lk_dtype dtype, size_t n, size_t k, const void *w, void *panel) {
+    size_t row = lk_dtype_row_bytes(dtype, k), block = lk_dtype_row_bytes(dtype, BLOCK), words = (block - 2) / 4;
+    uint8_t *values = (uint8_t *)panel + lk__math_quant_scales(k);
+    const uint32_t flip = dtype == LK_Q8 ? 0x01010101u * FLIP : 0;
+    memset(panel, 0, n < PANEL ? lk__math_quant_panel(dtype, k) : lk__math_quant_scales(k));
     for (size_t b = 0; b < k / BLOCK; b++, values += values_bytes(dtype))
-        for (size_t j = 0; j < PANEL; j++) {
-            const uint8_t *from = w + j * row + b * block;
-            if (j < n) memcpy(panel + b * SCALES + 2 * j, from, 2);
-            for (size_t i = 0; i < (dtype == LK_Q8 ? BLOCK : half); i++)
-                values[i / 4 * 4 * PANEL + 4 * j + i % 4] =
-                    (uint8_t)(j < n ? from[2 + i] ^ (dtype == LK_Q8 ? FLIP : 0) : 0);
+        for (size_t j = 0; j < n; j++) {
+            const uint8_t *from = (const uint8_t *)w + j * row + b * block;
+            memcpy((uint8_t *)panel + b * SCALES + 2 * j, from, 2);
+            for (size_t i = 0; i < words; i++) {
+                uint32_t four;
+                memcpy(&four, from + 2 + 4 * i, 4);
+                four ^= flip;
+                memcpy(values + i * 4 * PANEL + 4 * j, &four, 4);
+            }
         }
 }
 
