@@ -52,7 +52,7 @@ static void logits_of(const struct lk_layout *l, struct lk_math *math, const str
     OK(lk_decoder_create(l, math, 7, 7, LK_EXTEND, &further, &test_err));
     for (uint32_t s = 0; s < b->sequences; s++) {
         struct lk_attention_cache cache;
-        OK(lk_attention_cache_init(&cache, l, T, 1, &test_err));
+        OK(lk_attention_cache_init(&cache, l, LK_F32, T, 1, &test_err));
         for (uint32_t n = 1, used = 0; used < T; used += n, n = n % 7 + 1) {
             if (n > T - used) n = T - used;
             size_t at = (size_t)s * T + used;

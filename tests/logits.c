@@ -13,7 +13,7 @@ static void write_logits(const struct lk_model *m, struct lk_math *math, const u
     assert_non_null(panels);
     OK(lk_decoder_create(l, math, count, count, LK_EXTEND, &d, &test_err));
     if (lk_decoder_fill_panels(d, m->weights, panels)) lk_decoder_use_panels(d, m->weights, panels);
-    OK(lk_attention_cache_init(&cache, l, count, 1, &test_err));
+    OK(lk_attention_cache_init(&cache, l, LK_F32, count, 1, &test_err));
     struct lk_extension e = {ids, (uint32_t[]){0}, 0, count, count};
     const float *logits = lk_decoder_extend(d, m->weights, &cache, &e, 1);
     assert_int_equal(fwrite(logits, sizeof *logits, (size_t)count * l->config.vocab, to), (size_t)count * l->config.vocab);

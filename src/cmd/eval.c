@@ -6,6 +6,7 @@
 static struct {
     const char *dataset, *beside;
     uint32_t sequences, context;
+    int cache, beside_cache;
 } evaluated;
 
 /* Tells why a loss may be no finite number, and the way on. */
@@ -50,7 +51,7 @@ static int open_dataset(struct cmd_context *c, const struct cmd_model *m, struct
 }
 
 static int evaluate(struct cmd_context *c, const struct cmd_model *m, const struct evaluation *e, struct lk_eval_row *row,
-                    struct lk_buf *likeliest, struct lk_err *err) {
+                    enum lk_dtype cache, struct lk_buf *likeliest, struct lk_err *err) {
     if (m->model.has_tokenizer && !lk_root_equal(lk_dataset_tokenizer(e->dataset), &m->model.tokenizer_root))
         return lk_fail(err, LK_EINVAL, "dataset %s was made with another tokenizer than the one that %s learned with",
                        evaluated.dataset ? evaluated.dataset : m->run.config.dataset, m->ref.name);
@@ -58,7 +59,7 @@ static int evaluate(struct cmd_context *c, const struct cmd_model *m, const stru
         return lk_fail(err, LK_EINVAL, "--context %u is more than the %u of %s", e->context, m->model.layout.config.context,
                        m->ref.name);
     int code = lk_evaluate(c->math, &m->model.layout, m->model.weights, e->dataset, e->context, e->cross_documents,
-                           evaluated.sequences, row, likeliest, err);
+                           evaluated.sequences, cache, row, likeliest, err);
     row->step = m->ref.step;
     if (!code && row->loss - row->loss != 0) warn_not_finite(c, m, row->loss);
     return code;
@@ -101,7 +102,9 @@ static int eval(struct cmd_context *c) {
             return cmd_usage_error(c, "%s is a model: say which --dataset it is evaluated on", names[0]);
         }
         if (i == 0) code = open_dataset(c, &m, &e, &err);
-        if (!code) code = evaluate(c, &m, &e, &rows[i], both ? &likeliest[i] : NULL, &err);
+        if (!code)
+            code = evaluate(c, &m, &e, &rows[i], cmd_cache(i ? evaluated.beside_cache : evaluated.cache),
+                            both ? &likeliest[i] : NULL, &err);
         if (code) code = cmd_fail(&err);
         cmd_model_close(&m);
     }
@@ -129,6 +132,7 @@ const struct cmd cmd_eval = {
         CMD_STRING("--dataset", "DATASET", &evaluated.dataset, NULL, "the run's own by default"),
         CMD_STRING("--beside", "MODEL", &evaluated.beside, NULL,
                    "another model on the same: its loss, and how often both have the same likeliest token"),
+        CMD_CACHE("--cache", &evaluated.cache), CMD_CACHE("--beside-cache", &evaluated.beside_cache),
         CMD_U32("--sequences", "N", &evaluated.sequences, 0, UINT32_MAX, NULL, "only the first N sequences"),
         CMD_U32("--context", "N", &evaluated.context, 1, UINT32_MAX, NULL,
                 "positions in a sequence; as in training, or the model's"),

@@ -41,7 +41,7 @@ static struct {
     bool talk; /* in the model's own template */
     const char *system, *grammar, *schema;
     bool object; /* any JSON object */
-    int bos;
+    int bos, cache;
 } wanted;
 enum { AUTO, YES, NO }; /* of --bos */
 
@@ -68,6 +68,7 @@ static int options(struct cmd_context *c, struct lk_generate_options *o) {
     o->penalties = wanted.penalties;
     o->penalties.bias = biases, o->penalties.bias_count = wanted.biases.count;
     o->max_tokens = wanted.tokens;
+    o->cache = cmd_cache(wanted.cache);
     o->panels = wanted.tokens >= PANELS_FROM;
     o->stops = wanted.stops.items;
     o->stop_count = wanted.stops.count;
@@ -288,6 +289,7 @@ const struct cmd cmd_generate = {
         CMD_CALL("--template", "NAME", &wanted.chat, cmd_take_template, NULL,
                  "the prompt is what a user says, in this template: " LK_CHAT_NAMES),
         CMD_STRING("--system", "TEXT", &wanted.system, NULL, "what stands before it as the system's message"),
+        CMD_CACHE("--cache", &wanted.cache),
         CMD_CHOICE("--bos", &wanted.bos, "auto|yes|no", "auto",
                    "begin a prompt with the tokenizer's first token, as dataset build does; auto: if it has one"),
         CMD_END},

@@ -13,4 +13,10 @@ struct cmd_model {
 int cmd_model_open(struct cmd_context *, const char *name, struct cmd_model *out);
 void cmd_model_close(struct cmd_model *);
 
+/* How keys and values are kept: an option, and what its choice means. */
+#define CMD_CACHE(NAME, OUT) CMD_CHOICE(NAME, OUT, "f32|q8", "f32", "keys and values in 32 bits, or in 8: other answers")
+static inline enum lk_dtype cmd_cache(int choice) {
+    return choice ? LK_Q8 : LK_F32;
+}
+
 #endif

@@ -40,8 +40,10 @@ static int verify_all(struct cmd_context *c, const struct cmd_model *m, const js
     uint32_t context = m->model.layout.config.context;
     struct lk_batch_options o = {.slots = 1, .pages = (context + 31) / 32 + 1, .queue = 1};
     struct lk_batch_weights w = {&m->model.layout, m->model.weights, NULL, NULL};
-    int code = m->model.has_tokenizer ? lk_tokenizer_load(c->store, &m->model.tokenizer_root, &t, err)
-                                      : lk_fail(err, LK_EINVAL, "model %s has no tokenizer", m->ref.name);
+    int code = lk_receipt_cache(json_array_get(all, 0), &o.cache, err);
+    if (code) return code;
+    code = m->model.has_tokenizer ? lk_tokenizer_load(c->store, &m->model.tokenizer_root, &t, err)
+                                  : lk_fail(err, LK_EINVAL, "model %s has no tokenizer", m->ref.name);
     if (!code) code = lk_batch_open(c->math, t, &w, &o, &b, err);
     lk_root_hex(&m->model.weights_root, root);
     for (size_t i = 0; !code && i < json_array_size(all); i++) {

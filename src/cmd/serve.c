@@ -20,6 +20,7 @@ static struct {
     uint64_t memory;
     struct cmd_list aliases;
     enum lk_chat chat;
+    int cache;
 } wanted;
 
 /* A model that is served, and what belongs to it alone. */
@@ -108,6 +109,7 @@ static struct lk_batch_options batch_options(void) {
                                      .rows = wanted.rows,
                                      .queue = wanted.queue,
                                      .draft = wanted.draft,
+                                     .cache = cmd_cache(wanted.cache),
                                      .panels = true};
 }
 static uint64_t fixed_bytes(const struct served *s) {
@@ -120,7 +122,7 @@ static int open_batch(struct cmd_context *c, struct served *s, uint64_t memory, 
     uint64_t enough =
         ((uint64_t)l->config.context + wanted.page) / wanted.page * wanted.slots; /* pages, for full contexts */
     struct lk_batch_options o = batch_options();
-    o.pages = lk_batch_pages(l, wanted.page, memory);
+    o.pages = lk_batch_pages(l, o.cache, wanted.page, memory);
     if (o.pages > enough) o.pages = (uint32_t)enough;
     s->pages = o.pages;
     return lk_batch_open(c->math, s->tokenizer, &(struct lk_batch_weights){l, s->m.model.weights, NULL, NULL}, &o,
@@ -157,7 +159,7 @@ static int add_alias(const char *text, struct lk_err *err) {
 static void print_plan(const struct served *s) {
     const struct lk_layout *l = &s->m.model.layout;
     char weights[32], fixed[32], pages[32];
-    uint64_t cache = lk_attention_cache_bytes(l, wanted.page, s->pages);
+    uint64_t cache = lk_attention_cache_bytes(l, cmd_cache(wanted.cache), wanted.page, s->pages);
     printf("model  %s\n  root      %s\n  weights   %s, mapped; beside them panels and work space: %s\n"
            "  pages     %u of %u positions, %s: %u texts of %u tokens\n",
            s->name, s->root, lk_format_bytes(l->floats * sizeof(float), weights), lk_format_bytes(fixed_bytes(s), fixed),
@@ -374,6 +376,7 @@ const struct cmd cmd_serve = {
                 "for a client to send a request; twice that to begin one, and to read on"),
         CMD_U32("--rows", "N", &wanted.rows, 1, 65536, "512", "tokens of one pass, at most"),
         CMD_U32("--page", "N", &wanted.page, 1, 65536, "32", "positions of a page of keys and values"),
+        CMD_CACHE("--cache", &wanted.cache),
         CMD_STRING("--tls-cert", "FILE", &wanted.certificate, NULL, "PEM; speak HTTPS"),
         CMD_STRING("--tls-key", "FILE", &wanted.key, NULL, "its key, PEM"),
         CMD_END},

@@ -18,10 +18,19 @@ size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool ba
     return (forward > both ? forward : both) * sizeof(float);
 }
 
+static size_t widened_row(uint32_t head_dim) {
+    return attention_padded(head_dim);
+}
+size_t lk_attention_widened_bytes(uint32_t positions, uint32_t head_dim) {
+    return (2 * (size_t)positions * widened_row(head_dim) + 16) * sizeof(float);
+}
+
 static void check(const struct lk_math *math, const struct lk_attention *a, bool backward) {
     LK_ASSERT(a->kv_heads > 0 && a->heads % a->kv_heads == 0 && a->head_dim > 0);
     LK_ASSERT(a->pages ? a->sequences == 1 && a->page_positions && !backward : a->kv_rows >= a->first + a->queries);
-    LK_ASSERT(math->scratch_bytes >= lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, backward));
+    LK_ASSERT(a->kv_dtype == LK_F32 || (a->kv_dtype == LK_Q8 && a->pages && a->head_dim % LK_QUANT_BLOCK == 0));
+    size_t more = a->kv_dtype == LK_Q8 ? lk_attention_widened_bytes(a->first + a->queries, a->head_dim) : 0;
+    LK_ASSERT(math->scratch_bytes >= lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, backward) + more);
 }
 
 /* What the tasks of a sequence have in common: `heads` times `ranges` of up to `range` of `all`. */
@@ -49,6 +58,25 @@ static size_t all_tasks(const struct job *job, size_t count) {
     return all;
 }
 
+/* The keys and values that queries [i0, i1) of a kv head see, as floats in scratch, and the attention of its heads that
+ * reads these. Much is done with each, so that costs next to nothing. */
+static struct lk_attention widened(const struct lk_attention *a, uint32_t kv_head, uint32_t i0, uint32_t i1, float *k) {
+    uint32_t group = a->heads / a->kv_heads, d = a->head_dim, low = a->document_start ? a->document_start[i0] : 0;
+    size_t ld = widened_row(d), column = (size_t)kv_head * group * d, block = (size_t)kv_head * (d / LK_QUANT_BLOCK) * 34;
+    float *v = k + (a->first + a->queries) * ld;
+    for (uint32_t j = low; j < a->first + i1; j++) {
+        size_t page = a->pages[j / a->page_positions] * a->page_stride, row = j % a->page_positions;
+        lk__math_widen_q8(d, (const uint8_t *)(a->k + page + row * a->ldk) + block, k + j * ld);
+        lk__math_widen_q8(d, (const uint8_t *)(a->v + page + row * a->ldv) + block, v + j * ld);
+    }
+    struct lk_attention one = *a;
+    one.heads = group, one.kv_heads = 1, one.q += column, one.o += column, one.kv_dtype = LK_F32;
+    one.pages = NULL, one.k = k, one.v = v, one.ldk = one.ldv = ld, one.kv_rows = a->first + a->queries;
+    if (a->m) one.m += (size_t)kv_head * group * a->queries;
+    if (a->r) one.r += (size_t)kv_head * group * a->queries;
+    return one;
+}
+
 static void forward_task(void *arg, size_t task, int thread) {
     const struct job *job = arg;
     const struct lk_attention *a = job->a;
@@ -60,9 +88,15 @@ static void forward_task(void *arg, size_t task, int thread) {
     /* Late ranges see more keys: they go first, so that the last tasks, for which threads wait, are short. */
     uint32_t i0 = (uint32_t)(c.ranges - 1 - task / heads) * c.range, i1 = c.all - i0 < c.range ? c.all : i0 + c.range;
     uint32_t sequence = (uint32_t)(task % heads / c.heads), head = (uint32_t)(task % heads % c.heads);
-    if (c.few)
+    if (c.few) {
         k->attention_few(a, sequence, head, i0, i1, scratch);
-    else
+    } else if (a->kv_dtype == LK_Q8) {
+        uint32_t group = a->heads / a->kv_heads;
+        size_t own = lk_attention_scratch_bytes(a->first + a->queries, a->head_dim, false);
+        float *behind = (float *)scratch + (own / sizeof(float) + 15) / 16 * 16;
+        struct lk_attention one = widened(a, head / group, i0, i1, behind);
+        k->attention_forward(&one, 0, head % group, i0, i1, &k->caches, scratch);
+    } else
         k->attention_forward(a, sequence, head, i0, i1, &k->caches, scratch);
 }
 
@@ -76,8 +110,9 @@ static double pairs(const struct lk_attention *a) {
 /* Queries and outputs (`query_arrays` of them), keys and values (`key_arrays`), once each. */
 static double bytes(const struct lk_attention *a, int query_arrays, int key_arrays) {
     double queries = (double)a->sequences * a->queries * a->heads * a->head_dim,
-           keys = (double)a->sequences * (a->first + a->queries) * a->kv_heads * a->head_dim;
-    return (query_arrays * queries + key_arrays * keys) * sizeof(float);
+           keys = (double)a->sequences * (a->first + a->queries) * a->kv_heads;
+    return query_arrays * queries * sizeof(float) +
+           key_arrays * keys * (double)lk_dtype_row_bytes(a->kv_dtype, a->head_dim);
 }
 
 void lk_attention_forward_many(struct lk_math *math, const struct lk_attention *a, size_t count) {

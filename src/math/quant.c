@@ -62,11 +62,10 @@ struct widening {
     const uint8_t *w;
     float *out;
 };
-static void widen_block(enum lk_dtype dtype, const uint8_t *p, float *out) {
+static void widen_q4(const uint8_t *p, float *out) {
     float scale = lk__math_half(p);
     p += 2;
-    for (size_t i = 0; dtype == LK_Q8 && i < LK_QUANT_BLOCK; i++) out[i] = scale * (float)(int8_t)p[i];
-    for (size_t i = 0; dtype == LK_Q4 && i < LK_QUANT_BLOCK / 2; i++) {
+    for (size_t i = 0; i < LK_QUANT_BLOCK / 2; i++) {
         out[i] = scale * (float)((p[i] & 15) - 8);
         out[i + LK_QUANT_BLOCK / 2] = scale * (float)((p[i] >> 4) - 8);
     }
@@ -78,8 +77,9 @@ void lk__math_widen(enum lk_dtype dtype, size_t k, const uint8_t *w, float *out)
         memcpy(&half, w + 2 * i, 2);
         out[i] = dtype == LK_F16 ? lk__math_half(&half) : lk__math_float((uint32_t)half << 16);
     }
-    for (size_t i = 0; dtype >= LK_Q8 && i < k; i += LK_QUANT_BLOCK, w += lk_dtype_row_bytes(dtype, LK_QUANT_BLOCK))
-        widen_block(dtype, w, out + i);
+    if (dtype == LK_Q8) lk__math_widen_q8(k, w, out);
+    for (size_t i = 0; dtype == LK_Q4 && i < k; i += LK_QUANT_BLOCK, w += lk_dtype_row_bytes(dtype, LK_QUANT_BLOCK))
+        widen_q4(w, out + i);
 }
 static void widen_rows(void *arg, size_t piece, int thread) {
     const struct widening *r = arg;
@@ -91,6 +91,43 @@ static void widen_rows(void *arg, size_t piece, int thread) {
 void lk_dequantize(struct lk_math *math, enum lk_dtype dtype, size_t rows, size_t k, const void *w, float *out) {
     struct widening r = {dtype, rows, k, w, out};
     lk_pool_run(math->pool, pieces(rows, k), widen_rows, &r);
+}
+
+/* --- Keys and values ----------------------------------------------------------------------------------------- */
+
+struct keeping {
+    const struct lk__math_kernels *kernels;
+    size_t rows, k;
+    const float *x;
+    const size_t *place; /* NULL: back to where they were */
+    float *out;
+};
+static void keep_block(const struct lk__math_kernels *kernels, const float *x, uint8_t *out) {
+    static const uint8_t nan[34] = {0, 0x7e};
+    if (!kernels->quant_round(LK_Q8, LK_QUANT_BLOCK, x, out)) memcpy(out, nan, sizeof nan);
+}
+static void keep_rows(void *arg, size_t piece, int thread) {
+    const struct keeping *r = arg;
+    size_t n = piece_rows(r->k);
+    (void)thread;
+    for (size_t row = piece * n; row < smaller(r->rows, (piece + 1) * n); row++)
+        for (size_t b = 0; b < r->k / LK_QUANT_BLOCK; b++) {
+            uint8_t block[34], *to = r->place ? (uint8_t *)(r->out + r->place[row]) + 34 * b : block;
+            size_t at = row * r->k + b * LK_QUANT_BLOCK;
+            keep_block(r->kernels, r->x + at, to);
+            if (!r->place) lk__math_widen_q8(LK_QUANT_BLOCK, block, r->out + at);
+        }
+}
+void lk_quantize_scatter(struct lk_math *math, size_t rows, size_t k, const float *x, const size_t *place, float *out) {
+    struct keeping r = {&math->k, rows, k, x, place, out};
+    LK_ASSERT(k % LK_QUANT_BLOCK == 0 && "lk_quantize_scatter: rows of whole blocks");
+    LK_TIMED(math, EMBEDDING, 0, (double)(rows * k) * (sizeof(float) + 34.0 / LK_QUANT_BLOCK));
+    lk_pool_run(math->pool, pieces(rows, k), keep_rows, &r);
+}
+void lk_quantize_through(struct lk_math *math, size_t rows, size_t k, float *x) {
+    struct keeping r = {&math->k, rows, k, x, NULL, x};
+    LK_ASSERT(k % LK_QUANT_BLOCK == 0 && "lk_quantize_through: rows of whole blocks");
+    lk_pool_run(math->pool, pieces(rows, k), keep_rows, &r);
 }
 
 /* --- Activations --------------------------------------------------------------------------------------------- */

@@ -42,6 +42,13 @@ static inline float lk__math_half(const void *p) {
     float x = (float)fraction * 0x1p-24f;
     return lk__math_float(sign | lk__math_bits32(x));
 }
+/* A row of LK_Q8, one rounding each. */
+static inline void lk__math_widen_q8(size_t k, const uint8_t *w, float *out) {
+    for (; k; k -= LK_QUANT_BLOCK, w += 2 + LK_QUANT_BLOCK, out += LK_QUANT_BLOCK) {
+        float scale = lk__math_half(w);
+        for (size_t i = 0; i < LK_QUANT_BLOCK; i++) out[i] = scale * (float)(int8_t)w[2 + i];
+    }
+}
 /* To fp16, to the nearest, ties to even; x is finite. */
 static inline uint16_t lk__math_to_half(float x) {
     uint32_t u = lk__math_bits32(x), sign = u >> 16 & 0x8000, m = u & 0x7fffffff;

@@ -242,11 +242,46 @@ static void products_are_near_the_exact_ones(void **unused) {
     lk_pool_close(pool);
 }
 
+/* Keys and values: each row to its place, or through its blocks; what weights would be refused for stands for NaN. */
+static void keys_are_rounded_block_by_block(void **unused) {
+    (void)unused;
+    enum { ROWS = 70, K = 96, WORDS = K / 32 * 34 / 4 + 1 };
+    static uint8_t blocks[ROWS * K / 32 * 34];
+    static float want[ROWS * K], to[2 * ROWS * WORDS];
+    size_t place[ROWS];
+    float *x = filled(ROWS * K, false), *bad[] = {x + 5 * K + 40, x + 9 * K, x + 69 * K + 95};
+    const char *isas[8];
+    int count = lk_math_isas(isas);
+    for (size_t r = 0; r < ROWS; r++) place[r] = (ROWS - 1 - r) * 2 * WORDS;
+    for (size_t i = 0; i < 3; i++) *bad[i] = 0;
+    struct lk_pool *pool;
+    struct lk_math *math = open_math("ref", 1, &pool);
+    OK(lk_quantize(math, LK_Q8, ROWS, K, x, blocks, &test_err));
+    lk_math_close(math), lk_pool_close(pool);
+    *bad[0] = __builtin_inff(), *bad[1] = __builtin_nanf(""), *bad[2] = 1e9f;
+    static const size_t bad_blocks[] = {5 * 3 + 1, 9 * 3, 69 * 3 + 2};
+    for (size_t i = 0; i < 3; i++) memset(blocks + bad_blocks[i] * 34, 0, 34), blocks[bad_blocks[i] * 34 + 1] = 0x7e;
+    for (int k = 0; k < count; k++) {
+        math = open_math(isas[k], 1 + k % 2, &pool);
+        float *through = lk_alloc(sizeof want);
+        memcpy(through, x, sizeof want);
+        lk_dequantize(math, LK_Q8, ROWS, K, blocks, want);
+        assert_true(want[5 * K + 32] != want[5 * K + 32] && want[5 * K + 31] == want[5 * K + 31]);
+        lk_quantize_scatter(math, ROWS, K, x, place, to);
+        for (size_t r = 0; r < ROWS; r++) assert_memory_equal(to + place[r], blocks + r * (K / 32 * 34), K / 32 * 34);
+        lk_quantize_through(math, ROWS, K, through);
+        assert_true(same(through, want, ROWS * K));
+        lk_free(through);
+        lk_math_close(math), lk_pool_close(pool);
+    }
+    lk_free(x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_are_exact_and_rounded),     cmocka_unit_test(weights_are_rounded_as_ggml_rounds_them),
         cmocka_unit_test(bits_are_those_of_the_reference),  cmocka_unit_test(rows_do_not_know_each_other),
-        cmocka_unit_test(products_are_near_the_exact_ones),
+        cmocka_unit_test(products_are_near_the_exact_ones), cmocka_unit_test(keys_are_rounded_block_by_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,17 +167,20 @@ void lk_decoder_use_panels(struct lk_decoder *d, const float *weights, const voi
 static void attend_in_pages(struct lk_decoder *d, uint32_t layer, const struct lk__model_pass *p,
                             const struct lk_attention *all) {
     const struct lk_model_config *m = &d->layout->config;
-    size_t kv = (size_t)m->kv_heads * m->head_dim, part = p->cache->page_positions * kv, row = 0;
+    size_t kv = (size_t)m->kv_heads * m->head_dim, part = p->cache->page_positions * p->cache->row_words, row = 0;
     float *k = p->cache->data + (size_t)layer * 2 * part;
-    lk_scatter_rows(d->math, p->rows, kv, all->k, d->place, k);
-    lk_scatter_rows(d->math, p->rows, kv, all->v, d->place, k + part);
+    void (*keep)(struct lk_math *, size_t, size_t, const float *, const size_t *, float *) =
+        p->cache->dtype == LK_Q8 ? lk_quantize_scatter : lk_scatter_rows;
+    keep(d->math, p->rows, kv, all->k, d->place, k);
+    keep(d->math, p->rows, kv, all->v, d->place, k + part);
     for (uint32_t i = 0; i < p->extension_count; row += p->extensions[i++].count) {
         const struct lk_extension *e = &p->extensions[i];
         struct lk_attention *a = &d->attentions[i];
         *a = *all;
         a->sequences = 1, a->queries = e->count, a->first = e->first;
         a->q += row * a->ldq, a->o += row * a->ldo, a->k = k, a->v = k + part, a->m = a->r = NULL;
-        a->pages = e->pages, a->page_positions = p->cache->page_positions, a->page_stride = p->cache->page_floats;
+        a->pages = e->pages, a->page_positions = p->cache->page_positions, a->page_stride = p->cache->page_words;
+        a->kv_dtype = p->cache->dtype, a->ldk = a->ldv = p->cache->row_words;
         if (p->first_key) a->document_start = p->first_key + row;
     }
     lk_attention_forward_many(d->math, d->attentions, p->extension_count);
@@ -238,10 +241,15 @@ static void attention_forward(struct lk_decoder *d, const struct lk__model_layer
                                      .ldo = q,
                                      .m = a->m,
                                      .r = a->r};
-    if (p->cache)
+    if (p->cache) {
         attend_in_pages(d, layer, p, &attention);
-    else
-        lk_attention_forward(d->math, &attention);
+        return;
+    }
+    if (d->cache_dtype == LK_Q8) {
+        lk_quantize_through(d->math, p->rows, kv, a->k);
+        lk_quantize_through(d->math, p->rows, kv, a->v);
+    }
+    lk_attention_forward(d->math, &attention);
 }
 
 void lk__model_layer_forward(struct lk_decoder *d, const float *weights, uint32_t layer, const struct lk__model_pass *p,
@@ -367,7 +375,7 @@ float *lk_decoder_forward(struct lk_decoder *d, const float *weights, uint32_t s
 /* What the rows of extensions have each: a token, a position, a place in the cache, the first key that is seen. */
 static void extension_rows(struct lk_decoder *d, struct lk__model_pass *p) {
     const struct lk_model_config *m = &d->layout->config;
-    size_t kv = (size_t)m->kv_heads * m->head_dim, wanted = 0;
+    size_t wanted = 0;
     uint32_t page = p->cache->page_positions;
     for (uint32_t i = 0; i < p->extension_count; i++) {
         const struct lk_extension *e = &p->extensions[i];
@@ -375,7 +383,7 @@ static void extension_rows(struct lk_decoder *d, struct lk__model_pass *p) {
         turn_up_to(d, e->first + e->count);
         for (uint32_t j = e->first; j < e->first + e->count; j++, p->rows++) {
             LK_ASSERT(e->pages[j / page] < p->cache->pages);
-            d->place[p->rows] = e->pages[j / page] * p->cache->page_floats + j % page * kv;
+            d->place[p->rows] = e->pages[j / page] * p->cache->page_words + j % page * p->cache->row_words;
             d->at[p->rows] = j;
             d->ids[p->rows] = e->tokens[j - e->first];
             if (m->window) d->start[p->rows] = window_begin(m, j);
@@ -390,6 +398,7 @@ float *lk_decoder_extend(struct lk_decoder *d, const float *weights, const struc
                          const struct lk_extension *extensions, uint32_t count) {
     LK_NUMERIC_SCOPE();
     LK_ASSERT(d->mode == LK_EXTEND && count > 0 && (!d->panels || d->panels_of == weights));
+    LK_ASSERT(d->cache_dtype == cache->dtype && "lk_decoder_extend: see lk_decoder_use_cache");
     struct lk__model_pass pass = {.cache = cache, .extensions = extensions, .extension_count = count};
     extension_rows(d, &pass);
     return pass_forward(d, weights, &pass, d->ids);

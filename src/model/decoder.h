@@ -42,8 +42,9 @@ struct lk_decoder {
     struct lk_row_part *other_parts; /* max_sequences, for sums over other rows than positions */
     const uint8_t *panels;           /* NULL, or of these weights' matrices */
     const float *panels_of;
-    void *quantized; /* rows of activations, for a narrow layout */
-    float *widened;  /* (LK__MODEL_STRIP, the widest input) weights */
+    enum lk_dtype cache_dtype; /* of keys and values */
+    void *quantized;           /* rows of activations, for a narrow layout */
+    float *widened;            /* (LK__MODEL_STRIP, the widest input) weights */
     /* the last pass */
     uint32_t sequences, positions;
     const uint32_t *tokens, *first_key; /* first_key: as lk_attention's document_start */

@@ -12,6 +12,8 @@ static const struct lk_model_config configs[] = {
     {LK_LLAMA, 2, 20, 4, 1, 6, 33, 130, 41, false, 1e-6, 10000, 0.02, .window = 33},
     {LK_LLAMA, 2, 20, 2, 2, 12, 33, 130, 41, true, 1e-5, 500000, 0.02, false, false, 0, 8, 1, 4, 32},
     {LK_LLAMA, 3, 20, 6, 2, 10, 33, 130, 41, false, 1e-5, 10000, 0.02, true, true, 20, 8, 1, 4, 32},
+    {LK_LLAMA, 2, 20, 6, 3, 32, 33, 130, 41, true, 1e-5, 10000, 0.02, .window = 50},
+    {LK_GPT2, 1, 64, 1, 1, 64, 33, 65, 23, true, 1e-5, 0, 0.02},
 };
 #define CONFIGS (sizeof configs / sizeof *configs)
 
@@ -34,13 +36,14 @@ static void drop(struct setup *s) {
     lk_layout_release(&s->layout);
 }
 
-/* Logits (context, vocab) of the training forward. */
-static float *training_logits(const struct setup *s, struct lk_math *math) {
+/* Logits (context, vocab) of the training forward; with keys and values in 8 bits, of the forward alone. */
+static float *training_logits(const struct setup *s, struct lk_math *math, enum lk_dtype cache) {
     const struct lk_model_config *c = &s->layout.config;
     size_t size = (size_t)c->context * c->vocab * 4;
     struct lk_decoder *d;
     float *out = lk_alloc(size);
-    OK(lk_decoder_create(&s->layout, math, 1, c->context, LK_TRAINING, &d, &test_err));
+    OK(lk_decoder_create(&s->layout, math, 1, c->context, cache == LK_F32 ? LK_TRAINING : LK_INFER, &d, &test_err));
+    if (cache != LK_F32) OK(lk_decoder_use_cache(d, cache, &test_err));
     memcpy(out, lk_decoder_forward(d, s->w, 1, c->context, s->tokens, NULL), size);
     lk_decoder_free(d);
     return out;
@@ -51,7 +54,7 @@ static float *training_logits(const struct setup *s, struct lk_math *math) {
  */
 enum { COPIES = 4 };
 static void read_in_chunks(struct test_random *r, const struct setup *s, struct lk_math *math, uint32_t chunk,
-                           const float *expected) {
+                           enum lk_dtype dtype, const float *expected) {
     const struct lk_model_config *c = &s->layout.config;
     struct lk_decoder *d;
     struct lk_attention_cache cache;
@@ -61,8 +64,9 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     void *panels = lk_alloc(s->layout.panel_bytes);
     OK(lk_decoder_create(&s->layout, math, COPIES * chunk, COPIES * chunk, LK_EXTEND, &d, &test_err));
     if (test_random_below(r, 2) && lk_decoder_fill_panels(d, s->w, panels)) lk_decoder_use_panels(d, s->w, panels);
-    OK(lk_attention_cache_init(&cache, &s->layout, page, COPIES * most, &test_err));
-    memset(cache.data, 0xff, lk_attention_cache_bytes(&s->layout, page, COPIES * most)); /* NaN */
+    OK(lk_decoder_use_cache(d, dtype, &test_err));
+    OK(lk_attention_cache_init(&cache, &s->layout, dtype, page, COPIES * most, &test_err));
+    memset(cache.data, 0xff, lk_attention_cache_bytes(&s->layout, dtype, page, COPIES * most)); /* NaN */
     for (uint32_t i = 0; i < COPIES * most; i++) {
         uint32_t j = test_random_below(r, i + 1);
         heap[i] = heap[j], heap[j] = i;
@@ -85,8 +89,8 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
         for (uint32_t q = 0; q < count; q++) {
             for (uint32_t i = e[q].first + e[q].count - e[q].wanted; i < e[q].first + e[q].count; i++, logits += c->vocab)
                 if (memcmp(logits, expected + (size_t)i * c->vocab, c->vocab * 4))
-                    fail_msg("%s, chunk of %u at %u, pages of %u: position %u differs", test_family(c->family), e[q].count,
-                             e[q].first, page, i);
+                    fail_msg("%s, cache in %s, chunk of %u at %u, pages of %u: position %u differs", test_family(c->family),
+                             lk_dtype_name(dtype), e[q].count, e[q].first, page, i);
             done += (used[of[q]] += e[q].count) == c->context;
         }
     }
@@ -97,32 +101,52 @@ static void read_in_chunks(struct test_random *r, const struct setup *s, struct 
     lk_attention_cache_release(&cache);
 }
 
+static void decode_is_prefill_is_forward(struct test_random *r, const struct setup *s, enum lk_dtype cache) {
+    const char *isas[8];
+    int count = lk_math_isas(isas);
+    const struct lk_model_config *c = &s->layout.config;
+    size_t bytes = (size_t)c->context * c->vocab * 4;
+    struct test_math first = test_math_open("ref", 1);
+    float *expected = training_logits(s, first.math, cache), *floats = training_logits(s, first.math, LK_F32);
+    assert_true((memcmp(expected, floats, bytes) == 0) == (cache == LK_F32));
+    for (int k = 0; k < count; k++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            struct test_math m = test_math_open(isas[k], threads);
+            float *logits = training_logits(s, m.math, cache);
+            assert_memory_equal(logits, expected, bytes);
+            lk_free(logits);
+            const uint32_t chunks[] = {1, 2, 7, 64, c->context};
+            for (size_t j = 0; j < 5; j++)
+                if (j == 4 || isas[k][0] != 'r' || threads == 1) read_in_chunks(r, s, m.math, chunks[j], cache, expected);
+            test_math_close(&m);
+        }
+    lk_free(expected);
+    lk_free(floats);
+    test_math_close(&first);
+}
 static void decode_equals_prefill_equals_training(void **state) {
     (void)state;
     struct test_random r = test_random_open("chunks");
-    const char *isas[8];
-    int count = lk_math_isas(isas);
     for (size_t n = 0; n < CONFIGS; n++) {
         struct setup s;
         make(&s, &r, &configs[n]);
-        uint32_t context = configs[n].context;
-        struct test_math first = test_math_open("ref", 1);
-        float *expected = training_logits(&s, first.math);
-        for (int k = 0; k < count; k++)
-            for (int threads = 1; threads <= 3; threads += 2) {
-                struct test_math m = test_math_open(isas[k], threads);
-                float *logits = training_logits(&s, m.math);
-                assert_memory_equal(logits, expected, (size_t)context * configs[n].vocab * 4);
-                lk_free(logits);
-                const uint32_t chunks[] = {1, 2, 7, 64, context};
-                for (size_t j = 0; j < 5; j++)
-                    if (j == 4 || isas[k][0] != 'r' || threads == 1) read_in_chunks(&r, &s, m.math, chunks[j], expected);
-                test_math_close(&m);
-            }
-        lk_free(expected);
-        test_math_close(&first);
+        decode_is_prefill_is_forward(&r, &s, LK_F32);
+        if (configs[n].head_dim % LK_QUANT_BLOCK == 0) decode_is_prefill_is_forward(&r, &s, LK_Q8);
         drop(&s);
     }
+}
+
+/* A cache in 8 bits wants whole blocks, and there is none in other formats. */
+static void caches_that_are_none(void **state) {
+    (void)state;
+    struct lk_layout l;
+    struct lk_attention_cache cache;
+    OK(lk_layout_init(&l, &configs[0], &test_err));
+    FAILS(lk_attention_cache_init(&cache, &l, LK_Q8, 8, 1, &test_err), LK_EUNSUPPORTED,
+          "want heads of a multiple of 32 numbers; the model's have 6");
+    FAILS(lk_attention_cache_init(&cache, &l, LK_Q4, 8, 1, &test_err), LK_EUNSUPPORTED, "f32 or q8, not in q4");
+    lk_attention_cache_release(&cache);
+    lk_layout_release(&l);
 }
 
 /* A batch's rows are those of its sequences alone; a decoder made for more gives the same. */
@@ -279,7 +303,7 @@ static void angles_are_made_when_they_are_needed(void **state) {
     float *w = lk_alloc(l.floats * 4);
     test_weights(&r, &l, 0.2, w);
     OK(lk_decoder_create(&l, m.math, 1, 4, LK_EXTEND, &d, &test_err));
-    OK(lk_attention_cache_init(&cache, &l, 8, 1, &test_err));
+    OK(lk_attention_cache_init(&cache, &l, LK_F32, 8, 1, &test_err));
     assert_int_equal(d->turned, 0);
     for (uint32_t used = 0; used < 8; used += 4) {
         struct lk_extension e = {(uint32_t[]){1, 2, 3, 4}, (uint32_t[]){0}, used, 4, 1};
@@ -299,7 +323,7 @@ static int make_and_free(const struct lk_layout *l, struct lk_math *math, enum l
     int code = lk_decoder_create(l, math, 2, 9, mode, &d, &test_err);
     if (code) return code;
     lk_decoder_free(d);
-    if ((code = lk_attention_cache_init(&cache, l, 3, 3, &test_err))) return code;
+    if ((code = lk_attention_cache_init(&cache, l, LK_F32, 3, 3, &test_err))) return code;
     lk_attention_cache_release(&cache);
     return LK_OK;
 }
@@ -344,6 +368,7 @@ static void bytes_are_known_before(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decode_equals_prefill_equals_training),
+        cmocka_unit_test(caches_that_are_none),
         cmocka_unit_test(batch_and_capacity_change_nothing),
         cmocka_unit_test(recompute_isa_and_threads_change_no_gradient),
         cmocka_unit_test(accumulating_sequences_changes_no_gradient),

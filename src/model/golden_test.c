@@ -118,7 +118,7 @@ static void check_logits(const struct golden *golden, const struct lk_layout *l,
     for (uint32_t s = 0; s < SEQUENCES; s++) {
         struct lk_attention_cache cache;
         const float *x = NULL, *theirs = golden->logits + s * V;
-        OK(lk_attention_cache_init(&cache, l, T, 1, &test_err));
+        OK(lk_attention_cache_init(&cache, l, LK_F32, T, 1, &test_err));
         for (uint32_t t = 0; t < T; t++)
             x = lk_decoder_extend(d, w, &cache, &(struct lk_extension){tokens + s * T + t, (uint32_t[]){0}, t, 1, 1}, 1);
         double scale = norm(theirs, NULL, V) / sqrt(V);

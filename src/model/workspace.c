@@ -148,20 +148,52 @@ void lk_decoder_free(struct lk_decoder *d) {
     lk_free(d);
 }
 
-static size_t page_floats(const struct lk_layout *layout, uint32_t page_positions) {
-    const struct lk_model_config *m = &layout->config;
-    return (size_t)m->layers * 2 * page_positions * m->kv_heads * m->head_dim;
+static size_t row_words(const struct lk_layout *layout, enum lk_dtype dtype) {
+    return (lk_dtype_row_bytes(dtype, (size_t)layout->config.kv_heads * layout->config.head_dim) + 3) / 4;
+}
+static size_t page_words(const struct lk_layout *layout, enum lk_dtype dtype, uint32_t page_positions) {
+    return (size_t)layout->config.layers * 2 * page_positions * row_words(layout, dtype);
 }
 
-size_t lk_attention_cache_bytes(const struct lk_layout *layout, uint32_t page_positions, uint32_t pages) {
-    return page_floats(layout, page_positions) * pages * sizeof(float);
+size_t lk_attention_cache_bytes(const struct lk_layout *layout, enum lk_dtype dtype, uint32_t page_positions,
+                                uint32_t pages) {
+    return page_words(layout, dtype, page_positions) * pages * sizeof(float);
 }
 
-int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, uint32_t page_positions,
-                            uint32_t pages, struct lk_err *err) {
-    *cache = (struct lk_attention_cache){page_positions, pages, page_floats(layout, page_positions), NULL, {0}};
+static int check_cache(const struct lk_layout *layout, enum lk_dtype dtype, struct lk_err *err) {
+    if (dtype == LK_F32 || (dtype == LK_Q8 && layout->config.head_dim % LK_QUANT_BLOCK == 0)) return LK_OK;
+    if (dtype != LK_Q8)
+        return lk_fail(err, LK_EUNSUPPORTED, "keys and values are kept in f32 or q8, not in %s", lk_dtype_name(dtype));
+    return lk_fail(err, LK_EUNSUPPORTED,
+                   "keys and values in q8 want heads of a multiple of %d numbers; the model's have %u", LK_QUANT_BLOCK,
+                   layout->config.head_dim);
+}
+
+int lk_decoder_use_cache(struct lk_decoder *d, enum lk_dtype dtype, struct lk_err *err) {
+    const struct lk_model_config *m = &d->layout->config;
+    int code = check_cache(d->layout, dtype, err);
+    LK_ASSERT(d->mode == LK_EXTEND || d->mode == LK_INFER);
+    if (!code && dtype == LK_Q8)
+        code = lk_math_reserve(d->math,
+                               lk_decoder_scratch_bytes(d->layout, m->context, d->mode) +
+                                   lk_attention_widened_bytes(m->context, m->head_dim),
+                               err);
+    if (!code) d->cache_dtype = dtype;
+    return code;
+}
+
+int lk_attention_cache_init(struct lk_attention_cache *cache, const struct lk_layout *layout, enum lk_dtype dtype,
+                            uint32_t page_positions, uint32_t pages, struct lk_err *err) {
+    *cache = (struct lk_attention_cache){0};
+    int code = check_cache(layout, dtype, err);
+    if (code) return code;
+    *cache = (struct lk_attention_cache){.dtype = dtype,
+                                         .page_positions = page_positions,
+                                         .pages = pages,
+                                         .row_words = row_words(layout, dtype),
+                                         .page_words = page_words(layout, dtype, page_positions)};
     size_t bytes;
-    bool fits = !__builtin_mul_overflow(cache->page_floats * sizeof(float), (size_t)pages, &bytes);
+    bool fits = !__builtin_mul_overflow(cache->page_words * sizeof(float), (size_t)pages, &bytes);
     if (fits && !lk_arena_init(&cache->memory, bytes)) cache->data = lk_arena_take(&cache->memory, bytes);
     return cache->data ? LK_OK
                        : lk_fail(err, LK_ENOMEM, "no memory for the keys and values of %zu positions",

@@ -87,6 +87,7 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         return lk_fail(err, LK_EINVAL, "the tokenizer has %u tokens, the model only %u", lk_tokenizer_vocab(g->tokenizer),
                        vocab);
     code = lk_decoder_create(g->layout, g->math, 1, context < CHUNK ? context : CHUNK, LK_EXTEND, &g->decoder, err);
+    if (!code) code = lk_decoder_use_cache(g->decoder, g->options->cache, err);
     if (!code && !(g->workspace = lk_alloc(lk_sample_allowed_bytes(vocab))))
         code = lk_fail(err, LK_ENOMEM, "no memory to sample");
     g->penalised = !lk_penalties_none(&g->options->penalties);
@@ -108,7 +109,9 @@ static int start(struct generator *g, const char *prompt, size_t prompt_size, st
         lk__serve_counts_add(&g->counts, g->tokens.ids[i], false);
     /* no more than can be needed: models of others have contexts of 131,072 */
     size_t most = g->tokens.count + g->options->max_tokens;
-    if (!code) code = lk_attention_cache_init(&g->cache, g->layout, most < context ? (uint32_t)most : context, 1, err);
+    if (!code)
+        code = lk_attention_cache_init(&g->cache, g->layout, g->options->cache, most < context ? (uint32_t)most : context,
+                                       1, err);
     return code;
 }
 

@@ -174,7 +174,7 @@ int lk__train_evaluate(const struct lk__train_evaluation *e, uint32_t sequences,
 
 int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const float *weights,
                 const struct lk_dataset *dataset, uint32_t context, bool cross_documents, uint32_t sequences,
-                struct lk_eval_row *out, struct lk_buf *likeliest, struct lk_err *err) {
+                enum lk_dtype cache, struct lk_eval_row *out, struct lk_buf *likeliest, struct lk_err *err) {
     struct lk_err own; /* the ranks agree on a message: there must be one */
     if (!err) err = &own;
     struct lk__train_evaluation e = {.layout = layout,
@@ -190,6 +190,7 @@ int lk_evaluate(struct lk_math *math, const struct lk_layout *layout, const floa
                        lk_dataset_vocab(dataset) - 1, layout->config.vocab);
     int code = lk_comm_open_self(&e.comm, err);
     if (!code) code = lk_decoder_create(layout, math, e.at_once, context, LK_INFER, &e.decoder, err);
+    if (!code) code = lk_decoder_use_cache(e.decoder, cache, err);
     void *panels = !code && layout->narrow ? lk_alloc(layout->panel_bytes) : NULL;
     if (!code && layout->narrow && !panels) code = lk_fail(err, LK_ENOMEM, "no memory for the weights' panels");
     if (panels && lk_decoder_fill_panels(e.decoder, weights, panels)) lk_decoder_use_panels(e.decoder, weights, panels);

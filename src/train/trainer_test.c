@@ -358,7 +358,7 @@ static void evaluation_does_not_see_its_batch(void **state) {
     OK(lk_run_checkpoints(world.store, "evaluated", &list, &count, &test_err));
     OK(lk_checkpoint_load(world.store, &list[count - 1].state, &s, &test_err));
     struct lk_eval_row whole, row;
-    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 0, &whole, NULL, &test_err));
+    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 0, LK_F32, &whole, NULL, &test_err));
     assert_int_equal(whole.targets, lk_dataset_tokens(d, LK_HELD_OUT) - 1); /* every token but the first, once */
     assert_int_equal(whole.bytes, lk_dataset_bytes(d, LK_HELD_OUT));
     for (uint32_t at_once = 1; at_once <= 9; at_once += 2) {
@@ -376,7 +376,7 @@ static void evaluation_does_not_see_its_batch(void **state) {
         lk_decoder_free(e.decoder);
         lk_comm_close(e.comm);
     }
-    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 2, &row, NULL, &test_err));
+    OK(lk_evaluate(world.math, &run.layout, s.weights, d, 11, true, 2, LK_F32, &row, NULL, &test_err));
     assert_true(row.targets == 22 && row.bytes > 0 && row.bytes < whole.bytes && row.loss != whole.loss);
     char text[64];
     char *recorded = test_record_text(&world, "evaluated", "eval_loss");

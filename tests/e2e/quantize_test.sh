@@ -42,6 +42,29 @@ kill $server
 wait $server
 check "and a receipt is made again" env LOCKSTEP_ISA=ref "$LOCKSTEP" response verify receipt.json
 
+# --- keys and values in 8 bits -----------------------------------------------------------------------------------------------
+with_q8=$(text_of wide --cache q8 --temperature 0.8 --top-p 0.95)
+equal "keys in q8: ref says the same" "$(LOCKSTEP_ISA=ref text_of wide --cache q8 --threads 1 --temperature 0.8 --top-p 0.95)" "$with_q8"
+serve cache wide --slots 2 --page 8 --cache q8
+equal "keys in q8: the server says what generate does" "$(curl -s "$URL/v1/completions" -d '{"prompt": "in the", "max_tokens": 30, "temperature": 0.8, "top_p": 0.95, "seed": 5}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])')" "$with_q8"
+curl -s "$URL/v1/completions" -d '{"prompt": "it", "max_tokens": 9, "lockstep": {"receipt": true}}' >receipt.json
+kill $server
+wait $server
+check "keys in q8: a receipt is made again" env LOCKSTEP_ISA=ref "$LOCKSTEP" response verify receipt.json
+python3 - <<'EOF'
+import hashlib, json
+v = json.load(open("receipt.json"))
+r = v["lockstep"]["receipts"][0]
+assert r["request"].pop("cache") == "q8"
+r["request_digest"] = hashlib.sha256(json.dumps(r["request"], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+json.dump(v, open("floats.json", "w"))
+EOF
+fails "with keys in floats it would be another answer" 1 "differs" -- "$LOCKSTEP" response verify floats.json
+check "what keys in q8 cost" "$LOCKSTEP" eval wide --beside wide --beside-cache q8 --dataset wide
+said "a loss of its own" "^wide at step 3: held-out loss"
+fails "heads of no whole blocks" 1 "want heads of a multiple of 32 numbers; the model's have 12" -- "$LOCKSTEP" generate talk "it" --cache q8
+
 fails "twice is refused" 1 "weights are q8 already: quantize the model that it was made from" -- "$LOCKSTEP" model quantize wide-q8 --to q4
 fails "a folder of it" 1 "weights are q4, which this format does not hold" -- "$LOCKSTEP" model export wide-q4 out
 [ -e out ] && not_ok "nothing was written" "out"

@@ -165,7 +165,10 @@ void lk_scale_rows(struct lk_math *, size_t rows, size_t n, float scale, float *
  * query before.
  * pages: NULL, or the keys and values of one sequence lie in pages of page_positions: those of position j are row j %
  * page_positions of the page that begins pages[j / page_positions] * page_stride floats behind k and v; forward only, and
- * kv_rows means nothing. */
+ * kv_rows means nothing.
+ * kv_dtype: LK_F32, or LK_Q8, with pages only: then a row of k and v is the blocks of its heads, one behind the other, the
+ * strides are in words of 32 bits, and head_dim is a multiple of LK_QUANT_BLOCK. It is the attention of the numbers that
+ * the blocks stand for. */
 struct lk_attention {
     uint32_t sequences, queries, first, heads, kv_heads, head_dim;
     const float *q, *k, *v;
@@ -177,8 +180,11 @@ struct lk_attention {
     const uint32_t *pages;
     uint32_t page_positions;
     size_t page_stride;
+    enum lk_dtype kv_dtype;
 };
 size_t lk_attention_scratch_bytes(uint32_t positions, uint32_t head_dim, bool backward);
+/* So much more, where keys and values are blocks. */
+size_t lk_attention_widened_bytes(uint32_t positions, uint32_t head_dim);
 void lk_attention_forward(struct lk_math *, const struct lk_attention *);
 /* Several at once, of any shapes, so that threads share all of their work. */
 void lk_attention_forward_many(struct lk_math *, const struct lk_attention *, size_t count);

@@ -13,9 +13,9 @@ extern "C" {
 #endif
 
 /* How the numbers of a tensor are stored. A block is 32 numbers of a row:
- *   LK_Q8   an fp16 scale and 32 signed bytes: 34 bytes       number i = scale * byte i
- *   LK_Q4   an fp16 scale and 16 bytes: 18 bytes              number i = scale * (low half of byte i - 8), i + 16: the high
- * half Little-endian. */
+ *   LK_Q8   34 bytes: an fp16 scale, then 32 signed bytes.    number i = scale * byte i
+ *   LK_Q4   18 bytes: an fp16 scale, then 16 bytes.           number i = scale * (low half of byte i - 8); i + 16: high
+ * half All are little-endian. */
 enum lk_dtype { LK_F32, LK_BF16, LK_F16, LK_Q8, LK_Q4 };
 #define LK_QUANT_BLOCK 32
 const char *lk_dtype_name(enum lk_dtype);                  /* "f32", "bf16", "f16", "q8", "q4" */
@@ -28,8 +28,13 @@ int lk_quantize(struct lk_math *, enum lk_dtype, size_t rows, size_t k, const fl
 /* The numbers that rows stand for: exact for LK_BF16 and LK_F16, one rounding each for blocks. */
 void lk_dequantize(struct lk_math *, enum lk_dtype, size_t rows, size_t k, const void *w, float *out);
 
-/* Rows of activations in blocks of 32 bytes with a float scale each, and 16 bytes more a block; `memory` is the caller's.
- */
+/* Keys and values in LK_Q8 (docs/numerics.md, section 14): as lk_quantize, but a block that it refuses becomes one that
+ * stands for NaN. Row i of x (rows, k) goes to the words that begin at out + place[i]; or x itself becomes what its blocks
+ * stand for. */
+void lk_quantize_scatter(struct lk_math *, size_t rows, size_t k, const float *x, const size_t *place, float *out);
+void lk_quantize_through(struct lk_math *, size_t rows, size_t k, float *x);
+
+/* Rows of activations in blocks: 32 signed bytes, a float scale, two 32-bit sums. memory: lk_quantized_bytes of them. */
 size_t lk_quantized_bytes(size_t rows, size_t k);
 void lk_quantize_activations(struct lk_math *, size_t rows, size_t k, const float *x, void *memory);
 

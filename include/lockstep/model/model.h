@@ -93,6 +93,10 @@ void lk_decoder_free(struct lk_decoder *);
 size_t lk_decoder_bytes(const struct lk_layout *, uint32_t sequences, uint32_t positions, enum lk_decoder_mode);
 size_t lk_decoder_scratch_bytes(const struct lk_layout *, uint32_t positions, enum lk_decoder_mode); /* per thread */
 
+/* From now on keys and values are those of such a cache: what lk_decoder_extend is given must be one, and
+ * lk_decoder_forward, in mode LK_INFER, computes the same. The errors of lk_attention_cache_init. */
+int lk_decoder_use_cache(struct lk_decoder *, enum lk_dtype, struct lk_err *);
+
 /* Forward of tokens (sequences, positions), row-major; document_start as in lk_attention or NULL. Returns the logits
  * (sequences * positions, vocab), owned by the decoder, valid until the next pass; they may be overwritten by the caller.
  */
@@ -113,14 +117,16 @@ const float *lk_decoder_backward(struct lk_decoder *, const float *weights, cons
 /* Keys and values of many sequences, in pages of a fixed number of positions of all layers. Which page is whose, and for
  * how long, is the caller's to decide; a page that several sequences read must not be written. */
 struct lk_attention_cache {
+    enum lk_dtype dtype; /* LK_F32, or LK_Q8: docs/numerics.md, section 14 */
     uint32_t page_positions, pages;
-    size_t page_floats;
-    float *data; /* pages x layers x {k, v} x page_positions x kv_heads * head_dim */
+    size_t row_words, page_words; /* of 32 bits: the keys of a position, a page */
+    float *data;                  /* pages x layers x {k, v} x page_positions x row_words */
     struct lk_arena memory;
 };
-size_t lk_attention_cache_bytes(const struct lk_layout *, uint32_t page_positions, uint32_t pages);
-int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, uint32_t page_positions, uint32_t pages,
-                            struct lk_err *);
+size_t lk_attention_cache_bytes(const struct lk_layout *, enum lk_dtype, uint32_t page_positions, uint32_t pages);
+/* LK_EUNSUPPORTED: not LK_F32 or LK_Q8, or heads of no whole blocks. LK_ENOMEM. */
+int lk_attention_cache_init(struct lk_attention_cache *, const struct lk_layout *, enum lk_dtype, uint32_t page_positions,
+                            uint32_t pages, struct lk_err *);
 void lk_attention_cache_release(struct lk_attention_cache *);
 /* What a pass reads of one sequence: count (>= 1) tokens at positions first .. first + count - 1, whose keys and values it
  * writes; those of all positions before are in the cache. pages: position j is in page pages[j / page_positions]. wanted:

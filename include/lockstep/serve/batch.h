@@ -29,10 +29,11 @@ struct lk_batch_options {
     uint32_t rows;           /* tokens of one pass at most, slots at least; 0: 512 */
     uint32_t queue;          /* requests that wait at most, beside those in slots */
     uint32_t draft;          /* tokens guessed ahead at most, 0: none, up to 15 */
+    enum lk_dtype cache;     /* keys and values: LK_F32, or LK_Q8, whose answers are other ones */
     bool panels;             /* weights once more in the order that few tokens are faster with; see lk_generate_options */
 };
-/* Pages that `bytes` of memory are enough for; page_positions as in the options. */
-uint32_t lk_batch_pages(const struct lk_layout *, uint32_t page_positions, uint64_t bytes);
+/* Pages that `bytes` of memory are enough for; cache and page_positions as in the options. */
+uint32_t lk_batch_pages(const struct lk_layout *, enum lk_dtype cache, uint32_t page_positions, uint64_t bytes);
 /* What a batch takes beside pages: panels and work space. */
 uint64_t lk_batch_bytes(const struct lk_layout *, const struct lk_batch_options *);
 
@@ -113,6 +114,7 @@ void lk_batch_close(struct lk_batch *); /* ends all requests; no other call may 
 int lk_batch_submit(struct lk_batch *, const struct lk_request *, uint64_t *id, struct lk_err *);
 /* The most tokens of prompt and answer together that a request may have: the context, or what pages are enough for. */
 uint32_t lk_batch_most(const struct lk_batch *);
+enum lk_dtype lk_batch_cache(const struct lk_batch *); /* of the options */
 /* The most requests that there may be at the same time: in slots and waiting. */
 uint32_t lk_batch_places(const struct lk_batch *);
 /* Ends a request at the next step, from any thread; one that has ended is no error. */

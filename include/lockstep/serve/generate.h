@@ -66,6 +66,7 @@ struct lk_generate_options {
      * memory again as the weights (layout->floats) until lk_generate returns; not done where it would take more than four
      * fifths of lk_memory_available_bytes. */
     bool panels;
+    enum lk_dtype cache; /* keys and values: LK_F32, or LK_Q8, whose text is another one */
     const uint32_t *ids; /* unless NULL: the prompt as it is to be read (lk_chat_prompt's), instead of a text */
     size_t id_count;
     const uint32_t *ends; /* ids that end the text, besides the tokenizer's end token */

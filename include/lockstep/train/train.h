@@ -232,9 +232,10 @@ int lk_train_dry_run(struct lk_store *, struct lk_math *, struct lk_comm *, cons
 
 /* --- Evaluation and verification ------------------------------------------------------------------------- */
 /* The held-out split in order, at most `sequences` sequences (0: all). likeliest (NULL: not wanted): for each target, in
- * order, the id of the greatest logit before it (uint32_t; the lowest of equals) is appended. */
+ * order, the id of the greatest logit before it (uint32_t; the lowest of equals) is appended. cache: LK_F32, or LK_Q8 for
+ * what keys and values in 8 bits make of it. */
 int lk_evaluate(struct lk_math *, const struct lk_layout *, const float *weights, const struct lk_dataset *,
-                uint32_t context, bool cross_documents, uint32_t sequences, struct lk_eval_row *out,
+                uint32_t context, bool cross_documents, uint32_t sequences, enum lk_dtype cache, struct lk_eval_row *out,
                 struct lk_buf *likeliest, struct lk_err *);
 
 struct lk_verify_result {

@@ -16,7 +16,9 @@ struct few {
     size_t d, padded, rows, low, end, base, ld; /* keys [low, end); scores: column 0 is position base, ld a row */
     const float *k, *v;                         /* of position 0, or where pages are counted from */
     size_t from[ATTENTION_FEW_ROWS], to[ATTENTION_FEW_ROWS]; /* keys that a row sees */
-    float *q, *s, *block, *chain, *o, r[ATTENTION_FEW_ROWS];
+    bool blocks; /* keys and values are such: their rows are pointers to bytes */
+    size_t span; /* floats that a row takes where it lies */
+    float *q, *s, *block, *wide, *chain, *o, r[ATTENTION_FEW_ROWS];
 };
 
 /* Pointers to the rows of keys j .. j + n; behind the last key there are more of it. Returns how many lie together. */
@@ -34,18 +36,22 @@ static size_t rows_of(const struct few *f, const float *x, size_t ld, size_t j, 
     return together;
 }
 
-static void ask_for(const float *const *rows, size_t n, size_t d) {
+static void ask_for(const float *const *rows, size_t n, size_t span) {
     for (size_t i = 0; i < n; i++)
-        for (size_t e = 0; e < d; e += 16) __builtin_prefetch(rows[i] + e, 0, 3);
+        for (size_t e = 0; e < span; e += 16) __builtin_prefetch(rows[i] + e, 0, 3);
 }
 
-/* block[e * KEYS + i] = rows[i][e], and asks for `next`. */
-static void transpose(size_t d, const float *const *rows, const float *const *next, float *block) {
+static void widen(const struct few *f, const float *row, float *to) {
+    lk__math_widen_q8(f->d, (const uint8_t *)(const void *)row, to);
+}
+
+/* block[e * KEYS + i] = rows[i][e], and asks for `span` floats of each of `next`. */
+static void transpose(size_t d, const float *const *rows, const float *const *next, size_t span, float *block) {
     for (size_t g = 0; g < KEYS; g += VL)
         for (size_t e = 0; e < d; e += VL) {
             size_t n = smaller(VL, d - e);
             vf r[VL];
-            if (e % 16 == 0)
+            if (e % 16 == 0 && e < span)
                 for (size_t i = 0; i < VL; i++) __builtin_prefetch(next[g + i] + e, 0, 3);
             UNROLL
             for (size_t i = 0; i < VL; i++) r[i] = n == VL ? v_load(rows[g + i] + e) : v_load_n(rows[g + i] + e, n);
@@ -68,7 +74,11 @@ static void scores(const struct few *f) {
     rows_of(f, f->k, f->a->ldk, f->low, KEYS, rows[0]);
     for (size_t j = f->low; j < f->end; j += KEYS, turn ^= 1) {
         if (j + KEYS < f->end) rows_of(f, f->k, f->a->ldk, j + KEYS, KEYS, rows[!turn]);
-        transpose(f->d, rows[turn], rows[j + KEYS < f->end ? !turn : turn], f->block);
+        for (size_t i = 0; f->blocks && i < KEYS; i++) {
+            widen(f, rows[turn][i], f->wide + i * f->padded);
+            rows[turn][i] = f->wide + i * f->padded;
+        }
+        transpose(f->d, rows[turn], rows[j + KEYS < f->end ? !turn : turn], f->span, f->block);
         for (size_t r = 0; r < f->rows; r += height)
             dot_product(smaller(height, f->rows - r), KEYS, f->d, f->q + r * f->d, f->d, 1, f->block, KEYS,
                         f->s + r * f->ld + (j - f->base), f->ld);
@@ -146,7 +156,7 @@ static void end_of_segment(const struct few *f) {
     }
 }
 
-/* Rows that do not lie together, or whose last vector reaches beyond them, are copied. */
+/* Rows that do not lie together, or whose last vector reaches beyond them, are copied; blocks are widened. */
 static void sum_values(const struct few *f) {
     const float *rows[2][FETCH];
     size_t turn = 0, n, together[2];
@@ -159,10 +169,14 @@ static void sum_values(const struct few *f) {
         size_t ldv = f->a->ldv;
         if (j + n < f->end) {
             together[!turn] = rows_of(f, f->v, ldv, j + n, FETCH, rows[!turn]);
-            ask_for(rows[!turn], FETCH, f->d);
+            ask_for(rows[!turn], FETCH, f->span);
         }
-        if (f->d % VL || together[turn] < n) {
-            for (size_t i = 0; i < n; i++) copy_rows(1, f->d, row[i], ldv, f->block + i * f->padded, f->padded);
+        if (f->blocks || f->d % VL || together[turn] < n) {
+            for (size_t i = 0; i < n; i++)
+                if (f->blocks)
+                    widen(f, row[i], f->block + i * f->padded);
+                else
+                    copy_rows(1, f->d, row[i], ldv, f->block + i * f->padded, f->padded);
             v = f->block, ldv = f->padded;
         }
         go_on(f, j, n, v, ldv);
@@ -180,7 +194,7 @@ static void output(const struct few *f, size_t row, float *o) {
 
 static void cut_scratch(struct few *f, float *from) {
     f->q = take(&from, f->rows * f->d), f->s = take(&from, f->rows * f->ld);
-    f->block = take(&from, (KEYS > FETCH ? KEYS : FETCH) * f->padded);
+    f->block = take(&from, (KEYS > FETCH ? KEYS : FETCH) * f->padded), f->wide = take(&from, KEYS * f->padded);
     f->chain = take(&from, f->rows * f->padded), f->o = take(&from, f->rows * f->padded);
 }
 
@@ -191,7 +205,10 @@ void LK_ISA_NAME(lk__math_attention_few)(const struct lk_attention *a, uint32_t 
                                          uint32_t row1, void *scratch) {
     size_t n = a->queries, d = a->head_dim, keys = a->pages ? 0 : sequence * a->kv_rows, group = a->heads / a->kv_heads;
     struct few f = {.a = a, .d = d, .padded = round_up(d, VL), .rows = row1 - row0, .low = SIZE_MAX};
-    f.k = a->k + keys * a->ldk + kv_head * d, f.v = a->v + keys * a->ldv + kv_head * d;
+    size_t column = kv_head * lk_dtype_row_bytes(a->kv_dtype, d);
+    f.k = (const void *)((const char *)(a->k + keys * a->ldk) + column);
+    f.v = (const void *)((const char *)(a->v + keys * a->ldv) + column);
+    f.blocks = a->kv_dtype == LK_Q8, f.span = (lk_dtype_row_bytes(a->kv_dtype, d) + 3) / 4;
     for (size_t r = 0; r < f.rows; r++) {
         size_t i = (row0 + r) % n;
         f.from[r] = a->document_start ? a->document_start[sequence * n + i] : 0, f.to[r] = a->first + i + 1;

@@ -17,7 +17,7 @@ static inline size_t attention_padded(size_t head_dim) {
 static inline size_t attention_few_floats(size_t positions, size_t head_dim) {
     size_t d = attention_padded(head_dim);
     return ATTENTION_FEW_ROWS * (positions + 2 * 64 + 48) /* scores from a multiple of 64 on; the last panel of keys */
-           + (3 * ATTENTION_FEW_ROWS + 48) * d            /* q, o, chains; keys or values */
+           + (3 * ATTENTION_FEW_ROWS + 2 * 48) * d        /* q, o, chains; keys or values, widened and transposed */
            + ATTENTION_SLACK;
 }
 

@@ -29,6 +29,7 @@ static void put(json_t *o, const char *key, json_t *v) {
 
 static const char *const forms[] = {"text", "json_object", "json_schema", "gbnf", "tools"};
 static json_t *request_of(const struct lk__api_ask *a, uint32_t prompt, uint32_t choice, uint32_t max_tokens) {
+    enum lk_dtype cache = lk_batch_cache(a->model->batch);
     const struct lk_request *r = &a->r;
     const struct lk_tokens *ids = &a->prompts[prompt].t;
     json_t *o = json_object(), *list = json_array(), *stops = json_array(), *ends = json_array(), *biases = json_array();
@@ -53,6 +54,7 @@ static json_t *request_of(const struct lk__api_ask *a, uint32_t prompt, uint32_t
     put(o, "repetition_penalty", lk_json_float(r->penalties.repetition));
     put(o, "presence_penalty", lk_json_float(r->penalties.presence));
     put(o, "frequency_penalty", lk_json_float(r->penalties.frequency));
+    if (cache != LK_F32) put(o, "cache", json_string(lk_dtype_name(cache)));
     if (a->form) put(o, "form", json_string(forms[a->form]));
     if (a->form_text) put(o, "form_text", json_string(a->form_text));
     return o;
@@ -195,6 +197,13 @@ static int read_form(const json_t *o, const struct lk_tokenizer *t, const struct
     return code ? code : lk_matcher_create(*grammar, *vocabulary, matcher, err);
 }
 
+int lk_receipt_cache(const json_t *receipt, enum lk_dtype *out, struct lk_err *err) {
+    const json_t *name = json_object_get(json_object_get(receipt, "request"), "cache");
+    *out = LK_F32;
+    if (!name || (json_is_string(name) && lk_dtype_named(json_string_value(name), out))) return LK_OK;
+    return lk_fail(err, LK_EINVAL, "the receipt's keys and values are in no format that is known here");
+}
+
 int lk_receipt_verify(struct lk_batch *batch, const struct lk_tokenizer *tokenizer, const json_t *receipt,
                       const char *model_root, struct lk_receipt_result *out, struct lk_err *err) {
     const json_t *request = json_object_get(receipt, "request");
@@ -212,6 +221,12 @@ int lk_receipt_verify(struct lk_batch *batch, const struct lk_tokenizer *tokeniz
         return lk_fail(err, LK_EUNSUPPORTED, "the receipt is of numerics %.40s; this program computes fp32-1", numerics);
     if (strcmp(root, model_root))
         return lk_fail(err, LK_EINVAL, "the receipt is of the model %.64s, and this is %s", root, model_root);
+    enum lk_dtype cache;
+    int said = lk_receipt_cache(receipt, &cache, err);
+    if (said) return said;
+    if (cache != lk_batch_cache(batch))
+        return lk_fail(err, LK_EINVAL, "the receipt is of keys and values in %s, and these are in %s", lk_dtype_name(cache),
+                       lk_dtype_name(lk_batch_cache(batch)));
     if (digest_of(request, &is) || strcmp(digest, lk_root_hex(&is, hex)))
         return lk_fail(err, LK_EINVAL, "the receipt's request is not the one of its digest: somebody has changed it");
     struct reading *g = lk_calloc(1, sizeof *g);

@@ -14,8 +14,8 @@ static uint32_t larger(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
-uint32_t lk_batch_pages(const struct lk_layout *layout, uint32_t page_positions, uint64_t bytes) {
-    uint64_t pages = bytes / lk_attention_cache_bytes(layout, page_positions ? page_positions : PAGE_POSITIONS, 1);
+uint32_t lk_batch_pages(const struct lk_layout *layout, enum lk_dtype cache, uint32_t page_positions, uint64_t bytes) {
+    uint64_t pages = bytes / lk_attention_cache_bytes(layout, cache, page_positions ? page_positions : PAGE_POSITIONS, 1);
     return pages < INT32_MAX ? (uint32_t)pages : INT32_MAX;
 }
 
@@ -156,8 +156,9 @@ int lk_batch_open(struct lk_math *math, const struct lk_tokenizer *tokenizer, co
     if (!b->extensions || !b->members) code = lk_fail(err, LK_ENOMEM, "no memory to serve");
     if (!code) code = open_drawers(b, err);
     if (!code) code = lk__batch_pages_create(o.pages, o.page_positions, &b->pages, err);
-    if (!code) code = lk_attention_cache_init(&b->cache, w->layout, o.page_positions, o.pages, err);
+    if (!code) code = lk_attention_cache_init(&b->cache, w->layout, o.cache, o.page_positions, o.pages, err);
     if (!code) code = lk_decoder_create(w->layout, math, b->logits_rows, o.rows, LK_EXTEND, &b->decoder, err);
+    if (!code) code = lk_decoder_use_cache(b->decoder, o.cache, err);
     if (!code) code = add_version(b, w, err);
     if (code) {
         lk_batch_close(b);
@@ -216,6 +217,9 @@ uint32_t lk_batch_most(const struct lk_batch *b) {
     return positions < b->layout->config.context ? (uint32_t)positions : b->layout->config.context;
 }
 
+enum lk_dtype lk_batch_cache(const struct lk_batch *b) {
+    return b->o.cache;
+}
 uint32_t lk_batch_places(const struct lk_batch *b) {
     return b->o.slots + b->o.queue;
 }

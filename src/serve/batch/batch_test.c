@@ -18,12 +18,14 @@ static const struct lk_model_config configs[] = {
 /* And models in fewer bits. */
 static const struct {
     struct lk_model_config config;
-    enum lk_dtype matrices, ends;
+    enum lk_dtype matrices, ends, cache;
 } narrow[] = {
     {{LK_LLAMA, 2, 64, 4, 2, 16, 96, 96, 270, false, 1e-5, 10000, 0.02}, LK_Q8, LK_Q8},
     {{LK_LLAMA, 1, 32, 2, 1, 48, 80, 96, 270, true, 1e-5, 10000, 0.02, .qk_norm = true, .window = 17}, LK_Q4, LK_Q8},
     {{LK_GPT2, 1, 64, 4, 4, 16, 128, 96, 267, true, 1e-5, 0, 0.02}, LK_Q4, LK_Q4},
     {{LK_GPT2, 1, 36, 3, 3, 12, 50, 96, 267, true, 1e-5, 0, 0.02}, LK_BF16, LK_BF16},
+    {{LK_LLAMA, 2, 64, 3, 1, 32, 96, 96, 270, false, 1e-5, 10000, 0.02, .window = 30}, LK_Q8, LK_Q8, LK_Q8},
+    {{LK_GPT2, 1, 64, 2, 2, 32, 50, 96, 267, true, 1e-5, 0, 0.02}, LK_F32, LK_F32, LK_Q8},
 };
 #define CONFIGS (FLOATS + sizeof narrow / sizeof *narrow)
 
@@ -43,6 +45,7 @@ struct question {
 };
 struct world {
     struct lk_layout layout;
+    enum lk_dtype cache;
     float *weights[VERSIONS];
     struct question questions[REQUESTS];
 };
@@ -98,6 +101,7 @@ static struct lk_decoder *whole_texts(const struct world *w, uint32_t version, u
     struct lk_decoder *d;
     bool is = w->layout.narrow;
     OK(lk_decoder_create(&w->layout, maths[0].math, 1, count, is ? LK_INFER : LK_TRAINING, &d, &test_err));
+    if (w->cache != LK_F32) OK(lk_decoder_use_cache(d, w->cache, &test_err));
     *panels = is ? lk_alloc(w->layout.panel_bytes) : NULL;
     if (is) assert_true(lk_decoder_fill_panels(d, w->weights[version], *panels));
     if (is) lk_decoder_use_panels(d, w->weights[version], *panels);
@@ -118,6 +122,7 @@ static void expect(const struct world *w, struct question *q, uint32_t version) 
                        &(struct lk_generate_options){.sampling = r->sampling,
                                                      .penalties = r->penalties,
                                                      .max_tokens = r->max_tokens,
+                                                     .cache = w->cache,
                                                      .ids = q->prompt,
                                                      .id_count = r->prompt_count,
                                                      .ends = r->ends,
@@ -190,6 +195,7 @@ static int setup(void **state) {
         for (int threads = 1; threads <= 2; threads++) maths[math_count++] = test_math_open(isas[i], threads);
     for (size_t c = 0; c < CONFIGS; c++) {
         struct world *w = &worlds[c];
+        w->cache = c < FLOATS ? LK_F32 : narrow[c - FLOATS].cache;
         for (int v = 0; v < VERSIONS; v++) {
             struct lk_layout wide;
             OK(lk_layout_init(&wide, c < FLOATS ? &configs[c] : &narrow[c - FLOATS].config, &test_err));
@@ -303,6 +309,7 @@ static void schedule(struct test_random *r, const struct world *w, struct seen *
                                  .pages = least + test_random_below(r, test_random_below(r, 2) ? 3 : 6 * least + 1),
                                  .rows = slots + test_random_below(r, 70),
                                  .queue = 64,
+                                 .cache = w->cache,
                                  .draft = test_random_below(r, 2) ? test_random_below(r, LK__DRAFT_MOST + 1) : 0,
                                  .panels = test_random_below(r, 2)};
     struct lk_batch *b;
@@ -454,7 +461,8 @@ static void embeddings_are_means_of_the_training_forward(void **state) {
         }
         lk_decoder_free(d);
         lk_free(panels);
-        struct lk_batch_options o = {.slots = 4, .page_positions = 7, .pages = 60, .rows = 40, .queue = 8, .panels = n % 2};
+        struct lk_batch_options o = {
+            .slots = 4, .page_positions = 7, .pages = 60, .rows = 40, .queue = 8, .panels = n % 2, .cache = w->cache};
         struct lk_batch *b;
         OK(lk_batch_open(math, tokenizer, &(struct lk_batch_weights){&w->layout, w->weights[0], NULL, NULL}, &o, &b,
                          &test_err));
