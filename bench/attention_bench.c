@@ -95,14 +95,16 @@ static void one(struct lk_math *math, size_t s, int rounds) {
 
 struct decode {
     uint32_t sequences, context, heads, kv_heads, queries, layers, layer;
-    size_t floats; /* of a layer */
-    float *kv, *q, *o;
+    size_t floats;              /* of a layer */
+    float *kv, *q, *o, *blocks; /* blocks: of LK_Q8, the same numbers */
     uint32_t *pages;
 };
 
-static double decode_call(struct lk_math *math, struct decode *t, bool stream) {
-    const float *kv = t->kv + t->layer * t->floats;
-    size_t pages = t->context / PAGE, row = (size_t)t->kv_heads * 64, width = (size_t)t->heads * 64;
+enum way { STREAM, HEADS, KV_HEADS, BLOCKS, WAYS };
+static double decode_call(struct lk_math *math, struct decode *t, enum way way) {
+    const size_t words = way == BLOCKS ? 17 : 64; /* of a head's row */
+    const float *kv = way == BLOCKS ? t->blocks + t->layer * (t->floats / 64 * words) : t->kv + t->layer * t->floats;
+    size_t pages = t->context / PAGE, row = (size_t)t->kv_heads * words, width = (size_t)t->heads * 64;
     struct lk_attention a[SEQUENCES];
     t->layer = (t->layer + 1) % t->layers;
     for (uint32_t i = 0; i < t->sequences; i++)
@@ -122,9 +124,10 @@ static double decode_call(struct lk_math *math, struct decode *t, bool stream) {
                                      .ldo = width,
                                      .pages = t->pages + i * pages,
                                      .page_positions = PAGE,
-                                     .page_stride = 2 * PAGE * row};
+                                     .page_stride = 2 * PAGE * row,
+                                     .kv_dtype = way == BLOCKS ? LK_Q8 : LK_F32};
     double began = seconds_now();
-    if (stream)
+    if (way == STREAM)
         lk_math_stream(math, &(struct lk_stream){.n = t->floats, .reads = 1, .read = {kv}});
     else
         lk_attention_forward_many(math, a, t->sequences);
@@ -133,29 +136,31 @@ static double decode_call(struct lk_math *math, struct decode *t, bool stream) {
 
 /* The least times of rounds of calls, in turns. */
 static void decode_one(struct lk_math *math, struct decode t, int rounds) {
-    enum { STREAM, HEADS, KV_HEADS, WAYS };
     size_t pages = (size_t)t.sequences * t.context / PAGE, width = (size_t)t.sequences * t.queries * t.heads * 64;
     t.floats = pages * 2 * PAGE * t.kv_heads * 64;
     t.layers = (uint32_t)(DECODE_BYTES / (t.floats * sizeof(float)) + 1);
     struct lk_arena arena;
-    if (lk_arena_init(&arena, (t.layers * t.floats + 2 * width + pages) * sizeof(float) + 4096)) exit(1);
+    size_t all = t.layers * t.floats;
+    if (lk_arena_init(&arena, (all + all / 64 * 17 + 2 * width + pages) * sizeof(float) + 4096)) exit(1);
     t.kv = filled(&arena, t.layers * t.floats, 1), t.q = filled(&arena, width, 2), t.o = filled(&arena, width, 3);
     t.pages = lk_arena_take(&arena, pages * sizeof *t.pages);
+    t.blocks = lk_arena_take(&arena, all / 64 * 17 * sizeof(float));
+    if (lk_quantize(math, LK_Q8, all / 64, 64, t.kv, t.blocks, NULL)) exit(1);
     for (size_t i = 0; i < pages; i++) t.pages[i] = (uint32_t)i;
-    double best[WAYS] = {1, 1, 1}, spent = 0;
+    double best[WAYS] = {1, 1, 1, 1}, spent = 0;
     uint32_t few = math->k.attention_few_queries, calls = t.layers < 30 ? t.layers : 30;
     for (int round = 0; round < 3 || (round < rounds && spent < 6); round++)
-        for (int way = 0; way < WAYS; way++) {
+        for (enum way way = STREAM; way < WAYS; way++) {
             double sum = 0;
-            math->k.attention_few_queries = way == KV_HEADS ? UINT32_MAX : 0;
-            for (uint32_t i = 0; i < calls; i++) sum += decode_call(math, &t, way == STREAM);
+            math->k.attention_few_queries = way >= KV_HEADS ? UINT32_MAX : 0;
+            for (uint32_t i = 0; i < calls; i++) sum += decode_call(math, &t, way);
             if (sum / calls < best[way]) best[way] = sum / calls;
             spent += sum;
         }
     math->k.attention_few_queries = few;
-    printf("%u x %u of %4u heads %2u/%2u  floor %7.3f ms  by head %7.3f (%4.1fx)  by kv head %7.3f (%4.1fx)\n", t.sequences,
-           t.queries, t.context, t.heads, t.kv_heads, 1e3 * best[STREAM], 1e3 * best[HEADS], best[HEADS] / best[STREAM],
-           1e3 * best[KV_HEADS], best[KV_HEADS] / best[STREAM]);
+    printf("%u x %u of %4u heads %2u/%2u  floor %7.3f ms  by head %7.3f (%4.1fx)  by kv head %7.3f (%4.1fx)  in q8 %7.3f\n",
+           t.sequences, t.queries, t.context, t.heads, t.kv_heads, 1e3 * best[STREAM], 1e3 * best[HEADS],
+           best[HEADS] / best[STREAM], 1e3 * best[KV_HEADS], best[KV_HEADS] / best[STREAM], 1e3 * best[BLOCKS]);
     fflush(stdout);
     lk_arena_release(&arena);
 }
@@ -178,7 +183,7 @@ int main(int argc, char **argv) {
     struct lk_math *math = NULL;
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (lk_pool_open(threads, &pool, &err) || lk_math_open(pool, argc > 2 ? argv[2] : NULL, &math, &err) ||
-        lk_math_reserve(math, lk_attention_scratch_bytes(8192, 128, true), &err)) {
+        lk_math_reserve(math, lk_attention_scratch_bytes(8192, 128, true) + lk_attention_widened_bytes(8192, 64), &err)) {
         fprintf(stderr, "attention_bench: %s\n", err.message);
         return 1;
     }

@@ -46,10 +46,10 @@ static struct lk_generation generate(struct bench *b, const char *prompt, size_t
 
 /* What a token reads: every weight but the tables of which it takes one row. */
 static double weight_bytes(const struct lk_layout *l) {
-    double floats = (double)l->parameters;
-    if (l->positions >= 0) floats -= (double)l->tensors[l->positions].count;
-    if (l->head >= 0) floats -= (double)l->tensors[l->embedding].count;
-    return floats * sizeof(float);
+    double words = 0;
+    for (int i = 0; i < (int)l->tensor_count; i++)
+        if (i != l->positions && (i != l->embedding || l->head < 0)) words += (double)l->tensors[i].words;
+    return words * sizeof(float);
 }
 
 static void decode(struct bench *b, uint32_t tokens) {
@@ -175,7 +175,7 @@ int main(int argc, char **argv) {
     printf("%s, %.1fM parameters, %s, %d threads\n", shape, (double)b.m.layout.parameters * 1e-6, lk_math_isa(b.m.math),
            threads);
     if (tokens) decode(&b, tokens);
-    if (prompt) {
+    if (prompt && !b.m.layout.narrow) { /* training has no such weights */
         b.token_s = b.read_s = NULL;
         prefill(&b, &text, prompt);
         rows_at_once(&b);

@@ -8,6 +8,7 @@
 #     cmake -B llama -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
 #         llama_cpp_python-0.3.36/vendor/llama.cpp
 #     cmake --build llama --target llama-server
+# BENCH_DTYPE=q8, q4 or bf16 narrows both models first (the batch's part only); alone: BENCH_DTYPE=q8 build/bench/batch_bench.
 # It chooses instructions when it is compiled: for isa = avx2 build another one, with -DGGML_NATIVE=OFF -DGGML_AVX2=ON
 # -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON instead (llama-cpp-python's batch stays as it was installed).
 set -e

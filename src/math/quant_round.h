@@ -23,9 +23,9 @@ static inline float inverse_of(float scale) {
 
 /* --- Weights ---------------------------------------------------------------------------------------------- */
 
-/* ggml's reference rounds halves away from zero. */
-static inline bool round_q8(const float *x, uint8_t *out) {
-    float scale = lk__math_float(most_bits(x)) / 127.0f, inverse = inverse_of(scale);
+/* Blocks whose greatest magnitude has these bits. ggml's reference rounds halves away from zero. */
+static inline bool round_q8(const float *x, uint32_t most, uint8_t *out) {
+    float scale = lk__math_float(most) / 127.0f, inverse = inverse_of(scale);
     uint16_t half = lk__math_to_half(scale);
     memcpy(out, &half, 2);
     for (size_t i = 0; i < BLOCK; i++) {
@@ -36,22 +36,30 @@ static inline bool round_q8(const float *x, uint8_t *out) {
     }
     return half < 0x7c00;
 }
-static inline bool round_q4(const float *x, uint8_t *out) {
-    uint32_t most = most_bits(x);
-    size_t first = 0;
-    while ((lk__math_bits32(x[first]) & 0x7fffffff) != most) first++;
+static inline bool round_q4(const float *x, uint32_t most, uint8_t *out) {
+    uint32_t first = BLOCK, code[BLOCK];
+    for (uint32_t i = 0; i < BLOCK; i++) {
+        uint32_t at = (lk__math_bits32(x[i]) & 0x7fffffff) == most ? i : BLOCK;
+        first = at < first ? at : first;
+    }
     float scale = x[first] / -8.0f, inverse = inverse_of(scale);
     uint16_t half = lk__math_to_half(scale);
     memcpy(out, &half, 2);
-    for (size_t i = 0; i < BLOCK / 2; i++) {
-        float a = x[i] * inverse, b = x[i + BLOCK / 2] * inverse;
-        int32_t low = (int32_t)(a + 8.5f), high = (int32_t)(b + 8.5f);
-        out[2 + i] = (uint8_t)((low > 15 ? 15 : low) | (high > 15 ? 15 : high) << 4);
+    for (size_t i = 0; i < BLOCK; i++) {
+        float t = x[i] * inverse;
+        int32_t c = (int32_t)(t + 8.5f);
+        code[i] = (uint32_t)(c > 15 ? 15 : c);
     }
+    for (size_t i = 0; i < BLOCK / 2; i++) out[2 + i] = (uint8_t)(code[i] | code[i + BLOCK / 2] << 4);
     return (half & 0x7fff) < 0x7c00;
 }
 static bool round_plain(enum lk_dtype dtype, size_t k, const float *x, uint8_t *out) {
-    bool good = true;
+    uint32_t most = 0;
+    for (size_t i = 0; i < k; i++) {
+        uint32_t m = lk__math_bits32(x[i]) & 0x7fffffff;
+        most = m > most ? m : most;
+    }
+    bool good = most < 0x7f800000;
     if (dtype == LK_F32) memcpy(out, x, 4 * k);
     for (size_t i = 0; dtype == LK_BF16 && i < k; i++) {
         uint32_t u = lk__math_bits32(x[i]);
@@ -67,15 +75,14 @@ static bool round_plain(enum lk_dtype dtype, size_t k, const float *x, uint8_t *
     return good;
 }
 bool ROUND_NAME(quant_round)(enum lk_dtype dtype, size_t k, const float *x, uint8_t *out) {
-    uint32_t most = 0;
-    for (size_t i = 0; i < k; i++) {
-        uint32_t m = lk__math_bits32(x[i]) & 0x7fffffff;
-        most = m > most ? m : most;
+    if (dtype < LK_Q8) return round_plain(dtype, k, x, out);
+    bool good = true;
+    size_t bytes = dtype == LK_Q8 ? 34 : 18;
+    for (size_t b = 0; b < k / BLOCK; b++, x += BLOCK, out += bytes) {
+        uint32_t most = most_bits(x);
+        if (most >= 0x7f800000) return false;
+        good &= dtype == LK_Q8 ? round_q8(x, most, out) : round_q4(x, most, out);
     }
-    if (most >= 0x7f800000) return false;
-    bool good = dtype >= LK_Q8 || round_plain(dtype, k, x, out);
-    for (size_t b = 0; dtype >= LK_Q8 && b < k / BLOCK; b++, x += BLOCK)
-        good &= dtype == LK_Q8 ? round_q8(x, out + 34 * b) : round_q4(x, out + 18 * b);
     return good;
 }
 
