@@ -1,6 +1,7 @@
 """The same random model twice, float32: a Hugging Face folder for `lockstep model import`, a GGUF for llama-server.
-The llama of 135M has the shape of SmolLM2-135M and 50,304 rows; the other is that of bench/decode.sh (114M).
-    python serve_model.py LOCKSTEP FOLDER [llama135|llama]   (needs numpy and gguf) writes hf/, model.gguf and a store
+The llama of 135M has the shape of SmolLM2-135M and 50,304 rows; llama is that of bench/decode.sh (114M), llama1b has
+the shape of TinyLlama-1.1B (1.07B with one table; 13 GB of disk).
+    python serve_model.py LOCKSTEP FOLDER [llama135|llama|llama1b]   (needs numpy and gguf) writes hf/, model.gguf and a store
 Its tokenizer is learned from words of random letters; the last norm makes logits that differ as a trained model's do."""
 import json
 import os
@@ -13,7 +14,8 @@ import sys
 import numpy as np
 
 SHAPES = {"llama135": dict(layers=30, width=576, heads=9, kv=3, hidden=1536),
-          "llama": dict(layers=12, width=768, heads=12, kv=4, hidden=2048)}
+          "llama": dict(layers=12, width=768, heads=12, kv=4, hidden=2048),
+          "llama1b": dict(layers=22, width=2048, heads=32, kv=4, hidden=5632)}
 CONTEXT, ROWS, IDS = 8192, 50304, 50257
 
 

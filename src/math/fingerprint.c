@@ -150,16 +150,68 @@ static void elements(struct work *w) {
     }
 }
 
-int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *err) {
+/* --- Fewer bits ------------------------------------------------------------------------------------------------ */
+
+static void *bytes(struct work *w, size_t n) {
+    void *p = lk_arena_take(&w->memory, n);
+    LK_ASSERT(p);
+    return p;
+}
+/* Panels are laid out as each instruction set likes them, and records of activations too: they are not hashed. */
+static void block_products(struct work *w, enum lk_dtype dtype, const float *weights, const float *x) {
+    enum { R = 11, N = 83, K = 1120 };
+    struct lk_math *m = w->math;
+    void *blocks = bytes(w, N * lk_dtype_row_bytes(dtype, K)), *panels, *records;
+    LK_ASSERT(!lk_quantize(m, dtype, N, K, weights, blocks, NULL));
+    lk_dequantize(m, dtype, N, K, blocks, zeros(w, N * K));
+    float *bias = fill(w, N), *residual = fill(w, R * N), *y = zeros(w, R * N);
+    panels = lk_alloc(lk_quant_panels_bytes(dtype, N, K)), records = lk_alloc(lk_quantized_bytes(R, K));
+    LK_ASSERT(panels && records);
+    lk_quant_panels_fill(m, dtype, N, K, blocks, panels);
+    lk_quantize_activations(m, R, K, x, records);
+    lk_quant_multiply(m, R, K, records, &(struct lk_quant_product){panels, N, bias, residual, y, dtype}, 1);
+    lk_quantize_activations(m, 1, K, x + K, records);
+    lk_quant_multiply(m, 1, K, records, &(struct lk_quant_product){panels, N, NULL, NULL, zeros(w, N), dtype}, 1);
+    lk_free(panels), lk_free(records);
+}
+static void fewer_bits(struct work *w) {
+    enum { R = 11, N = 83, K = 1120, POSITIONS = 70, HEADS = 3, DIM = 64, PAGE = 16, WORDS = DIM / 32 * 34 / 4 };
+    struct lk_math *m = w->math;
+    const float *weights = fill(w, N * K), *x = fill(w, R * K);
+    block_products(w, LK_Q8, weights, x);
+    block_products(w, LK_Q4, weights, x);
+    void *halves = bytes(w, N * lk_dtype_row_bytes(LK_BF16, K));
+    LK_ASSERT(!lk_quantize(m, LK_BF16, N, K, weights, halves, NULL));
+    lk_dequantize(m, LK_BF16, N, K, halves, zeros(w, N * K));
+    float *through = fill(w, 64 * DIM), *q = fill(w, POSITIONS * HEADS * DIM), *kv = fill(w, POSITIONS * DIM);
+    lk_quantize_through(m, 64, DIM, through);
+    static const uint32_t pages[] = {3, 0, 4, 1, 2};
+    size_t place[POSITIONS];
+    float *cache = zeros(w, 5 * PAGE * WORDS);
+    for (uint32_t j = 0; j < POSITIONS; j++) place[j] = (pages[j / PAGE] * PAGE + j % PAGE) * WORDS;
+    lk_quantize_scatter(m, POSITIONS, DIM, kv, place, cache);
+    for (uint32_t queries = 1; queries <= POSITIONS; queries += POSITIONS - 1) {
+        struct lk_attention a = {.sequences = 1, .queries = queries, .first = POSITIONS - queries, .heads = HEADS};
+        a.kv_heads = 1, a.head_dim = DIM, a.q = q, a.k = a.v = cache, a.ldq = a.ldo = HEADS * DIM, a.ldk = a.ldv = WORDS;
+        a.o = zeros(w, POSITIONS * HEADS * DIM), a.kv_dtype = LK_Q8;
+        a.pages = pages, a.page_positions = PAGE, a.page_stride = PAGE * WORDS;
+        lk_attention_forward(m, &a);
+    }
+}
+
+static void all_floats(struct work *w) {
+    products(w);
+    attention(w);
+    rows(w);
+    elements(w);
+}
+static int fingerprint(struct lk_math *m, void (*compute)(struct work *), struct lk_root *out, struct lk_err *err) {
     struct work w = {.math = m};
     if (lk_arena_init(&w.memory, (size_t)8 << 20)) return lk_fail(err, LK_ENOMEM, "out of memory for the fingerprint");
-    int code = lk_math_reserve(m, lk_attention_scratch_bytes(128, 64, true), err);
+    int code = lk_math_reserve(m, lk_attention_scratch_bytes(128, 64, true) + lk_attention_widened_bytes(128, 64), err);
     if (code == 0) {
         unsigned long long old = lk_fpenv_set();
-        products(&w);
-        attention(&w);
-        rows(&w);
-        elements(&w);
+        compute(&w);
         lk_fpenv_restore(old);
         /* Nothing here makes a NaN on purpose; if one appears its payload must not differ between machines. */
         float *all = (float *)(void *)w.memory.base;
@@ -169,4 +221,10 @@ int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *e
     }
     lk_arena_release(&w.memory);
     return code;
+}
+int lk_math_fingerprint(struct lk_math *m, struct lk_root *out, struct lk_err *err) {
+    return fingerprint(m, all_floats, out, err);
+}
+int lk_math_fingerprint_blocks(struct lk_math *m, struct lk_root *out, struct lk_err *err) {
+    return fingerprint(m, fewer_bits, out, err);
 }

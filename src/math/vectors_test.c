@@ -109,6 +109,32 @@ static void kernels(struct lk_math *m) {
     result32("attention, 100 positions, d 10, q = v = a, k = b, by rows: position 99, element 3", y[993]);
 }
 
+/* Section 14. The weights' first row is b, the second one a, from 0 on; the activations are a. */
+static void fewer_bits(struct lk_math *m) {
+    enum { K = 1088, ROW = K / 32 * 34 };
+    static float rows[2 * K], x[K], wide[32], y[2];
+    static const char *const names[][4] = {{"q8 block of a: scale", "code 0", "code 31", "q8 product of a and b, k 1088"},
+                                           {"q4 block of a: scale", "byte 0", "byte 15", "q4 product of a and b, k 1088"}};
+    uint8_t blocks[2 * ROW], *panels = lk_alloc(lk_quant_panels_bytes(LK_Q8, 2, K)), *records;
+    for (int i = 0; i < K; i++) x[i] = rows[K + i] = (float)(i % 13 - 6) / 10.0f, rows[i] = (float)(i % 7 - 2) / 10.0f;
+    records = lk_alloc(lk_quantized_bytes(1, K));
+    for (enum lk_dtype f = LK_Q8; f <= LK_Q4; f++) {
+        const char *const *name = names[f - LK_Q8];
+        size_t bytes = lk_dtype_row_bytes(f, K);
+        assert_int_equal(lk_quantize(m, f, 2, K, rows, blocks, NULL), 0);
+        const uint8_t *a = blocks + bytes;
+        result(name[0], (uint64_t)(a[0] | a[1] << 8)), result(name[1], a[2]);
+        result(name[2], a[lk_dtype_row_bytes(f, 32) - 1]);
+        lk_dequantize(m, f, 1, 32, a, wide);
+        result32("its number 4, widened", wide[4]);
+        lk_quant_panels_fill(m, f, 2, K, blocks, panels);
+        lk_quantize_activations(m, 1, K, x, records);
+        lk_quant_multiply(m, 1, K, records, &(struct lk_quant_product){panels, 2, NULL, NULL, y, f}, 1);
+        result32(name[3], y[0]), result32("the same of a and a", y[1]);
+    }
+    lk_free(panels), lk_free(records);
+}
+
 static void vectors_are_known(void **unused) {
     (void)unused;
     const char *isas[8];
@@ -120,6 +146,7 @@ static void vectors_are_known(void **unused) {
         assert_int_equal(lk_math_reserve(m, lk_attention_scratch_bytes(100, 10, true), NULL), 0);
         functions(m);
         kernels(m);
+        fewer_bits(m);
         lk_math_close(m);
         assert_true(printing || at == KNOWN);
     }
