@@ -9,6 +9,7 @@
 #include "lockstep/base/mem.h"
 #include "lockstep/base/random.h"
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -78,6 +79,35 @@ static inline int test_dir_setup(void **state) {
 static inline int test_dir_teardown(void **state) {
     test_dir_remove(*state);
     return 0;
+}
+
+/* Makes `path`, in the empty folder `top`, again and again: with each allocation failing, then each write. What fails
+ * leaves nothing; what works is checked and removed. */
+struct test_failing {
+    const char *top, *path;
+    int (*make)(void *arg);
+    void (*check)(void *arg); /* that path is whole */
+    int (*remove)(const char *path);
+    void *arg;
+};
+static inline void test_each_failure(const struct test_failing *f) {
+    for (int error = 0; error < 2; error++)
+        for (uint64_t nth = 1, last = 0; !last; nth++) {
+            assert_in_range(nth, 1, 5000);
+            if (error)
+                lk__file_fail_at(nth, ENOSPC);
+            else
+                lk__alloc_fail_at(nth);
+            int code = f->make(f->arg);
+            last = (error ? lk__file_call_count() : lk__alloc_count()) < nth;
+            lk__file_fail_at(0, 0);
+            lk__alloc_fail_at(0);
+            if (last) OK(code);
+            if (!code) f->check(f->arg);
+            if (!code || lk_file_exists(f->path)) /* of a failure: only the fsync of top comes after the rename */
+                assert_true((!code || error) && f->remove(f->path) == 0);
+            assert_int_equal(test_dir_entries(f->top), 0);
+        }
 }
 
 /* Runs `call`, an expression whose value is 0 or an error code, with the 1st, 2nd, ... allocation failing until it works.

@@ -1,12 +1,10 @@
-/* What the tests of folders and of GGUF files share: a store with a tokenizer, models of it, and runs of an export whose
- * every allocation and every write fails once. */
+/* What the tests of folders and of GGUF files share: a store with a tokenizer and models of it. */
 #ifndef LK_MODEL_FILES_TESTING_H
 #define LK_MODEL_FILES_TESTING_H
 #include "lockstep/base/json.h"
 #include "lockstep/data/tokenizer.h"
 #include "lockstep/model/models.h"
 #include "model/testing.h"
-#include <errno.h>
 
 struct world {
     char *dir;
@@ -89,35 +87,6 @@ static inline void world_model(struct world *w, const struct lk_model_config *c,
 static inline int test_stop(void *arg, uint64_t done, uint64_t total) {
     assert_true(done <= total);
     return ++*(int *)arg == 3;
-}
-
-/* Makes `path`, in the empty folder `top`, again and again: with each allocation failing, then each write. What fails
- * leaves nothing; what works is checked and removed. */
-struct test_failing {
-    const char *top, *path;
-    int (*make)(void *arg);
-    void (*check)(void *arg); /* that path is whole */
-    int (*remove)(const char *path);
-    void *arg;
-};
-static inline void test_each_failure(const struct test_failing *f) {
-    for (int error = 0; error < 2; error++)
-        for (uint64_t nth = 1, last = 0; !last; nth++) {
-            assert_in_range(nth, 1, 5000);
-            if (error)
-                lk__file_fail_at(nth, ENOSPC);
-            else
-                lk__alloc_fail_at(nth);
-            int code = f->make(f->arg);
-            last = (error ? lk__file_call_count() : lk__alloc_count()) < nth;
-            lk__file_fail_at(0, 0);
-            lk__alloc_fail_at(0);
-            if (last) OK(code);
-            if (!code) f->check(f->arg);
-            if (!code || lk_file_exists(f->path)) /* of a failure: only the fsync of top comes after the rename */
-                assert_true((!code || error) && f->remove(f->path) == 0);
-            assert_int_equal(test_dir_entries(f->top), 0);
-        }
 }
 
 #endif
