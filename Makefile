@@ -53,12 +53,13 @@ FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_fma    := -mfma
 # Of the files whose kernels are taken by what the CPU has besides.
-$(BUILD)/avx2/src/math/simd/quant_vnni.o: FLAGS_avx2 += $(call takes,-mavxvnni)
-$(BUILD)/avx512/src/math/simd/quant_vnni.o: FLAGS_avx512 += $(call takes,-mavx512vnni)
+$(BUILD)/avx2/src/math/simd/quant_dot.o: FLAGS_avx2 += $(call takes,-mavxvnni)
+$(BUILD)/avx512/src/math/simd/quant_dot.o: FLAGS_avx512 += $(call takes,-mavx512vnni)
 else ifeq ($(ARCH),aarch64)
 ISAS := neon
 FLAGS_neon :=
 FLAGS_fma  :=
+$(BUILD)/neon/src/math/simd/quant_dot.o: FLAGS_neon += $(call takes,-march=armv8.2-a+dotprod)
 endif
 REFS := soft $(if $(ISAS),fma) real64 # real64: the same source on doubles, the accurate model for tests
 

@@ -112,9 +112,10 @@ void lk__math_fill_blocked_fma(struct lk__math_kernels *);
 void lk__math_fill_avx2(struct lk__math_kernels *);
 void lk__math_fill_avx512(struct lk__math_kernels *);
 void lk__math_fill_neon(struct lk__math_kernels *);
-/* simd/quant_vnni.c: what the tables above have of quant.h, with vpdpbusd. */
-void lk__math_fill_quant_avx2_vnni(struct lk__math_kernels *);
-void lk__math_fill_quant_avx512_vnni(struct lk__math_kernels *);
+/* simd/quant_dot.c: what the tables above have of quant.h, for CPUs with VNNI or Arm's dot products. */
+void lk__math_fill_quant_avx2_dot(struct lk__math_kernels *);
+void lk__math_fill_quant_avx512_dot(struct lk__math_kernels *);
+void lk__math_fill_quant_neon_dot(struct lk__math_kernels *);
 
 struct lk_math {
     struct lk_pool *pool;

@@ -9,6 +9,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 /* --- What this CPU has ----------------------------------------------------------------------------------- */
@@ -41,11 +44,16 @@ int lk__math_cpu_has_fma(void) {
 #if defined(__x86_64__)
 static void fill_avx2(struct lk__math_kernels *k) {
     lk__math_fill_avx2(k);
-    if (has_avx_vnni()) lk__math_fill_quant_avx2_vnni(k);
+    if (has_avx_vnni()) lk__math_fill_quant_avx2_dot(k);
 }
 static void fill_avx512(struct lk__math_kernels *k) {
     lk__math_fill_avx512(k);
-    if (__builtin_cpu_supports("avx512vnni")) lk__math_fill_quant_avx512_vnni(k);
+    if (__builtin_cpu_supports("avx512vnni")) lk__math_fill_quant_avx512_dot(k);
+}
+#elif defined(__aarch64__)
+static void fill_neon(struct lk__math_kernels *k) {
+    lk__math_fill_neon(k);
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) lk__math_fill_quant_neon_dot(k);
 }
 #endif
 static bool has_any(void) {
@@ -75,7 +83,7 @@ static const struct {
     {"avx512", has_avx512, fill_avx512},
     {"avx2", has_avx2, fill_avx2},
 #elif defined(__aarch64__)
-    {"neon", has_any, lk__math_fill_neon},
+    {"neon", has_any, fill_neon},
 #endif
     {"blocked", has_any, fill_blocked},
     {"ref", has_any, fill_ref},

@@ -9,7 +9,7 @@
 #include <xmmintrin.h>
 #endif
 
-static void fingerprint(const char *isa, int threads, char hex[LK_ROOT_HEX]) {
+static void fingerprint(const char *isa, int threads, char hex[LK_ROOT_HEX], char blocks[LK_ROOT_HEX]) {
     struct lk_pool *pool = NULL;
     struct lk_math *m;
     struct lk_root root;
@@ -19,12 +19,15 @@ static void fingerprint(const char *isa, int threads, char hex[LK_ROOT_HEX]) {
     assert_string_equal(lk_math_isa(m), isa);
     assert_int_equal(lk_math_fingerprint(m, &root, &err), 0);
     lk_root_hex(&root, hex);
+    assert_int_equal(lk_math_fingerprint_blocks(m, &root, &err), 0);
+    lk_root_hex(&root, blocks);
     lk_math_close(m);
     lk_pool_close(pool);
 }
 
 /* docs/numerics.md, "Test vectors"; changes with every change of a rounding. */
 static const char known[] = "b7359e23ebe3283f381918bbac47df44d2267d555d8f4079740d80d62667bfbd";
+static const char known_blocks[] = "e8f147abe93b3d8b20edebc031022bd64d76e7823ae3a67341abf94112d44a63"; /* section 14 */
 
 static void fingerprint_is_the_same_everywhere(void **unused) {
     (void)unused;
@@ -32,9 +35,10 @@ static void fingerprint_is_the_same_everywhere(void **unused) {
     int n = lk_math_isas(isas);
     for (int i = 0; i < n; i++)
         for (int threads = 1; threads <= (strcmp(isas[i], "ref") ? 5 : 2); threads += 1 + (threads > 2)) {
-            char hex[LK_ROOT_HEX];
-            fingerprint(isas[i], threads, hex);
+            char hex[LK_ROOT_HEX], blocks[LK_ROOT_HEX];
+            fingerprint(isas[i], threads, hex, blocks);
             assert_string_equal(hex, known);
+            assert_string_equal(blocks, known_blocks);
         }
 }
 
@@ -98,9 +102,9 @@ static void host_environment_is_kept_and_not_used(void **unused) {
     const char *isas[8];
     int n = lk_math_isas(isas);
     for (int i = 0; i < n; i++) {
-        char hex[LK_ROOT_HEX];
+        char hex[LK_ROOT_HEX], blocks[LK_ROOT_HEX];
         _mm_setcsr(hostile);
-        fingerprint(isas[i], 3, hex);
+        fingerprint(isas[i], 3, hex, blocks);
         unsigned after = _mm_getcsr();
         _mm_setcsr(old);
         assert_string_equal(hex, known);

@@ -151,7 +151,7 @@ static bool same(const float *a, const float *b, size_t n) {
     return true;
 }
 
-/* The best kernels of a set, and those for CPUs without vpdpbusd. */
+/* The best kernels of a set, and those for CPUs without dot products of bytes. */
 static void compare(struct lk_math *math, struct lk_math *ref) {
     const size_t ks[] = {32, 64, 512, 544, 1120};
     for (int round = 0; round < 60; round++) {
@@ -176,6 +176,9 @@ static void bits_are_those_of_the_reference(void **unused) {
 #if defined(__x86_64__)
             if (!strcmp(isas[i], "avx512")) lk__math_fill_avx512(&math->k);
             if (!strcmp(isas[i], "avx2")) lk__math_fill_avx2(&math->k);
+            compare(math, ref);
+#elif defined(__aarch64__)
+            if (!strcmp(isas[i], "neon")) lk__math_fill_neon(&math->k);
             compare(math, ref);
 #endif
             lk_math_close(math);
