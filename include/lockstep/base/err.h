@@ -18,7 +18,8 @@ extern "C" {
     X(LK_ESTOPPED, -8, "stopped on request")                                                                               \
     X(LK_ENAN, -9, "not a number")                                                                                         \
     X(LK_EDIVERGED, -10, "bits differ")                                                                                    \
-    X(LK_EUNSUPPORTED, -11, "not supported")
+    X(LK_EUNSUPPORTED, -11, "not supported")                                                                               \
+    X(LK_ECONFLICT, -12, "conflict with another transaction")
 
 enum lk_code {
 #define X(name, value, text) name = value,

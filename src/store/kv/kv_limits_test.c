@@ -11,6 +11,7 @@
 /* This process has little address space, so that another makes the store larger than its map, again and again: whoever
  * begins when nobody else is at work moves the map, away from nobody. */
 #define LARGE_ROWS 5
+#define MIB        ((size_t)1 << 20)
 struct larger {
     const char *dir;
     rlim_t space;
@@ -20,10 +21,10 @@ static void write_large(void *arg) {
     struct larger *l = arg;
     setrlimit(RLIMIT_AS, &(struct rlimit){l->space, l->space});
     struct lk_kv *kv = open_at(l->dir);
-    char *value = lk_calloc(1, LK_KV_VALUE_MAX);
+    char *value = lk_calloc(1, MIB);
     struct lk_kv_txn *w = begin(kv, true);
     for (int i = l->rows; i < l->rows + LARGE_ROWS; i++)
-        if (lk_kv_put(w, lk_bytes(&(int){i + 1}, sizeof i), lk_bytes(value, LK_KV_VALUE_MAX), NULL) != 0) _exit(1);
+        if (lk_kv_put(w, lk_bytes(&(int){i + 1}, sizeof i), lk_bytes(value, MIB), NULL) != 0) _exit(1);
     commit(w);
     lk_kv_close(kv);
     lk_free(value);
@@ -44,7 +45,7 @@ static void *read_large(void *arg) {
         if (code == LK_EBUSY) continue;
         if (code == 0) code = lk_kv_get(t, lk_bytes(&key, sizeof key), &v, &e);
         if (code != 0) return print_error("row %d of %d: %s\n", key, l->rows, e.message), (void *)1;
-        if (v.size != LK_KV_VALUE_MAX || ((const char *)v.data)[LK_KV_VALUE_MAX - 1] != 0) return (void *)2;
+        if (v.size != MIB || ((const char *)v.data)[MIB - 1] != 0) return (void *)2;
         lk_kv_abort(t);
         turn++;
     }

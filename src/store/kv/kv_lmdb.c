@@ -1,6 +1,7 @@
-/* Transactions and rows over LMDB. */
+/* Transactions, rows and cursors over LMDB. */
 #include "store/kv/kv_lmdb.h"
 #include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -9,35 +10,31 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-struct kv {
-    struct lk_kv base;
-    struct lk__kv_lmdb_env *env;
-    atomic_int transactions;
-};
-struct txn {
-    struct lk_kv_txn base;
-    MDB_txn *mdb;
-    struct kv *kv;
-    bool deletes; /* and so has the reserve */
+#define KEY_MAX 511 /* of LMDB as it is usually compiled; checked when a store is opened */
+
+struct cursor {
+    struct lk_kv_cursor base;
+    MDB_cursor *mdb;
 };
 
 /* --- open ------------------------------------------------------------------------------------------------ */
 
-static int lmdb_open(const char *where, enum lk_access how, struct lk_kv **out, struct lk_err *err) {
-    struct kv *kv = lk_calloc(1, sizeof *kv);
+static int lmdb_open(const char *url, enum lk_access how, struct lk_kv **out, struct lk_err *err) {
+    const char *where = url + strlen(lk__kv_lmdb.scheme);
+    if (!*where) return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory", url);
+    struct lk__kv_lmdb *kv = lk_calloc(1, sizeof *kv);
     int code =
         kv ? lk__kv_lmdb_open(where, how, &kv->env, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
     if (code != 0) {
         lk_free(kv);
         return code;
     }
-    kv->base.ops = &lk__kv_lmdb;
     *out = &kv->base;
     return 0;
 }
 
 static void lmdb_close(struct lk_kv *base) {
-    struct kv *kv = (struct kv *)base;
+    struct lk__kv_lmdb *kv = (struct lk__kv_lmdb *)base;
     LK_ASSERT(atomic_load(&kv->transactions) == 0); /* close before commit or abort */
     lk__kv_lmdb_close(kv->env);
     lk_free(kv);
@@ -45,39 +42,43 @@ static void lmdb_close(struct lk_kv *base) {
 
 /* --- transactions ---------------------------------------------------------------------------------------- */
 
+int lk__kv_lmdb_may_write(const struct lk__kv_lmdb_env *env, struct lk_err *err) {
+    if (env->read_only) return lk__kv_lmdb_check_writable(env, LK_WRITE, err);
+    if (atomic_load(&env->writer) != (unsigned long)pthread_self()) return 0;
+    return lk_fail(err, LK_EBUSY, "this thread has a write transaction on %s open already; it would wait for itself",
+                   env->dir);
+}
+
 static int lmdb_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
-    struct kv *kv = (struct kv *)base;
+    struct lk__kv_lmdb *kv = (struct lk__kv_lmdb *)base;
     struct lk__kv_lmdb_env *env = kv->env;
-    unsigned long self = (unsigned long)pthread_self();
     LK_ASSERT(env->pid == getpid()); /* a store opened before fork() cannot be used after it */
-    if (write && env->read_only) return lk__kv_lmdb_check_writable(env, LK_WRITE, err);
-    if (write && atomic_load(&env->writer) == self)
-        return lk_fail(err, LK_EBUSY, "this thread has a write transaction on %s open already; it would wait for itself",
-                       env->dir);
-    struct txn *txn = lk_calloc(1, sizeof *txn);
+    int code = write ? lk__kv_lmdb_may_write(env, err) : 0;
+    if (code != 0) return code;
+    struct lk__kv_lmdb_txn *txn = lk_calloc(1, sizeof *txn);
     if (!txn) return lk_fail(err, LK_ENOMEM, "out of memory for a transaction");
-    int code = lk__kv_lmdb_begin(env, write, &txn->mdb);
+    code = lk__kv_lmdb_begin(env, write, &txn->mdb);
     if (code != 0) {
         lk_free(txn);
         return lk__kv_lmdb_fail(err, code, env, "begin a transaction on");
     }
-    if (write) atomic_store(&env->writer, self);
+    if (write) atomic_store(&env->writer, (unsigned long)pthread_self());
     atomic_fetch_add(&kv->transactions, 1);
-    txn->kv = kv;
+    txn->env = env;
     *out = &txn->base;
     return 0;
 }
 
-static void end(struct txn *txn) {
-    if (txn->deletes) lk__kv_lmdb_fill_reserve(txn->kv->env);
-    lk__kv_lmdb_end(txn->kv->env);
-    atomic_fetch_sub(&txn->kv->transactions, 1);
+static void end(struct lk__kv_lmdb_txn *txn) {
+    if (txn->deletes) lk__kv_lmdb_fill_reserve(txn->env);
+    lk__kv_lmdb_end(txn->env);
+    atomic_fetch_sub(&((struct lk__kv_lmdb *)txn->base.kv)->transactions, 1);
     lk_free(txn);
 }
 
 static void lmdb_abort(struct lk_kv_txn *base) {
-    struct txn *txn = (struct txn *)base;
-    if (base->write) atomic_store(&txn->kv->env->writer, 0);
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
+    if (base->write) atomic_store(&txn->env->writer, 0);
     mdb_txn_abort(txn->mdb);
     end(txn);
 }
@@ -95,24 +96,35 @@ static int why_cut_short(const struct lk__kv_lmdb_env *env) {
     return statvfs(env->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < near ? ENOSPC : EIO;
 }
 
+int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *err) {
+    return lk__kv_lmdb_fail(err, code == EIO ? why_cut_short(env) : code, env, "commit to");
+}
+
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
-static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, struct lk_err *err) {
-    struct txn *txn = (struct txn *)base;
-    struct lk__kv_lmdb_env *env = txn->kv->env;
-    int code = 0;
-    if (base->write) {
-        mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
-        atomic_store(&env->writer, 0);
-    }
-    code = mdb_txn_commit(txn->mdb);
+int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability, bool changed) {
+    mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
+    atomic_store(&env->writer, 0);
+    int code = mdb_txn_commit(mdb);
     /* LMDB does nothing for an empty transaction, but a durable commit makes the lazy ones before it durable. */
-    if (code == 0 && base->write && !base->dirty && durability == LK_DURABLE) code = mdb_env_sync(env->mdb, 1);
+    if (code == 0 && !changed && durability == LK_DURABLE) code = mdb_env_sync(env->mdb, 1);
+    return code;
+}
+
+static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
+                       struct lk_err *err) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
+    struct lk__kv_lmdb_env *env = txn->env;
+    int code = stamped ? lk__kv_lmdb_timestamp(base, timestamp_ms, err) : 0;
+    if (code != 0) {
+        lmdb_abort(base);
+        return code;
+    }
+    code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability, base->dirty || txn->timestamp_ms)
+                       : mdb_txn_commit(txn->mdb);
     end(txn);
-    if (code == 0) return 0;
-    if (code == EIO) code = why_cut_short(env);
-    return lk__kv_lmdb_fail(err, code, env, "commit to");
+    return code == 0 ? 0 : lk__kv_lmdb_commit_failed(env, code, err);
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -127,10 +139,9 @@ static struct lk_bytes bytes(MDB_val v) {
 /* Transaction N overwrites pages that transactions up to N - 2 freed. A snapshot K that no writer sees is whole as long as
  * K + 2 is not there, since only K + 3 may write on what K + 1 freed. Looked at before each read, so that LMDB does not
  * walk pages that hold something else by now, and after it, before it is handed out. */
-static int check_snapshot(struct txn *txn, struct lk_err *err) {
+static int check_overtaken(struct lk__kv_lmdb_txn *txn, struct lk_err *err) {
     MDB_envinfo info;
-    struct lk__kv_lmdb_env *env = txn->kv->env;
-    if (!env->lockless) return 0;
+    struct lk__kv_lmdb_env *env = txn->env;
     atomic_thread_fence(memory_order_seq_cst);
     mdb_env_info(env->mdb, &info);
     if (info.me_last_txnid < mdb_txn_id(txn->mdb) + 2) return 0;
@@ -140,73 +151,169 @@ static int check_snapshot(struct txn *txn, struct lk_err *err) {
         "reads; try again",
         env->dir);
 }
+static inline int check_snapshot(struct lk__kv_lmdb_txn *txn, struct lk_err *err) {
+    return txn->env->lockless ? check_overtaken(txn, err) : 0;
+}
+static int lmdb_check(struct lk_kv_txn *base, struct lk_err *err) {
+    return check_snapshot((struct lk__kv_lmdb_txn *)base, err);
+}
 
 static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
-    struct txn *txn = (struct txn *)base;
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_val k = val(key), v;
     int late = check_snapshot(txn, err);
     if (late != 0) return late;
-    int code = mdb_get(txn->mdb, txn->kv->env->dbi, &k, &v);
+    int code = mdb_get(txn->mdb, txn->env->dbi, &k, &v);
     if ((late = check_snapshot(txn, err)) != 0) return late;
-    if (code != 0) return lk__kv_lmdb_fail(err, code, txn->kv->env, "read");
+    if (code == MDB_NOTFOUND) return LK_ENOTFOUND;
+    if (code != 0) return lk__kv_lmdb_fail(err, code, txn->env, "read");
     *value = bytes(v);
     return 0;
 }
 
 static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
-    struct txn *txn = (struct txn *)base;
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_val k = val(key), v = val(value);
-    int code = mdb_put(txn->mdb, txn->kv->env->dbi, &k, &v, 0);
-    return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, txn->kv->env, "write to");
+    int code = mdb_put(txn->mdb, txn->env->dbi, &k, &v, 0);
+    return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, txn->env, "write to");
+}
+
+static void about_to_delete(struct lk__kv_lmdb_txn *txn) {
+    if (!txn->deletes) lk__kv_lmdb_release_reserve(txn->env);
+    txn->deletes = true;
 }
 
 static int lmdb_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
-    struct txn *txn = (struct txn *)base;
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_val k = val(key);
-    if (!txn->deletes) lk__kv_lmdb_release_reserve(txn->kv->env);
-    txn->deletes = true;
-    int code = mdb_del(txn->mdb, txn->kv->env->dbi, &k, NULL);
-    return code == 0 || code == MDB_NOTFOUND ? 0 : lk__kv_lmdb_fail(err, code, txn->kv->env, "delete from");
+    about_to_delete(txn);
+    int code = mdb_del(txn->mdb, txn->env->dbi, &k, NULL);
+    return code == 0 || code == MDB_NOTFOUND ? 0 : lk__kv_lmdb_fail(err, code, txn->env, "delete from");
 }
 
-/* Bytewise, a prefix before what it begins; as LMDB sorts. */
-static int compare(struct lk_bytes a, struct lk_bytes b) {
-    int c = memcmp(a.data, b.data, a.size < b.size ? a.size : b.size);
-    return c ? c : (a.size > b.size) - (a.size < b.size);
-}
-
-static int lmdb_scan(struct lk_kv_txn *base, struct lk_bytes from, struct lk_bytes to, lk_kv_scan_fn *fn, void *arg,
-                     struct lk_err *err) {
-    struct txn *txn = (struct txn *)base;
-    struct lk__kv_lmdb_env *env = txn->kv->env;
+static int lmdb_remove_range(struct lk_kv_txn *base, struct lk_bytes from, struct lk_bytes to, struct lk_err *err) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_cursor *cursor;
-    int late = check_snapshot(txn, err), stop = 0;
-    if (late != 0) return late;
-    int code = mdb_cursor_open(txn->mdb, env->dbi, &cursor);
-    if (code != 0) return lk__kv_lmdb_fail(err, code, env, "scan");
     MDB_val k = val(from), v;
-    code = mdb_cursor_get(cursor, &k, &v, from.size ? MDB_SET_RANGE : MDB_FIRST);
-    while ((stop = check_snapshot(txn, err)) == 0 && code == 0 && (to.size == 0 || compare(bytes(k), to) < 0)) {
-        stop = fn(arg, bytes(k), bytes(v));
-        if ((late = check_snapshot(txn, err)) != 0) stop = late; /* what fn has seen need not have been a row */
-        if (stop != 0) break;
-        code = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    about_to_delete(txn);
+    if (from.size > KEY_MAX)
+        k.mv_size = KEY_MAX; /* a row of its first bytes has at most these: the caller's is behind it */
+    int code = mdb_cursor_open(txn->mdb, txn->env->dbi, &cursor);
+    if (code != 0) return lk__kv_lmdb_fail(err, code, txn->env, "delete from");
+    code = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    while (code == 0 && (to.size == 0 || lk__kv_compare(bytes(k), to) < 0)) {
+        if (lk__kv_compare(bytes(k), from) >= 0) code = mdb_cursor_del(cursor, 0);
+        if (code == 0) code = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
-    if (stop == 0 && code != 0 && code != MDB_NOTFOUND) return lk__kv_lmdb_fail(err, code, env, "scan");
-    return stop;
+    return code == 0 || code == MDB_NOTFOUND ? 0 : lk__kv_lmdb_fail(err, code, txn->env, "delete from");
+}
+
+/* --- cursors --------------------------------------------------------------------------------------------- */
+
+static int lmdb_cursor_open(struct lk_kv_txn *base, struct lk_kv_cursor **out, struct lk_err *err) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
+    struct cursor *c = lk_calloc(1, sizeof *c);
+    int code = c ? mdb_cursor_open(txn->mdb, txn->env->dbi, &c->mdb) : ENOMEM;
+    if (code != 0) {
+        lk_free(c);
+        return lk__kv_lmdb_fail(err, code, txn->env, "scan");
+    }
+    *out = &c->base;
+    return 0;
+}
+
+static void lmdb_cursor_close(struct lk_kv_cursor *base) {
+    struct cursor *c = (struct cursor *)base;
+    mdb_cursor_close(c->mdb);
+    lk_free(c);
+}
+
+static int arrive(struct cursor *c, int code, MDB_val k, MDB_val v, struct lk_err *err) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)c->base.txn;
+    int late = check_snapshot(txn, err);
+    if (late != 0) return late;
+    if (code == MDB_NOTFOUND) return LK_ENOTFOUND;
+    if (code != 0) return lk__kv_lmdb_fail(err, code, txn->env, "scan");
+    c->base.key = bytes(k);
+    c->base.value = bytes(v);
+    return 0;
+}
+
+static int lmdb_cursor_seek(struct lk_kv_cursor *base, struct lk_bytes key, bool back, struct lk_err *err) {
+    struct cursor *c = (struct cursor *)base;
+    MDB_val k = val(key), v = {0};
+    int code = check_snapshot((struct lk__kv_lmdb_txn *)base->txn, err);
+    if (code != 0) return code;
+    if (key.size == 0)
+        code = mdb_cursor_get(c->mdb, &k, &v, back ? MDB_LAST : MDB_FIRST);
+    else
+        code = mdb_cursor_get(c->mdb, &k, &v, MDB_SET_RANGE);
+    if (back && key.size && (code == 0 || code == MDB_NOTFOUND))
+        code = mdb_cursor_get(c->mdb, &k, &v, code == 0 ? MDB_PREV : MDB_LAST);
+    return arrive(c, code, k, v, err);
+}
+
+static int lmdb_cursor_step(struct lk_kv_cursor *base, bool back, struct lk_err *err) {
+    struct cursor *c = (struct cursor *)base;
+    MDB_val k, v;
+    int code = check_snapshot((struct lk__kv_lmdb_txn *)base->txn, err);
+    if (code != 0) return code;
+    code = mdb_cursor_get(c->mdb, &k, &v, back ? MDB_PREV : MDB_NEXT);
+    return arrive(c, code, k, v, err);
+}
+
+/* --- time ------------------------------------------------------------------------------------------------ */
+
+static const char clock_key[] = {LK__KV_RESERVED, 't'};
+
+/* Of the last commit that had one: 8 bytes, the least first. */
+static int last_timestamp(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
+    struct lk_bytes value;
+    *out = 0;
+    int code = lmdb_get(txn, lk_bytes(clock_key, sizeof clock_key), &value, err);
+    if (code == LK_ENOTFOUND) return 0;
+    if (code != 0) return code;
+    if (value.size != 8) return lk_fail(err, LK_ECORRUPT, "the store's clock row has %zu bytes, not 8", value.size);
+    uint64_t t = 0;
+    for (int i = 0; i < 8; i++) t |= (uint64_t)((const unsigned char *)value.data)[i] << 8 * i;
+    *out = (int64_t)t;
+    return 0;
+}
+
+int lk__kv_lmdb_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
+    int64_t t = txn->timestamp_ms;
+    int code = t ? 0 : last_timestamp(base, &t, err);
+    if (code == 0 && base->write && !txn->timestamp_ms) {
+        int64_t now = lk_clock_wall_ms();
+        t = now > t ? now : t + 1;
+        unsigned char row[8];
+        for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
+        code = lmdb_put(base, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
+        if (code == 0) txn->timestamp_ms = t;
+    }
+    if (code == 0) *out_ms = t;
+    return code;
 }
 
 const struct lk_kv_ops lk__kv_lmdb = {
     .name = "LMDB",
     .scheme = "file:",
+    .key_max = KEY_MAX,
     .open = lmdb_open,
     .close = lmdb_close,
     .begin = lmdb_begin,
     .commit = lmdb_commit,
     .abort = lmdb_abort,
+    .timestamp = lk__kv_lmdb_timestamp,
     .get = lmdb_get,
     .put = lmdb_put,
     .remove = lmdb_remove,
-    .scan = lmdb_scan,
+    .remove_range = lmdb_remove_range,
+    .cursor_open = lmdb_cursor_open,
+    .cursor_close = lmdb_cursor_close,
+    .cursor_seek = lmdb_cursor_seek,
+    .cursor_step = lmdb_cursor_step,
+    .check = lmdb_check,
 };

@@ -1,4 +1,4 @@
-/* What the files of the LMDB engine share: an environment. */
+/* What the files of the LMDB engine share: environments and transactions. */
 #ifndef LK_KV_LMDB_H
 #define LK_KV_LMDB_H
 #include "store/kv/kv_engine.h"
@@ -25,6 +25,18 @@ struct lk__kv_lmdb_env {
     atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
     char *dir;
 };
+struct lk__kv_lmdb {
+    struct lk_kv base;
+    struct lk__kv_lmdb_env *env;
+    atomic_int transactions;
+};
+struct lk__kv_lmdb_txn {
+    struct lk_kv_txn base;
+    MDB_txn *mdb;
+    struct lk__kv_lmdb_env *env;
+    bool deletes;         /* and so has the reserve */
+    int64_t timestamp_ms; /* 0: not asked for yet */
+};
 
 /* where: the folder that holds kv/. */
 int lk__kv_lmdb_open(const char *where, enum lk_access, struct lk__kv_lmdb_env **out, struct lk_err *);
@@ -37,6 +49,13 @@ void lk__kv_lmdb_end(struct lk__kv_lmdb_env *);
 /* A file that keeps some of the disk for deleting: taken if it can be, given back. */
 void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *);
 void lk__kv_lmdb_release_reserve(const struct lk__kv_lmdb_env *);
+/* LK_EIO, LK_EBUSY: this thread may not wait for the write lock. */
+int lk__kv_lmdb_may_write(const struct lk__kv_lmdb_env *, struct lk_err *);
+/* Commits with this durability; changed: something was written. Returns what LMDB says. */
+int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *, MDB_txn *, enum lk_durability, bool changed);
+/* What LMDB said to that, as an error of ours. */
+int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *, int code, struct lk_err *);
+int lk__kv_lmdb_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 /* What LMDB says, as an error of ours; what: "begin a transaction on". */
 int lk__kv_lmdb_fail(struct lk_err *, int code, const struct lk__kv_lmdb_env *, const char *what);
 

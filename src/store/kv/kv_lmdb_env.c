@@ -25,8 +25,6 @@ int lk__kv_lmdb_fail(struct lk_err *err, int code, const struct lk__kv_lmdb_env 
     MDB_envinfo info;
     char size[32];
     switch (code) {
-    case MDB_NOTFOUND:
-        return lk_fail(err, LK_ENOTFOUND, "no such row in %s", env->dir);
     case MDB_MAP_FULL:
         mdb_env_info(env->mdb, &info);
         return lk_fail(err, LK_EIO,
@@ -158,8 +156,10 @@ static int open_environment(struct lk__kv_lmdb_env *env, struct lk_err *err) {
         code = mdb_txn_commit(txn);
     else if (txn)
         mdb_txn_abort(txn);
-    if (code == 0) return 0;
-    code = lk__kv_lmdb_fail(err, code, env, "open");
+    if (code == 0 && mdb_env_get_maxkeysize(env->mdb) >= (int)lk__kv_lmdb.key_max) return 0;
+    code = code ? lk__kv_lmdb_fail(err, code, env, "open")
+                : lk_fail(err, LK_EUNSUPPORTED, "cannot open %s: this liblmdb was compiled for keys of %d bytes, not %zu",
+                          env->dir, mdb_env_get_maxkeysize(env->mdb), lk__kv_lmdb.key_max);
     mdb_env_close(env->mdb);
     return code;
 }
@@ -283,9 +283,11 @@ int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
     unsigned flags = write ? 0 : MDB_RDONLY;
     pthread_mutex_lock(&env->lock);
     env->transactions++;
-    int code = env->unmapped ? ENOMEM : 0;
+    int code = env->unmapped ? ENOMEM : 0, dead;
     pthread_mutex_unlock(&env->lock);
     if (code == 0) code = mdb_txn_begin(env->mdb, NULL, flags, out);
+    if (code == MDB_READERS_FULL && mdb_reader_check(env->mdb, &dead) == 0 && dead) /* slots of killed readers */
+        code = mdb_txn_begin(env->mdb, NULL, flags, out);
     if (code == MDB_MAP_RESIZED) {
         pthread_mutex_lock(&env->lock);
         if (env->transactions == 1) code = move_map(env);
