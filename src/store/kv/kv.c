@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-static const struct lk_kv_ops *const engines[] = {&lk__kv_lmdb};
+static const struct lk_kv_ops *const engines[] = {&lk__kv_lmdb, &lk__kv_memory};
 #define ENGINE_COUNT (sizeof engines / sizeof *engines)
 
 #define UPDATE_MS    30000 /* conflicts are retried for so long */
@@ -17,7 +17,7 @@ int lk_kv_open(const char *url, enum lk_access access, struct lk_kv **out, struc
         if (code == 0) (*out)->ops = engines[i];
         return code;
     }
-    return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory)",
+    return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory) and memory:",
                    url);
 }
 

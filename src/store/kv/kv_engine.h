@@ -76,7 +76,7 @@ struct lk_kv_cursor {
     struct lk_bytes key, value;
 };
 
-extern const struct lk_kv_ops lk__kv_lmdb;
+extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory;
 
 /* The time this write transaction will commit with (in a read transaction: of the last commit that had one). */
 int lk__kv_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
