@@ -284,7 +284,7 @@ static void one_step(struct test *t, struct world *w) {
 /* Nothing hidden is left where nothing is left. */
 static void check_empty(struct world *w) {
     struct lk_kv_txn *t = begin(w->kv, false);
-    assert_int_equal(lk__layers_any(t, &test_err), LK_ENOTFOUND);
+    assert_int_equal(lk__kv_layers_any(t, &test_err), LK_ENOTFOUND);
     lk_kv_abort(t);
 }
 

@@ -17,8 +17,8 @@ int lk_kv_open(const char *url, enum lk_access access, struct lk_kv **out, struc
         if (code == 0) (*out)->ops = engines[i];
         return code;
     }
-    return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory) and memory:",
-                   url);
+    return lk_fail(err, LK_EUNSUPPORTED,
+                   "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory) and memory:", url);
 }
 
 void lk_kv_close(struct lk_kv *kv) {
@@ -46,7 +46,8 @@ void lk_kv_abort(struct lk_kv_txn *txn) {
     txn->kv->ops->abort(txn);
 }
 
-static int fail_again(const struct lk_kv_txn *txn, struct lk_err *err) {
+int lk__kv_txn_check(const struct lk_kv_txn *txn, struct lk_err *err) {
+    if (!txn->failed) return 0;
     if (txn->failed == LK_ECONFLICT)
         return lk_fail(err, LK_ECONFLICT, "this transaction met another one; nothing of it is kept, run it again");
     return lk_fail(err, txn->failed == LK_ENOMEM ? LK_ENOMEM : LK_EIO,
@@ -63,18 +64,19 @@ static int done(struct lk_kv_txn *txn, bool write, int code) {
 int lk_kv_commit(struct lk_kv_txn *txn, enum lk_durability durability, int64_t *timestamp_ms, struct lk_err *err) {
     LK_ASSERT(!txn->cursors); /* close before */
     int64_t t = 0;
-    if (txn->failed) {
-        int code = fail_again(txn, err);
+    int code = lk__kv_txn_check(txn, err);
+    if (code != 0) {
         txn->kv->ops->abort(txn);
         return code;
     }
-    int code = txn->kv->ops->commit(txn, durability, timestamp_ms != NULL, &t, err);
+    code = txn->kv->ops->commit(txn, durability, timestamp_ms != NULL, &t, err);
     if (code == 0 && timestamp_ms) *timestamp_ms = t;
     return code;
 }
 
 int lk__kv_timestamp(struct lk_kv_txn *txn, int64_t *out_ms, struct lk_err *err) {
-    if (txn->failed) return fail_again(txn, err);
+    int code = lk__kv_txn_check(txn, err);
+    if (code != 0) return code;
     return done(txn, txn->write, txn->kv->ops->timestamp(txn, out_ms, err));
 }
 
@@ -135,7 +137,7 @@ static int check_key(struct lk_bytes key, struct lk_err *err) {
 
 static int check_write(struct lk_kv_txn *txn, struct lk_err *err) {
     if (!txn->write) return lk_fail(err, LK_EINVAL, "a write in a read transaction");
-    return txn->failed ? fail_again(txn, err) : 0;
+    return lk__kv_txn_check(txn, err);
 }
 
 static int fail_absent(struct lk_kv_txn *txn, struct lk_err *err) {
@@ -143,10 +145,10 @@ static int fail_absent(struct lk_kv_txn *txn, struct lk_err *err) {
 }
 
 int lk_kv_get(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes *value, struct lk_err *err) {
-    struct lk__row_key row;
+    struct lk__kv_row_key row;
     int code = check_key(key, err);
     if (code != 0) return code;
-    code = done(txn, false, txn->kv->ops->get(txn, lk__layers_find(txn->kv, key, &row), value, err));
+    code = done(txn, false, txn->kv->ops->get(txn, lk__kv_layers_find(txn->kv, key, &row), value, err));
     return code == LK_ENOTFOUND ? fail_absent(txn, err) : code;
 }
 
@@ -154,13 +156,13 @@ int lk_kv_get(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes *value
 static int get_at_once(struct lk_kv_txn *txn, const struct lk_bytes *keys, size_t count, struct lk_bytes *values,
                        struct lk_err *err) {
     size_t longs = 0;
-    for (size_t i = 0; i < count; i++) longs += lk__layers_long(txn->kv, keys[i]);
+    for (size_t i = 0; i < count; i++) longs += lk__kv_layers_long(txn->kv, keys[i]);
     if (!longs) return done(txn, false, txn->kv->ops->get_many(txn, keys, count, values, err));
     struct lk_bytes *cut = lk_alloc(count * sizeof *cut);
-    struct lk__row_key *rows = lk_alloc(longs * sizeof *rows);
+    struct lk__kv_row_key *rows = lk_alloc(longs * sizeof *rows);
     int code = cut && rows ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading %zu rows", count);
     for (size_t i = 0, next = 0; i < count && code == 0; i++)
-        cut[i] = lk__layers_long(txn->kv, keys[i]) ? lk__layers_find(txn->kv, keys[i], &rows[next++]) : keys[i];
+        cut[i] = lk__kv_layers_long(txn->kv, keys[i]) ? lk__kv_layers_find(txn->kv, keys[i], &rows[next++]) : keys[i];
     if (code == 0) code = done(txn, false, txn->kv->ops->get_many(txn, cut, count, values, err));
     lk_free(cut);
     lk_free(rows);
@@ -174,8 +176,8 @@ int lk_kv_get_many(struct lk_kv_txn *txn, const struct lk_bytes *keys, size_t co
     if (code != 0 || count == 0) return code;
     if (txn->kv->ops->get_many) return get_at_once(txn, keys, count, values, err);
     for (size_t i = 0; i < count; i++) {
-        struct lk__row_key row;
-        code = done(txn, false, txn->kv->ops->get(txn, lk__layers_find(txn->kv, keys[i], &row), &values[i], err));
+        struct lk__kv_row_key row;
+        code = done(txn, false, txn->kv->ops->get(txn, lk__kv_layers_find(txn->kv, keys[i], &row), &values[i], err));
         if (code == LK_ENOTFOUND)
             values[i] = lk_bytes(NULL, 0);
         else if (code != 0)
@@ -187,30 +189,30 @@ int lk_kv_get_many(struct lk_kv_txn *txn, const struct lk_bytes *keys, size_t co
 }
 
 int lk_kv_put(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
-    struct lk__row_key row;
+    struct lk__kv_row_key row;
     int code = check_key(key, err);
     if (code == 0) code = check_write(txn, err);
     if (code == 0 && value.size > LK_KV_VALUE_MAX)
         code = lk_fail(err, LK_EINVAL, "a value of %zu bytes; at most %zu are possible, larger things are blobs",
                        value.size, LK_KV_VALUE_MAX);
-    if (code == 0) code = lk__cursors_keep(txn, err);
+    if (code == 0) code = lk__kv_cursors_keep(txn, err);
     if (code != 0) return code;
-    if (lk__layers_long(txn->kv, key)) code = done(txn, true, lk__layers_link(txn, key, err));
-    if (code == 0) code = done(txn, true, txn->kv->ops->put(txn, lk__layers_find(txn->kv, key, &row), value, err));
+    if (lk__kv_layers_long(txn->kv, key)) code = done(txn, true, lk__kv_layers_link(txn, key, err));
+    if (code == 0) code = done(txn, true, txn->kv->ops->put(txn, lk__kv_layers_find(txn->kv, key, &row), value, err));
     return code;
 }
 
 static int delete_row(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_err *err) {
-    struct lk__row_key row;
-    int code = done(txn, true, txn->kv->ops->remove(txn, lk__layers_find(txn->kv, key, &row), err));
-    if (code == 0 && lk__layers_long(txn->kv, key)) code = done(txn, true, lk__layers_unlink(txn, key, err));
+    struct lk__kv_row_key row;
+    int code = done(txn, true, txn->kv->ops->remove(txn, lk__kv_layers_find(txn->kv, key, &row), err));
+    if (code == 0 && lk__kv_layers_long(txn->kv, key)) code = done(txn, true, lk__kv_layers_unlink(txn, key, err));
     return code;
 }
 
 int lk_kv_delete(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_err *err) {
     int code = check_key(key, err);
     if (code == 0) code = check_write(txn, err);
-    if (code == 0) code = lk__cursors_keep(txn, err);
+    if (code == 0) code = lk__kv_cursors_keep(txn, err);
     return code == 0 ? delete_row(txn, key, err) : code;
 }
 
@@ -244,10 +246,10 @@ int lk_kv_delete_range(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_by
     int code = check_write(txn, err);
     if (code == 0 && (from.size > LK_KV_KEY_MAX || to.size > LK_KV_KEY_MAX))
         code = lk_fail(err, LK_EINVAL, "a bound of more than %d bytes", LK_KV_KEY_MAX);
-    if (code == 0) code = lk__cursors_keep(txn, err);
+    if (code == 0) code = lk__kv_cursors_keep(txn, err);
     if (code != 0 || (to.size && lk__kv_compare(from, to) >= 0)) return code;
     if (txn->kv->ops->remove_range) {
-        code = done(txn, false, lk__layers_any(txn, err));
+        code = done(txn, false, lk__kv_layers_any(txn, err));
         if (code == LK_ENOTFOUND) return done(txn, true, txn->kv->ops->remove_range(txn, from, to, err));
         if (code != 0) return code;
     }

@@ -9,12 +9,12 @@ enum place {
     KEPT    /* the transaction wrote since: only the key is known */
 };
 struct level {
-    struct lk__layer layer;
+    struct lk__kv_layer layer;
     struct lk_kv_cursor *engine;
 };
-struct lk__cursor {
+struct lk__kv_cursor {
     struct lk_kv_cursor base;
-    struct lk__cursor *next; /* of the transaction */
+    struct lk__kv_cursor *next; /* of the transaction */
     enum place place;
     struct level *levels;
     size_t depth, level_count;       /* the one it stands in; those that have a cursor */
@@ -22,10 +22,10 @@ struct lk__cursor {
     struct lk_buf key, kept, wanted; /* of a long key, the whole; where it stood; where it goes */
 };
 
-static struct lk__cursor *cursor_of(struct lk_kv_cursor *base) {
-    return (struct lk__cursor *)base;
+static struct lk__kv_cursor *cursor_of(struct lk_kv_cursor *base) {
+    return (struct lk__kv_cursor *)base;
 }
-static const struct lk_kv_ops *ops_of(const struct lk__cursor *c) {
+static const struct lk_kv_ops *ops_of(const struct lk__kv_cursor *c) {
     return c->base.txn->kv->ops;
 }
 static struct lk_bytes bytes_of(const struct lk_buf *b) {
@@ -39,7 +39,7 @@ static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
 /* --- open and close -------------------------------------------------------------------------------------- */
 
 /* Makes levels[depth] usable. */
-static int open_level(struct lk__cursor *c, size_t depth, struct lk_err *err) {
+static int open_level(struct lk__kv_cursor *c, size_t depth, struct lk_err *err) {
     if (depth < c->level_count) return 0;
     struct level *more = lk_realloc(c->levels, (depth + 1) * sizeof *more);
     if (!more) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
@@ -58,13 +58,13 @@ int lk_kv_cursor_open(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_byt
     if (from.size > LK_KV_KEY_MAX || to.size > LK_KV_KEY_MAX)
         return lk_fail(err, LK_EINVAL, "a bound of more than %d bytes", LK_KV_KEY_MAX);
     if (from.size == 0 || *(const unsigned char *)from.data == LK__KV_RESERVED) from = lk_bytes(first, 1);
-    struct lk__cursor *c = lk_calloc(1, sizeof *c);
+    struct lk__kv_cursor *c = lk_calloc(1, sizeof *c);
     if (!c) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
     c->base.txn = txn;
     c->next = txn->cursors;
     txn->cursors = c;
     int code = open_level(c, 0, err);
-    if (code == 0) lk__layer_root(&c->levels[0].layer);
+    if (code == 0) lk__kv_layer_root(&c->levels[0].layer);
     if (code == 0) code = set(&c->from, from, err);
     if (code == 0 && to.size) code = set(&c->to, to, err);
     if (code == 0)
@@ -75,9 +75,9 @@ int lk_kv_cursor_open(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_byt
 }
 
 void lk_kv_cursor_close(struct lk_kv_cursor *base) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     if (!c) return;
-    struct lk__cursor **link = &c->base.txn->cursors;
+    struct lk__kv_cursor **link = &c->base.txn->cursors;
     while (*link != c) link = &(*link)->next;
     *link = c->next;
     for (size_t i = 0; i < c->level_count; i++) ops_of(c)->cursor_close(c->levels[i].engine);
@@ -87,13 +87,13 @@ void lk_kv_cursor_close(struct lk_kv_cursor *base) {
     lk_free(c);
 }
 
-static void leave(struct lk__cursor *c, enum place place) {
+static void leave(struct lk__kv_cursor *c, enum place place) {
     c->place = place;
     c->base.key = c->base.value = lk_bytes(NULL, 0);
 }
 
-int lk__cursors_keep(struct lk_kv_txn *txn, struct lk_err *err) {
-    for (struct lk__cursor *c = txn->cursors; c; c = c->next) {
+int lk__kv_cursors_keep(struct lk_kv_txn *txn, struct lk_err *err) {
+    for (struct lk__kv_cursor *c = txn->cursors; c; c = c->next) {
         if (c->place != ON_ROW) continue;
         int code = set(&c->kept, c->base.key, err);
         if (code != 0) return code;
@@ -120,7 +120,7 @@ static bool in_layer(const struct level *l) {
 }
 
 /* Copies what the row adds to the key of the layers above. */
-static int add_part(struct lk__cursor *c, size_t size, struct lk_err *err) {
+static int add_part(struct lk__kv_cursor *c, size_t size, struct lk_err *err) {
     const struct level *l = &c->levels[c->depth];
     if (l->layer.base + size > LK_KV_KEY_MAX)
         return lk_fail(err, LK_ECORRUPT, "a long key has more than %d bytes: its layers are damaged", LK_KV_KEY_MAX);
@@ -130,23 +130,22 @@ static int add_part(struct lk__cursor *c, size_t size, struct lk_err *err) {
 }
 
 /* From a link into its layer. */
-static int enter(struct lk__cursor *c, struct lk_err *err) {
+static int enter(struct lk__kv_cursor *c, struct lk_err *err) {
     struct lk_kv_cursor *e = c->levels[c->depth].engine;
-    size_t room = lk__layer_room(&c->levels[c->depth].layer, ops_of(c)->key_max);
-    int code = lk__layer_check_link(e->key, e->value, err);
+    size_t room = lk__kv_layer_room(&c->levels[c->depth].layer, ops_of(c)->key_max);
+    int code = lk__kv_layer_check_link(e->key, e->value, err);
     if (code == 0) code = add_part(c, room, err);
     if (code == 0) code = open_level(c, c->depth + 1, err);
     if (code != 0) return code;
     const struct level *above = &c->levels[c->depth++];
-    lk__layer_below(&above->layer, (const unsigned char *)c->key.data + above->layer.base, room,
-                    &c->levels[c->depth].layer);
+    lk__kv_layer_below(&above->layer, above->engine->key, &c->levels[c->depth].layer);
     return 0;
 }
 
 /* The first or last row of the layer that was just entered: there is one. */
-static int edge(struct lk__cursor *c, bool back, struct lk_err *err) {
+static int edge(struct lk__kv_cursor *c, bool back, struct lk_err *err) {
     struct level *l = &c->levels[c->depth];
-    unsigned char end[LK__LAYER_PREFIX];
+    unsigned char end[LK__KV_LAYER_PREFIX];
     struct lk_bytes to = lk_bytes(l->layer.prefix, l->layer.prefix_size);
     if (back) {
         lk_kv_prefix_end(to, end, &to.size);
@@ -158,7 +157,7 @@ static int edge(struct lk__cursor *c, bool back, struct lk_err *err) {
                    l->layer.base);
 }
 
-static int show(struct lk__cursor *c, struct lk_err *err) {
+static int show(struct lk__kv_cursor *c, struct lk_err *err) {
     const struct level *l = &c->levels[c->depth];
     c->base.key = l->engine->key;
     c->base.value = l->engine->value;
@@ -170,7 +169,7 @@ static int show(struct lk__cursor *c, struct lk_err *err) {
 
 /* code: of the last move of the deepest engine's cursor. Goes on, up where its layer is at an end and down where it stands
  * on a link, to a row with a value. */
-static int settle(struct lk__cursor *c, bool back, int code, struct lk_err *err) {
+static int settle(struct lk__kv_cursor *c, bool back, int code, struct lk_err *err) {
     for (;;) {
         struct level *l = &c->levels[c->depth];
         if (code == 0 && !in_layer(l)) code = LK_ENOTFOUND;
@@ -188,16 +187,16 @@ static int settle(struct lk__cursor *c, bool back, int code, struct lk_err *err)
 }
 
 /* To the first row >= key, or the last one < key (of no bytes: the last of all). */
-static int go(struct lk__cursor *c, struct lk_bytes key, bool back, struct lk_err *err) {
+static int go(struct lk__kv_cursor *c, struct lk_bytes key, bool back, struct lk_err *err) {
     const struct lk_kv_ops *ops = ops_of(c);
-    struct lk__row_key row;
+    struct lk__kv_row_key row;
     c->depth = 0;
     for (;;) {
         struct level *l = &c->levels[c->depth];
         if (key.size < ops->key_max) /* the usual key, not copied */
             return settle(c, back, ops->cursor_seek(l->engine, key, back, err), err);
         struct lk_bytes rest = lk_bytes((const char *)key.data + l->layer.base, key.size - l->layer.base);
-        bool fits = lk__layer_row(&l->layer, ops->key_max, rest, &row);
+        bool fits = lk__kv_layer_row(&l->layer, ops->key_max, rest, &row);
         /* Back from a link's key, so that one comes to the link itself. */
         if (!fits && back) row.data[row.size - 1] = 1;
         int code = ops->cursor_seek(l->engine, lk_bytes(row.data, row.size), back, err);
@@ -208,13 +207,13 @@ static int go(struct lk__cursor *c, struct lk_bytes key, bool back, struct lk_er
     }
 }
 
-static bool within(const struct lk__cursor *c, bool back) {
+static bool within(const struct lk__kv_cursor *c, bool back) {
     if (back) return lk__kv_compare(c->base.key, bytes_of(&c->from)) >= 0;
     return c->to.size == 0 || lk__kv_compare(c->base.key, bytes_of(&c->to)) < 0;
 }
 
 /* The end of every move. */
-static int arrive(struct lk__cursor *c, bool back, int code, struct lk_err *err) {
+static int arrive(struct lk__kv_cursor *c, bool back, int code, struct lk_err *err) {
     if (code == 0 && !within(c, back)) code = LK_ENOTFOUND;
     if (code == 0) {
         c->place = ON_ROW;
@@ -226,40 +225,40 @@ static int arrive(struct lk__cursor *c, bool back, int code, struct lk_err *err)
 }
 
 int lk_kv_cursor_first(struct lk_kv_cursor *base, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     return arrive(c, false, go(c, bytes_of(&c->from), false, err), err);
 }
 int lk_kv_cursor_last(struct lk_kv_cursor *base, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     return arrive(c, true, go(c, bytes_of(&c->to), true, err), err);
 }
 
 /* The key that a seek is given may point into what moves. */
 int lk_kv_cursor_seek(struct lk_kv_cursor *base, struct lk_bytes key, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     if (lk__kv_compare(key, bytes_of(&c->from)) <= 0) return lk_kv_cursor_first(base, err);
     int code = set(&c->wanted, key, err);
     return arrive(c, false, code ? code : go(c, bytes_of(&c->wanted), false, err), err);
 }
 
 /* key and a zero byte: what is before that is at most key. */
-static int want_behind(struct lk__cursor *c, struct lk_bytes key, struct lk_err *err) {
+static int want_behind(struct lk__kv_cursor *c, struct lk_bytes key, struct lk_err *err) {
     int code = set(&c->wanted, key, err);
     if (code == 0 && lk_buf_append(&c->wanted, "", 1) != 0) code = lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
     return code;
 }
 int lk_kv_cursor_seek_back(struct lk_kv_cursor *base, struct lk_bytes key, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     if (c->to.size && lk__kv_compare(key, bytes_of(&c->to)) >= 0) return lk_kv_cursor_last(base, err);
     int code = want_behind(c, key, err);
     return arrive(c, true, code ? code : go(c, bytes_of(&c->wanted), true, err), err);
 }
 
-static int step(struct lk__cursor *c, bool back, struct lk_err *err) {
+static int step(struct lk__kv_cursor *c, bool back, struct lk_err *err) {
     return settle(c, back, ops_of(c)->cursor_step(c->levels[c->depth].engine, back, err), err);
 }
 int lk_kv_cursor_next(struct lk_kv_cursor *base, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     int code = LK_ENOTFOUND;
     if (c->place == ON_ROW)
         code = step(c, false, err);
@@ -268,7 +267,7 @@ int lk_kv_cursor_next(struct lk_kv_cursor *base, struct lk_err *err) {
     return arrive(c, false, code, err);
 }
 int lk_kv_cursor_previous(struct lk_kv_cursor *base, struct lk_err *err) {
-    struct lk__cursor *c = cursor_of(base);
+    struct lk__kv_cursor *c = cursor_of(base);
     int code = LK_ENOTFOUND;
     if (c->place == ON_ROW)
         code = step(c, true, err);

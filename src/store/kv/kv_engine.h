@@ -62,13 +62,13 @@ struct lk_kv_ops {
 struct lk_kv {
     const struct lk_kv_ops *ops;
 };
-struct lk__cursor;
+struct lk__kv_cursor;
 struct lk_kv_txn {
     struct lk_kv *kv;
     bool write;
-    bool dirty;                 /* something was written */
-    int failed;                 /* not 0: the error of a write, or LK_ECONFLICT of anything; only to end it is left */
-    struct lk__cursor *cursors; /* of callers, open now (kv_cursor.c) */
+    bool dirty;                    /* something was written */
+    int failed;                    /* not 0: the error of a write, or LK_ECONFLICT of anything; only to end it is left */
+    struct lk__kv_cursor *cursors; /* of callers, open now (kv_cursor.c) */
 };
 /* Of engines, and the first member of those that callers have. */
 struct lk_kv_cursor {
@@ -80,8 +80,10 @@ extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory;
 
 /* The time this write transaction will commit with (in a read transaction: of the last commit that had one). */
 int lk__kv_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
-/* Checks and sets what every new transaction of an engine has. */
+/* For engines that run lk_kv_update's functions themselves: sets what every new transaction has; after the function, says
+ * what kept it from being committed, or 0. */
 void lk__kv_txn_init(struct lk_kv *, bool write, struct lk_kv_txn *);
+int lk__kv_txn_check(const struct lk_kv_txn *, struct lk_err *);
 /* begin, fn, commit, and again after LK_ECONFLICT until the deadline. */
 int lk__kv_update_alone(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
                         struct lk_err *);

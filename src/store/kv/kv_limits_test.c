@@ -272,6 +272,61 @@ static void a_pipe_in_place_of_the_reserve_is_let_alone(void **state) {
     lk_free(reserve);
 }
 
+/* Calls that share a commit: one wants more than the file may hold, and only that one fails. */
+#define WRITERS 6
+struct writer {
+    struct lk_kv *kv;
+    int number, turn;
+};
+static int put_small_or_large(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    struct writer *w = arg;
+    static const char large[3 * MIB];
+    char key[32];
+    snprintf(key, sizeof key, "%d/%d", w->number, w->turn);
+    return lk_kv_put(t, S(key), lk_bytes(large, w->number == 0 ? sizeof large : 10), err);
+}
+static void *write_rows(void *arg) {
+    struct writer *w = arg;
+    struct lk_err e = {0};
+    for (w->turn = 0; w->turn < 50; w->turn++) {
+        int code = lk_kv_update(w->kv, put_small_or_large, w, LK_LAZY, NULL, &e);
+        if (code != (w->number == 0 ? LK_EIO : 0)) return (void *)1;
+        if (w->number == 0 && !strstr(e.message, "nothing was changed")) return (void *)2;
+    }
+    return NULL;
+}
+static void share_a_small_file(void *dir) {
+    pthread_t threads[WRITERS];
+    struct writer writers[WRITERS];
+    void *result;
+    struct rlimit limit = {2 * MIB, 2 * MIB};
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    struct lk_kv *kv = open_at(dir);
+    for (int i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){kv, i, 0};
+        pthread_create(&threads[i], NULL, write_rows, &writers[i]);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        pthread_join(threads[i], &result);
+        if (result) _exit(10 * i + (int)(intptr_t)result);
+    }
+    struct lk_kv_txn *t = begin(kv, false);
+    for (int i = 1; i < WRITERS; i++)
+        for (int turn = 0; turn < 50; turn++) {
+            char key[32];
+            struct lk_bytes v;
+            snprintf(key, sizeof key, "%d/%d", i, turn);
+            if (lk_kv_get(t, S(key), &v, NULL) != 0) _exit(100);
+        }
+    lk_kv_abort(t);
+    lk_kv_close(kv);
+}
+static void a_call_that_is_too_large_fails_alone(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    assert_int_equal(test_fork(share_a_small_file, *state), 0);
+}
+
 static void little_address_space(void *dir) {
     struct rlimit limit = {(rlim_t)3 << 30, (rlim_t)3 << 30};
     setrlimit(RLIMIT_AS, &limit);
@@ -314,6 +369,7 @@ int main(void) {
         TEST_IN_DIR(a_full_disk_changes_nothing),
         TEST_IN_DIR(deleting_works_on_a_full_disk),
         TEST_IN_DIR(a_pipe_in_place_of_the_reserve_is_let_alone),
+        TEST_IN_DIR(a_call_that_is_too_large_fails_alone),
         TEST_IN_DIR(fits_a_limited_address_space),
         TEST_IN_DIR(out_of_memory),
     };

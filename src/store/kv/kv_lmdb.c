@@ -316,4 +316,5 @@ const struct lk_kv_ops lk__kv_lmdb = {
     .cursor_seek = lmdb_cursor_seek,
     .cursor_step = lmdb_cursor_step,
     .check = lmdb_check,
+    .update = lk__kv_lmdb_update,
 };

@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+struct lk__kv_lmdb_request;
+
 /* LMDB must not open one file twice in a process (closing one drops the locks of both), so environments are shared:
  * `references` counts the lk_kv that use one. */
 struct lk__kv_lmdb_env {
@@ -24,6 +26,9 @@ struct lk__kv_lmdb_env {
     bool unmapped;        /* the map could not be moved: nothing works any more */
     atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
     char *dir;
+    pthread_mutex_t queue_lock; /* of the rest: kv_lmdb_group.c */
+    struct lk__kv_lmdb_request *first, **last;
+    bool leading;
 };
 struct lk__kv_lmdb {
     struct lk_kv base;
@@ -56,6 +61,11 @@ int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *, MDB_txn *, enum lk_durability, 
 /* What LMDB said to that, as an error of ours. */
 int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *, int code, struct lk_err *);
 int lk__kv_lmdb_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
+int lk__kv_lmdb_update(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
+                       struct lk_err *);
+int lk__kv_lmdb_stats(struct lk_kv *, struct lk_kv_stats *, struct lk_err *);
+int lk__kv_lmdb_copy(struct lk_kv *, const char *dir, bool compact, struct lk_err *);
+int lk__kv_lmdb_compact(struct lk_kv *, struct lk_err *);
 /* What LMDB says, as an error of ours; what: "begin a transaction on". */
 int lk__kv_lmdb_fail(struct lk_err *, int code, const struct lk__kv_lmdb_env *, const char *what);
 

@@ -194,7 +194,9 @@ static int find_or_open(char *dir, enum lk_access how, struct lk__kv_lmdb_env **
                                       .inode = st.st_ino,
                                       .pid = getpid(),
                                       .references = 1,
-                                      .lock = PTHREAD_MUTEX_INITIALIZER};
+                                      .lock = PTHREAD_MUTEX_INITIALIZER,
+                                      .queue_lock = PTHREAD_MUTEX_INITIALIZER};
+        e->last = &e->first;
         e->dir = dir;
         code = open_environment(e, err);
         if (code == 0 && (code = lk__kv_lmdb_check_writable(e, how, err)) != 0) mdb_env_close(e->mdb);
@@ -247,6 +249,7 @@ void lk__kv_lmdb_close(struct lk__kv_lmdb_env *e) {
         if (e->pid == getpid()) {
             mdb_env_close(e->mdb);
             pthread_mutex_destroy(&e->lock);
+            pthread_mutex_destroy(&e->queue_lock);
         }
         lk_free(e->dir);
         lk_free(e);

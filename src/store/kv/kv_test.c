@@ -216,14 +216,10 @@ static void killed_at_random_points(void **state) {
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
-        TEST_IN_DIR(snapshots_and_aborts),
-        TEST_IN_DIR(misuse),
-        TEST_IN_DIR(not_a_database),
-        TEST_IN_DIR(network_file_systems),
-        TEST_IN_DIR(times_strictly_increase),
-        TEST_IN_DIR(writers_wait_for_each_other),
-        TEST_IN_DIR(another_process_writes),
-        TEST_IN_DIR(killed_at_random_points),
+        TEST_IN_DIR(snapshots_and_aborts),    TEST_IN_DIR(misuse),
+        TEST_IN_DIR(not_a_database),          TEST_IN_DIR(network_file_systems),
+        TEST_IN_DIR(times_strictly_increase), TEST_IN_DIR(writers_wait_for_each_other),
+        TEST_IN_DIR(another_process_writes),  TEST_IN_DIR(killed_at_random_points),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

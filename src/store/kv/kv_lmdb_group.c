@@ -1,0 +1,181 @@
+/* Group commit. Calls of lk_kv_update that wait for the write lock stand in a queue; the thread at its head, the leader,
+ * takes the lock and runs the calls of all of them in one transaction with one sync (flat combining: Hendler, Incze,
+ * Shavit, Tzafrir, SPAA'10). README.md says why each call's result is as if it had been alone. */
+#include "lockstep/base/mem.h"
+#include "store/kv/kv_lmdb.h"
+#include <errno.h>
+#include <unistd.h>
+
+#define BATCH    64 /* calls in one transaction */
+#define RESTARTS 2  /* of a batch without the call that spoilt it; then each call is run alone */
+
+enum outcome {
+    WAITS, /* for this batch's commit */
+    ALONE, /* to be run by itself after it */
+    ENDED  /* its result stands, whatever becomes of the batch */
+};
+struct lk__kv_lmdb_request {
+    struct lk__kv_lmdb_request *next;
+    struct lk__kv_lmdb *kv;
+    lk_kv_update_fn *fn;
+    void *arg;
+    enum lk_durability durability;
+    int64_t *timestamp_ms, stamp;
+    struct lk_err *err;
+    int code;
+    enum outcome outcome;
+    bool leads, done; /* under queue_lock */
+    pthread_cond_t wake;
+};
+struct batch {
+    struct lk__kv_lmdb_env *env;
+    MDB_txn *mdb;
+    struct lk__kv_lmdb_request *calls[BATCH];
+    size_t count;
+    bool changed, deletes;
+};
+
+/* Runs one call in the batch's transaction. False: it failed and has written, so that the transaction must go, or
+ * wants to be run again. */
+static bool run(struct batch *b, struct lk__kv_lmdb_request *r) {
+    struct lk__kv_lmdb_txn txn = {.mdb = b->mdb, .env = b->env, .deletes = b->deletes};
+    lk__kv_txn_init(&r->kv->base, true, &txn.base);
+    r->code = r->fn(&txn.base, r->arg, r->err);
+    LK_ASSERT(!txn.base.cursors); /* close before */
+    if (r->code == 0) r->code = lk__kv_txn_check(&txn.base, r->err);
+    if (r->code == 0 && r->timestamp_ms) {
+        txn.base.dirty = true;
+        r->code = lk__kv_lmdb_timestamp(&txn.base, &r->stamp, r->err);
+    }
+    b->deletes = txn.deletes;
+    if (r->code == LK_ECONFLICT || (r->code != 0 && txn.base.dirty)) return false;
+    b->changed |= txn.base.dirty;
+    return true;
+}
+
+/* Runs all that wait. The number of a call that spoilt the transaction, or count. */
+static size_t run_all(struct batch *b) {
+    size_t i = 0;
+    b->changed = false;
+    for (; i < b->count; i++)
+        if (b->calls[i]->outcome == WAITS && !run(b, b->calls[i])) break;
+    return i;
+}
+
+static int begin(struct batch *b) {
+    int code = lk__kv_lmdb_begin(b->env, true, &b->mdb);
+    if (code == 0) atomic_store(&b->env->writer, (unsigned long)pthread_self());
+    return code;
+}
+static int commit(struct batch *b) {
+    enum lk_durability durability = LK_LAZY;
+    for (size_t i = 0; i < b->count; i++)
+        if (b->calls[i]->outcome == WAITS && b->calls[i]->code == 0 && b->calls[i]->durability == LK_DURABLE)
+            durability = LK_DURABLE;
+    int code = lk__kv_lmdb_commit(b->env, b->mdb, durability, b->changed);
+    lk__kv_lmdb_end(b->env);
+    return code;
+}
+static void undo(struct batch *b) {
+    atomic_store(&b->env->writer, 0);
+    mdb_txn_abort(b->mdb);
+    lk__kv_lmdb_end(b->env);
+}
+static void set_outcomes(struct batch *b, enum outcome outcome) {
+    for (size_t i = 0; i < b->count; i++)
+        if (b->calls[i]->outcome == WAITS) b->calls[i]->outcome = outcome;
+}
+
+/* A call that fails after it wrote takes the transaction with it. Where nothing was written before it, its result stands:
+ * it has seen what is committed. Else it is run alone, after the others, which are begun anew without it. */
+static void commit_together(struct batch *b) {
+    for (int turn = 0; turn <= RESTARTS; turn++) {
+        int code = begin(b);
+        if (code != 0) break; /* each says so for itself */
+        size_t bad = run_all(b);
+        if (bad == b->count) {
+            code = commit(b);
+            set_outcomes(b, code == 0 || b->count == 1 ? ENDED : ALONE);
+            if (code != 0 && b->count == 1 && b->calls[0]->code == 0)
+                b->calls[0]->code = lk__kv_lmdb_commit_failed(b->env, code, b->calls[0]->err);
+            return;
+        }
+        undo(b);
+        b->calls[bad]->outcome = b->changed || b->calls[bad]->code == LK_ECONFLICT ? ALONE : ENDED;
+        if (!b->changed) turn--; /* nobody's work was lost, and there is one call less */
+    }
+    set_outcomes(b, ALONE);
+}
+
+/* --- the queue ------------------------------------------------------------------------------------------- */
+
+/* Takes the head of the queue, whose first is the leader itself. */
+static void take(struct batch *b) {
+    struct lk__kv_lmdb_env *env = b->env;
+    pthread_mutex_lock(&env->queue_lock);
+    while (env->first && b->count < BATCH) {
+        b->calls[b->count++] = env->first;
+        env->first = env->first->next;
+    }
+    if (!env->first) env->last = &env->first;
+    pthread_mutex_unlock(&env->queue_lock);
+}
+
+/* With queue_lock held. A request lives on its thread's stack: nothing touches it after this. */
+static void finish(struct lk__kv_lmdb_request *r) {
+    if (r->code == 0 && r->timestamp_ms) *r->timestamp_ms = r->stamp;
+    r->done = true;
+    pthread_cond_signal(&r->wake);
+}
+
+static void lead(struct lk__kv_lmdb_env *env) {
+    struct batch b = {.env = env};
+    take(&b);
+    commit_together(&b);
+    if (b.deletes) lk__kv_lmdb_fill_reserve(env);
+    pthread_mutex_lock(&env->queue_lock);
+    for (size_t i = 0; i < b.count; i++)
+        if (b.calls[i]->outcome == ENDED) finish(b.calls[i]), b.calls[i] = NULL;
+    pthread_mutex_unlock(&env->queue_lock);
+    for (size_t i = 0; i < b.count; i++) {
+        struct lk__kv_lmdb_request *r = b.calls[i];
+        if (!r) continue;
+        r->code =
+            lk__kv_update_alone(&r->kv->base, r->fn, r->arg, r->durability, r->timestamp_ms ? &r->stamp : NULL, r->err);
+        pthread_mutex_lock(&env->queue_lock);
+        finish(r);
+        pthread_mutex_unlock(&env->queue_lock);
+    }
+    pthread_mutex_lock(&env->queue_lock);
+    env->leading = env->first != NULL;
+    if (env->first) {
+        env->first->leads = true;
+        pthread_cond_signal(&env->first->wake);
+    }
+    pthread_mutex_unlock(&env->queue_lock);
+}
+
+int lk__kv_lmdb_update(struct lk_kv *base, lk_kv_update_fn *fn, void *arg, enum lk_durability durability,
+                       int64_t *timestamp_ms, struct lk_err *err) {
+    struct lk__kv_lmdb *kv = (struct lk__kv_lmdb *)base;
+    struct lk__kv_lmdb_env *env = kv->env;
+    struct lk__kv_lmdb_request r = {
+        .kv = kv, .fn = fn, .arg = arg, .durability = durability, .timestamp_ms = timestamp_ms, .err = err};
+    LK_ASSERT(env->pid == getpid()); /* a store opened before fork() cannot be used after it */
+    int code = lk__kv_lmdb_may_write(env, err);
+    if (code != 0) return code;
+    pthread_cond_init(&r.wake, NULL);
+    atomic_fetch_add(&kv->transactions, 1);
+    pthread_mutex_lock(&env->queue_lock);
+    *env->last = &r;
+    env->last = &r.next;
+    r.leads = !env->leading;
+    env->leading = true;
+    while (!r.leads && !r.done) pthread_cond_wait(&r.wake, &env->queue_lock);
+    bool leads = r.leads;
+    pthread_mutex_unlock(&env->queue_lock);
+    if (leads) lead(env);
+    atomic_fetch_sub(&kv->transactions, 1);
+    pthread_cond_destroy(&r.wake);
+    return r.code;
+}
