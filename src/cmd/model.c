@@ -34,29 +34,30 @@ static json_t *describe(const struct lk_model *m, const char *name, const struct
                      json_object_get(m->manifest, "files"));
 }
 
+static int delete_name(struct lk_kv_txn *t, void *name, struct lk_err *err) {
+    return lk_name_delete(t, "model", name, err);
+}
 static int remove_name(struct cmd_context *c, const char *name, struct lk_err *err) {
-    struct lk_kv_txn *t;
-    int code = lk_kv_begin(c->store->kv, true, &t, err);
-    if (!code && (code = lk_name_delete(t, "model", name, err)))
-        lk_kv_abort(t);
-    else if (!code)
-        code = lk_kv_commit(t, LK_DURABLE, NULL, err);
-    return code;
+    return lk_kv_update(c->store->kv, delete_name, (void *)(uintptr_t)name, LK_DURABLE, NULL, err);
 }
 
 /* Whoever removes a run's blobs does so under the write lock and looks at names first, so what is there now stays. */
+struct naming {
+    struct lk_blobs *blobs;
+    const char *name;
+    const struct lk_root *root, *weights;
+};
+static int put_if_there(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct naming *n = arg;
+    if (!lk_blob_exists(n->blobs, n->weights) || !lk_blob_exists(n->blobs, n->root))
+        return lk_fail(err, LK_ENOTFOUND,
+                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
+    return lk_name_put(t, "model", n->name, n->root, err);
+}
 static int put_name(struct cmd_context *c, const char *name, const struct lk_root *root, const struct lk_root *weights,
                     struct lk_err *err) {
-    struct lk_kv_txn *t;
-    int code = lk_kv_begin(c->store->kv, true, &t, err);
-    if (code) return code;
-    if (!lk_blob_exists(c->store->blobs, weights) || !lk_blob_exists(c->store->blobs, root))
-        code = lk_fail(err, LK_ENOTFOUND,
-                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
-    if (!code) code = lk_name_put(t, "model", name, root, err);
-    if (!code) return lk_kv_commit(t, LK_DURABLE, NULL, err);
-    lk_kv_abort(t);
-    return code;
+    struct naming n = {c->store->blobs, name, root, weights};
+    return lk_kv_update(c->store->kv, put_if_there, &n, LK_DURABLE, NULL, err);
 }
 
 /* Names a model's root and says what it is, and what had the name before. */

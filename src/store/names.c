@@ -180,15 +180,18 @@ int lk_name_list(struct lk_kv_txn *txn, const char *kind, lk_name_fn *fn, void *
     return scan_kind(txn, 'n', kind, on_name, &s, err);
 }
 
+struct naming {
+    const char *kind, *name;
+    const struct lk_root *root;
+};
+static int put_name(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    const struct naming *n = arg;
+    return lk_name_put(txn, n->kind, n->name, n->root, err);
+}
 int lk_store_name_put(struct lk_store *s, const char *kind, const char *name, const struct lk_root *root,
                       struct lk_err *err) {
-    struct lk_kv_txn *txn;
-    int code = lk_kv_begin(s->kv, true, &txn, err);
-    if (code != 0) return code;
-    code = lk_name_put(txn, kind, name, root, err);
-    if (code == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
-    lk_kv_abort(txn);
-    return code;
+    struct naming n = {kind, name, root};
+    return lk_kv_update(s->kv, put_name, &n, LK_DURABLE, NULL, err);
 }
 
 int lk_store_name_get(struct lk_store *s, const char *kind, const char *name, struct lk_root *out, struct lk_err *err) {

@@ -29,13 +29,10 @@ static int stop_at_first(void *arg, struct lk_bytes key, struct lk_bytes value) 
     return 1;
 }
 
-/* Checks the row "format" of a store, or writes it in a new one. */
-static int check_format(struct lk_store *s, bool create, struct lk_err *err) {
-    struct lk_kv_txn *txn;
-    struct lk_bytes value, key = lk_bytes(format_key, sizeof format_key - 1);
-    int code = lk_kv_begin(s->kv, create, &txn, err);
-    if (code != 0) return code;
-    code = lk_kv_get(txn, key, &value, err);
+/* Checks the row "format" of a store. LK_ENOTFOUND: it is empty. */
+static int look_at_format(struct lk_kv_txn *txn, const struct lk_store *s, struct lk_err *err) {
+    struct lk_bytes value;
+    int code = lk_kv_get(txn, lk_bytes(format_key, sizeof format_key - 1), &value, err);
     if (code == 0 && (value.size != 1 || memcmp(value.data, FORMAT, 1) != 0)) {
         int shown = value.size < 40 ? (int)value.size : 40;
         code = lk_fail(err, LK_EUNSUPPORTED,
@@ -46,15 +43,24 @@ static int check_format(struct lk_store *s, bool create, struct lk_err *err) {
         code = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
         if (code == 1)
             code = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->dir);
-        else if (code == 0 && !create)
+        else if (code == 0)
             code = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->dir);
-        else if (code == 0) {
-            code = lk_kv_put(txn, key, lk_bytes(FORMAT, 1), err);
-            if (code == 0) return lk_kv_commit(txn, LK_DURABLE, NULL, err);
-        }
     }
+    return code;
+}
+static int check_format(const struct lk_store *s, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    int code = lk_kv_begin(s->kv, false, &txn, err);
+    if (code != 0) return code;
+    code = look_at_format(txn, s, err);
     lk_kv_abort(txn);
     return code;
+}
+/* In a new store; another process may have been faster. */
+static int write_format(struct lk_kv_txn *txn, void *s, struct lk_err *err) {
+    int code = look_at_format(txn, s, err);
+    if (code != LK_ENOTFOUND) return code;
+    return lk_kv_put(txn, lk_bytes(format_key, sizeof format_key - 1), lk_bytes(FORMAT, 1), err);
 }
 
 static int absent(const struct lk_store *s, struct lk_err *err) {
@@ -84,8 +90,8 @@ static int open_parts(struct lk_store *s, enum lk_access how, struct lk_err *err
     if (code == 0) code = lk_kv_open(url, how, &s->kv, err);
     if (code == 0) {
         /* A store that is there is only read, so that opening it never waits for a writer. */
-        code = check_format(s, false, err);
-        if (code == LK_ENOTFOUND && how == LK_CREATE) code = check_format(s, true, err);
+        code = check_format(s, err);
+        if (code == LK_ENOTFOUND && how == LK_CREATE) code = lk_kv_update(s->kv, write_format, s, LK_DURABLE, NULL, err);
     }
     if (code == 0) code = lk_blobs_open(blobs, how, &s->blobs, err);
     lk_free(url);

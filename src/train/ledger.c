@@ -163,21 +163,17 @@ static void drop(struct lk__train_ledger *l, size_t rows, size_t evals) {
     pthread_mutex_unlock(&l->lock);
 }
 
+static int write_all(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    return lk__train_ledger_write(arg, t, err);
+}
 int lk__train_ledger_flush(struct lk__train_ledger *l, struct lk_err *err) {
-    struct lk_kv_txn *t;
     pthread_mutex_lock(&l->lock);
     size_t rows = l->count, evals = l->eval_count;
     pthread_mutex_unlock(&l->lock);
     if (!rows && !evals) return LK_OK;
-    int code = lk_kv_begin(l->store->kv, true, &t, err);
-    if (code) return code;
-    if ((code = lk__train_ledger_write(l, t, err))) {
-        lk_kv_abort(t);
-        return code;
-    }
-    if ((code = lk_kv_commit(t, LK_LAZY, NULL, err))) return code;
-    drop(l, rows, evals);
-    return LK_OK;
+    int code = lk_kv_update(l->store->kv, write_all, l, LK_LAZY, NULL, err);
+    if (!code) drop(l, rows, evals);
+    return code;
 }
 
 int lk__train_ledger_reserve(struct lk__train_ledger *l, struct lk_err *err) {

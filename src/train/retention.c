@@ -28,17 +28,18 @@ int lk__train_checkpoint_put(struct lk_kv_txn *t, const char *run, const struct 
     return lk_kv_put(t, lk_bytes(key, lk__train_step_key(key, 'c', run, c->step)), lk_bytes(value, sizeof value), err);
 }
 
+struct dropping {
+    const char *run;
+    struct lk_checkpoint checkpoint;
+};
+static int put_dropped(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct dropping *d = arg;
+    return lk__train_checkpoint_put(t, d->run, &d->checkpoint, err);
+}
 int lk__train_checkpoint_drop(struct lk_store *store, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
-    struct lk_checkpoint dropped = *c;
-    struct lk_kv_txn *t;
-    dropped.kept = false;
-    int code = lk_kv_begin(store->kv, true, &t, err);
-    if (code) return code;
-    if ((code = lk__train_checkpoint_put(t, run, &dropped, err))) {
-        lk_kv_abort(t);
-        return code;
-    }
-    return lk_kv_commit(t, LK_DURABLE, NULL, err);
+    struct dropping d = {run, *c};
+    d.checkpoint.kept = false;
+    return lk_kv_update(store->kv, put_dropped, &d, LK_DURABLE, NULL, err);
 }
 
 /* --- Which checkpoints are kept -------------------------------------------------------------------------- */

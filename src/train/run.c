@@ -254,49 +254,23 @@ int lk_run_best(struct lk_store *store, const char *name, struct lk_checkpoint *
     return code;
 }
 
-/* Deletes the keys of one kind of row, a few hundred at a time because a scan must not write. */
-struct keys {
-    char key[256][LK_NAME_MAX + 16];
-    size_t size[256], count;
-};
-static int collect(void *arg, struct lk_bytes key, struct lk_bytes value) {
-    struct keys *k = arg;
-    (void)value;
-    memcpy(k->key[k->count], key.data, key.size);
-    k->size[k->count++] = key.size;
-    return k->count == 256;
-}
-static int delete_rows(struct lk_kv_txn *t, char letter, const char *name, struct lk_err *err) {
+static int delete_rows(struct lk_kv_txn *t, void *name, struct lk_err *err) {
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
-    size_t an = lk__train_step_key(a, letter, name, 0), bn = lk__train_step_key(b, letter, name, UINT32_MAX);
-    struct keys *k = lk_alloc(sizeof *k);
-    int code = k ? LK_OK : lk_fail(err, LK_ENOMEM, "no memory to remove rows");
-    do {
-        if (code) break;
-        k->count = 0;
-        code = lk_kv_scan(t, lk_bytes(a, an), lk_bytes(b, bn), collect, k, err);
-        if (code > 0) code = LK_OK;
-        for (size_t i = 0; i < k->count && !code; i++) code = lk_kv_delete(t, lk_bytes(k->key[i], k->size[i]), err);
-    } while (!code && k->count);
-    lk_free(k);
-    return code;
+    int code = LK_OK;
+    for (const char *letter = "lec"; *letter && !code; letter++) {
+        size_t an = lk__train_step_key(a, *letter, name, 0), bn = lk__train_step_key(b, *letter, name, UINT32_MAX);
+        code = lk_kv_delete_range(t, lk_bytes(a, an), lk_bytes(b, bn), err);
+    }
+    return code ? code : lk_record_delete(t, "run", name, err);
 }
 
 int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) {
     json_t *record = NULL;
-    struct lk_kv_txn *t;
     int fd = -1, code = lk_run_get(store, name, &record, err);
     json_decref(record);
     if (!code || code == LK_ECORRUPT) code = lk__train_run_lock(store, name, &fd, err);
     if (code) return code;
-    if (!(code = lk_kv_begin(store->kv, true, &t, err))) {
-        for (const char *letter = "lec"; *letter && !code; letter++) code = delete_rows(t, *letter, name, err);
-        if (!code) code = lk_record_delete(t, "run", name, err);
-        if (code)
-            lk_kv_abort(t);
-        else
-            code = lk_kv_commit(t, LK_DURABLE, NULL, err);
-    }
+    code = lk_kv_update(store->kv, delete_rows, (void *)(uintptr_t)name, LK_DURABLE, NULL, err);
     if (!code) lk__train_run_lock_remove(store, name);
     lk__train_run_unlock(fd);
     return code;

@@ -50,29 +50,34 @@ static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, con
 /* The transaction: the new row, rows of checkpoints that are no longer kept, the record, the ledger. LK_ENOTFOUND: one of
  * the blobs was there when it was put, so nothing was written, and another run that no longer needed it has removed it
  * since. */
-static int commit(struct lk__train_saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4],
-                  struct lk__train_dropped *dropped, struct lk_err *err) {
-    struct lk_checkpoint *list = NULL;
-    size_t count = 0;
-    struct lk_kv_txn *t;
-    int code = lk_run_checkpoints(s->store, s->run, &list, &count, err);
-    if (!code) code = lk_kv_begin(s->store->kv, true, &t, err);
-    if (code) {
-        lk_free(list);
-        return code;
-    }
+struct committing {
+    struct lk__train_saver *saver;
+    const struct lk_checkpoint *checkpoint;
+    const struct lk_root *blobs; /* (4) */
+    struct lk_checkpoint *list;  /* those before */
+    size_t count;
+    struct lk__train_dropped *dropped;
+};
+static int write_checkpoint(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct committing *w = arg;
+    const struct lk_checkpoint *c = w->checkpoint;
+    struct lk__train_saver *s = w->saver;
+    int code = LK_OK;
+    w->dropped->count = 0;
     for (int i = 0; i < 4 && !code; i++)
-        if (!lk_blob_exists(s->store->blobs, &blobs[i]))
+        if (!lk_blob_exists(s->store->blobs, &w->blobs[i]))
             code = lk_fail(err, LK_ENOTFOUND, "a blob of the checkpoint was removed while it was saved");
     if (!code) code = lk__train_ledger_write(s->ledger, t, err); /* with evaluations, which say what is best */
     if (!code) code = lk__train_checkpoint_put(t, s->run, c, err);
-    if (!code && s->drop_older) code = lk__train_retain(t, s->run, &s->keep, c, list, count, dropped, err);
-    if (!code) code = lk_record_put(t, "run", s->run, s->record, err);
-    if (code)
-        lk_kv_abort(t);
-    else
-        code = lk_kv_commit(t, LK_DURABLE, NULL, err);
-    lk_free(list);
+    if (!code && s->drop_older) code = lk__train_retain(t, s->run, &s->keep, c, w->list, w->count, w->dropped, err);
+    return code ? code : lk_record_put(t, "run", s->run, s->record, err);
+}
+static int commit(struct lk__train_saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4],
+                  struct lk__train_dropped *dropped, struct lk_err *err) {
+    struct committing w = {s, c, blobs, NULL, 0, dropped};
+    int code = lk_run_checkpoints(s->store, s->run, &w.list, &w.count, err);
+    if (!code) code = lk_kv_update(s->store->kv, write_checkpoint, &w, LK_DURABLE, NULL, err);
+    lk_free(w.list);
     return code;
 }
 

@@ -52,19 +52,22 @@ int lk__trainer_exists_already(const char *name, json_t *old, struct lk_err *err
         name, name, name);
 }
 
-int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
-    struct lk_kv_txn *txn;
+struct putting {
+    struct lk_trainer *trainer;
+    bool creating;
+};
+static int put_record(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    const struct putting *p = arg;
+    struct lk_trainer *t = p->trainer;
+    bool creating = p->creating;
     json_t *old = NULL;
-    int code = lk_kv_begin(t->store->kv, true, &txn, err);
-    if (code) return code;
+    int code = LK_OK;
     if (creating && (code = lk_record_get(txn, "run", t->run.name, &old, err)) == LK_OK)
         code = lk__trainer_exists_already(t->run.name, old, err);
     if (code == LK_ENOTFOUND) code = LK_OK;
     if (creating && !code) code = lk__train_run_initial_check(t->store, &t->run, err);
-    if (!code) code = lk_record_put(txn, "run", t->run.name, t->record, err);
-    if (code) {
-        lk_kv_abort(txn);
-        return code;
-    }
-    return lk_kv_commit(txn, LK_DURABLE, NULL, err);
+    return code ? code : lk_record_put(txn, "run", t->run.name, t->record, err);
+}
+int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {
+    return lk_kv_update(t->store->kv, put_record, &(struct putting){t, creating}, LK_DURABLE, NULL, err);
 }
