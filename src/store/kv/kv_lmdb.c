@@ -123,8 +123,9 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bo
     }
     code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability, base->dirty || txn->timestamp_ms)
                        : mdb_txn_commit(txn->mdb);
+    if (code != 0) code = lk__kv_lmdb_commit_failed(env, code, err);
     end(txn);
-    return code == 0 ? 0 : lk__kv_lmdb_commit_failed(env, code, err);
+    return code;
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -317,4 +318,7 @@ const struct lk_kv_ops lk__kv_lmdb = {
     .cursor_step = lmdb_cursor_step,
     .check = lmdb_check,
     .update = lk__kv_lmdb_update,
+    .stats = lk__kv_lmdb_stats,
+    .copy = lk__kv_lmdb_copy,
+    .compact = lk__kv_lmdb_compact,
 };

@@ -24,6 +24,8 @@ struct lk__kv_lmdb_env {
     pthread_mutex_t lock; /* of the next two, and held while the map moves */
     int transactions;     /* those that run, and those that are being begun */
     bool unmapped;        /* the map could not be moved: nothing works any more */
+    int guard;            /* a descriptor of the lock file since the file was compacted, else -1 (kv_lmdb_tools.c) */
+    ino_t file;           /* the database's, as it was opened */
     atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
     char *dir;
     pthread_mutex_t queue_lock; /* of the rest: kv_lmdb_group.c */
@@ -46,6 +48,8 @@ struct lk__kv_lmdb_txn {
 /* where: the folder that holds kv/. */
 int lk__kv_lmdb_open(const char *where, enum lk_access, struct lk__kv_lmdb_env **out, struct lk_err *);
 void lk__kv_lmdb_close(struct lk__kv_lmdb_env *);
+/* Once more, after mdb_env_close. With env->lock held and no transactions. */
+int lk__kv_lmdb_reopen(struct lk__kv_lmdb_env *, struct lk_err *);
 /* LK_EIO for who wants to change what may only be read. */
 int lk__kv_lmdb_check_writable(const struct lk__kv_lmdb_env *, enum lk_access, struct lk_err *);
 /* Returns what LMDB says. Each that was begun is ended, after LMDB's own commit or abort. */

@@ -6,6 +6,7 @@
 #include "lockstep/base/progress.h"
 #include "store/kv/kv_lmdb.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -17,6 +18,7 @@
 #define MAP_MOST  ((size_t)(LK_SANITIZED ? 1 : 256) << 30)
 #define MAP_LEAST ((size_t)16 << 20)
 #define READERS   1024
+#define REPLACED  (MDB_LAST_ERRCODE + 100) /* beside what LMDB says */
 
 static struct lk__kv_lmdb_env *registry;
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -38,6 +40,9 @@ int lk__kv_lmdb_fail(struct lk_err *err, int code, const struct lk__kv_lmdb_env 
                        what, env->dir);
     case MDB_TXN_FULL:
         return lk_fail(err, LK_EIO, "cannot %s %s: too much in one transaction; nothing was changed", what, env->dir);
+    case REPLACED:
+        return lk_fail(err, LK_EBUSY, "cannot %s %s: its file was compacted meanwhile; close the store and open it again",
+                       what, env->dir);
     case MDB_READERS_FULL:
         return lk_fail(err, LK_EBUSY, "cannot %s %s: %d readers are at work already", what, env->dir, READERS);
     case MDB_CORRUPTED:
@@ -146,8 +151,10 @@ static int open_as_permitted(struct lk__kv_lmdb_env *env, struct lk_err *err) {
 }
 
 static int open_environment(struct lk__kv_lmdb_env *env, struct lk_err *err) {
-    int code = open_as_permitted(env, err), dead;
+    int code = open_as_permitted(env, err), dead, fd;
+    struct stat st = {0};
     if (code != 0) return code;
+    if (mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &st) == 0) env->file = st.st_ino;
     if (!env->lockless) mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
     MDB_txn *txn = NULL;
     code = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
@@ -161,6 +168,12 @@ static int open_environment(struct lk__kv_lmdb_env *env, struct lk_err *err) {
                 : lk_fail(err, LK_EUNSUPPORTED, "cannot open %s: this liblmdb was compiled for keys of %d bytes, not %zu",
                           env->dir, mdb_env_get_maxkeysize(env->mdb), lk__kv_lmdb.key_max);
     mdb_env_close(env->mdb);
+    return code;
+}
+
+int lk__kv_lmdb_reopen(struct lk__kv_lmdb_env *env, struct lk_err *err) {
+    int code = open_environment(env, err);
+    if (code != 0) env->mdb = NULL;
     return code;
 }
 
@@ -194,6 +207,7 @@ static int find_or_open(char *dir, enum lk_access how, struct lk__kv_lmdb_env **
                                       .inode = st.st_ino,
                                       .pid = getpid(),
                                       .references = 1,
+                                      .guard = -1,
                                       .lock = PTHREAD_MUTEX_INITIALIZER,
                                       .queue_lock = PTHREAD_MUTEX_INITIALIZER};
         e->last = &e->first;
@@ -248,6 +262,7 @@ void lk__kv_lmdb_close(struct lk__kv_lmdb_env *e) {
         /* In a forked child the parent's environment is only forgotten. */
         if (e->pid == getpid()) {
             mdb_env_close(e->mdb);
+            if (e->guard >= 0) close(e->guard);
             pthread_mutex_destroy(&e->lock);
             pthread_mutex_destroy(&e->queue_lock);
         }
@@ -280,6 +295,14 @@ static int move_map(struct lk__kv_lmdb_env *env) {
     }
 }
 
+/* Who may write nothing has no lock that keeps others from compacting the file: it would go on reading the old one. */
+static bool replaced(const struct lk__kv_lmdb_env *env) {
+    struct stat st;
+    char path[4096];
+    if (!env->read_only || snprintf(path, sizeof path, "%s/data.mdb", env->dir) >= (int)sizeof path) return false;
+    return stat(path, &st) == 0 && st.st_ino != env->file;
+}
+
 /* A map may move only while nobody uses it: who is counted may be about to, and while we hold the lock nobody is counted
  * anew. */
 int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
@@ -288,6 +311,7 @@ int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
     env->transactions++;
     int code = env->unmapped ? ENOMEM : 0, dead;
     pthread_mutex_unlock(&env->lock);
+    if (code == 0 && replaced(env)) code = REPLACED;
     if (code == 0) code = mdb_txn_begin(env->mdb, NULL, flags, out);
     if (code == MDB_READERS_FULL && mdb_reader_check(env->mdb, &dead) == 0 && dead) /* slots of killed readers */
         code = mdb_txn_begin(env->mdb, NULL, flags, out);

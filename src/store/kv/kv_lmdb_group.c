@@ -72,7 +72,9 @@ static int commit(struct batch *b) {
     for (size_t i = 0; i < b->count; i++)
         if (b->calls[i]->outcome == WAITS && b->calls[i]->code == 0 && b->calls[i]->durability == LK_DURABLE)
             durability = LK_DURABLE;
+    struct lk__kv_lmdb_request *only = b->count == 1 && b->calls[0]->code == 0 ? b->calls[0] : NULL;
     int code = lk__kv_lmdb_commit(b->env, b->mdb, durability, b->changed);
+    if (code != 0 && only) only->code = lk__kv_lmdb_commit_failed(b->env, code, only->err);
     lk__kv_lmdb_end(b->env);
     return code;
 }
@@ -96,8 +98,6 @@ static void commit_together(struct batch *b) {
         if (bad == b->count) {
             code = commit(b);
             set_outcomes(b, code == 0 || b->count == 1 ? ENDED : ALONE);
-            if (code != 0 && b->count == 1 && b->calls[0]->code == 0)
-                b->calls[0]->code = lk__kv_lmdb_commit_failed(b->env, code, b->calls[0]->err);
             return;
         }
         undo(b);
