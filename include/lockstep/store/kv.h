@@ -132,6 +132,13 @@ struct lk_kv_stats {
     int64_t timestamp_ms;  /* of the last commit that asked for one, 0: none yet */
 };
 int lk_kv_stats(struct lk_kv *, struct lk_kv_stats *out, struct lk_err *);
+struct lk_kv_check {
+    uint64_t rows, key_bytes, value_bytes;
+    uint64_t layers; /* of keys that are too long for the engine's rows */
+};
+/* Reads every row, forwards and backwards, in one snapshot: they are in order and of sizes that are possible, and every row
+ * that holds a part of a long key can be reached. LK_ECORRUPT: what is not so. Else as lk_kv_get. */
+int lk_kv_check(struct lk_kv *, struct lk_kv_check *out, struct lk_err *);
 /* Writes a snapshot beside, while others go on reading and writing: "file:dir" opens it. Synced; nothing is there half.
  * compact: without free pages, in the order of the keys, which takes longer. LK_EEXISTS: dir holds rows already.
  * LK_EUNSUPPORTED: an engine with tools of its own, which the message names. LK_EIO, LK_ENOMEM. */

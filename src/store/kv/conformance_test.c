@@ -1,5 +1,6 @@
 /* Every promise of lockstep/store/kv.h, on every engine. */
 #include "lockstep/base/progress.h"
+#include "store/kv/layers.h"
 #include "store/kv/testing.h"
 #include <pthread.h>
 
@@ -571,14 +572,68 @@ static void statistics(struct world *w) {
     assert_int_equal(s.timestamp_ms, time);
 }
 
+/* Writes or removes a row beneath kv.c. */
+static void tamper(struct lk_kv *kv, struct lk_bytes key, const char *value) {
+    struct lk_kv_txn *t = begin(kv, true);
+    if (value)
+        OK(kv->ops->put(t, key, S(value), &test_err));
+    else
+        OK(kv->ops->remove(t, key, &test_err));
+    t->dirty = true;
+    commit(t);
+}
+static void checks(struct world *w) {
+    static unsigned char key[LK_KV_KEY_MAX];
+    struct lk_kv_check c;
+    struct lk__kv_row_key row, link;
+    struct lk__kv_layer root;
+    OK(lk_kv_check(w->kv, &c, &test_err));
+    assert_true(c.rows == 0 && c.layers == 0);
+    fill(w->kv, "abc");
+    struct lk_kv_txn *t = begin(w->kv, true);
+    struct lk_bytes deep = long_key(key, 2 * w->key_max, 1);
+    OK(lk_kv_put(t, deep, S("long"), &test_err));
+    commit(t);
+    OK(lk_kv_check(w->kv, &c, &test_err));
+    assert_true(c.rows == 4 && c.key_bytes == 3 + deep.size && c.value_bytes == 3 + 4 && c.layers >= 2);
+    struct lk_bytes leaf = lk__kv_layers_find(w->kv, deep, &row);
+    lk__kv_layer_root(&root);
+    lk__kv_layer_row(&root, w->key_max, deep, &link);
+    struct lk_bytes first = lk_bytes(link.data, link.size);
+    tamper(w->kv, leaf, NULL); /* a link into nothing */
+    FAILS(lk_kv_check(w->kv, &c, &test_err), LK_ECORRUPT, "damaged");
+    tamper(w->kv, leaf, "again");
+    OK(lk_kv_check(w->kv, &c, &test_err));
+    tamper(w->kv, first, "value"); /* an old release's row of that many bytes */
+    FAILS(lk_kv_check(w->kv, &c, &test_err), LK_EUNSUPPORTED, "release 0.1");
+    tamper(w->kv, first, NULL); /* rows that nothing leads to */
+    FAILS(lk_kv_check(w->kv, &c, &test_err), LK_ECORRUPT, "nothing leads to");
+    tamper(w->kv, first, "");
+    t = begin(w->kv, true);
+    OK(lk_kv_delete(t, deep, &test_err));
+    commit(t);
+    assert_int_equal(engine_rows(w->kv), 3);
+}
+
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(arguments),    WORLD_TEST(values),     WORLD_TEST(bounds),
-        WORLD_TEST(nowhere),      WORLD_TEST(ranges),     WORLD_TEST(cursors_across_writes),
-        WORLD_TEST(prefixes),     WORLD_TEST(long_keys),  WORLD_TEST(long_keys_of_zeros),
-        WORLD_TEST(several_gets), WORLD_TEST(snapshots),  WORLD_TEST(times),
-        WORLD_TEST(updates),      WORLD_TEST(statistics), WORLD_TEST(threads_share_commits),
+        WORLD_TEST(arguments),
+        WORLD_TEST(values),
+        WORLD_TEST(bounds),
+        WORLD_TEST(nowhere),
+        WORLD_TEST(ranges),
+        WORLD_TEST(cursors_across_writes),
+        WORLD_TEST(prefixes),
+        WORLD_TEST(long_keys),
+        WORLD_TEST(long_keys_of_zeros),
+        WORLD_TEST(several_gets),
+        WORLD_TEST(snapshots),
+        WORLD_TEST(times),
+        WORLD_TEST(updates),
+        WORLD_TEST(statistics),
+        WORLD_TEST(checks),
+        WORLD_TEST(threads_share_commits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
