@@ -1,0 +1,256 @@
+/* lockstep kv get|put|del|stats|check|copy|compact */
+#include "kv.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct lk_bytes bytes_of(const struct lk_buf *b) {
+    return lk_bytes(b->data ? b->data : "", b->size);
+}
+
+/* --- rows ------------------------------------------------------------------------------------------------ */
+
+static int print_row(const struct cmd_context *c, struct lk_bytes key, struct lk_bytes value) {
+    struct lk_buf out = LK_BUF_INIT;
+    bool coded = kv_form.hex || kv_form.base64;
+    int code = c->json ? kv_json_write(&out, key, value, false) : coded ? kv_write(&out, value) : 0;
+    if (code) return lk_buf_release(&out), CMD_FAILED;
+    if (c->json || coded)
+        printf("%s\n", out.data ? out.data : "");
+    else
+        fwrite(value.data, 1, value.size, stdout); /* as it is */
+    lk_buf_release(&out);
+    return CMD_OK;
+}
+
+static int get(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_buf key = LK_BUF_INIT;
+    struct lk_kv_txn *t = NULL;
+    struct lk_bytes value;
+    char shown[200];
+    int code = kv_take(c, c->arguments[0], &key);
+    if (!code) code = cmd_open_store(c, LK_READ);
+    if (code) return lk_buf_release(&key), code;
+    int failed = lk_kv_begin(c->store->kv, false, &t, &err);
+    if (!failed) failed = lk_kv_get(t, bytes_of(&key), &value, &err);
+    if (failed == LK_ENOTFOUND)
+        lk_fail(&err, failed, "there is no row with the key \"%s\"; `lockstep kv scan --keys` lists them",
+                kv_shown(bytes_of(&key), shown, sizeof shown));
+    code = failed ? cmd_fail(&err) : print_row(c, bytes_of(&key), value);
+    lk_kv_abort(t);
+    lk_buf_release(&key);
+    return code;
+}
+const struct cmd cmd_kv_get = {
+    "kv get",
+    "KEY",
+    1,
+    1,
+    "Print the value of a row.",
+    (const struct cmd_option[]){KV_FORM, CMD_END},
+    "Without --hex, --base64 and --json the value is printed as it is, byte by byte.\n"
+    "In a key \\\\, \\t, \\n, \\r and \\xNN stand for bytes.",
+    get,
+};
+
+struct row {
+    struct lk_buf key, value;
+};
+static int put_row(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct row *r = arg;
+    return lk_kv_put(t, bytes_of(&r->key), bytes_of(&r->value), err);
+}
+static int put(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct row r = {LK_BUF_INIT, LK_BUF_INIT};
+    bool given = c->argument_count > 1;
+    int code = kv_take(c, c->arguments[0], &r.key);
+    if (!code && given) code = kv_take(c, c->arguments[1], &r.value);
+    if (!code && (kv_check_ours(bytes_of(&r.key), &err) || (!given && cmd_read_input(NULL, &r.value, &err))))
+        code = cmd_fail(&err);
+    if (!code) code = cmd_open_store(c, LK_CREATE);
+    if (!code && lk_kv_update(c->store->kv, put_row, &r, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    lk_buf_release(&r.key);
+    lk_buf_release(&r.value);
+    return code;
+}
+const struct cmd cmd_kv_put = {
+    "kv put",
+    "KEY [VALUE]",
+    1,
+    2,
+    "Write a row; without VALUE, standard input as it is.",
+    (const struct cmd_option[]){KV_FORM, KV_FORCE, CMD_END},
+    "In arguments \\\\, \\t, \\n, \\r and \\xNN stand for bytes. Keys have 1 to 8,192 bytes and do not begin with a zero "
+    "byte; "
+    "values up to 100 MiB.",
+    put,
+};
+
+static bool by_prefix;
+struct deleting {
+    struct row *rows; /* their keys */
+    size_t count;
+    uint64_t deleted;
+};
+static int delete_prefix(struct lk_kv_txn *t, struct lk_bytes prefix, uint64_t *deleted, struct lk_err *err) {
+    unsigned char end[LK_KV_KEY_MAX];
+    struct lk_kv_cursor *cursor;
+    size_t size = 0;
+    if (prefix.size > LK_KV_KEY_MAX)
+        return lk_fail(err, LK_EINVAL, "a prefix of %zu bytes; keys have %d at most", prefix.size, LK_KV_KEY_MAX);
+    lk_kv_prefix_end(prefix, end, &size);
+    int code = lk_kv_cursor_open(t, prefix, lk_bytes(end, size), &cursor, err);
+    if (code) return code;
+    for (code = lk_kv_cursor_first(cursor, err); !code; code = lk_kv_cursor_next(cursor, err)) ++*deleted;
+    lk_kv_cursor_close(cursor);
+    return code == LK_ENOTFOUND ? lk_kv_delete_range(t, prefix, lk_bytes(end, size), err) : code;
+}
+static int delete_rows(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    struct deleting *d = arg;
+    int code = 0;
+    d->deleted = 0;
+    for (size_t i = 0; i < d->count && !code; i++) {
+        struct lk_bytes key = bytes_of(&d->rows[i].key), value;
+        if (by_prefix) {
+            code = delete_prefix(t, key, &d->deleted, err);
+            continue;
+        }
+        code = lk_kv_get(t, key, &value, err);
+        if (!code) d->deleted++, code = lk_kv_delete(t, key, err);
+        if (code == LK_ENOTFOUND) code = 0;
+    }
+    return code;
+}
+static int del(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct deleting d = {.rows = lk_calloc((size_t)c->argument_count, sizeof *d.rows), .count = (size_t)c->argument_count};
+    int code = d.rows ? CMD_OK : cmd_fail((lk_fail(&err, LK_ENOMEM, "out of memory"), &err));
+    for (size_t i = 0; i < d.count && !code; i++) {
+        code = kv_take(c, c->arguments[i], &d.rows[i].key);
+        struct lk_bytes key = bytes_of(&d.rows[i].key);
+        if (!code && (by_prefix ? kv_check_ours_prefix(key, &err) : kv_check_ours(key, &err))) code = cmd_fail(&err);
+    }
+    if (!code) code = cmd_open_store(c, LK_WRITE);
+    if (!code && lk_kv_update(c->store->kv, delete_rows, &d, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    if (!code && c->json)
+        code = cmd_print_json(json_pack("{s:I}", "deleted", (json_int_t)d.deleted));
+    else if (!code)
+        printf("deleted %" PRIu64 " row%s\n", d.deleted, d.deleted == 1 ? "" : "s");
+    for (size_t i = 0; d.rows && i < d.count; i++) lk_buf_release(&d.rows[i].key);
+    lk_free(d.rows);
+    return code;
+}
+const struct cmd cmd_kv_del = {
+    "kv del",
+    "KEY...",
+    1,
+    -1,
+    "Delete rows, all of them or none; absent ones are no error.",
+    (const struct cmd_option[]){CMD_FLAG("--prefix", &by_prefix, "all rows whose keys begin with a KEY"), KV_FORM, KV_FORCE,
+                                CMD_END},
+    NULL,
+    del,
+};
+
+/* --- the whole ------------------------------------------------------------------------------------------- */
+
+static int stats(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_kv_stats s;
+    char size[32], unused[32], limit[32];
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
+    if (lk_kv_stats(c->store->kv, &s, &err)) return cmd_fail(&err);
+    if (c->json)
+        return cmd_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "engine", s.engine, "rows",
+                                        (json_int_t)s.rows, "size_bytes", (json_int_t)s.size_bytes, "free_bytes",
+                                        (json_int_t)s.free_bytes, "limit_bytes", (json_int_t)s.limit_bytes, "depth",
+                                        (json_int_t)s.depth, "readers", (json_int_t)s.readers, "readers_dead",
+                                        (json_int_t)s.readers_dead, "timestamp_ms", (json_int_t)s.timestamp_ms));
+    printf("engine   %s\nrows     %" PRIu64 "\nsize     %s, of which %s are free for later rows\n", s.engine, s.rows,
+           lk_format_bytes(s.size_bytes, size), lk_format_bytes(s.free_bytes, unused));
+    if (s.limit_bytes) printf("limit    %s\n", lk_format_bytes(s.limit_bytes, limit));
+    if (s.depth) printf("depth    %u\n", s.depth);
+    printf("readers  %u", s.readers);
+    if (s.readers_dead) printf("; the slots of %u dead ones were cleared", s.readers_dead);
+    printf("\ntime     %lld ms, of the last commit that asked for one\n", (long long)s.timestamp_ms);
+    return CMD_OK;
+}
+const struct cmd cmd_kv_stats = {"kv stats", "",   0,    0, "Show how many rows the store has and how much room they take.",
+                                 NULL,       NULL, stats};
+
+static int check(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_kv_check r;
+    char keys[32], values[32];
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
+    if (lk_kv_check(c->store->kv, &r, &err)) return cmd_fail(&err);
+    if (c->json)
+        return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)r.rows, "key_bytes",
+                                        (json_int_t)r.key_bytes, "value_bytes", (json_int_t)r.value_bytes, "layers",
+                                        (json_int_t)r.layers));
+    printf("%" PRIu64 " rows are there and in order: %s of keys, %s of values\n", r.rows,
+           lk_format_bytes(r.key_bytes, keys), lk_format_bytes(r.value_bytes, values));
+    return CMD_OK;
+}
+const struct cmd cmd_kv_check = {
+    "kv check",
+    "",
+    0,
+    0,
+    "Read every row, forwards and backwards, and say whether all is in order.",
+    NULL,
+    "What rows mean is not looked at: `lockstep verify` and `lockstep dataset verify` do that.",
+    check};
+
+static bool compactly;
+static int copy(struct cmd_context *c) {
+    struct lk_err err = {0};
+    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
+    struct lk_store *made = NULL; /* opened once, it is a store that has no blobs yet */
+    if (lk_kv_copy(c->store->kv, c->arguments[0], compactly, &err) ||
+        lk_store_open(c->arguments[0], LK_CREATE, &made, &err))
+        return cmd_fail(&err);
+    lk_store_close(made);
+    if (c->json) return cmd_print_json(json_pack("{s:s}", "copy", c->arguments[0]));
+    printf("%s is a store with the same rows; blobs are not copied\n", c->arguments[0]);
+    return CMD_OK;
+}
+const struct cmd cmd_kv_copy = {
+    "kv copy",
+    "DIR",
+    1,
+    1,
+    "Copy all rows to the store DIR, while others go on reading and writing.",
+    (const struct cmd_option[]){
+        CMD_FLAG("--compact", &compactly, "without free pages and in the order of keys; takes longer"), CMD_END},
+    "A snapshot: rows only. Blobs are files that never change, so copy them after the rows: `cp -a`, rsync.",
+    copy,
+};
+
+static int compact(struct cmd_context *c) {
+    struct lk_err err = {0};
+    struct lk_kv_stats before, after;
+    char was[32], is[32];
+    if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
+    if (lk_kv_stats(c->store->kv, &before, &err) || lk_kv_compact(c->store->kv, &err) ||
+        lk_kv_stats(c->store->kv, &after, &err))
+        return cmd_fail(&err);
+    if (c->json)
+        return cmd_print_json(json_pack("{s:I, s:I}", "before_bytes", (json_int_t)before.size_bytes, "after_bytes",
+                                        (json_int_t)after.size_bytes));
+    printf("%s before, %s now\n", lk_format_bytes(before.size_bytes, was), lk_format_bytes(after.size_bytes, is));
+    return CMD_OK;
+}
+const struct cmd cmd_kv_compact = {
+    "kv compact",
+    "",
+    0,
+    0,
+    "Give the room of deleted rows back to the disk.",
+    NULL,
+    "No other process may have the store open; for a while the disk holds the new file beside the old one.",
+    compact,
+};
