@@ -16,6 +16,9 @@ struct lk__kv_cursor {
     struct lk_kv_cursor base;
     struct lk__kv_cursor *next; /* of the transaction */
     enum place place;
+    struct lk_kv_cursor *root; /* the engine's, in the root layer */
+    const struct lk_kv_ops *ops;
+    size_t key_max;
     struct level *levels;
     size_t depth, level_count;       /* the one it stands in; those that have a cursor */
     struct lk_buf from, to;          /* bounds */
@@ -26,7 +29,7 @@ static struct lk__kv_cursor *cursor_of(struct lk_kv_cursor *base) {
     return (struct lk__kv_cursor *)base;
 }
 static const struct lk_kv_ops *ops_of(const struct lk__kv_cursor *c) {
-    return c->base.txn->kv->ops;
+    return c->ops;
 }
 static struct lk_bytes bytes_of(const struct lk_buf *b) {
     return lk_bytes(b->data, b->size);
@@ -61,10 +64,15 @@ int lk_kv_cursor_open(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_byt
     struct lk__kv_cursor *c = lk_calloc(1, sizeof *c);
     if (!c) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
     c->base.txn = txn;
+    c->ops = txn->kv->ops;
+    c->key_max = c->ops->key_max;
     c->next = txn->cursors;
     txn->cursors = c;
     int code = open_level(c, 0, err);
-    if (code == 0) lk__kv_layer_root(&c->levels[0].layer);
+    if (code == 0) {
+        c->root = c->levels[0].engine;
+        lk__kv_layer_root(&c->levels[0].layer);
+    }
     if (code == 0) code = set(&c->from, from, err);
     if (code == 0 && to.size) code = set(&c->to, to, err);
     if (code == 0)
@@ -257,9 +265,23 @@ int lk_kv_cursor_seek_back(struct lk_kv_cursor *base, struct lk_bytes key, struc
 static int step(struct lk__kv_cursor *c, bool back, struct lk_err *err) {
     return settle(c, back, ops_of(c)->cursor_step(c->levels[c->depth].engine, back, err), err);
 }
+/* From one short key to the next one, as most steps are. */
+static int step_on(struct lk__kv_cursor *c, struct lk_err *err) {
+    struct lk_kv_cursor *e = c->root;
+    int code = c->ops->cursor_step(e, false, err);
+    if (code == 0 && e->key.size < c->key_max) {
+        c->base.key = e->key;
+        c->base.value = e->value;
+        if (within(c, false)) return 0;
+        code = LK_ENOTFOUND;
+    } else
+        code = settle(c, false, code, err);
+    return arrive(c, false, code, err);
+}
 int lk_kv_cursor_next(struct lk_kv_cursor *base, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
     int code = LK_ENOTFOUND;
+    if (c->place == ON_ROW && c->depth == 0) return step_on(c, err);
     if (c->place == ON_ROW)
         code = step(c, false, err);
     else if (c->place == KEPT && (code = want_behind(c, bytes_of(&c->kept), err)) == 0)

@@ -15,6 +15,7 @@
 struct cursor {
     struct lk_kv_cursor base;
     MDB_cursor *mdb;
+    bool lockless;
 };
 
 /* --- open ------------------------------------------------------------------------------------------------ */
@@ -220,6 +221,7 @@ static int lmdb_cursor_open(struct lk_kv_txn *base, struct lk_kv_cursor **out, s
         lk_free(c);
         return lk__kv_lmdb_fail(err, code, txn->env, "scan");
     }
+    c->lockless = txn->env->lockless;
     *out = &c->base;
     return 0;
 }
@@ -258,10 +260,13 @@ static int lmdb_cursor_seek(struct lk_kv_cursor *base, struct lk_bytes key, bool
 static int lmdb_cursor_step(struct lk_kv_cursor *base, bool back, struct lk_err *err) {
     struct cursor *c = (struct cursor *)base;
     MDB_val k, v;
-    int code = check_snapshot((struct lk__kv_lmdb_txn *)base->txn, err);
+    int code = c->lockless ? check_overtaken((struct lk__kv_lmdb_txn *)base->txn, err) : 0;
     if (code != 0) return code;
     code = mdb_cursor_get(c->mdb, &k, &v, back ? MDB_PREV : MDB_NEXT);
-    return arrive(c, code, k, v, err);
+    if (code != 0 || c->lockless) return arrive(c, code, k, v, err);
+    base->key = bytes(k);
+    base->value = bytes(v);
+    return 0;
 }
 
 /* --- time ------------------------------------------------------------------------------------------------ */

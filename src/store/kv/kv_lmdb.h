@@ -31,6 +31,8 @@ struct lk__kv_lmdb_env {
     pthread_mutex_t queue_lock; /* of the rest: kv_lmdb_group.c */
     struct lk__kv_lmdb_request *first, **last;
     bool leading;
+    size_t queued, batch; /* calls in the queue; in the last transaction */
+    uint64_t commit_ns;   /* what that took */
 };
 struct lk__kv_lmdb {
     struct lk_kv base;
