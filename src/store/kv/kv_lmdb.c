@@ -177,6 +177,7 @@ static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
     struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_val k = val(key), v = val(value);
     int code = mdb_put(txn->mdb, txn->env->dbi, &k, &v, 0);
+    txn->bytes += value.size;
     return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, txn->env, "write to");
 }
 

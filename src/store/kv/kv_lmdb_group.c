@@ -8,8 +8,9 @@
 #include <sched.h>
 #include <unistd.h>
 
-#define BATCH    64 /* calls in one transaction */
-#define RESTARTS 2  /* of a batch without the call that spoilt it; then each call is run alone */
+#define BATCH    64                 /* calls in one transaction */
+#define LARGE    ((size_t)32 << 20) /* bytes of values; who comes after so many is run alone */
+#define RESTARTS 2                  /* of a batch without the call that spoilt it; then each call is run alone */
 
 enum outcome {
     WAITS, /* for this batch's commit */
@@ -35,6 +36,7 @@ struct batch {
     struct lk__kv_lmdb_request *calls[BATCH];
     size_t count;
     bool changed, deletes;
+    size_t bytes; /* that it holds in memory until the commit */
 };
 
 /* Runs one call in the batch's transaction. False: it failed and has written, so that the transaction must go, or
@@ -50,6 +52,7 @@ static bool run(struct batch *b, struct lk__kv_lmdb_request *r) {
         r->code = lk__kv_lmdb_timestamp(&txn.base, &r->stamp, r->err);
     }
     b->deletes = txn.deletes;
+    b->bytes += txn.bytes;
     if (r->code == LK_ECONFLICT || (r->code != 0 && txn.base.dirty)) return false;
     b->changed |= txn.base.dirty;
     return true;
@@ -59,8 +62,12 @@ static bool run(struct batch *b, struct lk__kv_lmdb_request *r) {
 static size_t run_all(struct batch *b) {
     size_t i = 0;
     b->changed = false;
-    for (; i < b->count; i++)
-        if (b->calls[i]->outcome == WAITS && !run(b, b->calls[i])) break;
+    b->bytes = 0;
+    for (; i < b->count; i++) {
+        struct lk__kv_lmdb_request *r = b->calls[i];
+        if (r->outcome == WAITS && b->bytes > LARGE) r->outcome = ALONE;
+        if (r->outcome == WAITS && !run(b, r)) break;
+    }
     return i;
 }
 
