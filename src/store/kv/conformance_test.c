@@ -383,7 +383,10 @@ static void long_keys_of_zeros(struct world *w) {
         }
     lk_kv_cursor_close(c);
     OK(lk_kv_delete_range(t, S("z"), S("zz"), &test_err));
-    scan_is(t, NONE, NONE, w->key_max == 511 ? "z509 z510 z511 z512 z513 z1022 z1533 " : "z38 z39 z40 z41 z42 z80 z120 ");
+    struct lk_buf left = LK_BUF_INIT; /* those that go on with 0xff */
+    for (size_t s = 0; s < 7; s++) lk_buf_printf(&left, "z%zu ", sizes[s]);
+    scan_is(t, NONE, NONE, left.data);
+    lk_buf_release(&left);
     OK(lk_kv_delete_range(t, NONE, NONE, &test_err));
     commit(t);
     assert_int_equal(engine_rows(w->kv), 0);

@@ -46,6 +46,7 @@ static struct lk_bytes random_key(struct test_random *r, size_t key_max, unsigne
     default:
         size = key_max - 3 + test_random_below(r, 6) + each * test_random_below(r, 4);
     }
+    if (size > LK_KV_KEY_MAX) size = LK_KV_KEY_MAX - test_random_below(r, 3);
     memset(out, 'a', size);
     for (uint32_t n = test_random_below(r, 3); n > 0; n--) { /* they differ near a border, at the end or anywhere */
         size_t at = test_random_below(r, 2) ? size - 1 : test_random_below(r, (uint32_t)size);

@@ -71,14 +71,18 @@ int lk__kv_layers_link(struct lk_kv_txn *txn, struct lk_bytes key, struct lk_err
     return 0;
 }
 
-/* 0: there is a row that begins so. */
+/* 0: there is a row that begins so. Looked for from behind, so that nothing else is read where there is none: an engine
+ * whose transactions meet then sees no conflict with rows that follow. */
 static int any_row(struct lk_kv_txn *txn, struct lk_bytes prefix, struct lk_err *err) {
     const struct lk_kv_ops *ops = txn->kv->ops;
+    unsigned char end[LK__KV_LAYER_PREFIX];
+    struct lk_bytes to = lk_bytes(end, 0);
     struct lk_kv_cursor *c;
+    lk_kv_prefix_end(prefix, end, &to.size);
     int code = ops->cursor_open(txn, &c, err);
     if (code != 0) return code;
     c->txn = txn;
-    code = ops->cursor_seek(c, prefix, false, err);
+    code = ops->cursor_seek(c, to, true, err);
     if (code == 0 && (c->key.size < prefix.size || memcmp(c->key.data, prefix.data, prefix.size) != 0)) code = LK_ENOTFOUND;
     ops->cursor_close(c);
     return code;
