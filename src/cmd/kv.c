@@ -9,6 +9,31 @@ static struct lk_bytes bytes_of(const struct lk_buf *b) {
     return lk_bytes(b->data ? b->data : "", b->size);
 }
 
+/* --- open ------------------------------------------------------------------------------------------------ */
+
+int kv_open(struct cmd_context *c, enum lk_access how, struct lk_kv **out) {
+    struct lk_err err = {0};
+    bool scheme = strstr(c->store_url, "://") || strncmp(c->store_url, "file:", 5) == 0;
+    char *url = lk_asprintf("%s%s", scheme ? "" : "file:", c->store_url);
+    *out = NULL;
+    int code =
+        url ? lk_kv_open(url, how == LK_CREATE ? LK_WRITE : how, out, &err) : lk_fail(&err, LK_ENOMEM, "out of memory");
+    lk_free(url);
+    if (code == LK_ENOTFOUND && how == LK_CREATE) {
+        if (cmd_open_store(c, how)) return CMD_FAILED;
+        *out = c->store->kv;
+        return CMD_OK;
+    }
+    if (code == LK_ENOTFOUND)
+        lk_fail(&err, code,
+                "there is no store at %s; `lockstep kv put` makes one, --store or LOCKSTEP_STORE names another place",
+                c->store_url);
+    return code ? cmd_fail(&err) : CMD_OK;
+}
+void kv_close(const struct cmd_context *c, struct lk_kv *kv) {
+    if (!c->store) lk_kv_close(kv);
+}
+
 /* --- rows ------------------------------------------------------------------------------------------------ */
 
 static int print_row(const struct cmd_context *c, struct lk_bytes key, struct lk_bytes value) {
@@ -27,19 +52,21 @@ static int print_row(const struct cmd_context *c, struct lk_bytes key, struct lk
 static int get(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_buf key = LK_BUF_INIT;
+    struct lk_kv *kv;
     struct lk_kv_txn *t = NULL;
     struct lk_bytes value;
     char shown[200];
     int code = kv_take(c, c->arguments[0], &key);
-    if (!code) code = cmd_open_store(c, LK_READ);
+    if (!code) code = kv_open(c, LK_READ, &kv);
     if (code) return lk_buf_release(&key), code;
-    int failed = lk_kv_begin(c->store->kv, false, &t, &err);
+    int failed = lk_kv_begin(kv, false, &t, &err);
     if (!failed) failed = lk_kv_get(t, bytes_of(&key), &value, &err);
     if (failed == LK_ENOTFOUND)
         lk_fail(&err, failed, "there is no row with the key \"%s\"; `lockstep kv scan --keys` lists them",
                 kv_shown(bytes_of(&key), shown, sizeof shown));
     code = failed ? cmd_fail(&err) : print_row(c, bytes_of(&key), value);
     lk_kv_abort(t);
+    kv_close(c, kv);
     lk_buf_release(&key);
     return code;
 }
@@ -65,13 +92,15 @@ static int put_row(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
 static int put(struct cmd_context *c) {
     struct lk_err err = {0};
     struct row r = {LK_BUF_INIT, LK_BUF_INIT};
+    struct lk_kv *kv = NULL;
     bool given = c->argument_count > 1;
     int code = kv_take(c, c->arguments[0], &r.key);
     if (!code && given) code = kv_take(c, c->arguments[1], &r.value);
     if (!code && (kv_check_ours(bytes_of(&r.key), &err) || (!given && cmd_read_input(NULL, &r.value, &err))))
         code = cmd_fail(&err);
-    if (!code) code = cmd_open_store(c, LK_CREATE);
-    if (!code && lk_kv_update(c->store->kv, put_row, &r, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    if (!code) code = kv_open(c, LK_CREATE, &kv);
+    if (!code && lk_kv_update(kv, put_row, &r, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    kv_close(c, kv);
     lk_buf_release(&r.key);
     lk_buf_release(&r.value);
     return code;
@@ -126,6 +155,7 @@ static int delete_rows(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
 }
 static int del(struct cmd_context *c) {
     struct lk_err err = {0};
+    struct lk_kv *kv = NULL;
     struct deleting d = {.rows = lk_calloc((size_t)c->argument_count, sizeof *d.rows), .count = (size_t)c->argument_count};
     int code = d.rows ? CMD_OK : cmd_fail((lk_fail(&err, LK_ENOMEM, "out of memory"), &err));
     for (size_t i = 0; i < d.count && !code; i++) {
@@ -133,8 +163,9 @@ static int del(struct cmd_context *c) {
         struct lk_bytes key = bytes_of(&d.rows[i].key);
         if (!code && (by_prefix ? kv_check_ours_prefix(key, &err) : kv_check_ours(key, &err))) code = cmd_fail(&err);
     }
-    if (!code) code = cmd_open_store(c, LK_WRITE);
-    if (!code && lk_kv_update(c->store->kv, delete_rows, &d, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    if (!code) code = kv_open(c, LK_WRITE, &kv);
+    if (!code && lk_kv_update(kv, delete_rows, &d, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    kv_close(c, kv);
     if (!code && c->json)
         code = cmd_print_json(json_pack("{s:I}", "deleted", (json_int_t)d.deleted));
     else if (!code)
@@ -160,9 +191,12 @@ const struct cmd cmd_kv_del = {
 static int stats(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_kv_stats s;
+    struct lk_kv *kv;
     char size[32], unused[32], limit[32];
-    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    if (lk_kv_stats(c->store->kv, &s, &err)) return cmd_fail(&err);
+    if (kv_open(c, LK_READ, &kv)) return CMD_FAILED;
+    int code = lk_kv_stats(kv, &s, &err);
+    kv_close(c, kv);
+    if (code) return cmd_fail(&err);
     if (c->json)
         return cmd_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "engine", s.engine, "rows",
                                         (json_int_t)s.rows, "size_bytes", (json_int_t)s.size_bytes, "free_bytes",
@@ -184,9 +218,12 @@ const struct cmd cmd_kv_stats = {"kv stats", "",   0,    0, "Show how many rows 
 static int check(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_kv_check r;
+    struct lk_kv *kv;
     char keys[32], values[32];
-    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    if (lk_kv_check(c->store->kv, &r, &err)) return cmd_fail(&err);
+    if (kv_open(c, LK_READ, &kv)) return CMD_FAILED;
+    int code = lk_kv_check(kv, &r, &err);
+    kv_close(c, kv);
+    if (code) return cmd_fail(&err);
     if (c->json)
         return cmd_print_json(json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)r.rows, "key_bytes",
                                         (json_int_t)r.key_bytes, "value_bytes", (json_int_t)r.value_bytes, "layers",
@@ -206,16 +243,31 @@ const struct cmd cmd_kv_check = {
     check};
 
 static bool compactly;
+/* A store's rows begin with its format; then the copy is opened once, so that it is a store without blobs. */
+static int make_store(struct lk_kv *kv, const char *dir, struct lk_err *err) {
+    struct lk_store *store = NULL;
+    struct lk_kv_txn *t;
+    struct lk_bytes format;
+    int code = lk_kv_begin(kv, false, &t, err);
+    if (code) return code;
+    code = lk_kv_get(t, lk_bytes("format", 6), &format, err);
+    lk_kv_abort(t);
+    if (code) return code == LK_ENOTFOUND ? 0 : code;
+    code = lk_store_open(dir, LK_CREATE, &store, err);
+    lk_store_close(store);
+    return code;
+}
 static int copy(struct cmd_context *c) {
     struct lk_err err = {0};
-    if (cmd_open_store(c, LK_READ)) return CMD_FAILED;
-    struct lk_store *made = NULL; /* opened once, it is a store that has no blobs yet */
-    if (lk_kv_copy(c->store->kv, c->arguments[0], compactly, &err) ||
-        lk_store_open(c->arguments[0], LK_CREATE, &made, &err))
-        return cmd_fail(&err);
-    lk_store_close(made);
-    if (c->json) return cmd_print_json(json_pack("{s:s}", "copy", c->arguments[0]));
-    printf("%s is a store with the same rows; blobs are not copied\n", c->arguments[0]);
+    struct lk_kv *kv;
+    const char *dir = c->arguments[0];
+    if (kv_open(c, LK_READ, &kv)) return CMD_FAILED;
+    int code = lk_kv_copy(kv, dir, compactly, &err);
+    if (!code) code = make_store(kv, dir, &err);
+    kv_close(c, kv);
+    if (code) return cmd_fail(&err);
+    if (c->json) return cmd_print_json(json_pack("{s:s}", "copy", dir));
+    printf("%s is a store with the same rows; blobs are not copied\n", dir);
     return CMD_OK;
 }
 const struct cmd cmd_kv_copy = {
@@ -233,11 +285,14 @@ const struct cmd cmd_kv_copy = {
 static int compact(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_kv_stats before, after;
+    struct lk_kv *kv;
     char was[32], is[32];
-    if (cmd_open_store(c, LK_WRITE)) return CMD_FAILED;
-    if (lk_kv_stats(c->store->kv, &before, &err) || lk_kv_compact(c->store->kv, &err) ||
-        lk_kv_stats(c->store->kv, &after, &err))
-        return cmd_fail(&err);
+    if (kv_open(c, LK_WRITE, &kv)) return CMD_FAILED;
+    int code = lk_kv_stats(kv, &before, &err);
+    if (!code) code = lk_kv_compact(kv, &err);
+    if (!code) code = lk_kv_stats(kv, &after, &err);
+    kv_close(c, kv);
+    if (code) return cmd_fail(&err);
     if (c->json)
         return cmd_print_json(json_pack("{s:I, s:I}", "before_bytes", (json_int_t)before.size_bytes, "after_bytes",
                                         (json_int_t)after.size_bytes));

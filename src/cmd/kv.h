@@ -3,6 +3,11 @@
 #define LOCKSTEP_CMD_KV_H
 #include "cmd.h"
 
+/* The rows of the store, also where they are not Lockstep's (a program's own); LK_CREATE makes a store where there is none.
+ * CMD_FAILED with a message. kv_close also takes what kv_open failed to open. */
+int kv_open(struct cmd_context *, enum lk_access, struct lk_kv **);
+void kv_close(const struct cmd_context *, struct lk_kv *);
+
 /* How keys and values stand in arguments and in what is printed. Text: \\, \t, \n, \r and \xNN stand for what cannot be
  * written, so that what is printed can be given again. */
 struct kv_form {

@@ -56,14 +56,15 @@ static int print_row(struct lk_buf *line, struct lk_bytes key, struct lk_bytes v
 static int print_range(struct cmd_context *c, bool json) {
     struct lk_err err = {0};
     struct lk_buf line = LK_BUF_INIT;
+    struct lk_kv *kv = NULL;
     struct lk_kv_txn *t = NULL;
     struct lk_kv_cursor *cursor = NULL;
     struct range r;
     uint64_t left = wanted.limit ? wanted.limit : UINT64_MAX;
     int code = take_range(c, &r);
-    if (!code) code = cmd_open_store(c, LK_READ);
+    if (!code) code = kv_open(c, LK_READ, &kv);
     if (code) return release_range(&r), code;
-    int failed = lk_kv_begin(c->store->kv, false, &t, &err);
+    int failed = lk_kv_begin(kv, false, &t, &err);
     if (!failed) failed = lk_kv_cursor_open(t, bytes_of(&r.from), bytes_of(&r.to), &cursor, &err);
     if (!failed) failed = wanted.reverse ? lk_kv_cursor_last(cursor, &err) : lk_kv_cursor_first(cursor, &err);
     while (!failed && left--) {
@@ -73,6 +74,7 @@ static int print_range(struct cmd_context *c, bool json) {
     }
     lk_kv_cursor_close(cursor);
     lk_kv_abort(t);
+    kv_close(c, kv);
     lk_buf_release(&line);
     release_range(&r);
     return failed && failed != LK_ENOTFOUND ? cmd_fail(&err) : CMD_OK;
@@ -191,17 +193,19 @@ static int read_rows(struct lk_kv *kv, FILE *f, const char *name, uint64_t *rows
 
 static int import(struct cmd_context *c) {
     struct lk_err err = {0};
+    struct lk_kv *kv = NULL;
     uint64_t rows = 0;
     const char *path = c->argument_count ? c->arguments[0] : "-";
     bool standard = strcmp(path, "-") == 0;
     FILE *f = standard ? stdin : fopen(path, "re");
     if (!f) return cmd_fail((lk_fail_errno(&err, "cannot open %s", path), &err));
-    int code = cmd_open_store(c, LK_CREATE);
-    if (!code && read_rows(c->store->kv, f, standard ? "standard input" : path, &rows, &err)) {
+    int code = kv_open(c, LK_CREATE, &kv);
+    if (!code && read_rows(kv, f, standard ? "standard input" : path, &rows, &err)) {
         code = cmd_fail(&err);
         if (rows) fprintf(stderr, "%" PRIu64 " rows before it are in the store; the same import again is safe\n", rows);
     }
     if (!standard) fclose(f);
+    kv_close(c, kv);
     if (!code && c->json) return cmd_print_json(json_pack("{s:I}", "rows", (json_int_t)rows));
     if (!code) printf("imported %" PRIu64 " rows\n", rows);
     return code;

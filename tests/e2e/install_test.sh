@@ -63,7 +63,7 @@ equal "the library's is the program's" "$(./version)" "$("$U/bin/lockstep" --ver
 # --- the examples, as a user builds them ---------------------------------------------------------------------------------
 export PKG_CONFIG_PATH=$U/lib/pkgconfig
 mkdir shared static
-for e in train generate; do
+for e in train generate kv; do
     check "examples/$e.c is short" test "$(wc -l <"$U/share/doc/lockstep/examples/$e.c")" -lt 60
     check "examples/$e.c builds with the shared library" "$CC" -std=c11 -Wall -Wextra -Werror \
         "$U/share/doc/lockstep/examples/$e.c" -o shared/$e $(pkg-config --cflags --libs lockstep)

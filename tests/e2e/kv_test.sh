@@ -108,8 +108,18 @@ check "compact" kv compact --store two
 check "and whole" kv check --store two
 kv export --store two | cmp -s - <(kv export --store small) && ok "the same rows as before" || not_ok "the same rows as before"
 
-# --- a store that one may only read; damage
-fails "put: no store to read" 1 'there is no store' -- kv get a --store none
+# --- a program's own rows, which have no format; no store; damage
+cp -r small/kv own-kv && mkdir own && mv own-kv own/kv
+"$LOCKSTEP" kv del --force format --store own >/dev/null
+fails "not a store of Lockstep" 1 'not a store of Lockstep' -- "$LOCKSTEP" tokenizer list --store own
+check "its rows are read" kv scan --store own --limit 3
+check "and written" kv put mine x --store own
+check "and copied" kv copy own-copy --store file:own
+equal "the copy has them" "$(kv get mine --store own-copy)" x
+fails "get: no store" 1 'there is no store at none' -- kv get a --store none
+fails "del: no store" 1 'there is no store at none' -- kv del a --store none
+check "import makes one" kv import rows.jsonl --store made
+check "of Lockstep's" "$LOCKSTEP" tokenizer list --store made
 printf 'garbage%.0s' $(seq 3000) | dd of=two/kv/data.mdb conv=notrunc status=none
 fails "damage" 1 'two/kv' -- kv check --store two
 finish
