@@ -8,9 +8,10 @@
 #include <sched.h>
 #include <unistd.h>
 
-#define BATCH    64                 /* calls in one transaction */
-#define LARGE    ((size_t)32 << 20) /* bytes of values; who comes after so many is run alone */
-#define RESTARTS 2                  /* of a batch without the call that spoilt it; then each call is run alone */
+#define BATCH     64                 /* calls in one transaction */
+#define LARGE     ((size_t)32 << 20) /* bytes of values; who comes after so many is run alone */
+#define MOMENT_NS 1000000
+#define RESTARTS  2 /* of a batch without the call that spoilt it; then each call is run alone */
 
 enum outcome {
     WAITS, /* for this batch's commit */
@@ -121,7 +122,7 @@ static void commit_together(struct batch *b) {
 /* Those whom the last leader has just woken may come again at once. Waiting for them a moment, an eighth of what a commit
  * costs at most, puts them into this transaction; else two halves of them would take turns, with a sync for each. */
 static void gather(struct lk__kv_lmdb_env *env) {
-    uint64_t until = lk_clock_ns() + env->commit_ns / 8;
+    uint64_t moment = env->commit_ns / 8, until = lk_clock_ns() + (moment < MOMENT_NS ? moment : MOMENT_NS);
     while (env->queued < env->batch && lk_clock_ns() < until) {
         pthread_mutex_unlock(&env->queue_lock);
         sched_yield();

@@ -411,5 +411,4 @@ const struct lk_kv_ops lk__kv_memory = {
     .cursor_seek = memory_cursor_seek,
     .cursor_step = memory_cursor_step,
     .stats = memory_stats,
-    .tools = "`kv export` of what made it",
 };
