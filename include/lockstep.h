@@ -27,6 +27,7 @@
 #include "lockstep/net/metrics.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/kv.h"
+#include "lockstep/store/lease.h"
 #include "lockstep/store/store.h"
 
 #include "lockstep/cluster/comm.h"

@@ -13,6 +13,7 @@
 
 struct lk__train_ledger {
     struct lk_store *store;
+    const struct lk_lease *lease;
     char *run;
     pthread_mutex_t lock; /* guards what follows; never held while waiting for a write transaction */
     struct lk_ledger_row *rows;
@@ -73,7 +74,8 @@ static bool decode_row(struct lk_bytes v, struct lk_ledger_row *r) {
     return true;
 }
 
-int lk__train_ledger_open(struct lk_store *store, const char *run, struct lk__train_ledger **out, struct lk_err *err) {
+int lk__train_ledger_open(struct lk_store *store, const char *run, const struct lk_lease *lease,
+                          struct lk__train_ledger **out, struct lk_err *err) {
     struct lk__train_ledger *l = lk_calloc(1, sizeof *l);
     if (l) l->run = lk_strdup(run);
     if (!l || !l->run) {
@@ -81,6 +83,7 @@ int lk__train_ledger_open(struct lk_store *store, const char *run, struct lk__tr
         return lk_fail(err, LK_ENOMEM, "no memory for the ledger");
     }
     l->store = store;
+    l->lease = lease;
     pthread_mutex_init(&l->lock, NULL);
     *out = l;
     return LK_OK;
@@ -144,7 +147,7 @@ static int put_eval(struct lk_kv_txn *t, const char *run, const struct lk_eval_r
 }
 
 int lk__train_ledger_write(struct lk__train_ledger *l, struct lk_kv_txn *t, struct lk_err *err) {
-    int code = LK_OK;
+    int code = l->lease ? lk_lease_check(l->lease, t, err) : LK_OK;
     pthread_mutex_lock(&l->lock);
     for (size_t i = 0; i < l->count && !code; i++) code = put_row(t, l->run, &l->rows[i], err);
     for (size_t i = 0; i < l->eval_count && !code; i++) code = put_eval(t, l->run, &l->evals[i], err);

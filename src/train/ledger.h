@@ -1,11 +1,14 @@
 /* A row a step. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_LEDGER_H
 #define LOCKSTEP_TRAIN_LEDGER_H
+#include "lockstep/store/lease.h"
 #include "lockstep/train/train.h"
 
 struct lk__train_ledger;
 /* Rows are buffered and committed lazily a few times a second; the saver makes them durable. Thread-safe. */
-int lk__train_ledger_open(struct lk_store *, const char *run, struct lk__train_ledger **out, struct lk_err *);
+/* lease: the run's, borrowed; every write looks whether it is still held (LK_EBUSY). NULL: nobody else can write. */
+int lk__train_ledger_open(struct lk_store *, const char *run, const struct lk_lease *, struct lk__train_ledger **out,
+                          struct lk_err *);
 void lk__train_ledger_close(struct lk__train_ledger *); /* what is buffered is dropped: flush first */
 /* Room for one row, so that the next append keeps it whatever happens: called before the state changes. */
 int lk__train_ledger_reserve(struct lk__train_ledger *, struct lk_err *);

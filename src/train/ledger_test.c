@@ -28,7 +28,7 @@ static struct lk_ledger_row row_of(uint32_t step) {
 }
 static struct lk__train_ledger *filled(const char *run, uint32_t steps) {
     struct lk__train_ledger *l;
-    OK(lk__train_ledger_open(store, run, &l, &test_err));
+    OK(lk__train_ledger_open(store, run, NULL, &l, &test_err));
     for (uint32_t s = 1; s <= steps; s++) {
         struct lk_ledger_row row = row_of(s);
         OK(lk__train_ledger_append(l, &row, &test_err));
@@ -72,7 +72,7 @@ static void rows_come_back_in_order(void **state) {
 /* Appends one row to a ledger that has it, and flushes. */
 static int again(const char *run, const struct lk_ledger_row *row) {
     struct lk__train_ledger *l;
-    OK(lk__train_ledger_open(store, run, &l, &test_err));
+    OK(lk__train_ledger_open(store, run, NULL, &l, &test_err));
     int code = lk__train_ledger_append(l, row, &test_err);
     if (!code) code = lk__train_ledger_flush(l, &test_err);
     lk__train_ledger_close(l);
@@ -153,7 +153,7 @@ static void damaged_rows_are_named(void **state) {
 static int open_and_append(void) {
     struct lk__train_ledger *l;
     struct lk_ledger_row row = row_of(1);
-    int code = lk__train_ledger_open(store, "memory", &l, &test_err);
+    int code = lk__train_ledger_open(store, "memory", NULL, &l, &test_err);
     if (code) return code;
     if (!(code = lk__train_ledger_append(l, &row, &test_err))) code = lk__train_ledger_flush(l, &test_err);
     lk__train_ledger_close(l);

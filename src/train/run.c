@@ -4,95 +4,34 @@
 #include "ledger.h"
 #include "retention.h"
 
-#include "lockstep/base/file.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-/* --- The lock: the kernel releases it when its holder dies, however it dies ------------------------------ */
+/* --- Who trains it --------------------------------------------------------------------------------------- */
 
-static int lock_file(struct lk_store *store, const char *name, bool create, int *fd, struct lk_err *err) {
-    char path[4096];
-    *fd = -1;
-    snprintf(path, sizeof path, "%s/locks", store->dir);
-    int code = create ? lk_dir_make(path, err) : LK_OK;
-    if (code) return code;
-    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-    *fd = open(path, O_CLOEXEC | (create ? O_RDWR | O_CREAT : O_RDONLY), 0666); /* readers may have no more */
-    return *fd < 0 ? lk_fail_errno(err, "cannot open the lock %s", path) : LK_OK;
-}
-
-static bool stale(struct lk_store *store, const char *name, int fd) {
-    char path[4096];
-    struct stat mine, now;
-    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-    return fstat(fd, &mine) || stat(path, &now) || mine.st_ino != now.st_ino;
-}
-
-int lk__train_run_lock(struct lk_store *store, const char *name, int *out, struct lk_err *err) {
-    char pid[32] = "";
-    int fd, code = lock_file(store, name, true, &fd, err);
-    if (code) return code;
-    int tries = 10; /* whoever asks whether the run is being trained holds the lock for a moment */
-    while (flock(fd, LOCK_EX | LOCK_NB) && --tries > 0) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    if (!tries) {
-        ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
-        if (n > 0) pid[strcspn(pid, "\n")] = 0;
-        close(fd);
-        return lk_fail(err, LK_EBUSY,
-                       "run %s is being trained by process %s: stop that one first, or train under another run.name", name,
-                       n > 0 ? pid : "(unknown)");
-    }
-    if (stale(store, name, fd)) { /* removed with its run between our open and our lock */
-        close(fd);
-        return lk__train_run_lock(store, name, out, err);
-    }
-    int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) || pwrite(fd, pid, (size_t)n, 0) != n) { /* the number is for messages only */
-    }
-    *out = fd;
-    return LK_OK;
-}
-
-void lk__train_run_lock_remove(struct lk_store *store, const char *name) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/locks/%s.lock", store->dir, name);
-    unlink(path);
-}
-
-void lk__train_run_unlock(int fd) {
-    if (fd >= 0) close(fd);
-}
-
-bool lk__train_run_locked(struct lk_store *store, const char *name) {
-    int fd;
-    if (lock_file(store, name, false, &fd, NULL)) return false;
-    bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    close(fd);
-    return locked;
+int lk__train_run_lease(struct lk_store *store, const char *name, struct lk_lease **out, struct lk_err *err) {
+    struct lk_lease_state state;
+    int code = lk_lease_acquire(store, "run", name, out, err);
+    if (code != LK_EBUSY || lk_lease_look(store, "run", name, &state, NULL) || !state.held) return code;
+    return lk_fail(err, LK_EBUSY, "run %s is being trained by %s: stop that one first, or train under another run.name",
+                   name, state.holder);
 }
 
 long lk_run_process(struct lk_store *store, const char *name) {
-    char pid[32] = "";
-    int fd;
-    if (lock_file(store, name, false, &fd, NULL)) return 0;
-    bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    ssize_t n = locked ? pread(fd, pid, sizeof pid - 1, 0) : 0;
-    close(fd);
-    return n > 0 ? strtol(pid, NULL, 10) : 0;
+    struct lk_lease_state state;
+    return !lk_lease_look(store, "run", name, &state, NULL) && state.here ? state.process : 0;
+}
+static bool is_trained(struct lk_store *store, const char *name) {
+    struct lk_lease_state state;
+    return lk_lease_look(store, "run", name, &state, NULL) || state.held; /* where that is not known, it may be */
 }
 
 /* --- Records --------------------------------------------------------------------------------------------- */
 
 static void correct_state(struct lk_store *store, const char *name, json_t *record) {
     const char *state = json_string_value(json_object_get(record, "state"));
-    if (state && strcmp(state, "running") == 0 && !lk__train_run_locked(store, name))
+    if (state && strcmp(state, "running") == 0 && !is_trained(store, name))
         json_object_set_new(record, "state", json_string("killed"));
 }
 
@@ -266,12 +205,12 @@ static int delete_rows(struct lk_kv_txn *t, void *name, struct lk_err *err) {
 
 int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) {
     json_t *record = NULL;
-    int fd = -1, code = lk_run_get(store, name, &record, err);
+    struct lk_lease *lease;
+    int code = lk_run_get(store, name, &record, err);
     json_decref(record);
-    if (!code || code == LK_ECORRUPT) code = lk__train_run_lock(store, name, &fd, err);
+    if (!code || code == LK_ECORRUPT) code = lk__train_run_lease(store, name, &lease, err);
     if (code) return code;
     code = lk_kv_update(store->kv, delete_rows, (void *)(uintptr_t)name, LK_DURABLE, NULL, err);
-    if (!code) lk__train_run_lock_remove(store, name);
-    lk__train_run_unlock(fd);
+    lk_lease_release(lease, code == LK_OK);
     return code;
 }

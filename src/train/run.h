@@ -1,13 +1,11 @@
-/* Locks of runs, and what a record says. Private to src/train. */
+/* Leases of runs, and what a record says. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_RUN_H
 #define LOCKSTEP_TRAIN_RUN_H
+#include "lockstep/store/lease.h"
 #include "lockstep/train/train.h"
 
-/* The lock file of a run: held (flock) by the process that trains it. */
-int lk__train_run_lock(struct lk_store *, const char *name, int *fd, struct lk_err *);
-void lk__train_run_lock_remove(struct lk_store *, const char *name); /* by its holder, when there is no run (any more) */
-void lk__train_run_unlock(int fd);
-bool lk__train_run_locked(struct lk_store *, const char *name);
+/* For who trains a run or removes it. LK_EBUSY: another one does. */
+int lk__train_run_lease(struct lk_store *, const char *name, struct lk_lease **out, struct lk_err *);
 /* The run that a record describes; released by lk_run_close. */
 int lk__train_run_from_record(const json_t *record, struct lk_run *out, struct lk_err *);
 

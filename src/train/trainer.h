@@ -21,9 +21,9 @@ struct lk_trainer {
     struct lk__train_ledger *ledger; /* rank 0 */
     struct lk__train_saver *saver;
     struct lk_plan plan;
-    json_t *record; /* as it is to be written with the next checkpoint; other ranks keep what they were given */
-    int lock;       /* rank 0 */
-    double seconds; /* of the steps since it was opened, but the first, and their number: for the profile */
+    json_t *record;         /* as it is to be written with the next checkpoint; other ranks keep what they were given */
+    struct lk_lease *lease; /* rank 0 */
+    double seconds;         /* of the steps since it was opened, but the first, and their number: for the profile */
     uint32_t steps;
     bool warm; /* a step has been made */
 };

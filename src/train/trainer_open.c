@@ -63,7 +63,7 @@ static int open_buffers(struct lk_trainer *t, struct lk_err *err) {
     if (code) return code;
     code = lk__train_engine_state(&t->engine, &t->state, err);
     t->state.samples_before = t->run.samples_before;
-    if (!code && t->rank == 0) code = lk__train_ledger_open(t->store, t->run.name, &t->ledger, err);
+    if (!code && t->rank == 0) code = lk__train_ledger_open(t->store, t->run.name, t->lease, &t->ledger, err);
     if ((code = lk_comm_agree(t->comm, "moments", code, err))) return code;
     struct lk__train_keep keep = {t->run.config.checkpoint_keep, t->run.config.checkpoint_best};
     return lk__train_saver_open(t->store, t->run.name, keep, t->ledger, t->comm, &t->saver, err);
@@ -85,7 +85,6 @@ struct lk_trainer *lk__trainer_new(struct lk_store *store, struct lk_math *math,
     t->rank = lk_comm_rank(t->comm);
     t->store = store;
     t->math = math;
-    t->lock = -1;
     if (hooks) t->hooks = *hooks;
     return t;
 }
@@ -234,12 +233,12 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
     LK_ASSERT(t->rank == 0);
     int code = lk__trainer_resolve(t, config, false, err);
     if (!code) code = check_name(store, t->run.name, err);
-    if (!code) code = lk__train_run_lock(store, t->run.name, &t->lock, err);
+    if (!code) code = lk__train_run_lease(store, t->run.name, &t->lease, err);
     if (!code && !(t->record = lk__trainer_new_record(&t->run)))
         code = lk_fail(err, LK_ENOMEM, "no memory for the run's record");
     if (!(code = open_together(t, code, err)))
         code = lk_comm_agree(t->comm, "creating the run", lk__trainer_put_record(t, true, err), err);
-    if (code && t->lock >= 0 && code != LK_EEXISTS) lk__train_run_lock_remove(store, t->run.name);
+    if (code && code != LK_EEXISTS) lk_lease_release(t->lease, true), t->lease = NULL;
     if (code)
         lk_trainer_free(t);
     else
@@ -251,7 +250,7 @@ int lk_trainer_create(struct lk_store *store, struct lk_math *math, struct lk_co
 static int reopen(struct lk_trainer *t, const char *name, struct lk_err *err) {
     int code = lk_run_open(t->store, name, &t->run, err);
     if (!code) code = lk__train_run_initial_complete(t->store, &t->run, err);
-    if (!code) code = lk__train_run_lock(t->store, name, &t->lock, err);
+    if (!code) code = lk__train_run_lease(t->store, name, &t->lease, err);
     if (!code) code = lk_run_get(t->store, name, &t->record, err);
     const char *state = json_string_value(json_object_get(t->record, "state"));
     if (!code && !state) code = lk_fail(err, LK_ECORRUPT, "the record of run %s does not say its state", name);
@@ -313,7 +312,7 @@ void lk_trainer_free(struct lk_trainer *t) {
     lk_dataset_close(t->dataset);
     lk_run_close(&t->run);
     json_decref(t->record);
-    lk__train_run_unlock(t->lock);
+    lk_lease_release(t->lease, false);
     lk_comm_close(t->own_comm);
     lk_free(t);
 }

@@ -61,7 +61,8 @@ static int put_record(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct lk_trainer *t = p->trainer;
     bool creating = p->creating;
     json_t *old = NULL;
-    int code = LK_OK;
+    int code = t->lease ? lk_lease_check(t->lease, txn, err) : LK_OK;
+    if (code) return code;
     if (creating && (code = lk_record_get(txn, "run", t->run.name, &old, err)) == LK_OK)
         code = lk__trainer_exists_already(t->run.name, old, err);
     if (code == LK_ENOTFOUND) code = LK_OK;

@@ -393,6 +393,12 @@ static int memory_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_e
     return 0;
 }
 
+static int memory_now(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
+    (void)base, (void)err;
+    *out_ms = (int64_t)(lk_clock_ns() / 1000000);
+    return 0;
+}
+
 const struct lk_kv_ops lk__kv_memory = {
     .name = "memory",
     .scheme = "memory:",
@@ -402,6 +408,7 @@ const struct lk_kv_ops lk__kv_memory = {
     .begin = memory_begin,
     .commit = memory_commit,
     .abort = memory_abort,
+    .now = memory_now,
     .timestamp = memory_timestamp,
     .get = memory_get,
     .put = memory_put,

@@ -1,0 +1,12 @@
+/* What tests of leases change. Private to src/store. */
+#ifndef LOCKSTEP_STORE_PRIVATE_LEASE_H
+#define LOCKSTEP_STORE_PRIVATE_LEASE_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LK__LEASE_NAME 260
+
+extern uint32_t lk__store_lease_ms; /* how long a lease lasts, unless it is renewed */
+extern bool lk__store_lease_renews; /* false: as of a holder that is stopped */
+
+#endif
