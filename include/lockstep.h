@@ -26,6 +26,7 @@
 #include "lockstep/net/keys.h"
 #include "lockstep/net/metrics.h"
 #include "lockstep/store/blob.h"
+#include "lockstep/store/gc.h"
 #include "lockstep/store/kv.h"
 #include "lockstep/store/lease.h"
 #include "lockstep/store/store.h"

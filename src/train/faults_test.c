@@ -26,7 +26,8 @@ static void forget(void) {
         json_decref(record);
         OK(lk_run_remove(world.store, "victim", &test_err));
     }
-    OK(lk_gc(world.store, 0, false, &result, &test_err));
+    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &result,
+                   &test_err));
 }
 
 /* Resumes (or begins, when the fault came before the run was there) and compares the final root. */

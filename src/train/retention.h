@@ -1,4 +1,4 @@
-/* Which checkpoints of a run are kept, and which blobs may go with one that is not. Private to src/train. */
+/* Which checkpoints of a run are kept. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_RETENTION_H
 #define LOCKSTEP_TRAIN_RETENTION_H
 #include "lockstep/train/train.h"
@@ -24,10 +24,6 @@ int lk__train_best(struct lk_kv_txn *, const char *run, const struct lk_checkpoi
 int lk__train_retain(struct lk_kv_txn *, const char *run, const struct lk__train_keep *,
                      const struct lk_checkpoint *new_one, struct lk_checkpoint *list, size_t count,
                      struct lk__train_dropped *dropped, struct lk_err *);
-/* Removes the blobs of dropped states that no kept checkpoint of any run needs, no run began with, and no named model has.
- * A failure leaves garbage for gc, nothing worse. The write lock keeps other runs from committing a checkpoint meanwhile;
- * what was removed before one of them got that lock, its commit misses. */
-void lk__train_remove_dropped(struct lk_store *, const struct lk__train_dropped *);
 /* A checkpoint that can't be loaded no longer counts as kept: it must not push a good one out. Its roots stay for
  * verification. */
 int lk__train_checkpoint_drop(struct lk_store *, const char *run, const struct lk_checkpoint *, struct lk_err *);

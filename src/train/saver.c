@@ -149,7 +149,8 @@ static int save(struct lk__train_saver *s, struct lk_err *err) {
         if (!code && s->rank == 0) code = commit_state(s, &c, blobs, &dropped, err);
         code = lk_comm_agree(s->comm, "checkpoint", code, err);
     }
-    if (!code && s->rank == 0) lk__train_remove_dropped(s->store, &dropped);
+    if (!code && s->rank == 0) /* a failure leaves garbage for gc, nothing worse */
+        lk_store_gc_dropped(s->store, lk_train_rows, dropped.list, dropped.count, NULL);
     lk_free(dropped.list);
     if (!code) code = lk_comm_broadcast(s->comm, "checkpoint", &c, sizeof c, err);
     if (!code) s->result = c;

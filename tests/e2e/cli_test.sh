@@ -207,6 +207,8 @@ said "runs rm says when its space comes back" "gc. frees its space once it is an
 fails "a removed run is gone" 1 "other" -- "$LOCKSTEP" runs show other
 quiet "$LOCKSTEP" gc --grace 0 --dry-run
 equal "gc --dry-run removes nothing" "$(blobs)" "$more"
+said "gc --dry-run says what goes" "^goes   [0-9a-f]{64} .* nothing needs it$"
+said "gc --dry-run says why the rest stays" "^stays  [0-9a-f]{64} .* (checkpoint of run|run|dataset|tokenizer|model) "
 check "gc" "$LOCKSTEP" gc
 said "gc says what it spares" "what is younger than 3600 s stays, --grace 0 takes it too"
 equal "gc leaves what is young" "$(blobs)" "$more"

@@ -8,6 +8,7 @@
 #include "lockstep/math/measure.h"
 #include "lockstep/model/model.h"
 #include "lockstep/model/models.h"
+#include "lockstep/store/gc.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -149,6 +150,9 @@ struct lk_eval_row {
 typedef int lk_eval_fn(void *arg, const struct lk_eval_row *);
 int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, struct lk_err *);
 double lk_bits_per_byte(const struct lk_eval_row *);
+
+/* --- Rows ------------------------------------------------------------------------------------------------ */
+extern const lk_row_kinds lk_train_rows; /* the store's, and those of runs: for lk_store_gc */
 
 /* --- Runs ------------------------------------------------------------------------------------------------ */
 /* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. A record

@@ -1,0 +1,177 @@
+/* Which blobs rows hold; what stops the collector; rows that are committed while it looks; failures. */
+#include "base/testing.h"
+#include "lockstep/store/gc.h"
+
+struct world {
+    char *dir;
+    struct lk_store *store;
+};
+static int setup(void **state) {
+    static struct world w;
+    w.dir = test_dir_make();
+    OK(lk_store_open(w.dir, LK_CREATE, &w.store, &test_err));
+    *state = &w;
+    return 0;
+}
+static int teardown(void **state) {
+    struct world *w = *state;
+    lk_store_close(w->store);
+    test_dir_remove(w->dir);
+    return 0;
+}
+
+static struct lk_root blob(struct lk_store *s, const char *text) {
+    struct lk_root root;
+    OK(lk_blob_put(s->blobs, text, strlen(text), &root, &test_err));
+    return root;
+}
+static int put_row(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    const char *const *row = arg;
+    return lk_kv_put(txn, lk_bytes(row[0], strlen(row[0])), lk_bytes(row[1], strlen(row[1])), err);
+}
+static void row(struct lk_store *s, const char *key, const char *value) {
+    const char *both[] = {key, value};
+    OK(lk_kv_update(s->kv, put_row, (void *)(uintptr_t)both, LK_LAZY, NULL, &test_err));
+}
+
+/* Rows "t/NAME" hold what their text names. */
+static struct {
+    struct lk_store *store;
+    const char *key, *value; /* a row that is committed when the first row is looked at */
+} meanwhile;
+static int text_holds(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *err) {
+    (void)key;
+    if (meanwhile.store) {
+        struct lk_store *s = meanwhile.store;
+        meanwhile.store = NULL;
+        row(s, meanwhile.key, meanwhile.value);
+    }
+    if (value.size == 3) return lk_fail(err, LK_ECORRUPT, "the row is damaged");
+    return lk_row_tell_hex(value.data, value.size, tell, arg);
+}
+static const struct lk_row_kind text_rows[] = {{.prefix = "t/", .holds = text_holds}, {.prefix = "t/old/"}, {0}};
+static const struct lk_row_kind *const kinds[] = {lk_store_rows, text_rows, NULL};
+
+struct told {
+    uint32_t goes, young;
+    char holders[200];
+};
+static void tell(void *arg, const struct lk_gc_blob *b) {
+    struct told *t = arg;
+    t->goes += b->goes, t->young += !b->goes && !b->holder;
+    if (b->holder && !strstr(t->holders, b->holder))
+        snprintf(t->holders + strlen(t->holders), sizeof t->holders - strlen(t->holders), "%s;", b->holder);
+}
+static struct lk_gc_result collect(struct lk_store *s, int64_t grace_ms, bool dry, struct told *told) {
+    struct lk_gc_result r;
+    *told = (struct told){0};
+    OK(lk_store_gc(s, kinds, &(struct lk_gc_options){grace_ms, dry, tell, told}, &r, &test_err));
+    return r;
+}
+
+static void rows_keep_what_they_reach(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    char hex[LK_ROOT_HEX], text[200];
+    struct lk_root leaf = blob(s, "a leaf"), old = blob(s, "held by a row that holds nothing"), named = blob(s, "named");
+    struct told told;
+    snprintf(text, sizeof text, "{\"leaf\": \"%s\"}", lk_root_hex(&leaf, hex));
+    struct lk_root manifest = blob(s, text);
+    row(s, "t/one", lk_root_hex(&manifest, hex));
+    row(s, "t/old/one", lk_root_hex(&old, hex)); /* the longest prefix counts */
+    OK(lk_store_name_put(s, "thing", "name", &named, &test_err));
+    blob(s, "an orphan");
+    struct lk_gc_result r = collect(s, 3600000, true, &told);
+    assert_true(r.blobs == 0 && r.kept == 5 && told.young == 2 && told.goes == 0);
+    r = collect(s, 0, true, &told);
+    assert_true(r.blobs == 2 && r.kept == 3 && told.goes == 2);
+    assert_true(strstr(told.holders, "t/one;") && strstr(told.holders, "thing name;"));
+    r = collect(s, 0, false, &told);
+    assert_true(r.blobs == 2 && r.kept == 3 && r.bytes == strlen("an orphan") + 32);
+    assert_true(lk_blob_exists(s->blobs, &leaf) && !lk_blob_exists(s->blobs, &old));
+    r = collect(s, 0, false, &told);
+    assert_true(r.blobs == 0 && r.kept == 3);
+}
+
+static void what_is_not_known_stops_it(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    struct lk_root orphan = blob(s, "an orphan");
+    struct lk_gc_result r;
+    const struct lk_gc_options now = {.grace_ms = 0};
+    row(s, "unknown\x01row", "x");
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row unknown?row is of no kind");
+    row(s, "formatted", "x"); /* "format" is all of a key, or nothing of it */
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row formatted is of no kind");
+    FAILS(lk_store_gc_dropped(s, kinds, &orphan, 1, &test_err), LK_EUNSUPPORTED, "nothing was removed");
+    assert_true(lk_blob_exists(s->blobs, &orphan));
+}
+
+static void damage_stops_it(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    struct lk_root orphan = blob(s, "an orphan");
+    struct lk_gc_result r;
+    const struct lk_gc_options now = {.grace_ms = 0};
+    row(s, "t/bad", "bad");
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_ECORRUPT, "nothing was removed, since");
+    row(s, "t/bad", "good");
+    row(s, "n/thing/torn", "less than a root");
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_ECORRUPT, "the row of the name thing/torn has 16 bytes");
+    assert_true(lk_blob_exists(s->blobs, &orphan));
+}
+
+static void a_row_that_comes_meanwhile_counts(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    char hex[LK_ROOT_HEX];
+    struct lk_root late = blob(s, "named while it was looked for"), orphan = blob(s, "an orphan");
+    struct told told;
+    row(s, "t/first", "nothing");
+    meanwhile.key = "t/late", meanwhile.value = lk_root_hex(&late, hex), meanwhile.store = s;
+    struct lk_gc_result r = collect(s, 0, false, &told);
+    assert_true(r.blobs == 1 && r.kept == 1);
+    assert_true(lk_blob_exists(s->blobs, &late) && !lk_blob_exists(s->blobs, &orphan));
+}
+
+static void what_is_dropped_goes_unless_it_is_needed(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    char hex[LK_ROOT_HEX], a[200], b[200];
+    struct lk_root shared = blob(s, "shared"), own = blob(s, "own"), other = blob(s, "an orphan that nobody asked about");
+    snprintf(a, sizeof a, "{\"x\": \"%s\", ", lk_root_hex(&shared, hex));
+    snprintf(a + strlen(a), sizeof a - strlen(a), "\"y\": \"%s\"}", lk_root_hex(&own, hex));
+    snprintf(b, sizeof b, "{\"x\": \"%s\"}", lk_root_hex(&shared, hex));
+    struct lk_root dropped = blob(s, a), kept = blob(s, b);
+    row(s, "t/kept", lk_root_hex(&kept, hex));
+    OK(lk_store_gc_dropped(s, kinds, &dropped, 1, &test_err));
+    assert_true(lk_blob_exists(s->blobs, &shared) && lk_blob_exists(s->blobs, &kept) && lk_blob_exists(s->blobs, &other));
+    assert_false(lk_blob_exists(s->blobs, &own) || lk_blob_exists(s->blobs, &dropped));
+    OK(lk_store_gc_dropped(s, kinds, &dropped, 1, &test_err)); /* twice is no error */
+    OK(lk_store_gc_dropped(s, kinds, NULL, 0, &test_err));
+}
+
+static void memory_that_fails_removes_nothing_needed(void **state) {
+    struct lk_store *s = ((struct world *)*state)->store;
+    char hex[LK_ROOT_HEX];
+    struct lk_root needed = blob(s, "needed");
+    struct lk_gc_result r;
+    row(s, "t/one", lk_root_hex(&needed, hex));
+    for (uint64_t nth = 1, made = 1; made >= nth; nth++) {
+        blob(s, "an orphan");
+        lk__alloc_fail_at(nth);
+        int code = lk_store_gc(s, kinds, &(struct lk_gc_options){.grace_ms = 0}, &r, &test_err);
+        made = lk__alloc_count();
+        lk__alloc_fail_at(0);
+        assert_true(code == LK_ENOMEM || (code == LK_OK && r.blobs == 1));
+        assert_true(lk_blob_exists(s->blobs, &needed));
+    }
+}
+
+int main(void) {
+#define WITH_STORE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        WITH_STORE(rows_keep_what_they_reach),
+        WITH_STORE(what_is_not_known_stops_it),
+        WITH_STORE(damage_stops_it),
+        WITH_STORE(a_row_that_comes_meanwhile_counts),
+        WITH_STORE(what_is_dropped_goes_unless_it_is_needed),
+        WITH_STORE(memory_that_fails_removes_nothing_needed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

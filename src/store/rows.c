@@ -1,0 +1,60 @@
+/* The store's own kinds of rows, and finding the kind of a row. */
+#include "lockstep/base/mem.h"
+#include "lockstep/store/gc.h"
+#include <string.h>
+
+const struct lk_row_kind *lk_row_kind_of(lk_row_kinds tables, struct lk_bytes key) {
+    const struct lk_row_kind *best = NULL;
+    size_t longest = 0;
+    for (; *tables; tables++)
+        for (const struct lk_row_kind *k = *tables; k->prefix; k++) {
+            size_t n = strlen(k->prefix);
+            if (key.size < n || (k->whole && key.size != n) || memcmp(key.data, k->prefix, n) != 0 || n <= longest)
+                continue;
+            best = k, longest = n;
+        }
+    return best;
+}
+
+int lk_row_tell_hex(const char *text, size_t size, lk_row_tell_fn *tell, void *arg) {
+    int code = LK_OK;
+    for (size_t i = 0, n; i < size && !code; i += n ? n : 1) {
+        for (n = 0;
+             i + n < size && ((text[i + n] >= '0' && text[i + n] <= '9') || (text[i + n] >= 'a' && text[i + n] <= 'f'));)
+            n++;
+        if (n != 64) continue;
+        char hex[LK_ROOT_HEX];
+        struct lk_root root;
+        memcpy(hex, text + i, 64);
+        hex[64] = 0;
+        if (lk_root_parse(hex, &root)) code = tell(arg, &root);
+    }
+    return code;
+}
+
+/* "n/KIND/NAME" and the like as "KIND NAME". */
+static int print_name(struct lk_bytes key, struct lk_bytes value, struct lk_buf *out) {
+    const char *k = key.data;
+    (void)value;
+    for (size_t i = 2; i < key.size; i++)
+        if (lk_buf_append(out, k[i] == '/' ? " " : &k[i], 1)) return LK_ENOMEM;
+    return LK_OK;
+}
+static int name_holds(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *err) {
+    struct lk_root root;
+    if (value.size != sizeof root.bytes)
+        return lk_fail(err, LK_ECORRUPT,
+                       "the row of the name %.*s has %zu bytes, not 32; restore the store from a copy, or give the name "
+                       "anew",
+                       (int)(key.size - 2), (const char *)key.data + 2, value.size);
+    memcpy(root.bytes, value.data, sizeof root.bytes);
+    return tell(arg, &root);
+}
+
+const struct lk_row_kind lk_store_rows[] = {
+    {.prefix = "format", .whole = true},
+    {.prefix = "n/", .holds = name_holds, .print = print_name},
+    {.prefix = "h/"}, /* what a name once pointed at needs no content */
+    {.prefix = "r/lease/"},
+    {0},
+};
