@@ -73,7 +73,8 @@ static inline void sharpen(struct bench_model *b) {
     for (size_t i = 0; i < gain->count; i++) b->weights[gain->offset + i] *= 6;
 }
 
-/* The model in fewer bits, where BENCH_DTYPE says so (q8, q4, bf16): embedding and head as --to of model quantize has them. */
+/* The model in fewer bits, where BENCH_DTYPE says so (q8, q4, bf16): embedding and head as --to of model quantize has them.
+ */
 static inline void narrow(struct bench_model *b) {
     const char *name = getenv("BENCH_DTYPE");
     enum lk_dtype dtype;
@@ -86,7 +87,8 @@ static inline void narrow(struct bench_model *b) {
     for (size_t i = 0; i < to.tensor_count; i++) {
         const struct lk_tensor *t = &to.tensors[i];
         size_t columns = t->dims == 2 ? t->shape[1] : t->count;
-        if (lk_quantize(b->math, t->dtype, t->count / columns, columns, b->weights + b->layout.tensors[i].offset, w + t->offset, &err))
+        if (lk_quantize(b->math, t->dtype, t->count / columns, columns, b->weights + b->layout.tensors[i].offset,
+                        w + t->offset, &err))
             stop(&err);
     }
     lk_free(b->weights);

@@ -27,8 +27,8 @@ struct lk_kv_ops {
      * last commit that had one. */
     int (*timestamp)(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 
-    /* The time that leases end by, the same for all who open the store: it does not go back. NULL: all of them are processes
-     * of one machine, which has locks. */
+    /* The time that leases end by, the same for all who open the store: it does not go back. NULL: all of them are
+     * processes of one machine, which has locks. */
     int (*now)(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 
     /* *value is valid until the transaction ends or writes, or, of get_many, until the next get_many. */
