@@ -177,8 +177,8 @@ static void check(struct attention_case *c, bool with_backward, int most) {
  * none. */
 static void scratch_is_enough(void **unused) {
     (void)unused;
-    static const uint32_t shapes[][2] = {{1, 1},     {40, 7},    {31, 64},   {513, 64},
-                                         {700, 128}, {1200, 64}, {300, 200}, {530, 80}};
+    static const uint32_t shapes[][2] = {{1, 1},     {40, 7},    {31, 64},  {513, 64}, {700, 128},
+                                         {1200, 64}, {300, 200}, {530, 80}, {90, 96},  {70, 32}};
     enum { GUARD = 1 << 16, HEADS = 5 };
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int trained = 0; trained < 2; trained++) {
@@ -187,6 +187,7 @@ static void scratch_is_enough(void **unused) {
             make(&c, 1, n, HEADS, 1, d, s & 1, 1, false);
             size_t bytes = lk_attention_scratch_bytes(n, d, trained);
             void *scratch;
+            float *blocks = calloc((size_t)n * d / 2, sizeof *blocks);
             assert_int_equal(posix_memalign(&scratch, 64, bytes + GUARD), 0);
             for (int i = 0; i < math_count; i++) {
                 const struct lk__math_kernels *k = &maths[i].math->k;
@@ -202,6 +203,9 @@ static void scratch_is_enough(void **unused) {
                     if (a.document_start) a.document_start += a.first;
                     uint32_t rows = HEADS * few < ATTENTION_FEW_ROWS ? HEADS * few : ATTENTION_FEW_ROWS;
                     k->attention_few(&a, 0, 0, 0, rows, scratch);
+                    if (d % LK_QUANT_BLOCK) continue;
+                    a.kv_dtype = LK_Q8, a.k = a.v = blocks, a.ldk = a.ldv = (lk_dtype_row_bytes(LK_Q8, d) + 3) / 4;
+                    k->attention_few(&a, 0, 0, 0, rows, scratch);
                 }
                 if (trained)
                     k->attention_backward(&c.a, c.dout, c.a.ldo, 0.4f, c.dqkv, c.dqkv + HEADS * d, c.dqkv + (HEADS + 1) * d,
@@ -211,7 +215,7 @@ static void scratch_is_enough(void **unused) {
                         fail_msg("%s, caches %s: %u positions, d %u, trained %d: scratch is %zu bytes short", maths[i].isa,
                                  maths[i].caches, n, d, trained, g + 1);
             }
-            free(scratch);
+            free(scratch), free(blocks);
             drop(&c);
         }
 }
