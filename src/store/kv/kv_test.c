@@ -213,13 +213,102 @@ static void killed_at_random_points(void **state) {
     }
 }
 
+/* Threads that share commits: what each was told is committed is there after a kill, and what was in flight is there whole
+ * or not at all. */
+#define SHARERS 4
+struct share {
+    int32_t thread, number;
+};
+struct sharer {
+    struct lk_kv *kv;
+    int report;
+    struct share now;
+};
+static void share_key(char out[32], char side, struct share s) {
+    snprintf(out, 32, "%c/%d/%08d", side, s.thread, s.number);
+}
+static int put_both(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct share *s = arg;
+    char key[32];
+    int code = 0;
+    for (char side = 'a'; side <= 'b' && !code; side++) {
+        share_key(key, side, *s);
+        code = lk_kv_put(t, S(key), lk_bytes(s, sizeof *s), err);
+    }
+    return code;
+}
+static void *share_commits(void *arg) {
+    struct sharer *s = arg;
+    for (s->now.number = 0;; s->now.number++) {
+        if (lk_kv_update(s->kv, put_both, &s->now, s->now.number % 3 ? LK_LAZY : LK_DURABLE, NULL, NULL) != 0) _exit(1);
+        if (write(s->report, &s->now, sizeof s->now) != sizeof s->now) _exit(2);
+    }
+    return NULL;
+}
+static void share_until_killed(const char *dir, int report) {
+    pthread_t threads[SHARERS];
+    struct sharer sharers[SHARERS];
+    struct lk_kv *kv = open_at(dir);
+    for (int i = 0; i < SHARERS; i++) {
+        sharers[i] = (struct sharer){kv, report, {i, 0}};
+        pthread_create(&threads[i], NULL, share_commits, &sharers[i]);
+    }
+    for (;;) pause();
+}
+/* How many rows of a thread are there without a gap. */
+static int32_t count_shares(struct lk_kv_txn *t, char side, int thread) {
+    struct share s = {thread, 0};
+    struct lk_bytes v;
+    char key[32];
+    for (;; s.number++) {
+        share_key(key, side, s);
+        if (lk_kv_get(t, S(key), &v, NULL) != 0) return s.number;
+        assert_int_equal(v.size, sizeof s);
+        assert_memory_equal(v.data, &s, sizeof s);
+    }
+}
+static void killed_while_commits_are_shared(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    struct test_random r = test_random_open("killed_while_commits_are_shared");
+    for (int turn = 0; turn < 12; turn++) {
+        int pipes[2], status;
+        int32_t told[SHARERS] = {0};
+        assert_int_equal(pipe(pipes), 0);
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) share_until_killed(*state, pipes[1]);
+        close(pipes[1]);
+        usleep(2000 + test_random_below(&r, 30000));
+        kill(pid, SIGKILL);
+        for (struct share s; read(pipes[0], &s, sizeof s) == sizeof s;) told[s.thread] = s.number + 1;
+        close(pipes[0]);
+        waitpid(pid, &status, 0);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        struct lk_kv *kv = open_at(*state);
+        struct lk_kv_txn *t = begin(kv, true);
+        for (int i = 0; i < SHARERS; i++) {
+            int32_t a = count_shares(t, 'a', i), b = count_shares(t, 'b', i);
+            assert_int_equal(a, b);
+            assert_true(a >= told[i] && a <= told[i] + 1);
+        }
+        OK(lk_kv_delete_range(t, S("a"), S("c"), &test_err));
+        commit(t);
+        lk_kv_close(kv);
+    }
+}
+
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
-        TEST_IN_DIR(snapshots_and_aborts),    TEST_IN_DIR(misuse),
-        TEST_IN_DIR(not_a_database),          TEST_IN_DIR(network_file_systems),
-        TEST_IN_DIR(times_strictly_increase), TEST_IN_DIR(writers_wait_for_each_other),
-        TEST_IN_DIR(another_process_writes),  TEST_IN_DIR(killed_at_random_points),
+        TEST_IN_DIR(snapshots_and_aborts),
+        TEST_IN_DIR(misuse),
+        TEST_IN_DIR(not_a_database),
+        TEST_IN_DIR(network_file_systems),
+        TEST_IN_DIR(times_strictly_increase),
+        TEST_IN_DIR(writers_wait_for_each_other),
+        TEST_IN_DIR(another_process_writes),
+        TEST_IN_DIR(killed_at_random_points),
+        TEST_IN_DIR(killed_while_commits_are_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
