@@ -32,11 +32,15 @@ endif
 # MPI=no builds without; Open MPI's own leaks would fail the sanitizers.
 # HTTP=no builds without a server. libmicrohttpd is loaded when one opens: src/net/http_mhd.c.
 HTTP ?= $(if $(shell pkg-config --exists 'libmicrohttpd >= 0.9.71' 2>/dev/null && echo y),yes,no)
+# CURL=no builds without an HTTP client, and so without S3. libcurl is loaded with the first request: src/net/http_curl.c.
+CURL ?= $(if $(shell pkg-config --exists 'libcurl >= 7.85' 2>/dev/null && echo y),yes,no)
 MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
 ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/null)))
-ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(filter-out src/net/http_none.c,$(wildcard src/net/http_*.c))),$(ALL_C))
+CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_client_test.c)
+SERVER_C := $(filter-out $(CLIENT_C) src/net/http_%none.c,$(wildcard src/net/http_*.c))
+ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C)),$(ALL_C))
 TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
 REF_C  := $(filter src/math/ref/% src/math/blocked/%,$(filter-out %_test.c,$(ALL_C)))
