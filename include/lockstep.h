@@ -22,9 +22,11 @@
 #include "lockstep/math/quant.h"
 #include "lockstep/math/scalar.h"
 
+#include "lockstep/net/http_client.h"
 #include "lockstep/net/http_server.h"
 #include "lockstep/net/keys.h"
 #include "lockstep/net/metrics.h"
+#include "lockstep/net/sigv4.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/gc.h"
 #include "lockstep/store/kv.h"
