@@ -20,11 +20,14 @@ struct lk_blob {
     struct lk_root root;
 };
 
-/* A directory DIR: DIR/ab/cd... (raw bytes, no header), temporaries in DIR/tmp; both are made with LK_CREATE. Opened with
- * LK_READ, it needs no permission to write until a blob is written.
- * LK_EINVAL: no name, or a path that is too long. LK_EUNSUPPORTED: no engine for it. LK_ENOTFOUND: absent (not with
- * LK_CREATE). LK_EIO: no permission. LK_ENOMEM. */
-int lk_blobs_open(const char *dir, enum lk_access, struct lk_blobs **out, struct lk_err *);
+/* url: "file:DIR" or just DIR, a directory: DIR/ab/cd... (raw bytes, no header), temporaries in DIR/tmp; both are made with
+ * LK_CREATE. Opened with LK_READ, it needs no permission to write until a blob is written.
+ * Or "s3://BUCKET/PREFIX", objects PREFIX/ab/cd... of a bucket that is there, with a cache of files on this machine
+ * (src/store/README.md). The server is asked with the first blob, not here; then every function below may fail with LK_EIO
+ * (no answer, or a refusal), LK_ECORRUPT (an answer that is none), LK_EUNSUPPORTED (no libcurl), LK_ENOTFOUND (no bucket,
+ * no keys), LK_EINVAL (keys or an endpoint of the wrong form). LK_EINVAL: no name, or a path that is too long.
+ * LK_EUNSUPPORTED: no engine for it. LK_ENOTFOUND: absent (not with LK_CREATE). LK_EIO: no permission. LK_ENOMEM. */
+int lk_blobs_open(const char *url, enum lk_access, struct lk_blobs **out, struct lk_err *);
 void lk_blobs_close(struct lk_blobs *);
 /* How many threads, the caller included, may verify a large blob that is opened; 0, as at the beginning:
  * lk_threads_default(). Not while another thread opens blobs. */
@@ -63,6 +66,7 @@ int lk_blob_put(struct lk_blobs *, const void *data, size_t size, struct lk_root
 /* Errors of all below, besides those said at each: LK_EIO, LK_ENOMEM as of the streaming writer. */
 /* Takes the disk space now, so that a full disk is an LK_EIO here and not in the middle of a write (where the file system
  * can reserve). LK_EUNSUPPORTED: the engine has no such blobs. LK_EINVAL: over 2^63 - 1 bytes. */
+/* S3: the processes are of one machine and share its cache, else joining is LK_EUNSUPPORTED. */
 int lk_blob_create_sized(struct lk_blobs *, uint64_t size, struct lk_blob_writer **out, struct lk_err *);
 /* What lk_blob_join wants; text without '/' or space. */
 void lk_blob_writer_name(const struct lk_blob_writer *, char name[LK_BLOB_NAME_MAX]);
@@ -91,7 +95,8 @@ int lk_blob_delete(struct lk_blobs *, const struct lk_root *, struct lk_err *);
 char *lk_blob_path(struct lk_blobs *, const struct lk_root *, char *out);
 
 typedef int lk_blob_list_fn(void *arg, const struct lk_root *, uint64_t size_bytes, int64_t modified_ms);
-/* Order: by root. Files of dead writers in tmp/ older than keep_tmp_ms are removed when keep_tmp_ms >= 0. fn
+/* Order: by root. Files of dead writers in tmp/ older than keep_tmp_ms are removed when keep_tmp_ms >= 0 (S3: uploads that
+ * were begun so long ago and not finished, whoever's they are; a writer whose upload that was begins it again). fn
  * returning non-zero ends the listing and is returned. LK_EIO: a folder that cannot be read. LK_ENOMEM. */
 int lk_blobs_list(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);
 

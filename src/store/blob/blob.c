@@ -2,12 +2,24 @@
 #include <string.h>
 #include <sys/mman.h>
 
-int lk_blobs_open(const char *dir, enum lk_access access, struct lk_blobs **out, struct lk_err *err) {
+/* skip: bytes of the scheme that the engine does not want to see. */
+static const struct {
+    const char *scheme;
+    size_t skip;
+    int (*open)(const char *, enum lk_access, struct lk_blobs **, struct lk_err *);
+} engines[] = {{"s3://", 0, lk__blobs_s3_open}, {"file:", 5, lk__blobs_dir_open}, {"", 0, lk__blobs_dir_open}};
+
+int lk_blobs_open(const char *url, enum lk_access access, struct lk_blobs **out, struct lk_err *err) {
+    size_t i = 0;
     *out = NULL;
-    if (!*dir) return lk_fail(err, LK_EINVAL, "the directory for blobs has no name");
-    if (strstr(dir, "://"))
-        return lk_fail(err, LK_EUNSUPPORTED, "no engine of this build keeps blobs at \"%.200s\"; it has directories", dir);
-    return lk__blobs_dir_open(dir, access, out, err);
+    while (strncmp(url, engines[i].scheme, strlen(engines[i].scheme)) != 0) i++;
+    const char *place = url + engines[i].skip;
+    if (!*place) return lk_fail(err, LK_EINVAL, "the directory for blobs has no name");
+    if (engines[i].open == lk__blobs_dir_open && strstr(place, "://"))
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "no engine of this build keeps blobs at \"%.*s...\"; it has directories and s3://BUCKET/PREFIX",
+                       (int)(strstr(place, "://") - place) + 3, place);
+    return engines[i].open(place, access, out, err);
 }
 
 void lk_blobs_close(struct lk_blobs *b) {

@@ -130,16 +130,16 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
         /* Young again, as if written now: gc keeps what is young, because it may be about to be named. */
         if (same && utimensat(AT_FDCWD, path, NULL, 0) == 0) {
             unlink(f->path);
-            return lk_dir_sync(parent, err); /* its own writer may not have come this far */
+            return f->dir->unsynced ? 0 : lk_dir_sync(parent, err); /* its own writer may not have come this far */
         }
         if (damaged) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
     }
     if (lk__rename(f->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", f->path, path);
-    return lk_dir_sync(parent, err);
+    return f->dir->unsynced ? 0 : lk_dir_sync(parent, err);
 }
 
 int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
-    if (lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
+    if (!f->dir->unsynced && lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
     int code = publish(f, root, err);
     if (code != 0) return code;
     /* Closed after the rename: the lock has to outlive the temporary name. */

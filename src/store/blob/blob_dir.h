@@ -9,7 +9,8 @@
 
 struct lk__blob_dir {
     struct lk_blobs base;
-    char *path; /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
+    char *path;    /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
+    bool unsynced; /* a cache: what power loss takes from it is found when it is read */
 };
 /* The first member of the writers. */
 struct lk__blob_file {

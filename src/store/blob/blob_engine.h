@@ -43,7 +43,8 @@ struct lk_blob_writer {
     uint64_t size;       /* of a sized one */
 };
 
-extern const struct lk_blobs_ops lk__blobs_dir;
+extern const struct lk_blobs_ops lk__blobs_dir, lk__blobs_s3;
 int lk__blobs_dir_open(const char *dir, enum lk_access, struct lk_blobs **out, struct lk_err *);
+int lk__blobs_s3_open(const char *url, enum lk_access, struct lk_blobs **out, struct lk_err *);
 
 #endif

@@ -37,7 +37,7 @@ static void put_open_delete(void **state) {
     lk_blobs_close(b);
     lk_blobs_close(NULL);
     lk_blob_abort(NULL);
-    assert_int_equal(lk_blobs_open("s3://bucket/x", LK_CREATE, &b, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_blobs_open("gs://bucket/x", LK_CREATE, &b, &e), LK_EUNSUPPORTED);
     assert_int_equal(lk_blobs_open("", LK_CREATE, &b, &e), LK_EINVAL);
 }
 
