@@ -15,7 +15,7 @@ int cmd_fail(const struct lk_err *err) {
 int cmd_open_store(struct cmd_context *c, enum lk_access how) {
     struct lk_err err = {0};
     if (c->store) return CMD_OK;
-    if (lk_store_open(c->store_url, how, &c->store, &err)) return cmd_fail(&err);
+    if (lk_store_open_at(c->store_url, c->blobs_url, how, &c->store, &err)) return cmd_fail(&err);
     lk_blobs_use_threads(c->store->blobs, (int)c->threads);
     return CMD_OK;
 }

@@ -102,8 +102,8 @@ struct cmd_context {
     char **arguments; /* positional */
     int argument_count;
     /* the common options */
-    const char *store_url;
-    uint32_t threads; /* 0: --threads was not given */
+    const char *store_url, *blobs_url; /* the second one may be NULL */
+    uint32_t threads;                  /* 0: --threads was not given */
     bool json, help;
     uint64_t given; /* bit i: the command's option i was */
     /* opened on demand, closed by main */

@@ -103,6 +103,19 @@ static int command_page(const struct cmd *cmd, struct lk_buf *out) {
 
 static const struct cmd_option environment[] = {
     {.name = "LOCKSTEP_STORE", .help = "the store, where --store is not given"},
+    {.name = "LOCKSTEP_BLOBS", .help = "where the store keeps what is large, where --blobs is not given"},
+    {.name = "LOCKSTEP_CACHE",
+     .help =
+         "the folder in which blobs of s3:// are kept to be read; lockstep/blobs in XDG_CACHE_HOME or ~/.cache by default"},
+    {.name = "LOCKSTEP_CACHE_LIMIT", .help = "how large it may become, as 500M; 32G by default"},
+    {.name = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE",
+     .help = "the keys for s3://, or the file that holds them; ~/.aws/credentials by default"},
+    {.name = "AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_CA_BUNDLE",
+     .help = "the server of s3://, and whose certificates are trusted"},
+    {.name = "LOCKSTEP_S3_STYLE",
+     .help = "path or virtual: where a request names the bucket; path where there is an endpoint"},
+    {.name = "LOCKSTEP_S3_PATIENCE", .help = "for how many seconds a request of s3:// is tried again; 60 by default"},
+    {.name = "LOCKSTEP_S3_ETAG", .help = "any: the server's ETags are no MD5, and are not compared"},
     {.name = "LOCKSTEP_ISA",
      .help = "ref, blocked, avx2, avx512 or neon: the kernels to compute with; the bits are the same"},
     {.name = "LOCKSTEP_CACHES",

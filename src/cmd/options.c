@@ -11,13 +11,16 @@
 
 const char cmd_required[] = "";
 static struct {
-    const char *store_url;
+    const char *store_url, *blobs_url;
     uint32_t threads;
     bool json, help;
 } common;
 const struct cmd_option cmd_common_options[] = {
     CMD_STRING("--store", "URL", &common.store_url, NULL,
                "where everything is kept; LOCKSTEP_STORE or ./lockstep.d by default"),
+    CMD_STRING(
+        "--blobs", "URL", &common.blobs_url, NULL,
+        "where the store keeps what is large: a folder or s3://BUCKET/PREFIX; LOCKSTEP_BLOBS or in the store by default"),
     CMD_U32("--threads", "N", &common.threads, 1, THREADS_MAX, NULL,
             "threads to compute with; by default the cores this process may use"),
     CMD_FLAG("--json", &common.json, "print JSON for machines"),
@@ -246,6 +249,8 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     if (common.store_url && !*common.store_url)
         return cmd_usage_error(c, "--store is empty: give a folder, or leave it out");
     if (!common.store_url) common.store_url = getenv("LOCKSTEP_STORE");
+    if (!common.blobs_url) common.blobs_url = getenv("LOCKSTEP_BLOBS");
+    c->blobs_url = common.blobs_url && *common.blobs_url ? common.blobs_url : NULL;
     c->store_url = common.store_url && *common.store_url ? common.store_url : "./lockstep.d";
     c->threads = common.threads;
     c->json = common.json;

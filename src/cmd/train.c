@@ -46,6 +46,8 @@ static int rank_command(const struct cmd_context *c, const char *name, int threa
                                  r->threads,
                                  "--store",
                                  c->store_url,
+                                 c->blobs_url ? "--blobs" : NULL,
+                                 c->blobs_url,
                                  wanted.resume ? "--resume" : NULL,
                                  wanted.resume,
                                  wanted.from ? "--from" : NULL,
@@ -92,7 +94,8 @@ static void detour_end(struct detour *d) {
 static bool has_begun(const struct cmd_context *c, const char *name) {
     struct lk_store *store = NULL;
     json_t *record = NULL;
-    bool found = !lk_store_open(c->store_url, LK_READ, &store, NULL) && !lk_run_get(store, name, &record, NULL);
+    bool found =
+        !lk_store_open_at(c->store_url, c->blobs_url, LK_READ, &store, NULL) && !lk_run_get(store, name, &record, NULL);
     json_decref(record);
     lk_store_close(store);
     return found;
@@ -133,7 +136,7 @@ static int files(void) {
 static int read_child(struct cmd_context *c, const struct lk_ini *keys, struct lk_run_config *out, bool *changed,
                       struct lk_err *err) {
     struct lk_store *store = c->store;
-    int code = store ? LK_OK : lk_store_open(c->store_url, LK_READ, &store, err);
+    int code = store ? LK_OK : lk_store_open_at(c->store_url, c->blobs_url, LK_READ, &store, err);
     if (!code) code = lk_run_config_child(store, wanted.from, keys, out, changed, err);
     if (store != c->store) lk_store_close(store);
     return code;
@@ -182,8 +185,9 @@ static int open_rank(struct cmd_context *c, struct lk_comm *comm, struct lk_err 
     if (!code) code = lk_math_open(c->pool, NULL, &c->math, err);
     if (!code && wanted.profile) code = lk_math_profile(c->math, err);
     if (code) return code;
-    code = lk_comm_rank(comm) == 0 ? lk_store_open(c->store_url, wanted.dry ? LK_READ : LK_WRITE, &c->store, err)
-                                   : lk_store_open_blobs(c->store_url, &c->store, err);
+    code = lk_comm_rank(comm) == 0
+               ? lk_store_open_at(c->store_url, c->blobs_url, wanted.dry ? LK_READ : LK_WRITE, &c->store, err)
+               : lk_store_open_blobs(c->store_url, c->blobs_url, &c->store, err);
     if (!code) lk_blobs_use_threads(c->store->blobs, lk_pool_threads(c->pool));
     return code;
 }

@@ -82,8 +82,8 @@ static int look(const struct lk_store *s, const char *file, struct lk_err *err) 
     return lk_fail_errno(err, "cannot open the store %s", s->dir);
 }
 
-static int open_parts(struct lk_store *s, enum lk_access how, struct lk_err *err) {
-    char *url = lk_asprintf("file:%s", s->dir), *blobs = lk_asprintf("%s/blobs", s->dir);
+static int open_parts(struct lk_store *s, const char *blobs_url, enum lk_access how, struct lk_err *err) {
+    char *url = lk_asprintf("file:%s", s->dir), *blobs = blobs_url ? lk_strdup(blobs_url) : lk_asprintf("%s/blobs", s->dir);
     char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
     int code = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
     if (code == 0 && how != LK_CREATE) code = look(s, data, err);
@@ -100,8 +100,11 @@ static int open_parts(struct lk_store *s, enum lk_access how, struct lk_err *err
     return code;
 }
 
-static int open_blobs(struct lk_store *s, struct lk_err *err) {
-    char *blobs = lk_asprintf("%s/blobs", s->dir);
+/* Blobs of another machine are looked for with the first one. */
+static int open_blobs(struct lk_store *s, const char *blobs_url, struct lk_err *err) {
+    if (blobs_url && strstr(blobs_url, "://")) return lk_blobs_open(blobs_url, LK_CREATE, &s->blobs, err);
+    bool file = blobs_url && strncmp(blobs_url, "file:", 5) == 0;
+    char *blobs = blobs_url ? lk_strdup(blobs_url + (file ? 5 : 0)) : lk_asprintf("%s/blobs", s->dir);
     if (!blobs) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
     int code = look(s, blobs, err);
     if (code == 0) code = lk_blobs_open(blobs, LK_CREATE, &s->blobs, err);
@@ -109,7 +112,8 @@ static int open_blobs(struct lk_store *s, struct lk_err *err) {
     return code;
 }
 
-static int open_store(const char *url, bool rows, enum lk_access how, struct lk_store **out, struct lk_err *err) {
+static int open_store(const char *url, const char *blobs_url, bool rows, enum lk_access how, struct lk_store **out,
+                      struct lk_err *err) {
     const char *dir;
     *out = NULL;
     int code = directory_of(url, &dir, err);
@@ -121,7 +125,7 @@ static int open_store(const char *url, bool rows, enum lk_access how, struct lk_
     if (!s->url || !s->dir)
         code = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
     else
-        code = rows ? open_parts(s, how, err) : open_blobs(s, err);
+        code = rows ? open_parts(s, blobs_url, how, err) : open_blobs(s, blobs_url, err);
     if (code == 0)
         *out = s;
     else
@@ -129,11 +133,15 @@ static int open_store(const char *url, bool rows, enum lk_access how, struct lk_
     return code;
 }
 
-int lk_store_open(const char *url, enum lk_access how, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, true, how, out, err);
+int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access how, struct lk_store **out,
+                     struct lk_err *err) {
+    return open_store(url, blobs_url, true, how, out, err);
 }
-int lk_store_open_blobs(const char *url, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, false, LK_WRITE, out, err);
+int lk_store_open(const char *url, enum lk_access how, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, NULL, true, how, out, err);
+}
+int lk_store_open_blobs(const char *url, const char *blobs_url, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, blobs_url, false, LK_WRITE, out, err);
 }
 
 void lk_store_close(struct lk_store *s) {

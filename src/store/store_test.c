@@ -50,15 +50,15 @@ static void only_the_blobs(void **state) {
     struct lk_store *s;
     struct lk_err e;
     char *dir = test_join(*state, "lockstep.d"), *url = lk_asprintf("file:%s", dir), *kv = test_join(dir, "kv");
-    assert_int_equal(lk_store_open_blobs(url, &s, &e), LK_ENOTFOUND);
+    assert_int_equal(lk_store_open_blobs(url, NULL, &s, &e), LK_ENOTFOUND);
     assert_null(s);
     assert_non_null(strstr(e.message, "there is no store at"));
     assert_false(lk_file_exists(dir)); /* looking makes nothing */
-    assert_int_equal(lk_store_open_blobs("postgresql://h/db", &s, &e), LK_EUNSUPPORTED);
-    assert_int_equal(lk_store_open_blobs("file:", &s, &e), LK_EINVAL);
+    assert_int_equal(lk_store_open_blobs("postgresql://h/db", NULL, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open_blobs("file:", NULL, &s, &e), LK_EINVAL);
     lk_store_close(open_at(dir));
     assert_int_equal(lk_dir_remove(kv, &e), 0); /* it is on another machine */
-    assert_int_equal(lk_store_open_blobs(url, &s, &e), 0);
+    assert_int_equal(lk_store_open_blobs(url, NULL, &s, &e), 0);
     assert_null(s->kv);
     assert_string_equal(s->dir, dir);
     json_t *j = json_pack("{s:i}", "a", 1), *again;
@@ -70,7 +70,7 @@ static void only_the_blobs(void **state) {
     json_decref(again);
     lk_store_close(s);
     s = NULL;
-    FAIL_EACH_ALLOCATION((lk_store_close(s), s = NULL, lk_store_open_blobs(url, &s, &e)));
+    FAIL_EACH_ALLOCATION((lk_store_close(s), s = NULL, lk_store_open_blobs(url, NULL, &s, &e)));
     lk_store_close(s);
     assert_false(lk_file_exists(kv));
     lk_free(dir);

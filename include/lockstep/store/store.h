@@ -21,11 +21,15 @@ struct lk_store {
  * permission to read it or, with LK_WRITE and LK_CREATE, to write it; or the disk failed. LK_EINVAL: the URL names no
  * directory. LK_ENOMEM. */
 int lk_store_open(const char *url, enum lk_access, struct lk_store **out, struct lk_err *);
+/* The same with the blobs at another place: a folder, "file:DIR" or "s3://BUCKET/PREFIX" (lk_blobs_open); NULL: DIR/blobs.
+ */
+int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access, struct lk_store **out, struct lk_err *);
 /* The store with its blobs only, for processes that must not open the database (ranks of a training job): blobs and
  * manifests work; kv is NULL, so names and records are an assertion. The database is not looked at, so its format is not
  * checked, and it may be on another machine: a store is there when DIR/blobs is, else LK_ENOTFOUND; nothing is made but
- * DIR/blobs/tmp. Errors: as lk_store_open with LK_WRITE, without those of rows. */
-int lk_store_open_blobs(const char *url, struct lk_store **out, struct lk_err *);
+ * DIR/blobs/tmp. blobs_url: as for lk_store_open_at; on another machine, nothing is looked at. Errors: as lk_store_open
+ * with LK_WRITE, without those of rows. */
+int lk_store_open_blobs(const char *url, const char *blobs_url, struct lk_store **out, struct lk_err *);
 void lk_store_close(struct lk_store *);
 
 /* Names: 1 to 128 characters of [A-Za-z0-9._-], not starting with '.' or '-'; kind is such a word too. */
