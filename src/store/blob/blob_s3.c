@@ -90,6 +90,16 @@ static void s3_close(struct lk_blobs *b) {
     lk_free(s);
 }
 
+/* A place is a bucket of a server: what another server has is not there. */
+static int open_cache(struct lk__blob_s3 *s, struct lk_err *err) {
+    const char *first = getenv("AWS_ENDPOINT_URL_S3"), *second = getenv("AWS_ENDPOINT_URL");
+    char *place = lk_asprintf("%s %s", first && *first ? first : second ? second : "", s->url);
+    int code =
+        place ? lk__blob_cache_open(place, &s->cache, err) : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->url);
+    lk_free(place);
+    return code;
+}
+
 /* Nobody is asked anything: the bucket is looked for with the first blob. */
 int lk__blobs_s3_open(const char *url, enum lk_access how, struct lk_blobs **out, struct lk_err *err) {
     struct lk__blob_s3 *s = lk_calloc(1, sizeof *s);
@@ -99,7 +109,7 @@ int lk__blobs_s3_open(const char *url, enum lk_access how, struct lk_blobs **out
     pthread_mutex_init(&s->mutex, NULL);
     int code = read_url(s, url, err);
     if (code == 0) code = read_environment(s, err);
-    if (code == 0) code = lk__blob_cache_open(&s->cache, err);
+    if (code == 0) code = open_cache(s, err);
     if (code == 0)
         *out = &s->base;
     else

@@ -29,10 +29,25 @@ static int teardown(void **state) {
     test_dir_remove(*state);
     return 0;
 }
+/* The folder of the one place that a test uses. */
+static void place_of(const char *dir, char path[4096]) {
+    DIR *d = opendir(dir);
+    snprintf(path, 4096, "%s/none", dir);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strlen(e->d_name) == 16) snprintf(path, 4096, "%s/%s", dir, e->d_name);
+    closedir(d);
+}
+static int in_the_works(const char *dir) {
+    char place[4096];
+    place_of(dir, place);
+    return temporaries(place);
+}
 static void forget_cache(const char *dir) {
+    char place[4096];
+    place_of(dir, place);
     for (int i = 0; i < 256; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%02x", dir, (unsigned)i);
+        char path[4100];
+        snprintf(path, sizeof path, "%s/%02x", place, (unsigned)i);
         OK(lk_dir_remove(path, &test_err));
     }
 }
@@ -77,7 +92,7 @@ static void there_and_back(void **state) {
     assert_null(mock.uploads);
     assert_int_equal(count(b, -1), 8);
     lk_blobs_close(b);
-    assert_int_equal(temporaries(*state), 0);
+    assert_int_equal(in_the_works(*state), 0);
 }
 
 static void deleted_and_absent(void **state) {
@@ -254,7 +269,7 @@ static void lasting_faults_of_reading(void **state) {
         FAILS(lk_blob_open(b, &root, false, &blob, &test_err), cases[at].code, cases[at].part);
         assert_null(strstr(test_err.message, "HUSH"));
         assert_null(strstr(test_err.message, "TESTKEY"));
-        assert_int_equal(temporaries(*state), 0);
+        assert_int_equal(in_the_works(*state), 0);
         assert_true(mock.faults > 0);
     }
     mock_go_wrong(MOCK_FINE, "", 0, 0);
@@ -369,10 +384,13 @@ static void wrong_places_and_keys(void **state) {
 /* --- the cache -------------------------------------------------------------------------------------------------------- */
 
 static void cache_file(struct lk_blobs *b, const char *dir, const struct lk_root *root, char path[4096]) {
-    char hex[LK_ROOT_HEX];
+    char place[4096];
     (void)b;
-    lk_root_hex(root, hex);
-    snprintf(path, 4096, "%s/%.2s/%s", dir, hex, hex + 2);
+    place_of(dir, place);
+    size_t n = strlen(place);
+    memcpy(path, place, n);
+    path[n] = '/';
+    lk__blob_s3_name(root, path + n + 1);
 }
 
 static void a_damaged_cache_is_not_believed(void **state) {
@@ -461,6 +479,17 @@ static void only_for_its_user(void **state) {
     lk_free(path);
 }
 
+/* What one bucket's cache holds is not in another bucket. */
+static void a_cache_for_each_place(void **state) {
+    struct lk_blobs *b = open_bucket("s3://bucket/p"), *other = open_bucket("s3://bucket/q");
+    struct lk_root root = put(b, "abc", 3);
+    struct lk_blob blob;
+    (void)state;
+    FAILS(lk_blob_open(other, &root, false, &blob, &test_err), LK_ENOTFOUND, "is not in s3://bucket/q");
+    lk_blobs_close(b);
+    lk_blobs_close(other);
+}
+
 /* Many readers of one blob: it is fetched once. */
 struct reading {
     struct lk_root root;
@@ -487,7 +516,7 @@ static void fetched_once(void **state) {
     for (int i = 0; i < 6; i++) assert_int_equal(pthread_create(&threads[i], NULL, read_it, &r), 0);
     for (int i = 0; i < 6; i++) pthread_join(threads[i], NULL);
     assert_int_equal(mock.gets, 2);
-    assert_int_equal(temporaries(*state), 0);
+    assert_int_equal(in_the_works(*state), 0);
     lk_free(data);
     lk_blobs_close(b);
 }
@@ -515,7 +544,7 @@ static void killed_while_fetching(void **state) {
         b = open_bucket("s3://bucket/p");
         content_is(b, &root, data, 2 * MIB);
         lk_blobs_close(b);
-        assert_int_equal(temporaries(*state), 0);
+        assert_int_equal(in_the_works(*state), 0);
         if (WIFEXITED(status)) {
             assert_int_equal(WEXITSTATUS(status), 0);
             assert_true(i > 4);
@@ -579,7 +608,7 @@ static void written_by_several(void **state) {
     lk_blob_abort(w);
     lk_blobs_close(other);
     lk_blobs_close(b);
-    assert_int_equal(temporaries(*state), 0);
+    assert_int_equal(in_the_works(*state), 0);
     test_dir_remove(elsewhere);
     lk_free(data);
 }
@@ -636,6 +665,7 @@ int main(void) {
         T(only_for_its_user),
         T(fetched_once),
         T(killed_while_fetching),
+        T(a_cache_for_each_place),
         T(no_room),
         T(written_by_several),
         T(no_memory),

@@ -3,6 +3,7 @@
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
 #include "store/blob/blob_dir.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,9 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LIMIT_BYTES ((uint64_t)32 << 30)
-#define YOUNG_MS    60000 /* used so lately, a blob stays: somebody may be between two steps with it */
-#define OLD_TMP_MS  3600000
+#define LIMIT_BYTES  ((uint64_t)32 << 30)
+#define YOUNG_MS     60000 /* used so lately, a blob stays: somebody may be between two steps with it */
+#define OLD_TMP_MS   3600000
+#define PLACE_DIGITS 16 /* of a place's SHA-256: the name of its folder */
 
 /* A file that this process has checked. */
 struct seen {
@@ -27,7 +29,7 @@ struct seen {
 
 struct lk__blob_cache {
     struct lk_blobs *dir;
-    char *path;
+    char *top, *path; /* top: of all places */
     uint64_t limit;
     pthread_mutex_t mutex; /* what follows; taken alone */
     struct lk_buf seen;
@@ -74,17 +76,21 @@ static int make_ours(const char *path, struct lk_err *err) {
     return 0;
 }
 
-int lk__blob_cache_open(struct lk__blob_cache **out, struct lk_err *err) {
+int lk__blob_cache_open(const char *place, struct lk__blob_cache **out, struct lk_err *err) {
     struct lk__blob_cache *c = lk_calloc(1, sizeof *c);
+    struct lk_root hash;
+    char hex[LK_ROOT_HEX];
     *out = NULL;
-    if (c) c->path = find_path();
+    lk_sha256(place, strlen(place), &hash);
+    if (c) c->top = find_path();
+    if (c && c->top) c->path = lk_asprintf("%s/%.*s", c->top, PLACE_DIGITS, lk_root_hex(&hash, hex));
     int code = c && c->path ? read_limit(&c->limit, err) : lk_fail(err, LK_ENOMEM, "out of memory for the cache of blobs");
-    if (code == 0 && !*c->path)
+    if (code == 0 && !*c->top)
         code = lk_fail(err, LK_EINVAL, "no place for a cache of blobs: set LOCKSTEP_CACHE to a folder, or HOME");
-    if (code == 0) code = make_ours(c->path, err);
+    if (code == 0) code = make_ours(c->top, err);
     if (code == 0) code = lk__blobs_dir_open(c->path, LK_CREATE, &c->dir, err);
     if (code != 0) {
-        if (c) lk_free(c->path);
+        if (c) lk_free(c->top), lk_free(c->path);
         lk_free(c);
         return code;
     }
@@ -99,6 +105,7 @@ void lk__blob_cache_close(struct lk__blob_cache *c) {
     c->dir->ops->close(c->dir);
     pthread_mutex_destroy(&c->mutex);
     lk_buf_release(&c->seen);
+    lk_free(c->top);
     lk_free(c->path);
     lk_free(c);
 }
@@ -264,14 +271,17 @@ struct entry {
     struct lk_root root;
     int64_t used_ms;
     uint64_t size;
+    char place[PLACE_DIGITS + 1];
 };
 struct entries {
     struct lk_buf list;
     uint64_t bytes;
+    const char *place; /* that is being read */
 };
 static int note_entry(void *arg, const struct lk_root *root, uint64_t size, int64_t modified_ms) {
     struct entries *e = arg;
-    struct entry one = {*root, modified_ms, size};
+    struct entry one = {.root = *root, .used_ms = modified_ms, .size = size};
+    snprintf(one.place, sizeof one.place, "%s", e->place);
     e->bytes += size;
     return lk_buf_append(&e->list, &one, sizeof one);
 }
@@ -287,18 +297,38 @@ static void remove_oldest(struct lk__blob_cache *c, struct entries *e, uint64_t 
     int64_t young = lk_clock_wall_ms() - YOUNG_MS;
     qsort(list, count, sizeof *list, by_use);
     for (size_t i = 0; i < count && e->bytes > want && list[i].used_ms < young; i++) {
-        lk__blob_cache_remove(c, &list[i].root);
-        e->bytes -= list[i].size;
+        char hex[LK_ROOT_HEX], path[LK__BLOB_PATH_BYTES];
+        lk_root_hex(&list[i].root, hex);
+        snprintf(path, sizeof path, "%s/%s/%.2s/%s", c->top, list[i].place, hex, hex + 2);
+        if (unlink(path) == 0) e->bytes -= list[i].size;
     }
+}
+
+/* Of all places; each one's old temporaries go too. */
+static int read_places(struct lk__blob_cache *c, struct entries *e) {
+    DIR *dir = opendir(c->top);
+    int code = dir ? 0 : LK_EIO;
+    for (struct dirent *d; code == 0 && (d = readdir(dir));) {
+        struct lk_blobs *blobs;
+        if (strlen(d->d_name) != PLACE_DIGITS || strspn(d->d_name, "0123456789abcdef") != PLACE_DIGITS) continue;
+        char *path = lk_asprintf("%s/%s", c->top, d->d_name);
+        code = path ? lk__blobs_dir_open(path, LK_READ, &blobs, NULL) : LK_ENOMEM;
+        lk_free(path);
+        if (code) break;
+        e->place = d->d_name;
+        code = blobs->ops->list(blobs, OLD_TMP_MS, note_entry, e, NULL);
+        blobs->ops->close(blobs);
+    }
+    if (dir) closedir(dir);
+    return code;
 }
 
 /* One process at a time; a failure leaves more than the limit, and the next look removes it. */
 void lk__blob_cache_shrink(struct lk__blob_cache *c, uint64_t limit) {
     struct entries e = {.list = LK_BUF_INIT};
-    char *path = lk_asprintf("%s/lock", c->path);
+    char *path = lk_asprintf("%s/lock", c->top);
     int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && c->dir->ops->list(c->dir, OLD_TMP_MS, note_entry, &e, NULL) == 0 &&
-        e.bytes > limit)
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && read_places(c, &e) == 0 && e.bytes > limit)
         remove_oldest(c, &e, limit - limit / 10);
     if (fd >= 0) close(fd);
     lk_free(path);

@@ -1,16 +1,16 @@
-/* Blobs of another place, kept in a folder of this machine for readers to map: a directory of blobs (blob_dir.c) with a
- * limit. Several processes of one user share it. Nothing in it is believed: a process checks a file against its root when
- * it opens it for the first time, and one that does not fit is removed. */
+/* Blobs of another place, kept in a folder of this machine for readers to map: a directory of blobs (blob_dir.c) for each
+ * place, and one limit for all. Several processes of one user share it. Nothing in it is believed: a process checks a file
+ * against its root when it opens it for the first time, and one that does not fit is removed. */
 #ifndef LK_BLOB_CACHE_H
 #define LK_BLOB_CACHE_H
 #include "store/blob/blob_engine.h"
 
 struct lk__blob_cache;
 
-/* LOCKSTEP_CACHE, $XDG_CACHE_HOME/lockstep/blobs or ~/.cache/lockstep/blobs; made, for this user only.
- * LOCKSTEP_CACHE_LIMIT: bytes, with K, M, G or T; 32G by default. LK_EINVAL: no such number, no place. LK_EIO: another
- * user's, no permission. */
-int lk__blob_cache_open(struct lk__blob_cache **out, struct lk_err *);
+/* Of the place that this text names, so that a blob of one place is not found at another; below LOCKSTEP_CACHE,
+ * $XDG_CACHE_HOME/lockstep/blobs or ~/.cache/lockstep/blobs; made, for this user only. LOCKSTEP_CACHE_LIMIT: bytes, with K,
+ * M, G or T; 32G by default. LK_EINVAL: no such number, no place. LK_EIO: another user's, no permission. */
+int lk__blob_cache_open(const char *place, struct lk__blob_cache **out, struct lk_err *);
 void lk__blob_cache_close(struct lk__blob_cache *);
 /* The directory itself, for writers: what they finish is in the cache, and known to fit. Call lk__blob_cache_added then. */
 struct lk_blobs *lk__blob_cache_dir(struct lk__blob_cache *);
@@ -32,7 +32,8 @@ int lk__blob_cache_reserve(struct lk__blob_cache *, struct lk__blob_fetch *, uin
 /* whole: the caller has checked it against its root; else it is thrown away. Frees what the fetch holds. */
 int lk__blob_cache_fetched(struct lk__blob_cache *, struct lk__blob_fetch *, bool whole, struct lk_err *);
 
-/* Removes what was used longest ago, but nothing of the last minute, until it fits; by itself after each 1/32 of the limit.
+/* Removes what was used longest ago, but nothing of the last minute, until all places fit; by itself after each 1/32 of the
+ * limit.
  */
 void lk__blob_cache_shrink(struct lk__blob_cache *, uint64_t limit_bytes);
 
