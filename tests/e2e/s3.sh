@@ -1,0 +1,88 @@
+#!/bin/bash
+# A store whose blobs are in a bucket of a real server (SeaweedFS): the same roots as in a folder, from another machine (an empty
+# cache), by ranks, with the server stopped, damaged and started again. make test-s3 installs the server and runs this.
+. "$(dirname "$0")/lib.sh"
+. "$HERE/../s3/server.sh"
+export LOCKSTEP_CACHE=$WORK/cache LOCKSTEP_S3_PATIENCE=5
+FOLDER=$WORK/folder
+s3() { curl -s -m 30 --aws-sigv4 aws:amz:us-east-1:s3 --user testkey:testsecret "$@"; }
+put() { s3 -f -T "$1" -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' "$2" >/dev/null || not_ok "put $1 by curl"; }
+keys() { s3 "$AWS_ENDPOINT_URL/bucket?list-type=2&prefix=team%2F" | grep -o '<Key>[^<]*' | cut -d'>' -f2 | sort; }
+elsewhere() { rm -rf "$LOCKSTEP_CACHE"; } # as on a machine that has seen nothing yet
+
+if ! s3_start "$WORK/s3" >started 2>&1; then
+    not_ok "a server" "$(cat started)"
+    finish
+fi
+ok "a server"
+standard_data
+config c.ini run.name=r
+check "a run in a folder" "$LOCKSTEP" train c.ini
+result r >folder.result
+ledger r >folder.ledger
+find "$LOCKSTEP_STORE/blobs" -path '*/tmp' -prune -o -type f -printf '%P\n' | sort >folder.blobs
+
+export LOCKSTEP_STORE=$FOLDER LOCKSTEP_BLOBS=s3://bucket/team
+standard_data
+check "the same run with its blobs in a bucket" "$LOCKSTEP" train c.ini
+equal "has the same roots" "$(result r)" "$(cat folder.result)"
+equal "and ledger" "$(ledger r)" "$(cat folder.ledger)"
+equal "and blobs, by name" "$(keys | sed 's|^team/||')" "$(cat folder.blobs)"
+check "no blob is in the store's folder" test ! -e "$FOLDER/blobs"
+elsewhere
+check "read from elsewhere: the dataset is whole" "$LOCKSTEP" dataset verify d
+check "the run is verified" "$LOCKSTEP" verify r
+check "it is evaluated" "$LOCKSTEP" eval r
+check "it generates" "$LOCKSTEP" generate r the --tokens 5
+equal "--blobs is LOCKSTEP_BLOBS" "$(env -u LOCKSTEP_BLOBS "$LOCKSTEP" dataset verify d --blobs s3://bucket/team)" "$("$LOCKSTEP" dataset verify d)"
+fails "at another prefix there is nothing" 1 "is not in s3://bucket/nobody" -- "$LOCKSTEP" dataset verify d --blobs s3://bucket/nobody
+fails "nor in another bucket" 1 "there is no such bucket" -- env LOCKSTEP_CACHE="$WORK/empty" "$LOCKSTEP" dataset verify d --blobs s3://buckets/team
+fails "a wrong key says so" 1 "AWS_SECRET_ACCESS_KEY" -- env LOCKSTEP_CACHE="$WORK/empty" AWS_SECRET_ACCESS_KEY=SECRETWORD "$LOCKSTEP" dataset verify d
+check "without showing it" sh -c '! LOCKSTEP_CACHE=$0/empty AWS_SECRET_ACCESS_KEY=SECRETWORD "$1" dataset verify d 2>&1 | grep SECRETWORD' "$WORK" "$LOCKSTEP"
+mkdir -p "$WORK/home/.aws"
+printf '[default]\naws_access_key_id = testkey\naws_secret_access_key = testsecret\n' >"$WORK/home/.aws/credentials"
+check "keys from a file" env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache2" "$LOCKSTEP" dataset verify d
+
+# a folder of blobs, copied by hand, is the same place
+(cd "$WORK/store/blobs" && while read -r f; do put "$f" "$AWS_ENDPOINT_URL/bucket/copied/$f"; done <"$WORK/folder.blobs")
+elsewhere
+check "a folder of blobs that was copied into the bucket" "$LOCKSTEP" dataset verify d --blobs s3://bucket/copied
+
+# larger than a part: several parts, several ranges
+BENCH=$(dirname "$LOCKSTEP")/bench/s3_bench
+head -c 30000000 /dev/urandom >large
+check "30 MB in parts" "$BENCH" up s3://bucket/large large
+root=$(awk '{ print $NF }' "$WORK/.out")
+check "put again" "$BENCH" up s3://bucket/large large
+equal "is the same" "$(awk '{ print $NF }' "$WORK/.out")" "$root"
+elsewhere
+check "and comes back" "$BENCH" down s3://bucket/large "$root" large
+equal "no upload is left" "$(s3 "$AWS_ENDPOINT_URL/bucket?uploads=" | grep -c UploadId)" 0
+if have_ranks; then
+    config m.ini run.name=m
+    check "two ranks write one blob" "$LOCKSTEP" train m.ini --on local:2
+    equal "to the same roots" "$(result m)" "$(cat folder.result)"
+fi
+check "gc keeps what is named" "$LOCKSTEP" gc --grace 0
+equal "all of it" "$(keys | grep -cFf <(sed 's|^|team/|' folder.blobs))" "$(wc -l <folder.blobs)"
+quiet "$LOCKSTEP" runs rm r
+[ ! -e m.ini ] || quiet "$LOCKSTEP" runs rm m
+before=$(keys | wc -l)
+check "and removes the rest" "$LOCKSTEP" gc --grace 0
+[ "$(keys | wc -l)" -lt "$before" ] && ok "from the bucket" || not_ok "from the bucket" "$(keys)"
+
+# damage: an object of other bytes is not believed, and put again
+root=$("$LOCKSTEP" dataset show d --json | field root) name=team/${root:0:2}/${root:2}
+s3 -o whole "$AWS_ENDPOINT_URL/bucket/$name"
+sed 's/./?/' whole >bad
+put bad "$AWS_ENDPOINT_URL/bucket/$name"
+elsewhere
+fails "a damaged object is found" 1 "damaged" -- "$LOCKSTEP" dataset verify d
+put whole "$AWS_ENDPOINT_URL/bucket/$name"
+check "and restored" "$LOCKSTEP" dataset verify d
+kill $s3_server
+wait $s3_server 2>/dev/null
+check "what is in the cache is read without the server" "$LOCKSTEP" dataset verify d
+elsewhere
+fails "all else says which server is missing" 1 "127.0.0.1" -- env LOCKSTEP_S3_PATIENCE=0.5 "$LOCKSTEP" dataset verify d
+finish
