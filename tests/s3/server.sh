@@ -8,10 +8,10 @@ s3_start() {
     echo '{"identities":[{"name":"t","credentials":[{"accessKey":"testkey","secretKey":"testsecret"}],"actions":["Admin"]}]}' >"$dir/keys.json"
     unset AWS_ENDPOINT_URL_S3 AWS_SESSION_TOKEN AWS_PROFILE AWS_REGION AWS_DEFAULT_REGION AWS_CA_BUNDLE LOCKSTEP_S3_STYLE
     export AWS_ACCESS_KEY_ID=testkey AWS_SECRET_ACCESS_KEY=testsecret AWS_ENDPOINT_URL=http://127.0.0.1:$((base + 3)) no_proxy=127.0.0.1
-    "$WEED" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false -master.volumeSizeLimitMB=1024 -volume.max=50 \
+    "$WEED" -logdir="$dir" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false -master.volumeSizeLimitMB=1024 -volume.max=50 \
         -master.port=$base -master.port.grpc=$((base + 4)) -volume.port=$((base + 1)) -volume.port.grpc=$((base + 5)) \
         -filer -filer.port=$((base + 2)) -filer.port.grpc=$((base + 6)) -filer.localSocket="$dir/filer.sock" \
-        -s3 -s3.port=$((base + 3)) -s3.port.grpc=$((base + 7)) -s3.localSocket="$dir/s3.sock" -s3.port.iceberg=0 -s3.config="$dir/keys.json" >"$dir/log" 2>&1 &
+        -s3 -s3.port=$((base + 3)) -s3.port.grpc=$((base + 7)) -s3.localSocket="$dir/s3.sock" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/keys.json" >"$dir/log" 2>&1 &
     s3_server=$!
     for i in $(seq 200); do
         [ "$(s3_code -X PUT "$AWS_ENDPOINT_URL/bucket")" = 200 ] && return 0
