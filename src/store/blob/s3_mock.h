@@ -50,9 +50,10 @@ static struct mock {
     /* The `from`th matching request from now and the `times` - 1 behind it go wrong. */
     enum mock_fault fault;
     char fault_on[64]; /* what its first line holds, "PUT " or "partNumber=3&"; "": any */
-    int from, times, faults;
+    int from, times;
+    atomic_int faults;
     bool conditional, copies, page_of_one, stale;
-    int puts, gets, lists, parts_begun;
+    atomic_int puts, gets, lists, parts_begun;
 } mock = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static inline void mock_go_wrong(enum mock_fault fault, const char *on, int from, int times) {
@@ -315,7 +316,7 @@ static inline bool mock_right(struct hostile_request *r, enum mock_fault fault) 
     struct mock_upload **u = query ? mock_upload_of(query) : NULL;
     if (query && !u) return mock_error(r, 404, "NoSuchUpload");
     if (put && u && mock_query(query, "partNumber", number, sizeof number))
-        return mock.parts_begun++, mock_put(r, number, &(*u)->parts, fault);
+        return (void)mock.parts_begun++, mock_put(r, number, &(*u)->parts, fault);
     if (post && u) return mock_complete(r, key, u, fault);
     if (put) return mock_put(r, key, &mock.objects, fault);
     if (get || strcmp(r->method, "HEAD") == 0) return mock_get(r, key, fault);
@@ -369,7 +370,7 @@ static inline bool mock_handle(struct hostile_request *r) {
     snprintf(line, sizeof line, "%s %s&", r->method, r->target);
     enum mock_fault fault = MOCK_FINE;
     if (mock.fault && (!*mock.fault_on || strstr(line, mock.fault_on)) && --mock.from < 0 && mock.times > 0)
-        mock.times--, mock.faults++, fault = mock.fault;
+        mock.times--, fault = mock.fault, mock.faults += 1;
     bool inside = fault == MOCK_FINE || fault == MOCK_LOST || fault == MOCK_TRUNCATED || fault == MOCK_ETAG ||
                   fault == MOCK_BYTES || fault == MOCK_RANGE || fault == MOCK_LONGER || fault == MOCK_FAILED200 ||
                   fault == MOCK_HUGE || fault == MOCK_501;

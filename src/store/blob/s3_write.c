@@ -244,19 +244,20 @@ static bool is_there(struct lk__blob_s3 *s, const struct lk_blob *blob) {
 
 static int complete_upload(struct upload *u, bool replace, struct lk_err *err) {
     struct lk__blob_s3_try t;
+    struct lk__blob_s3_ask ask;
     struct outcome outcome;
     int status = 0, code;
     for (;;) {
         bool condition = !replace && !u->s3->unconditional;
-        struct lk__blob_s3_ask ask = {.method = "POST",
-                                      .key = u->key,
-                                      .query = {{"uploadId", u->id}},
-                                      .query_count = 1,
-                                      .headers = {"Content-Type: application/xml", condition ? only_new : NULL},
-                                      .body = u->list.data,
-                                      .body_size = u->list.size,
-                                      .arg = &outcome,
-                                      .problem = outcome_problem};
+        ask = (struct lk__blob_s3_ask){.method = "POST",
+                                       .key = u->key,
+                                       .query = {{"uploadId", u->id}},
+                                       .query_count = 1,
+                                       .headers = {"Content-Type: application/xml", condition ? only_new : NULL},
+                                       .body = u->list.data,
+                                       .body_size = u->list.size,
+                                       .arg = &outcome,
+                                       .problem = outcome_problem};
         code = lk__blob_s3_do(&t, u->s3, &ask, &status, err);
         if (code || !condition || !refused_condition(u->s3, status)) break;
         lk__blob_s3_end(&t);
