@@ -131,12 +131,12 @@ static int mark_children(struct marks *m, struct lk_err *err) {
         struct lk_blob blob;
         struct lk_root root = m->list[m->done];
         m->row = m->holder[m->done];
-        int code = lk_blob_open(m->store->blobs, &root, false, &blob, err);
+        char first = 0;
+        size_t got;
+        int code = lk_blob_peek(m->store->blobs, &root, &first, 1, &got, err);
         if (code == LK_ENOTFOUND) continue;
         if (code) return lk_fail_prefix(err, code, UNKNOWN);
-        bool manifest = blob.size && blob.data[0] == '{';
-        lk_blob_close(&blob);
-        if (!manifest) continue;
+        if (!got || first != '{') continue;
         /* a flipped digit would name another blob and give the right one away: only whole manifests are believed */
         if ((code = lk_blob_open(m->store->blobs, &root, true, &blob, err))) return lk_fail_prefix(err, code, UNKNOWN);
         code = lk_row_tell_hex((const char *)blob.data, blob.size, mark, m);

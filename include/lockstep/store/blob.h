@@ -88,6 +88,9 @@ int lk_blob_finish_leaves(struct lk_blob_writer *, const struct lk_root *leaves,
  * map: LK_ENOMEM. */
 int lk_blob_open(struct lk_blobs *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
 void lk_blob_close(struct lk_blob *);
+/* The first bytes, at most `size`, without the rest and unchecked: what kind of thing it is. *got: how many there were.
+ * Errors: as lk_blob_open without verify. */
+int lk_blob_peek(struct lk_blobs *, const struct lk_root *, void *out, size_t size, size_t *got, struct lk_err *);
 bool lk_blob_exists(struct lk_blobs *, const struct lk_root *);
 /* LK_ENOTFOUND: absent. LK_EIO: not permitted, or the disk failed. */
 int lk_blob_delete(struct lk_blobs *, const struct lk_root *, struct lk_err *);

@@ -138,6 +138,11 @@ int lk_blob_open(struct lk_blobs *b, const struct lk_root *root, bool verify, st
     return b->ops->open(b, root, verify, out, err);
 }
 
+int lk_blob_peek(struct lk_blobs *b, const struct lk_root *root, void *out, size_t size, size_t *got, struct lk_err *err) {
+    *got = 0;
+    return b->ops->peek(b, root, out, size, got, err);
+}
+
 /* Whatever the engine, a blob in memory is a map. */
 void lk_blob_close(struct lk_blob *blob) {
     if (blob->size) munmap((void *)(uintptr_t)blob->data, blob->size);

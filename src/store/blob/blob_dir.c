@@ -269,6 +269,17 @@ static int dir_open(struct lk_blobs *b, const struct lk_root *root, bool verify,
                    hex, ((struct lk__blob_dir *)b)->path, size, path, lk_root_hex(&found, found_hex));
 }
 
+static int dir_peek(struct lk_blobs *b, const struct lk_root *root, void *out, size_t size, size_t *got,
+                    struct lk_err *err) {
+    struct lk_blob blob;
+    int code = dir_open(b, root, false, &blob, err);
+    if (code != 0) return code;
+    *got = blob.size < size ? blob.size : size;
+    if (*got) memcpy(out, blob.data, *got);
+    lk_blob_close(&blob);
+    return 0;
+}
+
 static bool dir_exists(struct lk_blobs *b, const struct lk_root *root) {
     char path[PATH_MAX_BYTES];
     return lk_file_exists(dir_path(b, root, path));
@@ -363,6 +374,7 @@ const struct lk_blobs_ops lk__blobs_dir = {
     .finish = dir_finish,
     .abort = dir_abort,
     .open = dir_open,
+    .peek = dir_peek,
     .exists = dir_exists,
     .remove = dir_remove,
     .path = dir_path,

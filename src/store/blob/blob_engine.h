@@ -25,6 +25,7 @@ struct lk_blobs_ops {
     int (*finish)(struct lk_blob_writer *, struct lk_root *out, struct lk_err *);
     void (*abort)(struct lk_blob_writer *);
     int (*open)(struct lk_blobs *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
+    int (*peek)(struct lk_blobs *, const struct lk_root *, void *out, size_t size, size_t *got, struct lk_err *);
     bool (*exists)(struct lk_blobs *, const struct lk_root *);
     int (*remove)(struct lk_blobs *, const struct lk_root *, struct lk_err *);
     char *(*path)(struct lk_blobs *, const struct lk_root *, char *out);

@@ -245,6 +245,7 @@ const struct lk_blobs_ops lk__blobs_s3 = {
     .finish = s3_finish,
     .abort = s3_abort,
     .open = lk__blob_s3_open,
+    .peek = lk__blob_s3_peek,
     .exists = lk__blob_s3_exists,
     .remove = lk__blob_s3_remove,
     .path = s3_path,

@@ -98,6 +98,25 @@ static void there_and_back(void **state) {
     assert_int_equal(in_the_works(*state), 0);
 }
 
+static void first_bytes(void **state) {
+    struct lk_blobs *b = open_bucket("s3://bucket/p");
+    static const size_t sizes[] = {0, 3, 9 * MIB};
+    for (int i = 0; i < 6; i++) {
+        char *data = some(sizes[i / 2], 40u + (unsigned)i), got[5];
+        struct lk_root root = put(b, data, sizes[i / 2]);
+        size_t n = sizes[i / 2] < 5 ? sizes[i / 2] : 5, size;
+        if (i % 2) forget_cache(*state);
+        OK(lk_blob_peek(b, &root, got, 5, &size, &test_err));
+        assert_int_equal(size, n);
+        assert_memory_equal(got, data, n);
+        lk_free(data);
+    }
+    struct lk_root none = {{9}};
+    size_t size;
+    FAILS(lk_blob_peek(b, &none, &size, 1, &size, &test_err), LK_ENOTFOUND, "is not in s3://bucket/p");
+    lk_blobs_close(b);
+}
+
 static void deleted_and_absent(void **state) {
     struct lk_blobs *b = open_bucket("s3://bucket");
     struct lk_blob blob;
@@ -656,6 +675,7 @@ int main(void) {
 #define T(f) {#f, f}
         T(there_and_back),
         T(deleted_and_absent),
+        T(first_bytes),
         T(a_list_in_pages),
         T(put_twice),
         T(a_server_without_conditions),

@@ -41,6 +41,23 @@ static void put_open_delete(void **state) {
     assert_int_equal(lk_blobs_open("", LK_CREATE, &b, &e), LK_EINVAL);
 }
 
+static void first_bytes(void **state) {
+    struct lk_blobs *b = open_at(*state);
+    struct lk_root root = put(b, "abc", 3), none = put(b, "", 0);
+    char got[5] = "xxxx";
+    size_t size;
+    assert_int_equal(lk_blob_peek(b, &root, got, 2, &size, NULL), 0);
+    assert_int_equal(size, 2);
+    assert_string_equal(got, "abxx");
+    assert_int_equal(lk_blob_peek(b, &root, got, 5, &size, NULL), 0);
+    assert_int_equal(size, 3);
+    assert_int_equal(lk_blob_peek(b, &none, got, 5, &size, NULL), 0);
+    assert_int_equal(size, 0);
+    root.bytes[0] ^= 1;
+    assert_int_equal(lk_blob_peek(b, &root, got, 5, &size, NULL), LK_ENOTFOUND);
+    lk_blobs_close(b);
+}
+
 static void any_pieces_give_one_root(void **state) {
     struct lk_blobs *b = open_at(*state);
     size_t size = 3000000;
@@ -442,6 +459,7 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST_IN_DIR(put_open_delete),
+        TEST_IN_DIR(first_bytes),
         TEST_IN_DIR(any_pieces_give_one_root),
         TEST_IN_DIR(past_the_cache_the_same_blob),
         TEST_IN_DIR(no_permission_shows_at_once),

@@ -197,6 +197,30 @@ int lk__blob_s3_open(struct lk_blobs *b, const struct lk_root *root, bool verify
     return code ? code : lk__blob_cache_get(s->cache, root, false, out, err);
 }
 
+/* A range that stays in memory. */
+int lk__blob_s3_peek(struct lk_blobs *b, const struct lk_root *root, void *out, size_t size, size_t *got,
+                     struct lk_err *err) {
+    struct lk__blob_s3 *s = (struct lk__blob_s3 *)b;
+    const struct lk_blobs_ops *cached = lk__blob_cache_dir(s->cache)->ops;
+    if (cached->peek(lk__blob_cache_dir(s->cache), root, out, size, got, NULL) == 0) return 0;
+    char name[LK__BLOB_S3_NAME_BYTES], hex[LK_ROOT_HEX], header[64];
+    snprintf(header, sizeof header, "Range: bytes=0-%zu", size ? size - 1 : 0);
+    struct lk__blob_s3_ask ask = {.method = "GET", .key = lk__blob_s3_name(root, name), .headers = {header}};
+    struct lk__blob_s3_try t;
+    int status = 0, code = lk__blob_s3_do(&t, s, &ask, &status, err);
+    if (code == 0 && (status == 206 || status == 200)) {
+        struct lk_bytes body = lk_http_call_body(t.call);
+        *got = body.size < size ? body.size : size;
+        memcpy(out, body.data, *got);
+    } else if (code == 0 && status != 416) { /* that: it is empty */
+        code = lk__blob_s3_unexpected(&t, status, err);
+        if (status == 404 && code != LK_ENOTFOUND)
+            code = lk_fail(err, LK_ENOTFOUND, "the blob %s is not in %s", lk_root_hex(root, hex), s->url);
+    }
+    lk__blob_s3_end(&t);
+    return code;
+}
+
 /* --- one object --------------------------------------------------------------------------------------------------- */
 
 int lk__blob_s3_look(struct lk__blob_s3 *s, const struct lk_root *root, struct lk__blob_s3_object *out,
