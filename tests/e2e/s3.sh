@@ -39,6 +39,14 @@ fails "at another prefix there is nothing" 1 "is not in s3://bucket/nobody" -- "
 fails "nor in another bucket" 1 "there is no such bucket" -- env LOCKSTEP_CACHE="$WORK/empty" "$LOCKSTEP" dataset verify d --blobs s3://buckets/team
 fails "a wrong key says so" 1 "AWS_SECRET_ACCESS_KEY" -- env LOCKSTEP_CACHE="$WORK/empty" AWS_SECRET_ACCESS_KEY=SECRETWORD "$LOCKSTEP" dataset verify d
 check "without showing it" sh -c '! LOCKSTEP_CACHE=$0/empty AWS_SECRET_ACCESS_KEY=SECRETWORD "$1" dataset verify d 2>&1 | grep SECRETWORD' "$WORK" "$LOCKSTEP"
+elsewhere
+check "the bucket in the server's name" env AWS_ENDPOINT_URL="${AWS_ENDPOINT_URL/127.0.0.1/localhost}" LOCKSTEP_S3_STYLE=virtual "$LOCKSTEP" dataset verify d
+if [ -n "${S3_TLS:-}" ]; then
+    tls() { env AWS_ENDPOINT_URL="$S3_TLS" LOCKSTEP_CACHE="$WORK/tls" LOCKSTEP_S3_PATIENCE=0.5 "$@"; }
+    fails "a certificate of nobody's is not trusted" 1 "certificate" -- tls "$LOCKSTEP" dataset verify d
+    check "but with AWS_CA_BUNDLE" tls env AWS_CA_BUNDLE="$S3_CERT" "$LOCKSTEP" dataset verify d
+    fails "for its own name only" 1 "127.0.0.1" -- tls env AWS_CA_BUNDLE="$S3_CERT" AWS_ENDPOINT_URL="${S3_TLS/localhost/127.0.0.1}" LOCKSTEP_CACHE="$WORK/tls2" "$LOCKSTEP" dataset verify d
+fi
 mkdir -p "$WORK/home/.aws"
 printf '[default]\naws_access_key_id = testkey\naws_secret_access_key = testsecret\n' >"$WORK/home/.aws/credentials"
 check "keys from a file" env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache2" "$LOCKSTEP" dataset verify d
