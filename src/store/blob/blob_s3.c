@@ -151,11 +151,12 @@ static int s3_write(struct lk_blob_writer *w, const void *data, size_t size, str
 static int send(struct writer *w, int code, const struct lk_root *root, struct lk_root *out, struct lk_err *err) {
     struct lk__blob_s3 *s = (struct lk__blob_s3 *)w->base.blobs;
     struct lk_blob blob;
+    bool fits = !w->base.sized; /* leaves that others hashed are trusted, and looked at when it is read */
     lk_free(w);
     if (code) return code;
     code = lk_blob_open(lk__blob_cache_dir(s->cache), root, false, &blob, err);
     if (code) return code;
-    lk__blob_cache_added(s->cache, root);
+    lk__blob_cache_added(s->cache, root, fits);
     code = lk__blob_s3_upload(s, &blob, err);
     lk_blob_close(&blob);
     if (code == 0) *out = *root;

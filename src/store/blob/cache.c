@@ -156,10 +156,10 @@ static void mark_seen(struct lk__blob_cache *c, const struct seen *now) {
     pthread_mutex_unlock(&c->mutex);
 }
 
-void lk__blob_cache_added(struct lk__blob_cache *c, const struct lk_root *root) {
+void lk__blob_cache_added(struct lk__blob_cache *c, const struct lk_root *root, bool fits) {
     struct seen now;
     if (!look_at(c, root, &now)) return;
-    mark_seen(c, &now);
+    if (fits) mark_seen(c, &now);
     pthread_mutex_lock(&c->mutex);
     c->added += (uint64_t)now.size;
     bool look = !c->looked || c->added > c->limit / 32;
@@ -258,7 +258,7 @@ int lk__blob_cache_fetched(struct lk__blob_cache *c, struct lk__blob_fetch *f, b
         if (code == 0) {
             close(f->fd);
             f->fd = -1;
-            lk__blob_cache_added(c, &f->root);
+            lk__blob_cache_added(c, &f->root, true);
         }
     }
     fetch_release(f);

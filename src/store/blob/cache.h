@@ -12,9 +12,10 @@ struct lk__blob_cache;
  * M, G or T; 32G by default. LK_EINVAL: no such number, no place. LK_EIO: another user's, no permission. */
 int lk__blob_cache_open(const char *place, struct lk__blob_cache **out, struct lk_err *);
 void lk__blob_cache_close(struct lk__blob_cache *);
-/* The directory itself, for writers: what they finish is in the cache, and known to fit. Call lk__blob_cache_added then. */
+/* The directory itself, for writers: what they finish is in the cache. Call lk__blob_cache_added then; fits: it is known to
+ * fit its root. */
 struct lk_blobs *lk__blob_cache_dir(struct lk__blob_cache *);
-void lk__blob_cache_added(struct lk__blob_cache *, const struct lk_root *);
+void lk__blob_cache_added(struct lk__blob_cache *, const struct lk_root *, bool fits);
 
 /* A blob that is there, checked. LK_ENOTFOUND: not there, or it was damaged and is removed. threads: as lk_blobs'. */
 int lk__blob_cache_get(struct lk__blob_cache *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
