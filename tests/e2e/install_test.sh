@@ -46,7 +46,7 @@ check "every header alone is C++17" alone cc g++ -std=c++17
 echo '#include "lockstep.h"' >all.c
 quiet gcc -I"$U/include" -fsyntax-only -aux-info declared.txt all.c
 # The name is the last word before the first bracket.
-sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z]*\/[a-z_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' | sort -u >declared
+sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z]*\/[a-z0-9_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' | sort -u >declared
 nm -D --defined-only "$U/lib/liblockstep.so" | awk '$2 != "A" { print $3 }' | sed 's/@.*//' | sort -u >exported
 check "there are functions to compare" test "$(wc -l <declared)" -gt 250
 equal "the shared library shows the functions of the headers, no more and no less" "$(diff declared exported)equal" equal
