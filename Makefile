@@ -34,6 +34,9 @@ endif
 HTTP ?= $(if $(shell pkg-config --exists 'libmicrohttpd >= 0.9.71' 2>/dev/null && echo y),yes,no)
 # CURL=no builds without an HTTP client, and so without S3. libcurl is loaded with the first request: src/net/http_curl.c.
 CURL ?= $(if $(shell pkg-config --exists 'libcurl >= 7.85' 2>/dev/null && echo y),yes,no)
+# POSTGRES=no builds without that engine; libpq is loaded when a store of it opens: src/store/kv/kv_postgres_libpq.c.
+POSTGRES ?= $(if $(shell pkg-config --exists 'libpq >= 14' 2>/dev/null && echo y),yes,no)
+CPPFLAGS += $(if $(filter yes,$(POSTGRES)),$(shell pkg-config --cflags libpq))
 MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
@@ -41,6 +44,7 @@ ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/nu
 CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_client_test.c)
 SERVER_C := $(filter-out $(CLIENT_C) src/net/http_%none.c,$(wildcard src/net/http_*.c))
 ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C) src/store/blob/blob_s3_test.c),$(ALL_C))
+ALL_C  := $(filter-out $(if $(filter yes,$(POSTGRES)),%/kv_postgres_none.c,$(filter-out %_none.c,$(wildcard src/store/kv/kv_postgres*.c))),$(ALL_C))
 TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
 REF_C  := $(filter src/math/ref/% src/math/blocked/%,$(filter-out %_test.c,$(ALL_C)))

@@ -37,6 +37,8 @@ enum lk_access {
  * DIR/kv holds something else. LK_ENOMEM: no memory, or too little address space (the message names the limit). */
 int lk_kv_open(const char *url, enum lk_access, struct lk_kv **out, struct lk_err *);
 void lk_kv_close(struct lk_kv *);
+/* The URL (of a kv, blobs or a store) as people may see it, without a password; the caller frees it. NULL: no memory. */
+char *lk_kv_shown(const char *url);
 
 /* --- transactions ----------------------------------------------------------------------------------------
  * Strictly serializable: write transactions are as if one came after the other, in the order of their commits, and what

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-static const struct lk_kv_ops *const engines[] = {&lk__kv_lmdb, &lk__kv_memory};
+static const struct lk_kv_ops *const engines[] = {&lk__kv_lmdb, &lk__kv_memory, &lk__kv_postgres, &lk__kv_postgres_short};
 #define ENGINE_COUNT (sizeof engines / sizeof *engines)
 
 #define UPDATE_MS    30000 /* conflicts are retried for so long */

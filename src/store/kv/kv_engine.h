@@ -80,7 +80,7 @@ struct lk_kv_cursor {
     struct lk_bytes key, value;
 };
 
-extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory;
+extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory, lk__kv_postgres, lk__kv_postgres_short;
 
 /* The time this write transaction will commit with (in a read transaction: of the last commit that had one). */
 int lk__kv_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);

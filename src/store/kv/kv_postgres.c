@@ -1,0 +1,133 @@
+/* kv over PostgreSQL: the operations of the seam. */
+#include "store/kv/kv_postgres.h"
+#include <string.h>
+#include <unistd.h>
+
+static struct lk__kv_pg_txn *txn_of(struct lk_kv_txn *txn) {
+    return (struct lk__kv_pg_txn *)txn;
+}
+
+static int pg_open(const char *url, enum lk_access access, struct lk_kv **out, struct lk_err *err) {
+    struct lk__kv_pg *kv;
+    int code = lk__kv_pg_open(url, access, &kv, err);
+    if (code != 0) return code;
+    *out = &kv->base;
+    return 0;
+}
+
+static void pg_close(struct lk_kv *base) {
+    struct lk__kv_pg *kv = (struct lk__kv_pg *)base;
+    LK_ASSERT(atomic_load(&kv->transactions) == 0); /* close before commit or abort */
+    lk__kv_pg_close(kv);
+}
+
+/* Nothing is asked of the server before the first read. */
+static int pg_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
+    struct lk__kv_pg *kv = (struct lk__kv_pg *)base;
+    LK_ASSERT(kv->pid == getpid()); /* a store opened before fork() cannot be used after it */
+    if (write && kv->access == LK_READ) return lk_fail(err, LK_EIO, "%s was opened to be read only", kv->shown);
+    struct lk__kv_pg_txn *txn = lk_calloc(1, sizeof *txn);
+    if (!txn) return lk_fail(err, LK_ENOMEM, "out of memory for a transaction");
+    int code = write ? lk__kv_pg_random(&txn->version, sizeof txn->version, err) : 0;
+    if (code != 0) {
+        lk_free(txn);
+        return code;
+    }
+    txn->version = (int64_t)((uint64_t)txn->version >> 1);
+    txn->kv = kv;
+    txn->base.kv = base;
+    txn->base.write = write;
+    atomic_fetch_add(&kv->transactions, 1);
+    *out = &txn->base;
+    return 0;
+}
+
+static void end(struct lk__kv_pg_txn *txn) {
+    lk__kv_pg_give(txn->conn);
+    lk__kv_pg_give(txn->held);
+    lk__kv_pg_map_release(&txn->writes);
+    lk__kv_pg_map_release(&txn->reads);
+    lk__kv_pg_ranges_release(&txn->deleted);
+    lk__kv_pg_ranges_release(&txn->walked);
+    lk__kv_pg_free_values(txn);
+    atomic_fetch_sub(&txn->kv->transactions, 1);
+    lk_free(txn);
+}
+
+/* The answer is read when the connection is used again. */
+static void send_end(struct lk__kv_pg_conn *c, const char *how) {
+    if (!c) return;
+    lk__kv_pg_send_text(c, how, NULL, 0);
+    lk__kv_pg_sync(c);
+}
+
+static void pg_abort(struct lk_kv_txn *base) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    send_end(txn->conn, "COMMIT"); /* it only read */
+    send_end(txn->held, "ROLLBACK");
+    end(txn);
+}
+
+static int pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    if (base->write && !txn->time) return lk__kv_pg_hold_time(txn, out, err);
+    if (base->write) return *out = txn->time, 0;
+    PGresult *res;
+    int code = lk__kv_pg_query(txn, PG_TIME, NULL, 0, &res, err);
+    if (code != 0) return code;
+    if (lk__kv_pq.ntuples(res) == 1)
+        *out = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
+    else
+        code = lk_fail(err, LK_ECORRUPT, "the clock of %s has no row", txn->kv->shown);
+    lk__kv_pq.clear(res);
+    return code;
+}
+
+static int pg_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
+                     struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    int code = 0;
+    if (!base->write && stamped) code = pg_timestamp(base, timestamp_ms, err);
+    send_end(txn->conn, "COMMIT");
+    if (txn->conn && base->write) { /* the commit may use it */
+        lk__kv_pg_give(txn->conn);
+        txn->conn = NULL;
+    }
+    if (base->write) code = lk__kv_pg_commit(txn, durability, stamped, timestamp_ms, err);
+    end(txn);
+    return code;
+}
+
+static int pg_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
+    base->dirty = true;
+    return lk__kv_pg_map_set(&txn_of(base)->writes, key, PG_ROW, 0, lk_bytes(value.data ? value.data : "", value.size),
+                             err);
+}
+
+static int pg_remove(struct lk_kv_txn *base, struct lk_bytes key, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    base->dirty = true;
+    enum lk__kv_pg_kind kind = lk__kv_pg_ranges_hold(&txn->deleted, key) ? PG_COVERED : PG_ABSENT;
+    return lk__kv_pg_map_set(&txn->writes, key, kind, 0, lk_bytes(NULL, 0), err);
+}
+
+static int pg_remove_range(struct lk_kv_txn *base, struct lk_bytes from, struct lk_bytes to, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    base->dirty = true;
+    if (to.size && lk__kv_pg_compare(from, to) >= 0) return 0;
+    for (struct lk__kv_pg_node *n = lk__kv_pg_map_from(&txn->writes, from); n; n = n->after[0]) {
+        if (to.size && lk__kv_pg_compare(n->key, to) >= 0) break;
+        n->kind = PG_COVERED;
+    }
+    return lk__kv_pg_ranges_add(&txn->deleted, from, to, 0, 0, err);
+}
+
+/* Two names for one scheme, as libpq has them. */
+#define OPERATIONS                                                                                                         \
+    .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = pg_begin,             \
+    .commit = pg_commit, .abort = pg_abort, .timestamp = pg_timestamp, .get = lk__kv_pg_get,                               \
+    .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove, .remove_range = pg_remove_range,                   \
+    .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close, .cursor_seek = lk__kv_pg_cursor_seek,    \
+    .cursor_step = lk__kv_pg_cursor_step, .tools = "pg_dump and VACUUM"
+const struct lk_kv_ops lk__kv_postgres = {.scheme = "postgresql:", OPERATIONS};
+const struct lk_kv_ops lk__kv_postgres_short = {.scheme = "postgres:", OPERATIONS};
