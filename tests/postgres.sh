@@ -25,7 +25,8 @@ start)
             "log_min_messages = fatal" "log_checkpoints = off" >>"$dir/data/postgresql.conf"
     fi
     [ $# -eq 0 ] || printf '%s\n' "$@" | sed "s/=/ = '/; s/\$/'/" >>"$dir/data/postgresql.conf"
-    as "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >"$dir/start.log" 2>&1 || { cat "$dir/start.log" "$dir/log" >&2 && exit 1; }
+    as "$bin/pg_ctl" -D "$dir/data" status >/dev/null 2>&1 ||
+        as "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >"$dir/start.log" 2>&1 || { cat "$dir/start.log" "$dir/log" >&2 && exit 1; }
     echo "postgresql://postgres@/postgres?host=$dir"
     ;;
 stop) as "$bin/pg_ctl" -D "$dir/data" -m fast -w -t 60 stop >/dev/null 2>&1 || "$0" kill "$dir" ;;
