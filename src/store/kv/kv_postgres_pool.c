@@ -140,8 +140,12 @@ static int connect_once(struct lk__kv_pg *kv, uint64_t until_ns, struct lk__kv_p
     struct lk__kv_pg_conn *c = lk_calloc(1, sizeof *c);
     if (!c) return lk_fail(err, LK_ENOMEM, "out of memory connecting to %s", kv->shown);
     c->kv = kv;
-    int code = reach(kv, until_ns, &c->pq, err);
+    /* Room for what most batches expect, so that no memory fails in the middle of one. */
+    int code = lk_buf_reserve(&c->expected, 2048) == 0
+                   ? reach(kv, until_ns, &c->pq, err)
+                   : lk_fail(err, LK_ENOMEM, "out of memory connecting to %s", kv->shown);
     if (code != 0) {
+        lk_buf_release(&c->expected);
         lk_free(c);
         return code;
     }
@@ -193,7 +197,7 @@ int lk__kv_pg_take(struct lk__kv_pg *kv, uint64_t deadline_ns, struct lk__kv_pg_
         if (kv->opened && deadline_ns < until) until = deadline_ns;
         int code = connect_once(kv, until, out, &local);
         if (code == 0) return 0;
-        if (!may_pass(kv, local.message) || !lk__kv_pg_pause(&turn, deadline_ns))
+        if (code == LK_ENOMEM || !may_pass(kv, local.message) || !lk__kv_pg_pause(&turn, deadline_ns))
             return lk_fail(err, code, "%s", local.message);
     }
 }
