@@ -241,6 +241,22 @@ static int read_words(struct cmd_context *c, int argc, char **argv) {
     return CMD_OK;
 }
 
+/* Takes the password out of what `ps` shows. The copy lives as long as the command. */
+static int hide_password(struct cmd_context *c, const char **url) {
+    char *shown = lk_kv_shown(*url), *copy = lk_strdup(*url), *word = (char *)(uintptr_t)*url;
+    if (!shown || !copy) return cmd_usage_error(c, "out of memory");
+    if (strcmp(shown, copy) != 0) {
+        size_t size = strlen(word), kept = strlen(shown) < size ? strlen(shown) : size;
+        memset(word, 0, size);
+        memcpy(word, shown, kept);
+        *url = copy;
+        copy = NULL;
+    }
+    lk_free(shown);
+    lk_free(copy);
+    return CMD_OK;
+}
+
 int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     c->arguments = argv;
     set_fallbacks(c);
@@ -248,6 +264,7 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     if (code) return code;
     if (common.store_url && !*common.store_url)
         return cmd_usage_error(c, "--store is empty: give a folder, or leave it out");
+    if (common.store_url && (code = hide_password(c, &common.store_url))) return code;
     if (!common.store_url) common.store_url = getenv("LOCKSTEP_STORE");
     if (!common.blobs_url) common.blobs_url = getenv("LOCKSTEP_BLOBS");
     c->blobs_url = common.blobs_url && *common.blobs_url ? common.blobs_url : NULL;

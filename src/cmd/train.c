@@ -39,13 +39,18 @@ static int rank_command(const struct cmd_context *c, const char *name, int threa
     if (n <= 0) return lk_fail_errno(err, "cannot find this program's own file through /proc/self/exe");
     r->argv = lk_calloc((size_t)c->argument_count + FIXED_WORDS, sizeof *r->argv);
     if (!r->argv) return lk_fail(err, LK_ENOMEM, "no memory to start ranks");
+    /* A password goes to ranks by their environment, which only their user can read. */
+    char *shown = lk_kv_shown(c->store_url);
+    bool hidden = !shown || strcmp(shown, c->store_url) != 0;
+    lk_free(shown);
+    if (hidden && setenv("LOCKSTEP_STORE", c->store_url, 1)) return lk_fail_errno(err, "cannot set LOCKSTEP_STORE");
     snprintf(r->threads, sizeof r->threads, "%d", threads);
     const char *const words[] = {r->path,
                                  "train",
                                  "--threads",
                                  r->threads,
-                                 "--store",
-                                 c->store_url,
+                                 hidden ? NULL : "--store",
+                                 hidden ? NULL : c->store_url,
                                  c->blobs_url ? "--blobs" : NULL,
                                  c->blobs_url,
                                  wanted.resume ? "--resume" : NULL,

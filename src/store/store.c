@@ -2,6 +2,7 @@
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,18 +10,48 @@
 #define FORMAT "0"
 static const char format_key[] = "format";
 
-static const char *engines(void) {
-    return "this build has file:DIR (LMDB and a directory of blobs)";
+/* Where the parts of a store are; all are owned. */
+struct places {
+    char *kv, *blobs;
+    bool bucket; /* the blobs are on another machine, and are looked for with the first one */
+    char *file;  /* LMDB's, by which a store in a folder is known; NULL: the engine knows by itself */
+};
+
+/* "file:DIR" and "DIR" are folders, all else has "://". */
+static bool folder_of(const char *url, const char **dir) {
+    bool file = strncmp(url, "file:", 5) == 0;
+    *dir = file ? url + 5 : url;
+    return file || !strstr(url, "://");
 }
 
-static int directory_of(const char *url, const char **dir, struct lk_err *err) {
-    *dir = url;
-    if (strncmp(url, "file:", 5) == 0)
-        *dir = url + 5;
-    else if (strstr(url, "://"))
-        return lk_fail(err, LK_EUNSUPPORTED, "the store \"%.200s\" needs an engine that is not built in; %s", url,
-                       engines());
-    if (!**dir) return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory; %s", url, engines());
+/* The one place that knows which URLs of rows go with which of blobs. */
+static int find_places(struct lk_store *s, const char *url, const char *blobs_url, struct places *p, struct lk_err *err) {
+    const char *dir, *blobs = NULL;
+    bool in_folder = folder_of(url, &dir),
+         server = strncmp(url, "postgresql:", 11) == 0 || strncmp(url, "postgres:", 9) == 0;
+    s->url = lk_kv_shown(url);
+    if (!s->url) return lk_fail(err, LK_ENOMEM, "out of memory opening a store");
+    if (!in_folder && !server)
+        return lk_fail(err, LK_EUNSUPPORTED,
+                       "the store \"%.200s\" needs an engine that is not built in; this build has file:DIR (LMDB and a "
+                       "directory of blobs) and postgresql://... with --blobs",
+                       s->url);
+    if (in_folder && !*dir)
+        return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory: give file:DIR", s->url);
+    if (!in_folder && !blobs_url)
+        return lk_fail(err, LK_EINVAL,
+                       "a store in PostgreSQL keeps its blobs elsewhere: say where, --blobs DIR or s3://BUCKET/PREFIX, or "
+                       "LOCKSTEP_BLOBS");
+    bool bucket = blobs_url && !folder_of(blobs_url, &blobs);
+    if (blobs && !*blobs) return lk_fail(err, LK_EINVAL, "the blobs' place \"%s\" names no directory", blobs_url);
+    const char *tmp = getenv("TMPDIR"); /* with a bucket; for temporary files only, as leases of a server need none */
+    s->dir = lk_strdup(in_folder ? dir : !bucket ? blobs : tmp && *tmp ? tmp : "/tmp");
+    p->kv = in_folder ? lk_asprintf("file:%s", dir) : lk_strdup(url);
+    p->blobs = blobs ? lk_strdup(blobs) : lk_asprintf("%s/blobs", dir);
+    p->bucket = bucket;
+    p->file = in_folder ? lk_asprintf("%s/kv/data.mdb", dir) : NULL;
+    if (!s->dir || !p->kv || !p->blobs || (in_folder && !p->file))
+        return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->url);
     return 0;
 }
 
@@ -38,13 +69,13 @@ static int look_at_format(struct lk_kv_txn *txn, const struct lk_store *s, struc
         code = lk_fail(err, LK_EUNSUPPORTED,
                        "the store %s has format \"%.*s\", this program knows format " FORMAT
                        " only; use the release that made it",
-                       s->dir, shown, (const char *)value.data);
+                       s->url, shown, (const char *)value.data);
     } else if (code == LK_ENOTFOUND) {
         code = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
         if (code == 1)
-            code = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->dir);
+            code = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->url);
         else if (code == 0)
-            code = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->dir);
+            code = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->url);
     }
     return code;
 }
@@ -82,50 +113,32 @@ static int look(const struct lk_store *s, const char *file, struct lk_err *err) 
     return lk_fail_errno(err, "cannot open the store %s", s->dir);
 }
 
-static int open_parts(struct lk_store *s, const char *blobs_url, enum lk_access how, struct lk_err *err) {
-    char *url = lk_asprintf("file:%s", s->dir), *blobs = blobs_url ? lk_strdup(blobs_url) : lk_asprintf("%s/blobs", s->dir);
-    char *data = lk_asprintf("%s/kv/data.mdb", s->dir);
-    int code = url && blobs && data ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    if (code == 0 && how != LK_CREATE) code = look(s, data, err);
-    if (code == 0) code = lk_kv_open(url, how, &s->kv, err);
+static int open_parts(struct lk_store *s, const struct places *p, enum lk_access how, struct lk_err *err) {
+    int code = p->file && how != LK_CREATE ? look(s, p->file, err) : 0;
+    if (code == 0) code = lk_kv_open(p->kv, how, &s->kv, err);
     if (code == 0) {
         /* A store that is there is only read, so that opening it never waits for a writer. */
         code = check_format(s, err);
         if (code == LK_ENOTFOUND && how == LK_CREATE) code = lk_kv_update(s->kv, write_format, s, LK_DURABLE, NULL, err);
     }
-    if (code == 0) code = lk_blobs_open(blobs, how, &s->blobs, err);
-    lk_free(url);
-    lk_free(blobs);
-    lk_free(data);
-    return code;
+    return code == 0 ? lk_blobs_open(p->blobs, how, &s->blobs, err) : code;
 }
 
-/* Blobs of another machine are looked for with the first one. */
-static int open_blobs(struct lk_store *s, const char *blobs_url, struct lk_err *err) {
-    if (blobs_url && strstr(blobs_url, "://")) return lk_blobs_open(blobs_url, LK_CREATE, &s->blobs, err);
-    bool file = blobs_url && strncmp(blobs_url, "file:", 5) == 0;
-    char *blobs = blobs_url ? lk_strdup(blobs_url + (file ? 5 : 0)) : lk_asprintf("%s/blobs", s->dir);
-    if (!blobs) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->dir);
-    int code = look(s, blobs, err);
-    if (code == 0) code = lk_blobs_open(blobs, LK_CREATE, &s->blobs, err);
-    lk_free(blobs);
-    return code;
+static int open_blobs(struct lk_store *s, const struct places *p, struct lk_err *err) {
+    int code = p->bucket ? 0 : look(s, p->blobs, err);
+    return code == 0 ? lk_blobs_open(p->blobs, LK_CREATE, &s->blobs, err) : code;
 }
 
 static int open_store(const char *url, const char *blobs_url, bool rows, enum lk_access how, struct lk_store **out,
                       struct lk_err *err) {
-    const char *dir;
+    struct places p = {0};
     *out = NULL;
-    int code = directory_of(url, &dir, err);
-    if (code != 0) return code;
     struct lk_store *s = lk_calloc(1, sizeof *s);
-    if (!s) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
-    s->url = lk_strdup(url);
-    s->dir = lk_strdup(dir);
-    if (!s->url || !s->dir)
-        code = lk_fail(err, LK_ENOMEM, "out of memory opening %s", url);
-    else
-        code = rows ? open_parts(s, blobs_url, how, err) : open_blobs(s, blobs_url, err);
+    int code = s ? find_places(s, url, blobs_url, &p, err) : lk_fail(err, LK_ENOMEM, "out of memory opening a store");
+    if (code == 0) code = rows ? open_parts(s, &p, how, err) : open_blobs(s, &p, err);
+    lk_free(p.kv);
+    lk_free(p.blobs);
+    lk_free(p.file);
     if (code == 0)
         *out = s;
     else

@@ -37,8 +37,11 @@ static void opening(void **state) {
     assert_int_equal(lk_store_open(dir, LK_READ, &s, &e), 0);
     lk_store_close(s);
     lk_store_close(NULL);
-    assert_int_equal(lk_store_open("postgresql://h/db", LK_CREATE, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open("postgresql://h/db", LK_CREATE, &s, &e), LK_EINVAL);
+    assert_non_null(strstr(e.message, "--blobs DIR"));
+    assert_int_equal(lk_store_open("mysql://u:secret@h/db", LK_CREATE, &s, &e), LK_EUNSUPPORTED);
     assert_non_null(strstr(e.message, "file:DIR"));
+    assert_null(strstr(e.message, "secret"));
     assert_int_equal(lk_store_open("s3://b/p", LK_CREATE, &s, &e), LK_EUNSUPPORTED);
     assert_int_equal(lk_store_open("file:", LK_CREATE, &s, &e), LK_EINVAL);
     assert_int_equal(lk_store_open("", LK_CREATE, &s, &e), LK_EINVAL);
@@ -54,7 +57,7 @@ static void only_the_blobs(void **state) {
     assert_null(s);
     assert_non_null(strstr(e.message, "there is no store at"));
     assert_false(lk_file_exists(dir)); /* looking makes nothing */
-    assert_int_equal(lk_store_open_blobs("postgresql://h/db", NULL, &s, &e), LK_EUNSUPPORTED);
+    assert_int_equal(lk_store_open_blobs("postgresql://h/db", NULL, &s, &e), LK_EINVAL);
     assert_int_equal(lk_store_open_blobs("file:", NULL, &s, &e), LK_EINVAL);
     lk_store_close(open_at(dir));
     assert_int_equal(lk_dir_remove(kv, &e), 0); /* it is on another machine */

@@ -42,7 +42,16 @@ static int pg_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, stru
     return 0;
 }
 
+/* The answer is read when the connection is used again. */
+static void send_end(struct lk__kv_pg_conn *c, const char *how) {
+    if (!c) return;
+    lk__kv_pg_send_text(c, how, NULL, 0);
+    lk__kv_pg_sync(c);
+}
+
 static void end(struct lk__kv_pg_txn *txn) {
+    send_end(txn->conn, "COMMIT"); /* it only read */
+    send_end(txn->held, "ROLLBACK");
     lk__kv_pg_give(txn->conn);
     lk__kv_pg_give(txn->held);
     lk__kv_pg_map_release(&txn->writes);
@@ -54,18 +63,8 @@ static void end(struct lk__kv_pg_txn *txn) {
     lk_free(txn);
 }
 
-/* The answer is read when the connection is used again. */
-static void send_end(struct lk__kv_pg_conn *c, const char *how) {
-    if (!c) return;
-    lk__kv_pg_send_text(c, how, NULL, 0);
-    lk__kv_pg_sync(c);
-}
-
 static void pg_abort(struct lk_kv_txn *base) {
-    struct lk__kv_pg_txn *txn = txn_of(base);
-    send_end(txn->conn, "COMMIT"); /* it only read */
-    send_end(txn->held, "ROLLBACK");
-    end(txn);
+    end(txn_of(base));
 }
 
 static int pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
@@ -88,8 +87,8 @@ static int pg_commit(struct lk_kv_txn *base, enum lk_durability durability, bool
     struct lk__kv_pg_txn *txn = txn_of(base);
     int code = 0;
     if (!base->write && stamped) code = pg_timestamp(base, timestamp_ms, err);
-    send_end(txn->conn, "COMMIT");
     if (txn->conn && base->write) { /* the commit may use it */
+        send_end(txn->conn, "COMMIT");
         lk__kv_pg_give(txn->conn);
         txn->conn = NULL;
     }

@@ -233,6 +233,7 @@ struct lk__kv_pg_txn {
     struct lk__kv_pg_conn *conn; /* with the snapshot; NULL before the first read */
     struct lk__kv_pg_conn *held; /* with all slots, from lk__kv_timestamp on */
     bool lost;                   /* the snapshot is gone */
+    bool forgot;                 /* no memory for what was read: it cannot be checked */
     int64_t version;             /* of the rows that it writes */
     int64_t time;                /* promised by lk__kv_timestamp; 0: none */
     struct lk__kv_pg_map writes, reads;

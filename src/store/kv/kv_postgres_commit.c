@@ -316,6 +316,7 @@ int lk__kv_pg_commit(struct lk__kv_pg_txn *txn, enum lk_durability durability, b
                      struct lk_err *err) {
     struct lk__kv_pg *kv = txn->kv;
     struct lk__kv_pg_member m = {.txn = txn, .durability = durability, .stamped = stamped || txn->time};
+    if (txn->forgot) return lk_fail(err, LK_ENOMEM, "out of memory for what a transaction read");
     pthread_mutex_lock(&kv->lock);
     bool lazy = kv->lazy;
     pthread_mutex_unlock(&kv->lock);

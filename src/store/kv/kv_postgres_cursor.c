@@ -91,7 +91,7 @@ static int walk(struct cursor *c, struct lk_bytes low, struct lk_bytes high, int
 
 void lk__kv_pg_cursor_close(struct lk_kv_cursor *base) {
     struct cursor *c = (struct cursor *)base;
-    if (put_down(c, NULL) != 0) c->txn->lost = true, c->txn->base.failed = LK_ENOMEM; /* it could not be checked */
+    if (put_down(c, NULL) != 0) c->txn->forgot = true;
     if (c->res) lk__kv_pq.clear(c->res);
     struct lk_buf *all[] = {&c->low, &c->high, &c->position, &c->value, &c->scratch, &c->walked_low, &c->walked_high};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) lk_buf_release(all[i]);

@@ -1,0 +1,73 @@
+#!/bin/bash
+# A store whose rows are in PostgreSQL: the suites of every engine, and commands with the roots of a store in a folder.
+harness=$(cd "$(dirname "$0")/.." && pwd)/postgres.sh
+source "$(dirname "$0")/lib.sh"
+chmod 755 "$WORK"
+url=$("$harness" start "$WORK/pg")
+case $? in
+0) ;;
+77) echo "postgres: no PostgreSQL here, skipped" && exit 0 ;;
+*) exit 1 ;;
+esac
+trap '"$harness" stop "$WORK/pg"; cd / && rm -rf "$WORK"' EXIT
+
+for suite in conformance differential fault; do
+    program=$(dirname "$LOCKSTEP")/src/store/kv/${suite}_test
+    [ ! -x "$program" ] || check "PostgreSQL passes the $suite suite" env LOCKSTEP_TEST_KV="$url&schema=suite" "$program"
+done
+
+# One small run on each; what it is called must not matter.
+run_on() {
+    LOCKSTEP_STORE=$1 LOCKSTEP_BLOBS=$2
+    export LOCKSTEP_STORE LOCKSTEP_BLOBS
+    standard_data
+    config r.ini run.name=r
+    quiet "$LOCKSTEP" train r.ini
+    "$LOCKSTEP" runs show r --json >"$3.run" 2>&1
+    "$LOCKSTEP" verify r --json >"$3.verify" 2>&1
+}
+run_on "file:$WORK/folder" "" folder
+run_on "$url&schema=runs" "$WORK/blobs" server
+roots() { grep -o '"[a-z_]*root[a-z_]*": *"[0-9a-f]*"\|"identity": *"[0-9a-f]*"' "$1"; }
+check "the run on PostgreSQL has roots" test -n "$(roots server.run)"
+check "they are those of a folder" diff <(roots folder.run) <(roots server.run)
+check "verify finds it right" "$LOCKSTEP" verify r
+check "gc keeps it" "$LOCKSTEP" gc
+check "verify finds it right after gc" "$LOCKSTEP" verify r
+"$LOCKSTEP" generate r --prompt "the king" --tokens 20 >server.text 2>/dev/null
+LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' "$LOCKSTEP" generate r --prompt "the king" --tokens 20 >folder.text 2>/dev/null
+check "it generates the same text" cmp server.text folder.text
+
+# Going on after SIGKILL, with the server killed as well.
+config long.ini run.name=long run.steps=400
+"$LOCKSTEP" train long.ini >long.out 2>&1 &
+pid=$!
+sleep 1.5
+kill -9 $pid
+wait $pid 2>/dev/null
+"$harness" kill "$WORK/pg" && "$harness" start "$WORK/pg" >/dev/null
+check "a killed run is resumed after the server was killed" "$LOCKSTEP" train --resume long
+LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' quiet "$LOCKSTEP" train long.ini
+check "with the roots of a folder" diff <("$LOCKSTEP" runs show long --json | grep -o '"[a-z_]*root": *"[0-9a-f]*"') \
+    <(LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' "$LOCKSTEP" runs show long --json | grep -o '"[a-z_]*root": *"[0-9a-f]*"')
+
+# Two ranks: the second one sees only the blobs.
+config ranks.ini run.name=ranks
+if "$LOCKSTEP" train ranks.ini --ranks 2 >ranks.out 2>&1; then
+    check "two ranks have the roots of one process" diff <("$LOCKSTEP" runs show ranks --json | roots /dev/stdin | grep -v identity) \
+        <(roots folder.run | grep -v identity)
+fi
+
+# Passwords
+secret="postgresql://postgres:hunter2@/postgres?host=$WORK/pg&schema=nothing"
+"$LOCKSTEP" runs list --store "$secret" >secret.out 2>secret.err
+check "a store that is not there is named without its password" test "$(grep -c 'u:\|hunter2' secret.err)" = 0 -a -s secret.err
+"$LOCKSTEP" train long.ini run.name=hidden --store "${secret/nothing/runs}" >hidden.out 2>&1 &
+pid=$!
+for _ in $(seq 50); do [ -s hidden.out ] && break || sleep 0.05; done
+tr '\0' ' ' <"/proc/$pid/cmdline" >hidden.words
+kill $pid
+wait $pid 2>/dev/null
+check "ps shows no password" test "$(grep -c hunter2 hidden.words)" = 0 -a -s hidden.words
+LOCKSTEP_BLOBS='' "$LOCKSTEP" runs list >none.out 2>none.err
+check "without --blobs it says what to give" grep -q -- "--blobs DIR" none.err
