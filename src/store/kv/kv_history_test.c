@@ -67,7 +67,9 @@ struct scan {
 };
 static int scan_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     struct scan *s = arg;
-    int number = (int)strtol((const char *)key.data + 1, NULL, 10);
+    char digits[8] = "";
+    memcpy(digits, (const char *)key.data + 1, key.size - 1);
+    int number = atoi(digits);
     for (; s->next < number; s->next++) history_do(&s->w->h, s->w->txn, HISTORY_READ_LIST, 2 * s->next, NULL, 0);
     int *list = malloc(value.size);
     memcpy(list, value.data, value.size);
