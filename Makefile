@@ -154,6 +154,9 @@ bench-check: all $(BUILD)/bench/instructions $(BUILD)/bench/geometry
 $(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) -Ibench $(CFLAGS) $(LDFLAGS) $(if $(findstring reduce,$*),$$(pkg-config --cflags ompi-c)) -o $@ $^ $(LDLIBS) $(if $(findstring reduce,$*),$$(pkg-config --libs ompi-c))
+## bench-postgres: a store in PostgreSQL beside plain libpq: gets, scans, commits of 1 to 32 writers; two minutes
+bench-postgres: all $(BUILD)/bench/postgres
+	@BUILD=$(BUILD) bench/postgres.sh
 ## bench-ranks: the gradient's sum over two ranks beside MPI_Allreduce, and training steps of one rank and of two
 bench-ranks: all
 	@bench/reduce.sh
@@ -181,6 +184,6 @@ help:
 ## clean: remove build/
 clean:
 	rm -rf build
-.PHONY: all compiler unit no-such-test clean demo docs install uninstall help test-peers bench bench-ranks bench-check bench-peers
+.PHONY: all compiler unit no-such-test clean demo docs install uninstall help test-peers bench bench-ranks bench-check bench-peers bench-postgres
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -8,7 +8,7 @@ test:
 	@$(MAKE) --no-print-directory -s -j$$(nproc) BUILD=$(BUILD) test-programs
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) tests/run.sh $(TESTS)
 # bench/ and fuzz/ are compiled with them, so that they do not fall behind
-BENCHES := $(patsubst %.c,$(BUILD)/%,$(if $(MPI_SO),$(wildcard bench/*.c),$(filter-out bench/reduce%,$(wildcard bench/*.c))))
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(MPI_SO),,bench/reduce%) $(if $(filter yes,$(POSTGRES)),,bench/postgres.c),$(wildcard bench/*.c)))
 FUZZ_C := $(filter-out $(if $(filter yes,$(HTTP)),,fuzz/http_fuzz.c) $(if $(filter yes,$(CURL)),,fuzz/http_client_fuzz.c),$(wildcard fuzz/*_fuzz.c))
 test-programs: all $(TESTS) $(CHECKERS) $(BENCHES) $(FUZZ_C:%.c=$(BUILD)/%.o)
 $(BUILD)/fuzz/%.o: CFLAGS += -Werror=implicit-function-declaration

@@ -328,7 +328,7 @@ static inline bool history_cycles(struct history *h, int kinds, const char *what
     if (history_peel(&g, left) > 0) {
         char best[1024] = "", text[1024];
         int shortest = 0, tried = 0;
-        for (int i = 0; i < h->txn_count && tried < 200; i++) {
+        for (int i = 0; i < h->txn_count && tried < 5000; i++) {
             int length = left[i] ? history_cycle_at(h, &g, i, text, sizeof text) : 0;
             tried += left[i];
             if (length && (!shortest || length < shortest)) shortest = length, memcpy(best, text, sizeof best);
