@@ -22,7 +22,7 @@ static void pg_close(struct lk_kv *base) {
 }
 
 /* Nothing is asked of the server before the first read. */
-static int pg_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
+int lk__kv_pg_begin(struct lk_kv *base, bool write, struct lk_kv_txn **out, struct lk_err *err) {
     struct lk__kv_pg *kv = (struct lk__kv_pg *)base;
     LK_ASSERT(kv->pid == getpid()); /* a store opened before fork() cannot be used after it */
     if (write && kv->access == LK_READ) return lk_fail(err, LK_EIO, "%s was opened to be read only", kv->shown);
@@ -49,7 +49,7 @@ static void send_end(struct lk__kv_pg_conn *c, const char *how) {
     lk__kv_pg_sync(c);
 }
 
-static void end(struct lk__kv_pg_txn *txn) {
+void lk__kv_pg_end(struct lk__kv_pg_txn *txn) {
     send_end(txn->conn, "COMMIT"); /* it only read */
     send_end(txn->held, "ROLLBACK");
     lk__kv_pg_give(txn->conn);
@@ -64,15 +64,22 @@ static void end(struct lk__kv_pg_txn *txn) {
 }
 
 static void pg_abort(struct lk_kv_txn *base) {
-    end(txn_of(base));
+    lk__kv_pg_end(txn_of(base));
 }
 
-static int pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
+/* The first call of a transaction takes all slots; later ones of a group get the times behind. */
+int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
     struct lk__kv_pg_txn *txn = txn_of(base);
-    if (base->write && !txn->time) return lk__kv_pg_hold_time(txn, out, err);
-    if (base->write) return *out = txn->time, 0;
     PGresult *res;
-    int code = lk__kv_pg_query(txn, PG_TIME, NULL, 0, &res, err);
+    int code = 0;
+    if (base->write) {
+        if (!txn->next_time) code = lk__kv_pg_hold(txn, err);
+        if (code == 0 && !txn->call_time)
+            txn->call_time = txn->time = txn->time ? txn->time + 1 : txn->next_time + txn->deferred;
+        if (code == 0) *out = txn->call_time;
+        return code;
+    }
+    code = lk__kv_pg_query(txn, PG_TIME, NULL, 0, &res, err);
     if (code != 0) return code;
     if (lk__kv_pq.ntuples(res) == 1)
         *out = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
@@ -86,14 +93,14 @@ static int pg_commit(struct lk_kv_txn *base, enum lk_durability durability, bool
                      struct lk_err *err) {
     struct lk__kv_pg_txn *txn = txn_of(base);
     int code = 0;
-    if (!base->write && stamped) code = pg_timestamp(base, timestamp_ms, err);
+    if (!base->write && stamped) code = lk__kv_pg_timestamp(base, timestamp_ms, err);
     if (txn->conn && base->write) { /* the commit may use it */
         send_end(txn->conn, "COMMIT");
         lk__kv_pg_give(txn->conn);
         txn->conn = NULL;
     }
     if (base->write) code = lk__kv_pg_commit(txn, durability, stamped, timestamp_ms, err);
-    end(txn);
+    lk__kv_pg_end(txn);
     return code;
 }
 
@@ -123,10 +130,10 @@ static int pg_remove_range(struct lk_kv_txn *base, struct lk_bytes from, struct 
 
 /* Two names for one scheme, as libpq has them. */
 #define OPERATIONS                                                                                                         \
-    .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = pg_begin,             \
-    .commit = pg_commit, .abort = pg_abort, .timestamp = pg_timestamp, .get = lk__kv_pg_get,                               \
+    .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = lk__kv_pg_begin,      \
+    .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .get = lk__kv_pg_get,                        \
     .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove, .remove_range = pg_remove_range,                   \
     .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close, .cursor_seek = lk__kv_pg_cursor_seek,    \
-    .cursor_step = lk__kv_pg_cursor_step, .tools = "pg_dump and VACUUM"
+    .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update, .tools = "pg_dump and VACUUM"
 const struct lk_kv_ops lk__kv_postgres = {.scheme = "postgresql:", OPERATIONS};
 const struct lk_kv_ops lk__kv_postgres_short = {.scheme = "postgres:", OPERATIONS};

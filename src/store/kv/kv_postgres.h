@@ -67,6 +67,7 @@ enum lk__kv_pg_statement {
     PG_ALL_SLOTS,
     PG_NEXT_TIME,
     PG_LOCK,
+    PG_PLAIN,
     PG_CHECK_NOTHING,
     PG_CHECK_SHARED,
     PG_CHECK,
@@ -133,6 +134,8 @@ void lk__kv_pg_send_text(struct lk__kv_pg_conn *, const char *sql, const struct 
 void lk__kv_pg_sync(struct lk__kv_pg_conn *); /* ends a pipeline: an error skips what is before it */
 /* The answer to the next statement, to be cleared by the caller; *out may be NULL. LK_EIO: conn->sqlstate says which. */
 int lk__kv_pg_answer(struct lk__kv_pg_conn *, PGresult **out, struct lk_err *);
+/* The sync is next: 0, or what the commit that it does failed with. */
+int lk__kv_pg_synced(struct lk__kv_pg_conn *, struct lk_err *);
 /* Reads all that is outstanding. */
 void lk__kv_pg_drain(struct lk__kv_pg_conn *);
 /* After an error in a transaction: drains, rolls back; the connection is as new, or lost. */
@@ -205,6 +208,7 @@ void lk__kv_pg_ranges_release(struct lk__kv_pg_ranges *);
 /* --- the engine's own structs -------------------------------------------------------------------------------- */
 
 struct lk__kv_pg_member; /* kv_postgres_commit.c */
+struct lk__kv_pg_call;   /* kv_postgres_update.c */
 struct lk__kv_pg {
     struct lk_kv base;
     char *url;   /* as libpq reads it: without schema and deadline_ms */
@@ -221,6 +225,8 @@ struct lk__kv_pg {
     int64_t clock_ahead_ms; /* the server's time less CLOCK_BOOTTIME, when it was last asked */
     pthread_cond_t done;
     struct lk__kv_pg_member *queue, **queue_end;
+    struct lk__kv_pg_call *calls, **calls_end; /* of lk_kv_update */
+    bool calls_led;
     bool led;  /* a thread is committing for all */
     bool lazy; /* something was committed that may not be on disk yet */
     uint64_t batches, members, conflicts, resent;
@@ -235,7 +241,11 @@ struct lk__kv_pg_txn {
     bool lost;                   /* the snapshot is gone */
     bool forgot;                 /* no memory for what was read: it cannot be checked */
     int64_t version;             /* of the rows that it writes */
-    int64_t time;                /* promised by lk__kv_timestamp; 0: none */
+    int64_t next_time;           /* while all slots are held */
+    int64_t time;                /* the last one promised by lk__kv_timestamp; 0: none */
+    int64_t call_time;           /* promised to this call of a group; 0: none */
+    int64_t deferred;            /* calls of a group that get their time by the commit, or as the first ones promised */
+    bool unknown;                /* nobody knows whether it was committed */
     struct lk__kv_pg_map writes, reads;
     struct lk__kv_pg_ranges deleted, walked;
     struct lk__kv_pg_chunk *values; /* memory of what gets gave */
@@ -259,8 +269,15 @@ int lk__kv_pg_cursor_step(struct lk_kv_cursor *, bool back, struct lk_err *);
 
 /* kv_postgres_commit.c: ends what the server knows of the transaction, not its memory. */
 int lk__kv_pg_commit(struct lk__kv_pg_txn *, enum lk_durability, bool stamped, int64_t *timestamp_ms, struct lk_err *);
-int lk__kv_pg_hold_time(struct lk__kv_pg_txn *, int64_t *out, struct lk_err *);
+int lk__kv_pg_hold(struct lk__kv_pg_txn *, struct lk_err *); /* all slots, until the commit */
+/* kv_postgres_update.c */
+int lk__kv_pg_update(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
+                     struct lk_err *);
+int lk__kv_pg_begin(struct lk_kv *, bool write, struct lk_kv_txn **out, struct lk_err *);
+void lk__kv_pg_end(struct lk__kv_pg_txn *);
+int lk__kv_pg_timestamp(struct lk_kv_txn *, int64_t *out, struct lk_err *);
 /* kv_postgres_check.c: sends a member's statements, behind those that lock. */
+bool lk__kv_pg_is_plain(const struct lk__kv_pg_txn *); /* only puts, none of them large */
 bool lk__kv_pg_needs_all_slots(const struct lk__kv_pg_txn *, bool stamped);
 void lk__kv_pg_send_member(struct lk__kv_pg_conn *, const struct lk__kv_pg_txn *, const unsigned char *id, int number,
                            bool all_slots, bool stamped, int *statements, bool *failed);

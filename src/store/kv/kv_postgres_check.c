@@ -15,6 +15,14 @@ bool lk__kv_pg_needs_all_slots(const struct lk__kv_pg_txn *txn, bool stamped) {
     return false;
 }
 
+bool lk__kv_pg_is_plain(const struct lk__kv_pg_txn *txn) {
+    if (txn->reads.count || txn->walked.count || txn->deleted.count || txn->writes.bytes > LK__KV_PG_STATEMENT)
+        return false;
+    for (const struct lk__kv_pg_node *n = txn->writes.first[0]; n; n = n->after[0])
+        if (n->kind != PG_ROW || n->value.size > LK__KV_PG_PART) return false;
+    return true;
+}
+
 /* --- the check -------------------------------------------------------------------------------------------------- */
 
 static struct lk_bytes decimal(__int128 x, char out[48]) {
@@ -59,8 +67,10 @@ static bool send_check(struct lk__kv_pg_conn *c, const struct lk__kv_pg_txn *txn
         return true;
     }
     struct arrays a = {0};
-    unsigned char time[8];
+    unsigned char time[8], count[8];
+    int64_t stamps = txn->time ? txn->time - txn->next_time + 1 : txn->deferred ? txn->deferred : 1;
     lk__kv_pg_put64(time, (uint64_t)(stamped ? txn->time : -1));
+    lk__kv_pg_put64(count, (uint64_t)stamps);
     fill(&a, txn);
     struct lk__kv_pg_param params[] = {
         who[0],
@@ -73,10 +83,11 @@ static bool send_check(struct lk__kv_pg_conn *c, const struct lk__kv_pg_txn *txn
         lk__kv_pg_array_end(&a.high),
         lk__kv_pg_array_end(&a.rows),
         lk__kv_pg_array_end(&a.sums),
+        {count, 8},
     };
     bool whole = true;
-    for (size_t i = 0; i < 10; i++) whole = whole && params[i].data;
-    if (whole) lk__kv_pg_send(c, all_slots ? PG_CHECK : PG_CHECK_SHARED, params, all_slots ? 10 : 5);
+    for (size_t i = 0; i < 11; i++) whole = whole && params[i].data;
+    if (whole) lk__kv_pg_send(c, all_slots ? PG_CHECK : PG_CHECK_SHARED, params, all_slots ? 11 : 4);
     struct lk__kv_pg_array *all[] = {&a.keys, &a.versions, &a.absent, &a.low, &a.high, &a.rows, &a.sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) lk__kv_pg_array_release(all[i]);
     return whole;

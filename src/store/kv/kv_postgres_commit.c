@@ -26,6 +26,7 @@ struct batch {
     struct lk__kv_pg_member *members[MOST_MEMBERS];
     int count;
     bool all_slots, lazy;
+    bool plain; /* all members only put */
     unsigned char id[16];
     int64_t began_ms; /* CLOCK_BOOTTIME */
     bool unknown;     /* one was sent, and no answer came */
@@ -48,47 +49,82 @@ static int64_t server_ms(struct lk__kv_pg *kv) {
 
 /* --- one attempt ---------------------------------------------------------------------------------------------------- */
 
-/* The rows that members write or read and that are there are locked in the order of their keys, so that nobody waits in a
- * circle. One member that only puts does it by putting. */
-static bool lock_rows(struct lk__kv_pg_conn *c, const struct batch *b, int *sent) {
-    const struct lk__kv_pg_node *at[MOST_MEMBERS], *least;
-    const struct lk__kv_pg_txn *only = b->members[0]->txn;
-    struct lk__kv_pg_array keys = {0};
-    if (b->all_slots || (b->count == 1 && !only->reads.count)) return true;
-    lk__kv_pg_array_begin(&keys, PG_BYTEA);
+/* The next key that members write, in order, and the last member's node of it; NULL: none. at: where each one is. */
+static const struct lk__kv_pg_node *next_key(const struct batch *b, const struct lk__kv_pg_node **at, int *owner) {
+    const struct lk__kv_pg_node *least = NULL;
+    for (int i = 0; i < b->count; i++)
+        if (at[i] && (!least || lk__kv_pg_compare(at[i]->key, least->key) <= 0)) least = at[i], *owner = i;
+    for (int i = 0; i < b->count && least; i++)
+        if (at[i] && lk__kv_pg_compare(at[i]->key, least->key) == 0) at[i] = at[i]->after[0];
+    return least;
+}
+static void first_keys(const struct batch *b, const struct lk__kv_pg_node **at) {
     for (int i = 0; i < b->count; i++) at[i] = b->members[i]->txn->writes.first[0];
-    do {
-        least = NULL;
-        for (int i = 0; i < b->count; i++)
-            if (at[i] && (!least || lk__kv_pg_compare(at[i]->key, least->key) < 0)) least = at[i];
-        if (least) lk__kv_pg_array_add(&keys, least->key);
-        for (int i = 0; i < b->count && least; i++)
-            while (at[i] && lk__kv_pg_compare(at[i]->key, least->key) == 0 && at[i] != least) at[i] = at[i]->after[0];
-        for (int i = 0; i < b->count && least; i++)
-            if (at[i] == least) at[i] = least->after[0], i = b->count;
-    } while (least);
+}
+
+/* The rows that members write and that are there are locked in the order of their keys, so that nobody waits in a circle.
+ * One member that only puts does it by putting. */
+static bool lock_rows(struct lk__kv_pg_conn *c, const struct batch *b, int *sent) {
+    const struct lk__kv_pg_node *at[MOST_MEMBERS], *n;
+    struct lk__kv_pg_array keys = {0};
+    int owner;
+    if (b->all_slots || (b->count == 1 && !b->members[0]->txn->reads.count)) return true;
+    lk__kv_pg_array_begin(&keys, PG_BYTEA);
+    first_keys(b, at);
+    while ((n = next_key(b, at, &owner))) lk__kv_pg_array_add(&keys, n->key);
     struct lk__kv_pg_param param = lk__kv_pg_array_end(&keys);
     if (param.data) lk__kv_pg_send(c, PG_LOCK, &param, 1), ++*sent;
     lk__kv_pg_array_release(&keys);
     return param.data != NULL;
 }
 
+/* Members that only put go in one statement: of a key, the last one's row. */
+static bool send_plain(struct lk__kv_pg_conn *c, const struct batch *b, const struct lk__kv_pg_param *slot) {
+    const struct lk__kv_pg_node *at[MOST_MEMBERS], *n;
+    struct lk__kv_pg_array keys = {0}, versions = {0}, values = {0};
+    int owner = 0;
+    lk__kv_pg_array_begin(&keys, PG_BYTEA);
+    lk__kv_pg_array_begin(&versions, PG_INT8);
+    lk__kv_pg_array_begin(&values, PG_BYTEA);
+    first_keys(b, at);
+    while ((n = next_key(b, at, &owner))) {
+        lk__kv_pg_array_add(&keys, n->key);
+        lk__kv_pg_array_add_number(&versions, b->members[owner]->txn->version);
+        lk__kv_pg_array_add(&values, n->value);
+    }
+    struct lk__kv_pg_param params[] = {
+        {b->id, 16}, *slot, lk__kv_pg_array_end(&keys), lk__kv_pg_array_end(&versions), lk__kv_pg_array_end(&values)};
+    bool whole = params[2].data && params[3].data && params[4].data;
+    if (whole) lk__kv_pg_send(c, PG_PLAIN, params, 5);
+    lk__kv_pg_array_release(&keys);
+    lk__kv_pg_array_release(&versions);
+    lk__kv_pg_array_release(&values);
+    return whole;
+}
+
+/* before: answers that come before those of members. */
 static bool send_batch(struct lk__kv_pg_conn *c, const struct batch *b, bool locked, int *before, int *statements) {
     unsigned char slot[4];
     struct lk__kv_pg_param param = {slot, 4};
+    bool alone = b->plain && !b->lazy; /* a transaction of one statement, which the sync commits */
     *before = 0;
-    if (!locked) lk__kv_pg_send_text(c, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL, 0), ++*before;
+    if (!locked && !alone) lk__kv_pg_send_text(c, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL, 0), ++*before;
     if (b->lazy) lk__kv_pg_send_text(c, "SET LOCAL synchronous_commit = off", NULL, 0), ++*before;
     lk__kv_pg_put32(slot, 1 + b->id[15] % (LK__KV_PG_SLOTS - 1u));
-    if (!locked) lk__kv_pg_send(c, b->all_slots ? PG_ALL_SLOTS : PG_SLOT, &param, b->all_slots ? 0 : 1), ++*before;
-    if (!lock_rows(c, b, before)) return false;
-    for (int i = 0; i < b->count; i++) {
+    if (b->plain) {
+        if (!send_plain(c, b, &param)) return false;
+        ++*before;
+    } else {
+        if (!locked) lk__kv_pg_send(c, b->all_slots ? PG_ALL_SLOTS : PG_SLOT, &param, b->all_slots ? 0 : 1), ++*before;
+        if (!lock_rows(c, b, before)) return false;
+    }
+    for (int i = 0; i < b->count && !b->plain; i++) {
         const struct lk__kv_pg_member *m = b->members[i];
         bool failed;
         lk__kv_pg_send_member(c, m->txn, b->id, i, b->all_slots, m->stamped, &statements[i], &failed);
         if (failed) return false;
     }
-    lk__kv_pg_send_text(c, "COMMIT", NULL, 0);
+    if (!alone) lk__kv_pg_send_text(c, "COMMIT", NULL, 0);
     lk__kv_pg_sync(c);
     return true;
 }
@@ -109,24 +145,36 @@ static void note_outcome(struct lk__kv_pg_member *m, bool ok, bool timed, int64_
         m->time = time;
 }
 
+static int read_member(struct lk__kv_pg_conn *c, struct lk__kv_pg_member *m, int statements, struct lk_err *err) {
+    PGresult *res;
+    int code = lk__kv_pg_answer(c, &res, err);
+    if (code != 0) return code;
+    bool timed = !lk__kv_pq.getisnull(res, 0, 1);
+    note_outcome(m, lk__kv_pq.getvalue(res, 0, 0)[0] != 0, timed,
+                 timed ? lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 1), 8) : 0);
+    lk__kv_pq.clear(res);
+    return skip(c, statements, err);
+}
+
 static int read_answers(struct lk__kv_pg_conn *c, struct batch *b, int before, const int *statements, struct lk_err *err) {
     PGresult *res = NULL;
+    bool committed = true;
+    c->warned = false;
     int code = skip(c, before, err);
     for (int i = 0; i < b->count && code == 0; i++) {
-        code = lk__kv_pg_answer(c, &res, err);
-        if (code != 0) break;
-        note_outcome(b->members[i], lk__kv_pq.getvalue(res, 0, 0)[0] != 0, !lk__kv_pq.getisnull(res, 0, 1),
-                     lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 1), lk__kv_pq.getisnull(res, 0, 1) ? 0 : 8));
-        lk__kv_pq.clear(res);
-        code = skip(c, statements[i], err);
+        if (b->plain)
+            note_outcome(b->members[i], true, false, 0);
+        else
+            code = read_member(c, b->members[i], statements[i], err);
     }
-    if (code != 0) return code;
-    c->warned = false;
-    code = lk__kv_pg_answer(c, &res, err);
-    if (code != 0) return code;
-    bool committed = strcmp(lk__kv_pq.cmdStatus(res), "COMMIT") == 0;
-    lk__kv_pq.clear(res);
-    if (committed && !c->warned) return 0;
+    if (code == 0 && !(b->plain && !b->lazy)) {
+        c->warned = false;
+        code = lk__kv_pg_answer(c, &res, err);
+        if (code == 0) committed = strcmp(lk__kv_pq.cmdStatus(res), "COMMIT") == 0;
+        if (res) lk__kv_pq.clear(res);
+    }
+    if (code == 0) code = lk__kv_pg_synced(c, err);
+    if (code != 0 || (committed && !c->warned)) return code;
     /* The server committed and says in a warning that something is not as it should: a wait for a standby was broken off.
      */
     c->lost = true, c->sqlstate[0] = 0;
@@ -145,14 +193,15 @@ static int find_outcome(struct lk__kv_pg_conn *c, struct batch *b, struct lk_err
     if (code == 0) code = lk__kv_pg_answer(c, &res, err);
     if (code != 0) return code;
     int rows = lk__kv_pq.ntuples(res);
-    for (int i = 0; i < rows && rows == b->count; i++) {
+    for (int i = 0; i < b->count && b->plain; i++) note_outcome(b->members[i], true, false, 0);
+    for (int i = 0; i < rows && rows == b->count && !b->plain; i++) {
         bool timed = !lk__kv_pq.getisnull(res, i, 2);
         note_outcome(b->members[i], lk__kv_pq.getvalue(res, i, 1)[0] != 0, timed,
                      timed ? lk__kv_pg_number(lk__kv_pq.getvalue(res, i, 2), 8) : 0);
     }
     lk__kv_pq.clear(res);
     lk__kv_pg_drain(c);
-    if (!c->lost && !c->warned && rows == b->count) return 0;
+    if (!c->lost && !c->warned && rows == (b->plain ? 1 : b->count)) return 0;
     c->lost = true, c->sqlstate[0] = 0;
     return lk_fail(err, LK_EIO, "%s did not confirm a commit", c->kv->shown);
 }
@@ -215,11 +264,12 @@ static int prepare(struct batch *b, struct lk__kv_pg *kv, struct lk__kv_pg_membe
     memset(b, 0, sizeof *b);
     b->kv = kv;
     b->count = count;
-    b->lazy = true;
+    b->lazy = b->plain = true;
     for (int i = 0; i < count; i++) {
         b->members[i] = members[i];
         b->all_slots = b->all_slots || members[i]->all_slots;
         b->lazy = b->lazy && members[i]->durability == LK_LAZY;
+        b->plain = b->plain && !members[i]->stamped && !members[i]->txn->held && lk__kv_pg_is_plain(members[i]->txn);
     }
     int code = lk__kv_pg_random(b->id, sizeof b->id, err);
     b->began_ms = lk__kv_pg_boot_ms();
@@ -243,7 +293,7 @@ static void commit_members(struct lk__kv_pg *kv, struct lk__kv_pg_member **membe
         if (count > 1 && !b.unknown)
             commit_members(kv, &members[i], 1);
         else
-            members[i]->code = lk_fail(&members[i]->err, code, "%s", err.message);
+            members[i]->code = lk_fail(&members[i]->err, code, "%s", err.message), members[i]->txn->unknown = b.unknown;
     }
 }
 
@@ -335,7 +385,7 @@ int lk__kv_pg_commit(struct lk__kv_pg_txn *txn, enum lk_durability durability, b
 }
 
 /* Takes all slots now; the commit goes on where this ends. Others wait for it, so the server ends it when it idles. */
-int lk__kv_pg_hold_time(struct lk__kv_pg_txn *txn, int64_t *out, struct lk_err *err) {
+int lk__kv_pg_hold(struct lk__kv_pg_txn *txn, struct lk_err *err) {
     uint64_t deadline = lk__kv_pg_deadline(txn->kv);
     int turn = 0, code;
     for (;;) {
@@ -351,7 +401,7 @@ int lk__kv_pg_hold_time(struct lk__kv_pg_txn *txn, int64_t *out, struct lk_err *
         code = skip(c, 3, err);
         if (code == 0) code = lk__kv_pg_answer(c, &res, err);
         if (code == 0) {
-            *out = txn->time = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
+            txn->next_time = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
             lk__kv_pq.clear(res);
             lk__kv_pg_drain(c);
             txn->held = c;

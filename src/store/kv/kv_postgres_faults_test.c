@@ -154,8 +154,7 @@ static void write_pairs(struct score *score, int number) {
     for (int i = 0; !atomic_load(&score->stop); i++) {
         int64_t time;
         int code = lk_kv_update(kv, add_pair, own, i % 2 ? LK_DURABLE : LK_LAZY, i % 3 ? NULL : &time, &e);
-        if (code == 0 && i % 2) /* a durable commit has all before it */
-            atomic_store(&score[number].acknowledged, i + 1);
+        if (code == 0 && i % 2) atomic_fetch_add(&score[number].acknowledged, 1); /* a lazy one may go with the server */
         if (code != 0) {
             if (!strstr(e.message, "unknown")) print_error("writer %d: %s\n", number, e.message), _exit(2);
             atomic_fetch_add(&score[number].unknown, 1);
@@ -197,7 +196,7 @@ static void a_killed_server(void **state) {
         if (n < score[i].acknowledged) fail_msg("writer %d: %d of %d acknowledged commits", i, n, score[i].acknowledged);
         sum += n, unknown += score[i].unknown, acknowledged += score[i].acknowledged;
     }
-    print_message("%d kills, %d commits, %d of them durable and acknowledged last, %d unknown\n", kills, sum, acknowledged,
+    print_message("%d kills, %d commits, %d of them durable and acknowledged, %d unknown\n", kills, sum, acknowledged,
                   unknown);
     assert_int_equal(int_at(kv, "left"), sum);
     assert_int_equal(int_at(kv, "right"), sum);

@@ -214,6 +214,7 @@ int lk__kv_pg_open(const char *url, enum lk_access access, struct lk__kv_pg **ou
     pthread_mutex_init(&kv->lock, NULL);
     pthread_cond_init(&kv->done, NULL);
     kv->queue_end = &kv->queue;
+    kv->calls_end = &kv->calls;
     kv->access = access;
     kv->deadline_ms = DEADLINE_MS;
     kv->pid = getpid();

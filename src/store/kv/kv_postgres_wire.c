@@ -6,17 +6,15 @@
 #include <string.h>
 
 #define IF_OK " (SELECT c.ok FROM kv_commits c WHERE c.id = $1::uuid AND c.member = $2::int)"
-#define CHECK(keys)                                                                                                        \
-    "INSERT INTO kv_commits (id, member, ok, time)"                                                                        \
-    " SELECT $1::uuid, $2::int, o.ok, CASE WHEN NOT o.ok OR $5::bigint < 0 THEN NULL WHEN $5::bigint > 0 THEN $5::bigint"  \
-    " ELSE (SELECT greatest(c.time + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)"                      \
-    " FROM kv_clock c WHERE c.slot = 0) END"                                                                               \
+#define CHECK(keys, time)                                                                                                  \
+    "INSERT INTO kv_commits (id, member, ok, time) SELECT $1::uuid, $2::int, o.ok, " time                                  \
     " FROM (SELECT (SELECT count(*) FROM " keys " JOIN unnest($3::bytea[], $4::bigint[]) AS e(key, version)"               \
     " ON k.key = e.key AND k.version = e.version) = cardinality($3::bytea[])"
 #define CHECK_END " AS ok) AS o RETURNING ok, time"
+#define NEXT      "SELECT greatest(c.time + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
 
 /* The parameters of CHECK: id, member, keys read, their versions, time (-1: none, 0: the next, else that one), absent keys,
- * and of ranges: low, high, rows, sums. */
+ * of ranges: low, high, rows, sums; how many timestamps the member takes, of which the time is the last. */
 static const char *const statements[PG_STATEMENTS] = {
     [PG_GET] = "SELECT version, parts, value FROM kv WHERE key = $1::bytea",
     [PG_GET_MANY] = "SELECT version, parts, value, key FROM kv WHERE key = ANY ($1::bytea[])",
@@ -28,18 +26,33 @@ static const char *const statements[PG_STATEMENTS] = {
     [PG_TIME] = "SELECT time FROM kv_clock WHERE slot = 0",
     [PG_SLOT] = "SELECT slot FROM kv_clock WHERE slot = $1::int FOR UPDATE",
     [PG_ALL_SLOTS] = "SELECT slot FROM kv_clock ORDER BY slot FOR UPDATE",
-    [PG_NEXT_TIME] = "SELECT greatest(time + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
-                     " FROM kv_clock WHERE slot = 0",
+    [PG_NEXT_TIME] = NEXT " FROM kv_clock c WHERE c.slot = 0",
     [PG_LOCK] = "SELECT count(*) FROM (SELECT key FROM kv WHERE key = ANY ($1::bytea[]) ORDER BY key FOR UPDATE) AS k",
+    /* rows that nobody read: the slot is locked before the first one is put, and what is there is looked up then */
+    [PG_PLAIN] = "WITH noted AS (INSERT INTO kv_commits (id, member, ok) VALUES ($1::uuid, 0, true)),"
+                 " gone AS (DELETE FROM kv_parts WHERE key = ANY ($3::bytea[]))"
+                 " INSERT INTO kv (key, version, parts, value) SELECT e.key, e.version, 0, e.value"
+                 " FROM (SELECT slot FROM kv_clock WHERE slot = $2::int FOR UPDATE) AS s,"
+                 " unnest($3::bytea[], $4::bigint[], $5::bytea[]) AS e(key, version, value)"
+                 " ON CONFLICT (key) DO UPDATE SET version = excluded.version, parts = 0, value = excluded.value",
     [PG_CHECK_NOTHING] = "INSERT INTO kv_commits (id, member, ok) VALUES ($1::uuid, $2::int, true) RETURNING ok, time",
     [PG_CHECK_SHARED] =
-        CHECK("(SELECT key, version FROM kv WHERE key = ANY ($3::bytea[]) FOR SHARE SKIP LOCKED) AS k") CHECK_END,
-    [PG_CHECK] = CHECK("kv AS k") " AND ($5::bigint <= 0 OR $5::bigint > (SELECT c.time FROM kv_clock c WHERE c.slot = 0))"
-                                  " AND NOT EXISTS (SELECT 1 FROM kv k WHERE k.key = ANY ($6::bytea[]))"
-                                  " AND NOT EXISTS (SELECT 1 FROM"
-                                  " unnest($7::bytea[], $8::bytea[], $9::bigint[], $10::text[]) AS r(low, high, rows, sum)"
-                                  " WHERE (SELECT count(*) = r.rows AND coalesce(sum(k.version), 0) = r.sum::numeric"
-                                  " FROM kv k WHERE k.key >= r.low AND k.key < r.high) IS NOT TRUE)" CHECK_END,
+        CHECK("(SELECT key, version FROM kv WHERE key = ANY ($3::bytea[]) FOR SHARE SKIP LOCKED) AS k", "NULL") CHECK_END,
+    [PG_CHECK] = CHECK(
+        "kv AS k",
+        "CASE WHEN NOT o.ok OR $5::bigint < 0 THEN NULL WHEN $5::bigint > 0 THEN $5::bigint"
+        " ELSE (" NEXT
+        " + $11::bigint - 1 FROM kv_clock c WHERE c.slot = 0) END") " AND ($5::bigint <= 0 OR $5::bigint - $11::bigint + 1 "
+                                                                    "> (SELECT c.time FROM kv_clock c WHERE c.slot = 0))"
+                                                                    " AND NOT EXISTS (SELECT 1 FROM kv k WHERE k.key = ANY "
+                                                                    "($6::bytea[]))"
+                                                                    " AND NOT EXISTS (SELECT 1 FROM"
+                                                                    " unnest($7::bytea[], $8::bytea[], $9::bigint[], "
+                                                                    "$10::text[]) AS r(low, high, rows, sum)"
+                                                                    " WHERE (SELECT count(*) = r.rows AND "
+                                                                    "coalesce(sum(k.version), 0) = r.sum::numeric"
+                                                                    " FROM kv k WHERE k.key >= r.low AND k.key < r.high) "
+                                                                    "IS NOT TRUE)" CHECK_END,
     [PG_STAMP] = "UPDATE kv_clock SET time = c.time FROM kv_commits c WHERE kv_clock.slot = 0 AND c.id = $1::uuid"
                  " AND c.member = $2::int AND c.time IS NOT NULL",
     [PG_DELETE_RANGES] = "WITH parts AS (DELETE FROM kv_parts k USING unnest($3::bytea[], $4::bytea[]) AS r(low, high)"
@@ -103,7 +116,7 @@ void lk__kv_pg_array_release(struct lk__kv_pg_array *a) {
 
 #define SYNC     255
 #define QUESTION 254
-#define PARAMS   10
+#define PARAMS   11
 
 static void expect(struct lk__kv_pg_conn *c, bool sent, unsigned char what) {
     if (c->answered == c->expected.size) c->answered = c->expected.size = 0;
@@ -196,7 +209,8 @@ static int next(struct lk__kv_pg_conn *c, unsigned char *what, PGresult **out, s
     if (!res) return lose(c, lk__kv_pq.errorMessage(c->pq), err);
     c->answered++;
     if (*what == SYNC) {
-        code = lk__kv_pq.resultStatus(res) == PGRES_PIPELINE_SYNC ? 0 : problem(c, res, err);
+        /* An error here is of the commit that a sync does; what follows is out of step. */
+        if (lk__kv_pq.resultStatus(res) != PGRES_PIPELINE_SYNC) code = problem(c, res, err), c->lost = true;
         lk__kv_pq.clear(res);
         return code;
     }
@@ -225,6 +239,14 @@ int lk__kv_pg_answer(struct lk__kv_pg_conn *c, PGresult **out, struct lk_err *er
         if (code != 0 || what == QUESTION) return code;
         if (*out) lk__kv_pq.clear(*out);
     }
+}
+
+int lk__kv_pg_synced(struct lk__kv_pg_conn *c, struct lk_err *err) {
+    PGresult *none;
+    unsigned char what = QUESTION;
+    int code = next(c, &what, &none, err);
+    LK_ASSERT(code != 0 || what == SYNC);
+    return code;
 }
 
 void lk__kv_pg_drain(struct lk__kv_pg_conn *c) {
