@@ -73,7 +73,7 @@ int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err
     PGresult *res;
     int code = 0;
     if (base->write) {
-        if (!txn->next_time) code = lk__kv_pg_hold(txn, err);
+        if (!txn->next_time) code = lk__kv_pg_hold(txn, NULL, err);
         if (code == 0 && !txn->call_time)
             txn->call_time = txn->time = txn->time ? txn->time + 1 : txn->next_time + txn->deferred;
         if (code == 0) *out = txn->call_time;

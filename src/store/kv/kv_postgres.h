@@ -237,7 +237,8 @@ struct lk__kv_pg_txn {
     struct lk_kv_txn base;
     struct lk__kv_pg *kv;
     struct lk__kv_pg_conn *conn; /* with the snapshot; NULL before the first read */
-    struct lk__kv_pg_conn *held; /* with all slots, from lk__kv_timestamp on */
+    struct lk__kv_pg_conn *held; /* in a transaction that has locked what the commit needs, and goes on there */
+    bool held_all;               /* all slots, else one and some rows */
     bool lost;                   /* the snapshot is gone */
     bool forgot;                 /* no memory for what was read: it cannot be checked */
     int64_t version;             /* of the rows that it writes */
@@ -269,7 +270,8 @@ int lk__kv_pg_cursor_step(struct lk_kv_cursor *, bool back, struct lk_err *);
 
 /* kv_postgres_commit.c: ends what the server knows of the transaction, not its memory. */
 int lk__kv_pg_commit(struct lk__kv_pg_txn *, enum lk_durability, bool stamped, int64_t *timestamp_ms, struct lk_err *);
-int lk__kv_pg_hold(struct lk__kv_pg_txn *, struct lk_err *); /* all slots, until the commit */
+/* Locks until the commit: all slots, or (keys: an array, not NULL) one of them and those rows. */
+int lk__kv_pg_hold(struct lk__kv_pg_txn *, const struct lk__kv_pg_param *keys, struct lk_err *);
 /* kv_postgres_update.c */
 int lk__kv_pg_update(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
                      struct lk_err *);

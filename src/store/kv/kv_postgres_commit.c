@@ -362,6 +362,14 @@ static void join(struct lk__kv_pg *kv, struct lk__kv_pg_member *m) {
     pthread_mutex_unlock(&kv->lock);
 }
 
+static void release_held(struct lk__kv_pg_txn *txn) {
+    if (!txn->held) return;
+    lk__kv_pg_send_text(txn->held, "ROLLBACK", NULL, 0);
+    lk__kv_pg_sync(txn->held);
+    lk__kv_pg_give(txn->held);
+    txn->held = NULL;
+}
+
 int lk__kv_pg_commit(struct lk__kv_pg_txn *txn, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
                      struct lk_err *err) {
     struct lk__kv_pg *kv = txn->kv;
@@ -373,6 +381,8 @@ int lk__kv_pg_commit(struct lk__kv_pg_txn *txn, enum lk_durability durability, b
     /* Reads alone have their place in the order of commits already. A durable commit makes lazy ones before it durable. */
     if (!txn->base.dirty && !m.stamped && !(durability == LK_DURABLE && lazy)) return 0;
     m.all_slots = lk__kv_pg_needs_all_slots(txn, m.stamped);
+    if (txn->held && txn->held_all) m.all_slots = true;
+    if (m.all_slots && !txn->held_all) release_held(txn); /* who has one slot must not wait for others */
     if (txn->held) {
         struct lk__kv_pg_member *alone = &m;
         commit_members(kv, &alone, 1);
@@ -384,30 +394,42 @@ int lk__kv_pg_commit(struct lk__kv_pg_txn *txn, enum lk_durability durability, b
     return 0;
 }
 
-/* Takes all slots now; the commit goes on where this ends. Others wait for it, so the server ends it when it idles. */
-int lk__kv_pg_hold(struct lk__kv_pg_txn *txn, struct lk_err *err) {
+/* Others wait for what is held, so the server ends it when it idles. */
+static int hold_once(struct lk__kv_pg_conn *c, struct lk__kv_pg_txn *txn, const struct lk__kv_pg_param *keys,
+                     struct lk_err *err) {
+    unsigned char slot[4];
+    struct lk__kv_pg_param param = {slot, 4};
+    PGresult *res;
+    lk__kv_pg_put32(slot, 1 + (uint32_t)txn->version % (LK__KV_PG_SLOTS - 1u));
+    lk__kv_pg_send_text(c, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL, 0);
+    lk__kv_pg_send_text(c, "SET LOCAL idle_in_transaction_session_timeout = 30000", NULL, 0);
+    lk__kv_pg_send(c, keys ? PG_SLOT : PG_ALL_SLOTS, &param, keys ? 1 : 0);
+    lk__kv_pg_send(c, keys ? PG_LOCK : PG_NEXT_TIME, keys, keys ? 1 : 0);
+    lk__kv_pg_sync(c);
+    int code = skip(c, 3, err);
+    if (code == 0) code = lk__kv_pg_answer(c, &res, err);
+    if (code != 0) {
+        if (!c->lost) lk__kv_pg_rollback(c);
+        return code;
+    }
+    if (!keys) txn->next_time = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
+    lk__kv_pq.clear(res);
+    lk__kv_pg_drain(c);
+    txn->held = c;
+    txn->held_all = !keys;
+    return 0;
+}
+
+int lk__kv_pg_hold(struct lk__kv_pg_txn *txn, const struct lk__kv_pg_param *keys, struct lk_err *err) {
     uint64_t deadline = lk__kv_pg_deadline(txn->kv);
-    int turn = 0, code;
+    int turn = 0;
+    release_held(txn);
     for (;;) {
         struct lk__kv_pg_conn *c;
-        PGresult *res;
-        code = lk__kv_pg_take(txn->kv, deadline, &c, err);
+        int code = lk__kv_pg_take(txn->kv, deadline, &c, err);
         if (code != 0) return code;
-        lk__kv_pg_send_text(c, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL, 0);
-        lk__kv_pg_send_text(c, "SET LOCAL idle_in_transaction_session_timeout = 30000", NULL, 0);
-        lk__kv_pg_send(c, PG_ALL_SLOTS, NULL, 0);
-        lk__kv_pg_send(c, PG_NEXT_TIME, NULL, 0);
-        lk__kv_pg_sync(c);
-        code = skip(c, 3, err);
-        if (code == 0) code = lk__kv_pg_answer(c, &res, err);
-        if (code == 0) {
-            txn->next_time = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
-            lk__kv_pq.clear(res);
-            lk__kv_pg_drain(c);
-            txn->held = c;
-            return 0;
-        }
-        if (!c->lost) lk__kv_pg_rollback(c);
+        code = hold_once(c, txn, keys, err);
+        if (code == 0) return 0;
         bool again = c->lost || lk__kv_pg_state_is(c, "40001 40P01");
         lk__kv_pg_give(c);
         if (!again || !lk__kv_pg_pause(&turn, deadline)) return code;

@@ -1,11 +1,10 @@
 /* lk_kv_update: calls of many threads run one after the other in one transaction, each on what those before it wrote, and
- * share its commit. What meets others twice takes all slots before it reads, so that nothing comes between any more. */
+ * share its commit. What met others locks what it used then before it reads again, so that nothing comes between. */
 #include "lockstep/base/progress.h"
 #include "store/kv/kv_postgres.h"
 #include <string.h>
 
 #define MOST_CALLS 64
-#define HOPES      2 /* attempts without all slots */
 #define UPDATE_MS  30000
 
 struct lk__kv_pg_call {
@@ -25,8 +24,10 @@ struct group {
     struct lk__kv_pg_call *calls[MOST_CALLS];
     int count;
     struct lk__kv_pg_txn *txn;
-    bool dirty;  /* some call has written, or got a time */
-    bool spoilt; /* a call is alone from now on */
+    bool dirty;                  /* some call has written, or got a time */
+    bool conflict, need_all;     /* the last attempt met others; it depended on what is absent, or had a time */
+    struct lk__kv_pg_array keys; /* what it read and wrote */
+    bool spoilt;                 /* a call is alone from now on */
     enum lk_durability durability;
 };
 
@@ -53,8 +54,22 @@ static bool run_call(struct group *g, struct lk__kv_pg_call *call) {
     return !spoilt;
 }
 
+/* Keys that the attempt read or wrote, in order. */
+static void note_conflict(struct group *g) {
+    const struct lk__kv_pg_node *r = g->txn->reads.first[0], *w = g->txn->writes.first[0];
+    g->conflict = true;
+    g->need_all = g->need_all || lk__kv_pg_needs_all_slots(g->txn, g->txn->deferred || g->txn->time);
+    lk__kv_pg_array_begin(&g->keys, PG_BYTEA);
+    while (r || w) {
+        int order = !r ? 1 : !w ? -1 : lk__kv_pg_compare(r->key, w->key);
+        lk__kv_pg_array_add(&g->keys, order <= 0 ? r->key : w->key);
+        if (order <= 0) r = r->after[0];
+        if (order >= 0) w = w->after[0];
+    }
+}
+
 /* Once for all calls that are not alone. 0: their codes and stamps stand. */
-static int run_group(struct group *g, bool hold, struct lk_err *err) {
+static int run_group(struct group *g, struct lk_err *err) {
     struct lk_kv_txn *base;
     int64_t last = 0;
     int code = lk__kv_pg_begin(&g->kv->base, true, &base, err), live = 0;
@@ -63,7 +78,8 @@ static int run_group(struct group *g, bool hold, struct lk_err *err) {
     g->txn = (struct lk__kv_pg_txn *)base;
     g->dirty = g->spoilt = false;
     g->durability = LK_LAZY;
-    if (hold) code = lk__kv_pg_hold(g->txn, err);
+    struct lk__kv_pg_param keys = g->conflict ? lk__kv_pg_array_end(&g->keys) : (struct lk__kv_pg_param){NULL, 0};
+    if (g->conflict) code = lk__kv_pg_hold(g->txn, g->need_all || !keys.data ? NULL : &keys, err);
     for (int i = 0; i < g->count && code == 0; i++) {
         struct lk__kv_pg_call *call = g->calls[i];
         if (call->alone) continue;
@@ -87,6 +103,7 @@ static int run_group(struct group *g, bool hold, struct lk_err *err) {
         if (!call->alone && call->place >= 0)
             call->stamp = (g->txn->time ? g->txn->next_time : last - g->txn->deferred + 1) + call->place;
     }
+    if (code == LK_ECONFLICT) note_conflict(g);
     for (int i = 0; i < g->count && code != 0 && g->txn->unknown; i++)
         if (!g->calls[i]->alone) g->calls[i]->code = lk_fail(&g->calls[i]->err, code, "%s", err->message);
     if (g->txn->unknown) code = 0;
@@ -98,12 +115,13 @@ static int run_group(struct group *g, bool hold, struct lk_err *err) {
 static void run_calls(struct group *g) {
     struct lk_err err;
     uint64_t deadline = lk_clock_ns() + UPDATE_MS * 1000000ull;
-    int turn = 0, conflicts = 0, code;
+    int turn = 0, code;
     for (;;) {
-        code = run_group(g, conflicts >= HOPES, &err);
+        bool held = g->conflict;
+        code = run_group(g, &err);
         if (g->spoilt) continue; /* one call less */
         if (code != LK_ECONFLICT) break;
-        if (conflicts++ >= HOPES && !lk__kv_pg_pause(&turn, deadline)) break;
+        if (held && !lk__kv_pg_pause(&turn, deadline)) break;
     }
     for (int i = 0; i < g->count; i++) {
         struct lk__kv_pg_call *call = g->calls[i];
@@ -123,6 +141,7 @@ static void lead(struct lk__kv_pg *kv) {
     kv->calls_led = true;
     pthread_mutex_unlock(&kv->lock);
     run_calls(&g);
+    lk__kv_pg_array_release(&g.keys);
     pthread_mutex_lock(&kv->lock);
     for (int i = 0; i < g.count; i++) g.calls[i]->done = true;
     kv->calls_led = false;
