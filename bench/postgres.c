@@ -68,6 +68,7 @@ static PGconn *connect_plain(const char *schema) {
                    "INSERT INTO plain (key, value) VALUES ($1::bytea, $2::bytea)"
                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                    0, NULL);
+    PQ.sendPrepare(c, "done", "INSERT INTO plain_commits (id) VALUES (gen_random_uuid())", 0, NULL);
     PQ.sendPrepare(c, "lock", "SELECT value FROM plain WHERE key = $1::bytea FOR UPDATE", 0, NULL);
     PQ.sendPrepare(c, "tick", "UPDATE plain_clock SET time = time + 1 RETURNING time", 0, NULL);
     PQ.pipelineSync(c);
@@ -211,6 +212,18 @@ static double scan_plain(PGconn *c) {
     return (double)n / (now() - began);
 }
 
+/* In turn, three times; the best of each, as others may use the machine. */
+static void compare(const char *name, double (*ours)(struct lk_kv *), double (*plain)(PGconn *), struct lk_kv *kv,
+                    PGconn *c) {
+    double best[2] = {0, 0};
+    for (int i = 0; i < 3; i++) {
+        double a = ours(kv), b = plain(c);
+        if (a > best[0]) best[0] = a;
+        if (b > best[1]) best[1] = b;
+    }
+    printf("%-44s %10.0f %10.0f %6.2fx\n", name, best[0], best[1], best[0] / best[1]);
+}
+
 /* --- commits -------------------------------------------------------------------------------------------------------- */
 
 enum work { DISJOINT, STAMPED, CONTENDED };
@@ -260,6 +273,8 @@ static void write_plain(PGconn *c, enum work work, int writer) {
             PQ.pipelineSync(c);
             finish_plain(c);
         }
+        /* as any client needs that wants to know what became of a commit whose answer was lost */
+        send_plain(c, "done", NULL, NULL, 0);
         if (work == STAMPED) send_plain(c, "tick", NULL, NULL, 0);
         send_plain(c, "put", key, value, work == CONTENDED ? 8 : VALUE_BYTES);
         text_plain(c, "COMMIT");
@@ -323,21 +338,24 @@ int main(int argc, char **argv) {
     PQ.pipelineSync(c);
     finish_plain(c);
     printf("%-44s %10s %10s %7s\n", "reads a second", "ours", "libpq", "ratio");
-    double a = gets_ours(kv), b = gets_plain(c);
-    printf("%-44s %10.0f %10.0f %6.2fx\n", "gets, 1,000 at once", a, b, a / b);
-    a = single_gets_ours(kv), b = single_gets_plain(c);
-    printf("%-44s %10.0f %10.0f %6.2fx\n", "gets, one by one", a, b, a / b);
-    a = scan_ours(kv), b = scan_plain(c);
-    printf("%-44s %10.0f %10.0f %6.2fx\n", "rows of a scan", a, b, a / b);
+    compare("gets, 1,000 at once", gets_ours, gets_plain, kv, c);
+    compare("gets, one by one", single_gets_ours, single_gets_plain, kv, c);
+    compare("rows of a scan", scan_ours, scan_plain, kv, c);
     lk_kv_close(kv);
     PQ.finish(c);
     for (int work = DISJOINT; work <= CONTENDED; work++) {
         printf("commits a second: %-26s %10s %10s %7s %10s %9s %9s\n", names[work], "ours", "libpq", "ratio", "threads",
                "aborts", "threads'");
         for (int writers = 1; writers <= 32; writers *= 2) {
-            double aborts, none, thread_aborts, ours = commits(0, (enum work)work, writers, &aborts);
-            double plain = commits(1, (enum work)work, writers, &none);
-            double threads = commits(2, (enum work)work, writers, &thread_aborts);
+            double aborts = 0, none, thread_aborts = 0, best[3] = {0, 0, 0};
+            for (int how = 0; how < 9; how++) {
+                double x = commits(how % 3, (enum work)work, writers,
+                                   how % 3 == 0   ? &aborts
+                                   : how % 3 == 1 ? &none
+                                                  : &thread_aborts);
+                if (x > best[how % 3]) best[how % 3] = x;
+            }
+            double ours = best[0], plain = best[1], threads = best[2];
             printf("  %2d writers %32s %10.0f %10.0f %6.2fx %10.0f %8.1f%% %8.1f%%\n", writers, "", ours, plain,
                    ours / plain, threads, 100 * aborts, 100 * thread_aborts);
             fflush(stdout);

@@ -9,5 +9,5 @@ chmod 755 "$dir"
 url=$(tests/postgres.sh start "$dir/pg" shared_buffers=256MB)
 psql=$(ls /usr/lib/postgresql/*/bin/psql | tail -n 1)
 "$psql" -q "$url" -c 'CREATE SCHEMA bench; CREATE TABLE bench.plain (key bytea PRIMARY KEY, value bytea NOT NULL);
-    CREATE TABLE bench.plain_clock (time bigint NOT NULL); INSERT INTO bench.plain_clock VALUES (0)'
+    CREATE TABLE bench.plain_commits (id uuid PRIMARY KEY); CREATE TABLE bench.plain_clock (time bigint NOT NULL); INSERT INTO bench.plain_clock VALUES (0)'
 "$BUILD/bench/postgres" "$url&schema=bench" "$@"
