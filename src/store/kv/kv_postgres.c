@@ -128,12 +128,28 @@ static int pg_remove_range(struct lk_kv_txn *base, struct lk_bytes from, struct 
     return lk__kv_pg_ranges_add(&txn->deleted, from, to, 0, 0, err);
 }
 
+static int pg_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    PGresult *res;
+    int code = lk__kv_pg_begin(base, false, &txn, err);
+    if (code != 0) return code;
+    code = lk__kv_pg_query(txn_of(txn), PG_STATS, NULL, 0, &res, err);
+    if (code == 0) {
+        out->rows = (uint64_t)lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
+        out->timestamp_ms = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 1), 8);
+        out->size_bytes = (uint64_t)lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 2), 8);
+        lk__kv_pq.clear(res);
+    }
+    lk__kv_pg_end(txn_of(txn));
+    return code;
+}
+
 /* Two names for one scheme, as libpq has them. */
 #define OPERATIONS                                                                                                         \
     .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = lk__kv_pg_begin,      \
     .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .get = lk__kv_pg_get,                        \
     .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove, .remove_range = pg_remove_range,                   \
     .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close, .cursor_seek = lk__kv_pg_cursor_seek,    \
-    .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update, .tools = "pg_dump and VACUUM"
+    .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update, .stats = pg_stats, .tools = "pg_dump and VACUUM"
 const struct lk_kv_ops lk__kv_postgres = {.scheme = "postgresql:", OPERATIONS};
 const struct lk_kv_ops lk__kv_postgres_short = {.scheme = "postgres:", OPERATIONS};

@@ -78,6 +78,7 @@ enum lk__kv_pg_statement {
     PG_PUT_PARTS,
     PG_BARRIER,
     PG_OUTCOME,
+    PG_STATS,
     PG_FORGET,
     PG_STATEMENTS
 };

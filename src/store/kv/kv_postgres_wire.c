@@ -70,6 +70,9 @@ static const char *const statements[PG_STATEMENTS] = {
                      " FROM unnest($4::int[], $5::bytea[]) AS e(part, data) WHERE" IF_OK,
     [PG_BARRIER] = "UPDATE kv_commits SET ok = ok WHERE id = $1::uuid",
     [PG_OUTCOME] = "SELECT member, ok, time FROM kv_commits WHERE id = $1::uuid ORDER BY member",
+    [PG_STATS] =
+        "SELECT (SELECT count(*) FROM kv), (SELECT time FROM kv_clock WHERE slot = 0),"
+        " pg_total_relation_size('kv') + pg_total_relation_size('kv_parts') + pg_total_relation_size('kv_commits')",
     [PG_FORGET] = "DELETE FROM kv_commits WHERE (id, member) IN"
                   " (SELECT id, member FROM kv_commits WHERE id < $1::uuid ORDER BY id, member LIMIT 5000)",
 };
