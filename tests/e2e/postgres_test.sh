@@ -42,7 +42,7 @@ check "it generates the same text" cmp server.text folder.text
 config long.ini run.name=long run.steps=400
 "$LOCKSTEP" train long.ini >long.out 2>&1 &
 pid=$!
-sleep 1.5
+for _ in $(seq 300); do "$LOCKSTEP" runs show long --json 2>/dev/null | grep -q '"step": *[1-9]' && break || sleep 0.1; done
 kill -9 $pid
 wait $pid 2>/dev/null
 "$harness" kill "$WORK/pg" && "$harness" start "$WORK/pg" >/dev/null

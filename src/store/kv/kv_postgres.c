@@ -67,19 +67,9 @@ static void pg_abort(struct lk_kv_txn *base) {
     lk__kv_pg_end(txn_of(base));
 }
 
-/* The first call of a transaction takes all slots; later ones of a group get the times behind. */
-int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
-    struct lk__kv_pg_txn *txn = txn_of(base);
+static int read_time(struct lk__kv_pg_txn *txn, enum lk__kv_pg_statement statement, int64_t *out, struct lk_err *err) {
     PGresult *res;
-    int code = 0;
-    if (base->write) {
-        if (!txn->next_time) code = lk__kv_pg_hold(txn, NULL, err);
-        if (code == 0 && !txn->call_time)
-            txn->call_time = txn->time = txn->time ? txn->time + 1 : txn->next_time + txn->deferred;
-        if (code == 0) *out = txn->call_time;
-        return code;
-    }
-    code = lk__kv_pg_query(txn, PG_TIME, NULL, 0, &res, err);
+    int code = lk__kv_pg_query(txn, statement, NULL, 0, &res, err);
     if (code != 0) return code;
     if (lk__kv_pq.ntuples(res) == 1)
         *out = lk__kv_pg_number(lk__kv_pq.getvalue(res, 0, 0), 8);
@@ -87,6 +77,22 @@ int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err
         code = lk_fail(err, LK_ECORRUPT, "the clock of %s has no row", txn->kv->shown);
     lk__kv_pq.clear(res);
     return code;
+}
+
+/* The first call of a transaction takes all slots; later ones of a group get the times behind. */
+int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    if (!base->write) return read_time(txn, PG_TIME, out, err);
+    int code = txn->next_time ? 0 : lk__kv_pg_hold(txn, NULL, err);
+    if (code != 0) return code;
+    if (!txn->call_time) txn->call_time = txn->time = txn->time ? txn->time + 1 : txn->next_time + txn->deferred;
+    *out = txn->call_time;
+    return 0;
+}
+
+/* The server's time, which timestamps may be ahead of. */
+static int pg_now(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
+    return read_time(txn_of(base), PG_NOW, out, err);
 }
 
 static int pg_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
@@ -147,7 +153,7 @@ static int pg_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_err *
 /* Two names for one scheme, as libpq has them. */
 #define OPERATIONS                                                                                                         \
     .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = lk__kv_pg_begin,      \
-    .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .get = lk__kv_pg_get,                        \
+    .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .now = pg_now, .get = lk__kv_pg_get,         \
     .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove, .remove_range = pg_remove_range,                   \
     .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close, .cursor_seek = lk__kv_pg_cursor_seek,    \
     .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update, .stats = pg_stats, .tools = "pg_dump and VACUUM"

@@ -63,6 +63,7 @@ enum lk__kv_pg_statement {
     PG_BACK,
     PG_PARTS,
     PG_TIME,
+    PG_NOW,
     PG_SLOT,
     PG_ALL_SLOTS,
     PG_NEXT_TIME,

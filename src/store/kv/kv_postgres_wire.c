@@ -24,6 +24,8 @@ static const char *const statements[PG_STATEMENTS] = {
                 " LIMIT $3::int",
     [PG_PARTS] = "SELECT data FROM kv_parts WHERE key = $1::bytea ORDER BY part",
     [PG_TIME] = "SELECT time FROM kv_clock WHERE slot = 0",
+    [PG_NOW] = "SELECT greatest(c.time, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+               " FROM kv_clock c WHERE c.slot = 0",
     [PG_SLOT] = "SELECT slot FROM kv_clock WHERE slot = $1::int FOR UPDATE",
     [PG_ALL_SLOTS] = "SELECT slot FROM kv_clock ORDER BY slot FOR UPDATE",
     [PG_NEXT_TIME] = NEXT " FROM kv_clock c WHERE c.slot = 0",
