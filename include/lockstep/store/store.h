@@ -17,20 +17,18 @@ struct lk_store {
     char *dir; /* a folder of this machine, for locks and temporary files: the store's own, or that of its blobs */
 };
 /* url: "file:DIR" or just DIR; for lk_store_open_at also "postgresql://..." (include/lockstep/store/kv.h). blobs_url: a
- * folder or "file:DIR" for the blobs; NULL: DIR/blobs, and LK_EINVAL where the rows are in no folder. How: enum lk_access
- * in kv.h, with what is guaranteed where one may only read. LK_ENOTFOUND: absent, with the way to make one (not with
- * LK_CREATE). LK_EUNSUPPORTED: no engine for the URL, a network file system, or a store of an unknown format (row
- * "format"). LK_ECORRUPT: something else lies there. LK_EIO: no permission to read it or, with LK_WRITE and LK_CREATE, to
- * write it; or the disk failed. LK_EINVAL: the URL names no directory. LK_ENOMEM. */
+ * folder, "file:DIR" or "s3://BUCKET/PREFIX" for the blobs (lk_blobs_open); NULL: DIR/blobs, and LK_EINVAL where the rows
+ * are in no folder. How: enum lk_access in kv.h, with what is guaranteed where one may only read. LK_ENOTFOUND: absent,
+ * with the way to make one (not with LK_CREATE). LK_EUNSUPPORTED: no engine for the URL, a network file system, or a store
+ * of an unknown format (row "format"). LK_ECORRUPT: something else lies there. LK_EIO: no permission to read it or, with
+ * LK_WRITE and LK_CREATE, to write it; or the disk failed. LK_EINVAL: the URL names no directory. LK_ENOMEM. */
 int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access, struct lk_store **out, struct lk_err *);
 int lk_store_open(const char *url, enum lk_access, struct lk_store **out, struct lk_err *);
-/* The same with the blobs at another place: a folder, "file:DIR" or "s3://BUCKET/PREFIX" (lk_blobs_open); NULL: DIR/blobs.
- */
-int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access, struct lk_store **out, struct lk_err *);
 /* The store with its blobs only, for processes that must not open the database (ranks of a training job): blobs and
  * manifests work; kv is NULL, so names and records are an assertion. The database is not looked at, so its format is not
  * checked, and it may be on another machine: a store is there when DIR/blobs is, else LK_ENOTFOUND; nothing is made but
- * DIR/blobs/tmp. Errors: as lk_store_open with LK_WRITE, without those of rows. */
+ * DIR/blobs/tmp. blobs_url: as for lk_store_open_at; on another machine, nothing is looked at. Errors: as lk_store_open
+ * with LK_WRITE, without those of rows. */
 int lk_store_open_blobs(const char *url, const char *blobs_url, struct lk_store **out, struct lk_err *);
 void lk_store_close(struct lk_store *);
 
