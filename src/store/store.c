@@ -1,8 +1,8 @@
 #include "lockstep/store/store.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
+#include "store/blob/cache.h"
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,8 +13,7 @@ static const char format_key[] = "format";
 /* Where the parts of a store are; all are owned. */
 struct places {
     char *kv, *blobs;
-    bool bucket; /* the blobs are on another machine, and are looked for with the first one */
-    char *file;  /* LMDB's, by which a store in a folder is known; NULL: the engine knows by itself */
+    char *file; /* LMDB's, by which a store in a folder is known; NULL: the engine knows by itself */
 };
 
 /* "file:DIR" and "DIR" are folders, all else has "://". */
@@ -34,7 +33,7 @@ static int find_places(struct lk_store *s, const char *url, const char *blobs_ur
     if (!in_folder && !server)
         return lk_fail(err, LK_EUNSUPPORTED,
                        "the store \"%.200s\" needs an engine that is not built in; this build has file:DIR (LMDB and a "
-                       "directory of blobs) and postgresql://... with --blobs",
+                       "directory of blobs) and postgresql://... with --blobs DIR or s3://...",
                        s->url);
     if (in_folder && !*dir)
         return lk_fail(err, LK_EINVAL, "the store's URL \"%s\" names no directory: give file:DIR", s->url);
@@ -42,13 +41,12 @@ static int find_places(struct lk_store *s, const char *url, const char *blobs_ur
         return lk_fail(err, LK_EINVAL,
                        "a store in PostgreSQL keeps its blobs elsewhere: say where, --blobs DIR or s3://BUCKET/PREFIX, or "
                        "LOCKSTEP_BLOBS");
-    bool bucket = blobs_url && !folder_of(blobs_url, &blobs);
-    if (blobs && !*blobs) return lk_fail(err, LK_EINVAL, "the blobs' place \"%s\" names no directory", blobs_url);
-    const char *tmp = getenv("TMPDIR"); /* with a bucket; for temporary files only, as leases of a server need none */
-    s->dir = lk_strdup(in_folder ? dir : !bucket ? blobs : tmp && *tmp ? tmp : "/tmp");
+    bool bucket = blobs_url && !folder_of(blobs_url, &blobs); /* lk_blobs_open says which there are */
+    if (blobs_url && !*blobs)
+        return lk_fail(err, LK_EINVAL, "--blobs or LOCKSTEP_BLOBS names no folder: give one, or a URL");
+    s->dir = in_folder ? lk_strdup(dir) : bucket ? lk__blob_cache_place() : lk_strdup(blobs);
     p->kv = in_folder ? lk_asprintf("file:%s", dir) : lk_strdup(url);
     p->blobs = blobs ? lk_strdup(blobs) : lk_asprintf("%s/blobs", dir);
-    p->bucket = bucket;
     p->file = in_folder ? lk_asprintf("%s/kv/data.mdb", dir) : NULL;
     if (!s->dir || !p->kv || !p->blobs || (in_folder && !p->file))
         return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->url);
@@ -125,7 +123,8 @@ static int open_parts(struct lk_store *s, const struct places *p, enum lk_access
 }
 
 static int open_blobs(struct lk_store *s, const struct places *p, struct lk_err *err) {
-    int code = p->bucket ? 0 : look(s, p->blobs, err);
+    const char *folder;
+    int code = folder_of(p->blobs, &folder) ? look(s, folder, err) : 0; /* a bucket is looked for with the first blob */
     return code == 0 ? lk_blobs_open(p->blobs, LK_CREATE, &s->blobs, err) : code;
 }
 

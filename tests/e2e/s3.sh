@@ -71,6 +71,20 @@ if have_ranks; then
     check "two ranks write one blob" "$LOCKSTEP" train m.ini --on local:2
     equal "to the same roots" "$(result m)" "$(cat folder.result)"
 fi
+# rows in PostgreSQL, blobs in the bucket
+chmod 755 "$WORK"
+postgres=$HERE/../postgres.sh
+if url=$("$postgres" start "$WORK/pg"); then
+    both() { env LOCKSTEP_STORE="$url&schema=both" LOCKSTEP_BLOBS=s3://bucket/both "$@"; }
+    quiet both "$LOCKSTEP" tokenizer train text.txt --vocab 700 --name t
+    quiet both "$LOCKSTEP" dataset build d text.txt --tokenizer t --holdout 0.05
+    check "a run with its rows in PostgreSQL" both "$LOCKSTEP" train c.ini
+    equal "has the same roots" "$(both "$LOCKSTEP" runs show r --json | grep -E '^  "(identity|weights_root|state_root)"')" "$(grep -E '^  "(identity|weights_root|state_root)"' folder.result)"
+    elsewhere
+    check "and is verified from elsewhere" both "$LOCKSTEP" verify r
+    "$postgres" stop "$WORK/pg"
+fi
+
 check "gc keeps what is named" "$LOCKSTEP" gc --grace 0
 equal "all of it" "$(keys | grep -cFf <(sed 's|^|team/|' folder.blobs))" "$(wc -l <folder.blobs)"
 quiet "$LOCKSTEP" runs rm r

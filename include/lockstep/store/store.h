@@ -14,14 +14,16 @@ struct lk_store {
     struct lk_kv *kv; /* NULL: opened for its blobs only */
     struct lk_blobs *blobs;
     char *url; /* without a password, for people */
-    char *dir; /* a folder of this machine, for locks and temporary files: the store's own, or that of its blobs */
+    char *dir; /* a folder of this machine, for locks and temporary files: the store's own, that of its blobs, or the
+                  cache's */
 };
 /* url: "file:DIR" or just DIR; for lk_store_open_at also "postgresql://..." (include/lockstep/store/kv.h). blobs_url: a
- * folder, "file:DIR" or "s3://BUCKET/PREFIX" for the blobs (lk_blobs_open); NULL: DIR/blobs, and LK_EINVAL where the rows
- * are in no folder. How: enum lk_access in kv.h, with what is guaranteed where one may only read. LK_ENOTFOUND: absent,
- * with the way to make one (not with LK_CREATE). LK_EUNSUPPORTED: no engine for the URL, a network file system, or a store
- * of an unknown format (row "format"). LK_ECORRUPT: something else lies there. LK_EIO: no permission to read it or, with
- * LK_WRITE and LK_CREATE, to write it; or the disk failed. LK_EINVAL: the URL names no directory. LK_ENOMEM. */
+ * folder, "file:DIR" or "s3://BUCKET/PREFIX" (lk_blobs_open) for the blobs; NULL: DIR/blobs, and LK_EINVAL where the rows
+ * are in no folder. How: enum lk_access
+ * in kv.h, with what is guaranteed where one may only read. LK_ENOTFOUND: absent, with the way to make one (not with
+ * LK_CREATE). LK_EUNSUPPORTED: no engine for the URL, a network file system, or a store of an unknown format (row
+ * "format"). LK_ECORRUPT: something else lies there. LK_EIO: no permission to read it or, with LK_WRITE and LK_CREATE, to
+ * write it; or the disk failed. LK_EINVAL: the URL names no directory. LK_ENOMEM. */
 int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access, struct lk_store **out, struct lk_err *);
 int lk_store_open(const char *url, enum lk_access, struct lk_store **out, struct lk_err *);
 /* The store with its blobs only, for processes that must not open the database (ranks of a training job): blobs and

@@ -55,7 +55,7 @@ static int read_limit(uint64_t *out, struct lk_err *err) {
     return 0;
 }
 
-static char *find_path(void) {
+char *lk__blob_cache_place(void) {
     const char *given = getenv("LOCKSTEP_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     if (given && *given) return lk_strdup(given);
     if (xdg && *xdg == '/') return lk_asprintf("%s/lockstep/blobs", xdg);
@@ -82,7 +82,7 @@ int lk__blob_cache_open(const char *place, struct lk__blob_cache **out, struct l
     char hex[LK_ROOT_HEX];
     *out = NULL;
     lk_sha256(place, strlen(place), &hash);
-    if (c) c->top = find_path();
+    if (c) c->top = lk__blob_cache_place();
     if (c && c->top) c->path = lk_asprintf("%s/%.*s", c->top, PLACE_DIGITS, lk_root_hex(&hash, hex));
     int code = c && c->path ? read_limit(&c->limit, err) : lk_fail(err, LK_ENOMEM, "out of memory for the cache of blobs");
     if (code == 0 && !*c->top)

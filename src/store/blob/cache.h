@@ -11,6 +11,8 @@ struct lk__blob_cache;
  * $XDG_CACHE_HOME/lockstep/blobs or ~/.cache/lockstep/blobs; made, for this user only. LOCKSTEP_CACHE_LIMIT: bytes, with K,
  * M, G or T; 32G by default. LK_EINVAL: no such number, no place. LK_EIO: another user's, no permission. */
 int lk__blob_cache_open(const char *place, struct lk__blob_cache **out, struct lk_err *);
+/* The folder of all places, which may not be there yet; "": none is known. NULL: out of memory. The caller frees it. */
+char *lk__blob_cache_place(void);
 void lk__blob_cache_close(struct lk__blob_cache *);
 /* The directory itself, for writers: what they finish is in the cache. Call lk__blob_cache_added then; fits: it is known to
  * fit its root. */
