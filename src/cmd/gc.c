@@ -29,7 +29,7 @@ static int gc(struct cmd_context *c) {
     json_t *list = dry && c->json ? json_array() : NULL;
     struct lk_gc_options o = {(int64_t)collecting.grace_seconds * 1000, dry, tell, list};
     if (cmd_open_store(c, dry ? LK_READ : LK_WRITE)) return CMD_FAILED;
-    if (lk_store_gc(c->store, lk_train_rows, &o, &r, &err)) {
+    if (lk_store_gc(c->store, lk_train_rows(), &o, &r, &err)) {
         json_decref(list);
         return cmd_fail(&err);
     }

@@ -22,23 +22,23 @@ static void only_unreachable_blobs_go(void **state) {
                          gone = test_config("gone", "run.steps=4 run.seed=8");
     struct lk_gc_result first, dry, swept, again;
     char *root = test_root_of(&world, &c);
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &first,
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &first,
                    &test_err));
     lk_free(test_root_of(&world, &gone));
     struct lk_root orphan;
     OK(lk_blob_put(world.store->blobs, "nobody names me", 15, &orphan, &test_err));
     OK(lk_run_remove(world.store, "gone", &test_err));
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 3600000, .dry_run = false}, &swept,
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 3600000, .dry_run = false}, &swept,
                    &test_err)); /* all is younger than an hour */
     assert_int_equal(swept.blobs, 0);
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = true}, &dry, &test_err));
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = true}, &dry, &test_err));
     assert_true(dry.blobs == 2 * 4 + 1 && lk_blob_exists(world.store->blobs, &orphan)); /* two checkpoints and the orphan */
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &swept,
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &swept,
                    &test_err));
     assert_true(swept.blobs == dry.blobs && swept.bytes == dry.bytes && swept.kept == first.kept &&
                 swept.kept_bytes == first.kept_bytes);
     assert_false(lk_blob_exists(world.store->blobs, &orphan));
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &again,
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &again,
                    &test_err));
     assert_int_equal(again.blobs, 0);
     struct lk_verify_result v; /* every kept checkpoint and the dataset are whole */
@@ -93,7 +93,7 @@ static void a_damaged_row_stops_the_collector_alone(void **state) {
                 {"n/model/torn", 12, "short", "the name model/torn has 5 bytes, not 32"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         put_row(rows[i].key, rows[i].size, rows[i].value, strlen(rows[i].value));
-        FAILS(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &r,
+        FAILS(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &r,
                           &test_err),
               LK_ECORRUPT, "nothing was removed");
         assert_non_null(strstr(test_err.message, rows[i].answer));
@@ -109,7 +109,7 @@ static void a_damaged_row_stops_the_collector_alone(void **state) {
     FAILS(lk_run_get(world.store, "torn", &record, &test_err), LK_ECORRUPT, "`lockstep runs rm torn`");
     FAILS(test_create_and_run(&world, &again, NULL), LK_ECORRUPT, "the record of run torn");
     OK(lk_run_remove(world.store, "torn", &test_err));
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &r, &test_err));
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &r, &test_err));
     assert_false(lk_blob_exists(world.store->blobs, &orphan));
     OK(lk_run_facts_read(world.store, "torn", NULL, &s.facts, &test_err)); /* gone since it was listed */
     assert_string_equal(s.facts.damage, "");
@@ -352,7 +352,7 @@ static void no_memory_is_said(void **state) {
     FAIL_EACH_ALLOCATION(plot_several());
     for (uint64_t nth = 1;; nth++) { /* without memory nothing reachable may go */
         lk__alloc_fail_at(nth);
-        lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &result,
+        lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &result,
                     &test_err);
         uint64_t made = lk__alloc_count();
         lk__alloc_fail_at(0);

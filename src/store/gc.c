@@ -89,8 +89,8 @@ static int unknown_row(struct lk_bytes key, struct lk_err *err) {
     char text[80];
     return lk_fail(err, LK_EUNSUPPORTED,
                    UNKNOWN
-                   ": the row %s is of no kind that this program knows; use the release that wrote it, or remove the row "
-                   "(`lockstep kv del --force`)",
+                   ": the row %s is of no kind that this program knows; use the release that wrote it, or remove the row: "
+                   "`lockstep kv del`",
                    shown(key, text));
 }
 
@@ -187,13 +187,19 @@ static int remove_victims(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     int code = lk__kv_timestamp(txn, &time, err);
     if (!code) code = mark_rows(&s->marks, txn, err);
     if (!code) code = mark_children(&s->marks, err);
-    for (; s->done < s->count && !code; s->done++) {
+    for (; !code && s->done < s->count; s->done += !code) {
         const struct lk_gc_blob *b = &s->victims[s->done];
+        int64_t modified_ms;
         if (is_marked(&s->marks, &b->root)) {
             keep(s, b->size_bytes);
             continue;
         }
-        code = lk_blob_delete(s->marks.store->blobs, &b->root, err);
+        code = lk_blob_modified(s->marks.store->blobs, &b->root, &modified_ms, err);
+        if (!code && s->now_ms - modified_ms < s->options->grace_ms) { /* a writer has found it since */
+            keep(s, b->size_bytes);
+            continue;
+        }
+        if (!code) code = lk_blob_delete(s->marks.store->blobs, &b->root, err);
         if (!code) s->result->blobs++, s->result->bytes += b->size_bytes;
         if (code == LK_ENOTFOUND) code = LK_OK;
     }
@@ -248,6 +254,7 @@ int lk_store_gc_dropped(struct lk_store *store, lk_row_kinds kinds, const struct
     int code = LK_OK;
     for (size_t i = 0; i < count && !code; i++) code = no_memory(mark(&d.dropped, &roots[i]), err);
     if (!code) code = mark_children(&d.dropped, err);
+    if (!code && count) code = mark_snapshot(&d.needed, err);
     if (!code && count) code = lk_kv_update(store->kv, remove_dropped, &d, LK_LAZY, NULL, err);
     release(&d.needed);
     release(&d.dropped);

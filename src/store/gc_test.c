@@ -1,6 +1,9 @@
 /* Which blobs rows hold; what stops the collector; rows that are committed while it looks; failures. */
 #include "base/testing.h"
 #include "lockstep/store/gc.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
 
 struct world {
     char *dir;
@@ -37,20 +40,27 @@ static void row(struct lk_store *s, const char *key, const char *value) {
 /* Rows "t/NAME" hold what their text names. */
 static struct {
     struct lk_store *store;
-    const char *key, *value; /* a row that is committed when the first row is looked at */
+    const char *key, *value;         /* a row that is committed when the first row is looked at */
+    void (*does)(struct lk_store *); /* or this is done, when a row is looked at for so many times */
+    int calls;
+    struct lk_store *batch;
 } meanwhile;
 static int text_holds(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *err) {
     (void)key;
-    if (meanwhile.store) {
+    if (meanwhile.store && --meanwhile.calls <= 0) {
         struct lk_store *s = meanwhile.store;
         meanwhile.store = NULL;
-        row(s, meanwhile.key, meanwhile.value);
+        if (meanwhile.does)
+            meanwhile.does(s);
+        else
+            row(s, meanwhile.key, meanwhile.value);
+        meanwhile.does = NULL;
     }
     if (value.size == 3) return lk_fail(err, LK_ECORRUPT, "the row is damaged");
     return lk_row_tell_hex(value.data, value.size, tell, arg);
 }
 static const struct lk_row_kind text_rows[] = {{.prefix = "t/", .holds = text_holds}, {.prefix = "t/old/"}, {0}};
-static const struct lk_row_kind *const kinds[] = {lk_store_rows, text_rows, NULL};
+static const struct lk_row_kind *const kinds[] = {text_rows, NULL};
 
 struct told {
     uint32_t goes, young;
@@ -130,6 +140,81 @@ static void a_row_that_comes_meanwhile_counts(void **state) {
     assert_true(lk_blob_exists(s->blobs, &late) && !lk_blob_exists(s->blobs, &orphan));
 }
 
+/* A writer finds its blob there when the collector has chosen it already. */
+static void find_again(struct lk_store *s) {
+    blob(s, "an old blob");
+}
+static void a_blob_that_is_found_meanwhile_stays(void **state) {
+    struct world *w = *state;
+    struct lk_root old = blob(w->store, "an old blob");
+    char path[4096];
+    const struct timespec before[2] = {{time(NULL) - 100000, 0}, {time(NULL) - 100000, 0}};
+    struct told told;
+    row(w->store, "t/first", "nothing");
+    assert_int_equal(utimensat(AT_FDCWD, lk_blob_path(w->store->blobs, &old, path), before, 0), 0);
+    meanwhile.does = find_again, meanwhile.calls = 2, meanwhile.store = w->store; /* the second look at the rows */
+    struct lk_gc_result r = collect(w->store, 3600000, false, &told);
+    assert_true(!meanwhile.store && r.blobs == 0 && r.kept == 1 && lk_blob_exists(w->store->blobs, &old));
+    assert_int_equal(utimensat(AT_FDCWD, path, before, 0), 0);
+    r = collect(w->store, 3600000, false, &told);
+    assert_true(r.blobs == 1 && !lk_blob_exists(w->store->blobs, &old));
+}
+
+/* Four calls share a transaction: the second removes the row of a blob, the third drops the blob, the fourth dies, and so
+ * the row is there again. */
+static struct lk_root shared_root;
+static int delete_holder(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    (void)arg;
+    return lk_kv_delete(txn, lk_bytes("t/holder", 8), err);
+}
+static int die(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    (void)txn, (void)arg, (void)err;
+    _exit(7);
+}
+static void *calls(void *arg) {
+    struct lk_store *s = meanwhile.batch;
+    switch (*(int *)arg) {
+    case 0:
+        row(s, "t/waits", "y");
+        break;
+    case 1:
+        lk_kv_update(s->kv, delete_holder, NULL, LK_DURABLE, NULL, NULL);
+        break;
+    case 2:
+        lk_store_gc_dropped(s, kinds, &shared_root, 1, NULL);
+        break;
+    default:
+        lk_kv_update(s->kv, die, NULL, LK_DURABLE, NULL, NULL);
+    }
+    return NULL;
+}
+static void a_shared_transaction_that_dies_removes_nothing(void **state) {
+    struct world *w = *state;
+    char hex[LK_ROOT_HEX];
+    int status, order[] = {0, 1, 2, 3};
+    shared_root = blob(w->store, "needed");
+    row(w->store, "t/holder", lk_root_hex(&shared_root, hex));
+    pid_t child = fork();
+    if (!child) {
+        struct lk_kv_txn *t;
+        pthread_t threads[4];
+        if (lk_store_open(w->dir, LK_WRITE, &meanwhile.batch, NULL) || lk_kv_begin(meanwhile.batch->kv, true, &t, NULL))
+            _exit(1);
+        for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, calls, &order[i]), usleep(50000);
+        lk_kv_abort(t);
+        pthread_join(threads[3], NULL);
+        _exit(2);
+    }
+    waitpid(child, &status, 0);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    struct lk_kv_txn *t;
+    struct lk_bytes value;
+    OK(lk_kv_begin(w->store->kv, false, &t, &test_err));
+    OK(lk_kv_get(t, lk_bytes("t/holder", 8), &value, &test_err));
+    lk_kv_abort(t);
+    assert_true(lk_blob_exists(w->store->blobs, &shared_root));
+}
+
 static void what_is_dropped_goes_unless_it_is_needed(void **state) {
     struct lk_store *s = ((struct world *)*state)->store;
     char hex[LK_ROOT_HEX], a[200], b[200];
@@ -170,6 +255,8 @@ int main(void) {
         WITH_STORE(what_is_not_known_stops_it),
         WITH_STORE(damage_stops_it),
         WITH_STORE(a_row_that_comes_meanwhile_counts),
+        WITH_STORE(a_blob_that_is_found_meanwhile_stays),
+        WITH_STORE(a_shared_transaction_that_dies_removes_nothing),
         WITH_STORE(what_is_dropped_goes_unless_it_is_needed),
         WITH_STORE(memory_that_fails_removes_nothing_needed),
     };

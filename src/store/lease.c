@@ -17,11 +17,11 @@
 #include <unistd.h>
 
 uint32_t lk__store_lease_ms = 20000;
-bool lk__store_lease_renews = true;
+atomic_bool lk__store_lease_renews = true;
 
 struct lk_lease {
     struct lk_store *store;
-    char kind[129], name[LK__LEASE_NAME]; /* name: KIND/NAME, as the row has it */
+    char kind[LK__LEASE_NAME], name[LK__LEASE_NAME]; /* name: KIND/NAME, as the row has it */
     uint64_t fence;
     int fd;        /* the lock's, of one machine's store; else -1 */
     bool renewing; /* there is a thread */
@@ -29,6 +29,7 @@ struct lk_lease {
     pthread_mutex_t mutex;
     pthread_cond_t end;
     bool ending;
+    bool lost; /* of the renewing thread: another one has it */
 };
 
 static bool timed(const struct lk_store *s) {
@@ -69,8 +70,11 @@ static struct process this_process(void) {
 static bool same_place(const struct process *a, const struct process *b) {
     return *a->boot && a->names && !strcmp(a->boot, b->boot) && a->names == b->names;
 }
+/* Where /proc shows nothing of others, a process that is there may be the one. */
 static bool is_dead(const struct process *p, const struct process *here) {
-    return same_place(p, here) && p->started && started(p->pid) != p->started;
+    if (!same_place(p, here) || !p->started || p->pid <= 0) return false;
+    uint64_t now = started(p->pid);
+    return now ? now != p->started : kill((pid_t)p->pid, 0) != 0 && errno == ESRCH;
 }
 
 /* What a row says. */
@@ -123,23 +127,30 @@ static int now_of(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
 
 /* --- Locks of the kernel --------------------------------------------------------------------------------- */
 
-static void lock_path(const struct lk_store *s, const char *kind, const char *name, char path[4096]) {
-    snprintf(path, 4096, "%s/locks/%s.%s.lock", s->dir, kind, name);
+/* Those of runs lie where releases before leases had them, so that these and we know of one another. */
+static int lock_path(const struct lk_store *s, const char *kind, const char *name, bool create, char path[4096],
+                     struct lk_err *err) {
+    bool run = !strcmp(kind, "run");
+    int code = LK_OK;
+    snprintf(path, 4096, "%s/locks", s->dir);
+    if (create) code = lk_dir_make(path, err);
+    snprintf(path, 4096, "%s/locks/%s", s->dir, run ? "" : kind);
+    if (create && !run && !code) code = lk_dir_make(path, err);
+    snprintf(path, 4096, "%s/locks/%s%s%s.lock", s->dir, run ? "" : kind, run ? "" : "/", name);
+    return code;
 }
 static int open_lock(const struct lk_store *s, const char *kind, const char *name, bool create, int *fd,
                      struct lk_err *err) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/locks", s->dir);
-    int code = create ? lk_dir_make(path, err) : LK_OK;
+    int code = lock_path(s, kind, name, create, path, err);
     if (code) return code;
-    lock_path(s, kind, name, path);
     *fd = open(path, O_CLOEXEC | (create ? O_RDWR | O_CREAT : O_RDONLY), 0666); /* readers may have no more */
     return *fd < 0 ? lk_fail_errno(err, "cannot open the lock %s", path) : LK_OK;
 }
 static bool removed(const struct lk_store *s, const char *kind, const char *name, int fd) {
     char path[4096];
     struct stat mine, now;
-    lock_path(s, kind, name, path);
+    lock_path(s, kind, name, false, path, NULL);
     return fstat(fd, &mine) || stat(path, &now) || mine.st_ino != now.st_ino;
 }
 static bool lock_held(int fd) {
@@ -207,11 +218,12 @@ static int not_ours(const struct lk_lease *l, const struct row *row, struct lk_e
         (unsigned long long)l->fence);
 }
 static int renew_row(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
-    const struct lk_lease *l = arg;
+    struct lk_lease *l = arg;
     struct row row;
     int64_t now;
     int code = read_row(txn, l->name, &row, err);
-    if (!code && row.fence != l->fence) code = not_ours(l, &row, err);
+    l->lost = !code && row.fence != l->fence;
+    if (l->lost) code = not_ours(l, &row, err);
     if (!code) code = now_of(txn, &now, err);
     if (code) return code;
     row.until_ms = now + lk__store_lease_ms;
@@ -237,9 +249,9 @@ static void *renew(void *arg) {
         at.tv_sec += (time_t)(ns / 1000000000), at.tv_nsec = (long)(ns % 1000000000);
         if (pthread_cond_timedwait(&l->end, &l->mutex, &at) != ETIMEDOUT) continue;
         pthread_mutex_unlock(&l->mutex);
-        int code = lk__store_lease_renews ? lk_kv_update(l->store->kv, renew_row, l, LK_LAZY, NULL, NULL) : LK_OK;
+        if (lk__store_lease_renews) lk_kv_update(l->store->kv, renew_row, l, LK_LAZY, NULL, NULL);
         pthread_mutex_lock(&l->mutex);
-        if (code == LK_EBUSY) break;
+        if (l->lost) break;
     }
     pthread_mutex_unlock(&l->mutex);
     return NULL;
@@ -297,7 +309,7 @@ void lk_lease_release(struct lk_lease *l, bool gone) {
     if (l->renewing) pthread_join(l->thread, NULL);
     if (l->fd < 0) lk_kv_update(l->store->kv, give_row, l, LK_LAZY, NULL, NULL); /* if not, the end comes by itself */
     if (l->fd >= 0 && gone) {
-        lock_path(l->store, l->kind, l->name + strlen(l->kind) + 1, path);
+        lock_path(l->store, l->kind, l->name + strlen(l->kind) + 1, false, path, NULL);
         unlink(path);
     }
     free_lease(l);
@@ -340,7 +352,8 @@ int lk_lease_look(struct lk_store *store, const char *kind, const char *name, st
     *out = (struct lk_lease_state){0};
     snprintf(full, sizeof full, "%s/%s", kind, name);
     if (timed(store)) return look_at_row(store, full, out, err);
-    if (open_lock(store, kind, name, false, &fd, NULL)) return LK_OK;
+    int code = open_lock(store, kind, name, false, &fd, err);
+    if (code) return code == LK_ENOTFOUND ? LK_OK : code;
     out->held = out->here = lock_held(fd);
     read_lock(fd, &out->process, &out->fence);
     close(fd);

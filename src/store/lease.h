@@ -1,12 +1,12 @@
 /* What tests of leases change. Private to src/store. */
 #ifndef LOCKSTEP_STORE_PRIVATE_LEASE_H
 #define LOCKSTEP_STORE_PRIVATE_LEASE_H
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
-#define LK__LEASE_NAME 260
+#define LK__LEASE_NAME 201 /* KIND/NAME and a zero: a record's name */
 
-extern uint32_t lk__store_lease_ms; /* how long a lease lasts, unless it is renewed */
-extern bool lk__store_lease_renews; /* false: as of a holder that is stopped */
+extern uint32_t lk__store_lease_ms;        /* how long a lease lasts, unless it is renewed */
+extern atomic_bool lk__store_lease_renews; /* false: as of a holder that is stopped */
 
 #endif

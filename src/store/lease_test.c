@@ -62,6 +62,14 @@ static void one_has_it(void **state) {
         assert_int_equal(lk_lease_fence(a), i ? 3 : 1);
         lk_lease_release(a, false);
         FAILS(lk_lease_acquire(s, "run", "../x", &a, &test_err), LK_EINVAL, "no");
+        OK(lk_lease_acquire(s, "a.b", "c", &a, &test_err)); /* no two share a lock */
+        OK(lk_lease_acquire(s, "a", "b.c", &b, &test_err));
+        lk_lease_release(a, true), lk_lease_release(b, true);
+        char longest[129]; /* of both together: 200 */
+        memset(longest, 'x', 128), longest[128] = 0;
+        OK(lk_lease_acquire(s, longest + 57, longest, &a, &test_err));
+        lk_lease_release(a, true);
+        FAILS(lk_lease_acquire(s, longest + 56, longest, &a, &test_err), LK_EINVAL, "is not a valid name");
     }
 }
 

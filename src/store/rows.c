@@ -3,19 +3,6 @@
 #include "lockstep/store/gc.h"
 #include <string.h>
 
-const struct lk_row_kind *lk_row_kind_of(lk_row_kinds tables, struct lk_bytes key) {
-    const struct lk_row_kind *best = NULL;
-    size_t longest = 0;
-    for (; *tables; tables++)
-        for (const struct lk_row_kind *k = *tables; k->prefix; k++) {
-            size_t n = strlen(k->prefix);
-            if (key.size < n || (k->whole && key.size != n) || memcmp(key.data, k->prefix, n) != 0 || n <= longest)
-                continue;
-            best = k, longest = n;
-        }
-    return best;
-}
-
 int lk_row_tell_hex(const char *text, size_t size, lk_row_tell_fn *tell, void *arg) {
     int code = LK_OK;
     for (size_t i = 0, n; i < size && !code; i += n ? n : 1) {
@@ -51,10 +38,24 @@ static int name_holds(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn
     return tell(arg, &root);
 }
 
-const struct lk_row_kind lk_store_rows[] = {
+static const struct lk_row_kind own[] = {
     {.prefix = "format", .whole = true},
     {.prefix = "n/", .holds = name_holds, .print = print_name},
     {.prefix = "h/"}, /* what a name once pointed at needs no content */
     {.prefix = "r/lease/"},
     {0},
 };
+
+static const struct lk_row_kind *longest(const struct lk_row_kind *k, struct lk_bytes key, const struct lk_row_kind *best) {
+    for (; k->prefix; k++) {
+        size_t n = strlen(k->prefix);
+        if (key.size < n || (k->whole && key.size != n) || memcmp(key.data, k->prefix, n) != 0) continue;
+        if (!best || n > strlen(best->prefix)) best = k;
+    }
+    return best;
+}
+const struct lk_row_kind *lk_row_kind_of(lk_row_kinds tables, struct lk_bytes key) {
+    const struct lk_row_kind *best = longest(own, key, NULL);
+    for (; *tables; tables++) best = longest(*tables, key, best);
+    return best;
+}

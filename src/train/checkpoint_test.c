@@ -71,8 +71,8 @@ static void loaded_is_saved(const char *keys, bool padded) {
     assert_true(ref.is_run && ref.step == list[1].step && lk_root_equal(&ref.state, &list[1].state));
     assert_true(lk_root_equal(&model.weights_root, &w) && model.layout.floats == s->layout->parameters);
     for (size_t i = 0; i < s->layout->tensor_count; i++) {
-        const struct lk_tensor *padded = &s->layout->tensors[i];
-        assert_memory_equal(model.weights + model.layout.tensors[i].offset, s->weights + padded->offset, padded->count * 4);
+        const struct lk_tensor *wide = &s->layout->tensors[i];
+        assert_memory_equal(model.weights + model.layout.tensors[i].offset, s->weights + wide->offset, wide->count * 4);
     }
     lk_model_close(&model);
     FAILS(lk_checkpoint_load(world.store, &w, &back, &test_err), LK_ECORRUPT, "");

@@ -26,7 +26,7 @@ static void forget(void) {
         json_decref(record);
         OK(lk_run_remove(world.store, "victim", &test_err));
     }
-    OK(lk_store_gc(world.store, lk_train_rows, &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &result,
+    OK(lk_store_gc(world.store, lk_train_rows(), &(struct lk_gc_options){.grace_ms = 0, .dry_run = false}, &result,
                    &test_err));
 }
 

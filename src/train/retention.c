@@ -30,14 +30,17 @@ int lk__train_checkpoint_put(struct lk_kv_txn *t, const char *run, const struct 
 
 struct dropping {
     const char *run;
+    const struct lk_lease *lease;
     struct lk_checkpoint checkpoint;
 };
 static int put_dropped(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     const struct dropping *d = arg;
-    return lk__train_checkpoint_put(t, d->run, &d->checkpoint, err);
+    int code = lk_lease_check(d->lease, t, err);
+    return code ? code : lk__train_checkpoint_put(t, d->run, &d->checkpoint, err);
 }
-int lk__train_checkpoint_drop(struct lk_store *store, const char *run, const struct lk_checkpoint *c, struct lk_err *err) {
-    struct dropping d = {run, *c};
+int lk__train_checkpoint_drop(struct lk_store *store, const char *run, const struct lk_lease *lease,
+                              const struct lk_checkpoint *c, struct lk_err *err) {
+    struct dropping d = {run, lease, *c};
     d.checkpoint.kept = false;
     return lk_kv_update(store->kv, put_dropped, &d, LK_DURABLE, NULL, err);
 }

@@ -1,6 +1,7 @@
 /* Which checkpoints of a run are kept. Private to src/train. */
 #ifndef LOCKSTEP_TRAIN_RETENTION_H
 #define LOCKSTEP_TRAIN_RETENTION_H
+#include "lockstep/store/lease.h"
 #include "lockstep/train/train.h"
 
 struct lk__train_keep {
@@ -26,6 +27,7 @@ int lk__train_retain(struct lk_kv_txn *, const char *run, const struct lk__train
                      struct lk__train_dropped *dropped, struct lk_err *);
 /* A checkpoint that can't be loaded no longer counts as kept: it must not push a good one out. Its roots stay for
  * verification. */
-int lk__train_checkpoint_drop(struct lk_store *, const char *run, const struct lk_checkpoint *, struct lk_err *);
+int lk__train_checkpoint_drop(struct lk_store *, const char *run, const struct lk_lease *, const struct lk_checkpoint *,
+                              struct lk_err *);
 
 #endif

@@ -54,5 +54,7 @@ static const struct lk_row_kind rows[] = {
     {.prefix = "e/"},
     {0},
 };
-static const struct lk_row_kind *const kinds[] = {lk_store_rows, rows, NULL};
-const lk_row_kinds lk_train_rows = kinds;
+lk_row_kinds lk_train_rows(void) {
+    static const struct lk_row_kind *const kinds[] = {rows, NULL};
+    return kinds;
+}

@@ -193,9 +193,15 @@ int lk_run_best(struct lk_store *store, const char *name, struct lk_checkpoint *
     return code;
 }
 
-static int delete_rows(struct lk_kv_txn *t, void *name, struct lk_err *err) {
+struct removing {
+    const char *name;
+    const struct lk_lease *lease;
+};
+static int delete_rows(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct removing *r = arg;
+    const char *name = r->name;
     char a[LK_KV_KEY_MAX], b[LK_KV_KEY_MAX];
-    int code = LK_OK;
+    int code = lk_lease_check(r->lease, t, err);
     for (const char *letter = "lec"; *letter && !code; letter++) {
         size_t an = lk__train_step_key(a, *letter, name, 0), bn = lk__train_step_key(b, *letter, name, UINT32_MAX);
         code = lk_kv_delete_range(t, lk_bytes(a, an), lk_bytes(b, bn), err);
@@ -210,7 +216,7 @@ int lk_run_remove(struct lk_store *store, const char *name, struct lk_err *err) 
     json_decref(record);
     if (!code || code == LK_ECORRUPT) code = lk__train_run_lease(store, name, &lease, err);
     if (code) return code;
-    code = lk_kv_update(store->kv, delete_rows, (void *)(uintptr_t)name, LK_DURABLE, NULL, err);
+    code = lk_kv_update(store->kv, delete_rows, &(struct removing){name, lease}, LK_DURABLE, NULL, err);
     lk_lease_release(lease, code == LK_OK);
     return code;
 }

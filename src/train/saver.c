@@ -7,6 +7,7 @@
 #include "saver.h"
 #include "state.h"
 
+#include "lockstep/base/progress.h"
 #include "lockstep/base/thread.h"
 #include <errno.h>
 #include <pthread.h>
@@ -24,6 +25,7 @@ struct lk__train_saver {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
     bool busy, saved, quit, drop_older;
+    bool warned; /* of the saver's thread: that blobs stay */
     const struct lk_state *state;
     json_t *record;
     struct lk_checkpoint result;
@@ -55,6 +57,7 @@ struct committing {
     const struct lk_checkpoint *checkpoint;
     const struct lk_root *blobs; /* (4) */
     struct lk_checkpoint *list;  /* those before */
+    bool *was_kept;              /* (count) as it was read: an attempt changes the list */
     size_t count;
     struct lk__train_dropped *dropped;
 };
@@ -63,7 +66,8 @@ static int write_checkpoint(struct lk_kv_txn *t, void *arg, struct lk_err *err) 
     const struct lk_checkpoint *c = w->checkpoint;
     struct lk__train_saver *s = w->saver;
     int code = LK_OK;
-    w->dropped->count = 0;
+    w->dropped->count = 0, w->dropped->code = LK_OK; /* this may be another attempt */
+    for (size_t i = 0; i < w->count; i++) w->list[i].kept = w->was_kept[i];
     for (int i = 0; i < 4 && !code; i++)
         if (!lk_blob_exists(s->store->blobs, &w->blobs[i]))
             code = lk_fail(err, LK_ENOTFOUND, "a blob of the checkpoint was removed while it was saved");
@@ -74,10 +78,14 @@ static int write_checkpoint(struct lk_kv_txn *t, void *arg, struct lk_err *err) 
 }
 static int commit(struct lk__train_saver *s, const struct lk_checkpoint *c, const struct lk_root blobs[4],
                   struct lk__train_dropped *dropped, struct lk_err *err) {
-    struct committing w = {s, c, blobs, NULL, 0, dropped};
+    struct committing w = {s, c, blobs, NULL, NULL, 0, dropped};
     int code = lk_run_checkpoints(s->store, s->run, &w.list, &w.count, err);
+    if (!code && !(w.was_kept = lk_alloc(w.count + 1)))
+        code = lk_fail(err, LK_ENOMEM, "no memory for the checkpoints' list");
+    for (size_t i = 0; i < w.count && !code; i++) w.was_kept[i] = w.list[i].kept;
     if (!code) code = lk_kv_update(s->store->kv, write_checkpoint, &w, LK_DURABLE, NULL, err);
     lk_free(w.list);
+    lk_free(w.was_kept);
     return code;
 }
 
@@ -139,6 +147,14 @@ static int commit_state(struct lk__train_saver *s, struct lk_checkpoint *c, cons
     return commit(s, c, blobs, dropped, err);
 }
 
+/* A failure leaves garbage for gc, nothing worse; but whoever counts on the space is told, once. */
+static void remove_dropped(struct lk__train_saver *s, const struct lk__train_dropped *dropped) {
+    struct lk_err err;
+    if (!lk_store_gc_dropped(s->store, lk_train_rows(), dropped->list, dropped->count, &err) || s->warned) return;
+    lk_log_warn("run %s: what old checkpoints took stays until `lockstep gc`: %s", s->run, err.message);
+    s->warned = true;
+}
+
 static int save(struct lk__train_saver *s, struct lk_err *err) {
     struct lk_checkpoint c = {.step = s->result.step, .kept = true};
     struct lk_root blobs[4];
@@ -149,8 +165,7 @@ static int save(struct lk__train_saver *s, struct lk_err *err) {
         if (!code && s->rank == 0) code = commit_state(s, &c, blobs, &dropped, err);
         code = lk_comm_agree(s->comm, "checkpoint", code, err);
     }
-    if (!code && s->rank == 0) /* a failure leaves garbage for gc, nothing worse */
-        lk_store_gc_dropped(s->store, lk_train_rows, dropped.list, dropped.count, NULL);
+    if (!code && s->rank == 0) remove_dropped(s, &dropped);
     lk_free(dropped.list);
     if (!code) code = lk_comm_broadcast(s->comm, "checkpoint", &c, sizeof c, err);
     if (!code) s->result = c;

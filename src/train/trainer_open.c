@@ -195,7 +195,7 @@ static int load_newest(struct lk_trainer *t, struct lk_err *err) {
                  c.checkpoint.step);
         bool damaged = failed == LK_ECORRUPT || failed == LK_ENOTFOUND;
         if (t->rank == 0 && damaged) {
-            failed = lk__train_checkpoint_drop(t->store, t->run.name, &c.checkpoint, err);
+            failed = lk__train_checkpoint_drop(t->store, t->run.name, t->lease, &c.checkpoint, err);
         } else if (damaged || (failed != LK_ENOMEM && failed != LK_EIO))
             failed = LK_OK;
         code = lk_comm_agree(t->comm, "checkpoint", failed, err);

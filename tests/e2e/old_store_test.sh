@@ -20,6 +20,8 @@ check "a name" "$LOCKSTEP" model pin r --name second
 check "they can be removed" "$LOCKSTEP" kv del "$long"
 check "and the name" "$LOCKSTEP" model rm second
 equal "the old rows are what they were" "$(rows | grep -v '"key_base64":"aC9tb2RlbC9zZWNvbmQ')" "$(cat "$GOLDEN/store-0.1.jsonl")"
+mkdir -p "$LOCKSTEP_STORE/locks"
+fails "a run that release 0.1 trains is known" 1 "run r is being trained by" -- flock "$LOCKSTEP_STORE/locks/r.lock" "$LOCKSTEP" runs rm r
 check "gc" "$LOCKSTEP" gc --grace 0
 check "verify after it" "$LOCKSTEP" verify r
 check "compact" "$LOCKSTEP" kv compact

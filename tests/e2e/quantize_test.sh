@@ -64,6 +64,7 @@ fails "with keys in floats it would be another answer" 1 "differs" -- "$LOCKSTEP
 check "what keys in q8 cost" "$LOCKSTEP" eval wide --beside wide --beside-cache q8 --dataset wide
 said "a loss of its own" "^wide at step 3: held-out loss"
 fails "heads of no whole blocks" 1 "want heads of a multiple of 32 numbers; the model's have 12" -- "$LOCKSTEP" generate talk "it" --cache q8
+fails "serving neither" 1 "want heads of a multiple of 32 numbers; the model's have 12" -- "$LOCKSTEP" serve talk --cache q8 --listen 127.0.0.1:0
 
 fails "twice is refused" 1 "weights are q8 already: quantize the model that it was made from" -- "$LOCKSTEP" model quantize wide-q8 --to q4
 fails "a folder of it" 1 "weights are q4, which this format does not hold" -- "$LOCKSTEP" model export wide-q4 out

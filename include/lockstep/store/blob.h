@@ -92,6 +92,8 @@ void lk_blob_close(struct lk_blob *);
  * Errors: as lk_blob_open without verify. */
 int lk_blob_peek(struct lk_blobs *, const struct lk_root *, void *out, size_t size, size_t *got, struct lk_err *);
 bool lk_blob_exists(struct lk_blobs *, const struct lk_root *);
+/* When it was written, or found by a writer of the same bytes; Unix ms. LK_ENOTFOUND: absent. LK_EIO. */
+int lk_blob_modified(struct lk_blobs *, const struct lk_root *, int64_t *out_ms, struct lk_err *);
 /* LK_ENOTFOUND: absent. LK_EIO: not permitted, or the disk failed. */
 int lk_blob_delete(struct lk_blobs *, const struct lk_root *, struct lk_err *);
 /* The path of a blob's file for messages and tools; out has at least 4,096 bytes. */

@@ -18,9 +18,9 @@ struct lk_row_kind {
     int (*holds)(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *);
     int (*print)(struct lk_bytes key, struct lk_bytes value, struct lk_buf *out);
 };
-/* Several floors' kinds: tables, each ended by a NULL prefix; the list ended by NULL. */
+/* Several floors' kinds: tables, each ended by a NULL prefix; the list ended by NULL. The store's own (names, their
+ * histories, leases, the format) are always known besides. */
 typedef const struct lk_row_kind *const *lk_row_kinds;
-extern const struct lk_row_kind lk_store_rows[]; /* names, their histories, leases, the format */
 /* NULL: of none. */
 const struct lk_row_kind *lk_row_kind_of(lk_row_kinds, struct lk_bytes key);
 /* For holds of JSON rows: every string of 64 hexadecimal digits, in text that is JSON. */
@@ -44,10 +44,10 @@ struct lk_gc_result {
     uint64_t kept, kept_bytes; /* needed, or younger than the grace period */
 };
 /* Removes blobs that no row reaches and that are older than the grace period. A blob that is a JSON object is a manifest
- * and reaches every root that its text holds. The blobs go in a write transaction that looks at all rows once more, so that
- * one whose row is committed meanwhile stays; a writer looks whether its blobs are there in the transaction that names
- * them. When what is needed can't be told, nothing is removed: LK_ECORRUPT (a damaged row or manifest), LK_EUNSUPPORTED (a
- * row of no kind that is known), LK_EIO, LK_EBUSY (of lk_kv_begin), LK_ENOMEM. LK_EIO also for a blob that could not be
+ * and reaches every root that its text holds. The blobs go in a write transaction that looks at all rows, and at each
+ * blob's age, once more: one whose row is committed meanwhile stays, and so does one that a writer has just found there.
+ * When what is needed can't be told, nothing is removed: LK_ECORRUPT (a damaged row or manifest), LK_EUNSUPPORTED (a row
+ * of no kind that is known), LK_EIO, LK_EBUSY (of lk_kv_begin), LK_ENOMEM. LK_EIO also for a blob that could not be
  * removed; those before it are gone, what is needed is there. */
 int lk_store_gc(struct lk_store *, lk_row_kinds, const struct lk_gc_options *, struct lk_gc_result *out, struct lk_err *);
 /* Of these roots and what they reach, removes what no row reaches, whatever its age. Errors as above. */

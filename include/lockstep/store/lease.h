@@ -16,7 +16,8 @@ struct lk_lease;
 /* Takes kind/name, as "run" and its name (words as lk_name_valid takes them). The store is borrowed until release.
  * LK_EBUSY: somebody has it; the message says who. The errors of lk_kv_update; LK_EIO: no permission in DIR/locks. */
 int lk_lease_acquire(struct lk_store *, const char *kind, const char *name, struct lk_lease **out, struct lk_err *);
-/* gone: what it was about is no more, and its lock goes too. NULL is released already. */
+/* Not in a write transaction of this thread. gone: what it was about is no more, and its lock goes too. NULL is released
+ * already. */
 void lk_lease_release(struct lk_lease *, bool gone);
 uint64_t lk_lease_fence(const struct lk_lease *);
 /* In a write transaction of the holder, before its commit: LK_EBUSY, another one has taken the lease since, and this holder

@@ -152,7 +152,7 @@ int lk_eval_list(struct lk_store *, const char *run, lk_eval_fn *fn, void *arg, 
 double lk_bits_per_byte(const struct lk_eval_row *);
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
-extern const lk_row_kinds lk_train_rows; /* the store's, and those of runs: for lk_store_gc */
+lk_row_kinds lk_train_rows(void); /* of runs: for lk_store_gc */
 
 /* --- Runs ------------------------------------------------------------------------------------------------ */
 /* A run's record (JSON, docs/formats.md). State "running" of a dead process is given as "killed". New reference. A record

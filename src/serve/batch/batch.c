@@ -15,7 +15,8 @@ static uint32_t larger(uint32_t a, uint32_t b) {
 }
 
 uint32_t lk_batch_pages(const struct lk_layout *layout, enum lk_dtype cache, uint32_t page_positions, uint64_t bytes) {
-    uint64_t pages = bytes / lk_attention_cache_bytes(layout, cache, page_positions ? page_positions : PAGE_POSITIONS, 1);
+    size_t one = lk_attention_cache_bytes(layout, cache, page_positions ? page_positions : PAGE_POSITIONS, 1);
+    uint64_t pages = one ? bytes / one : 1; /* none: lk_batch_open says why */
     return pages < INT32_MAX ? (uint32_t)pages : INT32_MAX;
 }
 

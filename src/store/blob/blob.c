@@ -149,6 +149,9 @@ void lk_blob_close(struct lk_blob *blob) {
     *blob = (struct lk_blob){0};
 }
 
+int lk_blob_modified(struct lk_blobs *b, const struct lk_root *root, int64_t *out_ms, struct lk_err *err) {
+    return b->ops->modified(b, root, out_ms, err);
+}
 bool lk_blob_exists(struct lk_blobs *b, const struct lk_root *root) {
     return b->ops->exists(b, root);
 }

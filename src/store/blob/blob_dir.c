@@ -285,6 +285,14 @@ static bool dir_exists(struct lk_blobs *b, const struct lk_root *root) {
     return lk_file_exists(dir_path(b, root, path));
 }
 
+static int dir_modified(struct lk_blobs *b, const struct lk_root *root, int64_t *out_ms, struct lk_err *err) {
+    char path[PATH_MAX_BYTES];
+    struct stat st;
+    if (stat(dir_path(b, root, path), &st)) return lk_fail_errno(err, "cannot look at the blob %s", path);
+    *out_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+    return 0;
+}
+
 static int dir_remove(struct lk_blobs *b, const struct lk_root *root, struct lk_err *err) {
     char path[PATH_MAX_BYTES];
     dir_path(b, root, path);
@@ -376,6 +384,7 @@ const struct lk_blobs_ops lk__blobs_dir = {
     .open = dir_open,
     .peek = dir_peek,
     .exists = dir_exists,
+    .modified = dir_modified,
     .remove = dir_remove,
     .path = dir_path,
     .list = dir_list,

@@ -27,6 +27,7 @@ struct lk_blobs_ops {
     int (*open)(struct lk_blobs *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
     int (*peek)(struct lk_blobs *, const struct lk_root *, void *out, size_t size, size_t *got, struct lk_err *);
     bool (*exists)(struct lk_blobs *, const struct lk_root *);
+    int (*modified)(struct lk_blobs *, const struct lk_root *, int64_t *out_ms, struct lk_err *);
     int (*remove)(struct lk_blobs *, const struct lk_root *, struct lk_err *);
     char *(*path)(struct lk_blobs *, const struct lk_root *, char *out);
     int (*list)(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);

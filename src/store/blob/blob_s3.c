@@ -248,6 +248,7 @@ const struct lk_blobs_ops lk__blobs_s3 = {
     .open = lk__blob_s3_open,
     .peek = lk__blob_s3_peek,
     .exists = lk__blob_s3_exists,
+    .modified = lk__blob_s3_modified,
     .remove = lk__blob_s3_remove,
     .path = s3_path,
     .list = lk__blob_s3_list,

@@ -86,6 +86,7 @@ struct lk__blob_s3_object {
 int lk__blob_s3_look(struct lk__blob_s3 *, const struct lk_root *, struct lk__blob_s3_object *out, struct lk_err *);
 int lk__blob_s3_open(struct lk_blobs *, const struct lk_root *, bool verify, struct lk_blob *out, struct lk_err *);
 int lk__blob_s3_peek(struct lk_blobs *, const struct lk_root *, void *out, size_t size, size_t *got, struct lk_err *);
+int lk__blob_s3_modified(struct lk_blobs *, const struct lk_root *, int64_t *out_ms, struct lk_err *);
 bool lk__blob_s3_exists(struct lk_blobs *, const struct lk_root *);
 int lk__blob_s3_remove(struct lk_blobs *, const struct lk_root *, struct lk_err *);
 int lk__blob_s3_list(struct lk_blobs *, int64_t keep_tmp_ms, lk_blob_list_fn *fn, void *arg, struct lk_err *);

@@ -254,6 +254,15 @@ bool lk__blob_s3_exists(struct lk_blobs *b, const struct lk_root *root) {
     return code == 0;
 }
 
+int lk__blob_s3_modified(struct lk_blobs *b, const struct lk_root *root, int64_t *out_ms, struct lk_err *err) {
+    struct lk__blob_s3_object object;
+    int code = lk__blob_s3_look((struct lk__blob_s3 *)b, root, &object, err);
+    if (!code && object.modified_ms < 0)
+        return lk_fail(err, LK_EIO, "the server does not say when a blob was written (Last-Modified)");
+    if (!code) *out_ms = object.modified_ms;
+    return code;
+}
+
 int lk__blob_s3_remove(struct lk_blobs *b, const struct lk_root *root, struct lk_err *err) {
     struct lk__blob_s3 *s = (struct lk__blob_s3 *)b;
     struct lk__blob_s3_object object;

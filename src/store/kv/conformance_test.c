@@ -618,6 +618,33 @@ static void checks(struct world *w) {
     assert_int_equal(engine_rows(w->kv), 3);
 }
 
+/* A function that must wait for another thread's commit keeps nobody waiting, itself not either. */
+static int put_flag(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    (void)arg;
+    return lk_kv_put(t, S("flag"), S("1"), err);
+}
+static int wait_for_flag(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    struct lk_bytes v;
+    ++*(int *)arg;
+    int code = lk_kv_get(t, S("flag"), &v, NULL);
+    return code == LK_ENOTFOUND ? lk_fail(err, LK_ECONFLICT, "another one must come first") : code;
+}
+static void *set_flag(void *kv) {
+    usleep(50000);
+    lk_kv_update(kv, put_flag, NULL, LK_LAZY, NULL, NULL);
+    return NULL;
+}
+static void a_call_that_is_run_again_lets_others_go_on(struct world *w) {
+    struct lk_kv *kv = w->kv;
+    int runs = 0;
+    uint64_t began = lk_clock_ns();
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, set_flag, kv), 0);
+    OK(lk_kv_update(kv, wait_for_flag, &runs, LK_LAZY, NULL, &test_err));
+    pthread_join(thread, NULL);
+    assert_true(runs > 1 && lk_clock_ns() - began < 10000000000);
+}
+
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
@@ -637,6 +664,7 @@ int main(void) {
         WORLD_TEST(statistics),
         WORLD_TEST(checks),
         WORLD_TEST(threads_share_commits),
+        WORLD_TEST(a_call_that_is_run_again_lets_others_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,13 +104,16 @@ int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_e
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
-int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability, bool changed) {
+int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
+    MDB_envinfo info;
+    size_t id = mdb_txn_id(mdb);
     mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
     atomic_store(&env->writer, 0);
     int code = mdb_txn_commit(mdb);
-    /* LMDB does nothing for an empty transaction, but a durable commit makes the lazy ones before it durable. */
-    if (code == 0 && !changed && durability == LK_DURABLE) code = mdb_env_sync(env->mdb, 1);
-    return code;
+    if (code != 0 || durability != LK_DURABLE || mdb_env_info(env->mdb, &info) != 0) return code;
+    /* LMDB does nothing for a transaction that changed no page, but a durable commit makes the lazy ones before it durable.
+     */
+    return info.me_last_txnid < id ? mdb_env_sync(env->mdb, 1) : 0;
 }
 
 static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
@@ -122,8 +125,7 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bo
         lmdb_abort(base);
         return code;
     }
-    code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability, base->dirty || txn->timestamp_ms)
-                       : mdb_txn_commit(txn->mdb);
+    code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability) : mdb_txn_commit(txn->mdb);
     if (code != 0) code = lk__kv_lmdb_commit_failed(env, code, err);
     end(txn);
     return code;

@@ -83,7 +83,7 @@ static int commit(struct batch *b) {
         if (b->calls[i]->outcome == WAITS && b->calls[i]->code == 0 && b->calls[i]->durability == LK_DURABLE)
             durability = LK_DURABLE;
     struct lk__kv_lmdb_request *only = b->count == 1 && b->calls[0]->code == 0 ? b->calls[0] : NULL;
-    int code = lk__kv_lmdb_commit(b->env, b->mdb, durability, b->changed);
+    int code = lk__kv_lmdb_commit(b->env, b->mdb, durability);
     if (code != 0 && only) only->code = lk__kv_lmdb_commit_failed(b->env, code, only->err);
     lk__kv_lmdb_end(b->env);
     return code;
@@ -146,7 +146,7 @@ static void take(struct batch *b) {
 
 /* With queue_lock held. A request lives on its thread's stack: nothing touches it after this. */
 static void finish(struct lk__kv_lmdb_request *r) {
-    if (r->code == 0 && r->timestamp_ms) *r->timestamp_ms = r->stamp;
+    if (r->outcome == ENDED && r->code == 0 && r->timestamp_ms) *r->timestamp_ms = r->stamp;
     r->done = true;
     pthread_cond_signal(&r->wake);
 }
@@ -160,18 +160,8 @@ static void lead(struct lk__kv_lmdb_env *env) {
     env->batch = b.count;
     if (b.deletes) lk__kv_lmdb_fill_reserve(env);
     pthread_mutex_lock(&env->queue_lock);
-    for (size_t i = 0; i < b.count; i++)
-        if (b.calls[i]->outcome == ENDED) finish(b.calls[i]), b.calls[i] = NULL;
+    for (size_t i = 0; i < b.count; i++) finish(b.calls[i]);
     pthread_mutex_unlock(&env->queue_lock);
-    for (size_t i = 0; i < b.count; i++) {
-        struct lk__kv_lmdb_request *r = b.calls[i];
-        if (!r) continue;
-        r->code =
-            lk__kv_update_alone(&r->kv->base, r->fn, r->arg, r->durability, r->timestamp_ms ? &r->stamp : NULL, r->err);
-        pthread_mutex_lock(&env->queue_lock);
-        finish(r);
-        pthread_mutex_unlock(&env->queue_lock);
-    }
     pthread_mutex_lock(&env->queue_lock);
     env->leading = env->first != NULL;
     if (env->first) {
@@ -202,6 +192,7 @@ int lk__kv_lmdb_update(struct lk_kv *base, lk_kv_update_fn *fn, void *arg, enum 
     bool leads = r.leads;
     pthread_mutex_unlock(&env->queue_lock);
     if (leads) lead(env);
+    if (r.outcome == ALONE) r.code = lk__kv_update_alone(base, fn, arg, durability, timestamp_ms, err);
     atomic_fetch_sub(&kv->transactions, 1);
     pthread_cond_destroy(&r.wake);
     return r.code;
