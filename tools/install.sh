@@ -35,7 +35,7 @@ list() {
     echo "644 include/lockstep.h include"
     for f in include/lockstep/*/*.h; do echo "644 $f $(dirname "$f")"; done
     # as they lie here, so that the links between them hold
-    for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg examples/*.ini examples/*.c $(find bench tests src -name README.md); do
+    for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg examples/*.ini examples/*.c $(find bench tests src -name "*.md"); do
         echo "644 $f share/doc/lockstep/$(dirname "$f")"
     done
     for f in "$made"/man/*.1; do echo "644 $f share/man/man1"; done

@@ -197,8 +197,8 @@ static void limits_hold(void **state) {
         char text[1000];
         hear(many[i], text, sizeof text, "me");
         there += strstr(text, "200") != NULL;
-        close(many[i]);
     }
+    for (int i = 0; i < 30; i++) close(many[i]); /* only now: a place that is given back may be another's */
     assert_true(there > 0 && there <= 20);
     lk_http_server_close(server);
 }

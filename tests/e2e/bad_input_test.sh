@@ -165,7 +165,8 @@ for to in "'>/dev/full'" "'>&-'"; do
         bad "$command ${to//\'/}" 1 "cannot write to standard output" -- bash -c "'$LOCKSTEP' $command ${to//\'/}"
     done
 done
-bad "an unknown kind of store" 1 "postgresql" -- "$LOCKSTEP" runs list --store postgresql://x
+bad "an unknown kind of store" 1 "mysql" -- "$LOCKSTEP" runs list --store mysql://x
+bad "rows without blobs" 1 "say where, --blobs" -- "$LOCKSTEP" runs list --store postgresql://x
 bad "a store that is a file" 1 "text.txt" -- "$LOCKSTEP" runs list --store text.txt
 
 # --- damage ---------------------------------------------------------------------------------------------------------------

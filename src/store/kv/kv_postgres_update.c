@@ -15,7 +15,7 @@ struct lk__kv_pg_call {
     int64_t stamp, place; /* place: among those that get their time by the commit */
     struct lk_err err;
     int code;
-    bool alone, done;
+    bool alone, again, done; /* again: by its own word, so on its own thread */
     struct lk__kv_pg_call *next;
 };
 
@@ -47,7 +47,9 @@ static bool run_call(struct group *g, struct lk__kv_pg_call *call) {
         else
             call->place = g->txn->deferred++;
     }
-    if (call->code == LK_ECONFLICT) return true; /* of all */
+    if (call->code == LK_ECONFLICT && base->failed == LK_ECONFLICT) return true; /* of all */
+    call->again = call->code == LK_ECONFLICT; /* its own word: maybe others must come first */
+    call->alone = call->again;
     bool spoilt = call->code != 0 && base->dirty;
     if (call->code == 0 && call->durability == LK_DURABLE) g->durability = LK_DURABLE;
     g->dirty = g->dirty || base->dirty;
@@ -85,7 +87,7 @@ static int run_group(struct group *g, struct lk_err *err) {
         if (call->alone) continue;
         live++;
         if (!run_call(g, call)) call->alone = g->spoilt = true, code = lk_fail(err, LK_EBUSY, "begun anew");
-        if (call->code == LK_ECONFLICT) code = lk_fail(err, LK_ECONFLICT, "%s", call->err.message);
+        if (call->code == LK_ECONFLICT && !call->again) code = lk_fail(err, LK_ECONFLICT, "%s", call->err.message);
     }
     bool stamped = g->txn->deferred || g->txn->time;
     base->dirty = g->dirty;
@@ -127,7 +129,7 @@ static void run_calls(struct group *g) {
         struct lk__kv_pg_call *call = g->calls[i];
         if (code != 0 && g->count == 1)
             call->code = call->alone ? call->code : lk_fail(&call->err, code, "%s", err.message);
-        if (g->count == 1 || (code == 0 && !call->alone)) continue;
+        if (g->count == 1 || call->again || (code == 0 && !call->alone)) continue;
         call->code = lk__kv_update_alone(&g->kv->base, call->fn, call->arg, call->durability,
                                          call->timestamp_ms ? &call->stamp : NULL, &call->err);
     }
@@ -162,6 +164,7 @@ int lk__kv_pg_update(struct lk_kv *base, lk_kv_update_fn *fn, void *arg, enum lk
             lead(kv);
     }
     pthread_mutex_unlock(&kv->lock);
+    if (call.again) return lk__kv_update_alone(base, fn, arg, durability, timestamp_ms, err); /* keeps nobody waiting */
     if (call.code != 0 && err) *err = call.err;
     if (call.code == 0 && timestamp_ms) *timestamp_ms = call.stamp;
     return call.code;
