@@ -10,7 +10,7 @@ BUILD=${BUILD:-build} WEED=${WEED:-build/s3/bin/weed}
 mib=${1:-1024} rounds=${2:-5}
 make -s -j"$(nproc)" BUILD="$BUILD" "$BUILD/bench/s3_bench" build/s3/ready
 work=$(mktemp -d)
-trap 'kill -9 $s3_server 2>/dev/null; wait $s3_server 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill -9 $s3_server 2>/dev/null || :; wait $s3_server 2>/dev/null || :; rm -rf "$work"' EXIT
 . tests/s3/server.sh
 s3_start "$work/s3"
 export LOCKSTEP_CACHE=$work/cache
