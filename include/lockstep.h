@@ -9,6 +9,7 @@
 #include "lockstep/base/ini.h"
 #include "lockstep/base/json.h"
 #include "lockstep/base/json_out.h"
+#include "lockstep/base/library.h"
 #include "lockstep/base/mem.h"
 #include "lockstep/base/progress.h"
 #include "lockstep/base/random.h"
