@@ -113,8 +113,19 @@ int lk_kv_cursor_previous(struct lk_kv_cursor *, struct lk_err *);
 int lk_kv_cursor_seek(struct lk_kv_cursor *, struct lk_bytes key, struct lk_err *);      /* the first row >= key */
 int lk_kv_cursor_seek_back(struct lk_kv_cursor *, struct lk_bytes key, struct lk_err *); /* the last row <= key */
 /* Of the row that it stands on; until the cursor moves or the transaction writes or ends. Nowhere: no bytes. */
-struct lk_bytes lk_kv_cursor_key(const struct lk_kv_cursor *);
-struct lk_bytes lk_kv_cursor_value(const struct lk_kv_cursor *);
+static inline struct lk_bytes lk_kv_cursor_key(const struct lk_kv_cursor *);
+static inline struct lk_bytes lk_kv_cursor_value(const struct lk_kv_cursor *);
+
+/* What every cursor begins with, so that to look at a row is no call; not to be used else. */
+struct lk_kv_row {
+    struct lk_bytes key, value;
+};
+static inline struct lk_bytes lk_kv_cursor_key(const struct lk_kv_cursor *c) {
+    return ((const struct lk_kv_row *)c)->key;
+}
+static inline struct lk_bytes lk_kv_cursor_value(const struct lk_kv_cursor *c) {
+    return ((const struct lk_kv_row *)c)->value;
+}
 
 /* The first key behind all keys that begin with prefix, the `to` of a range of them. out: (prefix.size). False: there is
  * none (the prefix is empty or all 0xff): the range has no end. */

@@ -110,13 +110,6 @@ int lk__kv_cursors_keep(struct lk_kv_txn *txn, struct lk_err *err) {
     return 0;
 }
 
-struct lk_bytes lk_kv_cursor_key(const struct lk_kv_cursor *c) {
-    return c->key;
-}
-struct lk_bytes lk_kv_cursor_value(const struct lk_kv_cursor *c) {
-    return c->value;
-}
-
 /* --- moves ----------------------------------------------------------------------------------------------- */
 
 /* Whether the row that the engine's cursor stands on belongs to its layer: the root layer has none that begin with a zero
@@ -265,14 +258,20 @@ int lk_kv_cursor_seek_back(struct lk_kv_cursor *base, struct lk_bytes key, struc
 static int step(struct lk__kv_cursor *c, bool back, struct lk_err *err) {
     return settle(c, back, ops_of(c)->cursor_step(c->levels[c->depth].engine, back, err), err);
 }
+/* Word by word, as the engine has just stored it: a wider load would wait until the stores have left the core. */
+static void take_row(struct lk_kv_row *to, const volatile struct lk_kv_row *from) {
+    to->key.data = from->key.data;
+    to->key.size = from->key.size;
+    to->value.data = from->value.data;
+    to->value.size = from->value.size;
+}
 /* From one short key to the next one, as most steps are. */
 static int step_on(struct lk__kv_cursor *c, struct lk_err *err) {
     struct lk_kv_cursor *e = c->root;
     int code = c->ops->cursor_step(e, false, err);
     if (code == 0 && e->key.size < c->key_max) {
-        c->base.key = e->key;
-        c->base.value = e->value;
-        if (within(c, false)) return 0;
+        take_row(&c->base.row, &e->row);
+        if (c->to.size == 0 || within(c, false)) return 0;
         code = LK_ENOTFOUND;
     } else
         code = settle(c, false, code, err);

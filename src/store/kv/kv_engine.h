@@ -76,8 +76,13 @@ struct lk_kv_txn {
 };
 /* Of engines, and the first member of those that callers have. */
 struct lk_kv_cursor {
+    union {
+        struct lk_kv_row row; /* first, as kv.h tells callers */
+        struct {
+            struct lk_bytes key, value;
+        };
+    };
     struct lk_kv_txn *txn;
-    struct lk_bytes key, value;
 };
 
 extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory, lk__kv_postgres, lk__kv_postgres_short;

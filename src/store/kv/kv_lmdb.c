@@ -178,7 +178,13 @@ static int lmdb_get(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes
 static int lmdb_put(struct lk_kv_txn *base, struct lk_bytes key, struct lk_bytes value, struct lk_err *err) {
     struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     MDB_val k = val(key), v = val(value);
-    int code = mdb_put(txn->mdb, txn->env->dbi, &k, &v, 0);
+    /* Told that a row comes behind all others, LMDB begins a new page for it when the last one is full, where it would else
+     * divide that one in halves: rows that come in order fill their pages. It says MDB_KEYEXIST when they do not. */
+    int code = txn->scattered ? MDB_KEYEXIST : mdb_put(txn->mdb, txn->env->dbi, &k, &v, MDB_APPEND);
+    if (code == MDB_KEYEXIST) {
+        txn->scattered = true;
+        code = mdb_put(txn->mdb, txn->env->dbi, &k, &v, 0);
+    }
     txn->bytes += value.size;
     return code == 0 ? 0 : lk__kv_lmdb_fail(err, code, txn->env, "write to");
 }
@@ -260,13 +266,17 @@ static int lmdb_cursor_seek(struct lk_kv_cursor *base, struct lk_bytes key, bool
     return arrive(c, code, k, v, err);
 }
 
+static int step_lockless(struct cursor *c, MDB_cursor_op op, struct lk_err *err) {
+    MDB_val k = {0}, v = {0};
+    int code = check_overtaken((struct lk__kv_lmdb_txn *)c->base.txn, err);
+    return code ? code : arrive(c, mdb_cursor_get(c->mdb, &k, &v, op), k, v, err);
+}
 static int lmdb_cursor_step(struct lk_kv_cursor *base, bool back, struct lk_err *err) {
     struct cursor *c = (struct cursor *)base;
     MDB_val k, v;
-    int code = c->lockless ? check_overtaken((struct lk__kv_lmdb_txn *)base->txn, err) : 0;
-    if (code != 0) return code;
-    code = mdb_cursor_get(c->mdb, &k, &v, back ? MDB_PREV : MDB_NEXT);
-    if (code != 0 || c->lockless) return arrive(c, code, k, v, err);
+    if (c->lockless) return step_lockless(c, back ? MDB_PREV : MDB_NEXT, err);
+    int code = mdb_cursor_get(c->mdb, &k, &v, back ? MDB_PREV : MDB_NEXT);
+    if (code != 0) return arrive(c, code, k, v, err);
     base->key = bytes(k);
     base->value = bytes(v);
     return 0;

@@ -44,6 +44,7 @@ struct lk__kv_lmdb_txn {
     MDB_txn *mdb;
     struct lk__kv_lmdb_env *env;
     bool deletes;         /* and so has the reserve */
+    bool scattered;       /* a row was put that is not behind all others */
     size_t bytes;         /* of values put */
     int64_t timestamp_ms; /* 0: not asked for yet */
 };
