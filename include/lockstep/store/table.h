@@ -17,6 +17,62 @@ extern "C" {
 #define LK_TABLE_VALUE_MAX     (LK_KV_VALUE_MAX - 16)
 #define LK_TABLE_SERVER_TIME   (-1) /* as a cell's timestamp: the store's clock gives it, later than all it gave before */
 
+/* --- tables and families --------------------------------------------------------------------------------- */
+
+/* What makes a cell garbage, which no read shows and lk_table_compact removes: as text "never", "maxversions=3",
+ * "maxage=30d" (ms, s, m, h, d), and with "and", "or" (also && and ||) and parentheses, as cbt writes it. */
+enum lk_gc_kind {
+    LK_GC_NEVER,
+    LK_GC_MAX_VERSIONS, /* count: of a column only the newest so many are kept */
+    LK_GC_MAX_AGE,      /* age_us: older than that */
+    LK_GC_UNION,        /* garbage by one of the parts */
+    LK_GC_INTERSECTION  /* garbage by all of them */
+};
+#define LK_GC_PARTS_MAX 16 /* of a whole rule, at most 4 deep */
+struct lk_gc_rule {
+    enum lk_gc_kind kind;
+    int32_t count;
+    int64_t age_us;
+    struct lk_gc_rule *parts;
+    size_t part_count;
+};
+/* LK_EINVAL names the place in the text. lk_gc_rule_free frees the parts (and is for what was parsed only). */
+int lk_gc_rule_parse(const char *text, struct lk_gc_rule *out, struct lk_err *);
+void lk_gc_rule_free(struct lk_gc_rule *);
+int lk_gc_rule_print(const struct lk_gc_rule *, struct lk_buf *out); /* the text, parentheses only where they are needed */
+
+struct lk_table_family {
+    const char *name;
+    const char *gc; /* as text; NULL: never */
+    bool zstd;      /* values that become smaller are compressed */
+};
+/* LK_EEXISTS: there is such a table. LK_EINVAL: a name, a rule, too many families or two of one name. Else of lk_kv_update,
+ * as all that follow. */
+int lk_table_create(struct lk_store *, const char *name, const struct lk_table_family *, size_t count, struct lk_err *);
+/* With all its cells. LK_EBUSY: a pin holds it. A kill leaves cells that nothing shows and the next lk_table_compact of any
+ * table, or the next drop, removes. */
+int lk_table_drop(struct lk_store *, const char *name, struct lk_err *);
+enum lk_table_change_kind { LK_TABLE_ADD_FAMILY, LK_TABLE_UPDATE_FAMILY, LK_TABLE_DROP_FAMILY };
+struct lk_table_change {
+    enum lk_table_change_kind kind;
+    struct lk_table_family family;
+};
+/* All of them at once or none. LK_EEXISTS, LK_ENOTFOUND: of a family. The cells of a dropped family are seen no more;
+ * compaction removes them. */
+int lk_table_alter(struct lk_store *, const char *name, const struct lk_table_change *, size_t count, struct lk_err *);
+typedef int lk_table_list_fn(void *arg, const char *name);
+int lk_table_list(struct lk_store *, lk_table_list_fn *, void *arg, struct lk_err *); /* by name */
+
+/* A table to read and write; any number of threads. The store is borrowed. LK_ENOTFOUND names those that there are. What is
+ * altered by others is seen by the next transaction; once the table is dropped, each call is LK_ENOTFOUND. */
+struct lk_table;
+int lk_table_open(struct lk_store *, const char *name, struct lk_table **out, struct lk_err *);
+void lk_table_close(struct lk_table *);
+const char *lk_table_name(const struct lk_table *);
+/* Its families in a transaction, by name; fn's texts last while it runs. */
+typedef int lk_table_family_fn(void *arg, const struct lk_table_family *);
+int lk_table_families(struct lk_table *, struct lk_kv_txn *, lk_table_family_fn *, void *arg, struct lk_err *);
+
 /* --- cells ----------------------------------------------------------------------------------------------- */
 
 /* One version of one column. Times are in us since 1970, never negative, and multiples of 1,000. */
@@ -79,6 +135,140 @@ struct lk_filter {
 struct lk_filter_program;
 int lk_filter_compile(const struct lk_filter *, struct lk_filter_program **out, struct lk_err *);
 void lk_filter_free(struct lk_filter_program *);
+
+/* --- writes ---------------------------------------------------------------------------------------------- */
+
+enum lk_mutation_kind {
+    LK_SET_CELL,           /* family, qualifier, timestamp_us (or LK_TABLE_SERVER_TIME), value */
+    LK_DELETE_FROM_COLUMN, /* family, qualifier; from_us <= timestamp < to_us (0: no end) */
+    LK_DELETE_FROM_FAMILY, /* family */
+    LK_DELETE_FROM_ROW
+};
+struct lk_mutation {
+    enum lk_mutation_kind kind;
+    const char *family;
+    struct lk_bytes qualifier, value;
+    int64_t timestamp_us, from_us, to_us;
+};
+#define LK_TABLE_MUTATIONS_MAX 100000 /* of one row at once */
+/* In a write transaction: the row's mutations, in their order. They are looked at before anything is written: LK_EINVAL (a
+ * row's key, a qualifier, a value, a timestamp, a range, no mutations), LK_ENOTFOUND (a family, which the message names, or
+ * the table). Else of lk_kv_put. */
+int lk_table_mutate(struct lk_table *, struct lk_kv_txn *, struct lk_bytes row, const struct lk_mutation *, size_t count,
+                    struct lk_err *);
+/* The same as a transaction of its own. */
+int lk_table_apply(struct lk_table *, struct lk_bytes row, const struct lk_mutation *, size_t count, enum lk_durability,
+                   struct lk_err *);
+struct lk_table_entry {
+    struct lk_bytes row;
+    const struct lk_mutation *mutations;
+    size_t count;
+    int code; /* out: what became of it */
+    struct lk_err err;
+};
+/* Each entry by itself, in their order, many of them in one transaction. Returns 0 also where entries failed; else what
+ * ended all that have a code other than 0. */
+int lk_table_apply_many(struct lk_table *, struct lk_table_entry *, size_t count, enum lk_durability, struct lk_err *);
+/* predicate lets a cell of the row through (NULL: the row has one): the first mutations, else the second ones; of either
+ * there may be none. *matched may be NULL. */
+int lk_table_check_and_mutate(struct lk_table *, struct lk_kv_txn *, struct lk_bytes row,
+                              const struct lk_filter_program *predicate, const struct lk_mutation *if_true,
+                              size_t true_count, const struct lk_mutation *if_false, size_t false_count, bool *matched,
+                              struct lk_err *);
+/* In order; each sees the cells that those before it have written. The new cell has the store's time, or the newest cell's
+ * if that is later. */
+struct lk_table_rule {
+    const char *family;
+    struct lk_bytes qualifier;
+    bool increments;        /* the value, 8 bytes, the most significant first; absent is 0; wraps around */
+    int64_t amount;         /* is added; or */
+    struct lk_bytes append; /* is put behind the value */
+};
+typedef int lk_cell_fn(void *arg, const struct lk_cell *);
+/* tell (may be NULL): each cell that was written, once, by family and qualifier. LK_EINVAL also: a value to increment that
+ * is not of 8 bytes. */
+int lk_table_read_modify_write(struct lk_table *, struct lk_kv_txn *, struct lk_bytes row, const struct lk_table_rule *,
+                               size_t count, lk_cell_fn *tell, void *arg, struct lk_err *);
+
+/* --- reads ----------------------------------------------------------------------------------------------- */
+
+/* rows and ranges together; none of both: all rows. They may overlap; a row is told once. */
+struct lk_table_read {
+    const struct lk_bytes *rows;
+    size_t row_count;
+    const struct lk_table_range *ranges; /* of row keys */
+    size_t range_count;
+    const struct lk_filter_program *filter; /* NULL: everything */
+    int64_t limit;                          /* rows with a cell in the result; 0: all */
+    bool reversed;                          /* rows from the last to the first; within a row as ever */
+    int64_t pinned_ms;                      /* as a pin of this time sees the table; 0: as the transaction does */
+};
+struct lk_table_sink {
+    lk_cell_fn *cell; /* what it gets lasts while it runs */
+    /* Behind each row that was looked at, and after its cells if it had any (told). NULL: not wanted. */
+    int (*row_end)(void *arg, struct lk_bytes row, bool told);
+    void *arg;
+};
+struct lk_table_read_stats {
+    uint64_t rows, cells;    /* told */
+    uint64_t visited, seeks; /* cells looked at; jumps over others */
+};
+/* Cells by row; in a row families by name, qualifiers bytewise, newest first. A function of the sink that returns non-zero
+ * ends the read, which returns it. Memory does not depend on the sizes of rows. stats may be NULL. LK_EINVAL: a key that is
+ * too long. LK_ENOTFOUND: the table, or no pin of this time holds it. Else of lk_kv_get. */
+int lk_table_read(struct lk_table *, struct lk_kv_txn *, const struct lk_table_read *, const struct lk_table_sink *,
+                  struct lk_table_read_stats *stats, struct lk_err *);
+
+/* Row keys that cut the table in pieces of about equally many rows, without a scan of it: about one of 1,024 rows is known
+ * by the hash of its key. offset_bytes: about so many are before it. The last one told is empty: the end. */
+typedef int lk_table_sample_fn(void *arg, struct lk_bytes row, uint64_t offset_bytes);
+int lk_table_samples(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, lk_table_sample_fn *, void *arg,
+                     struct lk_err *);
+/* At most `count` ranges that are the whole table and about equally large: a function of the rows alone. fn is told their
+ * ends (to; the last has none). */
+int lk_table_cuts(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, size_t count, lk_table_sample_fn *, void *arg,
+                  struct lk_err *);
+
+/* --- pins ------------------------------------------------------------------------------------------------ */
+
+/* A state of one or more tables that stays readable, whatever is written, deleted, altered or compacted afterwards: for
+ * lease_ms of the store's time, or, with 0, until it is released. *pinned_ms is what reads take; it agrees with the order
+ * of commits. LK_EEXISTS: a pin of this name. LK_EINVAL: a name, no tables. LK_ENOTFOUND: a table. */
+int lk_table_pin(struct lk_store *, const char *pin, const char *const *tables, size_t count, int64_t lease_ms,
+                 int64_t *pinned_ms, struct lk_err *);
+int lk_table_pin_renew(struct lk_store *, const char *pin, int64_t lease_ms, struct lk_err *); /* from now on */
+int lk_table_pin_release(struct lk_store *, const char *pin, struct lk_err *);
+struct lk_table_pin {
+    const char *name;
+    int64_t pinned_ms, expires_ms; /* 0: never */
+    const char *const *tables;
+    size_t table_count;
+};
+typedef int lk_table_pin_fn(void *arg, const struct lk_table_pin *);
+int lk_table_pins(struct lk_store *, lk_table_pin_fn *, void *arg,
+                  struct lk_err *); /* by name; those that have not expired */
+/* The root of all its cells, a function of them alone: not of history, engine, compaction or compression (docs/formats.md).
+ */
+int lk_table_digest(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, struct lk_root *out,
+                    struct lk_table_read_stats *, struct lk_err *);
+/* What changed from one pin to a later one (0: to now), by row, family, qualifier and time: before is NULL for an added
+ * cell, after for a removed one; both for one whose value changed. Looks only at rows that were written since the first
+ * pin. */
+typedef int lk_table_diff_fn(void *arg, const struct lk_cell *before, const struct lk_cell *after);
+int lk_table_diff(struct lk_table *, struct lk_kv_txn *, int64_t from_ms, int64_t to_ms, lk_table_diff_fn *, void *arg,
+                  struct lk_err *);
+
+/* --- compaction ------------------------------------------------------------------------------------------ */
+
+struct lk_table_compact_result {
+    uint64_t visited, removed; /* cells; of dropped families and tables too */
+    uint64_t history;          /* rows of history that no pin sees any more */
+};
+/* Removes what no read shows: garbage by the families' rules, dropped families, what ended pins held, dropped tables. In
+ * many short transactions, beside which others read and write; a killed one is gone on with by the next. progress may be
+ * NULL (visited so far; non-zero ends it). */
+int lk_table_compact(struct lk_table *, int (*progress)(void *arg, const struct lk_table_compact_result *), void *arg,
+                     struct lk_table_compact_result *, struct lk_err *);
 
 #ifdef __cplusplus
 }
