@@ -253,7 +253,8 @@ int lk_table_digest(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, st
                     struct lk_table_read_stats *, struct lk_err *);
 /* What changed from one pin to a later one (0: to now), by row, family, qualifier and time: before is NULL for an added
  * cell, after for a removed one; both for one whose value changed. Looks only at rows that were written since the first
- * pin. */
+ * pin; at all rows where cells come and go without that: by their age, or since families or rules were altered in between.
+ */
 typedef int lk_table_diff_fn(void *arg, const struct lk_cell *before, const struct lk_cell *after);
 int lk_table_diff(struct lk_table *, struct lk_kv_txn *, int64_t from_ms, int64_t to_ms, lk_table_diff_fn *, void *arg,
                   struct lk_err *);

@@ -1,0 +1,204 @@
+/* From rows of the kv to cells: whole rows, families, columns are passed over by seeking. */
+#include "store/table/cells.h"
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
+#include "store/table/gc_rule.h"
+#include <string.h>
+
+#define STEPS 4 /* cells to walk over before a seek is cheaper */
+
+static struct lk_bytes bytes_of(const struct lk_buf *b) {
+    return lk_bytes(b->data, b->size);
+}
+static int set(struct lk_buf *b, const void *data, size_t size, struct lk_err *err) {
+    b->size = 0;
+    return lk_buf_append(b, data, size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading a table");
+}
+
+int lk__cells_open(struct lk__cells *c, struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms,
+                   struct lk_table_read_stats *stats, struct lk_err *err) {
+    *c = (struct lk__cells){.stats = stats, .code = LK_ENOTFOUND};
+    int code = lk__table_schema_at(t, txn, pinned_ms, &c->schema, err);
+    if (code != 0) return code;
+    c->now_us = (pinned_ms ? pinned_ms : lk_clock_wall_ms()) * 1000;
+    code = lk__view_open(&c->view, txn, c->schema->id, LK__CELLS, pinned_ms, err);
+    if (code != 0) lk__cells_close(c);
+    return code;
+}
+
+void lk__cells_close(struct lk__cells *c) {
+    lk__view_close(&c->view);
+    lk__schema_unref(c->schema);
+    struct lk_buf *buffers[] = {&c->row, &c->column, &c->row_text, &c->qualifier_text, &c->value_text, &c->seek};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
+    *c = (struct lk__cells){0};
+}
+
+/* --- moves of the view ----------------------------------------------------------------------------------- */
+
+static int moved(struct lk__cells *c, int code) {
+    c->code = code;
+    c->fresh = code == 0;
+    if (code == 0) c->stats->visited++;
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+static int seek(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+    c->stats->seeks++;
+    return moved(c, lk__view_seek(&c->view, key, err));
+}
+static int step(struct lk__cells *c, struct lk_err *err) {
+    return moved(c, lk__view_next(&c->view, err));
+}
+
+static bool begins_with(struct lk_bytes key, const struct lk_buf *with) {
+    return key.size > with->size && memcmp(key.data, with->data, with->size) == 0;
+}
+
+/* Out of what the first `size` bytes of the key say, forwards: some steps, then a seek to `beyond` in c->seek. */
+static int leave(struct lk__cells *c, const struct lk_buf *what, struct lk_err *err) {
+    for (int i = 0; i < STEPS; i++) {
+        if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
+        int code = step(c, err);
+        if (code != 0) return code;
+    }
+    if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
+    int code = set(&c->seek, what->data, what->size, err);
+    if (code == 0) code = lk__key_past_part(&c->seek, err);
+    return code ? code : seek(c, bytes_of(&c->seek), err);
+}
+
+/* --- rows ------------------------------------------------------------------------------------------------ */
+
+/* The row that the view stands on. */
+static int enter_row(struct lk__cells *c, struct lk_err *err) {
+    struct lk__cell_key at;
+    if (c->code != 0) return c->code;
+    int code = lk__cell_key_read(c->view.key, &at, err);
+    if (code == 0) code = set(&c->row, c->view.key.data, at.row, err);
+    if (code != 0) return code;
+    c->column.size = 0;
+    c->family = NULL;
+    struct lk_bytes part = lk_bytes(c->row.data + LK__KEY_PREFIX, c->row.size - LK__KEY_PREFIX);
+    return lk__part_read(part, &c->row_text, &c->cell.row, err);
+}
+
+int lk__cells_seek(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+    int code = seek(c, key, err);
+    return code ? code : enter_row(c, err);
+}
+
+int lk__cells_before(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+    c->stats->seeks++;
+    int code = moved(c, lk__view_before(&c->view, key, err));
+    if (code == 0) code = enter_row(c, err);
+    return code ? code : lk__cells_again(c, err);
+}
+
+int lk__cells_next_row(struct lk__cells *c, struct lk_err *err) {
+    int code = leave(c, &c->row, err);
+    return code ? code : enter_row(c, err);
+}
+
+int lk__cells_again(struct lk__cells *c, struct lk_err *err) {
+    c->column.size = 0;
+    c->family = NULL;
+    int code = seek(c, bytes_of(&c->row), err);
+    return code ? code : c->code;
+}
+
+/* --- columns --------------------------------------------------------------------------------------------- */
+
+static const struct lk__family *family_of(const struct lk__schema *s, const char *name, size_t size) {
+    for (size_t i = 0; i < s->family_count; i++) {
+        const struct lk__family *f = &s->families[i];
+        if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 &&
+            f->generation == (unsigned char)name[size - 1])
+            return f;
+    }
+    return NULL;
+}
+
+/* The column that the view stands on. *known false: of a family that is not there. */
+static int enter_column(struct lk__cells *c, bool *known, struct lk_err *err) {
+    struct lk__cell_key at;
+    struct lk_bytes key = c->view.key;
+    int code = lk__cell_key_read(key, &at, err);
+    if (code != 0) return code;
+    bool same = c->family && c->family_end == at.family && memcmp(c->column.data, key.data, at.family) == 0;
+    code = set(&c->column, key.data, at.column, err);
+    if (code != 0) return code;
+    c->family_end = at.family;
+    c->nth = 0;
+    if (!same) c->family = family_of(c->schema, c->column.data + at.row, at.family - at.row);
+    *known = c->family != NULL;
+    if (!*known) return 0;
+    c->cell.family = c->family->name;
+    struct lk_bytes part = lk_bytes(c->column.data + at.family, at.column - at.family);
+    return lk__part_read(part, &c->qualifier_text, &c->cell.qualifier, err);
+}
+
+/* Past all cells of the family, in this row, that is not there. */
+static int leave_family(struct lk__cells *c, struct lk_err *err) {
+    int code = set(&c->seek, c->column.data, c->family_end, err);
+    if (code != 0) return code;
+    c->seek.data[c->seek.size - 1]++;
+    c->column.size = 0;
+    return seek(c, bytes_of(&c->seek), err);
+}
+
+int lk__cells_skip_column(struct lk__cells *c, struct lk_err *err) {
+    int code = c->column.size ? leave(c, &c->column, err) : 0;
+    c->column.size = 0;
+    return code;
+}
+
+int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
+    for (;;) {
+        int code = 0;
+        bool known = true;
+        if (c->code == 0 && !c->fresh) code = step(c, err);
+        if (code != 0) return code;
+        if (c->code != 0) return c->code;
+        struct lk_bytes key = c->view.key;
+        if (!begins_with(key, &c->row)) return LK_ENOTFOUND;
+        if (c->column.size && key.size == c->column.size + 8 && begins_with(key, &c->column))
+            c->nth++;
+        else
+            code = enter_column(c, &known, err);
+        if (code != 0) return code;
+        if (!known) {
+            if ((code = leave_family(c, err)) != 0) return code;
+            continue;
+        }
+        int64_t us = lk__read_descending((const unsigned char *)key.data + key.size - 8);
+        if (lk__gc_garbage(&c->family->rule, c->nth, c->now_us - us)) {
+            if ((code = lk__cells_skip_column(c, err)) != 0) return code;
+            continue;
+        }
+        c->cell.timestamp_us = us;
+        c->fresh = false;
+        return lk__value_read(c->view.value, &c->value_text, &c->cell.value, err);
+    }
+}
+
+int lk__cells_skip_to(struct lk__cells *c, const char *family, struct lk_bytes qualifier, struct lk_err *err) {
+    const struct lk__family *f = lk__schema_family(c->schema, family);
+    int code = set(&c->seek, c->row.data, c->row.size, err);
+    if (code == 0) code = f ? lk__key_family(&c->seek, f->name, f->generation, err) : lk__key_past_part(&c->seek, err);
+    if (code == 0 && f && qualifier.size) code = lk__key_part(&c->seek, qualifier, err);
+    c->column.size = 0;
+    return code ? code : seek(c, bytes_of(&c->seek), err);
+}
+
+static bool counts_versions(const struct lk_gc_rule *r) {
+    if (r->kind == LK_GC_MAX_VERSIONS) return true;
+    for (size_t i = 0; i < r->part_count; i++)
+        if (counts_versions(&r->parts[i])) return true;
+    return false;
+}
+int lk__cells_skip_newer(struct lk__cells *c, int64_t before_us, struct lk_err *err) {
+    if (!c->column.size || before_us < 1 || counts_versions(&c->family->rule)) return 0;
+    int code = set(&c->seek, c->column.data, c->column.size, err);
+    if (code == 0) code = lk__key_descending(&c->seek, before_us - 1, err);
+    return code ? code : seek(c, bytes_of(&c->seek), err);
+}

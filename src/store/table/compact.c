@@ -1,0 +1,431 @@
+/* Compaction: what no read shows and no pin sees is removed, in short transactions. */
+#include "lockstep/base/mem.h"
+#include "lockstep/base/progress.h"
+#include "store/kv/kv_engine.h"
+#include "store/table/drop.h"
+#include "store/table/gc_rule.h"
+#include "store/table/pin.h"
+#include "store/table/write.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOK   50000 /* cells that one read transaction looks at */
+#define REMOVE 500   /* cells that one write transaction removes, */
+#define WALK   4000  /* and looks at, once it has removed one */
+
+struct sweep {
+    struct lk_table *table;
+    int64_t now_us;
+    struct lk_buf at;   /* where the next transaction begins: a column's first key */
+    struct lk_buf next; /* as this one found, taken over when it has committed */
+    bool done;          /* the end was reached */
+    bool garbage;       /* a read transaction found some, at `next` */
+    uint64_t visited, removed;
+};
+
+static struct lk_bytes bytes_of(const struct lk_buf *b) {
+    return lk_bytes(b->data, b->size);
+}
+static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
+    b->size = 0;
+    return lk_buf_append(b, from.data, from.size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
+}
+
+/* --- cells ----------------------------------------------------------------------------------------------- */
+
+/* Walking over all cells of a table, also of families that are not there any more. */
+struct walk {
+    struct sweep *sweep;
+    struct lk__writer *writer;
+    struct lk_kv_cursor *cursor;
+    struct lk_buf column, row, key, row_text;
+    const struct lk__family *family; /* of the column; NULL: a dropped one */
+    int64_t nth;
+    bool row_changed;
+};
+
+static const struct lk__family *family_of(const struct lk__schema *s, const unsigned char *name, size_t size) {
+    for (size_t i = 0; i < s->family_count; i++) {
+        const struct lk__family *f = &s->families[i];
+        if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 && f->generation == name[size - 1])
+            return f;
+    }
+    return NULL;
+}
+
+/* The row that was walked over is at its end. */
+static int end_row(struct walk *w, struct lk_err *err) {
+    struct lk_bytes row;
+    if (!w->row_changed) return 0;
+    w->row_changed = false;
+    int code = lk__part_read(lk_bytes(w->row.data + LK__KEY_PREFIX, w->row.size - LK__KEY_PREFIX), &w->row_text, &row, err);
+    return code ? code : lk__writer_row_done(w->writer, row, false, err);
+}
+
+/* nth, column, row, family for the cell that the cursor stands on; *garbage. */
+static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk_err *err) {
+    struct lk__cell_key at;
+    int code = lk__cell_key_read(key, &at, err);
+    if (code != 0) return code;
+    if (w->column.size == at.column && memcmp(w->column.data, key.data, at.column) == 0)
+        w->nth++;
+    else {
+        if (w->row.size != at.row || memcmp(w->row.data, key.data, at.row) != 0) {
+            code = end_row(w, err);
+            if (code == 0) code = set(&w->row, lk_bytes(key.data, at.row), err);
+        }
+        if (code == 0) code = set(&w->column, lk_bytes(key.data, at.column), err);
+        if (code != 0) return code;
+        w->family = family_of(w->writer->schema, (const unsigned char *)key.data + at.row, at.family - at.row);
+        w->nth = 0;
+    }
+    int64_t us = lk__read_descending((const unsigned char *)key.data + key.size - 8);
+    *garbage = !w->family || lk__gc_garbage(&w->family->rule, w->nth, w->sweep->now_us - us);
+    return 0;
+}
+
+static int remove_here(struct walk *w, struct lk_err *err) {
+    int code = set(&w->key, lk_kv_cursor_key(w->cursor), err);
+    if (code == 0) code = lk__writer_remove(w->writer, bytes_of(&w->key), lk_kv_cursor_value(w->cursor), err);
+    w->row_changed = true;
+    return code;
+}
+
+/* From s->at. Of a read transaction: to the first garbage, or far enough. Of a write transaction: removes garbage. */
+static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
+    struct sweep *s = w->sweep;
+    uint64_t visited = 0, removed = 0;
+    int code = lk_kv_cursor_first(w->cursor, err);
+    s->garbage = s->done = false;
+    while (code == 0) {
+        bool garbage, same_column = w->column.size > 0;
+        struct lk_bytes key = lk_kv_cursor_key(w->cursor);
+        same_column = same_column && key.size > w->column.size && memcmp(key.data, w->column.data, w->column.size) == 0;
+        bool enough = removes ? removed >= REMOVE || (visited >= WALK && (removed > 0 || !same_column))
+                              : visited >= LOOK && !same_column;
+        code = look_at(w, key, &garbage, err);
+        if (code != 0 || enough || (garbage && !removes)) {
+            s->garbage = garbage && !removes;
+            break;
+        }
+        visited++;
+        if (garbage) code = remove_here(w, err);
+        removed += garbage;
+        if (code == 0) code = lk_kv_cursor_next(w->cursor, err);
+    }
+    if (code == LK_ENOTFOUND) {
+        s->done = true;
+        code = 0;
+    }
+    s->visited = visited;
+    s->removed = removed;
+    return code ? code : set(&s->next, bytes_of(&w->column), err);
+}
+
+/* Where a killed compaction goes on: "t/compact/ID", the key's bytes in hexadecimal. */
+static int save_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struct lk_err *err) {
+    char name[16];
+    struct lk_buf hex = LK_BUF_INIT;
+    snprintf(name, sizeof name, "%u", (unsigned)id);
+    if (s->done) return lk__row_delete(txn, "compact", name, err);
+    int code = 0;
+    for (size_t i = 0; i < s->next.size && code == 0; i++)
+        code = lk_buf_printf(&hex, "%02x", (unsigned char)s->next.data[i]);
+    json_t *row = code == 0 ? json_pack("{s:s}", "at", hex.data ? hex.data : "") : NULL;
+    code = row ? lk__row_put(txn, "compact", name, row, err) : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
+    json_decref(row);
+    lk_buf_release(&hex);
+    return code;
+}
+static int load_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struct lk_err *err) {
+    char name[16];
+    json_t *row;
+    snprintf(name, sizeof name, "%u", (unsigned)id);
+    int code = lk__row_get(txn, "compact", name, &row, err);
+    const char *hex = json_string_value(json_object_get(row, "at"));
+    s->at.size = 0;
+    for (size_t i = 0; hex && i + 1 < strlen(hex) && code == 0; i += 2) {
+        unsigned byte;
+        if (sscanf(hex + i, "%2x", &byte) != 1) break;
+        if (lk_buf_append(&s->at, &(unsigned char){(unsigned char)byte}, 1) != 0)
+            code = lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
+    }
+    json_decref(row);
+    return code;
+}
+
+static int walk_in(struct sweep *s, struct lk_kv_txn *txn, bool removes, struct lk_err *err) {
+    struct lk__writer writer;
+    struct walk w = {.sweep = s, .writer = &writer};
+    struct lk_buf from = LK_BUF_INIT;
+    char to[LK__KEY_PREFIX];
+    int code = lk__writer_open(&writer, s->table, txn, err);
+    if (code != 0) return code;
+    code = lk__key_begin(&from, writer.schema->id, LK__CELLS, err);
+    if (code == 0) {
+        memcpy(to, from.data, sizeof to);
+        to[LK__KEY_PREFIX - 1]++;
+        if (s->at.size) code = set(&from, bytes_of(&s->at), err);
+    }
+    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), &w.cursor, err);
+    if (code == 0) code = walk_cells(&w, removes, err);
+    if (code == 0) code = end_row(&w, err);
+    lk_kv_cursor_close(w.cursor);
+    if (code == 0 && txn->write) code = save_place(s, txn, writer.schema->id, err);
+    struct lk_buf *buffers[] = {&w.column, &w.row, &w.key, &w.row_text, &from};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
+    lk__writer_close(&writer);
+    return code;
+}
+static int remove_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    return walk_in(arg, txn, true, err);
+}
+static int look_for_some(struct sweep *s, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    int code = lk_kv_begin(s->table->store->kv, false, &txn, err);
+    if (code != 0) return code;
+    code = walk_in(s, txn, false, err);
+    lk_kv_abort(txn);
+    return code;
+}
+
+typedef int progress_fn(void *arg, const struct lk_table_compact_result *);
+struct telling {
+    progress_fn *fn;
+    void *arg;
+    struct lk_table_compact_result *result;
+};
+static int tell(const struct telling *t) {
+    return t->fn ? t->fn(t->arg, t->result) : 0;
+}
+
+/* From s->at to the end. */
+static int sweep_cells(struct sweep *s, const struct telling *t, struct lk_err *err) {
+    int code = 0;
+    s->done = false;
+    while (code == 0 && !s->done) {
+        s->now_us = lk_clock_wall_ms() * 1000;
+        code = look_for_some(s, err);
+        if (code != 0) break;
+        t->result->visited += s->visited;
+        code = set(&s->at, bytes_of(&s->next), err);
+        while (code == 0 && s->garbage) {
+            code = lk_kv_update(s->table->store->kv, remove_some, s, LK_LAZY, NULL, err);
+            if (code != 0) break;
+            t->result->visited += s->visited;
+            t->result->removed += s->removed;
+            code = set(&s->at, bytes_of(&s->next), err);
+            s->garbage = !s->done && s->removed >= REMOVE; /* much more, probably */
+        }
+        if (code == 0) code = tell(t);
+    }
+    return code;
+}
+
+/* --- what pins kept -------------------------------------------------------------------------------------- */
+
+struct past {
+    struct lk_table *table;
+    enum lk__space space;
+    struct lk_buf at, next;
+    bool done;
+    uint64_t removed;
+};
+
+static bool pin_sees(const struct lk__schema *s, int64_t since, int64_t until) {
+    for (size_t i = 0; i < s->pin_count; i++)
+        if (since < s->pins[i].at_ms && s->pins[i].at_ms <= until) return true;
+    return false;
+}
+
+/* Whether no pin needs this row of the past, or of the log. */
+static int needless(const struct past *p, const struct lk__schema *s, const struct lk_kv_cursor *c, bool *out,
+                    struct lk_err *err) {
+    struct lk_bytes key = lk_kv_cursor_key(c);
+    const unsigned char *end = (const unsigned char *)key.data + key.size;
+    int64_t since;
+    if (key.size < LK__KEY_PREFIX + 9) return lk_fail(err, LK_ECORRUPT, "a table's past has a row that is none");
+    if (p->space == LK__LOG) { /* written behind this pin: needed by it and by earlier ones */
+        since = lk__read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
+        *out = true;
+        for (size_t i = 0; i < s->pin_count; i++)
+            if (s->pins[i].at_ms <= since) *out = false;
+        return 0;
+    }
+    int code = lk__value_since(lk_kv_cursor_value(c), &since, err);
+    if (code == 0) *out = !pin_sees(s, since, lk__read_ascending(end - 8));
+    return code;
+}
+
+static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    struct past *p = arg;
+    struct lk__schema *s;
+    struct lk_kv_cursor *c = NULL;
+    struct lk_buf from = LK_BUF_INIT, key = LK_BUF_INIT;
+    char to[LK__KEY_PREFIX];
+    int code = lk__table_schema(p->table, txn, &s, err);
+    if (code != 0) return code;
+    code = lk__key_begin(&from, s->id, p->space, err);
+    if (code == 0) {
+        memcpy(to, from.data, sizeof to);
+        to[LK__KEY_PREFIX - 1]++;
+        if (p->at.size) code = set(&from, bytes_of(&p->at), err);
+    }
+    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), &c, err);
+    if (code == 0) code = lk_kv_cursor_first(c, err);
+    p->removed = 0;
+    for (size_t visited = 0; code == 0 && visited < WALK && p->removed < REMOVE; visited++) {
+        bool goes;
+        code = needless(p, s, c, &goes, err);
+        if (code == 0) code = set(&key, lk_kv_cursor_key(c), err);
+        if (code == 0 && goes) code = lk_kv_delete(txn, bytes_of(&key), err);
+        if (code != 0) break;
+        p->removed += goes;
+        code = lk_kv_cursor_next(c, err);
+    }
+    p->done = code == LK_ENOTFOUND;
+    if (code == 0) code = set(&p->next, lk_kv_cursor_key(c), err);
+    lk_kv_cursor_close(c);
+    lk_buf_release(&from);
+    lk_buf_release(&key);
+    lk__schema_unref(s);
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+
+static int forget(struct lk_table *t, enum lk__space space, const struct telling *telling, struct lk_err *err) {
+    struct past p = {.table = t, .space = space};
+    int code = 0;
+    while (code == 0 && !p.done) {
+        code = lk_kv_update(t->store->kv, forget_some, &p, LK_LAZY, NULL, err);
+        if (code == 0) telling->result->history += p.removed;
+        if (code == 0 && !p.done) code = set(&p.at, bytes_of(&p.next), err);
+        if (code == 0) code = tell(telling);
+    }
+    lk_buf_release(&p.at);
+    lk_buf_release(&p.next);
+    return code;
+}
+
+/* --- dropped families and tables ------------------------------------------------------------------------- */
+
+/* Families whose cells are gone: their generations can be given anew. */
+struct cleared {
+    const char *name;
+    json_t *dropped; /* as they were before the sweep */
+};
+static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    const struct cleared *c = arg;
+    json_t *row;
+    int code = lk__row_get(txn, "table", c->name, &row, err);
+    if (code != 0 || !row) return code;
+    json_t *list = json_object_get(row, "dropped");
+    for (size_t i = json_array_size(list); i-- > 0;)
+        for (size_t k = 0; k < json_array_size(c->dropped); k++)
+            if (json_equal(json_object_get(json_array_get(list, i), "name"),
+                           json_object_get(json_array_get(c->dropped, k), "name")) &&
+                json_equal(json_object_get(json_array_get(list, i), "generation"),
+                           json_object_get(json_array_get(c->dropped, k), "generation"))) {
+                json_array_remove(list, i);
+                break;
+            }
+    code = lk__row_put(txn, "table", c->name, row, err);
+    json_decref(row);
+    return code;
+}
+
+static int begin(struct lk_table *t, struct sweep *s, json_t **dropped, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    struct lk__schema *schema = NULL;
+    json_t *row = NULL;
+    int code = lk_kv_begin(t->store->kv, false, &txn, err);
+    if (code != 0) return code;
+    code = lk__table_schema(t, txn, &schema, err);
+    if (code == 0) code = lk__row_get(txn, "table", t->name, &row, err);
+    if (code == 0) code = load_place(s, txn, schema->id, err);
+    *dropped = json_incref(json_object_get(row, "dropped"));
+    json_decref(row);
+    lk__schema_unref(schema);
+    lk_kv_abort(txn);
+    return code;
+}
+
+int lk_table_compact(struct lk_table *t, progress_fn *progress, void *arg, struct lk_table_compact_result *out,
+                     struct lk_err *err) {
+    struct sweep s = {.table = t};
+    struct telling telling = {progress, arg, out};
+    json_t *dropped = NULL;
+    *out = (struct lk_table_compact_result){0};
+    int code = lk__table_expire_pins(t->store, err);
+    if (code == 0) code = lk__table_sweep_dropped(t->store, &out->removed, err);
+    if (code == 0) code = begin(t, &s, &dropped, err);
+    bool from_the_middle = s.at.size > 0;
+    if (code == 0) code = sweep_cells(&s, &telling, err);
+    if (code == 0 && from_the_middle) { /* what a killed one had passed over may hold families that were dropped since */
+        s.at.size = 0;
+        code = sweep_cells(&s, &telling, err);
+    }
+    struct cleared c = {t->name, dropped};
+    if (code == 0 && json_array_size(dropped)) code = lk_kv_update(t->store->kv, clear_dropped, &c, LK_DURABLE, NULL, err);
+    if (code == 0) code = forget(t, LK__CELLS_PAST, &telling, err);
+    if (code == 0) code = forget(t, LK__SAMPLES_PAST, &telling, err);
+    if (code == 0) code = forget(t, LK__LOG, &telling, err);
+    json_decref(dropped);
+    lk_buf_release(&s.at);
+    lk_buf_release(&s.next);
+    return code;
+}
+
+/* --- dropped tables -------------------------------------------------------------------------------------- */
+
+struct remains {
+    char name[16]; /* of "t/drop/ID" */
+    uint32_t id;
+    bool found, done;
+    uint64_t removed;
+};
+static int first_dropped(void *arg, const char *name, json_t *row) {
+    struct remains *r = arg;
+    (void)row;
+    r->found = true;
+    snprintf(r->name, sizeof r->name, "%s", name);
+    r->id = (uint32_t)strtoul(name, NULL, 10);
+    return 1;
+}
+static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    struct remains *r = arg;
+    struct lk_kv_cursor *c = NULL;
+    struct lk_buf from = LK_BUF_INIT, to = LK_BUF_INIT, key = LK_BUF_INIT;
+    int code = lk__key_begin(&from, r->id, 0, err);
+    if (code == 0) code = lk__key_begin(&to, r->id, 0xff, err);
+    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), bytes_of(&to), &c, err);
+    if (code == 0) code = lk_kv_cursor_first(c, err);
+    for (r->removed = 0; code == 0 && r->removed < WALK; r->removed++) {
+        code = set(&key, lk_kv_cursor_key(c), err);
+        if (code == 0) code = lk_kv_delete(txn, bytes_of(&key), err);
+        if (code == 0) code = lk_kv_cursor_next(c, err);
+    }
+    r->done = code == LK_ENOTFOUND;
+    if (r->done) code = 0;
+    lk_kv_cursor_close(c);
+    if (code == 0 && r->done) code = lk__row_delete(txn, "drop", r->name, err);
+    if (code == 0 && r->done) code = lk__row_delete(txn, "compact", r->name, err);
+    lk_buf_release(&from);
+    lk_buf_release(&to);
+    lk_buf_release(&key);
+    return code;
+}
+
+int lk__table_sweep_dropped(struct lk_store *store, uint64_t *removed, struct lk_err *err) {
+    for (;;) {
+        struct remains r = {.found = false};
+        struct lk_kv_txn *txn;
+        int code = lk_kv_begin(store->kv, false, &txn, err);
+        if (code != 0) return code;
+        code = lk__row_list(txn, "drop", first_dropped, &r, err);
+        lk_kv_abort(txn);
+        if (code < 0 || !r.found) return code < 0 ? code : 0;
+        for (r.done = false, code = 0; code == 0 && !r.done; *removed += r.removed)
+            code = lk_kv_update(store->kv, remove_remains, &r, LK_LAZY, NULL, err);
+        if (code != 0) return code;
+    }
+}

@@ -1,0 +1,255 @@
+/* The root of a table's cells, and what changed between two pins. */
+#include "lockstep/base/hash.h"
+#include "lockstep/base/mem.h"
+#include "store/kv/kv_engine.h"
+#include "store/table/cells.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* --- digest ---------------------------------------------------------------------------------------------- */
+
+static void number(struct lk_hasher *h, uint64_t n, size_t bytes) {
+    unsigned char b[8];
+    for (size_t i = 0; i < bytes; i++) b[i] = (unsigned char)(n >> 8 * i);
+    lk_hasher_update(h, b, bytes);
+}
+static void part(struct lk_hasher *h, const void *data, size_t size) {
+    number(h, size, 4);
+    if (size) lk_hasher_update(h, data, size);
+}
+static int hash_cell(void *arg, const struct lk_cell *cell) {
+    part(arg, cell->row.data, cell->row.size);
+    part(arg, cell->family, strlen(cell->family));
+    part(arg, cell->qualifier.data, cell->qualifier.size);
+    number(arg, (uint64_t)cell->timestamp_us, 8);
+    part(arg, cell->value.data, cell->value.size);
+    return 0;
+}
+
+int lk_table_digest(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, struct lk_root *out,
+                    struct lk_table_read_stats *stats, struct lk_err *err) {
+    struct lk_hasher *h = lk_hasher_create();
+    if (!h) return lk_fail(err, LK_ENOMEM, "out of memory hashing a table");
+    struct lk_table_read read = {.pinned_ms = pinned_ms};
+    struct lk_table_sink sink = {hash_cell, NULL, h};
+    int code = lk_table_read(t, txn, &read, &sink, stats, err);
+    if (code == 0) lk_hasher_final(h, out);
+    lk_hasher_free(h);
+    return code;
+}
+
+/* --- which rows were written between two pins -------------------------------------------------------------
+ * The log has them by the pin that they were written behind, and then by key: one cursor for each such pin, merged. */
+
+struct log {
+    struct lk_kv_cursor **cursors;
+    size_t count;
+    struct lk_buf row; /* of the key: through the row's end */
+};
+#define LOG_HEAD (LK__KEY_PREFIX + 8)
+
+static int log_key(struct lk_buf *key, const struct lk__schema *s, int64_t since, struct lk_err *err) {
+    int code = lk__key_begin(key, s->id, LK__LOG, err);
+    return code ? code : lk__key_ascending(key, since, err);
+}
+
+/* A cursor for the first pin at or behind `since`. *out NULL: there is none before `to`. */
+static int open_next(struct lk_kv_txn *txn, const struct lk__schema *s, int64_t *since, int64_t to,
+                     struct lk_kv_cursor **out, struct lk_err *err) {
+    struct lk_buf a = LK_BUF_INIT, b = LK_BUF_INIT;
+    struct lk_kv_cursor *c = NULL;
+    *out = NULL;
+    int code = log_key(&a, s, *since, err);
+    if (code == 0) code = log_key(&b, s, to, err);
+    if (code == 0) code = lk_kv_cursor_open(txn, lk_bytes(a.data, a.size), lk_bytes(b.data, b.size), &c, err);
+    if (code == 0) code = lk_kv_cursor_first(c, err);
+    if (code == 0) {
+        struct lk_bytes key = lk_kv_cursor_key(c);
+        if (key.size <= LOG_HEAD)
+            code = lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
+        else
+            *since = lk__read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
+        lk_kv_cursor_close(c);
+        c = NULL;
+        if (code == 0) code = log_key(&a, s, *since, err);
+        if (code == 0) code = log_key(&b, s, *since + 1, err);
+        if (code == 0) code = lk_kv_cursor_open(txn, lk_bytes(a.data, a.size), lk_bytes(b.data, b.size), &c, err);
+        if (code == 0) code = lk_kv_cursor_first(c, err);
+        *out = c;
+        c = NULL;
+    }
+    lk_kv_cursor_close(c);
+    lk_buf_release(&a);
+    lk_buf_release(&b);
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+
+static void log_close(struct log *l) {
+    for (size_t i = 0; i < l->count; i++) lk_kv_cursor_close(l->cursors[i]);
+    lk_free(l->cursors);
+    lk_buf_release(&l->row);
+}
+
+static int log_open(struct log *l, struct lk_kv_txn *txn, const struct lk__schema *s, int64_t from, int64_t to,
+                    struct lk_err *err) {
+    *l = (struct log){0};
+    for (int64_t since = from; since < to; since++) {
+        struct lk_kv_cursor *c, **more;
+        int code = open_next(txn, s, &since, to, &c, err);
+        if (c && code == 0 && !(more = lk_realloc(l->cursors, (l->count + 1) * sizeof(struct lk_kv_cursor *)))) {
+            lk_kv_cursor_close(c);
+            code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+        } else if (c && code == 0) {
+            l->cursors = more;
+            l->cursors[l->count++] = c;
+        }
+        if (code != 0) {
+            log_close(l);
+            return code;
+        }
+        if (!c) break;
+    }
+    return 0;
+}
+
+static struct lk_bytes row_of(const struct lk_kv_cursor *c) {
+    struct lk_bytes key = lk_kv_cursor_key(c);
+    return key.size > LOG_HEAD ? lk_bytes((const char *)key.data + LOG_HEAD, key.size - LOG_HEAD) : lk_bytes(NULL, 0);
+}
+/* The least row that is next in any of the cursors, to l->row. LK_ENOTFOUND: none is left. */
+static int log_next(struct log *l, struct lk_err *err) {
+    struct lk_bytes least = {0};
+    for (size_t i = 0; i < l->count; i++) {
+        struct lk_bytes row = row_of(l->cursors[i]);
+        if (row.data && (!least.data || lk__kv_compare(row, least) < 0)) least = row;
+    }
+    if (!least.data) return LK_ENOTFOUND;
+    l->row.size = 0;
+    if (lk_buf_append(&l->row, least.data, least.size) != 0) return lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+    for (size_t i = 0; i < l->count; i++) {
+        struct lk_bytes row = row_of(l->cursors[i]);
+        if (!row.data || lk__kv_compare(row, lk_bytes(l->row.data, l->row.size)) != 0) continue;
+        int code = lk_kv_cursor_next(l->cursors[i], err);
+        if (code != 0 && code != LK_ENOTFOUND) return code;
+    }
+    return 0;
+}
+
+/* --- their cells ----------------------------------------------------------------------------------------- */
+
+static int compare_cells(const struct lk_cell *a, const struct lk_cell *b) {
+    int c = strcmp(a->family, b->family);
+    if (!c) c = lk__kv_compare(a->qualifier, b->qualifier);
+    return c ? c : (a->timestamp_us < b->timestamp_us) - (a->timestamp_us > b->timestamp_us);
+}
+
+/* To the row whose key, from the row on, is this; *on: it has a cell. */
+static int to_row(struct lk__cells *c, const struct lk_buf *row, bool *on, struct lk_err *err) {
+    struct lk_buf key = LK_BUF_INIT;
+    int code = lk__key_begin(&key, c->schema->id, LK__CELLS, err);
+    if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
+        code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+    if (code == 0) code = lk__cells_seek(c, lk_bytes(key.data, key.size), err);
+    if (code == 0 && (c->row.size != key.size || memcmp(c->row.data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0) code = lk__cells_next(c, err);
+    *on = code == 0;
+    lk_buf_release(&key);
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+static int onwards(struct lk__cells *c, bool *on, struct lk_err *err) {
+    int code = lk__cells_next(c, err);
+    *on = code == 0;
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+
+struct diff {
+    struct lk__cells a, b;
+    lk_table_diff_fn *fn;
+    void *arg;
+};
+static int diff_row(struct diff *d, const struct lk_buf *row, struct lk_err *err) {
+    bool a, b;
+    int code = to_row(&d->a, row, &a, err);
+    if (code == 0) code = to_row(&d->b, row, &b, err);
+    while (code == 0 && (a || b)) {
+        int c = !b ? -1 : !a ? 1 : compare_cells(&d->a.cell, &d->b.cell);
+        bool same = c == 0 && lk__kv_compare(d->a.cell.value, d->b.cell.value) == 0;
+        if (!same) code = d->fn(d->arg, c <= 0 ? &d->a.cell : NULL, c >= 0 ? &d->b.cell : NULL);
+        if (code == 0 && c <= 0) code = onwards(&d->a, &a, err);
+        if (code == 0 && c >= 0) code = onwards(&d->b, &b, err);
+    }
+    return code;
+}
+
+/* Whether a cell can come or go without its row being written: by its age, by another rule, with its family. */
+static bool ages(const struct lk_gc_rule *r) {
+    if (r->kind == LK_GC_MAX_AGE) return true;
+    for (size_t i = 0; i < r->part_count; i++)
+        if (ages(&r->parts[i])) return true;
+    return false;
+}
+static bool all_is_logged(const struct lk__schema *a, const struct lk__schema *b) {
+    if (a->family_count != b->family_count) return false;
+    for (size_t i = 0; i < a->family_count; i++) {
+        const struct lk__family *x = &a->families[i], *y = &b->families[i];
+        if (strcmp(x->name, y->name) != 0 || x->generation != y->generation || strcmp(x->gc, y->gc) != 0) return false;
+        if (ages(&x->rule)) return false;
+    }
+    return true;
+}
+
+/* All rows of both: row is the last one, of no bytes at first, and becomes the next one. */
+static int either_next(struct diff *d, struct lk_buf *row, struct lk_err *err) {
+    struct lk_buf key = LK_BUF_INIT;
+    struct lk_bytes least = {0};
+    struct lk__cells *both[] = {&d->a, &d->b};
+    int code = lk__key_begin(&key, d->a.schema->id, LK__CELLS, err);
+    if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
+        code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+    if (code == 0 && row->size) code = lk__key_past_part(&key, err);
+    for (int i = 0; i < 2 && code == 0; i++) {
+        code = lk__cells_seek(both[i], lk_bytes(key.data, key.size), err);
+        struct lk_bytes next = lk_bytes(both[i]->row.data + LK__KEY_PREFIX, both[i]->row.size - LK__KEY_PREFIX);
+        if (code == 0 && (!least.data || lk__kv_compare(next, least) < 0)) least = next;
+        if (code == LK_ENOTFOUND) code = 0;
+    }
+    row->size = 0;
+    if (code == 0 && !least.data) code = LK_ENOTFOUND;
+    if (code == 0 && lk_buf_append(row, least.data, least.size) != 0)
+        code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+    lk_buf_release(&key);
+    return code;
+}
+
+static int diff_all(struct diff *d, struct lk_err *err) {
+    struct lk_buf row = LK_BUF_INIT;
+    int code;
+    while ((code = either_next(d, &row, err)) == 0 && (code = diff_row(d, &row, err)) == 0) continue;
+    lk_buf_release(&row);
+    return code;
+}
+static int diff_logged(struct diff *d, struct lk_kv_txn *txn, int64_t from_ms, int64_t to_ms, struct lk_err *err) {
+    struct log rows;
+    int code = log_open(&rows, txn, d->a.schema, from_ms, to_ms ? to_ms : INT64_MAX, err);
+    if (code != 0) return code;
+    while ((code = log_next(&rows, err)) == 0 && (code = diff_row(d, &rows.row, err)) == 0) continue;
+    log_close(&rows);
+    return code;
+}
+
+int lk_table_diff(struct lk_table *t, struct lk_kv_txn *txn, int64_t from_ms, int64_t to_ms, lk_table_diff_fn *fn,
+                  void *arg, struct lk_err *err) {
+    struct lk_table_read_stats stats = {0};
+    struct diff d = {.fn = fn, .arg = arg};
+    if (from_ms <= 0 || (to_ms != 0 && to_ms < from_ms))
+        return lk_fail(err, LK_EINVAL, "a difference goes from a pin to a later one");
+    int code = lk__cells_open(&d.a, t, txn, from_ms, &stats, err);
+    if (code != 0) return code;
+    code = lk__cells_open(&d.b, t, txn, to_ms, &stats, err);
+    if (code == 0) {
+        code = all_is_logged(d.a.schema, d.b.schema) ? diff_logged(&d, txn, from_ms, to_ms, err) : diff_all(&d, err);
+        lk__cells_close(&d.b);
+    }
+    lk__cells_close(&d.a);
+    return code == LK_ENOTFOUND ? 0 : code;
+}
