@@ -50,8 +50,10 @@ static int step(struct lk__cells *c, struct lk_err *err) {
     return moved(c, lk__view_next(&c->view, err));
 }
 
+/* `with` ends a part: 0xff behind its zero byte would be more of the part. */
 static bool begins_with(struct lk_bytes key, const struct lk_buf *with) {
-    return key.size > with->size && memcmp(key.data, with->data, with->size) == 0;
+    return key.size > with->size && memcmp(key.data, with->data, with->size) == 0 &&
+           ((const unsigned char *)key.data)[with->size] != 0xff;
 }
 
 /* Out of what the first `size` bytes of the key say, forwards: some steps, then a seek to `beyond` in c->seek. */

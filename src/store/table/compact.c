@@ -98,7 +98,7 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
     int code = lk_kv_cursor_first(w->cursor, err);
     s->garbage = s->done = false;
     while (code == 0) {
-        bool garbage, same_column = w->column.size > 0;
+        bool garbage = false, same_column = w->column.size > 0;
         struct lk_bytes key = lk_kv_cursor_key(w->cursor);
         same_column = same_column && key.size > w->column.size && memcmp(key.data, w->column.data, w->column.size) == 0;
         bool enough = removes ? removed >= REMOVE || (visited >= WALK && (removed > 0 || !same_column))
@@ -275,7 +275,7 @@ static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     if (code == 0) code = lk_kv_cursor_first(c, err);
     p->removed = 0;
     for (size_t visited = 0; code == 0 && visited < WALK && p->removed < REMOVE; visited++) {
-        bool goes;
+        bool goes = false;
         code = needless(p, s, c, &goes, err);
         if (code == 0) code = set(&key, lk_kv_cursor_key(c), err);
         if (code == 0 && goes) code = lk_kv_delete(txn, bytes_of(&key), err);
