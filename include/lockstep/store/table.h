@@ -9,13 +9,13 @@
 extern "C" {
 #endif
 
-#define LK_TABLE_NAME_MAX      256   /* [-_.a-zA-Z0-9/]+ */
-#define LK_TABLE_FAMILY_MAX    64    /* [-_.a-zA-Z0-9]+ */
-#define LK_TABLE_FAMILIES_MAX  100   /* of a table */
-#define LK_TABLE_ROW_MAX       4096  /* bytes of a row's key, which has at least one */
-#define LK_TABLE_QUALIFIER_MAX 16384 /* a qualifier may be empty */
-#define LK_TABLE_VALUE_MAX     (LK_KV_VALUE_MAX - 16)
-#define LK_TABLE_SERVER_TIME   (-1) /* as a cell's timestamp: the store's clock gives it, later than all it gave before */
+#define LK_TABLE_NAME_MAX     256  /* [-_.a-zA-Z0-9/]+ */
+#define LK_TABLE_FAMILY_MAX   64   /* [-_.a-zA-Z0-9]+ */
+#define LK_TABLE_FAMILIES_MAX 100  /* of a table */
+#define LK_TABLE_ROW_MAX      4096 /* bytes of a row's key, which has at least one */
+#define LK_TABLE_COLUMN_MAX   8160 /* bytes of row, family and qualifier together, where a zero byte counts twice */
+#define LK_TABLE_VALUE_MAX    (LK_KV_VALUE_MAX - 16)
+#define LK_TABLE_SERVER_TIME  (-1) /* as a cell's timestamp: the store's clock gives it, later than all it gave before */
 
 /* --- tables and families --------------------------------------------------------------------------------- */
 

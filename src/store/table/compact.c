@@ -42,6 +42,7 @@ struct walk {
     const struct lk__family *family; /* of the column; NULL: a dropped one */
     int64_t nth;
     bool row_changed;
+    bool wrote; /* since the cursor moved: it only knows where it was */
 };
 
 static const struct lk__family *family_of(const struct lk__schema *s, const unsigned char *name, size_t size) {
@@ -58,6 +59,7 @@ static int end_row(struct walk *w, struct lk_err *err) {
     struct lk_bytes row;
     if (!w->row_changed) return 0;
     w->row_changed = false;
+    w->wrote = true;
     int code = lk__part_read(lk_bytes(w->row.data + LK__KEY_PREFIX, w->row.size - LK__KEY_PREFIX), &w->row_text, &row, err);
     return code ? code : lk__writer_row_done(w->writer, row, false, err);
 }
@@ -85,7 +87,7 @@ static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk
 }
 
 static int remove_here(struct walk *w, struct lk_err *err) {
-    int code = set(&w->key, lk_kv_cursor_key(w->cursor), err);
+    int code = w->wrote ? lk_kv_cursor_seek(w->cursor, bytes_of(&w->key), err) : 0;
     if (code == 0) code = lk__writer_remove(w->writer, bytes_of(&w->key), lk_kv_cursor_value(w->cursor), err);
     w->row_changed = true;
     return code;
@@ -99,8 +101,11 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
     s->garbage = s->done = false;
     while (code == 0) {
         bool garbage = false, same_column = w->column.size > 0;
-        struct lk_bytes key = lk_kv_cursor_key(w->cursor);
-        same_column = same_column && key.size > w->column.size && memcmp(key.data, w->column.data, w->column.size) == 0;
+        w->wrote = false;
+        if ((code = set(&w->key, lk_kv_cursor_key(w->cursor), err)) != 0) break;
+        struct lk_bytes key = bytes_of(&w->key);
+        same_column =
+            same_column && key.size == w->column.size + 8 && memcmp(key.data, w->column.data, w->column.size) == 0;
         bool enough = removes ? removed >= REMOVE || (visited >= WALK && (removed > 0 || !same_column))
                               : visited >= LOOK && !same_column;
         code = look_at(w, key, &garbage, err);

@@ -31,8 +31,8 @@ int lk_table_check_and_mutate(struct lk_table *t, struct lk_kv_txn *txn, struct 
     int code = lk__writer_open(&w, t, txn, err);
     if (code == 0) code = lk__row_check(row, err);
     if (code == 0 && true_count + false_count == 0) code = lk_fail(err, LK_EINVAL, "no mutations for either case");
-    if (code == 0 && true_count) code = lk__mutations_check(w.schema, if_true, true_count, err);
-    if (code == 0 && false_count) code = lk__mutations_check(w.schema, if_false, false_count, err);
+    if (code == 0 && true_count) code = lk__mutations_check(w.schema, row, if_true, true_count, err);
+    if (code == 0 && false_count) code = lk__mutations_check(w.schema, row, if_false, false_count, err);
     if (code == 0) code = check(t, txn, row, predicate, &yes, err);
     if (code == 0) code = lk__writer_apply(&w, row, yes ? if_true : if_false, yes ? true_count : false_count, err);
     lk__writer_close(&w);
@@ -129,14 +129,15 @@ static int tell_written(struct lk__writer *w, struct lk_bytes row, const struct 
     return code;
 }
 
-static int rules_check(const struct lk__schema *s, const struct lk_table_rule *rules, size_t count, struct lk_err *err) {
+static int rules_check(const struct lk__schema *s, struct lk_bytes row, const struct lk_table_rule *rules, size_t count,
+                       struct lk_err *err) {
     if (count == 0) return lk_fail(err, LK_EINVAL, "no rules");
     if (count > LK_TABLE_MUTATIONS_MAX)
         return lk_fail(err, LK_EINVAL, "%zu rules; at most %d are possible", count, LK_TABLE_MUTATIONS_MAX);
     for (size_t i = 0; i < count; i++) {
         struct lk_mutation m = {
             LK_SET_CELL, rules[i].family, rules[i].qualifier, rules[i].append, LK_TABLE_SERVER_TIME, 0, 0};
-        int code = lk__mutations_check(s, &m, 1, err);
+        int code = lk__mutations_check(s, row, &m, 1, err);
         if (code != 0) return lk_fail_prefix(err, code, "rule %zu", i + 1);
     }
     return 0;
@@ -147,8 +148,7 @@ int lk_table_read_modify_write(struct lk_table *t, struct lk_kv_txn *txn, struct
                                struct lk_err *err) {
     struct lk__writer w;
     int code = lk__writer_open(&w, t, txn, err);
-    if (code == 0) code = lk__row_check(row, err);
-    if (code == 0) code = rules_check(w.schema, rules, count, err);
+    if (code == 0) code = rules_check(w.schema, row, rules, count, err);
     for (size_t i = 0; i < count && code == 0; i++) code = apply_rule(&w, row, &rules[i], err);
     if (code == 0) code = lk__writer_row_done(&w, row, true, err);
     if (code == 0 && tell) code = tell_written(&w, row, rules, count, tell, arg, err);

@@ -141,16 +141,26 @@ static int time_check(int64_t us, const char *what, struct lk_err *err) {
     return lk_fail(err, LK_EINVAL, "%s of %lld us: times are not negative and in whole milliseconds", what, (long long)us);
 }
 
-static int mutation_check(const struct lk__schema *s, const struct lk_mutation *m, struct lk_err *err) {
+static size_t size_in_key(struct lk_bytes b) {
+    size_t n = b.size;
+    for (size_t i = 0; i < b.size; i++) n += ((const char *)b.data)[i] == 0;
+    return n;
+}
+
+static int mutation_check(const struct lk__schema *s, size_t row_size, const struct lk_mutation *m, struct lk_err *err) {
     int code = 0;
     if (m->kind == LK_DELETE_FROM_ROW) return 0;
     if (!m->family || !*m->family) return lk_fail(err, LK_EINVAL, "a mutation names no family");
     if (!lk__schema_family(s, m->family))
         return lk_fail(err, LK_ENOTFOUND, "the table has no family \"%.100s\"", m->family);
     if (m->kind == LK_DELETE_FROM_FAMILY) return 0;
-    if (m->qualifier.size > LK_TABLE_QUALIFIER_MAX)
-        return lk_fail(err, LK_EINVAL, "a qualifier of %zu bytes; at most %d are possible", m->qualifier.size,
-                       LK_TABLE_QUALIFIER_MAX);
+    size_t column = row_size + strlen(m->family) + size_in_key(m->qualifier);
+    if (column > LK_TABLE_COLUMN_MAX)
+        return lk_fail(
+            err, LK_EINVAL,
+            "a qualifier of %zu bytes: row, family and qualifier would have %zu bytes together, where a zero byte "
+            "counts twice; at most %d are possible",
+            m->qualifier.size, column, LK_TABLE_COLUMN_MAX);
     if (m->kind == LK_SET_CELL) {
         if (m->value.size > LK_TABLE_VALUE_MAX)
             return lk_fail(err, LK_EINVAL, "a value of %zu bytes; at most %zu are possible", m->value.size,
@@ -165,12 +175,16 @@ static int mutation_check(const struct lk__schema *s, const struct lk_mutation *
     return code;
 }
 
-int lk__mutations_check(const struct lk__schema *s, const struct lk_mutation *m, size_t count, struct lk_err *err) {
+int lk__mutations_check(const struct lk__schema *s, struct lk_bytes row, const struct lk_mutation *m, size_t count,
+                        struct lk_err *err) {
+    int code = lk__row_check(row, err);
+    if (code != 0) return code;
     if (count == 0) return lk_fail(err, LK_EINVAL, "no mutations");
     if (count > LK_TABLE_MUTATIONS_MAX)
         return lk_fail(err, LK_EINVAL, "%zu mutations of one row; at most %d are possible", count, LK_TABLE_MUTATIONS_MAX);
+    size_t row_size = size_in_key(row);
     for (size_t i = 0; i < count; i++) {
-        int code = mutation_check(s, &m[i], err);
+        code = mutation_check(s, row_size, &m[i], err);
         if (code != 0) return count > 1 ? lk_fail_prefix(err, code, "mutation %zu", i + 1) : code;
     }
     return 0;
@@ -244,8 +258,7 @@ int lk_table_mutate(struct lk_table *t, struct lk_kv_txn *txn, struct lk_bytes r
                     size_t count, struct lk_err *err) {
     struct lk__writer w;
     int code = lk__writer_open(&w, t, txn, err);
-    if (code == 0) code = lk__row_check(row, err);
-    if (code == 0) code = lk__mutations_check(w.schema, m, count, err);
+    if (code == 0) code = lk__mutations_check(w.schema, row, m, count, err);
     if (code == 0) code = lk__writer_apply(&w, row, m, count, err);
     lk__writer_close(&w);
     return code;
@@ -265,8 +278,7 @@ static int apply_entries(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     int code = lk__writer_open(&w, a->table, txn, err);
     for (size_t i = 0; i < a->count && code == 0; i++) {
         struct lk_table_entry *e = &a->entries[i];
-        e->code = lk__row_check(e->row, &e->err);
-        if (e->code == 0) e->code = lk__mutations_check(w.schema, e->mutations, e->count, &e->err);
+        e->code = lk__mutations_check(w.schema, e->row, e->mutations, e->count, &e->err);
         if (e->code == 0) code = lk__writer_apply(&w, e->row, e->mutations, e->count, err);
     }
     lk__writer_close(&w);

@@ -22,7 +22,8 @@ int lk__writer_remove(struct lk__writer *, struct lk_bytes key, struct lk_bytes 
 int lk__writer_row_done(struct lk__writer *, struct lk_bytes row, bool changed, struct lk_err *);
 /* Checks of arguments, before anything is written. */
 int lk__row_check(struct lk_bytes row, struct lk_err *);
-int lk__mutations_check(const struct lk__schema *, const struct lk_mutation *, size_t count, struct lk_err *);
+int lk__mutations_check(const struct lk__schema *, struct lk_bytes row, const struct lk_mutation *, size_t count,
+                        struct lk_err *);
 /* Checked mutations. */
 int lk__writer_apply(struct lk__writer *, struct lk_bytes row, const struct lk_mutation *, size_t count, struct lk_err *);
 int lk__writer_set(struct lk__writer *, struct lk_bytes row, const struct lk__family *, struct lk_bytes qualifier,
