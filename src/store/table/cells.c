@@ -139,8 +139,8 @@ static int enter_column(struct lk__cells *c, bool *known, struct lk_err *err) {
     return lk__part_read(part, &c->qualifier_text, &c->cell.qualifier, err);
 }
 
-/* Past all cells of the family, in this row, that is not there. */
-static int leave_family(struct lk__cells *c, struct lk_err *err) {
+int lk__cells_skip_family(struct lk__cells *c, struct lk_err *err) {
+    if (!c->column.size) return 0;
     int code = set(&c->seek, c->column.data, c->family_end, err);
     if (code != 0) return code;
     c->seek.data[c->seek.size - 1]++;
@@ -169,7 +169,7 @@ int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
             code = enter_column(c, &known, err);
         if (code != 0) return code;
         if (!known) {
-            if ((code = leave_family(c, err)) != 0) return code;
+            if ((code = lk__cells_skip_family(c, err)) != 0) return code;
             continue;
         }
         int64_t us = lk__read_descending((const unsigned char *)key.data + key.size - 8);

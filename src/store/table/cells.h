@@ -33,8 +33,10 @@ int lk__cells_again(struct lk__cells *, struct lk_err *);
 
 /* The row's next cell, in `cell`. LK_ENOTFOUND: it has no more. Begins with the first one after the four above. */
 int lk__cells_next(struct lk__cells *, struct lk_err *);
-/* Goes on behind the column of the last cell; to a column (the first >= it) or family of this row, forwards only. */
+/* Goes on behind the column, the family of the last cell; to a column (the first >= it) or family of this row, forwards
+ * only. */
 int lk__cells_skip_column(struct lk__cells *, struct lk_err *);
+int lk__cells_skip_family(struct lk__cells *, struct lk_err *);
 int lk__cells_skip_to(struct lk__cells *, const char *family, struct lk_bytes qualifier, struct lk_err *);
 /* Within the last cell's column on to cells older than this, where no rule counts versions. */
 int lk__cells_skip_newer(struct lk__cells *, int64_t before_us, struct lk_err *);

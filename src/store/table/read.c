@@ -34,20 +34,30 @@ static int emit(void *arg, const struct lk_cell *cell) {
 
 /* --- one row --------------------------------------------------------------------------------------------- */
 
+enum past { BEFORE, INSIDE, BEHIND };
+static enum past in_range(const struct lk_table_range *r, struct lk_bytes q) {
+    int from = r->from.data ? lk__kv_compare(q, r->from) : 1, to = r->to.data ? lk__kv_compare(q, r->to) : -1;
+    if (from < 0 || (from == 0 && r->from_open)) return BEFORE;
+    return to < 0 || (to == 0 && r->to_closed) ? INSIDE : BEHIND;
+}
+
 /* Cells that the bounds rule out are passed over: *use false. */
-static int within(struct reading *r, bool *use, bool *row_done, struct lk_err *err) {
-    const struct lk__filter_bounds *b = r->bounds;
+static int within(struct reading *r, const struct lk__filter_bounds *b, bool *use, bool *row_done, struct lk_err *err) {
     const struct lk_cell *cell = &r->cells.cell;
+    int family = b->family ? strcmp(cell->family, b->family) : 0;
     *use = false;
-    if (b->family) {
-        int c = strcmp(cell->family, b->family);
-        if (c < 0) return lk__cells_skip_to(&r->cells, b->family, b->qualifiers.from, err);
-        int past = c == 0 && b->qualifiers.to.data ? lk__kv_compare(cell->qualifier, b->qualifiers.to) : -1;
-        *row_done = c > 0 || past > 0 || (past == 0 && !b->qualifiers.to_closed);
-        if (*row_done) return 0;
-        int before = b->qualifiers.from.data ? lk__kv_compare(cell->qualifier, b->qualifiers.from) : 1;
-        if (before < 0) return lk__cells_skip_to(&r->cells, b->family, b->qualifiers.from, err);
-        if (before == 0 && b->qualifiers.from_open) return lk__cells_skip_column(&r->cells, err);
+    *row_done = family > 0;
+    if (family > 0) return 0;
+    if (family < 0) return lk__cells_skip_to(&r->cells, b->family, b->qualifiers.from, err);
+    switch (in_range(&b->qualifiers, cell->qualifier)) {
+    case BEFORE:
+        if (lk__kv_compare(cell->qualifier, b->qualifiers.from) == 0) return lk__cells_skip_column(&r->cells, err);
+        return lk__cells_skip_to(&r->cells, cell->family, b->qualifiers.from, err);
+    case BEHIND:
+        *row_done = b->family != NULL;
+        return *row_done ? 0 : lk__cells_skip_family(&r->cells, err);
+    case INSIDE:
+        break;
     }
     if (cell->timestamp_us < b->from_us) return lk__cells_skip_column(&r->cells, err);
     if (cell->timestamp_us >= b->to_us) return lk__cells_skip_newer(&r->cells, b->to_us, err);
@@ -56,16 +66,19 @@ static int within(struct reading *r, bool *use, bool *row_done, struct lk_err *e
 }
 
 static int pass_filtered(struct reading *r, struct lk_err *err) {
+    const struct lk__filter_bounds *b = lk__filter_run_bounds(r->run);
     struct lk__cells *c = &r->cells;
     int code = 0;
-    if (r->bounds->family) code = lk__cells_skip_to(c, r->bounds->family, r->bounds->qualifiers.from, err);
+    if (b->nothing) return 0;
+    if (b->family) code = lk__cells_skip_to(c, b->family, b->qualifiers.from, err);
     while (code == 0 && (code = lk__cells_next(c, err)) == 0) {
         bool use, done = false;
         enum lk__filter_next next = LK__FILTER_CELL;
-        code = within(r, &use, &done, err);
+        code = within(r, b, &use, &done, err);
         if (code == 0 && use) code = lk__filter_cell(r->run, &c->cell, emit, r, &next, err);
         if (code != 0 || done || next == LK__FILTER_ROW) break;
         if (next == LK__FILTER_COLUMN) code = lk__cells_skip_column(c, err);
+        if (next == LK__FILTER_FAMILY) code = lk__cells_skip_family(c, err);
     }
     return code == LK_ENOTFOUND ? 0 : code;
 }
