@@ -19,9 +19,9 @@ struct lk__kv_cursor {
     struct lk_kv_cursor *root; /* the engine's, in the root layer */
     const struct lk_kv_ops *ops;
     size_t key_max;
-    struct level *levels;
+    struct level first, *levels;     /* levels: &first until a key is long */
     size_t depth, level_count;       /* the one it stands in; those that have a cursor */
-    struct lk_buf from, to;          /* bounds */
+    struct lk_bytes from, to;        /* bounds, copied behind the struct */
     struct lk_buf key, kept, wanted; /* of a long key, the whole; where it stood; where it goes */
 };
 
@@ -44,8 +44,12 @@ static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
 /* Makes levels[depth] usable. */
 static int open_level(struct lk__kv_cursor *c, size_t depth, struct lk_err *err) {
     if (depth < c->level_count) return 0;
-    struct level *more = lk_realloc(c->levels, (depth + 1) * sizeof *more);
-    if (!more) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
+    struct level *more = &c->first;
+    if (depth > 0) {
+        more = lk_realloc(c->levels == &c->first ? NULL : c->levels, (depth + 1) * sizeof *more);
+        if (!more) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
+        if (c->levels == &c->first) more[0] = c->first;
+    }
     c->levels = more;
     int code = ops_of(c)->cursor_open(c->base.txn, &more[depth].engine, err);
     if (code != 0) return code;
@@ -61,8 +65,13 @@ int lk_kv_cursor_open(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_byt
     if (from.size > LK_KV_KEY_MAX || to.size > LK_KV_KEY_MAX)
         return lk_fail(err, LK_EINVAL, "a bound of more than %d bytes", LK_KV_KEY_MAX);
     if (from.size == 0 || *(const unsigned char *)from.data == LK__KV_RESERVED) from = lk_bytes(first, 1);
-    struct lk__kv_cursor *c = lk_calloc(1, sizeof *c);
+    struct lk__kv_cursor *c = lk_alloc(sizeof *c + from.size + to.size);
     if (!c) return lk_fail(err, LK_ENOMEM, "out of memory for a cursor");
+    memset(c, 0, sizeof *c);
+    char *bounds = memcpy((char *)(c + 1), from.data, from.size);
+    if (to.size) memcpy(bounds + from.size, to.data, to.size);
+    c->from = lk_bytes(bounds, from.size);
+    c->to = lk_bytes(bounds + from.size, to.size);
     c->base.txn = txn;
     c->ops = txn->kv->ops;
     c->key_max = c->ops->key_max;
@@ -73,8 +82,6 @@ int lk_kv_cursor_open(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_byt
         c->root = c->levels[0].engine;
         lk__kv_layer_root(&c->levels[0].layer);
     }
-    if (code == 0) code = set(&c->from, from, err);
-    if (code == 0 && to.size) code = set(&c->to, to, err);
     if (code == 0)
         *out = &c->base;
     else
@@ -89,8 +96,8 @@ void lk_kv_cursor_close(struct lk_kv_cursor *base) {
     while (*link != c) link = &(*link)->next;
     *link = c->next;
     for (size_t i = 0; i < c->level_count; i++) ops_of(c)->cursor_close(c->levels[i].engine);
-    lk_free(c->levels);
-    struct lk_buf *buffers[] = {&c->from, &c->to, &c->key, &c->kept, &c->wanted};
+    if (c->levels != &c->first) lk_free(c->levels);
+    struct lk_buf *buffers[] = {&c->key, &c->kept, &c->wanted};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
     lk_free(c);
 }
@@ -209,8 +216,8 @@ static int go(struct lk__kv_cursor *c, struct lk_bytes key, bool back, struct lk
 }
 
 static bool within(const struct lk__kv_cursor *c, bool back) {
-    if (back) return lk__kv_compare(c->base.key, bytes_of(&c->from)) >= 0;
-    return c->to.size == 0 || lk__kv_compare(c->base.key, bytes_of(&c->to)) < 0;
+    if (back) return lk__kv_compare(c->base.key, c->from) >= 0;
+    return c->to.size == 0 || lk__kv_compare(c->base.key, c->to) < 0;
 }
 
 /* The end of every move. */
@@ -227,17 +234,17 @@ static int arrive(struct lk__kv_cursor *c, bool back, int code, struct lk_err *e
 
 int lk_kv_cursor_first(struct lk_kv_cursor *base, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
-    return arrive(c, false, go(c, bytes_of(&c->from), false, err), err);
+    return arrive(c, false, go(c, c->from, false, err), err);
 }
 int lk_kv_cursor_last(struct lk_kv_cursor *base, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
-    return arrive(c, true, go(c, bytes_of(&c->to), true, err), err);
+    return arrive(c, true, go(c, c->to, true, err), err);
 }
 
 /* The key that a seek is given may point into what moves. */
 int lk_kv_cursor_seek(struct lk_kv_cursor *base, struct lk_bytes key, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
-    if (lk__kv_compare(key, bytes_of(&c->from)) <= 0) return lk_kv_cursor_first(base, err);
+    if (lk__kv_compare(key, c->from) <= 0) return lk_kv_cursor_first(base, err);
     int code = set(&c->wanted, key, err);
     return arrive(c, false, code ? code : go(c, bytes_of(&c->wanted), false, err), err);
 }
@@ -250,7 +257,7 @@ static int want_behind(struct lk__kv_cursor *c, struct lk_bytes key, struct lk_e
 }
 int lk_kv_cursor_seek_back(struct lk_kv_cursor *base, struct lk_bytes key, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
-    if (c->to.size && lk__kv_compare(key, bytes_of(&c->to)) >= 0) return lk_kv_cursor_last(base, err);
+    if (c->to.size && lk__kv_compare(key, c->to) >= 0) return lk_kv_cursor_last(base, err);
     int code = want_behind(c, key, err);
     return arrive(c, true, code ? code : go(c, bytes_of(&c->wanted), true, err), err);
 }

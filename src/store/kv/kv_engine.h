@@ -50,6 +50,9 @@ struct lk_kv_ops {
     int (*cursor_seek)(struct lk_kv_cursor *, struct lk_bytes key, bool back, struct lk_err *);
     int (*cursor_step)(struct lk_kv_cursor *, bool back, struct lk_err *);
 
+    /* A number that read transactions of this process have in common only if they see the same; 0: not known. NULL: never
+     * known. */
+    uint64_t (*state)(struct lk_kv_txn *);
     /* LK_EBUSY: what this read transaction has read may not be of one state any more. NULL: it always is. */
     int (*check)(struct lk_kv_txn *, struct lk_err *);
     /* lk_kv_update, where the engine shares commits. NULL: lk__kv_update_alone. */

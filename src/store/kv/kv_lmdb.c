@@ -158,6 +158,11 @@ static int check_overtaken(struct lk__kv_lmdb_txn *txn, struct lk_err *err) {
 static inline int check_snapshot(struct lk__kv_lmdb_txn *txn, struct lk_err *err) {
     return txn->env->lockless ? check_overtaken(txn, err) : 0;
 }
+/* A compaction counts transactions anew: not of such an environment. */
+static uint64_t lmdb_state(struct lk_kv_txn *base) {
+    struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
+    return txn->env->guard < 0 && !txn->env->lockless ? mdb_txn_id(txn->mdb) : 0;
+}
 static int lmdb_check(struct lk_kv_txn *base, struct lk_err *err) {
     return check_snapshot((struct lk__kv_lmdb_txn *)base, err);
 }
@@ -334,6 +339,7 @@ const struct lk_kv_ops lk__kv_lmdb = {
     .cursor_close = lmdb_cursor_close,
     .cursor_seek = lmdb_cursor_seek,
     .cursor_step = lmdb_cursor_step,
+    .state = lmdb_state,
     .check = lmdb_check,
     .update = lk__kv_lmdb_update,
     .stats = lk__kv_lmdb_stats,

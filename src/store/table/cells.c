@@ -17,9 +17,17 @@ static int set(struct lk_buf *b, const void *data, size_t size, struct lk_err *e
 
 int lk__cells_open(struct lk__cells *c, struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms,
                    struct lk_table_read_stats *stats, struct lk_err *err) {
-    *c = (struct lk__cells){.stats = stats, .code = LK_ENOTFOUND};
-    int code = lk__table_schema_at(t, txn, pinned_ms, &c->schema, err);
+    *c = (struct lk__cells){.stats = stats, .code = LK_ENOTFOUND, .table = t};
+    int code = lk__buffers_take(t, &c->buffers, err);
     if (code != 0) return code;
+    struct lk_buf **own[] = {&c->row,        &c->column, &c->row_text,  &c->qualifier_text,
+                             &c->value_text, &c->seek,   &c->view.seek, &c->view.shown};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) *own[i] = &c->buffers->of[i];
+    code = lk__table_schema_at(t, txn, pinned_ms, &c->schema, err);
+    if (code != 0) {
+        lk__buffers_give(t, c->buffers);
+        return code;
+    }
     c->now_us = (pinned_ms ? pinned_ms : lk_clock_wall_ms()) * 1000;
     code = lk__view_open(&c->view, txn, c->schema->id, LK__CELLS, pinned_ms, err);
     if (code != 0) lk__cells_close(c);
@@ -29,8 +37,7 @@ int lk__cells_open(struct lk__cells *c, struct lk_table *t, struct lk_kv_txn *tx
 void lk__cells_close(struct lk__cells *c) {
     lk__view_close(&c->view);
     lk__schema_unref(c->schema);
-    struct lk_buf *buffers[] = {&c->row, &c->column, &c->row_text, &c->qualifier_text, &c->value_text, &c->seek};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
+    lk__buffers_give(c->table, c->buffers);
     *c = (struct lk__cells){0};
 }
 
@@ -56,7 +63,7 @@ static bool begins_with(struct lk_bytes key, const struct lk_buf *with) {
            ((const unsigned char *)key.data)[with->size] != 0xff;
 }
 
-/* Out of what the first `size` bytes of the key say, forwards: some steps, then a seek to `beyond` in c->seek. */
+/* Out of what the first `size` bytes of the key say, forwards: some steps, then a seek to `beyond` in c->seek-> */
 static int leave(struct lk__cells *c, const struct lk_buf *what, struct lk_err *err) {
     for (int i = 0; i < STEPS; i++) {
         if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
@@ -64,9 +71,9 @@ static int leave(struct lk__cells *c, const struct lk_buf *what, struct lk_err *
         if (code != 0) return code;
     }
     if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
-    int code = set(&c->seek, what->data, what->size, err);
-    if (code == 0) code = lk__key_past_part(&c->seek, err);
-    return code ? code : seek(c, bytes_of(&c->seek), err);
+    int code = set(c->seek, what->data, what->size, err);
+    if (code == 0) code = lk__key_past_part(c->seek, err);
+    return code ? code : seek(c, bytes_of(c->seek), err);
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -76,12 +83,12 @@ static int enter_row(struct lk__cells *c, struct lk_err *err) {
     struct lk__cell_key at;
     if (c->code != 0) return c->code;
     int code = lk__cell_key_read(c->view.key, &at, err);
-    if (code == 0) code = set(&c->row, c->view.key.data, at.row, err);
+    if (code == 0) code = set(c->row, c->view.key.data, at.row, err);
     if (code != 0) return code;
-    c->column.size = 0;
+    c->column->size = 0;
     c->family = NULL;
-    struct lk_bytes part = lk_bytes(c->row.data + LK__KEY_PREFIX, c->row.size - LK__KEY_PREFIX);
-    return lk__part_read(part, &c->row_text, &c->cell.row, err);
+    struct lk_bytes part = lk_bytes(c->row->data + LK__KEY_PREFIX, c->row->size - LK__KEY_PREFIX);
+    return lk__part_read(part, c->row_text, &c->cell.row, err);
 }
 
 int lk__cells_seek(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
@@ -97,14 +104,14 @@ int lk__cells_before(struct lk__cells *c, struct lk_bytes key, struct lk_err *er
 }
 
 int lk__cells_next_row(struct lk__cells *c, struct lk_err *err) {
-    int code = leave(c, &c->row, err);
+    int code = leave(c, c->row, err);
     return code ? code : enter_row(c, err);
 }
 
 int lk__cells_again(struct lk__cells *c, struct lk_err *err) {
-    c->column.size = 0;
+    c->column->size = 0;
     c->family = NULL;
-    int code = seek(c, bytes_of(&c->row), err);
+    int code = seek(c, bytes_of(c->row), err);
     return code ? code : c->code;
 }
 
@@ -120,55 +127,61 @@ static const struct lk__family *family_of(const struct lk__schema *s, const char
     return NULL;
 }
 
-/* The column that the view stands on. *known false: of a family that is not there. */
-static int enter_column(struct lk__cells *c, bool *known, struct lk_err *err) {
-    struct lk__cell_key at;
+/* Where the family of the key ends that begins with c->row: its last byte is the generation. 0: it is no cell's. Mostly it
+ * is the family of the cell before. */
+static size_t enter_family(struct lk__cells *c, const unsigned char *key, size_t size) {
+    size_t row = c->row->size, end = c->family_end, i = row;
+    if (c->family && end < size && memcmp(c->column->data + row, key + row, end - row) == 0) return end;
+    while (i < size && key[i] > 31) i++;
+    if (i >= size || i == row) return 0;
+    c->family = family_of(c->schema, (const char *)key + row, i + 1 - row);
+    return i + 1;
+}
+
+/* The column that the view stands on, in this row. c->family NULL: of a family that is not there. */
+static int enter_column(struct lk__cells *c, struct lk_err *err) {
     struct lk_bytes key = c->view.key;
-    int code = lk__cell_key_read(key, &at, err);
-    if (code != 0) return code;
-    bool same = c->family && c->family_end == at.family && memcmp(c->column.data, key.data, at.family) == 0;
-    code = set(&c->column, key.data, at.column, err);
-    if (code != 0) return code;
-    c->family_end = at.family;
+    const unsigned char *p = key.data;
+    size_t column = key.size - 8, end = key.size < c->row->size + 11 ? 0 : enter_family(c, p, key.size - 9);
+    if (end == 0 || p[column - 1] != 0)
+        return lk_fail(err, LK_ECORRUPT, "a table's row in the store is no cell (a key of %zu bytes)", key.size);
+    int code = set(c->column, p, column, err);
+    c->family_end = end;
     c->nth = 0;
-    if (!same) c->family = family_of(c->schema, c->column.data + at.row, at.family - at.row);
-    *known = c->family != NULL;
-    if (!*known) return 0;
+    if (code != 0 || !c->family) return code;
     c->cell.family = c->family->name;
-    struct lk_bytes part = lk_bytes(c->column.data + at.family, at.column - at.family);
-    return lk__part_read(part, &c->qualifier_text, &c->cell.qualifier, err);
+    return lk__part_read(lk_bytes(c->column->data + end, column - end), c->qualifier_text, &c->cell.qualifier, err);
 }
 
 int lk__cells_skip_family(struct lk__cells *c, struct lk_err *err) {
-    if (!c->column.size) return 0;
-    int code = set(&c->seek, c->column.data, c->family_end, err);
+    if (!c->column->size) return 0;
+    int code = set(c->seek, c->column->data, c->family_end, err);
     if (code != 0) return code;
-    c->seek.data[c->seek.size - 1]++;
-    c->column.size = 0;
-    return seek(c, bytes_of(&c->seek), err);
+    c->seek->data[c->seek->size - 1]++;
+    c->column->size = 0;
+    return seek(c, bytes_of(c->seek), err);
 }
 
 int lk__cells_skip_column(struct lk__cells *c, struct lk_err *err) {
-    int code = c->column.size ? leave(c, &c->column, err) : 0;
-    c->column.size = 0;
+    int code = c->column->size ? leave(c, c->column, err) : 0;
+    c->column->size = 0;
     return code;
 }
 
 int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
     for (;;) {
         int code = 0;
-        bool known = true;
         if (c->code == 0 && !c->fresh) code = step(c, err);
         if (code != 0) return code;
         if (c->code != 0) return c->code;
         struct lk_bytes key = c->view.key;
-        if (!begins_with(key, &c->row)) return LK_ENOTFOUND;
-        if (c->column.size && key.size == c->column.size + 8 && begins_with(key, &c->column))
+        if (!begins_with(key, c->row)) return LK_ENOTFOUND;
+        if (c->column->size && key.size == c->column->size + 8 && begins_with(key, c->column))
             c->nth++;
         else
-            code = enter_column(c, &known, err);
+            code = enter_column(c, err);
         if (code != 0) return code;
-        if (!known) {
+        if (!c->family) {
             if ((code = lk__cells_skip_family(c, err)) != 0) return code;
             continue;
         }
@@ -179,17 +192,17 @@ int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
         }
         c->cell.timestamp_us = us;
         c->fresh = false;
-        return lk__value_read(c->view.value, &c->value_text, &c->cell.value, err);
+        return lk__value_read(c->view.value, c->value_text, &c->cell.value, err);
     }
 }
 
 int lk__cells_skip_to(struct lk__cells *c, const char *family, struct lk_bytes qualifier, struct lk_err *err) {
     const struct lk__family *f = lk__schema_family(c->schema, family);
-    int code = set(&c->seek, c->row.data, c->row.size, err);
-    if (code == 0) code = f ? lk__key_family(&c->seek, f->name, f->generation, err) : lk__key_past_part(&c->seek, err);
-    if (code == 0 && f && qualifier.size) code = lk__key_part(&c->seek, qualifier, err);
-    c->column.size = 0;
-    return code ? code : seek(c, bytes_of(&c->seek), err);
+    int code = set(c->seek, c->row->data, c->row->size, err);
+    if (code == 0) code = f ? lk__key_family(c->seek, f->name, f->generation, err) : lk__key_past_part(c->seek, err);
+    if (code == 0 && f && qualifier.size) code = lk__key_part(c->seek, qualifier, err);
+    c->column->size = 0;
+    return code ? code : seek(c, bytes_of(c->seek), err);
 }
 
 static bool counts_versions(const struct lk_gc_rule *r) {
@@ -199,8 +212,8 @@ static bool counts_versions(const struct lk_gc_rule *r) {
     return false;
 }
 int lk__cells_skip_newer(struct lk__cells *c, int64_t before_us, struct lk_err *err) {
-    if (!c->column.size || before_us < 1 || counts_versions(&c->family->rule)) return 0;
-    int code = set(&c->seek, c->column.data, c->column.size, err);
-    if (code == 0) code = lk__key_descending(&c->seek, before_us - 1, err);
-    return code ? code : seek(c, bytes_of(&c->seek), err);
+    if (!c->column->size || before_us < 1 || counts_versions(&c->family->rule)) return 0;
+    int code = set(c->seek, c->column->data, c->column->size, err);
+    if (code == 0) code = lk__key_descending(c->seek, before_us - 1, err);
+    return code ? code : seek(c, bytes_of(c->seek), err);
 }

@@ -9,11 +9,13 @@ struct lk__cells {
     struct lk__schema *schema;
     int64_t now_us;
     struct lk_table_read_stats *stats;
-    int code;                  /* of the view's last move: 0, LK_ENOTFOUND, or what ended it */
-    bool fresh;                /* the view stands on a cell that was not looked at yet */
-    struct lk_buf row, column; /* beginnings of keys: through the row's end, through the column's */
-    size_t family_end;         /* in column */
-    struct lk_buf row_text, qualifier_text, value_text, seek;
+    int code;   /* of the view's last move: 0, LK_ENOTFOUND, or what ended it */
+    bool fresh; /* the view stands on a cell that was not looked at yet */
+    struct lk_table *table;
+    struct lk__buffers *buffers;
+    struct lk_buf *row, *column; /* beginnings of keys: through the row's end, through the column's */
+    size_t family_end;           /* in column */
+    struct lk_buf *row_text, *qualifier_text, *value_text, *seek;
     const struct lk__family *family;
     int64_t nth; /* of the column, from 0 */
     struct lk_cell cell;

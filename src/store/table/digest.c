@@ -150,7 +150,7 @@ static int to_row(struct lk__cells *c, const struct lk_buf *row, bool *on, struc
     if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
         code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
     if (code == 0) code = lk__cells_seek(c, lk_bytes(key.data, key.size), err);
-    if (code == 0 && (c->row.size != key.size || memcmp(c->row.data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0 && (c->row->size != key.size || memcmp(c->row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
     if (code == 0) code = lk__cells_next(c, err);
     *on = code == 0;
     lk_buf_release(&key);
@@ -209,7 +209,7 @@ static int either_next(struct diff *d, struct lk_buf *row, struct lk_err *err) {
     if (code == 0 && row->size) code = lk__key_past_part(&key, err);
     for (int i = 0; i < 2 && code == 0; i++) {
         code = lk__cells_seek(both[i], lk_bytes(key.data, key.size), err);
-        struct lk_bytes next = lk_bytes(both[i]->row.data + LK__KEY_PREFIX, both[i]->row.size - LK__KEY_PREFIX);
+        struct lk_bytes next = lk_bytes(both[i]->row->data + LK__KEY_PREFIX, both[i]->row->size - LK__KEY_PREFIX);
         if (code == 0 && (!least.data || lk__kv_compare(next, least) < 0)) least = next;
         if (code == LK_ENOTFOUND) code = 0;
     }

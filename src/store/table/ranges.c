@@ -14,7 +14,6 @@ struct making {
     struct place *places;
     size_t count;
     uint32_t table;
-    struct lk_buf key;
     struct lk_err *err;
 };
 
@@ -27,14 +26,14 @@ static int check(struct lk_bytes bound, struct lk_err *err) {
 /* The key where the row begins or ends; data NULL: where the table does. */
 static int add_bound(struct making *m, struct lk_bytes row, bool end_of_row, bool end_of_table, size_t *at, size_t *size) {
     int code = check(row, m->err);
-    if (code == 0) code = lk__key_begin(&m->key, m->table, LK__CELLS, m->err);
-    if (code == 0 && row.data) code = lk__key_part(&m->key, row, m->err);
-    if (code == 0 && row.data && end_of_row) code = lk__key_past_part(&m->key, m->err);
+    if (code == 0) code = lk__key_begin(m->out->key, m->table, LK__CELLS, m->err);
+    if (code == 0 && row.data) code = lk__key_part(m->out->key, row, m->err);
+    if (code == 0 && row.data && end_of_row) code = lk__key_past_part(m->out->key, m->err);
     if (code != 0) return code;
-    if (!row.data && end_of_table) m->key.data[LK__KEY_PREFIX - 1]++;
-    *at = m->out->bytes.size;
-    *size = m->key.size;
-    if (lk_buf_append(&m->out->bytes, m->key.data, m->key.size) == 0) return 0;
+    if (!row.data && end_of_table) m->out->key->data[LK__KEY_PREFIX - 1]++;
+    *at = m->out->bytes->size;
+    *size = m->out->key->size;
+    if (lk_buf_append(m->out->bytes, m->out->key->data, m->out->key->size) == 0) return 0;
     return lk_fail(m->err, LK_ENOMEM, "out of memory for %zu ranges", m->count);
 }
 
@@ -59,7 +58,7 @@ static int add_prefix(struct lk_bytes prefix, struct making *m, struct lk__inter
     struct place p;
     int code = add_bound(m, prefix, false, false, &p.from, &p.from_size);
     if (code == 0) code = add_bound(m, ends ? lk_bytes(end, size) : lk_bytes(NULL, 0), false, true, &p.to, &p.to_size);
-    const char *base = m->out->bytes.data;
+    const char *base = m->out->bytes->data;
     if (code == 0) *out = (struct lk__interval){lk_bytes(base + p.from, p.from_size), lk_bytes(base + p.to, p.to_size)};
     return code;
 }
@@ -82,9 +81,14 @@ static void join(struct lk__intervals *all, const struct lk__interval *within) {
 int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct lk_bytes prefix, struct lk__intervals *out,
                        struct lk_err *err) {
     size_t most = read->row_count + read->range_count + 1;
-    *out = (struct lk__intervals){0};
-    struct making m = {.out = out, .table = table, .err = err, .places = lk_calloc(most, sizeof *m.places)};
-    out->list = lk_calloc(most, sizeof *out->list);
+    struct place few[LK__FEW];
+    struct making m = {.out = out, .table = table, .err = err, .places = few};
+    out->list = out->few;
+    out->count = 0;
+    if (most > LK__FEW) {
+        m.places = lk_calloc(most, sizeof *m.places);
+        out->list = lk_calloc(most, sizeof *out->list);
+    }
     struct lk__interval within;
     int code = m.places && out->list ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for %zu ranges", most);
     for (size_t i = 0; i < read->row_count && code == 0; i++) {
@@ -96,23 +100,21 @@ int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct 
     if (code == 0 && prefix.size) code = add_prefix(prefix, &m, &within);
     for (size_t i = 0; i < m.count && code == 0; i++) {
         const struct place *p = &m.places[i];
-        out->list[i] = (struct lk__interval){lk_bytes(out->bytes.data + p->from, p->from_size),
-                                             lk_bytes(out->bytes.data + p->to, p->to_size)};
+        out->list[i] = (struct lk__interval){lk_bytes(out->bytes->data + p->from, p->from_size),
+                                             lk_bytes(out->bytes->data + p->to, p->to_size)};
     }
-    lk_free(m.places);
-    lk_buf_release(&m.key);
+    if (m.places != few) lk_free(m.places);
     if (code != 0) {
         lk__intervals_free(out);
         return code;
     }
     out->count = m.count;
-    qsort(out->list, out->count, sizeof *out->list, by_from);
+    if (out->count > 1) qsort(out->list, out->count, sizeof *out->list, by_from);
     join(out, prefix.size ? &within : NULL);
     return 0;
 }
 
 void lk__intervals_free(struct lk__intervals *v) {
-    lk_free(v->list);
-    lk_buf_release(&v->bytes);
-    *v = (struct lk__intervals){0};
+    if (v->list != v->few) lk_free(v->list);
+    v->list = NULL;
 }

@@ -6,10 +6,12 @@
 struct lk__interval { /* of keys of LK__CELLS: from <= key < to */
     struct lk_bytes from, to;
 };
+#define LK__FEW 4
 struct lk__intervals {
     struct lk__interval *list;
+    struct lk__interval few[LK__FEW]; /* list: these, where they suffice */
     size_t count;
-    struct lk_buf bytes;
+    struct lk_buf *bytes, *key; /* the caller's, set before they are made */
 };
 /* prefix: all row keys begin with it (of no bytes: nothing known). LK_EINVAL: a key or bound is too long. */
 int lk__intervals_make(const struct lk_table_read *, uint32_t table, struct lk_bytes prefix, struct lk__intervals *out,

@@ -111,7 +111,7 @@ static int read_row(struct reading *r, struct lk_err *err) {
 
 static int forwards(struct reading *r, const struct lk__interval *v, struct lk_err *err) {
     int code = lk__cells_seek(&r->cells, v->from, err);
-    while (code == 0 && lk__kv_compare(lk_bytes(r->cells.row.data, r->cells.row.size), v->to) < 0) {
+    while (code == 0 && lk__kv_compare(lk_bytes(r->cells.row->data, r->cells.row->size), v->to) < 0) {
         code = read_row(r, err);
         if (code == 0) code = lk__cells_next_row(&r->cells, err);
     }
@@ -121,10 +121,10 @@ static int forwards(struct reading *r, const struct lk__interval *v, struct lk_e
 static int backwards(struct reading *r, const struct lk__interval *v, struct lk_err *err) {
     struct lk_buf end = LK_BUF_INIT;
     int code = lk__cells_before(&r->cells, v->to, err);
-    while (code == 0 && lk__kv_compare(lk_bytes(r->cells.row.data, r->cells.row.size), v->from) >= 0) {
+    while (code == 0 && lk__kv_compare(lk_bytes(r->cells.row->data, r->cells.row->size), v->from) >= 0) {
         code = read_row(r, err);
         end.size = 0;
-        if (code == 0 && lk_buf_append(&end, r->cells.row.data, r->cells.row.size) != 0)
+        if (code == 0 && lk_buf_append(&end, r->cells.row->data, r->cells.row->size) != 0)
             code = lk_fail(err, LK_ENOMEM, "out of memory reading a table");
         if (code == 0) code = lk__cells_before(&r->cells, lk_bytes(end.data, end.size), err);
     }
@@ -142,10 +142,12 @@ static int read_intervals(struct reading *r, const struct lk__intervals *all, st
 int lk_table_read(struct lk_table *t, struct lk_kv_txn *txn, const struct lk_table_read *request,
                   const struct lk_table_sink *sink, struct lk_table_read_stats *stats, struct lk_err *err) {
     struct reading r = {.request = request, .sink = sink};
-    struct lk__intervals rows = {0};
+    struct lk__intervals rows = {.list = NULL};
     struct lk_bytes prefix = {0};
     int code = lk__cells_open(&r.cells, t, txn, request->pinned_ms, &r.stats, err);
     if (code != 0) return code;
+    rows.bytes = &r.cells.buffers->of[8];
+    rows.key = &r.cells.buffers->of[9];
     if (request->filter) {
         r.bounds = lk__filter_bounds(request->filter);
         prefix = lk__filter_row_prefix(request->filter);

@@ -55,7 +55,7 @@ static int newest(struct lk__writer *w, struct lk_bytes row, const struct lk_tab
     code = lk__key_begin(&key, w->schema->id, LK__CELLS, err);
     if (code == 0) code = lk__key_part(&key, row, err);
     if (code == 0) code = lk__cells_seek(&c, lk_bytes(key.data, key.size), err);
-    if (code == 0 && (c.row.size != key.size || memcmp(c.row.data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0 && (c.row->size != key.size || memcmp(c.row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
     if (code == 0) code = lk__cells_skip_to(&c, rule->family, rule->qualifier, err);
     if (code == 0) code = lk__cells_next(&c, err);
     if (code == 0 && strcmp(c.cell.family, rule->family) == 0 && lk__kv_compare(c.cell.qualifier, rule->qualifier) == 0) {

@@ -12,10 +12,10 @@
 static int row_bytes(struct lk__cells *c, struct lk_bytes key, uint64_t *out, struct lk_err *err) {
     *out = 0;
     int code = lk__cells_seek(c, key, err);
-    if (code == 0 && (c->row.size != key.size || memcmp(c->row.data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0 && (c->row->size != key.size || memcmp(c->row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
     for (int i = 0; code == 0 && i < 1000; i++) { /* of a wide row, its beginning */
         code = lk__cells_next(c, err);
-        if (code == 0) *out += c->row.size + strlen(c->cell.family) + c->cell.qualifier.size + c->cell.value.size + 16;
+        if (code == 0) *out += c->row->size + strlen(c->cell.family) + c->cell.qualifier.size + c->cell.value.size + 16;
     }
     return code == LK_ENOTFOUND ? 0 : code;
 }
@@ -24,8 +24,8 @@ int lk_table_samples(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_m
                      struct lk_err *err) {
     struct lk_table_read_stats stats = {0};
     struct lk__cells cells;
-    struct lk__view samples;
-    struct lk_buf key = LK_BUF_INIT, text = LK_BUF_INIT;
+    struct lk_buf key = LK_BUF_INIT, text = LK_BUF_INIT, seek = LK_BUF_INIT, shown = LK_BUF_INIT;
+    struct lk__view samples = {.seek = &seek, .shown = &shown};
     uint64_t offset = 0, bytes;
     int code = lk__cells_open(&cells, t, txn, pinned_ms, &stats, err);
     if (code != 0) return code;
@@ -49,8 +49,8 @@ int lk_table_samples(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_m
     if (code == LK_ENOTFOUND) code = fn(arg, lk_bytes("", 0), offset);
     lk__view_close(&samples);
     lk__cells_close(&cells);
-    lk_buf_release(&key);
-    lk_buf_release(&text);
+    struct lk_buf *buffers[] = {&key, &text, &seek, &shown};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
     return code;
 }
 

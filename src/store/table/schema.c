@@ -154,11 +154,18 @@ static int schema_of_row(const char *name, struct lk_bytes row, struct lk__schem
 }
 
 int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__schema **out, struct lk_err *err) {
-    char key[LK_TABLE_NAME_MAX + 16];
+    const struct lk_kv_ops *ops = txn->kv->ops;
+    uint64_t state = ops->state && !txn->write ? ops->state(txn) : 0;
     struct lk_bytes row;
     *out = NULL;
-    int n = snprintf(key, sizeof key, "t/table/%s", t->name);
-    int code = lk_kv_get(txn, lk_bytes(key, (size_t)n), &row, err);
+    pthread_mutex_lock(&t->lock);
+    if (state && t->state == state) {
+        *out = t->schema;
+        atomic_fetch_add(&t->schema->references, 1);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (*out) return 0;
+    int code = lk_kv_get(txn, lk_bytes(t->key, strlen(t->key)), &row, err);
     if (code == LK_ENOTFOUND) return missing(t->store, txn, t->name, err);
     if (code != 0) return code;
     pthread_mutex_lock(&t->lock);
@@ -168,6 +175,7 @@ int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__schem
         t->schema = *out;
         atomic_fetch_add(&t->schema->references, 1);
     }
+    if (code == 0) t->state = state;
     pthread_mutex_unlock(&t->lock);
     return code;
 }
@@ -221,17 +229,41 @@ int lk__table_schema_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinne
     return code;
 }
 
+#define LARGE 65536 /* a buffer that grew past this is not kept */
+
+int lk__buffers_take(struct lk_table *t, struct lk__buffers **out, struct lk_err *err) {
+    pthread_mutex_lock(&t->lock);
+    struct lk__buffers *b = t->spare;
+    if (b) t->spare = b->next;
+    pthread_mutex_unlock(&t->lock);
+    if (!b) b = lk_calloc(1, sizeof *b);
+    *out = b;
+    return b ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading a table");
+}
+void lk__buffers_give(struct lk_table *t, struct lk__buffers *b) {
+    if (!b) return;
+    for (int i = 0; i < LK__BUFFERS; i++) {
+        b->of[i].size = 0;
+        if (b->of[i].capacity > LARGE) lk_buf_release(&b->of[i]);
+    }
+    pthread_mutex_lock(&t->lock);
+    b->next = t->spare;
+    t->spare = b;
+    pthread_mutex_unlock(&t->lock);
+}
+
 int lk_table_open(struct lk_store *store, const char *name, struct lk_table **out, struct lk_err *err) {
     *out = NULL;
     int code = lk__table_name_check(name, err);
     if (code != 0) return code;
     struct lk_table *t = lk_calloc(1, sizeof *t);
-    if (t) t->name = lk_strdup(name);
-    if (!t || !t->name) {
+    if (t) t->key = lk_asprintf("t/table/%s", name);
+    if (!t || !t->key) {
         lk_free(t);
         return lk_fail(err, LK_ENOMEM, "out of memory for a table");
     }
     t->store = store;
+    t->name = t->key + strlen("t/table/");
     pthread_mutex_init(&t->lock, NULL);
     struct lk_kv_txn *txn;
     struct lk__schema *s = NULL;
@@ -252,8 +284,13 @@ void lk_table_close(struct lk_table *t) {
     if (!t) return;
     lk__schema_unref(t->schema);
     lk__schema_unref(t->pinned);
+    for (struct lk__buffers *b = t->spare, *next; b; b = next) {
+        next = b->next;
+        for (int i = 0; i < LK__BUFFERS; i++) lk_buf_release(&b->of[i]);
+        lk_free(b);
+    }
     pthread_mutex_destroy(&t->lock);
-    lk_free(t->name);
+    lk_free(t->key);
     lk_free(t);
 }
 

@@ -36,13 +36,24 @@ void lk__schema_unref(struct lk__schema *);
 json_t *lk__schema_json(const struct lk__schema *);                                      /* NULL: out of memory */
 const struct lk__family *lk__schema_family(const struct lk__schema *, const char *name); /* NULL: none */
 
+/* Buffers that reads leave to those behind them, so that a read of a row allocates little. */
+#define LK__BUFFERS 10
+struct lk__buffers {
+    struct lk__buffers *next;
+    struct lk_buf of[LK__BUFFERS];
+};
 struct lk_table {
     struct lk_store *store;
-    char *name;
-    pthread_mutex_t lock; /* of the next two */
+    char *key, *name;     /* name is the end of key, that of the table's row */
+    pthread_mutex_t lock; /* of the rest */
     struct lk__schema *schema, *pinned;
     int64_t pinned_ms; /* the time that `pinned` is of */
+    uint64_t state;    /* of the kv, that `schema` is of; 0: not known */
+    struct lk__buffers *spare;
 };
+/* LK_ENOMEM. A NULL is fine to give back. */
+int lk__buffers_take(struct lk_table *, struct lk__buffers **out, struct lk_err *);
+void lk__buffers_give(struct lk_table *, struct lk__buffers *);
 /* The schema in this transaction; the caller gives it back with lk__schema_unref. LK_ENOTFOUND: dropped. */
 int lk__table_schema(struct lk_table *, struct lk_kv_txn *, struct lk__schema **out, struct lk_err *);
 /* As a pin of this time sees it; 0: as lk__table_schema. LK_ENOTFOUND: no such pin. */

@@ -21,9 +21,9 @@ static int open_one(struct lk_kv_txn *txn, uint32_t table, enum lk__space space,
 
 int lk__view_open(struct lk__view *v, struct lk_kv_txn *txn, uint32_t table, enum lk__space space, int64_t pinned_ms,
                   struct lk_err *err) {
-    *v = (struct lk__view){.pinned_ms = pinned_ms, .space = space};
-    int code = open_one(txn, table, space, &v->seek, &v->now, err);
-    if (code == 0 && pinned_ms) code = open_one(txn, table, past_of(space), &v->seek, &v->past, err);
+    *v = (struct lk__view){.pinned_ms = pinned_ms, .space = space, .seek = v->seek, .shown = v->shown};
+    int code = open_one(txn, table, space, v->seek, &v->now, err);
+    if (code == 0 && pinned_ms) code = open_one(txn, table, past_of(space), v->seek, &v->past, err);
     if (code != 0) lk__view_close(v);
     return code;
 }
@@ -31,8 +31,6 @@ int lk__view_open(struct lk__view *v, struct lk_kv_txn *txn, uint32_t table, enu
 void lk__view_close(struct lk__view *v) {
     lk_kv_cursor_close(v->now);
     lk_kv_cursor_close(v->past);
-    lk_buf_release(&v->seek);
-    lk_buf_release(&v->shown);
     *v = (struct lk__view){0};
 }
 
@@ -84,11 +82,11 @@ static int show(struct lk__view *v, bool back, struct lk_err *err) {
         return 0;
     }
     struct lk_bytes key = lk_kv_cursor_key(v->past);
-    v->shown.size = 0;
-    if (lk_buf_append(&v->shown, key.data, key.size - LATER) != 0)
+    v->shown->size = 0;
+    if (lk_buf_append(v->shown, key.data, key.size - LATER) != 0)
         return lk_fail(err, LK_ENOMEM, "out of memory reading a table");
-    v->shown.data[LK__KEY_PREFIX - 1] = (char)v->space;
-    v->key = lk_bytes(v->shown.data, v->shown.size);
+    v->shown->data[LK__KEY_PREFIX - 1] = (char)v->space;
+    v->key = lk_bytes(v->shown->data, v->shown->size);
     v->value = lk_kv_cursor_value(v->past);
     return 0;
 }
@@ -104,11 +102,11 @@ static int stand(struct lk__view *v, int code) {
 
 /* The same key among the past cells. */
 static int past_key(struct lk__view *v, struct lk_bytes key, struct lk_bytes *out, struct lk_err *err) {
-    v->seek.size = 0;
-    if (lk_buf_append(&v->seek, key.data, key.size) != 0) return lk_fail(err, LK_ENOMEM, "out of memory reading a table");
-    char *space = &v->seek.data[LK__KEY_PREFIX - 1]; /* one more: the end of it */
+    v->seek->size = 0;
+    if (lk_buf_append(v->seek, key.data, key.size) != 0) return lk_fail(err, LK_ENOMEM, "out of memory reading a table");
+    char *space = &v->seek->data[LK__KEY_PREFIX - 1]; /* one more: the end of it */
     *space = (char)(*space == (char)v->space ? past_of(v->space) : past_of(v->space) + 1);
-    *out = lk_bytes(v->seek.data, v->seek.size);
+    *out = lk_bytes(v->seek->data, v->seek->size);
     return 0;
 }
 

@@ -10,9 +10,10 @@ struct lk__view {
     int64_t pinned_ms;
     enum lk__space space;
     bool now_on, past_on;
-    struct lk_bytes key, value; /* of the cell that it stands on: key as in `space`; until the next move or write */
-    struct lk_buf seek, shown;
+    struct lk_bytes key, value;  /* of the cell that it stands on: key as in `space`; until the next move or write */
+    struct lk_buf *seek, *shown; /* the caller's, set before it is opened */
 };
+/* Of *v, seek and shown are set. */
 int lk__view_open(struct lk__view *, struct lk_kv_txn *, uint32_t table, enum lk__space, int64_t pinned_ms,
                   struct lk_err *);
 void lk__view_close(struct lk__view *);
