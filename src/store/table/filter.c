@@ -2,6 +2,7 @@
 #include "store/table/filter_program.h"
 #include "store/table/filter_text.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct compiler {
@@ -44,8 +45,15 @@ static void step_release(struct lk__step *s) {
     lk__regex_free(s->regex);
     lk_free(s->family);
     lk_free(s->label);
-    lk_free((void *)s->range.from.data);
-    lk_free((void *)s->range.to.data);
+    for (size_t i = 0; i < s->choice_count; i++) {
+        lk_free((void *)s->choices[i].from.data);
+        lk_free((void *)s->choices[i].to.data);
+    }
+    if (!s->choices) {
+        lk_free((void *)s->range.from.data);
+        lk_free((void *)s->range.to.data);
+    }
+    lk_free(s->choices);
 }
 /* Takes what s holds, in any case. */
 static uint32_t step(struct compiler *c, struct lk__step s) {
@@ -84,6 +92,26 @@ static void head_range(struct compiler *c, struct lk_bytes head, bool whole, str
     out->to = lk_bytes(to, size);
     if (to && !whole) to[size - 1]++;
 }
+static int by_beginning(const void *x, const void *y) {
+    const struct lk_table_range *a = x, *b = y;
+    return lk__filter_compare(a->from, b->from);
+}
+static void find_choices(struct compiler *c, struct lk__step *s) {
+    struct lk_bytes head;
+    bool whole;
+    if (!lk__regex_choice(s->regex, 0, &head, &whole)) return;
+    if (!(s->choices = lk_calloc(LK__REGEX_HEADS_MAX, sizeof *s->choices))) {
+        FAIL(c, LK_ENOMEM, steps_memory);
+        return;
+    }
+    for (; !c->code && lk__regex_choice(s->regex, s->choice_count, &head, &whole); s->choice_count++)
+        head_range(c, head, whole, &s->choices[s->choice_count]);
+    if (c->code) return;
+    qsort(s->choices, s->choice_count, sizeof *s->choices, by_beginning);
+    s->range = s->choices[0];
+    for (size_t i = 1; i < s->choice_count; i++) lk__filter_widen(&s->range, &s->choices[i]);
+    c->program->gaps = true;
+}
 static uint32_t pattern(struct compiler *c, enum lk__step_kind kind, const struct lk_filter *f, uint32_t then) {
     struct lk__step s = {.kind = kind, .then = then};
     bool whole;
@@ -93,7 +121,8 @@ static uint32_t pattern(struct compiler *c, enum lk__step_kind kind, const struc
     c->states += lk__regex_states(s.regex);
     c->program->patterns += lk__regex_states(s.regex) > 0;
     if (kind == LK__STEP_FAMILY) s.family = copy(c, head.data ? head.data : "", head.size);
-    if (kind == LK__STEP_COLUMN) head_range(c, head, whole, &s.range);
+    if (kind == LK__STEP_COLUMN) find_choices(c, &s);
+    if (kind == LK__STEP_COLUMN && !s.choices) head_range(c, head, whole, &s.range);
     if (c->states > 4 * LK__REGEX_STATES_MAX)
         FAIL(c, LK_EINVAL, "the patterns together need more than %d states; make their counts smaller",
              4 * LK__REGEX_STATES_MAX);
@@ -165,6 +194,7 @@ static uint32_t compile_fork(struct compiler *c, const struct lk_filter *f, uint
     if (!c->code && !room(&p->ways, p->way_count + count, &p->way_room, sizeof *p->ways)) FAIL(c, LK_ENOMEM, steps_memory);
     if (!c->code) {
         memcpy(p->ways + p->way_count, first, count * sizeof *first);
+        p->gaps = true;
         at = step(c, (struct lk__step){.kind = LK__STEP_FORK, .first = p->way_count, .count = count});
         p->way_count += count;
     }

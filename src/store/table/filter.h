@@ -35,6 +35,9 @@ const struct lk__filter_bounds *lk__filter_run_bounds(const struct lk__filter_ru
 /* How the reader goes on: what it may pass over - the rest of this column, of this family, of the row - since no cell of it
  * matters in this pass. Each is more than the one before; a reader may pass over less than it could. */
 enum lk__filter_next { LK__FILTER_CELL, LK__FILTER_COLUMN, LK__FILTER_FAMILY, LK__FILTER_ROW };
+/* After LK__FILTER_COLUMN: the first qualifier, behind the last cell's, of which a cell of this family may matter in this
+ * pass; false: nothing better is known than the next column. It lives as long as the program. */
+bool lk__filter_seek(const struct lk__filter_run *, struct lk_bytes *qualifier);
 /* emit: called with each copy that passes, while this call lasts; the cell's bytes are the reader's, but for value (empty
  * where stripped) and label. emit returning non-zero ends the call, which returns it. *next: see above.
  * LK_EINVAL: a pattern, of the row's key too, takes too many steps on what it was given (regex.h), or the filter makes more

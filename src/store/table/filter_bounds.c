@@ -34,7 +34,7 @@ static bool cut(struct lk_table_range *r, const struct lk_table_range *by) {
     int c = r->from.data && r->to.data ? lk__filter_compare(r->from, r->to) : -1;
     return c < 0 || (c == 0 && !r->from_open && r->to_closed);
 }
-static void widen(struct lk_table_range *r, const struct lk_table_range *by) {
+void lk__filter_widen(struct lk_table_range *r, const struct lk_table_range *by) {
     int from = r->from.data && by->from.data ? lk__filter_compare(by->from, r->from) : 0;
     int to = r->to.data && by->to.data ? lk__filter_compare(by->to, r->to) : 0;
     if (!by->from.data || from < 0 || (from == 0 && !by->from_open)) {
@@ -53,7 +53,7 @@ static void join(struct lk__filter_flow *into, const struct lk__filter_flow *f) 
         return;
     }
     if (a->family && (!b->family || strcmp(a->family, b->family) != 0)) a->family = NULL;
-    widen(&a->qualifiers, &b->qualifiers);
+    lk__filter_widen(&a->qualifiers, &b->qualifiers);
     if (b->from_us < a->from_us) a->from_us = b->from_us;
     if (b->to_us > a->to_us) a->to_us = b->to_us;
     into->counted |= f->counted;

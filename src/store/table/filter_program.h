@@ -36,6 +36,10 @@ struct lk__step {
     struct lk__regex *regex;
     char *family, *label;
     struct lk_table_range range; /* its bytes are the program's */
+    /* COLUMN, where the pattern is a choice: a range of each, by their beginnings; `range` holds them all, without bytes of
+     * its own. */
+    struct lk_table_range *choices;
+    size_t choice_count;
     int64_t from_us, to_us;
     uint64_t below; /* a row is in the sample if lk__filter_hash of its key is below */
 };
@@ -46,6 +50,7 @@ struct lk_filter_program {
     uint32_t levels;   /* passes before the last */
     uint32_t patterns; /* that need an automaton */
     bool varies;       /* bounds depend on a row's key or on conditions */
+    bool gaps; /* cells part, or a pattern of columns is a choice: within its bounds there may be much to pass over */
     struct lk__filter_bounds bounds;
     struct lk_buf row_prefix;
 };
@@ -54,6 +59,7 @@ struct lk_filter_program {
 uint64_t lk__filter_hash(struct lk_bytes row);
 /* The bytes of r that hold `bytes`: -1 it is before all, 0 within, 1 behind all. */
 int lk__filter_range_side(const struct lk_table_range *, struct lk_bytes);
+void lk__filter_widen(struct lk_table_range *, const struct lk_table_range *by); /* so that it holds that one too */
 int lk__filter_compare(struct lk_bytes, struct lk_bytes);
 
 /* What each step may be asked for while bounds are found: filter_bounds.c. */

@@ -14,7 +14,8 @@ struct lk__filter_run {
     uint8_t *row_fails, *holds;   /* (steps) */
     struct lk__filter_flow *work; /* (steps) */
     struct lk__filter_bounds bounds;
-    uint32_t pass; /* 0: for the result, else the level of the conditions that it decides */
+    struct lk_bytes seek; /* data NULL: none */
+    uint32_t pass;        /* 0: for the result, else the level of the conditions that it decides */
     bool begun, dead;
     uint64_t tick, pass_stamp, family_stamp, column_stamp;
     size_t cache_bytes;
@@ -274,6 +275,92 @@ static enum lk__filter_next take(struct lk__filter_run *r, uint32_t at, const st
     return next > least ? next : least;
 }
 
+/* --- columns to go to ------------------------------------------------------------------------------------ */
+
+#define SEEK_STEPS_MAX 128
+/* Where to look for the next column: from a qualifier on, or behind it. */
+struct place {
+    struct lk_bytes qualifier;
+    bool behind;
+};
+/* The first range that has something there: the place moves on to its beginning. False: all are before. */
+static bool seek_range(const struct lk_table_range *ranges, size_t count, struct place *to) {
+    for (size_t i = 0; i < count; i++) {
+        const struct lk_table_range *r = &ranges[i];
+        int side = lk__filter_range_side(r, to->qualifier);
+        if (side > 0 || (to->behind && r->to.data && lk__filter_compare(r->to, to->qualifier) == 0)) continue;
+        if (side < 0) *to = (struct place){r->from, r->from_open};
+        return true;
+    }
+    return false;
+}
+/* The first qualifier from `to` on of which a cell of this family matters to the steps from `at`; false: none does. */
+static bool seek(struct lk__filter_run *r, uint32_t at, const struct lk_cell *cell, struct place to, uint32_t *steps,
+                 struct lk_bytes *out) {
+    const struct lk_filter_program *p = r->program;
+    for (;;) {
+        const struct lk__step *s = &p->steps[at];
+        bool found = false;
+        struct lk_bytes way;
+        *out = to.qualifier;
+        if (++*steps > SEEK_STEPS_MAX) return true;
+        switch (s->kind) {
+        case LK__STEP_OUT:
+            return !r->pass;
+        case LK__STEP_MATCH:
+            return p->steps[s->other].level == r->pass && !r->holds[s->other];
+        case LK__STEP_BLOCK:
+            return false;
+        case LK__STEP_FORK:
+            for (uint32_t w = 0; w < s->count; w++)
+                if (seek(r, p->ways[s->first + w], cell, to, steps, &way)) {
+                    if (!found || lk__filter_compare(way, *out) < 0) *out = way;
+                    found = true;
+                }
+            return found;
+        case LK__STEP_IF:
+            if (!r->pass || s->level < r->pass) {
+                at = r->holds[at] ? s->then : s->otherwise;
+                continue;
+            }
+            if (r->holds[at] || (s->level > r->pass && !s->inner)) return false;
+            at = s->other;
+            continue;
+        case LK__STEP_ROW_OFFSET:
+        case LK__STEP_ROW_LIMIT:
+            return true; /* it counts whatever comes */
+        case LK__STEP_ROW:
+        case LK__STEP_SAMPLE:
+            if (r->row_fails[at]) return false;
+            break;
+        case LK__STEP_FAMILY:
+            if (judge(r, at, cell) != LK__FILTER_CELL) return false;
+            break;
+        case LK__STEP_COLUMN:
+            if (!seek_range(s->choices ? s->choices : &s->range, s->choices ? s->choice_count : 1, &to)) return false;
+            break;
+        case LK__STEP_COLUMNS:
+            if (strcmp(cell->family, s->family) != 0 || !seek_range(&s->range, 1, &to)) return false;
+            break;
+        default:
+            break;
+        }
+        at = s->then;
+    }
+}
+/* What is better than to go on with the next column: to go to r->seek, or to the next family. */
+static enum lk__filter_next skip_gap(struct lk__filter_run *r, const struct lk_cell *cell) {
+    uint32_t steps = 0;
+    struct lk_bytes to;
+    if (!seek(r, r->program->root, cell, (struct place){cell->qualifier, true}, &steps, &to)) return LK__FILTER_FAMILY;
+    if (steps <= SEEK_STEPS_MAX && lk__filter_compare(to, cell->qualifier) > 0) r->seek = to;
+    return LK__FILTER_COLUMN;
+}
+bool lk__filter_seek(const struct lk__filter_run *r, struct lk_bytes *qualifier) {
+    *qualifier = r->seek;
+    return r->seek.data != NULL;
+}
+
 /* Whether the cell is of the column of the one before; what changed gets a new stamp. */
 static int follow(struct lk__filter_run *r, const struct lk_cell *cell) {
     bool same = strcmp(r->family, cell->family) == 0;
@@ -301,6 +388,8 @@ int lk__filter_cell(struct lk__filter_run *r, const struct lk_cell *cell, lk__fi
     r->err = err;
     r->steps = 0;
     r->code = 0;
+    r->seek.data = NULL;
     *next = take(r, r->program->root, cell);
+    if (*next == LK__FILTER_COLUMN && r->program->gaps && !r->code) *next = skip_gap(r, cell);
     return r->code;
 }

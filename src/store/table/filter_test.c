@@ -214,9 +214,13 @@ static int read_row(const struct lk_filter_program *p, struct lk__filter_run *ru
     while (lk__filter_again(run)) {
         enum lk__filter_next next = LK__FILTER_CELL;
         size_t last = 0;
+        struct lk_bytes to = {0};
         out->passes++;
         for (size_t i = 0; i < row->count; i++) {
             const struct lk_cell *c = &row->cells[i];
+            if (care && to.data && strcmp(row->cells[last].family, c->family) == 0 &&
+                lk__filter_compare(c->qualifier, to) < 0)
+                continue;
             if (care && (passed_over(next, &row->cells[last], c) || outside(lk__filter_bounds(p), c))) continue;
             if (care == 2 && outside(lk__filter_run_bounds(run), c)) continue;
             enum lk__filter_next now;
@@ -224,6 +228,7 @@ static int read_row(const struct lk_filter_program *p, struct lk__filter_run *ru
             if (code) return code;
             out->visited++;
             next = now;
+            if (now != LK__FILTER_COLUMN || !lk__filter_seek(run, &to)) to.data = NULL;
             last = i;
         }
     }
@@ -232,10 +237,10 @@ static int read_row(const struct lk_filter_program *p, struct lk__filter_run *ru
 
 /* --- random trees ---------------------------------------------------------------------------------------- */
 
-static const struct lk_bytes patterns[] = {BYTES("a"),     BYTES("b"),     BYTES("a.*"),     BYTES("\\C*"),
-                                           BYTES(".*b"),   BYTES("[ab]+"), BYTES("a|b"),     BYTES("cf1"),
-                                           BYTES("cf.*"),  BYTES("x?y?"),  BYTES("row.*"),   BYTES("(?s)."),
-                                           BYTES("[^a]*"), BYTES(""),      BYTES("\\C+\xff")};
+static const struct lk_bytes patterns[] = {
+    BYTES("a"),     BYTES("b"),     BYTES("a.*"),   BYTES("\\C*"), BYTES(".*b"),     BYTES("[ab]+"),
+    BYTES("a|b"),   BYTES("cf1"),   BYTES("cf.*"),  BYTES("x?y?"), BYTES("bb|a"),    BYTES("b.*|\\xff+"),
+    BYTES("row.*"), BYTES("(?s)."), BYTES("[^a]*"), BYTES(""),     BYTES("\\C+\xff")};
 static struct lk_filter nodes[200];
 static const struct lk_filter *part_lists[200][3];
 static size_t node_count;
@@ -319,6 +324,34 @@ static void agrees(const struct lk_filter *f, struct list *lists[3], struct resu
     }
     lk__filter_run_close(run);
     lk_filter_free(p);
+}
+/* What random trees rarely are. */
+static void odd_trees_agree_with_a_model(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "interleave(column_regex(\"b.*\") | row_limit(1) | column_regex(\"bb\"), column_regex(\"\\xff\\xff\"))",
+        "interleave(column_regex(\"b.*\") | row_offset(1) | column_regex(\"bb\"), column_regex(\"\\xff\\xff\"))",
+        "column_regex(\"bb|a|ab\") | latest(1) | row_limit(2)",
+        "interleave(column_range(\"a\", (\"a\", \"b\"]), column_range(\"b\", [\"bb\", ))) | latest(1)",
+        "condition(interleave(column_regex(\"bb\"), column_regex(\"a\")) | value_regex(\"x.*\"), column_regex(\"a|bb\"), "
+        "latest(1))",
+        "condition(condition(column_regex(\"a\"), column_regex(\"bb\"), pass) | row_offset(2), row_limit(1), strip_value)",
+        "condition(pass, interleave(column_regex(\"a\"), column_regex(\"bb\")), none) | condition(row_offset(1), "
+        "latest(1), pass)",
+        "interleave(label(\"a\") | sink, column_regex(\"bb\") | latest(1)) | row_limit(1)",
+    };
+    struct list *lists[3] = {list_create(), list_create(), list_create()};
+    struct result *got = lk_calloc(1, sizeof *got);
+    size_t visited[3] = {0};
+    random_state = (uint64_t)time(NULL);
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        struct lk_filter *f;
+        OK(lk_filter_parse(texts[i], &f, &test_err));
+        agrees(f, lists, got, 200, visited);
+        lk_filter_tree_free(f);
+    }
+    for (int i = 0; i < 3; i++) lk_free(lists[i]);
+    lk_free(got);
 }
 static void same_tree(const struct lk_filter *a, const struct lk_filter *b);
 static void random_trees_agree_with_a_model(void **state) {
@@ -534,6 +567,8 @@ static void bounds_are_pushed_down(void **state) {
         {"column_regex(\"a\")", "*:a..a]"},
         {"column_regex(\"ab.*\")", "*:ab..ac"},
         {"column_regex(\"ab[cd]\")", "*:ab..ac"},
+        {"column_regex(\"x|ab|b.*\")", "*:ab..x]"},
+        {"column_regex(\"x|.*b|b.*\")", "*:.."},
         {"family(\"cf1\") | column_regex(\"a\") | latest(1)", "cf1:a..a]"},
         {"family(\"cf.*\")", "*:.."},
         {"column_range(\"f\", (\"a\", \"c\"]) | column_regex(\"b.*\")", "f:b..c"},
@@ -593,6 +628,11 @@ static void narrow_reads_see_little(void **state) {
         {"family(\"b\")", 0, 0},
         {"family(\"b|c\")", 0, 1},
         {"row_regex(\"other.+\")", 0, 0},
+        {"column_regex(\"03|17\")", 6, 3 + 1 + 3},
+        {"column_regex(\"17|03|1[01]\")", 12, 3 + 1 + 6 + 3 + 7}, /* all that begin with 1 */
+        {"interleave(column_regex(\"02\"), column_regex(\"16\")) | latest(1)", 2, 2},
+        {"interleave(column_regex(\"02\"), column_range(\"a\", [\"16\", \"18\")))", 9, 3 + 1 + 6},
+        {"interleave(column_regex(\"02\"), column_regex(\"18\") | row_limit(1))", 4, 3 + 1 + 1},
         {"condition(column_regex(\"03\"), column_regex(\"05\"), pass)", 3, 1 + 3},
         {"condition(column_regex(\"99\"), pass, column_regex(\"05\"))", 3, 3},
         {"condition(row_regex(\"x\"), pass, column_regex(\"05\"))", 3, 3},
@@ -714,6 +754,7 @@ int main(void) {
         cmocka_unit_test(samples_are_functions_of_keys),
         cmocka_unit_test(an_end_ends),
         cmocka_unit_test(memory_may_fail),
+        cmocka_unit_test(odd_trees_agree_with_a_model),
         cmocka_unit_test(random_trees_agree_with_a_model),
         cmocka_unit_test(speed),
     };

@@ -159,6 +159,29 @@ static int append(struct lk_buf *b, const struct lk__regex_node *n) {
     char byte = (char)n->set;
     return lk_buf_append(b, &byte, 1);
 }
+/* Finds re->choices; none where a choice has no head. */
+static int find_choices(struct lk__regex *re, const struct items *all, const struct lk__regex_node *choice) {
+    const struct lk__regex_node *nodes = all->tree->nodes;
+    size_t count = 0;
+    for (uint32_t i = choice->last; i; i = nodes[i].before) {
+        struct items s = {.tree = all->tree, .item = all->item + all->count};
+        struct lk_buf head = LK_BUF_INIT;
+        flatten(&s, i);
+        size_t end = s.count;
+        int code = 0;
+        for (; end && is_byte(s.item[end - 1]) && !code; end--) code = append(&head, s.item[end - 1]);
+        bool whole = !end, good = !code && (head.size || whole) && count < LK__REGEX_HEADS_MAX;
+        if (good && (lk_buf_append(&re->choices, &head.size, sizeof head.size) ||
+                     lk_buf_append(&re->choices, &whole, sizeof whole) ||
+                     lk_buf_append(&re->choices, head.data ? head.data : "", head.size)))
+            code = LK_ENOMEM;
+        lk_buf_release(&head);
+        if (code || !good) return code;
+        count++;
+    }
+    re->choice_count = count;
+    return 0;
+}
 /* Finds re->head, and re->shape with what belongs to it. */
 static int find_shape(struct lk__regex *re, struct items *s) {
     size_t end = s->count, begin = 0; /* the pattern is item[end - 1] to item[begin] */
@@ -168,6 +191,7 @@ static int find_shape(struct lk__regex *re, struct items *s) {
         if (append(&re->head, s->item[end - 1])) return LK_ENOMEM;
     if (end == begin) return re->shape = LK__REGEX_WHOLE, 0;
     const struct lk__regex_node *middle = s->item[end - 1];
+    if (end == begin + 1 && !re->head.size && middle->kind == LK__REGEX_ALT) return find_choices(re, s, middle);
     for (size_t i = begin; i + 1 < end; i++)
         if (!is_byte(s->item[i])) return 0;
     re->shape = gap(s, middle);
@@ -184,7 +208,7 @@ int lk__regex_compile(struct lk_bytes pattern, struct lk__regex **out, struct lk
     struct items items = {.tree = &tree};
     *out = NULL;
     int code = re ? lk__regex_parse(pattern, &tree, err) : lk_fail(err, LK_ENOMEM, "no memory for a pattern");
-    if (!code && !(items.item = lk_alloc(tree.node_count * sizeof *items.item)))
+    if (!code && !(items.item = lk_alloc(2 * tree.node_count * sizeof *items.item)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a pattern");
     if (!code) {
         flatten(&items, tree.root);
@@ -203,6 +227,7 @@ void lk__regex_free(struct lk__regex *re) {
     if (!re) return;
     lk_buf_release(&re->head);
     lk_buf_release(&re->tail);
+    lk_buf_release(&re->choices);
     lk_free(re->states);
     lk_free(re->sets);
     lk_free(re);
@@ -210,6 +235,20 @@ void lk__regex_free(struct lk__regex *re) {
 struct lk_bytes lk__regex_head(const struct lk__regex *re, bool *whole) {
     *whole = re->shape == LK__REGEX_WHOLE;
     return lk_bytes(re->head.data, re->head.size);
+}
+bool lk__regex_choice(const struct lk__regex *re, size_t index, struct lk_bytes *head, bool *whole) {
+    const char *c = re->choices.data;
+    size_t size = 0;
+    if (index >= re->choice_count) return false;
+    for (;; c += size) {
+        memcpy(&size, c, sizeof size);
+        c += sizeof size;
+        memcpy(whole, c, sizeof *whole);
+        c += sizeof *whole;
+        if (!index--) break;
+    }
+    *head = lk_bytes(c, size);
+    return true;
 }
 size_t lk__regex_states(const struct lk__regex *re) {
     return re->state_count;

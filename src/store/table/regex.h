@@ -23,6 +23,10 @@ void lk__regex_free(struct lk__regex *);
 
 /* The bytes with which every text begins that matches; *whole: it is the only one that does. They live as long as it. */
 struct lk_bytes lk__regex_head(const struct lk__regex *, bool *whole);
+/* Where a pattern is a choice (`a|bc.*`) of at most LK__REGEX_HEADS_MAX, the head of each; false: it is none, or there are
+ * no more. */
+#define LK__REGEX_HEADS_MAX 64
+bool lk__regex_choice(const struct lk__regex *, size_t index, struct lk_bytes *head, bool *whole);
 size_t lk__regex_states(const struct lk__regex *); /* 0: it is matched by comparing bytes, without a run */
 /* 1 it matches, 0 it does not, -1 that takes a run: lk__regex_match. */
 int lk__regex_compare(const struct lk__regex *, struct lk_bytes text);

@@ -20,6 +20,8 @@ struct lk__regex {
     enum lk__regex_shape shape;
     struct lk_buf head, tail;
     size_t least;
+    struct lk_buf choices; /* of AUTOMATON: heads, each with its size (size_t) and whole (bool) before it */
+    size_t choice_count;
     struct lk__regex_state *states;
     struct lk__byte_set *sets;
     uint32_t state_count, set_count;
