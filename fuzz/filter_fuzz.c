@@ -36,16 +36,19 @@ static int read_row(struct lk__filter_run *run, bool heed, struct seen *seen) {
     while (lk__filter_again(run)) {
         enum lk__filter_next next = LK__FILTER_CELL;
         const struct lk_cell *last = NULL;
+        struct lk_bytes to = {0};
         for (const struct lk_cell *c = cells; c < cells + CELLS; c++) {
             if (heed && last &&
                 (next == LK__FILTER_ROW || (next == LK__FILTER_FAMILY && last->family == c->family) ||
                  (next == LK__FILTER_COLUMN && last->family == c->family && last->qualifier.data == c->qualifier.data)))
                 continue;
+            if (heed && to.data && last->family == c->family && compare(c->qualifier, to) < 0) continue;
             if (heed && !wanted(lk__filter_run_bounds(run), c)) continue;
             int code = lk__filter_cell(run, c, emit, seen, &next, &err);
             if (code && (code != LK_EINVAL || !err.message[0])) abort();
             if (code) return code;
             last = c;
+            if (next != LK__FILTER_COLUMN || !lk__filter_seek(run, &to)) to.data = NULL;
         }
     }
     return 0;

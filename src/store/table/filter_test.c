@@ -329,8 +329,8 @@ static void agrees(const struct lk_filter *f, struct list *lists[3], struct resu
 static void odd_trees_agree_with_a_model(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "interleave(column_regex(\"b.*\") | row_limit(1) | column_regex(\"bb\"), column_regex(\"\\xff\\xff\"))",
-        "interleave(column_regex(\"b.*\") | row_offset(1) | column_regex(\"bb\"), column_regex(\"\\xff\\xff\"))",
+        "interleave(column_regex(\"b.*\") | row_limit(1) | column_regex(\"bb\"), column_regex(\"\\x00\"))",
+        "interleave(column_regex(\"b.*\") | row_offset(1) | column_regex(\"bb\"), column_regex(\"\\x00\"))",
         "column_regex(\"bb|a|ab\") | latest(1) | row_limit(2)",
         "interleave(column_range(\"a\", (\"a\", \"b\"]), column_range(\"b\", [\"bb\", ))) | latest(1)",
         "condition(interleave(column_regex(\"bb\"), column_regex(\"a\")) | value_regex(\"x.*\"), column_regex(\"a|bb\"), "

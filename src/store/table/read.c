@@ -74,10 +74,13 @@ static int pass_filtered(struct reading *r, struct lk_err *err) {
     while (code == 0 && (code = lk__cells_next(c, err)) == 0) {
         bool use, done = false;
         enum lk__filter_next next = LK__FILTER_CELL;
+        struct lk_bytes to;
         code = within(r, b, &use, &done, err);
         if (code == 0 && use) code = lk__filter_cell(r->run, &c->cell, emit, r, &next, err);
         if (code != 0 || done || next == LK__FILTER_ROW) break;
-        if (next == LK__FILTER_COLUMN) code = lk__cells_skip_column(c, err);
+        if (next == LK__FILTER_COLUMN)
+            code = lk__filter_seek(r->run, &to) ? lk__cells_skip_to(c, c->cell.family, to, err)
+                                                : lk__cells_skip_column(c, err);
         if (next == LK__FILTER_FAMILY) code = lk__cells_skip_family(c, err);
     }
     return code == LK_ENOTFOUND ? 0 : code;
