@@ -359,7 +359,7 @@ static void random_trees_agree_with_a_model(void **state) {
     struct list *lists[3] = {list_create(), list_create(), list_create()};
     struct result *got = lk_calloc(1, sizeof *got);
     size_t visited[3] = {0};
-    unsigned trees = getenv("TREES") ? (unsigned)atoi(getenv("TREES")) : 6000;
+    unsigned trees = getenv("TREES") ? (unsigned)atoi(getenv("TREES")) : 3000;
     uint64_t seed = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 10) : (uint64_t)time(NULL);
     printf("seed %llu\n", (unsigned long long)seed);
     for (unsigned i = 0; i < trees; i++) {
@@ -729,7 +729,7 @@ static void speed(void **state) {
         size_t cells = 0;
         OK(lk__filter_run_open(p, &run, &test_err));
         clock_gettime(CLOCK_MONOTONIC, &a);
-        for (int n = 0; n < 20000; n++) {
+        for (int n = 0; n < (LK_SANITIZED ? 500 : 5000); n++) {
             OK(read_row(p, run, &row, 0, got));
             cells += got->visited;
         }
