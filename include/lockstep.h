@@ -32,6 +32,7 @@
 #include "lockstep/store/gc.h"
 #include "lockstep/store/kv.h"
 #include "lockstep/store/lease.h"
+#include "lockstep/store/pin.h"
 #include "lockstep/store/store.h"
 
 #include "lockstep/cluster/comm.h"

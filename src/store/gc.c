@@ -15,7 +15,7 @@ static int no_memory(int code, struct lk_err *err) {
 /* --- Sweeping -------------------------------------------------------------------------------------------- */
 
 struct sweep {
-    struct lk__marks marks;
+    struct lk__store_marks marks;
     const struct lk_gc_options *options;
     int64_t now_ms;
     struct lk_gc_blob *victims; /* candidates, in order of their roots */
@@ -29,9 +29,9 @@ static void keep(struct sweep *s, uint64_t size) {
 static int look_at_blob(void *arg, const struct lk_root *root, uint64_t size, int64_t modified_ms) {
     struct sweep *s = arg;
     struct lk_gc_blob b = {*root, size, s->now_ms - modified_ms, false, NULL};
-    bool marked = lk__marks_has(&s->marks, root);
+    bool marked = lk__store_marks_has(&s->marks, root);
     b.goes = !marked && b.age_ms >= s->options->grace_ms;
-    if (marked && s->marks.explains) b.holder = lk__marks_holder(&s->marks, root);
+    if (marked && s->marks.explains) b.holder = lk__store_marks_holder(&s->marks, root);
     if (s->options->dry_run && s->options->tell) s->options->tell(s->options->arg, &b);
     if (!b.goes) return keep(s, size), 0;
     if (s->count == s->capacity) {
@@ -50,12 +50,12 @@ static int remove_victims(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     struct sweep *s = arg;
     int64_t time;
     int code = lk__kv_timestamp(txn, &time, err);
-    if (!code) code = lk__marks_rows(&s->marks, txn, err);
-    if (!code) code = lk__marks_children(&s->marks, err);
+    if (!code) code = lk__store_marks_rows(&s->marks, txn, err);
+    if (!code) code = lk__store_marks_children(&s->marks, err);
     for (; !code && s->done < s->count; s->done += !code) {
         const struct lk_gc_blob *b = &s->victims[s->done];
         int64_t modified_ms;
-        if (lk__marks_has(&s->marks, &b->root)) {
+        if (lk__store_marks_has(&s->marks, &b->root)) {
             keep(s, b->size_bytes);
             continue;
         }
@@ -71,14 +71,14 @@ static int remove_victims(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     return code;
 }
 
-static int mark_snapshot(struct lk__marks *m, struct lk_err *err) {
-    int code = lk__marks_snapshot(m, err);
-    return code ? code : lk__marks_children(m, err);
+static int mark_snapshot(struct lk__store_marks *m, struct lk_err *err) {
+    int code = lk__store_marks_snapshot(m, err);
+    return code ? code : lk__store_marks_children(m, err);
 }
 
 /* Pins whose time is over: rows that count no more, when only to look; else they go, if there are any. */
 static bool skips_over(void *arg, struct lk_bytes key, struct lk_bytes value) {
-    return lk__pin_row_is_over(key, value, *(const int64_t *)arg);
+    return lk__store_pin_row_is_over(key, value, *(const int64_t *)arg);
 }
 static int note_over(void *arg, const struct lk_pin *p) {
     *(bool *)arg |= p->over;
@@ -94,9 +94,9 @@ static int end_pins(struct lk_store *store, bool dry, int64_t *time_ms, struct l
     int code = lk_kv_begin(store->kv, false, &txn, err);
     if (code) return code;
     code = lk_pin_list(txn, note_over, &any, err);
-    if (!code) code = lk__pin_time(txn, time_ms, err);
+    if (!code) code = lk__store_pin_time(txn, time_ms, err);
     lk_kv_abort(txn);
-    if (code == LK_ECORRUPT) return lk_fail_prefix(err, code, LK__MARKS_UNKNOWN);
+    if (code == LK_ECORRUPT) return lk_fail_prefix(err, code, LK__STORE_UNKNOWN);
     return code || dry || !any ? code : lk_kv_update(store->kv, expire, NULL, LK_DURABLE, NULL, err);
 }
 
@@ -120,21 +120,21 @@ int lk_store_gc(struct lk_store *store, lk_row_kinds kinds, const struct lk_gc_o
     for (size_t i = 0; dry && !code && i < s.count; i++) out->blobs++, out->bytes += s.victims[i].size_bytes;
     if (!dry && !code && s.count) code = lk_kv_update(store->kv, remove_victims, &s, LK_LAZY, NULL, err);
     lk_free(s.victims);
-    lk__marks_release(&s.marks);
+    lk__store_marks_release(&s.marks);
     return code;
 }
 
 struct dropping {
-    struct lk__marks needed, dropped;
+    struct lk__store_marks needed, dropped;
 };
 static int remove_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct dropping *d = arg;
     int64_t time;
     int code = lk__kv_timestamp(txn, &time, err);
-    if (!code) code = lk__marks_rows(&d->needed, txn, err);
-    if (!code) code = lk__marks_children(&d->needed, err);
+    if (!code) code = lk__store_marks_rows(&d->needed, txn, err);
+    if (!code) code = lk__store_marks_children(&d->needed, err);
     for (size_t i = 0; i < d->dropped.count && !code; i++)
-        if (!lk__marks_has(&d->needed, &d->dropped.list[i])) {
+        if (!lk__store_marks_has(&d->needed, &d->dropped.list[i])) {
             code = lk_blob_delete(d->needed.store->blobs, &d->dropped.list[i], err);
             if (code == LK_ENOTFOUND) code = LK_OK;
         }
@@ -145,11 +145,11 @@ int lk_store_gc_dropped(struct lk_store *store, lk_row_kinds kinds, const struct
     struct dropping d = {{.store = store, .kinds = kinds, .texts = LK_BUF_INIT, .absent = LK_BUF_INIT},
                          {.store = store, .texts = LK_BUF_INIT, .absent = LK_BUF_INIT}};
     int code = LK_OK;
-    for (size_t i = 0; i < count && !code; i++) code = lk__marks_add(&d.dropped, &roots[i], err);
-    if (!code) code = lk__marks_children(&d.dropped, err);
+    for (size_t i = 0; i < count && !code; i++) code = lk__store_marks_add(&d.dropped, &roots[i], err);
+    if (!code) code = lk__store_marks_children(&d.dropped, err);
     if (!code && count) code = mark_snapshot(&d.needed, err);
     if (!code && count) code = lk_kv_update(store->kv, remove_dropped, &d, LK_LAZY, NULL, err);
-    lk__marks_release(&d.needed);
-    lk__marks_release(&d.dropped);
+    lk__store_marks_release(&d.needed);
+    lk__store_marks_release(&d.dropped);
     return code;
 }

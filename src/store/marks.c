@@ -3,18 +3,18 @@
 #include "lockstep/base/mem.h"
 #include <string.h>
 
-static size_t slot_of(const struct lk__marks *m, const struct lk_root *root) {
+static size_t slot_of(const struct lk__store_marks *m, const struct lk_root *root) {
     uint64_t h;
     memcpy(&h, root->bytes, 8);
     size_t i = h & (m->slot_count - 1);
     while (m->slots[i] && !lk_root_equal(&m->list[m->slots[i] - 1], root)) i = (i + 1) & (m->slot_count - 1);
     return i;
 }
-bool lk__marks_has(const struct lk__marks *m, const struct lk_root *root) {
+bool lk__store_marks_has(const struct lk__store_marks *m, const struct lk_root *root) {
     return m->slot_count && m->slots[slot_of(m, root)];
 }
 
-static int grow(struct lk__marks *m) {
+static int grow(struct lk__store_marks *m) {
     size_t more = m->capacity ? 2 * m->capacity : 256;
     struct lk_root *list = lk_realloc(m->list, more * sizeof *list);
     if (list) m->list = list;
@@ -32,7 +32,7 @@ static int grow(struct lk__marks *m) {
     return LK_OK;
 }
 static int mark(void *arg, const struct lk_root *root) {
-    struct lk__marks *m = arg;
+    struct lk__store_marks *m = arg;
     if (m->count == m->capacity && grow(m)) return LK_ENOMEM;
     size_t slot = slot_of(m, root);
     if (m->slots[slot]) return LK_OK;
@@ -41,7 +41,7 @@ static int mark(void *arg, const struct lk_root *root) {
     m->slots[slot] = (uint32_t)m->count;
     return LK_OK;
 }
-void lk__marks_release(struct lk__marks *m) {
+void lk__store_marks_release(struct lk__store_marks *m) {
     lk_free(m->list);
     lk_free(m->holder);
     lk_free(m->slots);
@@ -51,16 +51,16 @@ void lk__marks_release(struct lk__marks *m) {
 static int no_memory(int code, struct lk_err *err) {
     return code == LK_ENOMEM ? lk_fail(err, code, "no memory for the list of blobs that rows need") : code;
 }
-int lk__marks_add(struct lk__marks *m, const struct lk_root *root, struct lk_err *err) {
+int lk__store_marks_add(struct lk__store_marks *m, const struct lk_root *root, struct lk_err *err) {
     return no_memory(mark(m, root), err);
 }
-const char *lk__marks_holder(const struct lk__marks *m, const struct lk_root *root) {
+const char *lk__store_marks_holder(const struct lk__store_marks *m, const struct lk_root *root) {
     return m->texts.data + m->holder[m->slots[slot_of(m, root)] - 1];
 }
 
 /* --- Rows ------------------------------------------------------------------------------------------------ */
 
-static int explain(struct lk__marks *m, const struct lk_row_kind *kind, struct lk_bytes key, struct lk_bytes value) {
+static int explain(struct lk__store_marks *m, const struct lk_row_kind *kind, struct lk_bytes key, struct lk_bytes value) {
     m->row = (uint32_t)m->texts.size;
     int code = kind->print ? kind->print(key, value, &m->texts) : lk_buf_append(&m->texts, key.data, key.size);
     return code ? code : lk_buf_append(&m->texts, "", 1);
@@ -75,10 +75,10 @@ static const char *shown(struct lk_bytes key, char out[80]) {
     out[n] = 0;
     return out;
 }
-static const char *beginning(const struct lk__marks *m) {
-    return m->failed ? m->failed : LK__MARKS_UNKNOWN;
+static const char *beginning(const struct lk__store_marks *m) {
+    return m->failed ? m->failed : LK__STORE_UNKNOWN;
 }
-static int unknown_row(const struct lk__marks *m, struct lk_bytes key, struct lk_err *err) {
+static int unknown_row(const struct lk__store_marks *m, struct lk_bytes key, struct lk_err *err) {
     char text[80];
     return lk_fail(err, LK_EUNSUPPORTED,
                    "%s: the row %s is of no kind that this program knows; keys of your own begin with user/, so if it is "
@@ -86,7 +86,7 @@ static int unknown_row(const struct lk__marks *m, struct lk_bytes key, struct lk
                    beginning(m), shown(key, text));
 }
 
-int lk__marks_rows(struct lk__marks *m, struct lk_kv_txn *txn, struct lk_err *err) {
+int lk__store_marks_rows(struct lk__store_marks *m, struct lk_kv_txn *txn, struct lk_err *err) {
     struct lk_kv_cursor *c;
     unsigned char behind[64];
     int code = lk_kv_cursor_open(txn, lk_bytes("", 0), lk_bytes("", 0), &c, err);
@@ -118,7 +118,7 @@ int lk__marks_rows(struct lk__marks *m, struct lk_kv_txn *txn, struct lk_err *er
 }
 
 /* A blob that is not there names nothing yet; one that can't be read now may name what must stay. */
-static int look_into(struct lk__marks *m, uint32_t index, struct lk_buf *absent, struct lk_err *err) {
+static int look_into(struct lk__store_marks *m, uint32_t index, struct lk_buf *absent, struct lk_err *err) {
     struct lk_blob blob;
     struct lk_root root = m->list[index];
     m->row = m->holder[index];
@@ -135,7 +135,7 @@ static int look_into(struct lk__marks *m, uint32_t index, struct lk_buf *absent,
     lk_blob_close(&blob);
     return no_memory(code, err);
 }
-int lk__marks_children(struct lk__marks *m, struct lk_err *err) {
+int lk__store_marks_children(struct lk__store_marks *m, struct lk_err *err) {
     struct lk_buf before = m->absent;
     int code = LK_OK;
     m->absent = (struct lk_buf)LK_BUF_INIT;
@@ -149,11 +149,11 @@ int lk__marks_children(struct lk__marks *m, struct lk_err *err) {
     return code;
 }
 
-int lk__marks_snapshot(struct lk__marks *m, struct lk_err *err) {
+int lk__store_marks_snapshot(struct lk__store_marks *m, struct lk_err *err) {
     struct lk_kv_txn *txn;
     int code = lk_kv_begin(m->store->kv, false, &txn, err);
     if (code) return code;
-    code = lk__marks_rows(m, txn, err);
+    code = lk__store_marks_rows(m, txn, err);
     lk_kv_abort(txn);
     return code;
 }

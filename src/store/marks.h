@@ -3,15 +3,15 @@
 #define LOCKSTEP_STORE_MARKS_H
 #include "lockstep/store/gc.h"
 
-#define LK__MARKS_UNKNOWN "nothing was removed, since what is still needed is not known"
+#define LK__STORE_UNKNOWN "nothing was removed, since what is still needed is not known"
 
 /* {.store, .kinds, .texts = LK_BUF_INIT, .absent = LK_BUF_INIT} at first. */
-struct lk__marks {
+struct lk__store_marks {
     struct lk_store *store;
     lk_row_kinds kinds;
-    const char *failed; /* how messages begin; NULL: LK__MARKS_UNKNOWN */
+    const char *failed; /* how messages begin; NULL: LK__STORE_UNKNOWN */
     bool content;       /* rows of the store's own doing (aside) do not count */
-    bool explains;      /* keeps what rows are, for lk__marks_holder */
+    bool explains;      /* keeps what rows are, for lk__store_marks_holder */
     bool (*skips)(void *arg, struct lk_bytes key, struct lk_bytes value); /* rows that count no more; NULL: none */
     void *arg;
     struct lk_root *list; /* in order of discovery; the first `done` have been looked into */
@@ -25,16 +25,16 @@ struct lk__marks {
 };
 
 /* All fail with LK_ENOMEM and a message, besides what they say. */
-int lk__marks_add(struct lk__marks *, const struct lk_root *, struct lk_err *);
-bool lk__marks_has(const struct lk__marks *, const struct lk_root *);
+int lk__store_marks_add(struct lk__store_marks *, const struct lk_root *, struct lk_err *);
+bool lk__store_marks_has(const struct lk__store_marks *, const struct lk_root *);
 /* Of a root that is marked. */
-const char *lk__marks_holder(const struct lk__marks *, const struct lk_root *);
+const char *lk__store_marks_holder(const struct lk__store_marks *, const struct lk_root *);
 /* Marks what rows need; kinds that need nothing are passed over. LK_EUNSUPPORTED: a row of no kind. LK_ECORRUPT. */
-int lk__marks_rows(struct lk__marks *, struct lk_kv_txn *, struct lk_err *);
+int lk__store_marks_rows(struct lk__store_marks *, struct lk_kv_txn *, struct lk_err *);
 /* Marks what manifests among the marked blobs name; those that were not there are looked for again. */
-int lk__marks_children(struct lk__marks *, struct lk_err *);
+int lk__store_marks_children(struct lk__store_marks *, struct lk_err *);
 /* Rows of a snapshot, without children. */
-int lk__marks_snapshot(struct lk__marks *, struct lk_err *);
-void lk__marks_release(struct lk__marks *);
+int lk__store_marks_snapshot(struct lk__store_marks *, struct lk_err *);
+void lk__store_marks_release(struct lk__store_marks *);
 
 #endif

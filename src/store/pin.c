@@ -52,7 +52,7 @@ static int write_pin(struct lk_kv_txn *txn, const struct lk_pin *p, struct lk_er
     return code;
 }
 
-int lk__pin_time(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
+int lk__store_pin_time(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
     int code = lk__kv_timestamp(txn, out, err);
     if (code || txn->write) return code;
     int64_t now = lk_clock_wall_ms();
@@ -64,7 +64,7 @@ static bool is_over(const struct lk_pin *p, int64_t now_ms) {
     return p->until_ms && p->until_ms <= now_ms;
 }
 
-bool lk__pin_row_is_over(struct lk_bytes key, struct lk_bytes value, int64_t now_ms) {
+bool lk__store_pin_row_is_over(struct lk_bytes key, struct lk_bytes value, int64_t now_ms) {
     static const char prefix[] = "r/" KIND "/";
     struct lk_pin pin;
     if (key.size < sizeof prefix || memcmp(key.data, prefix, sizeof prefix - 1) != 0) return false;
@@ -77,7 +77,7 @@ bool lk__pin_row_is_over(struct lk_bytes key, struct lk_bytes value, int64_t now
 int lk_pin_get(struct lk_kv_txn *txn, const char *name, struct lk_pin *out, struct lk_err *err) {
     int64_t now;
     int code = read_pin(txn, name, out, err);
-    if (!code) code = lk__pin_time(txn, &now, err);
+    if (!code) code = lk__store_pin_time(txn, &now, err);
     if (!code) out->over = is_over(out, now);
     return code;
 }
@@ -98,7 +98,7 @@ static int on_record(void *arg, const char *name, json_t *record) {
 }
 int lk_pin_list(struct lk_kv_txn *txn, lk_pin_fn *fn, void *arg, struct lk_err *err) {
     struct listing l = {0, fn, arg, err};
-    int code = lk__pin_time(txn, &l.now_ms, err);
+    int code = lk__store_pin_time(txn, &l.now_ms, err);
     return code ? code : lk_record_list(txn, KIND, on_record, &l, err);
 }
 
@@ -137,7 +137,7 @@ static int by_root(const void *a, const void *b) {
     return memcmp(a, b, sizeof(struct lk_root));
 }
 /* {"format":"pin-0","roots":[...]}: a function of the set of roots alone. */
-static int make_manifest(struct lk__marks *m, json_t **out, struct lk_err *err) {
+static int make_manifest(struct lk__store_marks *m, json_t **out, struct lk_err *err) {
     char hex[LK_ROOT_HEX];
     json_t *roots = json_array();
     if (m->count) qsort(m->list, m->count, sizeof *m->list, by_root); /* only to be read from now on */
@@ -151,16 +151,16 @@ static int make_manifest(struct lk__marks *m, json_t **out, struct lk_err *err) 
 /* txn NULL: of a snapshot of now. */
 static int manifest_of(struct lk_store *store, lk_row_kinds kinds, struct lk_kv_txn *txn, json_t **out,
                        struct lk_err *err) {
-    struct lk__marks m = {.store = store,
-                          .kinds = kinds,
-                          .content = true,
-                          .failed = "no pin, since what it has to hold is not known",
-                          .texts = LK_BUF_INIT,
-                          .absent = LK_BUF_INIT};
+    struct lk__store_marks m = {.store = store,
+                                .kinds = kinds,
+                                .content = true,
+                                .failed = "no pin, since what it has to hold is not known",
+                                .texts = LK_BUF_INIT,
+                                .absent = LK_BUF_INIT};
     *out = NULL;
-    int code = txn ? lk__marks_rows(&m, txn, err) : lk__marks_snapshot(&m, err);
+    int code = txn ? lk__store_marks_rows(&m, txn, err) : lk__store_marks_snapshot(&m, err);
     if (!code) code = make_manifest(&m, out, err);
-    lk__marks_release(&m);
+    lk__store_marks_release(&m);
     return code;
 }
 int lk_pin_token(struct lk_store *store, lk_row_kinds kinds, struct lk_root *out, struct lk_err *err) {
