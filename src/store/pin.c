@@ -4,6 +4,7 @@
 #include "lockstep/base/progress.h"
 #include "store/kv/kv_engine.h"
 #include "store/marks.h"
+#include "store/sweep.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +227,7 @@ static int take(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     if (code) return code;
     t->changed = !lk_root_equal(&now, &t->pin.token);
     if (t->changed) return LK_OK;
+    if ((code = lk_uploads_named(t->store, txn, &t->pin.token, 1, err))) return code; /* the row holds it */
     t->pin.at_ms = time;
     t->pin.until_ms = t->for_ms ? time + t->for_ms : 0;
     return write_pin(txn, &t->pin, err);
@@ -268,7 +270,9 @@ int lk_pin_take(struct lk_store *store, lk_row_kinds kinds, const char *name, in
         code = manifest_of(store, kinds, NULL, &manifest, err);
         if (!code) code = lk_manifest_put(store, manifest, &t.pin.token, err);
         json_decref(manifest);
+        lk__store_at("takes");
         if (!code) code = lk_kv_update(store->kv, take, &t, LK_DURABLE, NULL, err);
+        if (!code) lk_uploads_forget(store, &t.pin.token, 1);
     }
     if (!code && t.changed)
         code = lk_fail(err, LK_EBUSY, "the rows of the store change faster than a pin can list what they hold; try again");

@@ -2,6 +2,7 @@
  * rows it deletes. */
 #include "base/testing.h"
 #include "lockstep/store/pin.h"
+#include "store/blob/blob_engine.h"
 #include "store/kv/kv_engine.h"
 #include "store/pin.h"
 #include <pthread.h>
@@ -61,9 +62,13 @@ static void on_each(void (*test)(struct world *)) {
         }
 }
 
+/* By one who announces nothing: a process that has ended since. */
 static struct lk_root blob(struct lk_store *s, const char *text) {
     struct lk_root root;
+    int (*announces)(void *, const struct lk_root *, struct lk_err *) = s->blobs->before_put;
+    s->blobs->before_put = NULL;
     OK(lk_blob_put(s->blobs, text, strlen(text), &root, &test_err));
+    s->blobs->before_put = announces;
     return root;
 }
 static struct lk_root named(struct lk_store *s, const char *name, const char *text) {
@@ -223,6 +228,42 @@ static void pins_end(void **state) {
     on_each(ends);
 }
 
+/* What another process puts, until it closes its store, names it, or is gone; the lease of a killed one ends at once. */
+static void uploads(struct world *w) {
+    const char *given = getenv("LOCKSTEP_TEST_KV");
+    char *dir = test_join(w->dir, "blobs"), c;
+    const char *url = w->store->kv->ops->now ? given : w->dir;
+    struct lk_store *other;
+    struct lk_root one, two;
+    int ready[2];
+    if (w->store == &w->memory) return lk_free(dir);
+    blob(w->store, "one"); /* an orphan that is found */
+    OK(lk_store_open_at(url, dir, LK_WRITE, &other, &test_err));
+    OK(lk_blob_put(other->blobs, "one", 3, &one, &test_err));
+    OK(lk_blob_put(other->blobs, "two", 3, &two, &test_err));
+    assert_int_equal(collect(w->store), 0);
+    OK(lk_store_name_put(other, "thing", "one", &one, &test_err));
+    lk_store_close(other);
+    assert_int_equal(collect(w->store), 1);
+    assert_true(lk_blob_exists(w->store->blobs, &one) && !lk_blob_exists(w->store->blobs, &two));
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (!child)
+        _exit(lk_store_open_at(url, dir, LK_WRITE, &other, NULL) || lk_blob_put(other->blobs, "x", 1, &two, NULL) ||
+              write(ready[1], "x", 1) != 1 || pause());
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    assert_int_equal(collect(w->store), 0);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_int_equal(collect(w->store), 1);
+    close(ready[0]), close(ready[1]);
+    lk_free(dir);
+}
+static void what_others_put_stays(void **state) {
+    (void)state;
+    on_each(uploads);
+}
+
 static int put_raw(struct lk_kv_txn *t, void *value, struct lk_err *err) {
     return lk_kv_put(t, lk_bytes("r/pin/bad", 9), lk_bytes(value, strlen(value)), err);
 }
@@ -374,6 +415,7 @@ int main(void) {
         cmocka_unit_test(a_pin_is_one_moment),
         cmocka_unit_test(a_killed_taker_leaves_a_pin_or_none),
         cmocka_unit_test(memory_that_fails),
+        cmocka_unit_test(what_others_put_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

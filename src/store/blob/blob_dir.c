@@ -140,7 +140,8 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
 
 int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
     if (!f->dir->unsynced && lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
-    int code = publish(f, root, err);
+    int code = lk__blob_before_put(&f->dir->base, root, err);
+    if (code == 0) code = publish(f, root, err);
     if (code != 0) return code;
     /* Closed after the rename: the lock has to outlive the temporary name. */
     int fd = f->fd;
