@@ -64,10 +64,6 @@ void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *);
 void lk__kv_lmdb_release_reserve(const struct lk__kv_lmdb_env *);
 /* LK_EIO, LK_EBUSY: this thread may not wait for the write lock. */
 int lk__kv_lmdb_may_write(const struct lk__kv_lmdb_env *, struct lk_err *);
-/* Commits with this durability; changed: something was written. Returns what LMDB says. */
-int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *, MDB_txn *, enum lk_durability);
-/* What LMDB said to that, as an error of ours. */
-int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *, int code, struct lk_err *);
 int lk__kv_lmdb_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 int lk__kv_lmdb_update(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
                        struct lk_err *);
