@@ -44,6 +44,9 @@ build/s3/ready: tests/s3/requirements.txt
 	@touch $@
 test-s3: all $(CHECKERS) $(BUILD)/bench/s3_bench build/s3/ready
 	@LOCKSTEP=$(abspath $(BIN)) WEED=$(S3)/bin/weed bash tests/e2e/s3.sh
+## test-leveldb: LEVELDB=DIR, LevelDB's source: its db/c_test.c against lockstep/leveldb.h, our cases on its library; a minute
+test-leveldb: all $(addprefix $(BUILD)/src/store/leveldb/,leveldb_test open_test random_test)
+	@CC="$(CC)" LDLIBS="$(LDLIBS)" SANITIZE="$(SAN:%=-fsanitize=%)" tests/leveldb.sh $(BUILD) "$(LEVELDB)"
 ## test-fresh: demo and test on a fresh Debian 12 in a folder (root, debootstrap); DIR=... keeps it
 test-fresh:
 	@tools/fresh-debian.sh $(DIR)
@@ -63,7 +66,7 @@ $(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
 	@touch $@
 test-clients: all $(CLIENTS)/ready
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(CLIENTS) tests/clients/run.sh
-.PHONY: test test-s3 test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
+.PHONY: test test-s3 test-leveldb test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes
