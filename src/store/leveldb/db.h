@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/types.h>
 
-/* Rows: ':' and the key; "leveldb" says what it is. */
+/* Rows: ':' and the key; "#leveldb" says what it is. */
 #define LK__LEVELDB_ROW     ':'
 #define LK__LEVELDB_KEY_MAX (LK_KV_KEY_MAX - 1)
 

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char format_row[] = "leveldb", format[] = "1 ", bytewise[] = "leveldb.BytewiseComparator";
+static const char format_row[] = "#leveldb", format[] = "1 ", bytewise[] = "leveldb.BytewiseComparator";
 
 /* --- errors ---------------------------------------------------------------------------------------------- */
 
