@@ -11,6 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void stop(const char *why) {
+    fprintf(stderr, "leveldb_copy: %s\n", why);
+    exit(1);
+}
+
 /* A row is two sizes and their bytes. */
 static void write_rows(leveldb_t *db, char **error) {
     leveldb_iterator_t *it = leveldb_create_iterator(db, leveldb_readoptions_create());
@@ -23,7 +28,7 @@ static void write_rows(leveldb_t *db, char **error) {
     }
     leveldb_iter_get_error(it, error);
     leveldb_iter_destroy(it);
-    if (fflush(stdout) != 0 && !*error) *error = strdup("cannot write the rows");
+    if (fflush(stdout) != 0) stop("cannot write the rows");
 }
 
 static void read_rows(leveldb_t *db, char **error) {
@@ -31,11 +36,9 @@ static void read_rows(leveldb_t *db, char **error) {
     leveldb_writebatch_t *batch = leveldb_writebatch_create();
     for (size_t sizes[2], rows = 1, got; !*error && (got = fread(sizes, 1, sizeof sizes, stdin)); rows++) {
         char *row = got == sizeof sizes ? malloc(sizes[0] + sizes[1] + 1) : NULL;
-        if (row && fread(row, 1, sizes[0] + sizes[1], stdin) == sizes[0] + sizes[1]) {
-            leveldb_writebatch_put(batch, row, sizes[0], row + sizes[0], sizes[1]);
-            if (rows % 1000 == 0) leveldb_write(db, options, batch, error), leveldb_writebatch_clear(batch);
-        } else
-            *error = strdup("the rows are cut short");
+        if (!row || fread(row, 1, sizes[0] + sizes[1], stdin) != sizes[0] + sizes[1]) stop("the rows are cut short");
+        leveldb_writebatch_put(batch, row, sizes[0], row + sizes[0], sizes[1]);
+        if (rows % 1000 == 0) leveldb_write(db, options, batch, error), leveldb_writebatch_clear(batch);
         free(row);
     }
     leveldb_writeoptions_set_sync(options, 1);
@@ -51,6 +54,6 @@ int main(int argc, char **argv) {
     leveldb_t *db = leveldb_open(options, argv[2], &error);
     if (db) (in ? read_rows : write_rows)(db, &error);
     if (db) leveldb_close(db);
-    if (error) fprintf(stderr, "leveldb_copy: %s\n", error);
-    return error != NULL;
+    if (error) stop(error);
+    return 0;
 }
