@@ -30,7 +30,7 @@ peer=$(ldconfig -p | awk '$1 ~ /^libleveldb\.so/ { print $NF; exit }')
 [ -n "$peer" ] || echo "without LevelDB's library our cases run on ours only: apt-get install libleveldb-dev"
 for t in leveldb open random; do
     echo "== src/store/leveldb/${t}_test ${peer:+beside $peer}"
-    LOCKSTEP_TEST_LEVELDB=$peer LOCKSTEP_TEST_STEPS=60000 "$build/src/store/leveldb/${t}_test" >"$work/log" 2>&1 ||
+    LOCKSTEP_TEST_LEVELDB=$peer LOCKSTEP_TEST_STEPS=20000 "$build/src/store/leveldb/${t}_test" >"$work/log" 2>&1 ||
         { cat "$work/log" && exit 1; }
     grep -E 'PASSED|SEED' "$work/log" | sort -u
 done
