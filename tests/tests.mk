@@ -37,6 +37,15 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
 	@mkdir -p $(@D); cp $(BUILD)/arm64-train/tests/bare $@
+# Records what a program does to files, for the states that power loss may leave: src/store/power.h
+$(BUILD)/tests/power/recorder.so: tests/power/recorder.c tests/power/log.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=c11 -O2 -g $(WARN) -fPIC -shared -o $@ $< -pthread
+$(BUILD)/src/store/power_test: | $(BUILD)/tests/power/recorder.so
+## test-power: more states of power loss than `make test` opens: 60 at each point, ROUNDS=10 workloads; minutes
+test-power: $(BUILD)/src/store/power_test
+	@LOCKSTEP_TEST_STATES=60 LOCKSTEP_TEST_ROUNDS=$(or $(ROUNDS),10) $<
+.PHONY: test-power
 ## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; a minute
 S3 := $(abspath build)/s3
 build/s3/ready: tests/s3/requirements.txt

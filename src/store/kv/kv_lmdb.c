@@ -107,6 +107,12 @@ static int commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *e
 static int commit_as(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
     MDB_envinfo info;
     size_t id = mdb_txn_id(mdb);
+    int unsettled = lk__kv_lmdb_settle(env);
+    if (unsettled != 0) {
+        atomic_store(&env->writer, 0);
+        mdb_txn_abort(mdb);
+        return unsettled;
+    }
     mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
     atomic_store(&env->writer, 0);
     int code = mdb_txn_commit(mdb);
