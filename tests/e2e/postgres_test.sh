@@ -12,7 +12,7 @@ case $? in
 esac
 trap '"$harness" stop "$WORK/pg"; cd / && rm -rf "$WORK"' EXIT
 
-for suite in conformance ${LONG:+differential fault}; do # LONG=yes: all of them
+for suite in conformance hermitage ${LONG:+differential fault}; do # LONG=yes: all of them
     program=$(dirname "$LOCKSTEP")/src/store/kv/${suite}_test
     [ ! -x "$program" ] || check "PostgreSQL passes the $suite suite" env LOCKSTEP_TEST_KV="$url&schema=suite" "$program"
 done
