@@ -45,7 +45,14 @@ $(BUILD)/src/store/power_test: | $(BUILD)/tests/power/recorder.so
 ## test-power: more states of power loss than `make test` opens: 60 at each point, ROUNDS=10 workloads; minutes
 test-power: $(BUILD)/src/store/power_test
 	@LOCKSTEP_TEST_STATES=60 LOCKSTEP_TEST_ROUNDS=$(or $(ROUNDS),10) $<
-.PHONY: test-power
+## test-kill: MINUTES=10 of SIGKILL for rows in LMDB and in PostgreSQL (its server, too), blobs in a folder and in a bucket
+test-kill: $(BUILD)/src/store/kill_test
+	@LOCKSTEP_TEST_SECONDS=$$(($(or $(MINUTES),10) * 60)) $<
+## test-store: test-power, test-kill, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
+test-store: test-power test-kill $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
+	@for t in $(filter $(BUILD)/src/store/kv/%,$^); do LOCKSTEP_TEST_SECONDS=30 $$t || exit 1; done
+	@LONG=yes $(MAKE) --no-print-directory e2e ONLY=postgres
+.PHONY: test-power test-kill test-store
 ## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; a minute
 S3 := $(abspath build)/s3
 build/s3/ready: tests/s3/requirements.txt

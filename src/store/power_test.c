@@ -6,6 +6,7 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/store/blob.h"
 #include "store/kv/testing.h"
+#include "store/some_rows.h"
 #include "store/power.h"
 #include <dlfcn.h>
 #include <pthread.h>
@@ -36,30 +37,6 @@ struct step {
     int thread, number, seq; /* seq: filled */
     uint64_t seed;
 };
-static int some_row(struct lk_kv_txn *t, struct test_random *r, int thread, struct lk_err *err) {
-    static const unsigned char bytes[9000];
-    unsigned char key[1600];
-    static const size_t sizes[] = {0, 20, 100, 700, 1500, 9000};
-    int size = snprintf((char *)key, sizeof key, "d/%d/%u", thread, test_random_below(r, 24));
-    uint32_t what = test_random_below(r, 12);
-    if (what == 0) { /* a long key: layers */
-        memset(key + size, 'k', sizeof key - (size_t)size);
-        size = 600 + (int)test_random_below(r, 1000);
-    }
-    struct lk_bytes k = lk_bytes(key, (size_t)size);
-    if (what == 1) {
-        char from[32], to[32];
-        uint32_t first = test_random_below(r, 24);
-        snprintf(from, sizeof from, "d/%d/%u", thread, first);
-        snprintf(to, sizeof to, "d/%d/%u", thread, first + 3);
-        return strcmp(from, to) < 0 ? lk_kv_delete_range(t, S(from), S(to), err) : 0;
-    }
-    if (what < 4) return lk_kv_delete(t, k, err);
-    unsigned char value[sizeof bytes];
-    size_t n = sizes[test_random_below(r, 6)];
-    memset(value, (int)('a' + test_random_below(r, 26)), n);
-    return lk_kv_put(t, k, lk_bytes(value, n), err);
-}
 static int take_step(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     struct step *s = arg;
     struct lk_bytes v;
@@ -72,7 +49,7 @@ static int take_step(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     snprintf(name, sizeof name, "h/%06d", s->seq);
     code = lk_kv_put(t, S("seq"), lk_bytes(&s->seq, sizeof s->seq), err);
     if (code == 0) code = lk_kv_put(t, S(name), lk_bytes(who, sizeof who), err);
-    for (uint32_t i = 1 + test_random_below(&r, 4); code == 0 && i > 0; i--) code = some_row(t, &r, s->thread, err);
+    for (uint32_t i = 1 + test_random_below(&r, 4); code == 0 && i > 0; i--) code = some_row(t, &r, s->thread, 0, err);
     return code;
 }
 static int add_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
