@@ -6,8 +6,8 @@
 #include "lockstep/base/progress.h"
 #include "lockstep/store/blob.h"
 #include "store/kv/testing.h"
-#include "store/some_rows.h"
 #include "store/power.h"
+#include "store/some_rows.h"
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>

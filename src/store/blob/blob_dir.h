@@ -10,8 +10,8 @@
 
 struct lk__blob_dir {
     struct lk_blobs base;
-    char *path;    /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
-    bool unsynced; /* a cache: what power loss takes from it is found when it is read */
+    char *path;                        /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
+    bool unsynced;                     /* a cache: what power loss takes from it is found when it is read */
     atomic_bool settled, folders[256]; /* names of path and of its folders that are synced, as far as we know */
 };
 /* The first member of the writers. */
