@@ -32,7 +32,9 @@
 #include "lockstep/store/gc.h"
 #include "lockstep/store/kv.h"
 #include "lockstep/store/lease.h"
+#include "lockstep/store/pin.h"
 #include "lockstep/store/store.h"
+#include "lockstep/store/uploads.h"
 
 #include "lockstep/cluster/comm.h"
 #include "lockstep/cluster/launch.h"

@@ -2,6 +2,7 @@
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "store/blob/cache.h"
+#include "store/sweep.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -119,7 +120,8 @@ static int open_parts(struct lk_store *s, const struct places *p, enum lk_access
         code = check_format(s, err);
         if (code == LK_ENOTFOUND && how == LK_CREATE) code = lk_kv_update(s->kv, write_format, s, LK_DURABLE, NULL, err);
     }
-    return code == 0 ? lk_blobs_open(p->blobs, how, &s->blobs, err) : code;
+    if (code == 0) code = lk_blobs_open(p->blobs, how, &s->blobs, err);
+    return code == 0 && how != LK_READ ? lk__store_uploads_open(s, err) : code;
 }
 
 static int open_blobs(struct lk_store *s, const struct places *p, struct lk_err *err) {
@@ -158,6 +160,7 @@ int lk_store_open_blobs(const char *url, const char *blobs_url, struct lk_store 
 
 void lk_store_close(struct lk_store *s) {
     if (!s) return;
+    lk__store_uploads_close(s);
     lk_blobs_close(s->blobs);
     lk_kv_close(s->kv);
     lk_free(s->url);

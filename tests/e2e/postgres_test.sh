@@ -12,10 +12,12 @@ case $? in
 esac
 trap '"$harness" stop "$WORK/pg"; cd / && rm -rf "$WORK"' EXIT
 
-for suite in conformance ${LONG:+differential fault}; do # LONG=yes: all of them
+for suite in conformance hermitage ${LONG:+differential fault}; do # LONG=yes: all of them
     program=$(dirname "$LOCKSTEP")/src/store/kv/${suite}_test
     [ ! -x "$program" ] || check "PostgreSQL passes the $suite suite" env LOCKSTEP_TEST_KV="$url&schema=suite" "$program"
 done
+program=$(dirname "$LOCKSTEP")/src/store/pin_test
+[ ! -x "$program" ] || check "pins have the same tokens there" env LOCKSTEP_TEST_KV="$url&schema=pins" "$program"
 
 # One small run on each; what it is called must not matter.
 run_on() {

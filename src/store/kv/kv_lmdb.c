@@ -97,16 +97,22 @@ static int why_cut_short(const struct lk__kv_lmdb_env *env) {
     return statvfs(env->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < near ? ENOSPC : EIO;
 }
 
-int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *err) {
+static int commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *err) {
     return lk__kv_lmdb_fail(err, code == EIO ? why_cut_short(env) : code, env, "commit to");
 }
 
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
-int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
+static int commit_as(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
     MDB_envinfo info;
     size_t id = mdb_txn_id(mdb);
+    int unsettled = lk__kv_lmdb_settle(env);
+    if (unsettled != 0) {
+        atomic_store(&env->writer, 0);
+        mdb_txn_abort(mdb);
+        return unsettled;
+    }
     mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
     atomic_store(&env->writer, 0);
     int code = mdb_txn_commit(mdb);
@@ -125,8 +131,8 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bo
         lmdb_abort(base);
         return code;
     }
-    code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability) : mdb_txn_commit(txn->mdb);
-    if (code != 0) code = lk__kv_lmdb_commit_failed(env, code, err);
+    code = base->write ? commit_as(env, txn->mdb, durability) : mdb_txn_commit(txn->mdb);
+    if (code != 0) code = commit_failed(env, code, err);
     end(txn);
     return code;
 }

@@ -33,7 +33,7 @@ struct database {
     pthread_t writer;
     struct node *root;
     uint64_t rows, bytes;
-    int64_t last_ms;
+    int64_t last_ms, now_ms; /* of the last commit that had a time; that was told last */
     uint32_t readers;
 };
 struct kv {
@@ -394,8 +394,13 @@ static int memory_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_e
 }
 
 static int memory_now(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
-    (void)base, (void)err;
-    *out_ms = (int64_t)(lk_clock_ns() / 1000000);
+    struct database *db = ((struct txn *)base)->db;
+    (void)err;
+    *out_ms = lk_clock_wall_ms();
+    pthread_mutex_lock(&db->lock);
+    if (*out_ms < db->now_ms) *out_ms = db->now_ms;
+    db->now_ms = *out_ms;
+    pthread_mutex_unlock(&db->lock);
     return 0;
 }
 
