@@ -34,6 +34,7 @@
 #include "lockstep/store/lease.h"
 #include "lockstep/store/pin.h"
 #include "lockstep/store/store.h"
+#include "lockstep/store/table.h"
 #include "lockstep/store/uploads.h"
 
 #include "lockstep/cluster/comm.h"
