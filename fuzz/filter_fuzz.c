@@ -26,15 +26,15 @@ static bool within(const struct lk_table_range *r, struct lk_bytes b) {
     int from = r->from.data ? compare(b, r->from) : 1, to = r->to.data ? compare(b, r->to) : -1;
     return (from > 0 || (from == 0 && !r->from_open)) && (to < 0 || (to == 0 && r->to_closed));
 }
-static bool wanted(const struct lk__filter_bounds *b, const struct lk_cell *c) {
+static bool wanted(const struct lk__table_filter_bounds *b, const struct lk_cell *c) {
     return (!b->family || strcmp(b->family, c->family) == 0) && within(&b->qualifiers, c->qualifier) &&
            c->timestamp_us >= b->from_us && c->timestamp_us < b->to_us;
 }
-static int read_row(struct lk__filter_run *run, bool heed, struct seen *seen) {
+static int read_row(struct lk__table_filter_run *run, bool heed, struct seen *seen) {
     struct lk_err err = {0};
-    lk__filter_begin(run, cells[0].row);
-    while (lk__filter_again(run)) {
-        enum lk__filter_next next = LK__FILTER_CELL;
+    lk__table_filter_begin(run, cells[0].row);
+    while (lk__table_filter_again(run)) {
+        enum lk__table_filter_next next = LK__FILTER_CELL;
         const struct lk_cell *last = NULL;
         struct lk_bytes to = {0};
         for (const struct lk_cell *c = cells; c < cells + CELLS; c++) {
@@ -43,12 +43,12 @@ static int read_row(struct lk__filter_run *run, bool heed, struct seen *seen) {
                  (next == LK__FILTER_COLUMN && last->family == c->family && last->qualifier.data == c->qualifier.data)))
                 continue;
             if (heed && to.data && last->family == c->family && compare(c->qualifier, to) < 0) continue;
-            if (heed && !wanted(lk__filter_run_bounds(run), c)) continue;
-            int code = lk__filter_cell(run, c, emit, seen, &next, &err);
+            if (heed && !wanted(lk__table_filter_run_bounds(run), c)) continue;
+            int code = lk__table_filter_cell(run, c, emit, seen, &next, &err);
             if (code && (code != LK_EINVAL || !err.message[0])) abort();
             if (code) return code;
             last = c;
-            if (next != LK__FILTER_COLUMN || !lk__filter_seek(run, &to)) to.data = NULL;
+            if (next != LK__FILTER_COLUMN || !lk__table_filter_seek(run, &to)) to.data = NULL;
         }
     }
     return 0;
@@ -56,7 +56,7 @@ static int read_row(struct lk__filter_run *run, bool heed, struct seen *seen) {
 static void run_filter(const struct lk_filter *f) {
     static const char bytes[] = "ab", *families[] = {"a", "f"};
     struct lk_filter_program *p;
-    struct lk__filter_run *run;
+    struct lk__table_filter_run *run;
     struct lk_err err = {0};
     struct seen all = {{0}}, some = {{0}};
     for (unsigned i = 0; i < CELLS; i++)
@@ -67,9 +67,9 @@ static void run_filter(const struct lk_filter *f) {
         if (code != LK_EINVAL || strncmp(err.message, "filter ", 7) != 0) abort();
         return;
     }
-    if (lk__filter_run_open(p, &run, &err)) abort();
+    if (lk__table_filter_run_open(p, &run, &err)) abort();
     if (!read_row(run, false, &all) && !read_row(run, true, &some) && memcmp(&all, &some, sizeof all) != 0) abort();
-    lk__filter_run_close(run);
+    lk__table_filter_run_close(run);
     lk_filter_free(p);
 }
 

@@ -263,7 +263,7 @@ static void random_filter(struct test *t, int depth, struct lk_buf *out) {
 /* A row's cells, copied, and what a filter makes of them without passing over any. */
 struct plain {
     struct lk_filter_program *filter;
-    struct lk__filter_run *run;
+    struct lk__table_filter_run *run;
     struct lk_cell cells[1000];
     struct lk_buf bytes[1000];
     size_t count;
@@ -285,12 +285,12 @@ static int keep_cell(void *arg, const struct lk_cell *c) {
 static int plain_row(void *arg, struct lk_bytes row, bool told) {
     struct plain *p = arg;
     (void)told;
-    if (lk__filter_row(p->filter, row)) {
-        lk__filter_begin(p->run, row);
-        while (lk__filter_again(p->run))
+    if (lk__table_filter_row(p->filter, row)) {
+        lk__table_filter_begin(p->run, row);
+        while (lk__table_filter_again(p->run))
             for (size_t i = 0; i < p->count; i++) {
-                enum lk__filter_next next = LK__FILTER_CELL;
-                OK(lk__filter_cell(p->run, &p->cells[i], text_cell, &p->text, &next, &test_err));
+                enum lk__table_filter_next next = LK__FILTER_CELL;
+                OK(lk__table_filter_cell(p->run, &p->cells[i], text_cell, &p->text, &next, &test_err));
             }
     }
     p->count = 0;
@@ -309,7 +309,7 @@ static void filter(struct test *t) {
         return;
     }
     OK(code);
-    OK(lk__filter_run_open(p.filter, &p.run, &test_err));
+    OK(lk__table_filter_run_open(p.filter, &p.run, &test_err));
     p.text.size = 0;
     OK(lk_buf_append(&p.text, "", 0));
     struct lk_kv_txn *txn = begin(t->store.kv, false);
@@ -320,7 +320,7 @@ static void filter(struct test *t) {
         fail_msg("%s\n  gave   %s\n  not    %s", text.data, got, p.text.size ? p.text.data : "");
     lk_free(got);
     lk_kv_abort(txn);
-    lk__filter_run_close(p.run);
+    lk__table_filter_run_close(p.run);
     lk_filter_free(p.filter);
     lk_buf_release(&text);
 }

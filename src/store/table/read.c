@@ -11,8 +11,8 @@ struct reading {
     const struct lk_table_read *request;
     const struct lk_table_sink *sink;
     struct lk_table_read_stats stats;
-    const struct lk__filter_bounds *bounds; /* NULL: no filter */
-    struct lk__filter_run *run;
+    const struct lk__table_filter_bounds *bounds; /* NULL: no filter */
+    struct lk__table_filter_run *run;
     bool told; /* a cell of this row */
     bool stop; /* the sink ended the read with this code, or, with 0, the limit of rows is reached */
     int stopped;
@@ -42,7 +42,8 @@ static enum past in_range(const struct lk_table_range *r, struct lk_bytes q) {
 }
 
 /* Cells that the bounds rule out are passed over: *use false. */
-static int within(struct reading *r, const struct lk__filter_bounds *b, bool *use, bool *row_done, struct lk_err *err) {
+static int within(struct reading *r, const struct lk__table_filter_bounds *b, bool *use, bool *row_done,
+                  struct lk_err *err) {
     const struct lk_cell *cell = &r->cells.cell;
     int family = b->family ? strcmp(cell->family, b->family) : 0;
     *use = false;
@@ -66,21 +67,21 @@ static int within(struct reading *r, const struct lk__filter_bounds *b, bool *us
 }
 
 static int pass_filtered(struct reading *r, struct lk_err *err) {
-    const struct lk__filter_bounds *b = lk__filter_run_bounds(r->run);
+    const struct lk__table_filter_bounds *b = lk__table_filter_run_bounds(r->run);
     struct lk__cells *c = &r->cells;
     int code = 0;
     if (b->nothing) return 0;
     if (b->family) code = lk__cells_skip_to(c, b->family, b->qualifiers.from, err);
     while (code == 0 && (code = lk__cells_next(c, err)) == 0) {
         bool use, done = false;
-        enum lk__filter_next next = LK__FILTER_CELL;
+        enum lk__table_filter_next next = LK__FILTER_CELL;
         struct lk_bytes to;
         code = within(r, b, &use, &done, err);
-        if (code == 0 && use) code = lk__filter_cell(r->run, &c->cell, emit, r, &next, err);
+        if (code == 0 && use) code = lk__table_filter_cell(r->run, &c->cell, emit, r, &next, err);
         if (code != 0 || done || next == LK__FILTER_ROW) break;
         if (next == LK__FILTER_COLUMN)
-            code = lk__filter_seek(r->run, &to) ? lk__cells_skip_to(c, c->cell.family, to, err)
-                                                : lk__cells_skip_column(c, err);
+            code = lk__table_filter_seek(r->run, &to) ? lk__cells_skip_to(c, c->cell.family, to, err)
+                                                      : lk__cells_skip_column(c, err);
         if (next == LK__FILTER_FAMILY) code = lk__cells_skip_family(c, err);
     }
     return code == LK_ENOTFOUND ? 0 : code;
@@ -93,10 +94,10 @@ static int read_row(struct reading *r, struct lk_err *err) {
     if (!r->bounds) {
         while (code == 0 && (code = lk__cells_next(c, err)) == 0) code = emit(r, &c->cell);
         if (code == LK_ENOTFOUND) code = 0;
-    } else if (lk__filter_row(r->request->filter, c->cell.row)) {
+    } else if (lk__table_filter_row(r->request->filter, c->cell.row)) {
         bool first = true;
-        lk__filter_begin(r->run, c->cell.row);
-        while (code == 0 && lk__filter_again(r->run)) {
+        lk__table_filter_begin(r->run, c->cell.row);
+        while (code == 0 && lk__table_filter_again(r->run)) {
             if (!first) code = lk__cells_again(c, err);
             if (code == 0) code = pass_filtered(r, err);
             first = false;
@@ -152,14 +153,14 @@ int lk_table_read(struct lk_table *t, struct lk_kv_txn *txn, const struct lk_tab
     rows.bytes = &r.cells.buffers->of[8];
     rows.key = &r.cells.buffers->of[9];
     if (request->filter) {
-        r.bounds = lk__filter_bounds(request->filter);
-        prefix = lk__filter_row_prefix(request->filter);
-        code = lk__filter_run_open(request->filter, &r.run, err);
+        r.bounds = lk__table_filter_bounds(request->filter);
+        prefix = lk__table_filter_row_prefix(request->filter);
+        code = lk__table_filter_run_open(request->filter, &r.run, err);
     }
     if (code == 0) code = lk__intervals_make(request, r.cells.schema->id, prefix, &rows, err);
     if (code == 0 && (!r.bounds || !r.bounds->nothing || sink->row_end)) code = read_intervals(&r, &rows, err);
     lk__intervals_free(&rows);
-    lk__filter_run_close(r.run);
+    lk__table_filter_run_close(r.run);
     lk__cells_close(&r.cells);
     if (stats) *stats = r.stats;
     return code;

@@ -8,21 +8,21 @@
 static struct lk_bytes text_of(const char *s) {
     return lk_bytes(s, strlen(s));
 }
-static int match(struct lk__regex *re, size_t cache_bytes, struct lk_bytes text) {
-    struct lk__regex_run *run;
-    int code = lk__regex_compare(re, text);
+static int match(struct lk__table_regex *re, size_t cache_bytes, struct lk_bytes text) {
+    struct lk__table_regex_run *run;
+    int code = lk__table_regex_compare(re, text);
     bool yes;
     if (code >= 0) return code;
-    OK(lk__regex_run_open(re, cache_bytes, &run, &test_err));
-    code = lk__regex_match(run, text, &yes, &test_err);
-    lk__regex_run_close(run);
+    OK(lk__table_regex_run_open(re, cache_bytes, &run, &test_err));
+    code = lk__table_regex_match(run, text, &yes, &test_err);
+    lk__table_regex_run_close(run);
     return code ? code : yes;
 }
 static int matches(const char *pattern, const char *text) {
-    struct lk__regex *re;
-    OK(lk__regex_compile(text_of(pattern), &re, &test_err));
+    struct lk__table_regex *re;
+    OK(lk__table_regex_compile(text_of(pattern), &re, &test_err));
     int yes = match(re, 1 << 14, text_of(text));
-    lk__regex_free(re);
+    lk__table_regex_free(re);
     return yes;
 }
 static size_t from_hex(const char *hex, const char *end, char *out) {
@@ -38,9 +38,9 @@ static void golden_of_re2(void **state) {
     for (size_t i = 0; i < COUNT(regex_golden); i++) {
         const char *hex = regex_golden[i][0], *c = regex_golden[i][1];
         char pattern[400], text[40];
-        struct lk__regex *re;
+        struct lk__table_regex *re;
         size_t size = from_hex(hex, hex + strlen(hex), pattern);
-        int code = lk__regex_compile(lk_bytes(pattern, size), &re, &test_err);
+        int code = lk__table_regex_compile(lk_bytes(pattern, size), &re, &test_err);
         if (!c) {
             if (code != LK_EINVAL) fail_msg("%.*s: RE2 refuses it", (int)size, pattern);
             assert_non_null(strstr(test_err.message, "at byte "));
@@ -52,7 +52,7 @@ static void golden_of_re2(void **state) {
             for (size_t cache = 64; cache <= 1 << 16; cache <<= 10)
                 if (match(re, cache, t) != equals[1] - '0') fail_msg("%.*s on %s", (int)size, pattern, c);
         }
-        lk__regex_free(re);
+        lk__table_regex_free(re);
     }
 }
 static void by_hand(void **state) {
@@ -125,8 +125,8 @@ static void refusals_say_where(void **state) {
         {"(?z)", "after `(?` come flags"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        struct lk__regex *re;
-        FAILS(lk__regex_compile(text_of(cases[i][0]), &re, &test_err), LK_EINVAL, cases[i][1]);
+        struct lk__table_regex *re;
+        FAILS(lk__table_regex_compile(text_of(cases[i][0]), &re, &test_err), LK_EINVAL, cases[i][1]);
     }
 }
 static void heads(void **state) {
@@ -144,14 +144,14 @@ static void heads(void **state) {
         {"ab(?i)c", "ab", false, true},    {"", "", true, false},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        struct lk__regex *re;
+        struct lk__table_regex *re;
         bool whole;
-        OK(lk__regex_compile(text_of(cases[i].pattern), &re, &test_err));
-        struct lk_bytes head = lk__regex_head(re, &whole);
+        OK(lk__table_regex_compile(text_of(cases[i].pattern), &re, &test_err));
+        struct lk_bytes head = lk__table_regex_head(re, &whole);
         if (head.size != strlen(cases[i].head) || (head.size && memcmp(head.data, cases[i].head, head.size) != 0) ||
-            whole != cases[i].whole || (lk__regex_states(re) > 0) != cases[i].automaton)
+            whole != cases[i].whole || (lk__table_regex_states(re) > 0) != cases[i].automaton)
             fail_msg("%s: head %.*s", cases[i].pattern, (int)head.size, head.data ? (const char *)head.data : "");
-        lk__regex_free(re);
+        lk__table_regex_free(re);
     }
 }
 static double seconds(void) {
@@ -186,12 +186,12 @@ static void no_pattern_is_slow(void **state) {
     for (size_t i = 0; i < size; i++) text[i] = "ab"[(i * i ^ i >> 3) % 7 == 0];
     for (size_t i = 0; i < COUNT(pieces) + COUNT(whole); i++) {
         struct lk_bytes p = i < COUNT(pieces) ? many(pattern, pieces[i]) : text_of(whole[i - COUNT(pieces)]);
-        struct lk__regex *re;
+        struct lk__table_regex *re;
         double begin = seconds();
-        int code = lk__regex_compile(p, &re, &test_err);
+        int code = lk__table_regex_compile(p, &re, &test_err);
         if (!code) {
             code = match(re, 1 << 16, lk_bytes(text, size));
-            lk__regex_free(re);
+            lk__table_regex_free(re);
         }
         if (code < 0) assert_int_equal(code, LK_EINVAL);
         if (seconds() - begin > worst) worst = seconds() - begin;
@@ -203,37 +203,37 @@ static void no_pattern_is_slow(void **state) {
 }
 static void a_limit_is_an_error(void **state) {
     (void)state;
-    struct lk__regex *re;
-    struct lk__regex_run *run;
+    struct lk__table_regex *re;
+    struct lk__table_regex_run *run;
     bool yes;
     size_t size = (size_t)1 << 18;
     char *text = lk_alloc(size);
     uint32_t r = 1;
-    FAILS(lk__regex_compile(many(text, ".{1000}"), &re, &test_err), LK_EINVAL, "needs more than 65535 states");
+    FAILS(lk__table_regex_compile(many(text, ".{1000}"), &re, &test_err), LK_EINVAL, "needs more than 65535 states");
     for (size_t i = 0; i < size; i++) text[i] = "ab"[(r = r * 1664525 + 1013904223) >> 31];
-    OK(lk__regex_compile(text_of(".*a.{900}c"), &re, &test_err));
-    OK(lk__regex_run_open(re, 1 << 16, &run, &test_err));
-    FAILS(lk__regex_match(run, lk_bytes(text, size), &yes, &test_err), LK_EINVAL,
+    OK(lk__table_regex_compile(text_of(".*a.{900}c"), &re, &test_err));
+    OK(lk__table_regex_run_open(re, 1 << 16, &run, &test_err));
+    FAILS(lk__table_regex_match(run, lk_bytes(text, size), &yes, &test_err), LK_EINVAL,
           "takes more than 67108864 steps on 262144");
-    OK(lk__regex_match(run, lk_bytes(text, 5000), &yes, &test_err)); /* the next text begins anew */
+    OK(lk__table_regex_match(run, lk_bytes(text, 5000), &yes, &test_err)); /* the next text begins anew */
     assert_false(yes);
-    lk__regex_run_close(run);
-    lk__regex_free(re);
+    lk__table_regex_run_close(run);
+    lk__table_regex_free(re);
     lk_free(text);
 }
 static void memory_may_fail(void **state) {
     (void)state;
     for (int fails = 1, done = 0; !done; fails++) {
-        struct lk__regex *re = NULL;
-        struct lk__regex_run *run = NULL;
+        struct lk__table_regex *re = NULL;
+        struct lk__table_regex_run *run = NULL;
         lk__alloc_fail_at((uint64_t)fails);
-        int code = lk__regex_compile(text_of("head(a|[bc]d){3,40}[^x]\\w"), &re, &test_err);
-        if (!code) code = lk__regex_run_open(re, 100, &run, &test_err);
+        int code = lk__table_regex_compile(text_of("head(a|[bc]d){3,40}[^x]\\w"), &re, &test_err);
+        if (!code) code = lk__table_regex_run_open(re, 100, &run, &test_err);
         lk__alloc_fail_at(0);
         done = !code;
         if (code) assert_int_equal(code, LK_ENOMEM);
-        lk__regex_run_close(run);
-        lk__regex_free(re);
+        lk__table_regex_run_close(run);
+        lk__table_regex_free(re);
         assert_true(fails < 100);
     }
 }
