@@ -139,14 +139,14 @@ void lk_filter_free(struct lk_filter_program *);
 /* A filter as text; blanks between words mean nothing:
  *   filter: part | part ...                a chain
  *   part:   (filter)  interleave(filter, filter ...)  condition(filter, filter or none, filter or none)
- *           sink  pass  block  row_regex("R")  row_sample(0.1)  family("R")  column_regex("R")  column_range("FAMILY", RANGE)
- *           time_range(FROM_US, TO_US)  value_regex("R")  value_range(RANGE)  row_offset(N)  row_limit(N)  latest(N)
+ *           sink  pass  block  row_regex("R")  row_sample(0.1)  family("R")  column_regex("R")  column_range("FAMILY",
+ * RANGE) time_range(FROM_US, TO_US)  value_regex("R")  value_range(RANGE)  row_offset(N)  row_limit(N)  latest(N)
  *           strip_value  label("L")
- *   RANGE:  ["a", "b")  [ ] with, ( ) without the bound; no text: no bound, as in ["a", ). FROM_US, TO_US may be left out too.
- * Text stands between ' and ', as it is, or between " and " with the escapes \" \\ \n \r \t \xHH.
- * As in  family("cf.*") | column_regex('a\d+') | latest(1)
- * parse: LK_EINVAL says at which byte and what belongs there; what it takes may still be refused by lk_filter_compile. The
- * tree is freed by lk_filter_tree_free. print: of any tree, text that parses to an equal one; for lk_free; NULL: no memory. */
+ *   RANGE:  ["a", "b")  [ ] with, ( ) without the bound; no text: no bound, as in ["a", ). FROM_US, TO_US may be left out
+ * too. Text stands between ' and ', as it is, or between " and " with the escapes \" \\ \n \r \t \xHH. As in family("cf.*")
+ * | column_regex('a\d+') | latest(1) parse: LK_EINVAL says at which byte and what belongs there; what it takes may still be
+ * refused by lk_filter_compile. The tree is freed by lk_filter_tree_free. print: of any tree, text that parses to an equal
+ * one; for lk_free; NULL: no memory. */
 #define LK_FILTER_TEXT_MAX (4 * LK_FILTER_SIZE_MAX)
 int lk_filter_parse(const char *text, struct lk_filter **out, struct lk_err *);
 void lk_filter_tree_free(struct lk_filter *);
