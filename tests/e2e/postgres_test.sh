@@ -41,11 +41,24 @@ check "verify finds it right after gc" "$LOCKSTEP" verify r
 LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' "$LOCKSTEP" generate r --prompt "the king" --tokens 20 >folder.text 2>/dev/null
 check "it generates the same text" cmp server.text folder.text
 
+# The whole store moves there and back; what comes between does not matter.
+rows_root() { "$LOCKSTEP" store show --json "$@" | sed -n 's/.*"rows_root": "\(.*\)".*/\1/p'; }
+check "a store moves from a folder to PostgreSQL" "$LOCKSTEP" store move "$WORK/folder" "$url&schema=moved" --to-blobs "$WORK/moved"
+check "with equal rows" test "$(rows_root --store "$url&schema=moved" --blobs "$WORK/moved")" = "$(rows_root --store "$WORK/folder" --blobs "$WORK/folder/blobs")"
+check "the run is verified there" "$LOCKSTEP" verify r --store "$url&schema=moved" --blobs "$WORK/moved"
+check "from one schema to another" "$LOCKSTEP" store move "$url&schema=moved" "$url&schema=again" --from-blobs "$WORK/moved" --to-blobs "$WORK/again"
+check "and back to a folder" "$LOCKSTEP" store move "$url&schema=again" "$WORK/back" --from-blobs "$WORK/again"
+check "with equal rows again" test "$(rows_root --store "$WORK/back" --blobs "$WORK/back/blobs")" = "$(rows_root --store "$WORK/folder" --blobs "$WORK/folder/blobs")"
+"$LOCKSTEP" store show >show.out
+check "show says which engine" grep -q "^engine   PostgreSQL" show.out
+
 # Going on after SIGKILL, with the server killed as well.
 config long.ini run.name=long run.steps=400
 "$LOCKSTEP" train long.ini >long.out 2>&1 &
 pid=$!
 for _ in $(seq 300); do "$LOCKSTEP" runs show long --json 2>/dev/null | grep -q '"step": *[1-9]' && break || sleep 0.1; done
+"$LOCKSTEP" store move "$LOCKSTEP_STORE" "$WORK/no" --from-blobs "$LOCKSTEP_BLOBS" 2>held.err
+check "a store whose run is being trained says who holds it" grep -q "process $pid on .* holds run/long" held.err
 kill -9 $pid
 wait $pid 2>/dev/null
 "$harness" kill "$WORK/pg" && "$harness" start "$WORK/pg" >/dev/null

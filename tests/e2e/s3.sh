@@ -82,6 +82,41 @@ if url=$("$postgres" start "$WORK/pg"); then
     equal "has the same roots" "$(both "$LOCKSTEP" runs show r --json | grep -E '^  "(identity|weights_root|state_root)"')" "$(grep -E '^  "(identity|weights_root|state_root)"' folder.result)"
     elsewhere
     check "and is verified from elsewhere" both "$LOCKSTEP" verify r
+    # a store moves there and back, killed on its way
+    rows_root() { "$LOCKSTEP" store show --json "$@" | field rows_root; }
+    moved() { "$LOCKSTEP" store move "$WORK/store" "$url&schema=moved" --to-blobs s3://bucket/moved; }
+    for _ in 1 2 3 4 5 6 7 8; do
+        moved >/dev/null 2>&1 &
+        pid=$!
+        sleep 0.$((RANDOM % 6))$((RANDOM % 9))
+        kill -9 $pid 2>/dev/null && ! wait $pid 2>/dev/null || break
+    done
+    moved >move.out 2>move.err || grep -q already move.err
+    there() { LOCKSTEP_STORE="$url&schema=moved" LOCKSTEP_BLOBS=s3://bucket/moved "$@"; }
+    folder() { LOCKSTEP_BLOBS='' LOCKSTEP_STORE="$WORK/$1" "${@:2}"; }
+    equal "a store moved from a folder to PostgreSQL and a bucket has equal rows" "$(there rows_root)" "$(folder store rows_root)"
+    elsewhere
+    check "its run is verified from elsewhere" there "$LOCKSTEP" verify r
+    equal "to the same result" "$(there result r)" "$(cat folder.result)"
+    head -c 3000000 /dev/urandom | base64 >noise.txt
+    quiet there "$LOCKSTEP" dataset build noise noise.txt --tokenizer t
+    for _ in 1 2 3 4; do
+        "$LOCKSTEP" store move "$url&schema=moved" "$WORK/returned" --from-blobs s3://bucket/moved >/dev/null 2>&1 &
+        pid=$!
+        sleep 0.$((RANDOM % 4))$((RANDOM % 9))
+        kill -9 $pid 2>/dev/null && ! wait $pid 2>/dev/null || break
+    done
+    elsewhere
+    "$LOCKSTEP" store move "$url&schema=moved" "$WORK/returned" --from-blobs s3://bucket/moved >move.out 2>move.err || grep -q already move.err || not_ok "it moves back" "$(cat move.err)"
+    equal "it moves back with equal rows" "$(folder returned rows_root)" "$(there rows_root)"
+    check "its run is verified in the folder" folder returned "$LOCKSTEP" verify r
+    check "and its dataset" folder returned "$LOCKSTEP" dataset verify noise
+    name=$(there "$LOCKSTEP" dataset show noise --json | field root)
+    s3 -o object "$AWS_ENDPOINT_URL/bucket/moved/${name:0:2}/${name:2}"
+    sed 's/./?/' object >bad
+    put bad "$AWS_ENDPOINT_URL/bucket/moved/${name:0:2}/${name:2}"
+    elsewhere
+    fails "a damaged object stops a move" 1 "$name" "goes on where it was" -- "$LOCKSTEP" store move "$url&schema=moved" "$WORK/never" --from-blobs s3://bucket/moved
     "$postgres" stop "$WORK/pg"
 fi
 
