@@ -174,6 +174,7 @@ int cmd_find_tokenizer(struct cmd_context *, const char *name, struct lk_root *o
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);
 int cmd_doctor_bench(struct cmd_context *);
+void cmd_cpu_name(char *out, size_t size); /* "unknown" where the system does not say */
 int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-" or NULL: standard input */
 
 void cmd_print_all(FILE *);

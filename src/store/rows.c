@@ -78,6 +78,7 @@ static const struct lk_row_kind own[] = {
     {.prefix = "format", .name = "format", .whole = true},
     {.prefix = "n/", .name = "names", .holds = name_holds, .print = print_name},
     {.prefix = "h/", .name = "what names pointed at"}, /* what a name once pointed at needs no content */
+    {.prefix = "bench/", .name = "rows of a benchmark that runs or was killed"},
     {.prefix = "r/lease/", .name = "leases"},
     {.prefix = "r/sweep/", .name = "what is being removed"},
     {.prefix = "u/", .name = "blobs that are being put", .holds = upload_holds, .print = print_upload, .aside = true},

@@ -52,6 +52,9 @@ check "with equal rows again" test "$(rows_root --store "$WORK/back" --blobs "$W
 "$LOCKSTEP" store show >show.out
 check "show says which engine" grep -q "^engine   PostgreSQL" show.out
 
+check "the benchmark runs on it" "$LOCKSTEP" kv bench --entries 2000 --reads 500 --commits 10 --writers 4 --rounds 1
+check "and leaves no rows" test -z "$("$LOCKSTEP" kv scan --prefix bench/ --keys)"
+
 # Going on after SIGKILL, with the server killed as well.
 config long.ini run.name=long run.steps=400
 "$LOCKSTEP" train long.ini >long.out 2>&1 &
