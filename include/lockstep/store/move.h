@@ -19,8 +19,9 @@ struct lk_move_status {
     uint64_t blobs_left, bytes_left;
     uint64_t rows; /* looked at, in the pass that runs */
 };
-#define LK_MOVE_THREAD_BYTES ((size_t)16 << 20) /* of memory that a thread which copies blobs takes, files in maps aside   \
-                                                 */
+#define LK_MOVE_THREAD_BYTES                                                                                               \
+    ((size_t)16 << 20) /* of memory that a thread which copies blobs takes, files in maps aside                            \
+                        */
 struct lk_move_options {
     int threads;                                            /* that copy blobs; 0: 4 */
     void (*tell)(void *arg, const struct lk_move_status *); /* about five times a second, on the caller's thread; or NULL */
