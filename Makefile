@@ -128,11 +128,11 @@ no-such-test:
 include src/math/math.mk tests/tests.mk
 
 # --- what users type ----------------------------------------------------------------------------------------------------
-## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate
+## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate; STORE=URL BLOBS=URL: there
 demo:
 	@INSTALL=$(INSTALL) tools/packages.sh run
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
-	@tools/demo.sh $(BUILD)/lockstep $(TEXT)
+	@DEMO_STORE='$(STORE)' DEMO_BLOBS='$(BLOBS)' tools/demo.sh $(BUILD)/lockstep $(TEXT)
 
 PEERS := build/peers
 $(PEERS)/ready: tests/peers/requirements.txt

@@ -117,6 +117,14 @@ if url=$("$postgres" start "$WORK/pg"); then
     put bad "$AWS_ENDPOINT_URL/bucket/moved/${name:0:2}/${name:2}"
     elsewhere
     fails "a damaged object stops a move" 1 "$name" "goes on where it was" -- "$LOCKSTEP" store move "$url&schema=moved" "$WORK/never" --from-blobs s3://bucket/moved
+    # the demo, with the root that README.md has
+    if command -v bible >/dev/null; then
+        demo() { DEMO_STORE="$url&schema=demo" DEMO_BLOBS=s3://bucket/demo "$HERE/../../tools/demo.sh" "$LOCKSTEP" "$@" >demo.out 2>demo.err; }
+        if demo; then ok "the demo has its roots there"; else not_ok "the demo has its roots there" "$(tail -n 5 demo.err demo.out)"; fi
+        equal "both of them, and the server's tokens" "$(grep -c '^equal$' demo.out)" "$(grep -c '^README\|^two ranks\|^the server.s' demo.out)"
+        equal "and nothing of it is elsewhere" "$(ls -d demo.d/store 2>&1 | grep -c 'No such')" 1
+        fails "once" 1 "an earlier demo made" -- env DEMO_STORE="$url&schema=demo" DEMO_BLOBS=s3://bucket/demo "$HERE/../../tools/demo.sh" "$LOCKSTEP"
+    else echo "# no bible here: the demo is left out"; fi
     "$postgres" stop "$WORK/pg"
 fi
 
