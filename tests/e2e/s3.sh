@@ -50,6 +50,9 @@ fi
 mkdir -p "$WORK/home/.aws"
 printf '[default]\naws_access_key_id = testkey\naws_secret_access_key = testsecret\n' >"$WORK/home/.aws/credentials"
 check "keys from a file" env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache2" "$LOCKSTEP" dataset verify d
+printf '[default]\naws_access_key_id = oldkey\naws_secret_access_key = oldsecret\n' >"$WORK/home/.aws/credentials"
+env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache3" "$LOCKSTEP" dataset verify d >old.out 2>old.err
+check "a file whose keys the server does not know" grep -q "AWS_ACCESS_KEY_ID\|may not do that" old.err
 
 # a folder of blobs, copied by hand, is the same place
 (cd "$WORK/store/blobs" && while read -r f; do put "$f" "$AWS_ENDPOINT_URL/bucket/copied/$f"; done <"$WORK/folder.blobs")
