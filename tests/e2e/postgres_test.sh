@@ -49,6 +49,20 @@ check "the run is verified there" "$LOCKSTEP" verify r --store "$url&schema=move
 check "from one schema to another" "$LOCKSTEP" store move "$url&schema=moved" "$url&schema=again" --from-blobs "$WORK/moved" --to-blobs "$WORK/again"
 check "and back to a folder" "$LOCKSTEP" store move "$url&schema=again" "$WORK/back" --from-blobs "$WORK/again"
 check "with equal rows again" test "$(rows_root --store "$WORK/back" --blobs "$WORK/back/blobs")" = "$(rows_root --store "$WORK/folder" --blobs "$WORK/folder/blobs")"
+(for i in $(seq 1000 3000); do "$LOCKSTEP" kv put "w/$i" x --store "$url&schema=moved" --blobs "$WORK/moved" && echo "$i" >acknowledged; done) &
+writer=$!
+for _ in $(seq 100); do [ -s acknowledged ] && break || sleep 0.05; done
+before=$(cat acknowledged)
+check "while somebody writes" "$LOCKSTEP" store move "$url&schema=moved" "$WORK/beside" --from-blobs "$WORK/moved"
+sleep 0.1
+kill $writer
+wait $writer 2>/dev/null
+"$LOCKSTEP" kv scan --prefix w/ --keys --store "$WORK/beside" --blobs "$WORK/beside/blobs" >beside.rows
+last=$(tail -n 1 beside.rows)
+check "nothing that was written before is lost" test "${last#w/}" -ge "$before" -a "$(wc -l <beside.rows)" = $((${last#w/} - 999))
+check "and more came along, or waited" test "$(cat acknowledged)" -gt "$before"
+"$LOCKSTEP" store show --store "$WORK/beside" --blobs "$WORK/beside/blobs" >beside.show
+check "show says that rows of no kind are there" grep -q "of no kind that this release knows" beside.show
 "$LOCKSTEP" store show >show.out
 check "show says which engine" grep -q "^engine   PostgreSQL" show.out
 
