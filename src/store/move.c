@@ -157,9 +157,10 @@ struct holder {
 };
 static int refuse_lease(void *arg, const char *kind, const char *name, const struct lk_lease_state *state) {
     const struct holder *h = arg;
+    if (strcmp(kind, "upload") == 0) return 0; /* what is being put has no name yet */
     return lk_fail(
         h->err, LK_EBUSY,
-        "%s: %s holds %s/%s, as training does with its run; wait for it or stop it, then run the same move again",
+        "%s: %s holds %s/%s, as training or the collector do; wait for it or stop it, then run the same move again",
         h->move->from->url, state->holder, kind, name);
 }
 static int check_leases(const struct lk__store_move *m, struct lk_err *err) {
