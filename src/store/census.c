@@ -6,8 +6,12 @@
 #include <errno.h>
 #include <string.h>
 
-bool lk__store_is_format(struct lk_bytes key) {
-    return key.size == sizeof LK__STORE_FORMAT_KEY - 1 && memcmp(key.data, LK__STORE_FORMAT_KEY, key.size) == 0;
+bool lk__store_is_of_place(struct lk_bytes key) {
+    static const char *const own[] = {"r/lease/", "r/sweep/", "u/"};
+    if (key.size == sizeof LK__STORE_FORMAT_KEY - 1 && memcmp(key.data, LK__STORE_FORMAT_KEY, key.size) == 0) return true;
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (key.size > strlen(own[i]) && memcmp(key.data, own[i], strlen(own[i])) == 0) return true;
+    return false;
 }
 
 void lk__store_digest_row(struct lk_digest *d, struct lk_bytes key, struct lk_bytes value) {
@@ -37,7 +41,7 @@ static int count_row(void *arg, struct lk_bytes key, struct lk_bytes value) {
     if (i == out->kind_count) out->kinds[out->kind_count++].kind = kind;
     out->kinds[i].rows++, out->rows++;
     out->kinds[i].bytes += key.size + value.size, out->row_bytes += key.size + value.size;
-    if (!lk__store_is_format(key)) lk__store_digest_row(c->digest, key, value);
+    if (!lk__store_is_of_place(key)) lk__store_digest_row(c->digest, key, value);
     return 0;
 }
 

@@ -28,19 +28,20 @@ static struct lk_bytes value_at(const struct window *w, size_t i) {
     return lk_bytes(w->data.data + w->rows[i].key + w->rows[i].key_size, w->rows[i].value_size);
 }
 
-/* The first row behind `after`, but the one that says what the store is. */
-static int skip_format(struct lk_kv_cursor *c, int code, struct lk_err *err) {
-    return !code && lk__store_is_format(lk_kv_cursor_key(c)) ? lk_kv_cursor_next(c, err) : code;
+/* On to a row that both stores have. */
+static int skip_own(struct lk_kv_cursor *c, int code, struct lk_err *err) {
+    while (!code && lk__store_is_of_place(lk_kv_cursor_key(c))) code = lk_kv_cursor_next(c, err);
+    return code;
 }
 static int seek_behind(struct lk_kv_cursor *c, const struct lk_buf *after, struct lk_err *err) {
-    if (!after->size) return skip_format(c, lk_kv_cursor_first(c, err), err);
+    if (!after->size) return skip_own(c, lk_kv_cursor_first(c, err), err);
     struct lk_bytes key = lk_bytes(after->data, after->size);
     int code = lk_kv_cursor_seek(c, key, err);
     if (!code && lk__kv_compare(lk_kv_cursor_key(c), key) == 0) code = lk_kv_cursor_next(c, err);
-    return skip_format(c, code, err);
+    return skip_own(c, code, err);
 }
 static int step(struct lk_kv_cursor *c, struct lk_err *err) {
-    return skip_format(c, lk_kv_cursor_next(c, err), err);
+    return skip_own(c, lk_kv_cursor_next(c, err), err);
 }
 
 /* --- reading --------------------------------------------------------------------------------------------- */

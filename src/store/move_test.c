@@ -178,6 +178,32 @@ static void time_goes_on(void **state) {
     lk_store_close(s);
 }
 
+/* What processes do in the old store is nothing of the new one's. */
+static void doings_stay(void **state) {
+    static const char *const own[] = {"r/lease/run/x", "r/sweep/blobs", "u/7/1"};
+    struct world *w = *state;
+    struct lk_move_result r;
+    make(w->from);
+    char *url = lk_asprintf("file:%s", w->from), *other = lk_asprintf("file:%s", w->to);
+    struct lk_kv *kv;
+    struct lk_kv_txn *t;
+    struct lk_bytes value;
+    OK(lk_kv_open(url, LK_WRITE, &kv, &test_err));
+    OK(lk_kv_begin(kv, true, &t, &test_err));
+    for (int i = 0; i < 3; i++) OK(lk_kv_put(t, lk_bytes(own[i], strlen(own[i])), lk_bytes("{}", 2), &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, NULL, &test_err));
+    lk_kv_close(kv);
+    OK(move_to(w->from, w->to, &r));
+    OK(lk_kv_open(other, LK_READ, &kv, &test_err));
+    OK(lk_kv_begin(kv, false, &t, &test_err));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(lk_kv_get(t, lk_bytes(own[i], strlen(own[i])), &value, &test_err), LK_ENOTFOUND);
+    lk_kv_abort(t);
+    lk_kv_close(kv);
+    lk_free(url);
+    lk_free(other);
+}
+
 /* --- what is refused ------------------------------------------------------------------------------------- */
 
 static void refusals(void **state) {
@@ -469,6 +495,7 @@ static void a_writer_loses_nothing(void **state) {
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
+        MOVE_TEST(doings_stay),
         MOVE_TEST(moves_all),
         MOVE_TEST(an_empty_store_moves),
         MOVE_TEST(time_goes_on),
