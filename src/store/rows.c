@@ -75,14 +75,15 @@ static int print_upload(struct lk_bytes key, struct lk_bytes value, struct lk_bu
 }
 
 static const struct lk_row_kind own[] = {
-    {.prefix = "format", .whole = true},
-    {.prefix = "n/", .holds = name_holds, .print = print_name},
-    {.prefix = "h/"}, /* what a name once pointed at needs no content */
-    {.prefix = "r/lease/"},
-    {.prefix = "r/sweep/"},
-    {.prefix = "u/", .holds = upload_holds, .print = print_upload, .aside = true},
-    {.prefix = "r/pin/", .holds = pin_holds, .print = print_pin, .aside = true},
-    {.prefix = "user/"}, /* rows of users' own: who wants to keep a blob gives it a name */
+    {.prefix = "format", .name = "format", .whole = true},
+    {.prefix = "n/", .name = "names", .holds = name_holds, .print = print_name},
+    {.prefix = "h/", .name = "what names pointed at"}, /* what a name once pointed at needs no content */
+    {.prefix = "bench/", .name = "rows of a benchmark that runs or was killed"},
+    {.prefix = "r/lease/", .name = "leases"},
+    {.prefix = "r/sweep/", .name = "what is being removed"},
+    {.prefix = "u/", .name = "blobs that are being put", .holds = upload_holds, .print = print_upload, .aside = true},
+    {.prefix = "r/pin/", .name = "pins", .holds = pin_holds, .print = print_pin, .aside = true},
+    {.prefix = "user/", .name = "users' own rows"}, /* rows of users' own: who wants to keep a blob gives it a name */
     {0},
 };
 

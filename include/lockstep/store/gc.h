@@ -15,8 +15,9 @@ extern "C" {
 typedef int lk_row_tell_fn(void *arg, const struct lk_root *);
 struct lk_row_kind {
     const char *prefix;
-    bool whole; /* the prefix is all of the key */
-    bool aside; /* the row is about the store's own doing, and no part of what a pin holds */
+    const char *name; /* what rows of this kind are, as "runs" */
+    bool whole;       /* the prefix is all of the key */
+    bool aside;       /* the row is about the store's own doing, and no part of what a pin holds */
     int (*holds)(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *);
     int (*print)(struct lk_bytes key, struct lk_bytes value, struct lk_buf *out);
 };

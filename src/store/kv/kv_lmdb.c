@@ -311,6 +311,14 @@ static int last_timestamp(struct lk_kv_txn *txn, int64_t *out, struct lk_err *er
     return 0;
 }
 
+static int set_timestamp(struct lk_kv_txn *base, int64_t t, struct lk_err *err) {
+    unsigned char row[8];
+    for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
+    int code = lmdb_put(base, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
+    if (code == 0) ((struct lk__kv_lmdb_txn *)base)->timestamp_ms = t;
+    return code;
+}
+
 int lk__kv_lmdb_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
     struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     int64_t t = txn->timestamp_ms;
@@ -318,10 +326,7 @@ int lk__kv_lmdb_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err
     if (code == 0 && base->write && !txn->timestamp_ms) {
         int64_t now = lk_clock_wall_ms();
         t = now > t ? now : t + 1;
-        unsigned char row[8];
-        for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
-        code = lmdb_put(base, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
-        if (code == 0) txn->timestamp_ms = t;
+        code = set_timestamp(base, t, err);
     }
     if (code == 0) *out_ms = t;
     return code;
@@ -337,6 +342,7 @@ const struct lk_kv_ops lk__kv_lmdb = {
     .commit = lmdb_commit,
     .abort = lmdb_abort,
     .timestamp = lk__kv_lmdb_timestamp,
+    .raise = set_timestamp,
     .get = lmdb_get,
     .put = lmdb_put,
     .remove = lmdb_remove,

@@ -292,6 +292,12 @@ static int memory_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_e
     return 0;
 }
 
+static int memory_raise(struct lk_kv_txn *base, int64_t least_ms, struct lk_err *err) {
+    (void)err;
+    ((struct txn *)base)->timestamp_ms = least_ms;
+    return 0;
+}
+
 static int memory_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
                          struct lk_err *err) {
     (void)durability;
@@ -415,6 +421,7 @@ const struct lk_kv_ops lk__kv_memory = {
     .abort = memory_abort,
     .now = memory_now,
     .timestamp = memory_timestamp,
+    .raise = memory_raise,
     .get = memory_get,
     .put = memory_put,
     .remove = memory_remove,

@@ -144,6 +144,26 @@ static void a_killed_server(void **state) {
 
 /* --- a full disk --------------------------------------------------------------------------------------------------- */
 
+/* A transaction that keeps others waiting knows when it does so no more. */
+static void what_is_held_is_lost(void **state) {
+    struct lk_kv *kv;
+    int64_t time;
+    (void)state;
+    NEEDS_SERVER();
+    kv = open_with("schema=held");
+    put_one(kv, "a", "1");
+    struct lk_kv_txn *t = begin(kv, true);
+    OK(lk__kv_timestamp(t, &time, &test_err));
+    for (int i = 0; i < 3; i++) OK(lk__kv_holds(t, &test_err));
+    assert_int_equal(server_do("kill", NULL), 0);
+    assert_int_equal(server_do("start", NULL), 0);
+    FAILS(lk__kv_holds(t, &test_err), LK_ECONFLICT, "was lost");
+    FAILS(lk__kv_holds(t, &test_err), LK_ECONFLICT, "run it again");
+    lk_kv_abort(t);
+    put_one(kv, "a", "2");
+    lk_kv_close(kv);
+}
+
 static void a_full_disk(void **state) {
     if (LK_TSAN || geteuid() != 0) skip(); /* who else may mount? */
     NEEDS_SERVER();
@@ -194,10 +214,8 @@ static void a_full_disk(void **state) {
 int main(void) {
     lk_log_quiet(true);
     const struct CMUnitTest tests[] = {
-        TEST_IN_DIR(cut_at_every_message),
-        TEST_IN_DIR(a_silent_server),
-        cmocka_unit_test(a_killed_server),
-        TEST_IN_DIR(a_full_disk),
+        TEST_IN_DIR(cut_at_every_message),      TEST_IN_DIR(a_silent_server), cmocka_unit_test(a_killed_server),
+        cmocka_unit_test(what_is_held_is_lost), TEST_IN_DIR(a_full_disk),
     };
     return cmocka_run_group_tests(tests, server_setup, server_teardown);
 }
