@@ -2,6 +2,7 @@
  * instead. */
 #ifndef LOCKSTEP_H
 #define LOCKSTEP_H
+#include "lockstep/base/base64.h"
 #include "lockstep/base/caches.h"
 #include "lockstep/base/err.h"
 #include "lockstep/base/file.h"
