@@ -38,6 +38,7 @@
 #include "lockstep/store/pin.h"
 #include "lockstep/store/store.h"
 #include "lockstep/store/table.h"
+#include "lockstep/store/table_text.h"
 #include "lockstep/store/uploads.h"
 
 #include "lockstep/cluster/comm.h"
