@@ -9,7 +9,8 @@ enum lk__table_space {
     LK__CELLS_PAST = 'h', /* as pins see them, that were removed since */
     LK__SAMPLES = 's',    /* rows whose key's hash ends in ten zero bits */
     LK__SAMPLES_PAST = 'S',
-    LK__LOG = 'l' /* which rows were written since which pin */
+    LK__LOG = 'l',  /* which rows were written since which pin */
+    LK__NOTES = 'n' /* of programs; no part of what reads, pins and digests see */
 };
 #define LK__KEY_PREFIX 6
 

@@ -3,6 +3,7 @@
 #include "lockstep/base/mem.h"
 #include "store/kv/kv_engine.h"
 #include "store/table/drop.h"
+#include "store/table/pin.h"
 #include <string.h>
 
 #define GENERATIONS 31
@@ -298,13 +299,18 @@ const char *lk_table_name(const struct lk_table *t) {
     return t->name;
 }
 
-int lk_table_families(struct lk_table *t, struct lk_kv_txn *txn, lk_table_family_fn *fn, void *arg, struct lk_err *err) {
+int lk_table_families_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, lk_table_family_fn *fn, void *arg,
+                         struct lk_err *err) {
     struct lk__table_schema *s;
-    int code = lk__table_schema(t, txn, &s, err);
+    int code = lk__table_schema_at(t, txn, pinned_ms, &s, err);
     for (size_t i = 0; code == 0 && i < s->family_count; i++)
         code = fn(arg, &(struct lk_table_family){s->families[i].name, s->families[i].gc, s->families[i].zstd});
     lk__table_schema_unref(s);
     return code;
+}
+
+int lk_table_families(struct lk_table *t, struct lk_kv_txn *txn, lk_table_family_fn *fn, void *arg, struct lk_err *err) {
+    return lk_table_families_at(t, txn, 0, fn, arg, err);
 }
 
 /* --- lists ----------------------------------------------------------------------------------------------- */
@@ -509,6 +515,7 @@ int lk_table_drop(struct lk_store *store, const char *name, struct lk_err *err) 
     struct change c = {name, NULL, NULL, 0};
     uint64_t removed = 0;
     int code = lk__table_name_check(name, err);
+    if (code == 0) code = lk__table_expire_pins(store, err);
     if (code == 0) code = lk_kv_update(store->kv, drop, &c, LK_DURABLE, NULL, err);
     return code ? code : lk__table_sweep_dropped(store, &removed, err);
 }
