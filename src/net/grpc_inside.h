@@ -239,7 +239,6 @@ void lk__grpc_poll_round(struct lk_grpc_server *, bool wait); /* waits for somet
 void lk__grpc_poll_close(struct lk_grpc_server *);
 void lk__grpc_cancel_all(struct lk_grpc_server *); /* (role and mutex) */
 void lk__grpc_touch(struct lk__grpc_connection *); /* it may have something to send, or to be closed */
-int lk__grpc_add(struct lk_grpc_server *, int fd); /* for tests: a connection from elsewhere; before any other */
 
 /* grpc_session.c (role) */
 int lk__grpc_session_setup(struct lk_grpc_server *, struct lk_err *);
