@@ -127,7 +127,8 @@ struct lk_grpc_call {
     pthread_cond_t changed;
     struct lk__grpc_message *in, *in_last, *held; /* held: what the handler looks at */
     struct lk_buf inflated;
-    size_t consume; /* the role tells nghttp2 */
+    size_t inflated_charged; /* to messages_bytes */
+    size_t consume;          /* the role tells nghttp2 */
     uint32_t in_count, sent_count;
     bool in_end, in_broken; /* the client has ended; what it sends can't be used */
     bool handed, running, waiting;
