@@ -265,27 +265,27 @@ static void take_row(struct lk_kv_row *to, const volatile struct lk_kv_row *from
     to->value.data = from->value.data;
     to->value.size = from->value.size;
 }
-/* From one short key to the next one, as most steps are. */
-static int step_on(struct lk__kv_cursor *c, struct lk_err *err) {
-    struct lk_kv_cursor *e = c->root;
-    int code = c->ops->cursor_step(e, false, err);
-    if (code == 0 && e->key.size < c->key_max) {
-        take_row(&c->base.row, &e->row);
-        if (c->to.size == 0 || within(c, false)) return 0;
-        code = LK_ENOTFOUND;
-    } else
-        code = settle(c, false, code, err);
-    return arrive(c, false, code, err);
+/* Where the engine's step (code) was not from one short key to the next. */
+static __attribute__((noinline)) int step_off(struct lk__kv_cursor *c, int code, struct lk_err *err) {
+    return arrive(c, false, settle(c, false, code, err), err);
 }
-int lk_kv_cursor_next(struct lk_kv_cursor *base, struct lk_err *err) {
-    struct lk__kv_cursor *c = cursor_of(base);
+static __attribute__((noinline)) int next_of(struct lk__kv_cursor *c, struct lk_err *err) {
     int code = LK_ENOTFOUND;
-    if (c->place == ON_ROW && c->depth == 0) return step_on(c, err);
     if (c->place == ON_ROW)
         code = step(c, false, err);
     else if (c->place == KEPT && (code = want_behind(c, bytes_of(&c->kept), err)) == 0)
         code = go(c, bytes_of(&c->wanted), false, err);
     return arrive(c, false, code, err);
+}
+/* Most steps are from one short key to the next one: these have no frame but this one. */
+int lk_kv_cursor_next(struct lk_kv_cursor *base, struct lk_err *err) {
+    struct lk__kv_cursor *c = cursor_of(base);
+    if (c->place != ON_ROW || c->depth != 0) return next_of(c, err);
+    struct lk_kv_cursor *e = c->root;
+    int code = c->ops->cursor_step(e, false, err);
+    if (code != 0 || e->key.size >= c->key_max) return step_off(c, code, err);
+    take_row(&c->base.row, &e->row);
+    return c->to.size == 0 || within(c, false) ? 0 : arrive(c, false, LK_ENOTFOUND, err);
 }
 int lk_kv_cursor_previous(struct lk_kv_cursor *base, struct lk_err *err) {
     struct lk__kv_cursor *c = cursor_of(base);
