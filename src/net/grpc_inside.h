@@ -193,6 +193,7 @@ struct lk_grpc_server {
     bool holder_runs;               /* a handler */
     uint64_t holder_round;          /* grows with each */
     bool sleeping;                  /* the holder, in epoll */
+    bool waking;                    /* a thread for `ready` is on its way */
     uint32_t idle, running;
     struct lk__grpc_calls {
         struct lk_grpc_call *first, *last;
