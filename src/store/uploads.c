@@ -361,32 +361,41 @@ void lk__store_uploads_close(struct lk_store *store) {
     store->uploads = NULL;
 }
 
-/* The sessions that have rows: IDs, each ended by a zero. */
+/* The sessions that have rows behind this prefix. */
+static int find_rows(struct lk_kv_txn *txn, const char *prefix, struct lk_buf *out, struct lk_err *err) {
+    struct lk_kv_cursor *c;
+    unsigned char end[32];
+    char next[64], id[ID_BYTES] = "";
+    size_t size = strlen(prefix), end_size = size;
+    LK_ASSERT(lk_kv_prefix_end(lk_bytes(prefix, size), end, &end_size));
+    int code = lk_kv_cursor_open(txn, lk_bytes(prefix, size), lk_bytes(end, end_size), &c, err);
+    if (code) return code;
+    code = lk_kv_cursor_first(c, err);
+    while (!code) {
+        struct lk_bytes key = lk_kv_cursor_key(c);
+        if (key.size < size + ID_BYTES - 1) {
+            code = lk_kv_cursor_next(c, err); /* its kind says that it is damaged */
+            continue;
+        }
+        memcpy(id, (const char *)key.data + size, ID_BYTES - 1);
+        int n = snprintf(next, sizeof next, "%s%s0", prefix, id); /* behind a '/' */
+        if (!is_among(out, id) && lk_buf_append(out, id, ID_BYTES))
+            code = lk_fail(err, LK_ENOMEM, "no memory to collect garbage");
+        else
+            code = lk_kv_cursor_seek(c, lk_bytes(next, (size_t)n), err);
+    }
+    lk_kv_cursor_close(c);
+    return code == LK_ENOTFOUND ? LK_OK : code;
+}
+/* The sessions that have announcements, or a lease and no more: IDs, each ended by a zero. */
 static int find_sessions(struct lk_store *store, struct lk_buf *out, struct lk_err *err) {
     struct lk_kv_txn *txn;
-    struct lk_kv_cursor *c;
     int code = lk_kv_begin(store->kv, false, &txn, err);
     if (code) return code;
-    code = lk_kv_cursor_open(txn, lk_bytes("u/", 2), lk_bytes("u0", 2), &c, err);
-    if (!code) {
-        code = lk_kv_cursor_first(c, err);
-        while (!code) {
-            struct lk_bytes key = lk_kv_cursor_key(c);
-            char next[ID_BYTES + 3];
-            if (key.size < 2 + ID_BYTES || ((const char *)key.data)[1 + ID_BYTES] != '/') {
-                code = lk_kv_cursor_next(c, err); /* its kind says that it is damaged */
-                continue;
-            }
-            int n = snprintf(next, sizeof next, "u/%.16s0", (const char *)key.data + 2);
-            if (lk_buf_append(out, next + 2, ID_BYTES - 1) || lk_buf_append(out, "", 1))
-                code = lk_fail(err, LK_ENOMEM, "no memory to collect garbage");
-            else
-                code = lk_kv_cursor_seek(c, lk_bytes(next, (size_t)n), err);
-        }
-        lk_kv_cursor_close(c);
-    }
+    code = find_rows(txn, "u/", out, err);
+    if (!code) code = find_rows(txn, "r/lease/" LEASE "/", out, err);
     lk_kv_abort(txn);
-    return code == LK_ENOTFOUND ? LK_OK : code;
+    return code;
 }
 /* Whoever gets the lease of a session has ended it: its process is gone, or will find another fence. */
 static int end_session(struct lk_store *store, char *id, bool remove, bool *dead, struct lk_err *err) {

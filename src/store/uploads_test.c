@@ -218,6 +218,32 @@ static void sentences_in_rows_are_durable(void **state) {
     assert_false(lk_blob_exists(w->store->blobs, &root));
 }
 
+/* A process that was killed when all that it had announced was named. */
+static int put_lease(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    json_t *row = json_pack("{s:i, s:i, s:s}", "fence", 1, "until_ms", 1, "holder", "a process that is gone");
+    (void)arg;
+    int code = lk_record_put(txn, "lease", "upload/0123456789abcdef", row, err);
+    json_decref(row);
+    return code;
+}
+static int is_lease(void *arg, const char *name, json_t *record) {
+    (void)record;
+    return strncmp(name, "upload/", 7) == 0 && ++*(int *)arg > 100;
+}
+static void leases_of_the_dead_go(void **state) {
+    struct world *w = *state;
+    struct lk_root root;
+    struct lk_kv_txn *txn;
+    int count = 0;
+    OK(put(&w->rows, "alive", &root));
+    OK(lk_kv_update(w->rows.kv, put_lease, NULL, LK_LAZY, NULL, &test_err));
+    assert_int_equal(collect(&w->rows), 0);
+    OK(lk_kv_begin(w->rows.kv, false, &txn, &test_err));
+    OK(lk_record_list(txn, "lease", is_lease, &count, &test_err));
+    lk_kv_abort(txn);
+    assert_int_equal(count, 1); /* of who is alive */
+}
+
 int main(void) {
 #define WITH_STORE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -227,6 +253,7 @@ int main(void) {
         WITH_STORE(naming_does_not_ask_for_what_is_being_announced),
         WITH_STORE(a_killed_collector_stops_nobody),
         WITH_STORE(sentences_in_rows_are_durable),
+        WITH_STORE(leases_of_the_dead_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
