@@ -96,6 +96,10 @@ check "the copy opens as a store" kv scan --store hot --keys
 kv export --store hot | cmp -s - <(kv export) && ok "the copy has the same rows" || not_ok "the copy has the same rows"
 fails "copy over a copy" 1 'exists already' -- kv copy hot
 kv del --prefix n0 --store two >/dev/null
+cp -r two cut
+truncate -s 40960 cut/kv/data.mdb
+fails "a file that was cut is not copied as if it were whole" 1 'shorter than it was written' -- kv copy cut-copy --store cut
+fails "put reads no more than a value may have" 1 'larger than the limit of 104857600 bytes' -- sh -c "'$LOCKSTEP' kv put endless --store two </dev/zero"
 (sleep 5 | kv import --store two >/dev/null) &
 sleep 0.3
 fails "compact: somebody has it open" 1 'another process has' 'kv copy --compact' -- kv compact --store two
