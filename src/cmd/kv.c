@@ -114,6 +114,20 @@ static int put_row(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     const struct row *r = arg;
     return lk_kv_put(t, bytes_of(&r->key), bytes_of(&r->value), err);
 }
+/* A row that a store of Lockstep's does not know stops its collector. */
+static void warn_of_unknown(struct lk_kv *kv, struct lk_bytes key) {
+    struct lk_kv_txn *t;
+    struct lk_bytes value;
+    char shown[80];
+    if (kv_force || (key.size >= 5 && memcmp(key.data, "user/", 5) == 0) || lk_kv_begin(kv, false, &t, NULL) != 0) return;
+    bool lockstep = lk_kv_get(t, lk_bytes("format", 6), &value, NULL) == 0;
+    lk_kv_abort(t);
+    if (lockstep)
+        lk_log_warn(
+            "this is a store of Lockstep's, and `lockstep gc` stops at the row \"%s\", which it does not know; keys of "
+            "your own begin with user/",
+            kv_shown(key, shown, sizeof shown));
+}
 static int put(struct cmd_context *c) {
     struct lk_err err = {0};
     struct row r = {LK_BUF_INIT, LK_BUF_INIT};
@@ -126,6 +140,7 @@ static int put(struct cmd_context *c) {
         code = cmd_fail(&err);
     if (!code) code = kv_open(c, LK_CREATE, &kv);
     if (!code && lk_kv_update(kv, put_row, &r, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    if (!code) warn_of_unknown(kv, bytes_of(&r.key));
     kv_close(c, kv);
     lk_buf_release(&r.key);
     lk_buf_release(&r.value);

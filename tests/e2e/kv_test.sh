@@ -7,6 +7,9 @@ hex() { od -An -v -tx1 "$@" | tr -d ' \n'; }
 
 # --- single rows
 check "put" kv put apple red
+check "a key that gc does not know is told" grep -q 'keys of your own begin with user/' <(kv put apple red 2>&1)
+check "a key of one's own is not" [ -z "$(kv put user/x red 2>&1)" ]
+kv del user/x >/dev/null
 equal "get: the value as it is" "$(kv get apple | hex)" "$(printf red | hex)"
 check "put from standard input" kv put bytes <<<$'a\tb'
 equal "its line end, too" "$(kv get bytes | hex)" 6109620a
