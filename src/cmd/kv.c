@@ -1,5 +1,6 @@
 /* lockstep kv get|put|del|stats|check|copy|compact */
 #include "kv.h"
+#include "lockstep/base/file.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -11,6 +12,22 @@ static struct lk_bytes bytes_of(const struct lk_buf *b) {
 
 /* --- open ------------------------------------------------------------------------------------------------ */
 
+/* What is written to half a store goes with the move's next row that differs. */
+static int refuse_half(struct lk_kv *kv, struct lk_err *err) {
+    struct lk_kv_txn *t;
+    struct lk_bytes format;
+    int code = lk_kv_begin(kv, false, &t, err);
+    if (code) return code;
+    code = lk_kv_get(t, lk_bytes("format", 6), &format, err);
+    bool half = !code && format.size > 7 && memcmp(format.data, "moving ", 7) == 0;
+    lk_kv_abort(t);
+    if (half)
+        return lk_fail(err, LK_EBUSY,
+                       "the store is not whole yet, and the `lockstep store move` that fills it would undo this: "
+                       "let it come to its end first");
+    return code == LK_ENOTFOUND ? 0 : code;
+}
+
 int kv_open(struct cmd_context *c, enum lk_access how, struct lk_kv **out) {
     struct lk_err err = {0};
     bool scheme = strstr(c->store_url, "://") || strncmp(c->store_url, "file:", 5) == 0;
@@ -19,15 +36,23 @@ int kv_open(struct cmd_context *c, enum lk_access how, struct lk_kv **out) {
     int code =
         url ? lk_kv_open(url, how == LK_CREATE ? LK_WRITE : how, out, &err) : lk_fail(&err, LK_ENOMEM, "out of memory");
     lk_free(url);
+    if (!code && how != LK_READ && (code = refuse_half(*out, &err))) {
+        lk_kv_close(*out);
+        *out = NULL;
+        return cmd_fail(&err);
+    }
     if (code == LK_ENOTFOUND && how == LK_CREATE) {
         if (cmd_open_store(c, how)) return CMD_FAILED;
         *out = c->store->kv;
         return CMD_OK;
     }
-    if (code == LK_ENOTFOUND)
+    if (code == LK_ENOTFOUND) {
+        char *shown = lk_kv_shown(c->store_url); /* a password stays out of it */
         lk_fail(&err, code,
                 "there is no store at %s; `lockstep kv put` makes one, --store or LOCKSTEP_STORE names another place",
-                c->store_url);
+                shown ? shown : "this place");
+        lk_free(shown);
+    }
     return code ? cmd_fail(&err) : CMD_OK;
 }
 void kv_close(const struct cmd_context *c, struct lk_kv *kv) {
@@ -89,6 +114,20 @@ static int put_row(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     const struct row *r = arg;
     return lk_kv_put(t, bytes_of(&r->key), bytes_of(&r->value), err);
 }
+/* A row that a store of Lockstep's does not know stops its collector. */
+static void warn_of_unknown(struct lk_kv *kv, struct lk_bytes key) {
+    struct lk_kv_txn *t;
+    struct lk_bytes value;
+    char shown[80];
+    if (kv_force || (key.size >= 5 && memcmp(key.data, "user/", 5) == 0) || lk_kv_begin(kv, false, &t, NULL) != 0) return;
+    bool lockstep = lk_kv_get(t, lk_bytes("format", 6), &value, NULL) == 0;
+    lk_kv_abort(t);
+    if (lockstep)
+        lk_log_warn(
+            "this is a store of Lockstep's, and `lockstep gc` stops at the row \"%s\", which it does not know; keys of "
+            "your own begin with user/",
+            kv_shown(key, shown, sizeof shown));
+}
 static int put(struct cmd_context *c) {
     struct lk_err err = {0};
     struct row r = {LK_BUF_INIT, LK_BUF_INIT};
@@ -96,10 +135,12 @@ static int put(struct cmd_context *c) {
     bool given = c->argument_count > 1;
     int code = kv_take(c, c->arguments[0], &r.key);
     if (!code && given) code = kv_take(c, c->arguments[1], &r.value);
-    if (!code && (kv_check_ours(bytes_of(&r.key), &err) || (!given && cmd_read_input(NULL, &r.value, &err))))
+    if (!code &&
+        (kv_check_ours(bytes_of(&r.key), &err) || (!given && lk_file_read("/dev/stdin", LK_KV_VALUE_MAX, &r.value, &err))))
         code = cmd_fail(&err);
     if (!code) code = kv_open(c, LK_CREATE, &kv);
     if (!code && lk_kv_update(kv, put_row, &r, LK_DURABLE, NULL, &err)) code = cmd_fail(&err);
+    if (!code) warn_of_unknown(kv, bytes_of(&r.key));
     kv_close(c, kv);
     lk_buf_release(&r.key);
     lk_buf_release(&r.value);

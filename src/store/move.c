@@ -151,6 +151,44 @@ static int look_at_format(struct lk_kv *kv, bool *there, struct lk_err *err) {
     return code == LK_ENOTFOUND ? 0 : code;
 }
 
+/* The folder of a place, as all name it, also where its last parts are not there yet; the caller frees it. NULL: another
+ * kind of place, or no memory. */
+static char *folder_of(const char *url) {
+    const char *dir = strncmp(url, "file:", 5) == 0 ? url + 5 : url;
+    if (!*dir || strstr(url, "://")) return NULL;
+    char *path = lk_strdup(dir), *there = NULL, *out = NULL;
+    size_t n = strlen(dir);
+    while (path && n && !(there = realpath(path, NULL))) {
+        while (n && path[n - 1] == '/') n--;
+        while (n && path[n - 1] != '/') n--;
+        path[n] = 0;
+    }
+    if (path && !there) there = realpath(".", NULL);
+    if (there) out = lk_asprintf("%s%s%s", there, dir[n] ? "/" : "", dir + n);
+    free(there);
+    lk_free(path);
+    return out;
+}
+static bool lies_in(const char *url, const char *outer_url) {
+    char *inner = folder_of(url), *outer = folder_of(outer_url);
+    size_t n = outer ? strlen(outer) : 0;
+    bool in = inner && outer && strncmp(inner, outer, n) == 0 && inner[n] == '/';
+    lk_free(inner);
+    lk_free(outer);
+    return in;
+}
+/* Who removes the old store afterwards must not remove the new one with it. */
+static int check_apart(const struct lk_store *from, const struct lk_move_place *to, struct lk_err *err) {
+    const char *parts[] = {to->url, to->blobs_url}, *outer[] = {from->url, from->blobs_url};
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++)
+            if (parts[i] && lies_in(parts[i], outer[k]))
+                return lk_fail(err, LK_EINVAL,
+                               "%s lies in %s, which is the old store's and would go with it: name another place, outside",
+                               parts[i], outer[k]);
+    return 0;
+}
+
 struct holder {
     const struct lk__store_move *move;
     struct lk_err *err;
@@ -253,6 +291,7 @@ int lk_store_move(const struct lk_move_place *from, const struct lk_move_place *
     struct lk__store_move m = {.options = options, .result = out, .marker = LK_BUF_INIT};
     *out = (struct lk_move_result){0};
     int code = lk_store_open_at(from->url, from->blobs_url, LK_WRITE, &m.from, err);
+    if (!code) code = check_apart(m.from, to, err);
     if (!code) code = lk__store_open_to_fill(to->url, to->blobs_url, &m.to, err);
     if (!code) code = move(&m, err);
     if (!code && options->tell) options->tell(options->arg, &m.status);

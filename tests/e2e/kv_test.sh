@@ -7,6 +7,9 @@ hex() { od -An -v -tx1 "$@" | tr -d ' \n'; }
 
 # --- single rows
 check "put" kv put apple red
+check "a key that gc does not know is told" grep -q 'keys of your own begin with user/' <(kv put apple red 2>&1)
+check "a key of one's own is not" [ -z "$(kv put user/x red 2>&1)" ]
+kv del user/x >/dev/null
 equal "get: the value as it is" "$(kv get apple | hex)" "$(printf red | hex)"
 check "put from standard input" kv put bytes <<<$'a\tb'
 equal "its line end, too" "$(kv get bytes | hex)" 6109620a
@@ -96,6 +99,10 @@ check "the copy opens as a store" kv scan --store hot --keys
 kv export --store hot | cmp -s - <(kv export) && ok "the copy has the same rows" || not_ok "the copy has the same rows"
 fails "copy over a copy" 1 'exists already' -- kv copy hot
 kv del --prefix n0 --store two >/dev/null
+cp -r two cut
+truncate -s 40960 cut/kv/data.mdb
+fails "a file that was cut is not copied as if it were whole" 1 'shorter than it was written' -- kv copy cut-copy --store cut
+fails "put reads no more than a value may have" 1 'larger than the limit of 104857600 bytes' -- sh -c "'$LOCKSTEP' kv put endless --store two </dev/zero"
 (sleep 5 | kv import --store two >/dev/null) &
 sleep 0.3
 fails "compact: somebody has it open" 1 'another process has' 'kv copy --compact' -- kv compact --store two

@@ -113,6 +113,8 @@ equal "has it too" "$(folder table digest copied)" "$(folder table digest t)"
 secret="postgresql://postgres:hunter2@/postgres?host=$WORK/pg&schema=nothing"
 "$LOCKSTEP" runs list --store "$secret" >secret.out 2>secret.err
 check "a store that is not there is named without its password" test "$(grep -c 'u:\|hunter2' secret.err)" = 0 -a -s secret.err
+"$LOCKSTEP" kv get a --store "$secret" >secret.out 2>secret.err
+check "by kv, too" test "$(grep -c hunter2 secret.err)" = 0 -a -s secret.err
 "$LOCKSTEP" train long.ini run.name=hidden --store "${secret/nothing/runs}" >hidden.out 2>&1 &
 pid=$!
 for _ in $(seq 50); do [ -s hidden.out ] && break || sleep 0.05; done

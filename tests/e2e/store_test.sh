@@ -34,6 +34,9 @@ fails "and must be named when it moves on" 1 "blobs" -- "$LOCKSTEP" store move a
 check "it moves back" "$LOCKSTEP" store move apart back --from-blobs large
 equal "to the same rows" "$(shown --store back | field rows_root)" "$root"
 equal "LOCKSTEP_BLOBS is not for it" "$(LOCKSTEP_BLOBS=$WORK/none "$LOCKSTEP" store move back third --json 2>/dev/null | field rows_root)" "$root"
+fails "nor into a folder of its own, which would go with it" 1 "lies in file:back" -- "$LOCKSTEP" store move file:back file:back/blobs/new/one
+fails "nor its blobs alone" 1 "lies in file:back" -- "$LOCKSTEP" store move file:back fourth --to-blobs ./back/new
+check "which leaves nothing there" test -z "$(find . -name new -path "./back*" -o -name fourth)"
 
 # a run in training keeps it; then it is killed at random points
 config long.ini run.name=long run.steps=100000
@@ -53,7 +56,8 @@ for _ in 1 2 3 4 5 6; do
 done
 half="$("$LOCKSTEP" kv get format --store later 2>/dev/null)"
 case $half in
-moving*) fails "half a store is no store" 1 "is being moved from file:$LOCKSTEP_STORE" -- "$LOCKSTEP" runs list --store later ;;
+moving*) fails "half a store is no store" 1 "is being moved from file:$LOCKSTEP_STORE" -- "$LOCKSTEP" runs list --store later
+    fails "and no row is put there" 1 "is not whole yet" -- "$LOCKSTEP" kv put user/x y --store later ;;
 esac
 "$LOCKSTEP" store move "$LOCKSTEP_STORE" later >/dev/null 2>later.err || grep -q already later.err || not_ok "it goes on after SIGKILL" "$(cat later.err)"
 equal "after SIGKILL the rows are equal" "$(shown --store later | field rows_root)" "$(shown | field rows_root)"

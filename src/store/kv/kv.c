@@ -17,10 +17,13 @@ int lk_kv_open(const char *url, enum lk_access access, struct lk_kv **out, struc
         if (code == 0) (*out)->ops = engines[i];
         return code;
     }
-    return lk_fail(
-        err, LK_EUNSUPPORTED,
-        "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory), postgresql://... and memory:",
-        url);
+    char *shown = lk_kv_shown(url);
+    int code = lk_fail(err, LK_EUNSUPPORTED,
+                       "no engine of this build opens \"%.200s\"; there are file:DIR (LMDB in a directory), memory: and "
+                       "postgresql://...",
+                       shown ? shown : "it");
+    lk_free(shown);
+    return code;
 }
 
 void lk_kv_close(struct lk_kv *kv) {

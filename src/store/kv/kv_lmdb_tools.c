@@ -84,6 +84,17 @@ static int write_copy(const struct lk__kv_lmdb_env *env, MDB_env *mdb, const cha
     return code;
 }
 
+/* A file may be shorter than its pages, where the last ones are free and never were written, or because it was cut. A plain
+ * copy takes both as they are; a compact one reads all that rows need, so that none leaves half a store in silence. */
+static bool is_short(const struct lk__kv_lmdb_env *env) {
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat st;
+    mdb_filehandle_t fd;
+    if (mdb_env_info(env->mdb, &info) || mdb_env_stat(env->mdb, &stat) || mdb_env_get_fd(env->mdb, &fd)) return true;
+    return fstat(fd, &st) != 0 || (uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+}
+
 /* A read transaction is held meanwhile: it counts, so that the map stays where it is. */
 static int copy_held(struct lk_kv *kv, const char *path, bool compact, struct lk_err *err) {
     struct lk__kv_lmdb_env *env = ((struct lk__kv_lmdb *)kv)->env;
@@ -92,7 +103,7 @@ static int copy_held(struct lk_kv *kv, const char *path, bool compact, struct lk
     int code = lk_kv_begin(kv, false, &held, err);
     if (code != 0) return code;
     mdb_env_info(env->mdb, &before);
-    code = write_copy(env, env->mdb, path, compact, err);
+    code = write_copy(env, env->mdb, path, compact || is_short(env), err);
     mdb_env_info(env->mdb, &after);
     lk_kv_abort(held);
     if (code != 0 || !env->lockless || before.me_last_txnid == after.me_last_txnid) return code;

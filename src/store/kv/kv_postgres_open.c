@@ -74,6 +74,10 @@ static int take_url(struct lk__kv_pg *kv, const char *url, struct lk_err *err) {
     kv->shown = lk_kv_shown(url);
     if (code != 0) return code;
     if (!kv->schema || !kv->shown) return lk_fail(err, LK_ENOMEM, "out of memory opening a store");
+    /* libpq ends a password at the first @, and tells the rest of it as a host. */
+    const char *slashes = strstr(url, "://"), *at = slashes ? memchr(slashes, '@', strcspn(slashes, "?")) : NULL;
+    if (at && memchr(at + 1, '@', strcspn(at + 1, "?")))
+        return lk_fail(err, LK_EINVAL, "\"%s\" has more than one @: write one in a name or password as %%40", kv->shown);
     char *why = NULL;
     PQconninfoOption *options = lk__kv_pq.conninfoParse(kv->url, &why);
     if (why) lk__kv_pq.freemem(why); /* it may quote a password */

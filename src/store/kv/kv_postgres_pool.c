@@ -105,6 +105,16 @@ static PGconn *start(struct lk__kv_pg *kv) {
     return lk__kv_pq.connectStartParams(names, values, 1);
 }
 
+/* The last line is of the last address that was tried, but for hints, which begin with a tab. */
+static struct lk_bytes last_reason(const char *text) {
+    size_t end = strlen(text), from;
+    for (;; end = from) {
+        while (end && text[end - 1] == '\n') end--;
+        for (from = end; from && text[from - 1] != '\n';) from--;
+        if (!from || text[from] != '\t') return lk_bytes(text + from, end - from);
+    }
+}
+
 static int reach(struct lk__kv_pg *kv, uint64_t until_ns, PGconn **out, struct lk_err *err) {
     PGconn *pq = start(kv);
     *out = NULL;
@@ -125,18 +135,8 @@ static int reach(struct lk__kv_pg *kv, uint64_t until_ns, PGconn **out, struct l
         *out = pq;
         return 0;
     }
-    /* The last line is of the last address that was tried, after a tab goes on what the line before says; none of them
-     * ever holds a password. */
-    const char *text = lk__kv_pq.errorMessage(pq);
-    size_t size = strlen(text);
-    while (size && text[size - 1] == '\n') size--;
-    size_t end = size, from;
-    for (;;) {
-        for (from = end; from && text[from - 1] != '\n';) from--;
-        if (!from || text[from] != '\t') break;
-        size = end = from - 1;
-    }
-    lk_fail(err, LK_EIO, "cannot connect to %s: %.*s", kv->shown, (int)(size - from), text + from);
+    struct lk_bytes reason = last_reason(lk__kv_pq.errorMessage(pq));
+    lk_fail(err, LK_EIO, "cannot connect to %s: %.*s", kv->shown, (int)reason.size, (const char *)reason.data);
     lk__kv_pq.finish(pq);
     return LK_EIO;
 }

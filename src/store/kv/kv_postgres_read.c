@@ -66,6 +66,8 @@ static int query_once(struct lk__kv_pg_txn *txn, enum lk__kv_pg_statement s, con
     *again = passing && fresh;
     if (passing && !fresh) return gone(txn, local.message, err);
     txn->lost = !*again;
+    if (local.code == LK_ENOTFOUND) /* of a table; rows that are not there would be another thing */
+        return lk_fail(err, LK_ECORRUPT, "%s; a part of the store was dropped, restore it from a copy", local.message);
     return lk_fail(err, local.code, "%s", local.message);
 }
 

@@ -56,6 +56,11 @@ static void opening(void **state) {
     }
     FAILS(lk_kv_open("postgresql://u:secret@/db?host=/nowhere", LK_READ, &kv, &test_err), LK_EIO, "failed: No such file");
     assert_null(strstr(test_err.message, "secret"));
+    FAILS(lk_kv_open("postgresql://u:sec@ret@db.invalid/db", LK_READ, &kv, &test_err), LK_EINVAL, "as %40");
+    assert_null(strstr(test_err.message, "ret@"));
+    FAILS(lk_kv_open("postgresql://u@127.0.0.1:1/db?deadline_ms=100", LK_READ, &kv, &test_err), LK_EIO, "refused");
+    FAILS(lk_kv_open("POSTGRESQL://u:secret@h/db", LK_READ, &kv, &test_err), LK_EUNSUPPORTED, "postgresql://...");
+    assert_null(strstr(test_err.message, "secret"));
     FAILS(lk_kv_open("postgresql://u:sec%zzret@/db", LK_READ, &kv, &test_err), LK_EINVAL, "no URL");
     assert_null(strstr(test_err.message, "ret@"));
     char *url = lk_asprintf("postgres://postgres@/nodatabase?host=%s", server_dir);
