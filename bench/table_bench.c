@@ -73,15 +73,17 @@ static void fill_wide(void) {
         must(lk_table_apply(table, lk_bytes("wide", 4), cells, 10000, LK_LAZY, &err), &err);
     }
 }
+/* A row of the kv for each cell, so that both trees are equally large. */
+static struct lk_bytes raw_key(uint32_t row, uint32_t column, char out[48]) {
+    snprintf(out, 48, "raw/row%012u/c%07u", row, column);
+    return lk_bytes(out, strlen(out));
+}
 static int put_raw(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     uint32_t first = *(uint32_t *)arg;
     int code = 0;
-    for (uint32_t i = 0; i < 1000 && code == 0; i++) {
-        char row[24], key[32];
-        struct lk_bytes name = row_of(first + i, row);
-        int n = snprintf(key, sizeof key, "raw/%.*s", (int)name.size, row);
-        code = lk_kv_put(txn, lk_bytes(key, (size_t)n), lk_bytes(value, VALUE), err);
-    }
+    char key[48];
+    for (uint32_t i = 0; i < 1000 * COLUMNS && code == 0; i++)
+        code = lk_kv_put(txn, raw_key(first + i / COLUMNS, i % COLUMNS, key), lk_bytes(value, VALUE), err);
     return code;
 }
 static void fill_raw(void) {
@@ -110,12 +112,11 @@ static double raw_gets(void) {
     uint64_t state = 1, begun = lk_clock_ns();
     struct lk_err err;
     for (uint32_t i = 0; i < READS; i++) {
-        char row[24], key[32];
+        char key[48];
         struct lk_kv_txn *txn;
-        struct lk_bytes v, name = row_of(random_number(&state, ROWS), row);
-        int n = snprintf(key, sizeof key, "raw/%.*s", (int)name.size, row);
+        struct lk_bytes v, name = raw_key(random_number(&state, ROWS), 0, key);
         must(lk_kv_begin(store.kv, false, &txn, &err), &err);
-        must(lk_kv_get(txn, lk_bytes(key, (size_t)n), &v, &err), &err);
+        must(lk_kv_get(txn, name, &v, &err), &err);
         lk_kv_abort(txn);
     }
     return seconds(begun) * 1e6 / READS;
@@ -160,10 +161,8 @@ struct put_one {
     uint32_t number;
 };
 static int put_one(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
-    char row[24], key[32];
-    struct lk_bytes name = row_of(((struct put_one *)arg)->number, row);
-    int n = snprintf(key, sizeof key, "raw/%.*s", (int)name.size, row);
-    return lk_kv_put(txn, lk_bytes(key, (size_t)n), lk_bytes(value, VALUE), err);
+    char key[48];
+    return lk_kv_put(txn, raw_key(((struct put_one *)arg)->number, 0, key), lk_bytes(value, VALUE), err);
 }
 static void *write_raw(void *arg) {
     uint64_t state = (uint64_t)(uintptr_t)arg;
