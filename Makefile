@@ -37,6 +37,9 @@ CURL ?= $(if $(shell pkg-config --exists 'libcurl >= 7.85' 2>/dev/null && echo y
 # POSTGRES=no builds without that engine; libpq is loaded when a store of it opens: src/store/kv/kv_postgres_libpq.c.
 POSTGRES ?= $(if $(shell pkg-config --exists 'libpq >= 14' 2>/dev/null && echo y),yes,no)
 CPPFLAGS += $(if $(filter yes,$(POSTGRES)),$(shell pkg-config --cflags libpq))
+# GRPC=no builds without a gRPC server. nghttp2 and OpenSSL's libssl are loaded when one opens: src/net/grpc_h2.c, grpc_tls.c.
+GRPC ?= $(if $(shell pkg-config --exists 'libnghttp2 >= 1.52' 'libprotobuf-c >= 1.4' libssl 2>/dev/null && command -v protoc-c),yes,no)
+LDLIBS += $(if $(filter yes,$(GRPC)),-lprotobuf-c)
 MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && echo y),yes,no))
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
@@ -45,6 +48,7 @@ CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_cl
 SERVER_C := $(filter-out $(CLIENT_C) src/net/http_%none.c,$(wildcard src/net/http_*.c))
 ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C) src/store/blob/blob_s3_test.c),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(POSTGRES)),%/kv_postgres_none.c,$(filter-out %_none.c,$(wildcard src/store/kv/kv_postgres*.c))),$(ALL_C))
+ALL_C  := $(filter-out $(if $(filter yes,$(GRPC)),src/net/grpc_none.c,$(filter-out src/net/grpc_none.c,$(wildcard src/net/grpc*.c))),$(ALL_C))
 TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))
 REF_C  := $(filter src/math/ref/% src/math/blocked/%,$(filter-out %_test.c,$(ALL_C)))
@@ -74,6 +78,7 @@ REFS := soft $(if $(ISAS),fma) real64 # real64: the same source on doubles, the 
 OBJ := $(LIB_C:%.c=$(BUILD)/%.o) \
        $(foreach i,$(ISAS),$(SIMD_C:%.c=$(BUILD)/$i/%.o)) \
        $(foreach r,$(REFS),$(REF_C:%.c=$(BUILD)/ref-$r/%.o))
+include src/net/proto.mk
 LIB   := $(BUILD)/liblockstep.a
 SO    := $(if $(SAN),,$(BUILD)/liblockstep.so)
 BIN   := $(if $(CMD_C),$(BUILD)/lockstep)
@@ -100,7 +105,7 @@ $(BUILD)/lockstep-mpi.so: $(MPI_C) src/base/err.c src/base/limits.c src/base/lim
 $(filter $(BUILD)/src/cluster/%,$(TESTS)): | $(MPI_SO)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIB)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
-$(BUILD)/%.o: %.c | compiler
+$(BUILD)/%.o: %.c | compiler $(PROTO_H)
 	@mkdir -p $(@D); $(SAY)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 compiler:

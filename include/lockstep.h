@@ -23,6 +23,7 @@
 #include "lockstep/math/quant.h"
 #include "lockstep/math/scalar.h"
 
+#include "lockstep/net/grpc_server.h"
 #include "lockstep/net/http_client.h"
 #include "lockstep/net/http_server.h"
 #include "lockstep/net/keys.h"

@@ -2,6 +2,7 @@
 # Checks the floors. src/floors lists them, the lowest first. A file of src/FLOOR includes public headers of its own floor and of
 # lower floors, and private headers of its own floor only. A public header lies in include/lockstep/FLOOR.
 # Names that cross files inside a floor begin with the floor's name or a folder's.
+# Messages, NAME.pb-c.h, are their floor's and of those above it.
 # base/syscalls.h, base/faults.h and base/sanitizers.h serve every floor, yet are not installed. include/lockstep.h includes every public header.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -38,6 +39,11 @@ while IFS=: read -r file line text; do
         [ "$(level "$other")" -le "$(level "$floor")" ] || of_tests "$file" || complain "$file:$line: floor $floor includes $header of the floor $other above it"
         ;;
     base/syscalls.h | base/faults.h | base/sanitizers.h) ;;
+    *.pb-c.h) # made from src/FLOOR/.../proto/NAME.proto
+        other=$(find src -path "*/proto/${header%.pb-c.h}.proto" | head -n 1 | cut -d/ -f2)
+        [ "$(level "${other:-none}")" -ge 0 ] || complain "$file:$line: there is no ${header%.pb-c.h}.proto in a folder proto of src"
+        [ "$(level "${other:-none}")" -le "$(level "$floor")" ] || of_tests "$file" || complain "$file:$line: floor $floor includes $header of the floor $other above it"
+        ;;
     */*)
         other=$(cut -d/ -f1 <<<"$header")
         [ -e "$(dirname "$file")/$header" ] || [ "$other" = "$floor" ] || of_tests "$file" || complain "$file:$line: floor $floor includes the private $header of another"

@@ -5,6 +5,7 @@
 #include "lockstep/base/mem.h"
 #include "lockstep/net/http_server.h"
 #include "net/http_mhd.h"
+#include "net/listen.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,8 +28,8 @@ struct lk_http_server {
     void (*handle)(void *arg, struct lk_http_exchange *);
     void (*error_body)(void *arg, int status, const char *what, struct lk_buf *out);
     void *arg;
-    char address[128], path[108]; /* path: of a Unix socket, to be removed */
-    int socket, watching, wake;   /* watching: an epoll of all connections; wake: ends it */
+    struct lk__net_listener at;
+    int watching, wake; /* watching: an epoll of all connections; wake: ends it */
     pthread_t watcher;
     atomic_bool closing;
     atomic_size_t body_bytes; /* of requests that are being read */
@@ -67,9 +68,6 @@ struct lk_http_exchange {
     struct lk_buf unsent; /* of an answer in pieces */
     size_t sent;          /* bytes of it that have gone */
 };
-
-/* http_listen.c: a socket that listens, with its address (and path). */
-int lk__net_listen(struct lk_http_server *, const char *listen, struct lk_err *);
 
 /* http_watch.c */
 int lk__net_watch_open(struct lk_http_server *, struct lk_err *);

@@ -8,10 +8,6 @@ int lk_http_server_open(const struct lk_http_options *o, struct lk_http_server *
     return lk_fail(err, LK_EUNSUPPORTED,
                    "this build has no HTTP server: install libmicrohttpd-dev (Debian's name) and build again");
 }
-bool lk_http_is_loopback(const char *listen) {
-    (void)listen;
-    return false;
-}
 const char *lk_http_server_address(const struct lk_http_server *s) {
     (void)s;
     NONE;

@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,7 +21,6 @@
 #define IDLE_MS       60000
 #define REQUEST_MS    30000
 #define PEM_MOST      ((size_t)1 << 20)
-#define OTHER_FILES   64 /* descriptors that are no connections */
 
 static void set_limits(struct lk_http_limits *l) {
     if (!l->header_bytes) l->header_bytes = HEADER_BYTES;
@@ -36,21 +34,11 @@ static void set_limits(struct lk_http_limits *l) {
     if (!l->request_ms) l->request_ms = REQUEST_MS;
 }
 
-/* A shell gives 1,024 descriptors unless asked for more. */
-static void make_room_for(uint32_t connections) {
-    struct rlimit files;
-    rlim_t wanted = (rlim_t)connections + OTHER_FILES;
-    if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= wanted) return;
-    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &files); /* libmicrohttpd waits where there are too few */
-}
-
 static void free_server(struct lk_http_server *s) {
     lk__net_watch_close(s);
-    if (s->socket >= 0) close(s->socket);
+    lk__net_listener_close(&s->at);
     if (s->watching >= 0) close(s->watching);
     if (s->wake >= 0) close(s->wake);
-    if (s->path[0]) (void)unlink(s->path);
     pthread_mutex_destroy(&s->mutex);
     lk_free(s->connections);
     lk_free(s);
@@ -93,7 +81,7 @@ static int start_daemon(struct lk_http_server *s, const struct lk_http_options *
     if (!code)
         s->daemon = lk__net_mhd.start_daemon(
             flags, 0, lk__net_accept, s, lk__net_request, s, MHD_OPTION_EXTERNAL_LOGGER, keep_complaint, s,
-            MHD_OPTION_LISTEN_SOCKET, s->socket, MHD_OPTION_CONNECTION_LIMIT, s->places - 1,
+            MHD_OPTION_LISTEN_SOCKET, s->at.fd, MHD_OPTION_CONNECTION_LIMIT, s->places - 1,
             MHD_OPTION_PER_IP_CONNECTION_LIMIT, s->limits.connections_per_client, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
             2 * s->limits.header_bytes, MHD_OPTION_CONNECTION_TIMEOUT, idle_s, MHD_OPTION_THREAD_STACK_SIZE,
             (size_t)2 << 20, MHD_OPTION_UNESCAPE_CALLBACK, lk__net_unescape_nothing, s, MHD_OPTION_URI_LOG_CALLBACK,
@@ -104,7 +92,7 @@ static int start_daemon(struct lk_http_server *s, const struct lk_http_options *
     s->running = s->daemon != NULL;
     pthread_mutex_unlock(&s->mutex);
     if (!code && !s->daemon)
-        code = lk_fail(err, LK_EIO, "cannot start a server at %s%s: %s", s->address,
+        code = lk_fail(err, LK_EIO, "cannot start a server at %s%s: %s", s->at.address,
                        flags & MHD_USE_TLS ? " with this certificate and key" : "",
                        s->complaint[0] ? s->complaint : "libmicrohttpd does not say why");
     if (key.data) explicit_bzero(key.data, key.size);
@@ -119,12 +107,12 @@ int lk_http_server_open(const struct lk_http_options *o, struct lk_http_server *
     struct lk_http_server *s = lk_calloc(1, sizeof *s);
     if (!s) return lk_fail(err, LK_ENOMEM, "no memory for a server");
     pthread_mutex_init(&s->mutex, NULL);
-    s->socket = s->watching = s->wake = -1;
+    s->at.fd = s->watching = s->wake = -1;
     s->handle = o->handle, s->error_body = o->error_body, s->arg = o->arg;
     s->limits = o->limits;
     set_limits(&s->limits);
-    make_room_for(s->limits.connections);
-    code = lk__net_listen(s, o->listen, err);
+    lk__net_raise_files(s->limits.connections);
+    code = lk__net_listen(&s->at, o->listen, err);
     if (!code) code = lk__net_watch_open(s, err);
     if (!code) code = start_daemon(s, o, err);
     if (code)
@@ -135,7 +123,7 @@ int lk_http_server_open(const struct lk_http_options *o, struct lk_http_server *
 }
 
 const char *lk_http_server_address(const struct lk_http_server *s) {
-    return s->address;
+    return s->at.address;
 }
 void lk_http_server_count(struct lk_http_server *s, struct lk_http_counts *out) {
     pthread_mutex_lock(&s->mutex);
@@ -160,7 +148,7 @@ void lk_http_server_drain(struct lk_http_server *s) {
     pthread_mutex_unlock(&s->mutex);
     if (!first) return;
     lk__net_mhd.quiesce_daemon(s->daemon);
-    (void)shutdown(s->socket, SHUT_RDWR); /* those that wait to be accepted learn it; free_server closes it */
+    (void)shutdown(s->at.fd, SHUT_RDWR); /* those that wait to be accepted learn it; free_server closes it */
 }
 
 /* Who does not read has had its time after SEND_NS. */

@@ -1,20 +1,22 @@
 /* Addresses to listen to. */
-#include "http_inside.h"
+#include "net/listen.h"
+#include "lockstep/net/http_server.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 4096
-#define UNIX    "unix:"
+#define BACKLOG     4096
+#define OTHER_FILES 64 /* of this process */
+#define UNIX        "unix:"
 
 /* "HOST:PORT" or "[HOST]:PORT" */
 static int split_address(const char *listen, char *host, size_t size, const char **port, struct lk_err *err) {
@@ -65,38 +67,53 @@ static void remove_left_over(const struct sockaddr_un *a) {
     if (connect(fd, (const struct sockaddr *)a, sizeof *a) && errno == ECONNREFUSED) (void)unlink(a->sun_path);
     close(fd);
 }
-static int listen_unix(struct lk_http_server *s, const char *path, struct lk_err *err) {
+static int listen_unix(struct lk__net_listener *s, const char *path, struct lk_err *err) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (!*path || strlen(path) >= sizeof a.sun_path)
         return lk_fail(err, LK_EINVAL, "unix:%s: a path of 1 to %zu bytes is needed", path, sizeof a.sun_path - 1);
     strcpy(a.sun_path, path);
     remove_left_over(&a);
-    s->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->socket < 0 || bind(s->socket, (struct sockaddr *)&a, sizeof a))
+    s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd < 0 || bind(s->fd, (struct sockaddr *)&a, sizeof a))
         return lk_fail_errno(err, "cannot listen to unix:%s", path);
     strcpy(s->path, path);
-    if (listen(s->socket, BACKLOG)) return lk_fail_errno(err, "cannot listen to unix:%s", path);
+    if (listen(s->fd, BACKLOG)) return lk_fail_errno(err, "cannot listen to unix:%s", path);
     snprintf(s->address, sizeof s->address, UNIX "%s", path);
     return LK_OK;
 }
 
-int lk__net_listen(struct lk_http_server *s, const char *listen_to, struct lk_err *err) {
+int lk__net_listen(struct lk__net_listener *s, const char *listen_to, struct lk_err *err) {
     struct addrinfo *all;
     if (!strncmp(listen_to, UNIX, strlen(UNIX))) return listen_unix(s, listen_to + strlen(UNIX), err);
     int code = resolve(listen_to, &all, err), one = 1;
     if (code) return code;
-    s->socket = socket(all->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->socket >= 0) (void)setsockopt(s->socket, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (s->socket < 0 || bind(s->socket, all->ai_addr, all->ai_addrlen) || listen(s->socket, BACKLOG))
+    s->fd = socket(all->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd >= 0) (void)setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (s->fd < 0 || bind(s->fd, all->ai_addr, all->ai_addrlen) || listen(s->fd, BACKLOG))
         code = lk_fail_errno(err, "cannot listen to %s", listen_to);
     freeaddrinfo(all);
     if (code) return code;
     struct sockaddr_storage is;
     socklen_t size = sizeof is;
     char host[INET6_ADDRSTRLEN], port[8];
-    if (getsockname(s->socket, (struct sockaddr *)&is, &size) ||
+    if (getsockname(s->fd, (struct sockaddr *)&is, &size) ||
         getnameinfo((struct sockaddr *)&is, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
         return lk_fail_errno(err, "cannot tell the address of %s", listen_to);
     snprintf(s->address, sizeof s->address, is.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
     return LK_OK;
+}
+
+void lk__net_listener_close(struct lk__net_listener *s) {
+    if (s->fd >= 0) close(s->fd);
+    s->fd = -1;
+    if (s->path[0]) (void)unlink(s->path);
+    s->path[0] = 0;
+}
+
+void lk__net_raise_files(uint32_t connections) {
+    struct rlimit files;
+    rlim_t wanted = (rlim_t)connections + OTHER_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= wanted) return;
+    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files); /* a server waits where there are too few */
 }
