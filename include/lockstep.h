@@ -29,6 +29,7 @@
 #include "lockstep/net/keys.h"
 #include "lockstep/net/metrics.h"
 #include "lockstep/net/sigv4.h"
+#include "lockstep/store/bigtable.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/gc.h"
 #include "lockstep/store/kv.h"
