@@ -19,7 +19,7 @@ Name: lockstep
 Description: trains language models and generates text, the same bits everywhere
 Version: $version
 Requires: jansson
-Requires.private: lmdb libzstd zlib liblzma libcrypto
+Requires.private: lmdb libzstd zlib liblzma libcrypto$([ ! -e "$build/src/net/grpc_server.o" ] || echo " libprotobuf-c")
 Libs: -L\${libdir} -llockstep
 Libs.private: -lbz2 -linih -lm -ldl -pthread
 Cflags: -I\${includedir}

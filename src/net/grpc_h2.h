@@ -11,16 +11,13 @@
     X(session_callbacks_set_on_header_callback)                                                                            \
     X(session_callbacks_set_on_frame_recv_callback)                                                                        \
     X(session_callbacks_set_on_invalid_frame_recv_callback)                                                                \
-    X(session_callbacks_set_on_begin_frame_callback)                                                                       \
     X(session_callbacks_set_on_frame_send_callback)                                                                        \
     X(session_callbacks_set_on_data_chunk_recv_callback)                                                                   \
     X(session_callbacks_set_on_stream_close_callback)                                                                      \
     X(option_new)                                                                                                          \
     X(option_del)                                                                                                          \
     X(option_set_no_auto_window_update)                                                                                    \
-    X(option_set_max_settings)                                                                                             \
     X(option_set_no_closed_streams)                                                                                        \
-    X(option_set_max_reserved_remote_streams)                                                                              \
     X(session_server_new3)                                                                                                 \
     X(session_del)                                                                                                         \
     X(session_mem_recv)                                                                                                    \
@@ -33,7 +30,6 @@
     X(session_set_local_window_size)                                                                                       \
     X(session_get_stream_user_data)                                                                                        \
     X(session_set_stream_user_data)                                                                                        \
-    X(session_get_outbound_queue_size)                                                                                     \
     X(session_get_last_proc_stream_id)                                                                                     \
     X(submit_settings)                                                                                                     \
     X(submit_response)                                                                                                     \

@@ -72,8 +72,8 @@ struct lk__grpc_connection {
     uint32_t streams;    /* that are open */
     struct ssl_st *tls;
     nghttp2_session *session;
-    struct lk_buf out; /* made, not sent */
-    size_t out_sent;
+    struct lk_buf out;         /* made, not sent */
+    size_t out_sent, lingered; /* lingered: bytes read of what ends */
     bool handshaking, greeted, polls_out, touched, dead, ending, lingers;
     struct lk__grpc_connection *touched_next;
     struct lk__grpc_call_list {
@@ -83,6 +83,8 @@ struct lk__grpc_connection {
     uint64_t heard_ns, pinged_ns, moved_ns, idle_since_ns;
     double patience; /* falls with each frame of no use */
     uint64_t patience_ns;
+    uint8_t head[9]; /* of the frame that comes */
+    size_t head_size, skip;
     bool abusive;
     uint8_t client[16]; /* its address, of the limit of one client */
     bool has_client;
@@ -242,9 +244,10 @@ int lk__grpc_add(struct lk_grpc_server *, int fd); /* for tests: a connection fr
 /* grpc_session.c (role) */
 int lk__grpc_session_setup(struct lk_grpc_server *, struct lk_err *);
 int lk__grpc_session_new(struct lk__grpc_connection *);
-void lk__grpc_session_end(struct lk__grpc_connection *);            /* all its streams are closed */
-void lk__grpc_answer(struct lk_grpc_call *);                        /* gives nghttp2 what the call has */
-bool lk__grpc_impatient(struct lk__grpc_connection *, double cost); /* true: too much of that */
+void lk__grpc_session_end(struct lk__grpc_connection *);                            /* all its streams are closed */
+void lk__grpc_answer(struct lk_grpc_call *);                                        /* gives nghttp2 what the call has */
+bool lk__grpc_impatient(struct lk__grpc_connection *, double cost);                 /* true: too much of that */
+bool lk__grpc_scan(struct lk__grpc_connection *, const uint8_t *data, size_t size); /* false: the same */
 
 /* grpc_request.c (role) */
 void lk__grpc_request_headers(struct lk_grpc_call *);                                                   /* all are there */

@@ -10,15 +10,16 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define EVENTS      64
-#define READ_BYTES  ((size_t)64 << 10)
-#define READ_TURNS  4                  /* of one connection before others have theirs */
-#define OUT_BYTES   ((size_t)64 << 10) /* made before it is written */
-#define WRITE_BYTES ((size_t)1 << 20)  /* to one connection before others have theirs */
-#define KEEP_BYTES  ((size_t)4 << 10)  /* of a buffer that an idle connection keeps */
-#define LINGER_MS   1000               /* for the client to read why the connection ends */
-#define RETRY_MS    100                /* accepting, without descriptors */
-#define NOTICE_MS   100                /* between the two GOAWAYs of a drain */
+#define EVENTS       64
+#define READ_BYTES   ((size_t)64 << 10)
+#define READ_TURNS   4                  /* of one connection before others have theirs */
+#define OUT_BYTES    ((size_t)64 << 10) /* made before it is written */
+#define WRITE_BYTES  ((size_t)1 << 20)  /* to one connection before others have theirs */
+#define KEEP_BYTES   ((size_t)4 << 10)  /* of a buffer that an idle connection keeps */
+#define LINGER_MS    1000               /* for the client to read why the connection ends */
+#define LINGER_BYTES ((size_t)256 << 10)
+#define RETRY_MS     100 /* accepting, without descriptors */
+#define NOTICE_MS    100 /* between the two GOAWAYs of a drain */
 
 void lk__grpc_touch(struct lk__grpc_connection *c) {
     if (c->touched) return;
@@ -178,12 +179,13 @@ static void hear(struct lk__grpc_connection *c) {
         }
         c->heard_ns = c->server->now_ns;
         c->pinged_ns = 0;
-        if (c->ending) continue; /* only until it ends */
-        ssize_t took = lk__net_h2.session_mem_recv(c->session, data, (size_t)n);
-        if (took < 0) {
-            if (took == NGHTTP2_ERR_FLOODED || took == NGHTTP2_ERR_BAD_CLIENT_MAGIC) c->abusive = true;
-            c->ending = true;
+        if (c->ending) { /* only until it has heard why, or goes on and on */
+            c->dead = (c->lingered += (size_t)n) > LINGER_BYTES;
+            continue;
         }
+        ssize_t took = lk__grpc_scan(c, data, (size_t)n) ? lk__net_h2.session_mem_recv(c->session, data, (size_t)n) : -1;
+        if (took == NGHTTP2_ERR_FLOODED || took == NGHTTP2_ERR_BAD_CLIENT_MAGIC) c->abusive = true;
+        if (took < 0 || c->abusive) c->ending = true;
         if ((size_t)n < sizeof data && !(c->tls && lk__grpc_tls_pending(c->tls))) return;
     }
 }

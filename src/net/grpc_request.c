@@ -9,7 +9,7 @@
 void lk__grpc_refuse(struct lk_grpc_call *call, int http_status, enum lk_grpc_status status, const char *text) {
     struct lk_grpc_server *s = call->server;
     pthread_mutex_lock(&s->mutex);
-    if (!call->over) call->http_status = http_status;
+    if (!call->over) call->http_status = http_status, call->cancelled = true; /* a handler that runs learns it */
     call->in_broken = true;
     lk__grpc_call_finish(call, status, text, lk_bytes(NULL, 0));
     pthread_mutex_unlock(&s->mutex);

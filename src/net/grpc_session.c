@@ -8,8 +8,7 @@
 #define PATIENCE        2000.0
 #define PATIENCE_A_S    100.0
 #define PATIENCE_EARNED 4.0
-#define QUEUE_MOST      10000 /* frames that wait to be sent */
-#define HEADERS_MOST    4     /* times the limit: then the stream is reset */
+#define HEADERS_MOST    4 /* times the limit: then the stream is reset */
 
 bool lk__grpc_impatient(struct lk__grpc_connection *c, double cost) {
     uint64_t now = c->server->now_ns;
@@ -23,17 +22,26 @@ bool lk__grpc_impatient(struct lk__grpc_connection *c, double cost) {
                              NGHTTP2_ENHANCE_YOUR_CALM, why, sizeof why - 1);
     return true;
 }
+/* Looks at the heads of frames by itself, since nghttp2 passes over types that it does not know, and over CONTINUATIONs,
+ * without a word. DATA that comes late for a call that is over is no fault of the client's. */
+bool lk__grpc_scan(struct lk__grpc_connection *c, const uint8_t *data, size_t size) {
+    while (size) {
+        size_t n = c->skip < size ? c->skip : size;
+        data += n, size -= n, c->skip -= n;
+        while (size && !c->skip && c->head_size < sizeof c->head) c->head[c->head_size++] = *data++, size--;
+        if (c->head_size < sizeof c->head) continue;
+        const uint8_t *h = c->head;
+        c->head_size = 0;
+        c->skip = (size_t)h[0] << 16 | (size_t)h[1] << 8 | h[2];
+        bool useful = h[3] == NGHTTP2_HEADERS || (h[3] == NGHTTP2_DATA && (c->skip || h[4] & NGHTTP2_FLAG_END_STREAM));
+        if (!useful && lk__grpc_impatient(c, 1)) return false;
+    }
+    return true;
+}
 static struct lk_grpc_call *call_of(nghttp2_session *session, int32_t stream) {
     return stream ? lk__net_h2.session_get_stream_user_data(session, stream) : NULL;
 }
 
-static int begin_frame(nghttp2_session *session, const nghttp2_frame_hd *h, void *connection) {
-    struct lk__grpc_connection *c = connection;
-    (void)session;
-    bool free =
-        h->type == NGHTTP2_HEADERS || (h->type == NGHTTP2_DATA && (h->length || h->flags & NGHTTP2_FLAG_END_STREAM));
-    return !free && lk__grpc_impatient(c, 1) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
-}
 static int begin_headers(nghttp2_session *session, const nghttp2_frame *f, void *connection) {
     struct lk__grpc_connection *c = connection;
     struct lk_grpc_server *s = c->server;
@@ -277,7 +285,6 @@ void lk__grpc_answer(struct lk_grpc_call *call) {
 int lk__grpc_session_setup(struct lk_grpc_server *s, struct lk_err *err) {
     if (lk__net_h2.session_callbacks_new(&s->callbacks) || lk__net_h2.option_new(&s->option))
         return lk_fail(err, LK_ENOMEM, "no memory for a server");
-    lk__net_h2.session_callbacks_set_on_begin_frame_callback(s->callbacks, begin_frame);
     lk__net_h2.session_callbacks_set_on_begin_headers_callback(s->callbacks, begin_headers);
     lk__net_h2.session_callbacks_set_on_header_callback(s->callbacks, header);
     lk__net_h2.session_callbacks_set_on_frame_recv_callback(s->callbacks, frame_came);
@@ -312,6 +319,7 @@ int lk__grpc_session_new(struct lk__grpc_connection *c) {
                                          {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)LK__GRPC_WINDOW},
                                          {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)s->limits.header_bytes}};
     c->patience = PATIENCE, c->patience_ns = s->now_ns;
+    c->skip = NGHTTP2_CLIENT_MAGIC_LEN;
     if (lk__net_h2.session_server_new3(&c->session, s->callbacks, c, s->option, &memory) ||
         lk__net_h2.submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof *settings) ||
         lk__net_h2.session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0, LK__GRPC_WIDE))

@@ -29,3 +29,5 @@ $(BUILD)/proto/%.desc.c: $(BUILD)/proto/%.desc
 $(PROTO_C:%.c=%.o): %.o: %.c | $(PROTO_H)
 	@$(SAY)
 	$(Q)$(CC) $(CPPFLAGS) $(filter-out $(WARN),$(CFLAGS)) -w -MMD -MP -c -o $@ $<
+# Its tests speak HTTP/2 and TLS as clients.
+$(BUILD)/src/net/grpc%_test: TEST_LIBS = -lnghttp2 -lssl

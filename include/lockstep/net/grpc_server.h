@@ -89,7 +89,7 @@ struct lk_grpc_method {
 struct lk_grpc_limits {
     uint32_t connections;            /* 1,000; beyond: closed at once */
     uint32_t connections_per_client; /* of one IP address, 256; beyond: closed at once. Unix sockets: no limit */
-    uint32_t streams;                /* calls at once of one connection, 100; beyond: REFUSED_STREAM */
+    uint32_t streams;                /* calls at once of one connection, 100, as clients are told; beyond: closed */
     uint32_t waiting;                /* calls that no worker has taken yet, 10,000; beyond: UNAVAILABLE */
     uint32_t workers;                /* handlers at once, 32; 1 to 1,024 threads besides the one that moves bytes */
     size_t header_bytes;             /* of one call, 16 KiB; beyond: RESOURCE_EXHAUSTED, far beyond: closed */
