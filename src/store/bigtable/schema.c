@@ -154,6 +154,16 @@ static int add_cluster(struct lk__bigtable_call *c, ADMIN(Table) * t, struct lk_
     return 0;
 }
 
+int lk__bigtable_there(struct lk__bigtable_call *c, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    bool protected;
+    int code = lk_kv_begin(c->b->store->kv, false, &txn, err);
+    if (code != 0) return code;
+    code = lk_table_protected(c->table, txn, &protected, err);
+    lk_kv_abort(txn);
+    return code;
+}
+
 int lk__bigtable_table_message(struct lk__bigtable_call *c, struct lk_table *table, const char *full,
                                ADMIN(Table__View) view, ADMIN(Table) * *out, struct lk_err *err) {
     ADMIN(Table) *t = lk__bigtable_take(c, sizeof *t);
@@ -164,11 +174,11 @@ int lk__bigtable_table_message(struct lk__bigtable_call *c, struct lk_table *tab
     if (!t) return lk__bigtable_no_memory(err);
     *t = (ADMIN(Table))GOOGLE__BIGTABLE__ADMIN__V2__TABLE__INIT;
     t->name = (char *)(uintptr_t)full;
-    if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__NAME_ONLY) return 0;
+    if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__NAME_ONLY) return table ? lk__bigtable_there(c, err) : 0;
     if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__REPLICATION_VIEW ||
         view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__FULL) {
         if (add_cluster(c, t, err)) return LK_ENOMEM;
-        if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__REPLICATION_VIEW) return 0;
+        if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__REPLICATION_VIEW) return lk__bigtable_there(c, err);
     }
     t->granularity = GOOGLE__BIGTABLE__ADMIN__V2__TABLE__TIMESTAMP_GRANULARITY__MILLIS;
     t->column_families = lk__bigtable_take(c, LK_TABLE_FAMILIES_MAX * sizeof *t->column_families);

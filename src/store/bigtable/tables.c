@@ -110,6 +110,8 @@ static int list_one(struct lk__bigtable_call *c, const char *parent, const char 
     if (!full) return lk__bigtable_no_memory(err);
     snprintf(full, size, "%s/tables/%s", parent, id);
     lk__bigtable_table_done(c);
+    c->table = NULL;
+    lk__bigtable_table_done(c);
     if (view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__VIEW_UNSPECIFIED)
         view = GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__NAME_ONLY;
     int code = view == GOOGLE__BIGTABLE__ADMIN__V2__TABLE__VIEW__NAME_ONLY
@@ -289,6 +291,7 @@ static int generate_token(struct lk__bigtable_call *c, const void *message, stru
     const ADMIN(GenerateConsistencyTokenRequest) *q = message;
     ADMIN(GenerateConsistencyTokenResponse) answer = GOOGLE__BIGTABLE__ADMIN__V2__GENERATE_CONSISTENCY_TOKEN_RESPONSE__INIT;
     int code = lk__bigtable_table(c, q->name, LK__BIGTABLE_READ, err);
+    if (code == 0) code = lk__bigtable_there(c, err);
     size_t size = strlen(q->name) + sizeof TOKEN;
     if (code != 0) return code;
     if (!(answer.consistency_token = lk__bigtable_take(c, size))) return lk__bigtable_no_memory(err);
@@ -299,6 +302,7 @@ static int check_consistency(struct lk__bigtable_call *c, const void *message, s
     const ADMIN(CheckConsistencyRequest) *q = message;
     ADMIN(CheckConsistencyResponse) answer = GOOGLE__BIGTABLE__ADMIN__V2__CHECK_CONSISTENCY_RESPONSE__INIT;
     int code = lk__bigtable_table(c, q->name, LK__BIGTABLE_READ, err);
+    if (code == 0) code = lk__bigtable_there(c, err);
     if (code != 0) return code;
     if (strncmp(q->consistency_token, TOKEN, sizeof TOKEN - 1) || strcmp(q->consistency_token + sizeof TOKEN - 1, q->name))
         return lk_fail(err, LK_EINVAL, "consistency_token \"%.100s\" is not one of this table", q->consistency_token);
@@ -405,7 +409,8 @@ static int snapshot_table(struct lk__bigtable_call *c, const void *message, stru
     const char *table;
     int64_t pinned, lease = q->ttl ? q->ttl->seconds * 1000 : WEEK_MS;
     int code = lk__bigtable_table(c, q->name, LK__BIGTABLE_ADMIN, err);
-    if (code == 0 && (lease <= 0 || q->ttl->seconds > INT32_MAX)) code = lk_fail(err, LK_EINVAL, "ttl is out of range");
+    if (code == 0 && (lease <= 0 || (q->ttl && q->ttl->seconds > INT32_MAX)))
+        code = lk_fail(err, LK_EINVAL, "ttl is out of range");
     if (code == 0 && lk_buf_printf(&text, "%s/snapshots/%s", q->cluster, q->snapshot_id))
         code = lk__bigtable_no_memory(err);
     if (code == 0 && !(full = lk__bigtable_text(c, text.data, text.size))) code = lk__bigtable_no_memory(err);
