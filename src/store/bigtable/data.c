@@ -9,12 +9,35 @@ static int no_views(struct lk__bigtable_call *c, const char *view, struct lk_err
 
 /* --- SampleRowKeys --------------------------------------------------------------------------------------- */
 
-static int send_sample(void *arg, struct lk_bytes row, uint64_t offset) {
-    struct lk__bigtable_call *c = arg;
+struct sampling {
+    struct lk__bigtable_call *c;
+    struct lk_kv_txn *txn;
+    size_t sent;
+    uint64_t offset;
+    struct lk_err *err;
+};
+static int send_one(struct sampling *s, struct lk_bytes row, uint64_t offset) {
     V2(SampleRowKeysResponse) m = GOOGLE__BIGTABLE__V2__SAMPLE_ROW_KEYS_RESPONSE__INIT;
     m.row_key = (ProtobufCBinaryData){row.size, (uint8_t *)(uintptr_t)row.data};
     m.offset_bytes = (int64_t)offset;
-    return lk_grpc_send_message(c->grpc, &m.base, NULL);
+    s->sent++;
+    return lk_grpc_send_message(s->c->grpc, &m.base, s->err);
+}
+static int skip_cell(void *arg, const struct lk_cell *cell) {
+    (void)arg, (void)cell;
+    return 0;
+}
+static int last_row(void *arg, struct lk_bytes row, bool told) {
+    return told ? send_one(arg, row, ((struct sampling *)arg)->offset) : 0;
+}
+/* A table that is too small for samples has its last row as one. */
+static int send_sample(void *arg, struct lk_bytes row, uint64_t offset) {
+    struct sampling *s = arg;
+    struct lk_table_read last = {.limit = 1, .reversed = true};
+    struct lk_table_sink sink = {skip_cell, last_row, s};
+    s->offset = offset;
+    int code = row.size || s->sent ? 0 : lk_table_read(s->c->table, s->txn, &last, &sink, NULL, s->err);
+    return code ? code : send_one(s, row, offset);
 }
 static int sample_row_keys(struct lk__bigtable_call *c, const void *message, struct lk_err *err) {
     const V2(SampleRowKeysRequest) *q = message;
@@ -26,7 +49,7 @@ static int sample_row_keys(struct lk__bigtable_call *c, const void *message, str
     if (code == 0) code = lk__bigtable_table(c, q->table_name, LK__BIGTABLE_READ, err);
     if (code == 0) code = lk_kv_begin(c->b->store->kv, false, &txn, err);
     if (code != 0) return code;
-    code = lk_table_samples(c->table, txn, 0, send_sample, c, err);
+    code = lk_table_samples(c->table, txn, 0, send_sample, &(struct sampling){c, txn, 0, 0, err}, err);
     lk_kv_abort(txn);
     return code;
 }

@@ -4,21 +4,27 @@
 #include "store/bigtable/inside.h"
 #include <string.h>
 
-#define MESSAGE_BYTES ((size_t)64 << 10)  /* a message goes out when it is as large */
-#define PART_BYTES    ((size_t)256 << 10) /* of a value that takes several chunks */
-#define ROWS_UNTOLD   1000                /* that a filter hides, until the client hears how far the scan is */
-#define ROW_TIMES     6                   /* snapshot_ms that one row may take more */
-#define STOP_NEWER    1                   /* from the sink: go on in a newer snapshot */
+#define MESSAGE_BYTES ((size_t)64 << 10) /* a message goes out when it is as large */
+/* A row that is larger is split between messages. Google's Go client takes no row that is, so it gets larger messages. */
+#define ROW_BYTES    ((size_t)1 << 20)
+#define ROW_BYTES_GO ((size_t)64 << 20)
+#define KEPT_BYTES   ((size_t)1 << 20)   /* of the buffer, from one message to the next */
+#define PART_BYTES   ((size_t)256 << 10) /* of a value that takes several chunks */
+#define ROWS_UNTOLD  1000                /* that a filter hides, until the client hears how far the scan is */
+#define ROW_TIMES    6                   /* snapshot_ms that one row may take more */
+#define STOP_NEWER   1                   /* from the sink: go on in a newer snapshot */
 
 struct reading {
     struct lk__bigtable_call *c;
     struct lk_buf out; /* chunks of the message that is being made */
     size_t chunk;      /* where the last one begins, which may become its row's last */
     bool in_row, tells_scanned;
+    size_t row_bytes;
     char family[LK_TABLE_FAMILY_MAX + 1]; /* of the last cell; as its qualifier: */
     struct lk_buf qualifier;
     struct lk_buf last; /* the row that was looked at last */
-    uint64_t untold, rows;
+    uint64_t untold, rows, rows_seen;
+    struct lk_table_read_stats stats;
     uint64_t until_ns, row_until_ns;
     struct lk_err *err;
 };
@@ -66,6 +72,7 @@ static int flush(struct reading *r) {
     if (r->out.size == 0) return 0;
     int code = lk_grpc_send(r->c->grpc, r->out.data, r->out.size, r->err);
     r->out.size = 0;
+    if (r->out.capacity > KEPT_BYTES) lk_buf_release(&r->out);
     if (code == 0 && r->in_row && lk_clock_ns() > r->row_until_ns)
         return lk__bigtable_refuse(r->c, LK_GRPC_UNAVAILABLE, r->err,
                                    "the row took too long to be read; the call may be made again behind the row before it");
@@ -127,10 +134,10 @@ static int commit(struct reading *r) {
 static int tell_cell(void *arg, const struct lk_cell *cell) {
     struct reading *r = arg;
     size_t all = cell->value.size, at = 0;
-    int code = r->out.size >= MESSAGE_BYTES ? flush(r) : 0;
+    int code = r->out.size >= r->row_bytes ? flush(r) : 0;
     while (code == 0 && all - at > PART_BYTES) {
         code = add_chunk(r, cell, at == 0, lk_bytes((const char *)cell->value.data + at, PART_BYTES), all);
-        if (code == 0) code = flush(r);
+        if (code == 0 && r->out.size >= r->row_bytes) code = flush(r);
         at += PART_BYTES;
     }
     return code ? code : add_chunk(r, cell, at == 0, lk_bytes((const char *)cell->value.data + at, all - at), 0);
@@ -148,11 +155,13 @@ static int tell_scanned(struct reading *r, struct lk_bytes row) {
 static int tell_end(void *arg, struct lk_bytes row, bool told) {
     struct reading *r = arg;
     int code = 0;
+    r->rows_seen++;
     if (told) {
         code = commit(r);
         r->in_row = false;
         r->untold = 0;
         r->rows++;
+        if (code == 0 && r->out.size >= MESSAGE_BYTES) code = flush(r);
     } else if (++r->untold >= ROWS_UNTOLD) {
         code = lk_grpc_cancelled(r->c->grpc) ? LK_ESTOPPED : tell_scanned(r, row);
     }
@@ -191,6 +200,11 @@ static bool takes_last_scanned(struct lk_grpc_call *call) {
     return yes;
 }
 
+static size_t row_bytes(struct lk_grpc_call *call) {
+    const char *agent = lk_grpc_metadata(call, "user-agent", 0);
+    return agent && strstr(agent, "grpc-go/") ? ROW_BYTES_GO : ROW_BYTES;
+}
+
 /* One snapshot. *more: it became too old, and what is left of `read` is to be read in another one. */
 static int read_once(struct reading *r, struct lk_table_read *read, bool *more) {
     struct lk_bigtable *b = r->c->b;
@@ -202,7 +216,10 @@ static int read_once(struct reading *r, struct lk_table_read *read, bool *more) 
     r->row_until_ns = r->until_ns + (uint64_t)b->snapshot_ms * 1000000 * ROW_TIMES;
     int code = lk_kv_begin(b->store->kv, false, &txn, r->err);
     if (code != 0) return code;
-    code = lk_table_read(r->c->table, txn, read, &sink, NULL, r->err);
+    struct lk_table_read_stats stats = {0};
+    code = lk_table_read(r->c->table, txn, read, &sink, &stats, r->err);
+    r->stats.cells += stats.cells;
+    r->stats.visited += stats.visited;
     lk_kv_abort(txn);
     if (code != STOP_NEWER) return code;
     if (read->limit && (int64_t)(r->rows - rows) >= read->limit) return 0;
@@ -213,11 +230,35 @@ static int read_once(struct reading *r, struct lk_table_read *read, bool *more) 
     return code;
 }
 
+static int send_stats(struct reading *r, uint64_t began_ns) {
+    V2(ReadRowsResponse) answer = GOOGLE__BIGTABLE__V2__READ_ROWS_RESPONSE__INIT;
+    V2(RequestStats) all = GOOGLE__BIGTABLE__V2__REQUEST_STATS__INIT;
+    V2(FullReadStatsView) full = GOOGLE__BIGTABLE__V2__FULL_READ_STATS_VIEW__INIT;
+    V2(ReadIterationStats) rows = GOOGLE__BIGTABLE__V2__READ_ITERATION_STATS__INIT;
+    V2(RequestLatencyStats) time = GOOGLE__BIGTABLE__V2__REQUEST_LATENCY_STATS__INIT;
+    Google__Protobuf__Duration took = GOOGLE__PROTOBUF__DURATION__INIT;
+    uint64_t ns = lk_clock_ns() - began_ns;
+    took.seconds = (int64_t)(ns / 1000000000);
+    took.nanos = (int32_t)(ns % 1000000000);
+    time.frontend_server_latency = &took;
+    rows.rows_seen_count = (int64_t)r->rows_seen;
+    rows.rows_returned_count = (int64_t)r->rows;
+    rows.cells_returned_count = (int64_t)r->stats.cells;
+    rows.cells_seen_count = (int64_t)(r->stats.visited > r->stats.cells ? r->stats.visited : r->stats.cells);
+    full.read_iteration_stats = &rows;
+    full.request_latency_stats = &time;
+    all.stats_view_case = GOOGLE__BIGTABLE__V2__REQUEST_STATS__STATS_VIEW_FULL_READ_STATS_VIEW;
+    all.full_read_stats_view = &full;
+    answer.request_stats = &all;
+    return lk_grpc_send_message(r->c->grpc, &answer.base, r->err);
+}
+
 int lk__bigtable_read_rows(struct lk__bigtable_call *c, const void *message, struct lk_err *err) {
     const V2(ReadRowsRequest) *q = message;
-    struct reading r = {.c = c, .err = err, .tells_scanned = takes_last_scanned(c->grpc)};
+    struct reading r = {.c = c, .err = err, .tells_scanned = takes_last_scanned(c->grpc), .row_bytes = row_bytes(c->grpc)};
     struct lk_filter_program *filter = NULL;
     struct lk_table_read read = {.limit = q->rows_limit, .reversed = q->reversed};
+    uint64_t began_ns = lk_clock_ns();
     bool more = true;
     int code = 0;
     if (*q->authorized_view_name || *q->materialized_view_name)
@@ -229,6 +270,9 @@ int lk__bigtable_read_rows(struct lk__bigtable_call *c, const void *message, str
     read.filter = filter;
     while (code == 0 && more) code = read_once(&r, &read, &more);
     if (code == 0) code = flush(&r);
+    if (code == 0 &&
+        q->request_stats_view == GOOGLE__BIGTABLE__V2__READ_ROWS_REQUEST__REQUEST_STATS_VIEW__REQUEST_STATS_FULL)
+        code = send_stats(&r, began_ns);
     lk_filter_free(filter);
     lk_buf_release(&r.out);
     lk_buf_release(&r.qualifier);
