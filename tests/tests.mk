@@ -9,7 +9,7 @@ test:
 	@LOCKSTEP=$(BUILD)/lockstep BUILD=$(BUILD) tests/run.sh $(TESTS)
 # bench/ and fuzz/ are compiled with them, so that they do not fall behind
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(MPI_SO),,bench/reduce%) $(if $(filter yes,$(POSTGRES)),,bench/postgres.c),$(wildcard bench/*.c)))
-FUZZ_C := $(filter-out $(if $(filter yes,$(HTTP)),,fuzz/http_fuzz.c) $(if $(filter yes,$(CURL)),,fuzz/http_client_fuzz.c),$(wildcard fuzz/*_fuzz.c))
+FUZZ_C := $(filter-out $(if $(filter yes,$(HTTP)),,fuzz/http_fuzz.c) $(if $(filter yes,$(GRPC)),,fuzz/grpc_fuzz.c) $(if $(filter yes,$(CURL)),,fuzz/http_client_fuzz.c),$(wildcard fuzz/*_fuzz.c))
 test-programs: all $(TESTS) $(CHECKERS) $(BENCHES) $(FUZZ_C:%.c=$(BUILD)/%.o)
 $(BUILD)/fuzz/%.o: CFLAGS += -Werror=implicit-function-declaration
 ## e2e: the end-to-end tests only; ONLY=cli runs those whose names hold that
@@ -63,6 +63,19 @@ $(CLIENTS)/ready: tests/clients/requirements.txt tests/clients/package-lock.json
 	@touch $@
 test-clients: all $(CLIENTS)/ready
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(CLIENTS) tests/clients/run.sh
+## test-grpc: grpcio (pip), grpcurl and h2spec (Go's proxy, where Go is) against the gRPC server, plain and TLS; two minutes
+GRPC_CLIENTS := $(abspath build)/grpc-clients
+$(GRPC_CLIENTS)/ready: tests/grpc/requirements.txt
+	python3 -m venv $(GRPC_CLIENTS)/python && $(GRPC_CLIENTS)/python/bin/pip install -q -r $<
+	! command -v go >/dev/null || { GOBIN=$(GRPC_CLIENTS)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible && \
+	  GOBIN=$(GRPC_CLIENTS)/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4; } || echo "test-grpc: Go here is too old for grpcurl or h2spec"
+	@touch $@
+$(BUILD)/tests/echo.desc: tests/grpc/echo.proto
+	@mkdir -p $(@D)
+	@protoc-c -Itests/grpc --include_imports --descriptor_set_out=$@ $<
+test-grpc: $(BUILD)/tests/grpc_server $(BUILD)/tests/echo.desc $(GRPC_CLIENTS)/ready
+	@SERVER=$(abspath $(BUILD)/tests/grpc_server) DESCRIPTORS=$(abspath $(BUILD)/tests/echo.desc) CLIENTS=$(GRPC_CLIENTS) tests/grpc/run.sh
+.PHONY: test-grpc
 .PHONY: test test-s3 test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)

@@ -9,6 +9,7 @@
 static struct lk_grpc_server *server;
 static unsigned short port;
 static atomic_int running, most_running, handled;
+static atomic_bool held;
 static char filler[1000];
 
 static int one(void *arg, struct lk_grpc_call *call, struct lk_err *err) {
@@ -31,7 +32,7 @@ static int down(void *arg, struct lk_grpc_call *call, struct lk_err *err) {
 static int hold(void *arg, struct lk_grpc_call *call, struct lk_err *err) {
     (void)arg;
     running++;
-    for (int i = 0; i < 200; i++) usleep(1000); /* as one that waits for a disk, and does not look */
+    while (held) usleep(500); /* as one that waits for a disk, and does not look */
     running--;
     return lk_grpc_send(call, "x", 1, err);
 }
@@ -157,16 +158,15 @@ static void test_resets_hold_places(void **state) {
     struct client c = c_open(port);
     c_sync(&c);
     uint32_t s[40];
-    int refused = 0;
+    held = true;
     for (int i = 0; i < 40; i++) {
         s[i] = c_begin(&c, "/t.T/Hold");
         c_message(&c, s[i], "x", 1, 0, true);
         c_frame(&c, F_RST, 0, s[i], "\0\0\0\x08", 4);
     }
     c_sync(&c);
-    for (int i = 0; i < 40; i++) refused += c_answer(&c, s[i])->reset == NGHTTP2_REFUSED_STREAM;
-    assert_int_equal(counts().started, 20);
-    assert_true(refused <= 20); /* nghttp2 does not answer a stream that the client has reset */
+    assert_int_equal(counts().started, 20); /* the others are refused, unheard, as the client has reset them */
+    held = false;
     SOON(counts().calls == 0);
     good(&c);
     c_close(&c);
@@ -316,6 +316,7 @@ static void test_slow(void **state) {
     c_frame(&drips, F_DATA, 0, s, "\0\0\0\0\5a", 6);
     c_wait(&drips, s);
     assert_int_equal(c_answer(&drips, s)->reset, NGHTTP2_CANCEL);
+    c_close(&drips);
 
     struct client zero = c_new(c_socket(port)); /* an answer that is not taken: no window */
     c_greet(&zero, 0);
@@ -323,6 +324,7 @@ static void test_slow(void **state) {
     c_message(&zero, s, "", 0, 0, true);
     c_wait(&zero, s);
     assert_int_equal(c_answer(&zero, s)->reset, NGHTTP2_CANCEL);
+    c_close(&zero);
     SOON(running == 0);
 
     struct client deaf = c_new(c_socket(port)); /* window enough, yet nothing is read */
@@ -338,11 +340,12 @@ static void test_slow(void **state) {
     c_drain(&idle);
     assert_int_equal(idle.goaway, NGHTTP2_NO_ERROR);
     assert_in_range((lk_clock_ns() - start) / 1000000, 250, 5000);
+    c_close(&idle);
     struct client mute = c_open(port); /* answers no ping */
     SOON(counts().connections >= 1);
     SOON(counts().connections == 0);
     assert_in_range(counts().stalled, 4, 12);
-    c_close(&silent), c_close(&half), c_close(&drips), c_close(&zero), c_close(&deaf), c_close(&idle), c_close(&mute);
+    c_close(&silent), c_close(&half), c_close(&deaf), c_close(&mute);
     close_server();
 }
 

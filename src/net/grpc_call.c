@@ -46,6 +46,7 @@ void lk__grpc_call_drop(struct lk_grpc_call *call) {
     for (struct lk__grpc_message *m; (m = call->in);) call->in = m->next, lk__grpc_message_free(s, m);
     lk__grpc_message_free(s, call->held);
     lk__grpc_message_free(s, call->coming);
+    s->messages_bytes -= call->inflated_charged;
     lk__grpc_chunks_free(&call->out);
     lk__grpc_chunks_free(&call->sending);
     lk_buf_release(&call->inflated);
@@ -177,12 +178,24 @@ static int refuse(struct lk_grpc_call *call, enum lk_grpc_status status, const c
     pthread_mutex_unlock(&s->mutex);
     return lk_fail(err, LK_ESTOPPED, "%s: %s", call->path, text);
 }
+/* What it becomes stands in its last four bytes (zlib compares); that much is taken out of the memory for messages first,
+ * so that many small ones can't become large ones at once. */
+static bool charge_inflated(struct lk_grpc_call *call, size_t size) {
+    struct lk_grpc_server *s = call->server;
+    pthread_mutex_lock(&s->mutex);
+    bool may = size <= s->limits.message_bytes && s->messages_bytes + size <= s->limits.messages_bytes;
+    if (may) s->messages_bytes += size, call->inflated_charged = size;
+    pthread_mutex_unlock(&s->mutex);
+    return may;
+}
 static int inflate_held(struct lk_grpc_call *call, struct lk_bytes *message, struct lk_err *err) {
     struct lk__grpc_message *m = call->held;
+    const uint8_t *end = (const uint8_t *)m->data + m->size;
+    size_t size = m->size < 18 ? 0 : (size_t)end[-1] << 24 | (size_t)end[-2] << 16 | (size_t)end[-3] << 8 | end[-4];
     call->inflated.size = 0;
-    int code = lk__grpc_inflate(m->data, m->size, call->server->limits.message_bytes, &call->inflated);
-    if (code == LK_EBUSY)
+    if (!charge_inflated(call, size))
         return refuse(call, LK_GRPC_RESOURCE_EXHAUSTED, "a message is too large when it is inflated", err);
+    int code = lk__grpc_inflate(m->data, m->size, size, &call->inflated);
     if (code == LK_ENOMEM) return refuse(call, LK_GRPC_RESOURCE_EXHAUSTED, "no memory to inflate a message", err);
     if (code) return refuse(call, LK_GRPC_INTERNAL, "a compressed message is no gzip", err);
     *message = lk_bytes(call->inflated.data ? call->inflated.data : "", call->inflated.size);
@@ -192,6 +205,7 @@ int lk_grpc_receive(struct lk_grpc_call *call, struct lk_bytes *message, struct 
     struct lk_grpc_server *s = call->server;
     pthread_mutex_lock(&s->mutex);
     lk__grpc_message_free(s, call->held), call->held = NULL;
+    s->messages_bytes -= call->inflated_charged, call->inflated_charged = 0;
     while (!call->in && !call->in_end && !call->over) wait_for_change(call);
     struct lk__grpc_message *m = call->over ? NULL : call->in;
     bool is_over = call->over;
@@ -204,6 +218,7 @@ int lk_grpc_receive(struct lk_grpc_call *call, struct lk_bytes *message, struct 
     pthread_mutex_unlock(&s->mutex);
     if (is_over) return stopped(call, err);
     if (!m) return lk_fail(err, LK_ENOTFOUND, "%s: the client has sent all of its messages", call->path);
+    if (!m->compressed && call->inflated.capacity) lk_buf_release(&call->inflated);
     if (m->compressed) return inflate_held(call, message, err);
     *message = lk_bytes(m->data ? m->data : "", m->size);
     return LK_OK;

@@ -17,7 +17,6 @@
     X(option_new)                                                                                                          \
     X(option_del)                                                                                                          \
     X(option_set_no_auto_window_update)                                                                                    \
-    X(option_set_no_closed_streams)                                                                                        \
     X(session_server_new3)                                                                                                 \
     X(session_del)                                                                                                         \
     X(session_mem_recv)                                                                                                    \

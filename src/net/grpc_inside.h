@@ -127,7 +127,8 @@ struct lk_grpc_call {
     pthread_cond_t changed;
     struct lk__grpc_message *in, *in_last, *held; /* held: what the handler looks at */
     struct lk_buf inflated;
-    size_t consume; /* the role tells nghttp2 */
+    size_t inflated_charged; /* to messages_bytes */
+    size_t consume;          /* the role tells nghttp2 */
     uint32_t in_count, sent_count;
     bool in_end, in_broken; /* the client has ended; what it sends can't be used */
     bool handed, running, waiting;
@@ -239,7 +240,6 @@ void lk__grpc_poll_round(struct lk_grpc_server *, bool wait); /* waits for somet
 void lk__grpc_poll_close(struct lk_grpc_server *);
 void lk__grpc_cancel_all(struct lk_grpc_server *); /* (role and mutex) */
 void lk__grpc_touch(struct lk__grpc_connection *); /* it may have something to send, or to be closed */
-int lk__grpc_add(struct lk_grpc_server *, int fd); /* for tests: a connection from elsewhere; before any other */
 
 /* grpc_session.c (role) */
 int lk__grpc_session_setup(struct lk_grpc_server *, struct lk_err *);

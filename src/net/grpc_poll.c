@@ -77,10 +77,13 @@ static bool has_place(struct lk_grpc_server *s, const struct lk__grpc_connection
 }
 static void connection_timer(struct lk__grpc_timer *, uint64_t now_ns);
 /* Takes fd. */
-static int adopt(struct lk_grpc_server *s, int fd, const struct sockaddr_storage *from) {
+static void adopt(struct lk_grpc_server *s, int fd, const struct sockaddr_storage *from) {
     struct lk__grpc_connection *c = lk_calloc(1, sizeof *c);
     int one = 1;
-    if (!c) return close(fd), LK_ENOMEM;
+    if (!c) {
+        close(fd);
+        return;
+    }
     c->server = s, c->fd = fd, c->references = 1;
     c->heard_ns = c->moved_ns = c->idle_since_ns = s->now_ns;
     c->timer.fire = connection_timer;
@@ -98,7 +101,7 @@ static int adopt(struct lk_grpc_server *s, int fd, const struct sockaddr_storage
         pthread_mutex_lock(&s->mutex);
         s->counts.refused++;
         pthread_mutex_unlock(&s->mutex);
-        return LK_EBUSY;
+        return;
     }
     c->next = s->connections;
     if (c->next) c->next->prev = c;
@@ -109,7 +112,6 @@ static int adopt(struct lk_grpc_server *s, int fd, const struct sockaddr_storage
     pthread_mutex_unlock(&s->mutex);
     connection_timer(&c->timer, s->now_ns);
     lk__grpc_touch(c);
-    return LK_OK;
 }
 static void accept_more(struct lk__grpc_timer *t, uint64_t now_ns) {
     struct lk_grpc_server *s = (struct lk_grpc_server *)(void *)((char *)t - offsetof(struct lk_grpc_server, accept_timer));
@@ -127,7 +129,7 @@ static void accept_some(struct lk_grpc_server *s) {
         socklen_t size = sizeof from;
         int fd = accept4(s->at.fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            (void)adopt(s, fd, &from);
+            adopt(s, fd, &from);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
             stop_accepting(s);
             lk__grpc_timer_set(&s->wheel, &s->accept_timer, s->now_ns + RETRY_MS * LK__GRPC_MS);
@@ -135,11 +137,6 @@ static void accept_some(struct lk_grpc_server *s) {
             return;
     }
 }
-int lk__grpc_add(struct lk_grpc_server *s, int fd) {
-    struct sockaddr_storage from = {0};
-    return adopt(s, fd, &from);
-}
-
 /* --- bytes --- */
 
 static void poll_out(struct lk__grpc_connection *c, bool on) {

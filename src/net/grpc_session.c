@@ -293,7 +293,6 @@ int lk__grpc_session_setup(struct lk_grpc_server *s, struct lk_err *err) {
     lk__net_h2.session_callbacks_set_on_frame_send_callback(s->callbacks, frame_went);
     lk__net_h2.session_callbacks_set_on_stream_close_callback(s->callbacks, stream_closed);
     lk__net_h2.option_set_no_auto_window_update(s->option, 1);
-    lk__net_h2.option_set_no_closed_streams(s->option, 1);
     return LK_OK;
 }
 static void *take(size_t size, void *unused) {
