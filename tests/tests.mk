@@ -76,6 +76,16 @@ $(BUILD)/tests/echo.desc: tests/grpc/echo.proto
 test-grpc: $(BUILD)/tests/grpc_server $(BUILD)/tests/echo.desc $(GRPC_CLIENTS)/ready
 	@SERVER=$(abspath $(BUILD)/tests/grpc_server) DESCRIPTORS=$(abspath $(BUILD)/tests/echo.desc) CLIENTS=$(GRPC_CLIENTS) tests/grpc/run.sh
 .PHONY: test-grpc
+## test-clients-table: install Google's Bigtable clients for Python and Go into build/clients-table and let them use `lockstep table serve`; 5 minutes
+TABLE_CLIENTS := $(abspath $(BUILD))/clients-table
+BIGTABLE_GO := cloud.google.com/go/bigtable@v1.58.0
+$(TABLE_CLIENTS)/ready: tests/clients/table/requirements.txt tests/clients/table/go/main.go tests/clients/table/go/go.sum
+	python3 -m venv $(TABLE_CLIENTS)/python && $(TABLE_CLIENTS)/python/bin/pip install -q -r $<
+	! command -v go >/dev/null || tests/clients/table/go.sh $(TABLE_CLIENTS) $(BIGTABLE_GO) || echo "test-clients-table: Go here builds none of Google's clients"
+	@touch $@
+test-clients-table: all $(TABLE_CLIENTS)/ready $(PROTOS:%=$(BUILD)/proto/%.desc)
+	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(TABLE_CLIENTS) PROTO=$(abspath $(BUILD)/proto) tests/clients/table/run.sh
+.PHONY: test-clients-table
 .PHONY: test test-s3 test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)

@@ -2,13 +2,15 @@
 #include "cmd.h"
 
 #include "lockstep/net/http_server.h"
+#include "lockstep/net/metrics.h"
 #include "lockstep/store/bigtable.h"
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct {
-    const char *listen, *keys, *certificate, *key, *project, *instance;
+    const char *listen, *keys, *certificate, *key, *project, *instance, *metrics;
     bool no_keys;
     int names;
     uint32_t snapshot_s, drain_s, connections, of_one, streams, workers;
@@ -34,14 +36,33 @@ static int check(struct cmd_context *c) {
     return CMD_OK;
 }
 
+/* --- metrics: a page of their own ------------------------------------------------------------------------ */
+
+static void metrics_page(void *arg, struct lk_http_exchange *x) {
+    struct lk_buf text = LK_BUF_INIT;
+    bool found = !strcmp(lk_http_path(x), "/metrics") && !lk_metrics_print(arg, &text);
+    lk_http_respond(x, found ? 200 : 404, "text/plain; version=0.0.4", NULL, 0, found ? text.data : "see /metrics\n",
+                    found ? text.size : 13);
+    lk_buf_release(&text);
+}
+static int open_metrics(struct lk_metrics **metrics, struct lk_http_server **page, struct lk_err *err) {
+    if (!wanted.metrics) return 0;
+    if (!(*metrics = lk_metrics_create())) return lk_fail(err, LK_ENOMEM, "no memory for metrics");
+    return lk_http_server_open(&(struct lk_http_options){.listen = wanted.metrics, .handle = metrics_page, .arg = *metrics},
+                               page, err);
+}
+
 /* --- the server ------------------------------------------------------------------------------------------ */
 
-static void say(const struct cmd_context *c, const struct lk_bigtable *b) {
+static void say(const struct cmd_context *c, const struct lk_bigtable *b, const struct lk_http_server *page) {
     const char *address = lk_bigtable_address(b), *project = wanted.project ? wanted.project : "any",
                *instance = wanted.instance ? wanted.instance : "any";
     if (c->json)
-        printf("{\"address\":\"%s\",\"tls\":%s}\n", address, wanted.certificate ? "true" : "false");
-    else
+        printf("{\"address\":\"%s\",\"metrics\":\"%s\",\"tls\":%s}\n", address, page ? lk_http_server_address(page) : "",
+               wanted.certificate ? "true" : "false");
+    else if (page)
+        printf("metrics  http://%s/metrics\n", lk_http_server_address(page));
+    if (!c->json)
         printf("ready  %s%s, project %s, instance %s\nexport BIGTABLE_EMULATOR_HOST=%s\n", address,
                wanted.certificate ? " (TLS)" : "", project, instance, address);
     fflush(stdout);
@@ -57,12 +78,12 @@ static void reread_keys(struct lk_keys *keys) {
         lk_log_warn("%u keys read again", lk_keys_count(keys));
 }
 
-static void run(struct cmd_context *c, struct lk_bigtable *b, struct lk_keys *keys) {
+static void run(struct cmd_context *c, struct lk_bigtable *b, const struct lk_http_server *page, struct lk_keys *keys) {
     sigset_t these, before;
     sigemptyset(&these);
     sigaddset(&these, SIGINT), sigaddset(&these, SIGTERM), sigaddset(&these, SIGHUP);
     sigprocmask(SIG_BLOCK, &these, &before); /* they come while we wait, and only then */
-    say(c, b);
+    say(c, b, page);
     while (!ends) {
         sigsuspend(&before);
         if (reread) reread_keys(keys);
@@ -75,6 +96,8 @@ static void run(struct cmd_context *c, struct lk_bigtable *b, struct lk_keys *ke
 static int serve(struct cmd_context *c) {
     struct lk_err err = {0};
     struct lk_keys *keys = NULL;
+    struct lk_metrics *metrics = NULL;
+    struct lk_http_server *page = NULL;
     struct lk_bigtable *b = NULL;
     int code = check(c);
     if (!code) code = cmd_open_store(c, LK_CREATE);
@@ -82,7 +105,13 @@ static int serve(struct cmd_context *c) {
     struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL), sigaction(SIGTERM, &act, NULL), sigaction(SIGHUP, &act, NULL);
     signal(SIGPIPE, SIG_IGN);
+#ifdef M_ARENA_MAX
+    mallopt(M_ARENA_MAX, 2); /* what 32 workers took for large messages is given back, not kept by each of them */
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
     if (wanted.keys) code = lk_keys_open(wanted.keys, &keys, &err);
+    if (!code) code = open_metrics(&metrics, &page, &err);
     struct lk_bigtable_options o = {.store = c->store,
                                     .listen = wanted.listen,
                                     .tls_certificate = wanted.certificate,
@@ -95,9 +124,12 @@ static int serve(struct cmd_context *c) {
                                     .project = wanted.project,
                                     .instance = wanted.instance,
                                     .names = (enum lk_bigtable_names)wanted.names,
-                                    .snapshot_ms = wanted.snapshot_s * 1000};
+                                    .snapshot_ms = wanted.snapshot_s * 1000,
+                                    .metrics = metrics};
     if (!code) code = lk_bigtable_open(&o, &b, &err);
-    if (!code) run(c, b, keys);
+    if (!code) run(c, b, page, keys);
+    lk_http_server_close(page);
+    lk_metrics_free(metrics);
     lk_keys_close(keys);
     return code ? cmd_fail(&err) : CMD_OK;
 }
@@ -116,6 +148,7 @@ const struct cmd cmd_table_serve = {
                    "projects/P/instances/I/tables/T is the store's table T, I/T or P/I/T"),
         CMD_STRING("--keys", "FILE", &wanted.keys, NULL, "who may do what; `lockstep serve key` makes its lines"),
         CMD_FLAG("--no-keys", &wanted.no_keys, "let anybody read and write, also from other machines"),
+        CMD_STRING("--metrics", "HOST:PORT", &wanted.metrics, NULL, "serve Prometheus' /metrics there, by HTTP"),
         CMD_U32("--snapshot", "SECONDS", &wanted.snapshot_s, 1, 86400, "10",
                 "a scan that takes longer goes on in a newer state of the table"),
         CMD_U32("--drain", "SECONDS", &wanted.drain_s, 0, 4000000, "30", "for what runs when the server is told to end"),

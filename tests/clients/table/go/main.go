@@ -37,7 +37,7 @@ func must(err error, what string) {
 func same(got, expected any, what string) {
 	checks++
 	if fmt.Sprint(got) != fmt.Sprint(expected) {
-		fmt.Printf("%s: got %v, expected %v\n", what, got, expected)
+		fmt.Printf("%s: got %.2000v, expected %.2000v\n", what, fmt.Sprint(got), fmt.Sprint(expected))
 		os.Exit(1)
 	}
 }
@@ -222,15 +222,92 @@ func bench(rows int, seconds float64) {
 		m.Set("f", "q", 1000, value)
 		return t.Apply(ctx, fmt.Sprintf("row%09d", rng.Intn(rows)), m)
 	})
-	for i := 0; i < 2; i++ {
-		n := 0
-		start = time.Now()
-		must(t.ReadRows(ctx, bigtable.InfiniteRange(""), func(bigtable.Row) bool { n++; return true }), "scan")
-		fmt.Printf("%-14s %9.0f rows/s   %d rows in %.2f s\n", "scan", float64(n)/time.Since(start).Seconds(), n, time.Since(start).Seconds())
+	scan(t)
+	scan(t)
+}
+
+func scan(t *bigtable.Table) {
+	n := 0
+	start := time.Now()
+	must(t.ReadRows(ctx, bigtable.InfiniteRange(""), func(bigtable.Row) bool { n++; return true }), "scan")
+	fmt.Printf("%-14s %9.0f rows/s   %d rows in %.2f s\n", "scan", float64(n)/time.Since(start).Seconds(), n, time.Since(start).Seconds())
+}
+
+// --- a server that is killed ---
+
+// load writes on 16 streams until a write fails, then prints the rows that were told to be written.
+func load() {
+	a, c := open()
+	a.CreateTableFromConf(ctx, &bigtable.TableConf{TableID: "kill", Families: map[string]bigtable.GCPolicy{"f": bigtable.NoGcPolicy()}})
+	t := c.Open("kill")
+	var all sync.WaitGroup
+	var lock sync.Mutex
+	var told []string
+	for w := 0; w < 16; w++ {
+		all.Add(1)
+		go func(w int) {
+			defer all.Done()
+			for i := 0; ; i++ {
+				key := fmt.Sprintf("%d-%d-%d", time.Now().UnixNano(), w, i)
+				m := bigtable.NewMutation()
+				m.Set("f", "a", 1000, []byte(key))
+				m.Set("f", "b", 1000, []byte(key))
+				once, end := context.WithTimeout(ctx, 2*time.Second)
+				err := t.Apply(once, key, m)
+				end()
+				if err != nil {
+					return
+				}
+				lock.Lock()
+				told = append(told, key)
+				lock.Unlock()
+			}
+		}(w)
+	}
+	all.Wait()
+	for _, key := range told {
+		fmt.Println(key)
 	}
 }
 
+// verify reads the rows that load has printed, and looks that no row is there by half.
+func verify(path string) {
+	_, c := open()
+	text, err := os.ReadFile(path)
+	must(err, path)
+	there := map[string]bool{}
+	must(c.Open("kill").ReadRows(ctx, bigtable.InfiniteRange(""), func(r bigtable.Row) bool {
+		there[r.Key()] = true
+		same(len(r["f"]), 2, "a row is there by half: "+r.Key())
+		return true
+	}), "scan")
+	n := 0
+	for _, key := range bytes.Fields(text) {
+		same(there[string(key)], true, "a row that was told to be written: "+string(key))
+		n++
+	}
+	fmt.Printf("kill: %d rows that were told to be written are there, of %d\n", n, len(there))
+}
+
 func main() {
+	if len(os.Args) > 3 && os.Args[1] == "differential" {
+		count, _ := strconv.Atoi(os.Args[3])
+		differential(os.Args[2], count)
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "scan" {
+		_, c := open()
+		scan(c.Open("bench"))
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "load" {
+		load()
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "verify" {
+		verify(os.Args[2])
+		return
+	}
 	if len(os.Args) > 3 && os.Args[1] == "bench" {
 		rows, _ := strconv.Atoi(os.Args[2])
 		seconds, _ := strconv.ParseFloat(os.Args[3], 64)
