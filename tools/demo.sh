@@ -1,6 +1,7 @@
 #!/bin/bash
 # The main job on real text: tokenizer, dataset, training that is killed and goes on, verification, evaluation, a sample.
 # usage: tools/demo.sh LOCKSTEP [TEXT]      everything is kept in ./demo.d
+# DEMO_STORE=URL and DEMO_BLOBS=URL name another store, which must have no run and no dataset of the demo's yet; nothing is deleted there.
 set -euo pipefail
 lockstep=$(realpath "$1")
 text=${2:-}
@@ -15,9 +16,14 @@ prompt="In the beginning"
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
+export LOCKSTEP_STORE=${DEMO_STORE:-demo.d/store} LOCKSTEP_BLOBS=${DEMO_BLOBS:-}
+if [ -n "${DEMO_STORE:-}" ]; then
+    for there in "runs show demo" "runs show demo-one" "runs show demo-two" "dataset show demo" "tokenizer show demo"; do
+        ! "$lockstep" $there >/dev/null 2>&1 || die "the store has what an earlier demo made (lockstep $there): name an empty place, as another ?schema= and prefix"
+    done
+fi
 rm -rf demo.d
 mkdir demo.d
-export LOCKSTEP_STORE=demo.d/store
 
 say "The text"
 if [ -n "$text" ]; then

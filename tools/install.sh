@@ -33,7 +33,7 @@ list() {
     [ ! -e "$build/lockstep-mpi.so" ] || echo "755 $build/lockstep-mpi.so lib/lockstep"
     echo "644 $made/lockstep.pc lib/pkgconfig"
     echo "644 include/lockstep.h include"
-    for f in include/lockstep/*/*.h; do echo "644 $f $(dirname "$f")"; done
+    for f in include/lockstep/*.h include/lockstep/*/*.h; do echo "644 $f $(dirname "$f")"; done
     # as they lie here, so that the links between them hold
     for f in README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg examples/*.ini examples/*.c $(find bench tests src -name "*.md"); do
         echo "644 $f share/doc/lockstep/$(dirname "$f")"

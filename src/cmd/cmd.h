@@ -126,6 +126,9 @@ extern const struct cmd_option cmd_common_options[]; /* of every command; ends w
 /* Fills the context and the command's variables from argv after the command's words; "--" ends the options, "-" is an
  * argument. CMD_USAGE with a message; c->help set: only help is wanted, nothing is checked for completeness. */
 int cmd_parse(struct cmd_context *, int argc, char **argv);
+/* Takes the password out of what `ps` shows of *url, a word of argv; *url is a copy then, which lives as long as the
+ * command. CMD_USAGE: out of memory. */
+int cmd_hide_password(const struct cmd_context *, const char **url);
 /* Whether the option that writes this variable was given. */
 bool cmd_given(const struct cmd_context *, const void *variable);
 /* The option's help with its default: "tokens in all; 32768 by default". Returns out or o->help. */
@@ -171,6 +174,7 @@ int cmd_find_tokenizer(struct cmd_context *, const char *name, struct lk_root *o
 int cmd_list_names(struct cmd_context *, const char *kind);
 int cmd_show_run(struct cmd_context *, const char *name);
 int cmd_doctor_bench(struct cmd_context *);
+void cmd_cpu_name(char *out, size_t size);                                 /* "unknown" where the system does not say */
 int cmd_read_input(const char *path, struct lk_buf *out, struct lk_err *); /* "-" or NULL: standard input */
 
 void cmd_print_all(FILE *);

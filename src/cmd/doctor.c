@@ -6,7 +6,7 @@
 #include "lockstep/math/measure.h"
 #include <string.h>
 
-static void cpu_name(char *out, size_t size) {
+void cmd_cpu_name(char *out, size_t size) {
     char line[256];
     snprintf(out, size, "unknown");
     FILE *f = fopen("/proc/cpuinfo", "r");
@@ -74,7 +74,7 @@ static int doctor(struct cmd_context *c) {
     int code = cmd_open_math(c);
     if (code) return code;
     if (bench) return cmd_doctor_bench(c);
-    cpu_name(cpu, sizeof cpu);
+    cmd_cpu_name(cpu, sizeof cpu);
     lk_math_measure(c->math, 0.3, &p);
     if (self_test(c, root, &err)) return cmd_fail(&err);
     lk_root_hex(&root[0], hex);

@@ -50,12 +50,11 @@ const struct cmd cmd_gc = {
     0,
     0,
     "Remove what no name, run or kept checkpoint needs any more.",
-    (const struct cmd_option[]){CMD_U64("--grace", "SECONDS", &collecting.grace_seconds, 0, 1000000000, "3600",
-                                        "keep anything younger, a writer may still need it"),
-                                CMD_FLAG("--dry-run", &collecting.dry, "only say what would go, and why the rest stays"),
-                                CMD_END},
-    "A dataset or model that is being made has no name yet: with --grace 0 make sure that nothing else writes to the "
-    "store.",
+    (const struct cmd_option[]){
+        CMD_U64("--grace", "SECONDS", &collecting.grace_seconds, 0, 1000000000, "3600", "keep anything younger"),
+        CMD_FLAG("--dry-run", &collecting.dry, "only say what would go, and why the rest stays"), CMD_END},
+    "What another command is just making stays, whatever its age; only of release 0.1, which does not say what it makes, "
+    "make sure with --grace 0 that nothing writes to the store.",
     gc};
 
 static int version(struct cmd_context *c) {

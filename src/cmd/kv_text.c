@@ -179,6 +179,7 @@ static const struct {
     {"l/", "ledgers"},
     {"e/", "evaluations"},
     {"c/", "checkpoints"},
+    {"u/", "uploads"},
 };
 
 /* Whether one of two begins with the other. */

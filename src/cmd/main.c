@@ -17,7 +17,8 @@ extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer
     cmd_model_list, cmd_model_show, cmd_model_rm, cmd_model_pin, cmd_train, cmd_runs_list, cmd_runs_show, cmd_runs_log,
     cmd_runs_plot, cmd_runs_compare, cmd_runs_rm, cmd_verify, cmd_eval, cmd_generate, cmd_serve_key, cmd_serve_bench,
     cmd_serve, cmd_response_verify, cmd_kv_get, cmd_kv_put, cmd_kv_del, cmd_kv_scan, cmd_kv_import, cmd_kv_export,
-    cmd_kv_stats, cmd_kv_check, cmd_kv_copy, cmd_kv_compact, cmd_table_serve, cmd_doctor, cmd_gc, cmd_version, cmd_help;
+    cmd_kv_stats, cmd_kv_check, cmd_kv_copy, cmd_kv_compact, cmd_pin_create, cmd_pin_list, cmd_pin_show, cmd_pin_renew,
+    cmd_pin_release, cmd_store_show, cmd_store_move, cmd_kv_bench, cmd_table_serve, cmd_doctor, cmd_gc, cmd_version, cmd_help;
 
 const struct cmd *const cmd_table[] = {
     &cmd_tokenizer_train,
@@ -65,6 +66,14 @@ const struct cmd *const cmd_table[] = {
     &cmd_kv_copy,
     &cmd_kv_compact,
     &cmd_table_serve,
+    &cmd_kv_bench,
+    &cmd_store_show,
+    &cmd_store_move,
+    &cmd_pin_create,
+    &cmd_pin_list,
+    &cmd_pin_show,
+    &cmd_pin_renew,
+    &cmd_pin_release,
     &cmd_doctor,
     &cmd_gc,
     &cmd_version,

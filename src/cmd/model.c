@@ -2,6 +2,7 @@
 #include "model_run.h"
 
 #include "lockstep/base/file.h"
+#include "lockstep/store/uploads.h"
 #include <string.h>
 #include <sys/stat.h>
 
@@ -41,22 +42,23 @@ static int remove_name(struct cmd_context *c, const char *name, struct lk_err *e
     return lk_kv_update(c->store->kv, delete_name, (void *)(uintptr_t)name, LK_DURABLE, NULL, err);
 }
 
-/* Whoever removes a run's blobs does so under the write lock and looks at names first, so what is there now stays. */
 struct naming {
-    struct lk_blobs *blobs;
+    struct lk_store *store;
     const char *name;
     const struct lk_root *root, *weights;
 };
 static int put_if_there(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     const struct naming *n = arg;
-    if (!lk_blob_exists(n->blobs, n->weights) || !lk_blob_exists(n->blobs, n->root))
-        return lk_fail(err, LK_ENOTFOUND,
-                       "the weights were removed meanwhile (its run prunes checkpoints): take another step");
-    return lk_name_put(t, "model", n->name, n->root, err);
+    const struct lk_root both[] = {*n->weights, *n->root};
+    int code = lk_store_still_there(n->store, t, both, 2, err);
+    if (code == LK_ENOTFOUND)
+        lk_fail(err, code, "the weights were removed meanwhile (its run prunes checkpoints): take another step");
+    if (!code) code = lk_uploads_check(n->store, t, err);
+    return code ? code : lk_name_put(t, "model", n->name, n->root, err);
 }
 static int put_name(struct cmd_context *c, const char *name, const struct lk_root *root, const struct lk_root *weights,
                     struct lk_err *err) {
-    struct naming n = {c->store->blobs, name, root, weights};
+    struct naming n = {c->store, name, root, weights};
     return lk_kv_update(c->store->kv, put_if_there, &n, LK_DURABLE, NULL, err);
 }
 

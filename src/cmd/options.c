@@ -241,8 +241,7 @@ static int read_words(struct cmd_context *c, int argc, char **argv) {
     return CMD_OK;
 }
 
-/* Takes the password out of what `ps` shows. The copy lives as long as the command. */
-static int hide_password(struct cmd_context *c, const char **url) {
+int cmd_hide_password(const struct cmd_context *c, const char **url) {
     char *shown = lk_kv_shown(*url), *copy = lk_strdup(*url), *word = (char *)(uintptr_t)*url;
     if (!shown || !copy) return cmd_usage_error(c, "out of memory");
     if (strcmp(shown, copy) != 0) {
@@ -264,7 +263,7 @@ int cmd_parse(struct cmd_context *c, int argc, char **argv) {
     if (code) return code;
     if (common.store_url && !*common.store_url)
         return cmd_usage_error(c, "--store is empty: give a folder, or leave it out");
-    if (common.store_url && (code = hide_password(c, &common.store_url))) return code;
+    if (common.store_url && (code = cmd_hide_password(c, &common.store_url))) return code;
     if (!common.store_url) common.store_url = getenv("LOCKSTEP_STORE");
     if (!common.blobs_url) common.blobs_url = getenv("LOCKSTEP_BLOBS");
     c->blobs_url = common.blobs_url && *common.blobs_url ? common.blobs_url : NULL;

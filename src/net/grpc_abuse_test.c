@@ -162,6 +162,7 @@ static void test_resets_hold_places(void **state) {
     for (int i = 0; i < 40; i++) {
         s[i] = c_begin(&c, "/t.T/Hold");
         c_message(&c, s[i], "x", 1, 0, true);
+        if (i < 4) SOON(running == i + 1); /* one that no worker has yet is only passed over */
         c_frame(&c, F_RST, 0, s[i], "\0\0\0\x08", 4);
     }
     c_sync(&c);

@@ -110,7 +110,7 @@ struct lk_grpc_call {
     char *path;
     struct lk__grpc_fields fields;
     size_t header_bytes;
-    bool post, typed, refused, header_end, gzip_in, gzip_out;
+    bool post, typed, foreign, refused, header_end, gzip_in, gzip_out;
     char encoding[16];
     int http_status;
     uint64_t deadline_ns;
@@ -193,6 +193,7 @@ struct lk_grpc_server {
     bool holder_runs;               /* a handler */
     uint64_t holder_round;          /* grows with each */
     bool sleeping;                  /* the holder, in epoll */
+    bool waking;                    /* a thread for `ready` is on its way */
     uint32_t idle, running;
     struct lk__grpc_calls {
         struct lk_grpc_call *first, *last;

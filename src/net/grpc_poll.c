@@ -32,7 +32,8 @@ static void destroy(struct lk__grpc_connection *c) {
     lk__grpc_timer_stop(&s->wheel, &c->timer);
     lk__grpc_session_end(c);
     lk__grpc_tls_free(c->tls);
-    close(c->fd); /* and so out of epoll */
+    (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL); /* not by close alone: others may hold the file for a moment */
+    close(c->fd);
     lk_buf_release(&c->out);
     if (c->next) c->next->prev = c->prev;
     if (c->prev)

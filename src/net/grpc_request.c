@@ -68,10 +68,8 @@ static bool accepted(struct lk_grpc_call *call) {
     uint64_t ns = 0;
     if (call->refused)
         lk__grpc_refuse(call, 200, LK_GRPC_RESOURCE_EXHAUSTED, "the call's headers are too large");
-    else if (!call->post)
-        lk__grpc_refuse(call, 405, LK_GRPC_INTERNAL, "gRPC takes POST only");
-    else if (!call->typed)
-        lk__grpc_refuse(call, 415, LK_GRPC_INTERNAL, "gRPC's content-type is application/grpc");
+    else if (!call->post || !call->typed)
+        call->foreign = true; /* what is no gRPC is answered as HTTP has it, when it is whole */
     else if (!(call->method = bsearch(call->path, s->methods, s->method_count, sizeof *s->methods, by_path)))
         lk__grpc_refuse(call, 200, LK_GRPC_UNIMPLEMENTED, "this server has no such method");
     else if ((timeout = lk_grpc_metadata(call, "grpc-timeout", 0)) && !lk__grpc_timeout(timeout, &ns))
@@ -177,7 +175,7 @@ void lk__grpc_request_data(struct lk_grpc_call *call, const uint8_t *data, size_
     struct lk_grpc_server *s = call->server;
     call->progress_ns = s->now_ns;
     pthread_mutex_lock(&s->mutex);
-    bool useless = call->over || call->in_broken, withhold = !useless && call->in && streams_in(call);
+    bool useless = call->over || call->in_broken || call->foreign, withhold = !useless && call->in && streams_in(call);
     pthread_mutex_unlock(&s->mutex);
     if (withhold)
         call->coming_window += size;
@@ -206,7 +204,10 @@ void lk__grpc_request_end(struct lk_grpc_call *call) {
     if (call->waiting) pthread_cond_signal(&call->changed);
     pthread_mutex_unlock(&s->mutex);
     if (is_over) return;
-    if (call->prefix_size)
+    if (call->foreign)
+        lk__grpc_refuse(call, call->post ? 415 : 405, LK_GRPC_INTERNAL,
+                        call->post ? "gRPC's content-type is application/grpc" : "gRPC takes POST only");
+    else if (call->prefix_size)
         lk__grpc_refuse(call, 200, LK_GRPC_INTERNAL, "the request ends inside a message");
     else if (!streams_in(call) && call->in_count != 1)
         lk__grpc_refuse(call, 200, LK_GRPC_INTERNAL, "this method takes one message");

@@ -59,6 +59,13 @@ static void push(struct lk__grpc_calls *q, struct lk_grpc_call *call) {
     q->last = call;
     q->count++;
 }
+/* One more thread for `ready`, if one sleeps; that one wakes the next, so that short handlers do not wake all of them at
+ * once to wait for the mutex. (mutex) */
+static void wake_worker(struct lk_grpc_server *s) {
+    if (s->waking || !s->ready.first || !s->idle || s->running >= s->limits.workers) return;
+    s->waking = true;
+    pthread_cond_signal(&s->work);
+}
 void lk__grpc_ready(struct lk_grpc_call *call) {
     struct lk_grpc_server *s = call->server;
     enum lk_grpc_kind kind = call->method->m.kind;
@@ -67,7 +74,7 @@ void lk__grpc_ready(struct lk_grpc_call *call) {
     call->references++;
     call->handed = true;
     push(quick ? &s->quick : &s->ready, call);
-    if (!quick && s->idle && s->running < s->limits.workers) pthread_cond_signal(&s->work);
+    wake_worker(s);
     pthread_mutex_unlock(&s->mutex);
 }
 void lk__grpc_leave_role(struct lk_grpc_call *call) {
@@ -104,7 +111,6 @@ static bool run_quick(struct lk__grpc_thread *t) {
 }
 static void hold_role(struct lk__grpc_thread *t) {
     struct lk_grpc_server *s = t->server;
-    s->holder = t;
     while (!s->stopping && run_quick(t)) {
         bool wait = !s->quick.first || s->running >= s->limits.workers;
         if (s->closing) lk__grpc_cancel_all(s);
@@ -121,14 +127,19 @@ static void *work(void *arg) {
     while (!s->stopping) {
         if (s->quick.first && s->running < s->limits.workers) lk__grpc_wake(s);
         if (!s->holder) {
+            s->holder = t;
+            wake_worker(s);
             hold_role(t);
         } else if (s->ready.first && s->running < s->limits.workers) {
             s->counts.hops++;
-            run(t, pop(&s->ready));
+            struct lk_grpc_call *call = pop(&s->ready);
+            wake_worker(s);
+            run(t, call);
         } else {
             s->idle++;
             pthread_cond_wait(&s->work, &s->mutex);
             s->idle--;
+            s->waking = false;
         }
     }
     pthread_mutex_unlock(&s->mutex);

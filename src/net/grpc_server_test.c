@@ -415,6 +415,32 @@ static void test_back_pressure(void **state) {
     c_close(&c);
     close_server();
 }
+/* A reader that is now faster, now slower than the producer: what was taken to be sent, and what waits, never lose each
+ * other. */
+static void test_long_streams(void **state) {
+    (void)state;
+    open_server((struct lk_grpc_options){.limits = {.unsent_bytes = 5000}});
+    struct client c = c_new(c_socket(port));
+    c_greet(&c, 1 << 30);
+    uint8_t more[4];
+    uint32_t s[3];
+    put32(more, 1 << 30);
+    c_frame(&c, F_WINDOW, 0, 0, more, 4);
+    c.no_window = true;
+    for (int i = 0; i < 3; i++) {
+        s[i] = c_begin(&c, "/t.T/Down", "x-count", "5000");
+        c_message(&c, s[i], "", 0, 0, true);
+    }
+    for (int i = 0; i < 3; i++) {
+        while (!c_answer(&c, s[i])->ended && c_answer(&c, s[i])->reset < 0 && c_step(&c))
+            if (c.frames % 100 == 0) usleep(1000);
+        assert_int_equal(c_answer(&c, s[i])->reset, -1);
+        assert_int_equal(c_answer(&c, s[i])->status, 0);
+        assert_int_equal(c_answer(&c, s[i])->body.size, 5000 * (5 + sizeof filler));
+    }
+    c_close(&c);
+    close_server();
+}
 /* And a handler that does not receive holds the client. */
 static void test_slow_handler(void **state) {
     (void)state;
@@ -806,6 +832,7 @@ int main(void) {
         cmocka_unit_test(test_deadline_and_cancel),
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_slow_handler),
+        cmocka_unit_test(test_long_streams),
         cmocka_unit_test(test_large_messages),
         cmocka_unit_test(test_health_and_drain),
         cmocka_unit_test(test_authorize_and_metrics),

@@ -201,14 +201,14 @@ static int submit_end(struct lk_grpc_call *call) {
     pairs_close(&p);
     return failed;
 }
-/* More to send, or 0 if there is nothing now. */
-static struct lk__grpc_chunk *next_chunk(struct lk_grpc_call *call, bool *over) {
+/* More to send, or NULL if there is nothing now; defers: then nghttp2 asks no more until it is told to. */
+static struct lk__grpc_chunk *next_chunk(struct lk_grpc_call *call, bool *over, bool defers) {
     struct lk_grpc_server *s = call->server;
     pthread_mutex_lock(&s->mutex);
     call->sending = call->out;
     call->out = (struct lk__grpc_chunks){0};
     *over = call->over && !call->sending.first;
-    if (!call->sending.first && !call->over) call->deferred = true;
+    if (!call->sending.first && !call->over && defers) call->deferred = true;
     pthread_mutex_unlock(&s->mutex);
     return call->sending.first;
 }
@@ -228,7 +228,7 @@ static ssize_t read_answer(nghttp2_session *session, int32_t stream, uint8_t *to
     (void)session, (void)stream, (void)connection;
     while (size < room) {
         struct lk__grpc_chunk *c = call->sending.first;
-        if (!c && !(c = next_chunk(call, &over))) break;
+        if (!c && !(c = next_chunk(call, &over, !size))) break;
         size_t n = c->size - c->sent < room - size ? c->size - c->sent : room - size;
         memcpy(to + size, c->data + c->sent, n);
         c->sent += n, size += n;

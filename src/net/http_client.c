@@ -19,6 +19,7 @@
 struct lk_http_client {
     CURLM *multi;
     char *ca_file;
+    bool direct;
     int connections;
     uint32_t connect_ms, stall_ms;
     size_t header_limit;
@@ -218,6 +219,7 @@ int lk_http_client_open(const struct lk_http_client_options *o, struct lk_http_c
         lk_free(c);
         return lk_fail(err, LK_ENOMEM, "out of memory for an HTTP client");
     }
+    c->direct = o->direct;
     c->connections = o->connections ? o->connections : CONNECTIONS;
     c->connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
     c->stall_ms = o->stall_ms ? o->stall_ms : STALL_MS;
@@ -331,6 +333,7 @@ static int set_options(struct lk_http_call *call, const struct lk_http_request *
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (c->ca_file) SET(CURLOPT_CAINFO, c->ca_file);
+    if (c->direct) SET(CURLOPT_NOPROXY, "*");
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_ms);
     SET(CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES);

@@ -117,6 +117,8 @@ static void forget_environment(void) {
                                         "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3",         "AWS_ENDPOINT_URL",
                                         "AWS_CA_BUNDLE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) unsetenv(names[i]);
+    setenv("AWS_EC2_METADATA_DISABLED", "true", 1); /* aws_test.c is about others */
+    setenv("AWS_CONFIG_FILE", "/nowhere/at/all", 1);
 }
 static void keys_of_the_environment(void **state) {
     struct lk_aws a;

@@ -1,6 +1,7 @@
 /* Which blobs rows hold; what stops the collector; rows that are committed while it looks; failures. */
 #include "base/testing.h"
 #include "lockstep/store/gc.h"
+#include "lockstep/store/uploads.h"
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -9,23 +10,29 @@ struct world {
     char *dir;
     struct lk_store *store;
 };
+static struct lk_blobs *others; /* the store's, of one who announces nothing: a process that has ended since */
 static int setup(void **state) {
     static struct world w;
     w.dir = test_dir_make();
     OK(lk_store_open(w.dir, LK_CREATE, &w.store, &test_err));
+    char *blobs = test_join(w.dir, "blobs");
+    OK(lk_blobs_open(blobs, LK_WRITE, &others, &test_err));
+    lk_free(blobs);
     *state = &w;
     return 0;
 }
 static int teardown(void **state) {
     struct world *w = *state;
     lk_store_close(w->store);
+    lk_blobs_close(others);
     test_dir_remove(w->dir);
     return 0;
 }
 
 static struct lk_root blob(struct lk_store *s, const char *text) {
     struct lk_root root;
-    OK(lk_blob_put(s->blobs, text, strlen(text), &root, &test_err));
+    (void)s;
+    OK(lk_blob_put(others, text, strlen(text), &root, &test_err));
     return root;
 }
 static int put_row(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
@@ -215,6 +222,81 @@ static void a_shared_transaction_that_dies_removes_nothing(void **state) {
     assert_true(lk_blob_exists(w->store->blobs, &shared_root));
 }
 
+/* What a process puts stays until it closes the store or is gone, whatever its age; a name takes it over. */
+static struct lk_root put(struct lk_store *s, const char *text) {
+    struct lk_root root;
+    OK(lk_blob_put(s->blobs, text, strlen(text), &root, &test_err));
+    return root;
+}
+static void what_is_being_put_stays(void **state) {
+    struct world *w = *state;
+    struct lk_store *own;
+    struct told told;
+    OK(lk_store_open(w->dir, LK_WRITE, &own, &test_err));
+    struct lk_root orphan = blob(w->store, "found"), found = put(own, "found"), one = put(own, "one"),
+                   two = put(own, "two");
+    assert_true(lk_root_equal(&orphan, &found));
+    struct lk_gc_result r = collect(w->store, 0, true, &told);
+    assert_true(r.blobs == 0 && r.kept == 3 && strstr(told.holders, "being put by process"));
+    OK(lk_store_gc_dropped(w->store, kinds, &two, 1, &test_err));
+    assert_true(collect(w->store, 0, false, &told).blobs == 0);
+    OK(lk_store_name_put(own, "thing", "one", &one, &test_err));
+    lk_store_close(own);
+    assert_true(collect(w->store, 0, false, &told).blobs == 2);
+    assert_true(lk_blob_exists(w->store->blobs, &one) && !lk_blob_exists(w->store->blobs, &two));
+}
+static int name_two(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct lk_root *roots = arg;
+    int code = lk_uploads_named(meanwhile.batch, t, roots, 2, err);
+    return code ? code : lk_name_put(t, "thing", "kept", &roots[0], err);
+}
+static void what_is_named_is_held_by_its_name(void **state) {
+    struct world *w = *state;
+    struct told told;
+    struct lk_root roots[] = {put(w->store, "kept"), put(w->store, "dropped")};
+    meanwhile.batch = w->store;
+    OK(lk_kv_update(w->store->kv, name_two, roots, LK_DURABLE, NULL, &test_err));
+    lk_uploads_forget(w->store, roots, 2);
+    assert_true(collect(w->store, 0, false, &told).blobs == 1 && lk_blob_exists(w->store->blobs, &roots[0]));
+}
+static void a_killed_writer_holds_nothing(void **state) {
+    struct world *w = *state;
+    struct told told;
+    int ready[2];
+    char c;
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (!child) {
+        struct lk_store *own;
+        struct lk_root root;
+        _exit(lk_store_open(w->dir, LK_WRITE, &own, NULL) || lk_blob_put(own->blobs, "x", 1, &root, NULL) ||
+              write(ready[1], "x", 1) != 1 || pause());
+    }
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    assert_true(collect(w->store, 0, false, &told).blobs == 0);
+    kill(child, SIGSTOP); /* standing still is not being gone */
+    assert_true(collect(w->store, 0, false, &told).blobs == 0);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_true(collect(w->store, 0, true, &told).blobs == 1);
+    assert_true(collect(w->store, 0, false, &told).blobs == 1);
+    close(ready[0]), close(ready[1]);
+}
+/* A collector that died between its sentence and its end: the next one goes on, and so does a writer of such a blob. */
+static void a_killed_collector_stops_nobody(void **state) {
+    struct world *w = *state;
+    struct told told;
+    char hex[LK_ROOT_HEX], text[200];
+    struct lk_root going = blob(w->store, "going");
+    snprintf(text, sizeof text, "{\"number\":7,\"roots\":[\"%s\"]}", lk_root_hex(&going, hex));
+    row(w->store, "r/sweep/blobs", text);
+    struct lk_root again = put(w->store, "going");
+    assert_true(lk_root_equal(&again, &going) && lk_blob_exists(w->store->blobs, &going));
+    row(w->store, "r/sweep/blobs", text);
+    blob(w->store, "an orphan");
+    assert_true(collect(w->store, 0, false, &told).blobs == 1 && lk_blob_exists(w->store->blobs, &going));
+}
+
 static void what_is_dropped_goes_unless_it_is_needed(void **state) {
     struct lk_store *s = ((struct world *)*state)->store;
     char hex[LK_ROOT_HEX], a[200], b[200];
@@ -257,6 +339,10 @@ int main(void) {
         WITH_STORE(a_row_that_comes_meanwhile_counts),
         WITH_STORE(a_blob_that_is_found_meanwhile_stays),
         WITH_STORE(a_shared_transaction_that_dies_removes_nothing),
+        WITH_STORE(what_is_being_put_stays),
+        WITH_STORE(what_is_named_is_held_by_its_name),
+        WITH_STORE(a_killed_writer_holds_nothing),
+        WITH_STORE(a_killed_collector_stops_nobody),
         WITH_STORE(what_is_dropped_goes_unless_it_is_needed),
         WITH_STORE(memory_that_fails_removes_nothing_needed),
     };

@@ -88,6 +88,25 @@ static void copy(char *to, size_t size, const json_t *from) {
     const char *text = json_string_value(from);
     snprintf(to, size, "%s", text ? text : "");
 }
+static json_t *process_json(const struct process *p) {
+    return json_pack("{s:s, s:I, s:I, s:I}", "boot", p->boot, "names", (json_int_t)p->names, "started",
+                     (json_int_t)p->started, "pid", (json_int_t)p->pid);
+}
+static void read_process(const json_t *from, struct process *out) {
+    copy(out->boot, sizeof out->boot, json_object_get(from, "boot"));
+    out->names = (uint64_t)json_integer_value(json_object_get(from, "names"));
+    out->started = (uint64_t)json_integer_value(json_object_get(from, "started"));
+    out->pid = (long)json_integer_value(json_object_get(from, "pid"));
+}
+json_t *lk__store_process_json(void) {
+    struct process here = this_process();
+    return process_json(&here);
+}
+bool lk__store_process_is_dead(const json_t *json) {
+    struct process p = {.pid = 0}, here = this_process();
+    read_process(json, &p);
+    return is_dead(&p, &here);
+}
 static int read_row(struct lk_kv_txn *txn, const char *name, struct row *out, struct lk_err *err) {
     struct lk_err why;
     json_t *record = NULL;
@@ -95,25 +114,18 @@ static int read_row(struct lk_kv_txn *txn, const char *name, struct row *out, st
     int code = lk_record_get(txn, "lease", name, &record, &why);
     if (code == LK_ENOTFOUND) return LK_OK;
     if (code) return lk_fail(err, code, "%s", why.message);
-    const json_t *p = json_object_get(record, "process");
     out->fence = (uint64_t)json_integer_value(json_object_get(record, "fence"));
     out->until_ms = json_integer_value(json_object_get(record, "until_ms"));
     copy(out->holder, sizeof out->holder, json_object_get(record, "holder"));
-    copy(out->process.boot, sizeof out->process.boot, json_object_get(p, "boot"));
-    out->process.names = (uint64_t)json_integer_value(json_object_get(p, "names"));
-    out->process.started = (uint64_t)json_integer_value(json_object_get(p, "started"));
-    out->process.pid = (long)json_integer_value(json_object_get(p, "pid"));
+    read_process(json_object_get(record, "process"), &out->process);
     json_decref(record);
     return LK_OK;
 }
 static int write_row(struct lk_kv_txn *txn, const char *name, const struct row *row, struct lk_err *err) {
-    const struct process *p = &row->process;
     json_t *record = json_pack("{s:I}", "fence", (json_int_t)row->fence);
     if (record && *row->holder)
-        json_object_update_new(record, json_pack("{s:s, s:I, s:{s:s, s:I, s:I, s:I}}", "holder", row->holder, "until_ms",
-                                                 (json_int_t)row->until_ms, "process", "boot", p->boot, "names",
-                                                 (json_int_t)p->names, "started", (json_int_t)p->started, "pid",
-                                                 (json_int_t)p->pid));
+        json_object_update_new(record, json_pack("{s:s, s:I, s:o}", "holder", row->holder, "until_ms",
+                                                 (json_int_t)row->until_ms, "process", process_json(&row->process)));
     bool whole = record && (!*row->holder || json_object_get(record, "process"));
     int code = whole ? lk_record_put(txn, "lease", name, record, err)
                      : lk_fail(err, LK_ENOMEM, "no memory for the lease %s", name);

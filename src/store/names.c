@@ -2,7 +2,7 @@
 #include "lockstep/base/file.h"
 #include "lockstep/base/ini.h"
 #include "lockstep/base/mem.h"
-#include "lockstep/store/store.h"
+#include "lockstep/store/uploads.h"
 #include "store/kv/kv_engine.h"
 #include <stdio.h>
 #include <string.h>
@@ -181,16 +181,18 @@ int lk_name_list(struct lk_kv_txn *txn, const char *kind, lk_name_fn *fn, void *
 }
 
 struct naming {
+    struct lk_store *store;
     const char *kind, *name;
     const struct lk_root *root;
 };
 static int put_name(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct naming *n = arg;
-    return lk_name_put(txn, n->kind, n->name, n->root, err);
+    int code = lk_uploads_check(n->store, txn, err);
+    return code ? code : lk_name_put(txn, n->kind, n->name, n->root, err);
 }
 int lk_store_name_put(struct lk_store *s, const char *kind, const char *name, const struct lk_root *root,
                       struct lk_err *err) {
-    struct naming n = {kind, name, root};
+    struct naming n = {s, kind, name, root};
     return lk_kv_update(s->kv, put_name, &n, LK_DURABLE, NULL, err);
 }
 

@@ -2,13 +2,14 @@
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "store/blob/cache.h"
+#include "store/opening.h"
+#include "store/sweep.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FORMAT "0"
-static const char format_key[] = "format";
+static const char format_key[] = LK__STORE_FORMAT_KEY;
 
 /* Where the parts of a store are; all are owned. */
 struct places {
@@ -48,7 +49,8 @@ static int find_places(struct lk_store *s, const char *url, const char *blobs_ur
     p->kv = in_folder ? lk_asprintf("file:%s", dir) : lk_strdup(url);
     p->blobs = blobs ? lk_strdup(blobs) : lk_asprintf("%s/blobs", dir);
     p->file = in_folder ? lk_asprintf("%s/kv/data.mdb", dir) : NULL;
-    if (!s->dir || !p->kv || !p->blobs || (in_folder && !p->file))
+    s->blobs_url = p->blobs ? lk_kv_shown(p->blobs) : NULL;
+    if (!s->dir || !p->kv || !s->blobs_url || (in_folder && !p->file))
         return lk_fail(err, LK_ENOMEM, "out of memory opening %s", s->url);
     return 0;
 }
@@ -62,10 +64,12 @@ static int stop_at_first(void *arg, struct lk_bytes key, struct lk_bytes value) 
 static int look_at_format(struct lk_kv_txn *txn, const struct lk_store *s, struct lk_err *err) {
     struct lk_bytes value;
     int code = lk_kv_get(txn, lk_bytes(format_key, sizeof format_key - 1), &value, err);
-    if (code == 0 && (value.size != 1 || memcmp(value.data, FORMAT, 1) != 0)) {
+    if (code == 0 && lk__store_is_moving(value)) {
+        code = lk__store_fail_moving(s, value, err);
+    } else if (code == 0 && (value.size != 1 || memcmp(value.data, LK__STORE_FORMAT, 1) != 0)) {
         int shown = value.size < 40 ? (int)value.size : 40;
         code = lk_fail(err, LK_EUNSUPPORTED,
-                       "the store %s has format \"%.*s\", this program knows format " FORMAT
+                       "the store %s has format \"%.*s\", this program knows format " LK__STORE_FORMAT
                        " only; use the release that made it",
                        s->url, shown, (const char *)value.data);
     } else if (code == LK_ENOTFOUND) {
@@ -89,7 +93,7 @@ static int check_format(const struct lk_store *s, struct lk_err *err) {
 static int write_format(struct lk_kv_txn *txn, void *s, struct lk_err *err) {
     int code = look_at_format(txn, s, err);
     if (code != LK_ENOTFOUND) return code;
-    return lk_kv_put(txn, lk_bytes(format_key, sizeof format_key - 1), lk_bytes(FORMAT, 1), err);
+    return lk_kv_put(txn, lk_bytes(format_key, sizeof format_key - 1), lk_bytes(LK__STORE_FORMAT, 1), err);
 }
 
 static int absent(const struct lk_store *s, struct lk_err *err) {
@@ -119,7 +123,8 @@ static int open_parts(struct lk_store *s, const struct places *p, enum lk_access
         code = check_format(s, err);
         if (code == LK_ENOTFOUND && how == LK_CREATE) code = lk_kv_update(s->kv, write_format, s, LK_DURABLE, NULL, err);
     }
-    return code == 0 ? lk_blobs_open(p->blobs, how, &s->blobs, err) : code;
+    if (code == 0) code = lk_blobs_open(p->blobs, how, &s->blobs, err);
+    return code == 0 && how != LK_READ ? lk__store_uploads_open(s, err) : code;
 }
 
 static int open_blobs(struct lk_store *s, const struct places *p, struct lk_err *err) {
@@ -128,13 +133,25 @@ static int open_blobs(struct lk_store *s, const struct places *p, struct lk_err 
     return code == 0 ? lk_blobs_open(p->blobs, LK_CREATE, &s->blobs, err) : code;
 }
 
-static int open_store(const char *url, const char *blobs_url, bool rows, enum lk_access how, struct lk_store **out,
+/* What a store is opened for. */
+enum opening { ALL, BLOBS_ONLY, MOVE_TO };
+
+/* A place that a move fills: whatever its row "format" says. */
+static int open_to_fill(struct lk_store *s, const struct places *p, struct lk_err *err) {
+    int code = lk_kv_open(p->kv, LK_CREATE, &s->kv, err);
+    return code == 0 ? lk_blobs_open(p->blobs, LK_CREATE, &s->blobs, err) : code;
+}
+
+static int open_store(const char *url, const char *blobs_url, enum opening what, enum lk_access how, struct lk_store **out,
                       struct lk_err *err) {
     struct places p = {0};
     *out = NULL;
     struct lk_store *s = lk_calloc(1, sizeof *s);
     int code = s ? find_places(s, url, blobs_url, &p, err) : lk_fail(err, LK_ENOMEM, "out of memory opening a store");
-    if (code == 0) code = rows ? open_parts(s, &p, how, err) : open_blobs(s, &p, err);
+    if (code == 0)
+        code = what == ALL          ? open_parts(s, &p, how, err)
+               : what == BLOBS_ONLY ? open_blobs(s, &p, err)
+                                    : open_to_fill(s, &p, err);
     lk_free(p.kv);
     lk_free(p.blobs);
     lk_free(p.file);
@@ -147,20 +164,26 @@ static int open_store(const char *url, const char *blobs_url, bool rows, enum lk
 
 int lk_store_open_at(const char *url, const char *blobs_url, enum lk_access how, struct lk_store **out,
                      struct lk_err *err) {
-    return open_store(url, blobs_url, true, how, out, err);
+    return open_store(url, blobs_url, ALL, how, out, err);
 }
 int lk_store_open(const char *url, enum lk_access how, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, NULL, true, how, out, err);
+    return open_store(url, NULL, ALL, how, out, err);
 }
 int lk_store_open_blobs(const char *url, const char *blobs_url, struct lk_store **out, struct lk_err *err) {
-    return open_store(url, blobs_url, false, LK_WRITE, out, err);
+    return open_store(url, blobs_url, BLOBS_ONLY, LK_WRITE, out, err);
+}
+
+int lk__store_open_to_fill(const char *url, const char *blobs_url, struct lk_store **out, struct lk_err *err) {
+    return open_store(url, blobs_url, MOVE_TO, LK_CREATE, out, err);
 }
 
 void lk_store_close(struct lk_store *s) {
     if (!s) return;
+    lk__store_uploads_close(s);
     lk_blobs_close(s->blobs);
     lk_kv_close(s->kv);
     lk_free(s->url);
+    lk_free(s->blobs_url);
     lk_free(s->dir);
     lk_free(s);
 }

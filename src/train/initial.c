@@ -2,6 +2,8 @@
 #include "initial.h"
 #include "state.h"
 
+#include "lockstep/store/uploads.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -70,7 +72,7 @@ static int begin_once(const struct lk__train_origin *o, struct lk_run *run, stru
                       : lk_manifest_put(store, m.manifest, &run->initial_model, err);
     if (!code && run->config.optimizer_from == LK_OPTIMIZER_KEEP) code = keep_optimizer(store, run, ref, err);
     lk_model_close(&m);
-    return code ? code : lk__train_run_initial_check(store, run, err);
+    return code ? code : lk__train_run_initial_check(store, NULL, run, err);
 }
 
 static bool names_a_step(const char *from) {
@@ -87,8 +89,12 @@ int lk__train_run_begin_from(const struct lk__train_origin *o, struct lk_run *ru
     return code;
 }
 
-static int check_blob(struct lk_store *store, const struct lk_run *run, const struct lk_root *root, struct lk_err *err) {
-    if (lk_blob_exists(store->blobs, root)) return LK_OK;
+static int check_blob(struct lk_store *store, struct lk_kv_txn *txn, const struct lk_run *run, const struct lk_root *root,
+                      struct lk_err *err) {
+    int code = txn                                  ? lk_store_still_there(store, txn, root, 1, err)
+               : lk_blob_exists(store->blobs, root) ? LK_OK
+                                                    : LK_ENOTFOUND;
+    if (code != LK_ENOTFOUND) return code;
     return lk_fail(
         err, LK_ENOTFOUND,
         "what model.from = %s named was removed meanwhile by its run, which prunes checkpoints: try again, or let "
@@ -96,10 +102,11 @@ static int check_blob(struct lk_store *store, const struct lk_run *run, const st
         run->config.from);
 }
 
-int lk__train_run_initial_check(struct lk_store *store, const struct lk_run *run, struct lk_err *err) {
+int lk__train_run_initial_check(struct lk_store *store, struct lk_kv_txn *txn, const struct lk_run *run,
+                                struct lk_err *err) {
     if (run->from == LK_FROM_SEED) return LK_OK;
-    int code = check_blob(store, run, &run->initial_weights, err);
-    return code || run->from != LK_FROM_STATE ? code : check_blob(store, run, &run->initial_state, err);
+    int code = check_blob(store, txn, run, &run->initial_weights, err);
+    return code || run->from != LK_FROM_STATE ? code : check_blob(store, txn, run, &run->initial_state, err);
 }
 
 /* --- In the record --------------------------------------------------------------------------------------- */

@@ -48,10 +48,10 @@ static int print_checkpoint(struct lk_bytes key, struct lk_bytes value, struct l
 }
 
 static const struct lk_row_kind rows[] = {
-    {.prefix = "r/run/", .holds = run_holds, .print = print_run},
-    {.prefix = "c/", .holds = checkpoint_holds, .print = print_checkpoint},
-    {.prefix = "l/"},
-    {.prefix = "e/"},
+    {.prefix = "r/run/", .name = "runs", .holds = run_holds, .print = print_run},
+    {.prefix = "c/", .name = "checkpoints", .holds = checkpoint_holds, .print = print_checkpoint},
+    {.prefix = "l/", .name = "steps"},
+    {.prefix = "e/", .name = "evaluations"},
     {0},
 };
 lk_row_kinds lk_train_rows(void) {

@@ -7,6 +7,8 @@
 #include "saver.h"
 #include "state.h"
 
+#include "lockstep/store/uploads.h"
+
 #include "lockstep/base/progress.h"
 #include "lockstep/base/thread.h"
 #include <errno.h>
@@ -49,9 +51,8 @@ static int put_array(struct lk_blobs *blobs, const struct lk_layout *layout, con
     return lk_blob_finish(w, out, err);
 }
 
-/* The transaction: the new row, rows of checkpoints that are no longer kept, the record, the ledger. LK_ENOTFOUND: one of
- * the blobs was there when it was put, so nothing was written, and another run that no longer needed it has removed it
- * since. */
+/* The transaction: the new row, rows of checkpoints that are no longer kept, the record, the ledger. LK_ENOTFOUND: this
+ * process was away for so long that a collector may have removed what it put, so nothing was written. */
 struct committing {
     struct lk__train_saver *saver;
     const struct lk_checkpoint *checkpoint;
@@ -65,12 +66,10 @@ static int write_checkpoint(struct lk_kv_txn *t, void *arg, struct lk_err *err) 
     const struct committing *w = arg;
     const struct lk_checkpoint *c = w->checkpoint;
     struct lk__train_saver *s = w->saver;
-    int code = LK_OK;
+    int code;
     w->dropped->count = 0, w->dropped->code = LK_OK; /* this may be another attempt */
     for (size_t i = 0; i < w->count; i++) w->list[i].kept = w->was_kept[i];
-    for (int i = 0; i < 4 && !code; i++)
-        if (!lk_blob_exists(s->store->blobs, &w->blobs[i]))
-            code = lk_fail(err, LK_ENOTFOUND, "a blob of the checkpoint was removed while it was saved");
+    code = lk_uploads_named(s->store, t, w->blobs, 4, err);
     if (!code) code = lk__train_ledger_write(s->ledger, t, err); /* with evaluations, which say what is best */
     if (!code) code = lk__train_checkpoint_put(t, s->run, c, err);
     if (!code && s->drop_older) code = lk__train_retain(t, s->run, &s->keep, c, w->list, w->count, w->dropped, err);
@@ -84,6 +83,7 @@ static int commit(struct lk__train_saver *s, const struct lk_checkpoint *c, cons
         code = lk_fail(err, LK_ENOMEM, "no memory for the checkpoints' list");
     for (size_t i = 0; i < w.count && !code; i++) w.was_kept[i] = w.list[i].kept;
     if (!code) code = lk_kv_update(s->store->kv, write_checkpoint, &w, LK_DURABLE, NULL, err);
+    if (!code || code == LK_ENOTFOUND) lk_uploads_forget(s->store, blobs, 4);
     lk_free(w.list);
     lk_free(w.was_kept);
     return code;

@@ -66,7 +66,7 @@ static int put_record(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     if (creating && (code = lk_record_get(txn, "run", t->run.name, &old, err)) == LK_OK)
         code = lk__trainer_exists_already(t->run.name, old, err);
     if (code == LK_ENOTFOUND) code = LK_OK;
-    if (creating && !code) code = lk__train_run_initial_check(t->store, &t->run, err);
+    if (creating && !code) code = lk__train_run_initial_check(t->store, txn, &t->run, err);
     return code ? code : lk_record_put(txn, "run", t->run.name, t->record, err);
 }
 int lk__trainer_put_record(struct lk_trainer *t, bool creating, struct lk_err *err) {

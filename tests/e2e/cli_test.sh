@@ -7,7 +7,7 @@ json() { check "$1: JSON" bash -c "\"\$@\" </dev/null | '$TOOLS/json_check' ${LI
 commands=$("$LOCKSTEP" help | sed -n 's/^  lockstep \([a-z]* \{0,1\}[a-z]*\).*/\1/p' | sed 's/ *$//')
 for want in "tokenizer train" "tokenizer encode" "tokenizer decode" "tokenizer import" "tokenizer export" "tokenizer list" "tokenizer show" \
             "dataset build" "dataset list" "dataset show" "dataset cat" "dataset verify" train "runs list" "runs show" "runs log" \
-            "runs plot" "runs rm" verify eval generate doctor gc version help; do
+            "runs plot" "runs rm" verify eval generate doctor gc "pin create" "pin list" version help; do
     check "help lists $want" grep -qx "$want" <<<"$commands"
     check "$want -h" "$LOCKSTEP" $want -h
     said "$want -h names its options" "--store URL"

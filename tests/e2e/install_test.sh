@@ -45,8 +45,10 @@ check "every header alone is C++17" alone cc g++ -std=c++17
 # gcc lists every declaration with its file; functions defined in a header are its own.
 echo '#include "lockstep.h"' >all.c
 quiet gcc -I"$U/include" -fsyntax-only -aux-info declared.txt all.c
-# The name is the last word before the first bracket.
-sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z]*\/[a-z0-9_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' | sort -u >declared
+# The name is the last word before the first bracket; those of leveldb.h say their symbols.
+sed -n 's/^\/\* [^ ]*\/lockstep\/[a-z]*\/[a-z0-9_]*\.h:[0-9]*:NC \*\/ extern \([^(]*\)(.*/\1/p' declared.txt | grep -oE 'lk_[a-z0-9_]+ *$' | tr -d ' ' >declared
+grep -oE 'LK__LEVELDB\(leveldb_[a-z_]+' "$U/include/lockstep/leveldb.h" | sed 's/.*(/lk_/' >>declared
+sort -u -o declared declared
 nm -D --defined-only "$U/lib/liblockstep.so" | awk '$2 != "A" { print $3 }' | sed 's/@.*//' | sort -u >exported
 check "there are functions to compare" test "$(wc -l <declared)" -gt 250
 equal "the shared library shows the functions of the headers, no more and no less" "$(diff declared exported)equal" equal
@@ -69,7 +71,11 @@ for e in train generate kv; do
         "$U/share/doc/lockstep/examples/$e.c" -o shared/$e $(pkg-config --cflags --libs lockstep)
     check "and all static" "$CC" -std=c11 -static "$U/share/doc/lockstep/examples/$e.c" -o static/$e $(pkg-config --static --cflags --libs lockstep)
 done
+check "examples/leveldb_copy.c is short" test "$(wc -l <"$U/share/doc/lockstep/examples/leveldb_copy.c")" -lt 60
+check "examples/leveldb_copy.c builds" "$CC" -std=c11 -Wall -Wextra -Werror -DLOCKSTEP "$U/share/doc/lockstep/examples/leveldb_copy.c" -o copy $(pkg-config --cflags --libs lockstep)
 export LD_LIBRARY_PATH=$U/lib
+check "and takes rows" bash -c 'printf "\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0kv" | tee rows | ./copy in level'
+equal "and gives them back" "$(./copy out level | cmp - rows && echo same)" same
 equal "the shared one uses the shared library" "$(ldd shared/train | awk '/liblockstep/ { print $1, $3 }')" "liblockstep.so.0 $U/lib/liblockstep.so.0"
 
 # The same by the program: configuration from the example's own text.

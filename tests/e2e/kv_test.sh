@@ -108,6 +108,16 @@ check "compact" kv compact --store two
 check "and whole" kv check --store two
 kv export --store two | cmp -s - <(kv export --store small) && ok "the same rows as before" || not_ok "the same rows as before"
 
+# --- a benchmark leaves nothing behind
+bench() { "$LOCKSTEP" kv bench --entries 2000 --reads 500 --commits 10 --writers 4 --rounds 1 "$@"; }
+before=$(ls)
+check "bench" bench --store fast
+said "measures what db_bench does" "^seekrandom +[0-9.]+ +[0-9.]+ "
+said "and says by which CPU" "^cpu +[^ ]"
+equal "in a folder that is gone" "$(ls)" "$before"
+equal "JSON has every work" "$(bench --store memory: --json 2>/dev/null | grep -c '"us_per_op": [0-9]')" 9
+fails "bench: no such folder" 1 "cannot make the folder" -- "$LOCKSTEP" kv bench --store /proc/none/x
+
 # --- a program's own rows, which have no format; no store; damage
 cp -r small/kv own-kv && mkdir own && mv own-kv own/kv
 "$LOCKSTEP" kv del --force format --store own >/dev/null

@@ -12,10 +12,12 @@ case $? in
 esac
 trap '"$harness" stop "$WORK/pg"; cd / && rm -rf "$WORK"' EXIT
 
-for suite in conformance ${LONG:+differential fault}; do # LONG=yes: all of them
+for suite in conformance hermitage ${LONG:+differential fault}; do # LONG=yes: all of them
     program=$(dirname "$LOCKSTEP")/src/store/kv/${suite}_test
     [ ! -x "$program" ] || check "PostgreSQL passes the $suite suite" env LOCKSTEP_TEST_KV="$url&schema=suite" "$program"
 done
+program=$(dirname "$LOCKSTEP")/src/store/pin_test
+[ ! -x "$program" ] || check "pins have the same tokens there" env LOCKSTEP_TEST_KV="$url&schema=pins" "$program"
 
 # One small run on each; what it is called must not matter.
 run_on() {
@@ -39,11 +41,41 @@ check "verify finds it right after gc" "$LOCKSTEP" verify r
 LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' "$LOCKSTEP" generate r --prompt "the king" --tokens 20 >folder.text 2>/dev/null
 check "it generates the same text" cmp server.text folder.text
 
+# The whole store moves there and back; what comes between does not matter.
+rows_root() { "$LOCKSTEP" store show --json "$@" | sed -n 's/.*"rows_root": "\(.*\)".*/\1/p'; }
+check "a store moves from a folder to PostgreSQL" "$LOCKSTEP" store move "$WORK/folder" "$url&schema=moved" --to-blobs "$WORK/moved"
+check "with equal rows" test "$(rows_root --store "$url&schema=moved" --blobs "$WORK/moved")" = "$(rows_root --store "$WORK/folder" --blobs "$WORK/folder/blobs")"
+check "the run is verified there" "$LOCKSTEP" verify r --store "$url&schema=moved" --blobs "$WORK/moved"
+check "from one schema to another" "$LOCKSTEP" store move "$url&schema=moved" "$url&schema=again" --from-blobs "$WORK/moved" --to-blobs "$WORK/again"
+check "and back to a folder" "$LOCKSTEP" store move "$url&schema=again" "$WORK/back" --from-blobs "$WORK/again"
+check "with equal rows again" test "$(rows_root --store "$WORK/back" --blobs "$WORK/back/blobs")" = "$(rows_root --store "$WORK/folder" --blobs "$WORK/folder/blobs")"
+(for i in $(seq 1000 3000); do "$LOCKSTEP" kv put "w/$i" x --store "$url&schema=moved" --blobs "$WORK/moved" && echo "$i" >acknowledged; done) &
+writer=$!
+for _ in $(seq 100); do [ -s acknowledged ] && break || sleep 0.05; done
+before=$(cat acknowledged)
+check "while somebody writes" "$LOCKSTEP" store move "$url&schema=moved" "$WORK/beside" --from-blobs "$WORK/moved"
+sleep 0.1
+kill $writer
+wait $writer 2>/dev/null
+"$LOCKSTEP" kv scan --prefix w/ --keys --store "$WORK/beside" --blobs "$WORK/beside/blobs" >beside.rows
+last=$(tail -n 1 beside.rows)
+check "nothing that was written before is lost" test "${last#w/}" -ge "$before" -a "$(wc -l <beside.rows)" = $((${last#w/} - 999))
+check "and more came along, or waited" test "$(cat acknowledged)" -gt "$before"
+"$LOCKSTEP" store show --store "$WORK/beside" --blobs "$WORK/beside/blobs" >beside.show
+check "show says that rows of no kind are there" grep -q "of no kind that this release knows" beside.show
+"$LOCKSTEP" store show >show.out
+check "show says which engine" grep -q "^engine   PostgreSQL" show.out
+
+check "the benchmark runs on it" "$LOCKSTEP" kv bench --entries 2000 --reads 500 --commits 10 --writers 4 --rounds 1
+check "and leaves no rows" test -z "$("$LOCKSTEP" kv scan --prefix bench/ --keys)"
+
 # Going on after SIGKILL, with the server killed as well.
 config long.ini run.name=long run.steps=400
 "$LOCKSTEP" train long.ini >long.out 2>&1 &
 pid=$!
 for _ in $(seq 300); do "$LOCKSTEP" runs show long --json 2>/dev/null | grep -q '"step": *[1-9]' && break || sleep 0.1; done
+"$LOCKSTEP" store move "$LOCKSTEP_STORE" "$WORK/no" --from-blobs "$LOCKSTEP_BLOBS" 2>held.err
+check "a store whose run is being trained says who holds it" grep -q "process $pid on .* holds run/long" held.err
 kill -9 $pid
 wait $pid 2>/dev/null
 "$harness" kill "$WORK/pg" && "$harness" start "$WORK/pg" >/dev/null

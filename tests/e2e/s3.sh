@@ -50,6 +50,9 @@ fi
 mkdir -p "$WORK/home/.aws"
 printf '[default]\naws_access_key_id = testkey\naws_secret_access_key = testsecret\n' >"$WORK/home/.aws/credentials"
 check "keys from a file" env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache2" "$LOCKSTEP" dataset verify d
+printf '[default]\naws_access_key_id = oldkey\naws_secret_access_key = oldsecret\n' >"$WORK/home/.aws/credentials"
+env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY HOME="$WORK/home" LOCKSTEP_CACHE="$WORK/cache3" "$LOCKSTEP" dataset verify d >old.out 2>old.err
+check "a file whose keys the server does not know" grep -q "AWS_ACCESS_KEY_ID\|may not do that" old.err
 
 # a folder of blobs, copied by hand, is the same place
 (cd "$WORK/store/blobs" && while read -r f; do put "$f" "$AWS_ENDPOINT_URL/bucket/copied/$f"; done <"$WORK/folder.blobs")
@@ -82,6 +85,49 @@ if url=$("$postgres" start "$WORK/pg"); then
     equal "has the same roots" "$(both "$LOCKSTEP" runs show r --json | grep -E '^  "(identity|weights_root|state_root)"')" "$(grep -E '^  "(identity|weights_root|state_root)"' folder.result)"
     elsewhere
     check "and is verified from elsewhere" both "$LOCKSTEP" verify r
+    # a store moves there and back, killed on its way
+    rows_root() { "$LOCKSTEP" store show --json "$@" | field rows_root; }
+    moved() { "$LOCKSTEP" store move "$WORK/store" "$url&schema=moved" --to-blobs s3://bucket/moved; }
+    for _ in 1 2 3 4 5 6 7 8; do
+        moved >/dev/null 2>&1 &
+        pid=$!
+        sleep 0.$((RANDOM % 6))$((RANDOM % 9))
+        kill -9 $pid 2>/dev/null && ! wait $pid 2>/dev/null || break
+    done
+    moved >move.out 2>move.err || grep -q already move.err
+    there() { LOCKSTEP_STORE="$url&schema=moved" LOCKSTEP_BLOBS=s3://bucket/moved "$@"; }
+    folder() { LOCKSTEP_BLOBS='' LOCKSTEP_STORE="$WORK/$1" "${@:2}"; }
+    equal "a store moved from a folder to PostgreSQL and a bucket has equal rows" "$(there rows_root)" "$(folder store rows_root)"
+    elsewhere
+    check "its run is verified from elsewhere" there "$LOCKSTEP" verify r
+    equal "to the same result" "$(there result r)" "$(cat folder.result)"
+    head -c 3000000 /dev/urandom | base64 >noise.txt
+    quiet there "$LOCKSTEP" dataset build noise noise.txt --tokenizer t
+    for _ in 1 2 3 4; do
+        "$LOCKSTEP" store move "$url&schema=moved" "$WORK/returned" --from-blobs s3://bucket/moved >/dev/null 2>&1 &
+        pid=$!
+        sleep 0.$((RANDOM % 4))$((RANDOM % 9))
+        kill -9 $pid 2>/dev/null && ! wait $pid 2>/dev/null || break
+    done
+    elsewhere
+    "$LOCKSTEP" store move "$url&schema=moved" "$WORK/returned" --from-blobs s3://bucket/moved >move.out 2>move.err || grep -q already move.err || not_ok "it moves back" "$(cat move.err)"
+    equal "it moves back with equal rows" "$(folder returned rows_root)" "$(there rows_root)"
+    check "its run is verified in the folder" folder returned "$LOCKSTEP" verify r
+    check "and its dataset" folder returned "$LOCKSTEP" dataset verify noise
+    name=$(there "$LOCKSTEP" dataset show noise --json | field root)
+    s3 -o object "$AWS_ENDPOINT_URL/bucket/moved/${name:0:2}/${name:2}"
+    sed 's/./?/' object >bad
+    put bad "$AWS_ENDPOINT_URL/bucket/moved/${name:0:2}/${name:2}"
+    elsewhere
+    fails "a damaged object stops a move" 1 "$name" "goes on where it was" -- "$LOCKSTEP" store move "$url&schema=moved" "$WORK/never" --from-blobs s3://bucket/moved
+    # the demo, with the root that README.md has
+    if command -v bible >/dev/null; then
+        demo() { DEMO_STORE="$url&schema=demo" DEMO_BLOBS=s3://bucket/demo "$HERE/../../tools/demo.sh" "$LOCKSTEP" "$@" >demo.out 2>demo.err; }
+        if demo; then ok "the demo has its roots there"; else not_ok "the demo has its roots there" "$(tail -n 5 demo.err demo.out)"; fi
+        equal "both of them, and the server's tokens" "$(grep -c '^equal$' demo.out)" "$(grep -c '^README\|^two ranks\|^the server.s' demo.out)"
+        equal "and nothing of it is elsewhere" "$(ls -d demo.d/store 2>&1 | grep -c 'No such')" 1
+        fails "once" 1 "an earlier demo made" -- env DEMO_STORE="$url&schema=demo" DEMO_BLOBS=s3://bucket/demo "$HERE/../../tools/demo.sh" "$LOCKSTEP"
+    else echo "# no bible here: the demo is left out"; fi
     "$postgres" stop "$WORK/pg"
 fi
 

@@ -19,6 +19,7 @@ struct lk_http_call; /* one request and its answer */
 struct lk_http_client_options {
     int connections;     /* open at once; 0: 8 */
     const char *ca_file; /* PEM: whom to trust in place of the system's authorities; NULL: those */
+    bool direct;         /* without a proxy, whatever the environment says */
     uint32_t connect_ms; /* until there is a connection, TLS included; 0: 10 s */
     uint32_t stall_ms;   /* a transfer below 1 KiB/s for this long has failed, rounded up to seconds; 0: 20 s */
     size_t header_limit; /* bytes of an answer's headers; 0: 64 KiB */

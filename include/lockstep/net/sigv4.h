@@ -45,13 +45,19 @@ struct lk_aws {
     char *region;                    /* "us-east-1" where nobody says */
     char *endpoint;                  /* "https://host[:port]", or NULL: Amazon's own */
     char *ca_file;                   /* PEM, or NULL: the system's authorities */
+    int64_t expires_ms;              /* when the keys end, Unix time; 0: nobody says */
 };
 /* Keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY with AWS_SESSION_TOKEN; else the section AWS_PROFILE ("default") of
- * AWS_SHARED_CREDENTIALS_FILE (~/.aws/credentials). Region: AWS_REGION, AWS_DEFAULT_REGION, that section's. Endpoint:
- * AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, that section's endpoint_url. Authorities: AWS_CA_BUNDLE.
+ * AWS_SHARED_CREDENTIALS_FILE (~/.aws/credentials); else that profile's SSO session (`aws sso login`); else, where no
+ * profile is named, the role of the container (AWS_CONTAINER_CREDENTIALS_...) or of the EC2 instance, by its metadata
+ * service (unless AWS_EC2_METADATA_DISABLED=true; a second is waited for it). Region: AWS_REGION, AWS_DEFAULT_REGION, that
+ * section's. Endpoint: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, that section's endpoint_url. Authorities: AWS_CA_BUNDLE.
  * LK_EINVAL, LK_ENOTFOUND: no keys, or not of the right form; no message holds a value. LK_EIO: the file cannot be read.
  * LK_ENOMEM. Nothing is kept after a failure. */
 int lk_aws_load(struct lk_aws *out, struct lk_err *);
+/* Looks for the keys anew, in the same places; all else stays as it is. *changed: they are others. A failure changes
+ * nothing; errors as above. */
+int lk_aws_renew(struct lk_aws *, bool *changed, struct lk_err *);
 /* The keys of a file's section alone. `name` is its name for messages. */
 int lk_aws_parse(const char *text, size_t size, const char *name, const char *profile, struct lk_aws *out, struct lk_err *);
 void lk_aws_release(struct lk_aws *); /* wipes the keys */

@@ -10,16 +10,19 @@ extern "C" {
 /* Each floor describes the rows that it writes. A row is of the kind whose prefix is the longest that its key begins with.
  * holds: tells the roots of the blobs that the row needs, or returns LK_ECORRUPT with a message: that can't be told. What
  * tell returns, unless 0, is to be returned. NULL: rows of this kind need none, and are not even read.
- * print: says to people what the row is, as "checkpoint of run demo at step 700". */
+ * print: says to people what the row is, as "checkpoint of run demo at step 700".
+ * Keys that begin with user/ are for rows of users' own, which hold nothing. */
 typedef int lk_row_tell_fn(void *arg, const struct lk_root *);
 struct lk_row_kind {
     const char *prefix;
-    bool whole; /* the prefix is all of the key */
+    const char *name; /* what rows of this kind are, as "runs" */
+    bool whole;       /* the prefix is all of the key */
+    bool aside;       /* the row is about the store's own doing, and no part of what a pin holds */
     int (*holds)(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn *tell, void *arg, struct lk_err *);
     int (*print)(struct lk_bytes key, struct lk_bytes value, struct lk_buf *out);
 };
 /* Several floors' kinds: tables, each ended by a NULL prefix; the list ended by NULL. The store's own (names, their
- * histories, leases, the format) are always known besides. */
+ * histories, leases, pins, the format) are always known besides. */
 typedef const struct lk_row_kind *const *lk_row_kinds;
 /* NULL: of none. */
 const struct lk_row_kind *lk_row_kind_of(lk_row_kinds, struct lk_bytes key);

@@ -10,12 +10,14 @@
 extern "C" {
 #endif
 
+struct lk__store_uploads;
 struct lk_store {
     struct lk_kv *kv; /* NULL: opened for its blobs only */
     struct lk_blobs *blobs;
-    char *url; /* without a password, for people */
+    char *url, *blobs_url; /* without a password, for people */
     char *dir; /* a folder of this machine, for locks and temporary files: the store's own, that of its blobs, or the
                   cache's */
+    struct lk__store_uploads *uploads; /* of a store that is opened to be changed; its own business */
 };
 /* url: "file:DIR" or just DIR; for lk_store_open_at also "postgresql://..." (include/lockstep/store/kv.h). blobs_url: a
  * folder, "file:DIR" or "s3://BUCKET/PREFIX" (lk_blobs_open) for the blobs; NULL: DIR/blobs, and LK_EINVAL where the rows

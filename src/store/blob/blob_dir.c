@@ -118,12 +118,50 @@ static bool same_content(struct lk__blob_file *f, const char *path, bool *damage
     return same;
 }
 
+/* The folder may be another one's, made a moment ago or by one who was killed, and not synced yet: then our blob in it
+ * would go with it. One sync is for all folders that are there before it. */
+static int settle_folder(struct lk__blob_dir *d, const char *folder, unsigned char first, struct lk_err *err) {
+    bool there[256] = {false};
+    char path[PATH_MAX_BYTES];
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST) return lk_dir_make(folder, err);
+    if (d->unsynced) return 0;
+    for (int i = 0; i < 256; i++) {
+        snprintf(path, sizeof path, "%s/%02x", d->path, (unsigned)i);
+        there[i] = i == first || lk_file_exists(path);
+    }
+    int code = lk_dir_sync(d->path, err);
+    if (code == 0 && !atomic_load(&d->settled)) {
+        strcpy(path, d->path);
+        char *slash = strrchr(path, '/');
+        if (slash) slash[slash == path] = 0;
+        const char *above = slash ? path : ".";
+        if (access(above, R_OK) == 0) code = lk_dir_sync(above, err);
+    }
+    if (code != 0) return code;
+    atomic_store(&d->settled, true);
+    for (int i = 0; i < 256; i++)
+        if (there[i]) atomic_store(&d->folders[i], true);
+    return 0;
+}
+
+static int rename_to(struct lk__blob_file *f, const char *path, const char *folder, unsigned char first,
+                     struct lk_err *err) {
+    if (lk__rename(f->path, path) == 0) return 0;
+    if (errno == ENOENT) { /* somebody has removed the folder */
+        int code = settle_folder(f->dir, folder, first, err);
+        if (code != 0) return code;
+        if (lk__rename(f->path, path) == 0) return 0;
+    }
+    return lk_fail_errno(err, "cannot rename %s to %s", f->path, path);
+}
+
 static int publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
     char path[PATH_MAX_BYTES], parent[PATH_MAX_BYTES];
+    unsigned char first = root->bytes[0];
     dir_path(&f->dir->base, root, path);
     strcpy(parent, path);
     *strrchr(parent, '/') = 0;
-    int code = lk_dir_make(parent, err);
+    int code = atomic_load(&f->dir->folders[first]) ? 0 : settle_folder(f->dir, parent, first, err);
     if (code != 0) return code;
     if (lk_file_exists(path)) {
         bool damaged, same = same_content(f, path, &damaged);
@@ -134,13 +172,14 @@ static int publish(struct lk__blob_file *f, const struct lk_root *root, struct l
         }
         if (damaged) lk_log_warn("%s was damaged; it is replaced by a good copy", path);
     }
-    if (lk__rename(f->path, path) != 0) return lk_fail_errno(err, "cannot rename %s to %s", f->path, path);
+    if ((code = rename_to(f, path, parent, first, err)) != 0) return code;
     return f->dir->unsynced ? 0 : lk_dir_sync(parent, err);
 }
 
 int lk__blob_file_publish(struct lk__blob_file *f, const struct lk_root *root, struct lk_err *err) {
     if (!f->dir->unsynced && lk__fsync(f->fd) != 0) return lk_fail_errno(err, "cannot sync the blob %s", f->path);
-    int code = publish(f, root, err);
+    int code = lk__blob_before_put(&f->dir->base, root, err);
+    if (code == 0) code = publish(f, root, err);
     if (code != 0) return code;
     /* Closed after the rename: the lock has to outlive the temporary name. */
     int fd = f->fd;

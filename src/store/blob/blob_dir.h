@@ -3,14 +3,16 @@
 #define LK_BLOB_DIR_H
 #include "lockstep/base/file.h"
 #include "store/blob/blob_engine.h"
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #define LK__BLOB_PATH_BYTES 4096
 
 struct lk__blob_dir {
     struct lk_blobs base;
-    char *path;    /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
-    bool unsynced; /* a cache: what power loss takes from it is found when it is read */
+    char *path;                        /* short enough for a blob's path to fit in LK__BLOB_PATH_BYTES */
+    bool unsynced;                     /* a cache: what power loss takes from it is found when it is read */
+    atomic_bool settled, folders[256]; /* names of path and of its folders that are synced, as far as we know */
 };
 /* The first member of the writers. */
 struct lk__blob_file {

@@ -38,7 +38,15 @@ struct lk_blobs_ops {
 struct lk_blobs {
     const struct lk_blobs_ops *ops;
     int threads; /* that verify; 0: lk_threads_default() */
+    /* Of a store with rows (uploads.c), else NULL: an engine tells it of a blob before it makes it visible or finds it
+     * there, and asks it before it ends an upload that somebody began. */
+    int (*before_put)(void *store, const struct lk_root *, struct lk_err *);
+    bool (*is_announced)(void *store, const struct lk_root *);
+    void *store;
 };
+static inline int lk__blob_before_put(const struct lk_blobs *b, const struct lk_root *root, struct lk_err *err) {
+    return b->before_put ? b->before_put(b->store, root, err) : LK_OK;
+}
 struct lk_blob_writer {
     struct lk_blobs *blobs;
     bool sized, creator; /* creator: of a sized one */

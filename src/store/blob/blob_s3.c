@@ -157,7 +157,8 @@ static int send(struct writer *w, int code, const struct lk_root *root, struct l
     code = lk_blob_open(lk__blob_cache_dir(s->cache), root, false, &blob, err);
     if (code) return code;
     lk__blob_cache_added(s->cache, root, fits);
-    code = lk__blob_s3_upload(s, &blob, err);
+    code = lk__blob_before_put(&s->base, root, err);
+    if (code == 0) code = lk__blob_s3_upload(s, &blob, err);
     lk_blob_close(&blob);
     if (code == 0) *out = *root;
     return code;

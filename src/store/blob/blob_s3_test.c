@@ -667,6 +667,80 @@ static void no_memory(void **state) {
     lk_blobs_close(b);
 }
 
+/* --- keys that end ------------------------------------------------------------------------------------------------ */
+
+static void write_keys(const char *path, const char *id, const char *more) {
+    char text[512];
+    int n =
+        snprintf(text, sizeof text, "[default]\naws_access_key_id = %s\naws_secret_access_key = HUSHHUSH\n%s", id, more);
+    OK(lk_file_write_atomic(path, text, (size_t)n, &test_err));
+}
+static void accept_only(const char *id, int refusal) {
+    pthread_mutex_lock(&mock.mutex);
+    mock.key_id = id, mock.refusal = refusal, mock.refused = 0;
+    pthread_mutex_unlock(&mock.mutex);
+}
+static void keys_that_end(void **state) {
+    char *path = test_join(*state, "credentials"), *large = some(19 * MIB, 3);
+    static const int refusals[] = {400, 403, 0};
+    struct lk_root root;
+    unsetenv("AWS_ACCESS_KEY_ID");
+    unsetenv("AWS_SECRET_ACCESS_KEY");
+    setenv("AWS_SHARED_CREDENTIALS_FILE", path, 1);
+    write_keys(path, "FIRST", "");
+    accept_only("FIRST", 0);
+    struct lk_blobs *b = open_bucket("s3://bucket/ends");
+    put(b, "one", 3);
+    for (int i = 0; i < 3; i++) { /* refused while they are old, and taken once the file has others, also in the middle */
+        char id[16], text[16];
+        snprintf(id, sizeof id, "KEY%d", i);
+        accept_only(id, refusals[i]);
+        int n = snprintf(text, sizeof text, "text %d", i);
+        assert_int_equal(lk_blob_put(b, text, (size_t)n, &root, &test_err), LK_EIO);
+        assert_non_null(strstr(test_err.message, refusals[i] ? "has expired" : "may not do that"));
+        assert_null(strstr(test_err.message, "HUSH"));
+        assert_int_equal(mock.refused, 1); /* the same keys are not tried again */
+        write_keys(path, id, "");
+        put(b, text, (size_t)n);
+        assert_int_equal(mock.refused, 2);
+    }
+    accept_only("LARGE", 400); /* many requests at once */
+    write_keys(path, "LARGE", "");
+    large[0]++;
+    root = put(b, large, 19 * MIB);
+    forget_cache(*state);
+    accept_only("AGAIN", 400);
+    write_keys(path, "AGAIN", "");
+    content_is(b, &root, large, 19 * MIB);
+    assert_true(lk_blob_exists(b, &root));
+    lk_blobs_close(b);
+    /* before their end, so that no request is refused */
+    char ends[64], more[128];
+    time_t soon = time(NULL) + 60;
+    struct tm t;
+    strftime(ends, sizeof ends, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&soon, &t));
+    snprintf(more, sizeof more, "aws_expiration = %s\n", ends);
+    write_keys(path, "SHORT", more);
+    accept_only("LONG", 400);
+    b = open_bucket("s3://bucket/ends");
+    assert_int_equal(lk_blob_put(b, "x", 1, &root, NULL), LK_EIO); /* loads the keys */
+    lk_blobs_close(b);
+    accept_only("SHORT", 400);
+    b = open_bucket("s3://bucket/ends");
+    put(b, "before", 6);
+    ((struct lk__blob_s3 *)b)->renewed_ns = 0; /* half a minute later */
+    accept_only("LONG", 400);
+    write_keys(path, "LONG", "");
+    put(b, "behind", 6);
+    assert_int_equal(mock.refused, 0);
+    lk_blobs_close(b);
+    lk_free(path);
+    lk_free(large);
+    unsetenv("AWS_SHARED_CREDENTIALS_FILE");
+    setenv("AWS_ACCESS_KEY_ID", "TESTKEY", 1);
+    setenv("AWS_SECRET_ACCESS_KEY", "HUSHHUSH", 1);
+}
+
 int main(void) {
     static const struct {
         const char *name;
@@ -685,6 +759,7 @@ int main(void) {
         T(bad_lists),
         T(uploads_that_nobody_ends),
         T(wrong_places_and_keys),
+        T(keys_that_end),
         T(a_damaged_cache_is_not_believed),
         T(the_oldest_go),
         T(only_for_its_user),

@@ -21,9 +21,11 @@ struct lk__blob_s3 {
     uint32_t patience_ms; /* how long a request that fails is tried again */
     bool any_etag;        /* LOCKSTEP_S3_ETAG=any: the server's ETags are no MD5 */
 
-    pthread_mutex_t mutex; /* what follows, until it is there */
+    pthread_mutex_t mutex; /* what follows, until it is there; keys also then */
     bool ready;
-    struct lk_aws aws;
+    struct lk_aws aws;   /* its keys change: sign under the mutex */
+    uint64_t keys;       /* how often they did */
+    uint64_t renewed_ns; /* when they were last looked for */
     struct lk_http_client *client;
     char *server, *host;         /* "https://host:port"; host: with the port, as it is signed */
     bool bucket_in_host;         /* virtual-host style */
@@ -52,8 +54,10 @@ struct lk__blob_s3_try {
     const struct lk__blob_s3_ask *ask;
     struct lk_http_call *call; /* the last one; NULL: none could be started */
     uint64_t began_ns;
-    int tries, misfits;
-    int code; /* of a start that failed; wait gives it */
+    int tries, misfits, renewals;
+    bool old_keys; /* the last answer refuses the keys */
+    uint64_t keys; /* of the engine, that the last try was signed with */
+    int code;      /* of a start that failed; wait gives it */
     struct lk_err err;
 };
 /* Starts; never fails itself. */

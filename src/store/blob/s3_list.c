@@ -141,6 +141,12 @@ static int clean_uploads(struct lk__blob_s3 *s, int64_t keep_tmp_ms, struct lk_e
     lk__blob_s3_end(&t);
     for (const char *p = l->uploads.data, *end = p ? p + l->uploads.size : NULL; code == 0 && p < end;) {
         const char *id = p + strlen(p) + 1;
+        struct lk_root root;
+        if (s->base.is_announced && lk__blob_s3_parse_name(p + strlen(s->prefix), strlen(p) - strlen(s->prefix), &root) &&
+            s->base.is_announced(s->base.store, &root)) { /* its writer is alive */
+            p = id + strlen(id) + 1;
+            continue;
+        }
         struct lk__blob_s3_ask stop = {
             .method = "DELETE", .key = p + strlen(s->prefix), .query = {{"uploadId", id}}, .query_count = 1};
         code = lk__blob_s3_do(&t, s, &stop, &status, err);

@@ -53,6 +53,9 @@ static struct mock {
     int from, times;
     atomic_int faults;
     bool conditional, copies, page_of_one, stale;
+    const char *key_id; /* the only one that is not refused */
+    int refusal;        /* with this status and ExpiredToken; 0: 403 AccessDenied */
+    atomic_int refused;
     atomic_int puts, gets, lists, parts_begun;
 } mock = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -365,8 +368,9 @@ static inline bool mock_wrong(struct hostile_request *r, enum mock_fault fault) 
 }
 
 static inline bool mock_handle(struct hostile_request *r) {
-    char line[4200], text[2048];
+    char line[4200], text[2048], ours[128];
     pthread_mutex_lock(&mock.mutex);
+    int n = snprintf(ours, sizeof ours, "AWS4-HMAC-SHA256 Credential=%s/", mock.key_id);
     snprintf(line, sizeof line, "%s %s&", r->method, r->target);
     enum mock_fault fault = MOCK_FINE;
     if (mock.fault && (!*mock.fault_on || strstr(line, mock.fault_on)) && --mock.from < 0 && mock.times > 0)
@@ -375,9 +379,9 @@ static inline bool mock_handle(struct hostile_request *r) {
                   fault == MOCK_BYTES || fault == MOCK_RANGE || fault == MOCK_LONGER || fault == MOCK_FAILED200 ||
                   fault == MOCK_HUGE || fault == MOCK_501;
     bool more;
-    if (!hostile_header(r, "Authorization", text, sizeof text) ||
-        strncmp(text, "AWS4-HMAC-SHA256 Credential=TESTKEY/", 36) != 0)
-        more = mock_error(r, 403, "AccessDenied");
+    if (!hostile_header(r, "Authorization", text, sizeof text) || strncmp(text, ours, (size_t)n) != 0)
+        more = mock_error(r, mock.refusal ? mock.refusal : 403, mock.refusal ? "ExpiredToken" : "AccessDenied"),
+        mock.refused++;
     else if (inside && (more = mock_right(r, fault)) && fault == MOCK_LOST)
         more = false; /* but it was answered: only mock_complete loses answers */
     else if (!inside) {
@@ -390,10 +394,12 @@ static inline bool mock_handle(struct hostile_request *r) {
 
 static inline void mock_open(void) {
     mock.conditional = mock.copies = true;
+    mock.key_id = "TESTKEY";
     hostile_open(&mock.server, mock_handle, NULL);
     setenv("AWS_ACCESS_KEY_ID", "TESTKEY", 1);
     setenv("AWS_SECRET_ACCESS_KEY", "HUSHHUSH", 1);
     setenv("AWS_ENDPOINT_URL", mock.server.url, 1);
+    setenv("AWS_EC2_METADATA_DISABLED", "true", 1);
     unsetenv("AWS_ENDPOINT_URL_S3");
     unsetenv("AWS_SESSION_TOKEN");
 }
@@ -404,6 +410,7 @@ static inline void mock_reset(void) {
     mock.fault = MOCK_FINE;
     mock.conditional = mock.copies = true;
     mock.page_of_one = mock.stale = false;
+    mock.key_id = "TESTKEY", mock.refusal = mock.refused = 0;
     mock.puts = mock.gets = mock.lists = mock.parts_begun = 0;
     pthread_mutex_unlock(&mock.mutex);
 }

@@ -70,6 +70,34 @@ static int get_ready(struct lk__blob_s3 *s, struct lk_err *err) {
     return code;
 }
 
+/* --- keys that end ------------------------------------------------------------------------------------------------ */
+
+#define BEFORE_END_MS 300000 /* new ones are there by then */
+#define LOOK_AGAIN_NS 20000000000u
+#define RENEWALS_MOST 3 /* of one request */
+
+/* Under the mutex. What cannot be had now is asked for again later: the old ones may still do. */
+static void renew(struct lk__blob_s3 *s) {
+    bool changed;
+    s->renewed_ns = lk_clock_ns();
+    if (lk_aws_renew(&s->aws, &changed, NULL) == 0) s->keys += changed;
+}
+static void renew_before_end(struct lk__blob_s3 *s) {
+    if (s->aws.expires_ms && lk_clock_wall_ms() > s->aws.expires_ms - BEFORE_END_MS &&
+        lk_clock_ns() - s->renewed_ns > LOOK_AGAIN_NS)
+        renew(s);
+}
+/* After a refusal: whether there are others than it was signed with. */
+static bool other_keys(struct lk__blob_s3_try *t) {
+    struct lk__blob_s3 *s = t->s3;
+    if (t->renewals++ == RENEWALS_MOST) return false;
+    pthread_mutex_lock(&s->mutex);
+    if (s->keys == t->keys) renew(s);
+    bool others = s->keys != t->keys;
+    pthread_mutex_unlock(&s->mutex);
+    return others;
+}
+
 /* --- one try ---------------------------------------------------------------------------------------------------- */
 
 static int start_once(struct lk__blob_s3_try *t, struct lk_err *err) {
@@ -83,9 +111,13 @@ static int start_once(struct lk__blob_s3_try *t, struct lk_err *err) {
         lk_sha256(a->body ? a->body : "", a->body_size, &payload);
     char *path = lk_asprintf("/%s%s%s%s", s->bucket_in_host ? "" : s->bucket, !s->bucket_in_host && a->key ? "/" : "",
                              a->key ? s->prefix : "", a->key ? a->key : "");
-    struct lk_sigv4_keys keys = {s->aws.key_id, s->aws.secret, s->aws.session, s->aws.region, "s3"};
     struct lk_sigv4_request r = {a->method, s->host, path, a->query, a->query_count, a->headers, payload, time(NULL)};
+    pthread_mutex_lock(&s->mutex);
+    renew_before_end(s);
+    struct lk_sigv4_keys keys = {s->aws.key_id, s->aws.secret, s->aws.session, s->aws.region, "s3"};
+    t->keys = s->keys;
     int code = path ? lk_sigv4_sign(&keys, &r, &sign, err) : lk_fail(err, LK_ENOMEM, "out of memory asking %s", s->url);
+    pthread_mutex_unlock(&s->mutex);
     char *url = code == 0 ? lk_asprintf("%s%s", s->server, sign.target.data) : NULL;
     if (code == 0 && !url) code = lk_fail(err, LK_ENOMEM, "out of memory asking %s", s->url);
     if (code == 0) {
@@ -111,6 +143,7 @@ static void try_once(struct lk__blob_s3_try *t) {
     lk_http_call_free(t->call);
     t->call = NULL;
     t->tries++;
+    t->old_keys = false;
     t->code = start_once(t, &t->err);
 }
 
@@ -190,6 +223,18 @@ static int again(struct lk__blob_s3_try *t, int code, const char *why, struct lk
     return 0;
 }
 
+/* Whether an answer may mean that the keys are old: S3 says 400 to a token that has ended, and nothing in a HEAD's answer.
+ */
+static bool refuses_keys(struct lk__blob_s3_try *t, int status) {
+    static const char *const old[] = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"};
+    if (status == 403 || status == 401) return true;
+    if (status != 400) return false;
+    struct error_code e = code_of(t);
+    for (size_t i = 0; i < sizeof old / sizeof *old; i++)
+        if (strcmp(e.text, old[i]) == 0) return true;
+    return strcmp(t->ask->method, "HEAD") == 0;
+}
+
 int lk__blob_s3_wait(struct lk__blob_s3_try *t, int *status, struct lk_err *err) {
     for (;;) {
         struct lk_err why = {0};
@@ -208,6 +253,8 @@ int lk__blob_s3_wait(struct lk__blob_s3_try *t, int *status, struct lk_err *err)
         if (problem) {
             t->misfits++;
             if ((code = again(t, LK_ECORRUPT, problem, err))) return code;
+        } else if ((t->old_keys = refuses_keys(t, *status)) && other_keys(t)) {
+            try_once(t);
         } else if (!is_temporary(t, *status, text, sizeof text)) {
             return 0;
         } else if ((code = again(t, LK_EIO, text, err)))
@@ -230,7 +277,9 @@ int lk__blob_s3_unexpected(struct lk__blob_s3_try *t, int status, struct lk_err 
         {"NoSuchBucket", LK_ENOTFOUND, "there is no such bucket; make it first"},
         {"InvalidAccessKeyId", LK_EIO, "the server does not know the key's id (AWS_ACCESS_KEY_ID)"},
         {"SignatureDoesNotMatch", LK_EIO, "the secret key is wrong (AWS_SECRET_ACCESS_KEY), or the region (AWS_REGION)"},
-        {"ExpiredToken", LK_EIO, "the session token has expired (AWS_SESSION_TOKEN)"},
+        {"ExpiredToken", LK_EIO,
+         "the session token has expired; in AWS_SESSION_TOKEN it stays so, a file of keys, a role or SSO would be asked "
+         "again"},
         {"RequestTimeTooSkewed", LK_EIO, "this machine's clock differs from the server's by many minutes"},
         {"AccessDenied", LK_EIO, "the key may not do that there"},
         {"AuthorizationHeaderMalformed", LK_EIO, "the bucket is in another region; set AWS_REGION"},

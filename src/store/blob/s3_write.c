@@ -86,9 +86,9 @@ static void piece_init(struct piece *p, struct lk__blob_s3 *s, const char *key, 
 static const char only_new[] = "If-None-Match: *";
 
 /* Whether the server refused a request for its condition. It is not asked so again. */
-static bool refused_condition(struct lk__blob_s3 *s, int status) {
-    if (status != 501 && status != 400) return false;
-    return !atomic_exchange(&s->unconditional, true);
+static bool refused_condition(const struct lk__blob_s3_try *t, int status) {
+    if ((status != 501 && status != 400) || t->old_keys) return false;
+    return !atomic_exchange(&t->s3->unconditional, true);
 }
 
 /* LK_EEXISTS: somebody put it there meanwhile. */
@@ -100,7 +100,7 @@ static int put_whole(struct lk__blob_s3 *s, const char *key, const struct lk_blo
         piece_init(&p, s, key, blob->size ? blob->data : (const unsigned char *)"", blob->size);
         p.ask.headers[1] = condition ? only_new : NULL;
         code = lk__blob_s3_do(&p.try, s, &p.ask, &status, err);
-        if (code || !condition || !refused_condition(s, status)) break;
+        if (code || !condition || !refused_condition(&p.try, status)) break;
         lk__blob_s3_end(&p.try);
     }
     if (code == 0 && status == 412)
@@ -259,7 +259,7 @@ static int complete_upload(struct upload *u, bool replace, struct lk_err *err) {
                                        .arg = &outcome,
                                        .problem = outcome_problem};
         code = lk__blob_s3_do(&t, u->s3, &ask, &status, err);
-        if (code || !condition || !refused_condition(u->s3, status)) break;
+        if (code || !condition || !refused_condition(&t, status)) break;
         lk__blob_s3_end(&t);
     }
     if (code == 0 && status == 412)

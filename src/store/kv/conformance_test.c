@@ -462,6 +462,17 @@ static void times(struct world *w) {
     t = begin(w->kv, false);
     OK(lk_kv_commit(t, LK_DURABLE, &time, &test_err));
     assert_int_equal(time, last);
+    t = begin(w->kv, true); /* a time that is ahead of every clock, as a store that moves here may have it */
+    put(t, "k", "v");
+    OK(lk__kv_timestamp_from(t, before + 1000000, &test_err));
+    OK(lk__kv_timestamp_from(t, before, &test_err)); /* does not go back */
+    OK(lk__kv_holds(t, &test_err));
+    OK(lk_kv_commit(t, LK_DURABLE, &time, &test_err));
+    assert_int_equal(time, before + 1000000);
+    t = begin(w->kv, true);
+    put(t, "k", "v");
+    OK(lk_kv_commit(t, LK_DURABLE, &last, &test_err));
+    assert_int_equal(last, time + 1);
 }
 
 struct closure {

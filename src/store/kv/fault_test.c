@@ -1,16 +1,17 @@
 /* An engine whose n-th call fails, for every n: the caller sees that error, nothing half is there, nothing is lost. */
 #include "lockstep/base/progress.h"
+#include "store/kv/kv_lmdb.h"
 #include "store/kv/testing.h"
 
-/* The calls go to the engine below, but one. */
+/* The calls go to the engine below, but one. Threads that share commits may come here at once. */
 static struct {
     const struct lk_kv_ops *below;
-    long calls, fail_at; /* 0: none */
+    atomic_long calls, fail_at; /* 0: none */
     int code;
 } fault;
 
 static bool due(struct lk_err *err) {
-    if (++fault.calls != fault.fail_at) return false;
+    if (atomic_fetch_add(&fault.calls, 1) + 1 != fault.fail_at) return false;
     lk_fail(err, fault.code, "a planted fault");
     return true;
 }
@@ -47,8 +48,13 @@ static int cursor_step_(struct lk_kv_cursor *c, bool back, struct lk_err *err) {
     return due(err) ? fault.code : fault.below->cursor_step(c, back, err);
 }
 
+/* Whether an engine's own lk_kv_update begins and ends through its operations, and so meets the faults. */
+static bool shares(const struct lk_kv_ops *ops) {
+    return ops == &lk__kv_lmdb;
+}
+
 static struct lk_kv_ops faulty;
-static struct lk_kv *open_faulty(const struct world *w) {
+static struct lk_kv *open_faulty(const struct world *w, bool shared) {
     struct lk_kv *kv = world_open(w);
     fault.below = kv->ops;
     faulty = *kv->ops;
@@ -63,7 +69,7 @@ static struct lk_kv *open_faulty(const struct world *w) {
     faulty.cursor_open = cursor_open_;
     faulty.cursor_seek = cursor_seek_;
     faulty.cursor_step = cursor_step_;
-    faulty.update = NULL;
+    if (!shared) faulty.update = NULL;
     kv->ops = &faulty;
     return kv;
 }
@@ -114,9 +120,9 @@ static void reset(struct lk_kv *kv) {
     commit(t);
 }
 
-static void every_call_fails(struct world *w) {
+static void each_call_fails(struct world *w, bool shared) {
     static const int codes[] = {LK_EIO, LK_ENOMEM, LK_ECORRUPT};
-    struct lk_kv *kv = open_faulty(w);
+    struct lk_kv *kv = open_faulty(w, shared);
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         for (long nth = 1;; nth++) {
             reset(kv);
@@ -138,9 +144,14 @@ static void every_call_fails(struct world *w) {
     lk_kv_close(kv);
 }
 
+static void every_call_fails(struct world *w) {
+    each_call_fails(w, false);
+    if (shares(w->kv->ops)) each_call_fails(w, true);
+}
+
 /* A conflict is run again, wherever it comes. */
-static void every_call_conflicts(struct world *w) {
-    struct lk_kv *kv = open_faulty(w);
+static void each_call_conflicts(struct world *w, bool shared) {
+    struct lk_kv *kv = open_faulty(w, shared);
     for (long nth = 1;; nth++) {
         reset(kv);
         fault.code = LK_ECONFLICT;
@@ -155,9 +166,87 @@ static void every_call_conflicts(struct world *w) {
     lk_kv_close(kv);
 }
 
+static void every_call_conflicts(struct world *w) {
+    each_call_conflicts(w, false);
+    if (shares(w->kv->ops)) each_call_conflicts(w, true);
+}
+
+/* --- many calls in one transaction, one of which meets a fault ------------------------------------------------ */
+
+#define SHARERS 6
+struct sharer {
+    struct lk_kv *kv;
+    char key[2];
+    int code;
+};
+static int put_twice(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
+    const struct sharer *s = arg;
+    char second[3] = {s->key[0], '2', 0};
+    int code = lk_kv_put(t, S(s->key), S("mine"), err);
+    return code == 0 ? lk_kv_put(t, S(second), S("mine"), err) : code;
+}
+static void *share(void *arg) {
+    struct sharer *s = arg;
+    struct lk_err err;
+    s->code = lk_kv_update(s->kv, put_twice, s, LK_DURABLE, NULL, &err);
+    return NULL;
+}
+/* The first leads a transaction of its own and waits for the write lock; the others come into the queue behind it. */
+static void queue_is(struct lk_kv *kv, size_t want) {
+    struct lk__kv_lmdb_env *env = ((struct lk__kv_lmdb *)kv)->env;
+    for (size_t queued = SIZE_MAX; queued != want; sched_yield()) {
+        pthread_mutex_lock(&env->queue_lock);
+        queued = env->queued;
+        pthread_mutex_unlock(&env->queue_lock);
+    }
+}
+static void share_all(struct lk_kv *kv, struct sharer sharers[SHARERS], long fail_at) {
+    pthread_t threads[SHARERS];
+    struct lk_kv_txn *held = begin(kv, true);
+    OK(lk_kv_delete_range(held, lk_bytes("", 0), lk_bytes("", 0), &test_err));
+    fault.calls = 0, fault.fail_at = 0;
+    for (size_t i = 0; i < SHARERS; i++) {
+        sharers[i] = (struct sharer){.kv = kv, .key = {(char)('a' + i)}};
+        assert_int_equal(pthread_create(&threads[i], NULL, share, &sharers[i]), 0);
+        if (i == 0)
+            while (fault.calls < 1) sched_yield(); /* it begins */
+        queue_is(kv, i);
+    }
+    fault.calls = 0, fault.fail_at = fail_at;
+    OK(fault.below->commit(held, LK_LAZY, false, NULL, &test_err));
+    for (size_t i = 0; i < SHARERS; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
+}
+/* Whatever fails, in whichever of the calls: those that say 0 are there, whole, and nothing else is. */
+static void one_of_many_fails(struct world *w) {
+    if (!shares(w->kv->ops)) return;
+    struct lk_kv *kv = open_faulty(w, true);
+    long failures = 0, nth = 1;
+    for (bool met = true; met; nth++) {
+        struct sharer sharers[SHARERS];
+        fault.code = nth % 3 ? LK_EIO : LK_ECONFLICT;
+        share_all(kv, sharers, nth);
+        met = fault.calls >= nth;
+        fault.fail_at = 0;
+        struct lk_kv_txn *t = begin(kv, false);
+        int failed = 0;
+        for (size_t i = 0; i < SHARERS; i++) {
+            const char *value = sharers[i].code == 0 ? "mine" : NULL;
+            row_is(t, sharers[i].key, value);
+            row_is(t, (char[]){sharers[i].key[0], '2', 0}, value);
+            failed += !value;
+        }
+        lk_kv_abort(t);
+        assert_true(failed <= (fault.code == LK_EIO && met));
+        failures += failed;
+    }
+    /* Those that were first in their transaction; the others were run again, alone, where nothing fails any more. */
+    assert_true(failures > 0 && nth > 2 * SHARERS);
+    lk_kv_close(kv);
+}
+
 /* After a failed write only the end is left, and it says so. */
 static void a_failed_write_ends_the_transaction(struct world *w) {
-    struct lk_kv *kv = open_faulty(w);
+    struct lk_kv *kv = open_faulty(w, false);
     struct lk_kv_txn *t = begin(kv, true);
     fault.calls = 0, fault.fail_at = 1, fault.code = LK_EIO;
     FAILS(lk_kv_put(t, S("a"), S("1"), &test_err), LK_EIO, "planted");
@@ -201,9 +290,8 @@ static void out_of_memory(struct world *w) {
 int main(void) {
     lk_log_quiet(true);
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(every_call_fails),
-        WORLD_TEST(every_call_conflicts),
-        WORLD_TEST(a_failed_write_ends_the_transaction),
+        WORLD_TEST(every_call_fails),  WORLD_TEST(every_call_conflicts),
+        WORLD_TEST(one_of_many_fails), WORLD_TEST(a_failed_write_ends_the_transaction),
         WORLD_TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

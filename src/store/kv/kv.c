@@ -80,6 +80,18 @@ int lk__kv_timestamp(struct lk_kv_txn *txn, int64_t *out_ms, struct lk_err *err)
     return done(txn, txn->write, txn->kv->ops->timestamp(txn, out_ms, err));
 }
 
+int lk__kv_timestamp_from(struct lk_kv_txn *txn, int64_t least_ms, struct lk_err *err) {
+    int64_t time;
+    int code = lk__kv_timestamp(txn, &time, err);
+    if (code != 0 || time >= least_ms) return code;
+    return done(txn, true, txn->kv->ops->raise(txn, least_ms, err));
+}
+int lk__kv_holds(struct lk_kv_txn *txn, struct lk_err *err) {
+    int code = lk__kv_txn_check(txn, err);
+    if (code != 0 || !txn->kv->ops->holds) return code;
+    return done(txn, false, txn->kv->ops->holds(txn, err));
+}
+
 /* Waits longer each time, by a random part so that two do not meet again. */
 static void back_off(int attempt) {
     uint64_t random = lk_clock_ns() * 0x9E3779B97F4A7C15u;

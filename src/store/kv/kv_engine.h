@@ -26,6 +26,11 @@ struct lk_kv_ops {
     /* The time that this write transaction will commit with, from now on always the same; of a read transaction, of the
      * last commit that had one. */
     int (*timestamp)(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
+    /* Of a write transaction that has its time: that becomes at least least_ms. */
+    int (*raise)(struct lk_kv_txn *, int64_t least_ms, struct lk_err *);
+    /* Of a write transaction that has its time: LK_ECONFLICT if it does not keep others from committing any more, as its
+     * connection was lost. Asking also keeps a server from ending it because it idles. NULL: it always does. */
+    int (*holds)(struct lk_kv_txn *, struct lk_err *);
 
     /* The time that leases end by, the same for all who open the store: it does not go back. NULL: all of them are
      * processes of one machine, which has locks. */
@@ -92,6 +97,10 @@ extern const struct lk_kv_ops lk__kv_lmdb, lk__kv_memory, lk__kv_postgres, lk__k
 
 /* The time this write transaction will commit with (in a read transaction: of the last commit that had one). */
 int lk__kv_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
+/* The same of a write transaction, and at least least_ms. */
+int lk__kv_timestamp_from(struct lk_kv_txn *, int64_t least_ms, struct lk_err *);
+/* After lk__kv_timestamp in a write transaction: 0 as long as nobody else can commit, LK_ECONFLICT from then on. */
+int lk__kv_holds(struct lk_kv_txn *, struct lk_err *);
 /* For engines that run lk_kv_update's functions themselves: sets what every new transaction has; after the function, says
  * what kept it from being committed, or 0. */
 void lk__kv_txn_init(struct lk_kv *, bool write, struct lk_kv_txn *);

@@ -97,16 +97,22 @@ static int why_cut_short(const struct lk__kv_lmdb_env *env) {
     return statvfs(env->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < near ? ENOSPC : EIO;
 }
 
-int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *err) {
+static int commit_failed(struct lk__kv_lmdb_env *env, int code, struct lk_err *err) {
     return lk__kv_lmdb_fail(err, code == EIO ? why_cut_short(env) : code, env, "commit to");
 }
 
 /* A durable commit syncs the pages, then writes the head with O_DSYNC. A lazy one leaves out only the second sync
  * (MDB_NOMETASYNC): the pages that a head points to are on disk before the head can be, so power loss gives the state of
  * this commit or the one before, never a mixture. The flag is the environment's, set while we hold the write lock. */
-int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
+static int commit_as(struct lk__kv_lmdb_env *env, MDB_txn *mdb, enum lk_durability durability) {
     MDB_envinfo info;
     size_t id = mdb_txn_id(mdb);
+    int unsettled = lk__kv_lmdb_settle(env);
+    if (unsettled != 0) {
+        atomic_store(&env->writer, 0);
+        mdb_txn_abort(mdb);
+        return unsettled;
+    }
     mdb_env_set_flags(env->mdb, MDB_NOMETASYNC, durability == LK_LAZY);
     atomic_store(&env->writer, 0);
     int code = mdb_txn_commit(mdb);
@@ -125,8 +131,8 @@ static int lmdb_commit(struct lk_kv_txn *base, enum lk_durability durability, bo
         lmdb_abort(base);
         return code;
     }
-    code = base->write ? lk__kv_lmdb_commit(env, txn->mdb, durability) : mdb_txn_commit(txn->mdb);
-    if (code != 0) code = lk__kv_lmdb_commit_failed(env, code, err);
+    code = base->write ? commit_as(env, txn->mdb, durability) : mdb_txn_commit(txn->mdb);
+    if (code != 0) code = commit_failed(env, code, err);
     end(txn);
     return code;
 }
@@ -305,6 +311,14 @@ static int last_timestamp(struct lk_kv_txn *txn, int64_t *out, struct lk_err *er
     return 0;
 }
 
+static int set_timestamp(struct lk_kv_txn *base, int64_t t, struct lk_err *err) {
+    unsigned char row[8];
+    for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
+    int code = lmdb_put(base, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
+    if (code == 0) ((struct lk__kv_lmdb_txn *)base)->timestamp_ms = t;
+    return code;
+}
+
 int lk__kv_lmdb_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
     struct lk__kv_lmdb_txn *txn = (struct lk__kv_lmdb_txn *)base;
     int64_t t = txn->timestamp_ms;
@@ -312,10 +326,7 @@ int lk__kv_lmdb_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err
     if (code == 0 && base->write && !txn->timestamp_ms) {
         int64_t now = lk_clock_wall_ms();
         t = now > t ? now : t + 1;
-        unsigned char row[8];
-        for (int i = 0; i < 8; i++) row[i] = (unsigned char)((uint64_t)t >> 8 * i);
-        code = lmdb_put(base, lk_bytes(clock_key, sizeof clock_key), lk_bytes(row, 8), err);
-        if (code == 0) txn->timestamp_ms = t;
+        code = set_timestamp(base, t, err);
     }
     if (code == 0) *out_ms = t;
     return code;
@@ -331,6 +342,7 @@ const struct lk_kv_ops lk__kv_lmdb = {
     .commit = lmdb_commit,
     .abort = lmdb_abort,
     .timestamp = lk__kv_lmdb_timestamp,
+    .raise = set_timestamp,
     .get = lmdb_get,
     .put = lmdb_put,
     .remove = lmdb_remove,

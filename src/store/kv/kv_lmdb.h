@@ -26,6 +26,7 @@ struct lk__kv_lmdb_env {
     bool unmapped;        /* the map could not be moved: nothing works any more */
     int guard;            /* a descriptor of the lock file since the file was compacted, else -1 (kv_lmdb_tools.c) */
     ino_t file;           /* the database's, as it was opened */
+    bool settled;         /* names of the file and its folder are synced; under LMDB's write lock */
     atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
     char *dir;
     pthread_mutex_t queue_lock; /* of the rest: kv_lmdb_group.c */
@@ -64,16 +65,32 @@ void lk__kv_lmdb_fill_reserve(const struct lk__kv_lmdb_env *);
 void lk__kv_lmdb_release_reserve(const struct lk__kv_lmdb_env *);
 /* LK_EIO, LK_EBUSY: this thread may not wait for the write lock. */
 int lk__kv_lmdb_may_write(const struct lk__kv_lmdb_env *, struct lk_err *);
-/* Commits with this durability; changed: something was written. Returns what LMDB says. */
-int lk__kv_lmdb_commit(struct lk__kv_lmdb_env *, MDB_txn *, enum lk_durability);
-/* What LMDB said to that, as an error of ours. */
-int lk__kv_lmdb_commit_failed(struct lk__kv_lmdb_env *, int code, struct lk_err *);
 int lk__kv_lmdb_timestamp(struct lk_kv_txn *, int64_t *out_ms, struct lk_err *);
 int lk__kv_lmdb_update(struct lk_kv *, lk_kv_update_fn *, void *arg, enum lk_durability, int64_t *timestamp_ms,
                        struct lk_err *);
 int lk__kv_lmdb_stats(struct lk_kv *, struct lk_kv_stats *, struct lk_err *);
 int lk__kv_lmdb_copy(struct lk_kv *, const char *dir, bool compact, struct lk_err *);
 int lk__kv_lmdb_compact(struct lk_kv *, struct lk_err *);
+
+/* --- kv_lmdb_file.c */
+
+/* A file that becomes dir/data.mdb, if nobody has it by then. */
+struct lk__kv_lmdb_new {
+    char *folder, *path, *data;
+    int fd; /* of the folder: its lock */
+};
+/* path may be written now. Waits for another one that makes a file there. LK_EEXISTS: there is a data.mdb. */
+int lk__kv_lmdb_new_open(struct lk__kv_lmdb_new *, const char *dir, struct lk_err *);
+/* When path is written and synced: it has its name now, unsynced. LK_EEXISTS: somebody was first. */
+int lk__kv_lmdb_new_settle(const struct lk__kv_lmdb_new *, struct lk_err *);
+void lk__kv_lmdb_new_close(struct lk__kv_lmdb_new *);
+/* An empty database in dir, if there is none. */
+int lk__kv_lmdb_make(const char *dir, struct lk_err *);
+/* Before a commit, with the write lock: syncs the folders once. 0 or an errno. */
+int lk__kv_lmdb_settle(struct lk__kv_lmdb_env *);
+/* How a file gets its name; tests take away what a file system may lack. */
+extern enum lk__kv_lmdb_naming { LK__KV_LMDB_NOREPLACE, LK__KV_LMDB_LINK, LK__KV_LMDB_RENAME } lk__kv_lmdb_naming;
+
 /* What LMDB says, as an error of ours; what: "begin a transaction on". */
 int lk__kv_lmdb_fail(struct lk_err *, int code, const struct lk__kv_lmdb_env *, const char *what);
 

@@ -154,6 +154,7 @@ static int open_environment(struct lk__kv_lmdb_env *env, struct lk_err *err) {
     int code = open_as_permitted(env, err), dead, fd;
     struct stat st = {0};
     if (code != 0) return code;
+    env->settled = false;
     if (mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &st) == 0) env->file = st.st_ino;
     if (!env->lockless) mdb_reader_check(env->mdb, &dead); /* slots of killed readers would keep old pages alive */
     MDB_txn *txn = NULL;
@@ -238,11 +239,22 @@ static int check_there(const char *dir, struct lk_err *err) {
     return code;
 }
 
+/* Only then: a folder that is there may be one that we may only read. */
+static int make_absent(const char *dir, struct lk_err *err) {
+    struct stat st;
+    char *data = lk_asprintf("%s/data.mdb", dir);
+    if (!data) return lk_fail(err, LK_ENOMEM, "out of memory opening %s", dir);
+    bool absent = stat(data, &st) != 0 && errno == ENOENT;
+    lk_free(data);
+    return absent ? lk__kv_lmdb_make(dir, err) : 0;
+}
+
 int lk__kv_lmdb_open(const char *where, enum lk_access how, struct lk__kv_lmdb_env **out, struct lk_err *err) {
     char *dir = lk_asprintf("%s/kv", where);
     int code = dir ? 0 : lk_fail(err, LK_ENOMEM, "out of memory opening %s", where);
     if (code == 0) code = how == LK_CREATE ? lk_dir_make(dir, err) : check_there(dir, err);
     if (code == 0) code = refuse_network(dir, err);
+    if (code == 0 && how == LK_CREATE) code = make_absent(dir, err);
     if (code != 0) {
         lk_free(dir);
         return code;

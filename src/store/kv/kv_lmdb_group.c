@@ -33,26 +33,30 @@ struct lk__kv_lmdb_request {
 };
 struct batch {
     struct lk__kv_lmdb_env *env;
-    MDB_txn *mdb;
-    struct lk__kv_lmdb_request *calls[BATCH];
+    struct lk__kv_lmdb_txn *txn;
+    struct lk__kv_lmdb_request *calls[BATCH]; /* the first is the leader's own */
     size_t count;
-    bool changed, deletes;
+    bool changed;
     size_t bytes; /* that it holds in memory until the commit */
 };
+/* The transaction begins and ends through the seam, as any other: so tests that plant faults there reach it. */
+static const struct lk_kv_ops *ops_of(const struct batch *b) {
+    return b->calls[0]->kv->base.ops;
+}
 
 /* Runs one call in the batch's transaction. False: it failed and has written, so that the transaction must go, or
  * wants to be run again. */
 static bool run(struct batch *b, struct lk__kv_lmdb_request *r) {
-    struct lk__kv_lmdb_txn txn = {.mdb = b->mdb, .env = b->env, .deletes = b->deletes};
+    struct lk__kv_lmdb_txn txn = {.mdb = b->txn->mdb, .env = b->env, .deletes = b->txn->deletes};
     lk__kv_txn_init(&r->kv->base, true, &txn.base);
     r->code = r->fn(&txn.base, r->arg, r->err);
     LK_ASSERT(!txn.base.cursors); /* close before */
     if (r->code == 0) r->code = lk__kv_txn_check(&txn.base, r->err);
     if (r->code == 0 && r->timestamp_ms) {
         txn.base.dirty = true;
-        r->code = lk__kv_lmdb_timestamp(&txn.base, &r->stamp, r->err);
+        r->code = r->kv->base.ops->timestamp(&txn.base, &r->stamp, r->err);
     }
-    b->deletes = txn.deletes;
+    b->txn->deletes = txn.deletes;
     b->bytes += txn.bytes;
     if (r->code == LK_ECONFLICT || (r->code != 0 && txn.base.dirty)) return false;
     b->changed |= txn.base.dirty;
@@ -72,9 +76,20 @@ static size_t run_all(struct batch *b) {
     return i;
 }
 
+/* What ends a transaction of one call is that call's result. */
+static struct lk__kv_lmdb_request *only(struct batch *b) {
+    return b->count == 1 && b->calls[0]->code == 0 ? b->calls[0] : NULL;
+}
+static int tell(struct lk__kv_lmdb_request *r, int code) {
+    if (r) r->code = code;
+    return code;
+}
 static int begin(struct batch *b) {
-    int code = lk__kv_lmdb_begin(b->env, true, &b->mdb);
-    if (code == 0) atomic_store(&b->env->writer, (unsigned long)pthread_self());
+    struct lk_kv_txn *txn = NULL;
+    struct lk__kv_lmdb_request *r = only(b);
+    int code = tell(r, ops_of(b)->begin(&b->calls[0]->kv->base, true, &txn, r ? r->err : NULL));
+    if (code == 0) lk__kv_txn_init(&b->calls[0]->kv->base, true, txn);
+    b->txn = (struct lk__kv_lmdb_txn *)txn;
     return code;
 }
 static int commit(struct batch *b) {
@@ -82,16 +97,8 @@ static int commit(struct batch *b) {
     for (size_t i = 0; i < b->count; i++)
         if (b->calls[i]->outcome == WAITS && b->calls[i]->code == 0 && b->calls[i]->durability == LK_DURABLE)
             durability = LK_DURABLE;
-    struct lk__kv_lmdb_request *only = b->count == 1 && b->calls[0]->code == 0 ? b->calls[0] : NULL;
-    int code = lk__kv_lmdb_commit(b->env, b->mdb, durability);
-    if (code != 0 && only) only->code = lk__kv_lmdb_commit_failed(b->env, code, only->err);
-    lk__kv_lmdb_end(b->env);
-    return code;
-}
-static void undo(struct batch *b) {
-    atomic_store(&b->env->writer, 0);
-    mdb_txn_abort(b->mdb);
-    lk__kv_lmdb_end(b->env);
+    struct lk__kv_lmdb_request *r = only(b);
+    return tell(r, ops_of(b)->commit(&b->txn->base, durability, false, NULL, r ? r->err : NULL));
 }
 static void set_outcomes(struct batch *b, enum outcome outcome) {
     for (size_t i = 0; i < b->count; i++)
@@ -103,14 +110,13 @@ static void set_outcomes(struct batch *b, enum outcome outcome) {
 static void commit_together(struct batch *b) {
     for (int turn = 0; turn <= RESTARTS; turn++) {
         int code = begin(b);
-        if (code != 0) break; /* each says so for itself */
-        size_t bad = run_all(b);
+        size_t bad = code == 0 ? run_all(b) : b->count;
         if (bad == b->count) {
-            code = commit(b);
-            set_outcomes(b, code == 0 || b->count == 1 ? ENDED : ALONE);
-            return;
+            if (code == 0) code = commit(b);
+            set_outcomes(b, code == 0 || (b->count == 1 && code != LK_ECONFLICT) ? ENDED : ALONE);
+            return; /* who is run alone says so for itself */
         }
-        undo(b);
+        ops_of(b)->abort(&b->txn->base);
         b->calls[bad]->outcome = b->changed || b->calls[bad]->code == LK_ECONFLICT ? ALONE : ENDED;
         if (!b->changed) turn--; /* nobody's work was lost, and there is one call less */
     }
@@ -158,7 +164,6 @@ static void lead(struct lk__kv_lmdb_env *env) {
     commit_together(&b);
     env->commit_ns = lk_clock_ns() - begun; /* a leader's own */
     env->batch = b.count;
-    if (b.deletes) lk__kv_lmdb_fill_reserve(env);
     pthread_mutex_lock(&env->queue_lock);
     for (size_t i = 0; i < b.count; i++) finish(b.calls[i]);
     pthread_mutex_unlock(&env->queue_lock);

@@ -84,17 +84,6 @@ static int write_copy(const struct lk__kv_lmdb_env *env, MDB_env *mdb, const cha
     return code;
 }
 
-/* Gives the file its name, if nobody has it. */
-static int settle(const char *dir, const char *kv_dir, const char *temporary, const char *data, struct lk_err *err) {
-    int code = 0;
-    if (link(temporary, data) != 0)
-        code = errno == EEXIST ? lk_fail(err, LK_EEXISTS, "%s exists already: name another folder", data)
-                               : lk_fail_errno(err, "cannot write %s", data);
-    unlink(temporary);
-    if (code == 0) code = lk_dir_sync(kv_dir, err);
-    return code == 0 ? lk_dir_sync(dir, err) : code;
-}
-
 /* A read transaction is held meanwhile: it counts, so that the map stays where it is. */
 static int copy_held(struct lk_kv *kv, const char *path, bool compact, struct lk_err *err) {
     struct lk__kv_lmdb_env *env = ((struct lk__kv_lmdb *)kv)->env;
@@ -118,16 +107,18 @@ int lk__kv_lmdb_copy(struct lk_kv *kv, const char *dir, bool compact, struct lk_
     struct lk__kv_lmdb_env *env = ((struct lk__kv_lmdb *)kv)->env;
     if (atomic_load(&env->writer) == (unsigned long)pthread_self())
         return lk_fail(err, LK_EBUSY, "this thread has a write transaction open, for which the copy would wait");
-    char *kv_dir = lk_asprintf("%s/kv", dir), *data = lk_asprintf("%s/kv/data.mdb", dir);
-    char *temporary = lk_asprintf("%s/kv/data.mdb.%ld", dir, (long)getpid());
-    int code = kv_dir && data && temporary ? 0 : lk_fail(err, LK_ENOMEM, "out of memory copying to %s", dir);
-    if (code == 0 && lk_file_exists(data)) code = lk_fail(err, LK_EEXISTS, "%s exists already: name another folder", data);
-    if (code == 0) code = lk_dir_make(kv_dir, err);
-    if (code == 0) code = copy_held(kv, temporary, compact, err);
-    if (code == 0) code = settle(dir, kv_dir, temporary, data, err);
+    char *kv_dir = lk_asprintf("%s/kv", dir);
+    struct lk__kv_lmdb_new n;
+    int code = kv_dir ? lk_dir_make(kv_dir, err) : lk_fail(err, LK_ENOMEM, "out of memory copying to %s", dir);
+    if (code == 0) code = lk__kv_lmdb_new_open(&n, kv_dir, err);
+    if (code == 0) {
+        code = copy_held(kv, n.path, compact, err);
+        if (code == 0) code = lk__kv_lmdb_new_settle(&n, err);
+        lk__kv_lmdb_new_close(&n);
+    }
+    if (code == 0) code = lk_dir_sync(kv_dir, err);
+    if (code == 0) code = lk_dir_sync(dir, err);
     lk_free(kv_dir);
-    lk_free(data);
-    lk_free(temporary);
     return code;
 }
 

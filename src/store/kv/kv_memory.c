@@ -33,7 +33,7 @@ struct database {
     pthread_t writer;
     struct node *root;
     uint64_t rows, bytes;
-    int64_t last_ms;
+    int64_t last_ms, now_ms; /* of the last commit that had a time; that was told last */
     uint32_t readers;
 };
 struct kv {
@@ -292,6 +292,12 @@ static int memory_timestamp(struct lk_kv_txn *base, int64_t *out_ms, struct lk_e
     return 0;
 }
 
+static int memory_raise(struct lk_kv_txn *base, int64_t least_ms, struct lk_err *err) {
+    (void)err;
+    ((struct txn *)base)->timestamp_ms = least_ms;
+    return 0;
+}
+
 static int memory_commit(struct lk_kv_txn *base, enum lk_durability durability, bool stamped, int64_t *timestamp_ms,
                          struct lk_err *err) {
     (void)durability;
@@ -394,8 +400,13 @@ static int memory_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_e
 }
 
 static int memory_now(struct lk_kv_txn *base, int64_t *out_ms, struct lk_err *err) {
-    (void)base, (void)err;
-    *out_ms = (int64_t)(lk_clock_ns() / 1000000);
+    struct database *db = ((struct txn *)base)->db;
+    (void)err;
+    *out_ms = lk_clock_wall_ms();
+    pthread_mutex_lock(&db->lock);
+    if (*out_ms < db->now_ms) *out_ms = db->now_ms;
+    db->now_ms = *out_ms;
+    pthread_mutex_unlock(&db->lock);
     return 0;
 }
 
@@ -410,6 +421,7 @@ const struct lk_kv_ops lk__kv_memory = {
     .abort = memory_abort,
     .now = memory_now,
     .timestamp = memory_timestamp,
+    .raise = memory_raise,
     .get = memory_get,
     .put = memory_put,
     .remove = memory_remove,

@@ -90,6 +90,32 @@ int lk__kv_pg_timestamp(struct lk_kv_txn *base, int64_t *out, struct lk_err *err
     return 0;
 }
 
+static int pg_raise(struct lk_kv_txn *base, int64_t least_ms, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    (void)err;
+    txn->call_time = txn->time = least_ms;
+    return 0;
+}
+
+/* Whether the transaction that has all slots is still there. */
+static int pg_holds(struct lk_kv_txn *base, struct lk_err *err) {
+    struct lk__kv_pg_txn *txn = txn_of(base);
+    struct lk__kv_pg_conn *c = txn->held;
+    struct lk_err why = {0};
+    PGresult *res;
+    if (!c) return lk_fail(err, LK_ECONFLICT, "%s: this transaction does not keep others waiting any more", txn->kv->shown);
+    lk__kv_pg_send(c, PG_TIME, NULL, 0);
+    lk__kv_pg_sync(c);
+    int code = lk__kv_pg_answer(c, &res, &why);
+    if (code == 0) lk__kv_pq.clear(res);
+    lk__kv_pg_drain(c);
+    if (code == 0 && !c->lost) return 0;
+    lk__kv_pg_drop(c);
+    txn->held = NULL;
+    return lk_fail(err, LK_ECONFLICT, "the connection to %s that kept others waiting was lost: %s", txn->kv->shown,
+                   why.message);
+}
+
 /* The server's time, which timestamps may be ahead of. */
 static int pg_now(struct lk_kv_txn *base, int64_t *out, struct lk_err *err) {
     return read_time(txn_of(base), PG_NOW, out, err);
@@ -153,9 +179,10 @@ static int pg_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_err *
 /* Two names for one scheme, as libpq has them. */
 #define OPERATIONS                                                                                                         \
     .name = "PostgreSQL", .key_max = LK__KV_PG_KEY_MAX, .open = pg_open, .close = pg_close, .begin = lk__kv_pg_begin,      \
-    .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .now = pg_now, .get = lk__kv_pg_get,         \
-    .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove, .remove_range = pg_remove_range,                   \
-    .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close, .cursor_seek = lk__kv_pg_cursor_seek,    \
-    .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update, .stats = pg_stats, .tools = "pg_dump and VACUUM"
+    .commit = pg_commit, .abort = pg_abort, .timestamp = lk__kv_pg_timestamp, .raise = pg_raise, .holds = pg_holds,        \
+    .now = pg_now, .get = lk__kv_pg_get, .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove,               \
+    .remove_range = pg_remove_range, .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close,         \
+    .cursor_seek = lk__kv_pg_cursor_seek, .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update,                \
+    .stats = pg_stats, .tools = "pg_dump and VACUUM"
 const struct lk_kv_ops lk__kv_postgres = {.scheme = "postgresql:", OPERATIONS};
 const struct lk_kv_ops lk__kv_postgres_short = {.scheme = "postgres:", OPERATIONS};

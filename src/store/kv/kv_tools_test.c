@@ -1,5 +1,6 @@
 /* LMDB's whole file: statistics, copies, compaction, readers that died. */
 #include "lockstep/base/progress.h"
+#include "store/kv/kv_lmdb.h"
 #include "store/kv/testing.h"
 #include <pthread.h>
 #include <signal.h>
@@ -125,6 +126,90 @@ static void copies(void **state) {
     lk_kv_abort(t);
     FAILS(lk_kv_copy(kv, "/proc/none", false, &test_err), LK_EIO, "/proc/none");
     lk_free(dir);
+    lk_kv_close(kv);
+}
+
+/* However a file system can name a file: with a leftover of one who was killed, and twice. */
+static void every_way_to_a_name(void **state) {
+    struct lk_kv *kv = open_at(*state);
+    put_one(kv, "a", "1");
+    for (int way = LK__KV_LMDB_NOREPLACE; way <= LK__KV_LMDB_RENAME; way++) {
+        char name[16];
+        struct lk__kv_lmdb_new n, late;
+        lk__kv_lmdb_naming = (enum lk__kv_lmdb_naming)way;
+        snprintf(name, sizeof name, "way%d", way);
+        char *dir = test_join(*state, name), *kv_dir = test_join(dir, "kv"), *left = test_join(kv_dir, "new/data.mdb");
+        char *folder = test_join(kv_dir, "new");
+        OK(lk_dir_make(folder, &test_err));
+        OK(lk_file_write_atomic(left, "half", 4, &test_err));
+        OK(lk_kv_copy(kv, dir, way % 2, &test_err));
+        FAILS(lk_kv_copy(kv, dir, way % 2, &test_err), LK_EEXISTS, "name another folder");
+        struct lk_kv *copy = open_at(dir); /* also a folder that has none yet */
+        assert_int_equal(rows_of(copy), 1);
+        lk_kv_close(copy);
+        assert_false(lk_file_exists(folder));
+        /* whoever comes second, though the name was free when it began */
+        char *data = test_join(kv_dir, "data.mdb"), *moved = test_join(kv_dir, "moved");
+        assert_int_equal(rename(data, moved), 0);
+        OK(lk__kv_lmdb_new_open(&n, kv_dir, &test_err));
+        OK(lk_file_write_atomic(n.path, "late", 4, &test_err));
+        assert_int_equal(rename(moved, data), 0);
+        FAILS(lk__kv_lmdb_new_settle(&n, &test_err), LK_EEXISTS, "name another folder");
+        lk__kv_lmdb_new_close(&n);
+        FAILS(lk__kv_lmdb_new_open(&late, kv_dir, &test_err), LK_EEXISTS, "exists already");
+        assert_false(lk_file_exists(folder));
+        copy = open_at(dir);
+        assert_int_equal(rows_of(copy), 1);
+        lk_kv_close(copy);
+        lk_free(dir), lk_free(kv_dir), lk_free(left), lk_free(folder), lk_free(data), lk_free(moved);
+        dir = lk_asprintf("%s/made%d", (char *)*state, way);
+        copy = open_at(dir);
+        put_one(copy, "b", "2");
+        lk_kv_close(copy);
+        lk_free(dir);
+    }
+    lk__kv_lmdb_naming = LK__KV_LMDB_NOREPLACE;
+    lk_kv_close(kv);
+}
+/* A copy that is killed at any moment leaves nothing that keeps the next one, of the same process number or not. */
+static void copy_for_ever(void *arg) {
+    struct lk_kv *kv = open_at(arg);
+    for (int i = 0;; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "killed%d", i);
+        char *dir = test_join(arg, name);
+        if (lk_kv_copy(kv, dir, i % 2, &test_err) != 0 && test_err.code != LK_EEXISTS) _exit(1);
+        lk_free(dir);
+    }
+}
+static void killed_copies(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    struct test_random r = test_random_open("killed_copies");
+    struct lk_kv *kv = open_at(*state);
+    put_rows(kv, 0, ROWS / 4);
+    for (int turn = 0; turn < 8; turn++) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) copy_for_ever(*state);
+        usleep(2000 + test_random_below(&r, 20000));
+        kill(pid, SIGKILL);
+        int status;
+        waitpid(pid, &status, 0);
+        assert_true(WIFSIGNALED(status));
+        int done = 0, code = 0;
+        for (; done < 10000 && code != 1; done++) { /* each copy is whole, and the half one is made anew */
+            char *dir = lk_asprintf("%s/killed%d", (char *)*state, done);
+            bool began = lk_file_exists(dir);
+            code = lk_kv_copy(kv, dir, false, &test_err);
+            if (code != 0 && code != LK_EEXISTS) fail_msg("%s", test_err.message);
+            struct lk_kv *copy = open_at(dir);
+            assert_int_equal(rows_of(copy), ROWS / 4);
+            lk_kv_close(copy);
+            OK(lk_dir_remove(dir, &test_err));
+            lk_free(dir);
+            if (!began) break;
+        }
+    }
     lk_kv_close(kv);
 }
 
@@ -288,6 +373,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST_IN_DIR(statistics),
         TEST_IN_DIR(copies),
+        TEST_IN_DIR(every_way_to_a_name),
+        TEST_IN_DIR(killed_copies),
         TEST_IN_DIR(compacts),
         TEST_IN_DIR(others_keep_it_from_compacting),
         TEST_IN_DIR(a_crowd_comes_and_goes),
