@@ -2,6 +2,7 @@
  * instead. */
 #ifndef LOCKSTEP_H
 #define LOCKSTEP_H
+#include "lockstep/base/base64.h"
 #include "lockstep/base/caches.h"
 #include "lockstep/base/err.h"
 #include "lockstep/base/file.h"
@@ -38,6 +39,8 @@
 #include "lockstep/store/move.h"
 #include "lockstep/store/pin.h"
 #include "lockstep/store/store.h"
+#include "lockstep/store/table.h"
+#include "lockstep/store/table_text.h"
 #include "lockstep/store/uploads.h"
 
 #include "lockstep/cluster/comm.h"

@@ -8,12 +8,9 @@
 /* --- what may stand at a placeholder ---------------------------------------------------------------------- */
 
 static const char *const words[][2] = {
-    {"T", "@tokenizer"},      {"TOKENIZER", "@tokenizer"},
-    {"DATASET", "@dataset"},  {"RUN", "@runs"},
-    {"MODEL", "@model"},      {"RUN@STEP", "@runs"},
-    {"RUN[@STEP]", "@runs"},  {"DIR", "//"},
-    {"COMMAND", "@commands"}, {"FILE", "/"},
-    {"CONFIG.ini", "/"},
+    {"T", "@tokenizer"}, {"TOKENIZER", "@tokenizer"}, {"DATASET", "@dataset"}, {"RUN", "@runs"},
+    {"MODEL", "@model"}, {"TABLE", "@table"},         {"RUN@STEP", "@runs"},   {"RUN[@STEP]", "@runs"},
+    {"DIR", "//"},       {"COMMAND", "@commands"},    {"FILE", "/"},           {"CONFIG.ini", "/"},
 };
 
 /* One alternative of a placeholder; "" when nothing is known about it. */

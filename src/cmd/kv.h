@@ -26,10 +26,6 @@ int kv_take(const struct cmd_context *, const char *text, struct lk_buf *out);
 int kv_write(struct lk_buf *out, struct lk_bytes);
 /* The same in a message, cut where it is long; out: (size), at least 8. */
 const char *kv_shown(struct lk_bytes, char *out, size_t size);
-/* base64 with padding. LK_ENOMEM; false: it is none. */
-int kv_base64_write(struct lk_buf *out, struct lk_bytes);
-bool kv_base64_read(const char *text, size_t size, struct lk_buf *out);
-
 /* A row as a line of JSON without its end; keys_only: without the value. LK_ENOMEM. */
 int kv_json_write(struct lk_buf *out, struct lk_bytes key, struct lk_bytes value, bool keys_only);
 /* NULL, or what is wrong with the line. */

@@ -1,6 +1,7 @@
 /* Keys and values of `lockstep kv` as text and as JSON. */
 #include "kv.h"
 
+#include "lockstep/base/base64.h"
 #include "lockstep/base/json_out.h"
 #include <stdlib.h>
 #include <string.h>
@@ -20,40 +21,6 @@ static bool hex_read(const char *text, struct lk_buf *out) {
     for (const char *p = text; *p; p += 2) {
         int high = digit(p[0]), low = p[0] ? digit(p[1]) : -1;
         if (high < 0 || low < 0 || lk_buf_append(out, &(char){(char)(high << 4 | low)}, 1)) return false;
-    }
-    return true;
-}
-
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-int kv_base64_write(struct lk_buf *out, struct lk_bytes b) {
-    const unsigned char *p = b.data;
-    int code = lk_buf_reserve(out, b.size / 3 * 4 + 5);
-    for (size_t i = 0; i < b.size && !code; i += 3) {
-        size_t n = b.size - i < 3 ? b.size - i : 3;
-        uint32_t bits = (uint32_t)p[i] << 16 | (n > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (n > 2 ? p[i + 2] : 0);
-        char four[4];
-        for (size_t k = 0; k < 4; k++) four[k] = k <= n ? alphabet[bits >> (18 - 6 * k) & 63] : '=';
-        code = lk_buf_append(out, four, 4);
-    }
-    return code;
-}
-
-bool kv_base64_read(const char *text, size_t size, struct lk_buf *out) {
-    if (size % 4) return false;
-    for (size_t i = 0; i < size; i += 4) {
-        uint32_t bits = 0;
-        size_t n = 0;
-        for (; n < 4 && text[i + n] != '='; n++) {
-            const char *at = text[i + n] ? strchr(alphabet, text[i + n]) : NULL;
-            if (!at) return false;
-            bits |= (uint32_t)(at - alphabet) << (18 - 6 * n);
-        }
-        bool end = i + 4 == size;
-        if (n < 2 || (n < 4 && !end) || (n == 2 && text[i + 3] != '=')) return false;
-        if (bits & (n == 2 ? 0xffff : n == 3 ? 0xff : 0)) return false; /* one text for each value */
-        char three[3] = {(char)(bits >> 16), (char)(bits >> 8), (char)bits};
-        if (lk_buf_append(out, three, n - 1)) return false;
     }
     return true;
 }
@@ -96,14 +63,14 @@ int kv_take(const struct cmd_context *c, const char *text, struct lk_buf *out) {
     if (kv_form.hex)
         return hex_read(text, out) ? CMD_OK : cmd_usage_error(c, "\"%s\" is not pairs of hexadecimal digits", text);
     if (kv_form.base64)
-        return kv_base64_read(text, strlen(text), out) ? CMD_OK : cmd_usage_error(c, "\"%s\" is not base64", text);
+        return lk_base64_read(text, strlen(text), out) ? CMD_OK : cmd_usage_error(c, "\"%s\" is not base64", text);
     if (text_read(text, out)) return CMD_OK;
     return cmd_usage_error(c, "\"%s\": a backslash is \\\\; \\t, \\n, \\r and \\xNN stand for other bytes", text);
 }
 
 int kv_write(struct lk_buf *out, struct lk_bytes b) {
     int code = 0;
-    if (kv_form.base64) return kv_base64_write(out, b);
+    if (kv_form.base64) return lk_base64_write(out, b);
     if (!kv_form.hex) return text_write(out, b);
     for (size_t i = 0; i < b.size && !code; i++) code = lk_buf_printf(out, "%02x", ((const unsigned char *)b.data)[i]);
     return code;
@@ -124,7 +91,7 @@ const char *kv_shown(struct lk_bytes b, char *out, size_t size) {
 static int member(struct lk_buf *out, const char *name, struct lk_bytes b) {
     if (!lk_utf8_valid(b.data, b.size) || (b.size && memchr(b.data, 0, b.size))) {
         int code = lk_buf_printf(out, "\"%s_base64\":\"", name);
-        if (!code) code = kv_base64_write(out, b);
+        if (!code) code = lk_base64_write(out, b);
         return code ? code : lk_buf_append(out, "\"", 1);
     }
     json_t *text = json_stringn(b.size ? b.data : "", b.size);
@@ -153,7 +120,7 @@ static const char *read_member(const json_t *row, const char *name, struct lk_bu
     if (!json_is_string(text ? text : coded) || (text && coded)) return message;
     if (text) return lk_buf_append(out, json_string_value(text), json_string_length(text)) ? "out of memory" : NULL;
     snprintf(message, sizeof message, "\"%s\" is not base64", other);
-    return kv_base64_read(json_string_value(coded), json_string_length(coded), out) ? NULL : message;
+    return lk_base64_read(json_string_value(coded), json_string_length(coded), out) ? NULL : message;
 }
 
 const char *kv_json_read(const char *line, size_t size, struct lk_buf *key, struct lk_buf *value) {
@@ -180,7 +147,13 @@ static const struct {
     {"e/", "evaluations"},
     {"c/", "checkpoints"},
     {"u/", "uploads"},
+    {"t/", "tables and pins"},
 };
+/* A table's cells: 'T', the table's number in four bytes, the first of which is 0 for the first 16 million, a letter. */
+static bool is_cell(struct lk_bytes key) {
+    const char *k = key.data;
+    return key.size >= 6 && k[0] == 'T' && !k[1];
+}
 
 /* Whether one of two begins with the other. */
 static bool overlap(struct lk_bytes a, const char *b) {
@@ -193,6 +166,9 @@ int kv_check_ours(struct lk_bytes key, struct lk_err *err) {
         if (key.size >= strlen(ours[i].prefix) && overlap(key, ours[i].prefix) && (i || key.size == 6))
             return lk_fail(err, LK_EINVAL, "the row \"%s\" is one of Lockstep's own (%s); --force changes it all the same",
                            kv_shown(key, shown, sizeof shown), ours[i].what);
+    if (!kv_force && is_cell(key))
+        return lk_fail(err, LK_EINVAL, "the row \"%s\" is one of Lockstep's own (cells); --force changes it all the same",
+                       kv_shown(key, shown, sizeof shown));
     return 0;
 }
 int kv_check_ours_prefix(struct lk_bytes prefix, struct lk_err *err) {
@@ -203,5 +179,10 @@ int kv_check_ours_prefix(struct lk_bytes prefix, struct lk_err *err) {
                            "among the rows that begin with \"%s\" may be Lockstep's own (%s); --force deletes them all the "
                            "same",
                            kv_shown(prefix, shown, sizeof shown), ours[i].what);
+    if (!kv_force && prefix.size && overlap(prefix, "T") && (prefix.size == 1 || !((const char *)prefix.data)[1]))
+        return lk_fail(err, LK_EINVAL,
+                       "among the rows that begin with \"%s\" may be Lockstep's own (cells); --force deletes them all the "
+                       "same",
+                       kv_shown(prefix, shown, sizeof shown));
     return 0;
 }

@@ -18,7 +18,10 @@ extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer
     cmd_runs_plot, cmd_runs_compare, cmd_runs_rm, cmd_verify, cmd_eval, cmd_generate, cmd_serve_key, cmd_serve_bench,
     cmd_serve, cmd_response_verify, cmd_kv_get, cmd_kv_put, cmd_kv_del, cmd_kv_scan, cmd_kv_import, cmd_kv_export,
     cmd_kv_stats, cmd_kv_check, cmd_kv_copy, cmd_kv_compact, cmd_pin_create, cmd_pin_list, cmd_pin_show, cmd_pin_renew,
-    cmd_pin_release, cmd_store_show, cmd_store_move, cmd_kv_bench, cmd_table_serve, cmd_doctor, cmd_gc, cmd_version, cmd_help;
+    cmd_pin_release, cmd_store_show, cmd_store_move, cmd_kv_bench, cmd_table_create, cmd_table_drop, cmd_table_list,
+    cmd_table_families, cmd_table_alter, cmd_table_gc_rule, cmd_table_set, cmd_table_delete, cmd_table_read,
+    cmd_table_lookup, cmd_table_count, cmd_table_import, cmd_table_export, cmd_table_pin, cmd_table_diff, cmd_table_digest,
+    cmd_table_copy, cmd_table_compact, cmd_table_sample_keys, cmd_table_serve, cmd_doctor, cmd_gc, cmd_version, cmd_help;
 
 const struct cmd *const cmd_table[] = {
     &cmd_tokenizer_train,
@@ -65,7 +68,6 @@ const struct cmd *const cmd_table[] = {
     &cmd_kv_check,
     &cmd_kv_copy,
     &cmd_kv_compact,
-    &cmd_table_serve,
     &cmd_kv_bench,
     &cmd_store_show,
     &cmd_store_move,
@@ -74,6 +76,26 @@ const struct cmd *const cmd_table[] = {
     &cmd_pin_show,
     &cmd_pin_renew,
     &cmd_pin_release,
+    &cmd_table_create,
+    &cmd_table_drop,
+    &cmd_table_list,
+    &cmd_table_families,
+    &cmd_table_alter,
+    &cmd_table_gc_rule,
+    &cmd_table_set,
+    &cmd_table_delete,
+    &cmd_table_read,
+    &cmd_table_lookup,
+    &cmd_table_count,
+    &cmd_table_import,
+    &cmd_table_export,
+    &cmd_table_pin,
+    &cmd_table_diff,
+    &cmd_table_digest,
+    &cmd_table_copy,
+    &cmd_table_compact,
+    &cmd_table_sample_keys,
+    &cmd_table_serve,
     &cmd_doctor,
     &cmd_gc,
     &cmd_version,
@@ -98,7 +120,7 @@ static const struct cmd *find_command(int argc, char **argv, int *words) {
 }
 
 static int no_command(int argc, char **argv) {
-    const char *names[64];
+    const char *names[sizeof cmd_table / sizeof *cmd_table];
     size_t count = 0;
     char given[128];
     bool noun = false;

@@ -42,7 +42,8 @@ int lk__data_stream_open(const struct lk__data_source *, struct lk__data_stream 
  * names file and byte. Members, frames and streams behind one another are one text. */
 int lk__data_stream_fill(struct lk__data_stream *, size_t size, struct lk_buf *out, struct lk_err *);
 bool lk__data_stream_ended(const struct lk__data_stream *);
-void lk__data_stream_close(struct lk__data_stream *); /* NULL is fine */
+uint64_t lk__data_stream_offset(const struct lk__data_stream *); /* how far the file was read */
+void lk__data_stream_close(struct lk__data_stream *);            /* NULL is fine */
 /* The same from memory, given to the library in pieces of `chunk` bytes; for tests and fuzzing. */
 int lk__data_stream_memory(enum lk__data_packing, enum lk__data_shape, const void *data, size_t size, size_t chunk,
                            const char *name, struct lk__data_stream **out, struct lk_err *);

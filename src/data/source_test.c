@@ -522,6 +522,51 @@ static void every_fault_is_reported(void **state) {
     }
 }
 
+/* Line by line: lines of many sizes over the pieces that are read, packed or not, with or without a last end. */
+static void a_file_line_by_line(void **state) {
+    struct lk_buf text = LK_BUF_INIT, packed = LK_BUF_INIT;
+    (void)state;
+    OK(lk_buf_append(&text, "\xef\xbb\xbf", 3));
+    for (int i = 0; i < 2000; i++) OK(lk_buf_printf(&text, "%d %0*d\n", i, i % 7 ? i % 300 : i == 700 ? 900000 : 1, 7));
+    OK(lk_buf_append(&text, "last", 4));
+    pack_gzip(text.data, text.size, &packed);
+    for (int packing = 0; packing < 2; packing++) {
+        const struct lk_buf *b = packing ? &packed : &text;
+        const char *path = put_file(packing ? "lines.gz" : "lines", b->data, b->size);
+        struct lk_lines *l;
+        struct lk_bytes line;
+        size_t at = 3;
+        uint64_t done, size;
+        int code;
+        OK(lk_lines_open(path, dir, &plain, &l, &test_err));
+        while ((code = lk_lines_next(l, &line, &test_err)) == 0) {
+            assert_true(at + line.size <= text.size);
+            assert_memory_equal(line.data, text.data + at, line.size);
+            assert_true(memchr(line.data, '\n', line.size) == (const char *)line.data + line.size - 1 ||
+                        at + line.size == text.size);
+            at += line.size;
+        }
+        assert_int_equal(code, LK_ENOTFOUND);
+        assert_int_equal(at, text.size);
+        lk_lines_progress(l, &done, &size);
+        assert_true(done == size && size == b->size);
+        lk_lines_close(l);
+    }
+    FAILS(lk_lines_open("none", dir, &plain, &(struct lk_lines *){NULL}, &test_err), LK_ENOTFOUND, "none");
+    put_file("short.gz", packed.data, packed.size / 2);
+    struct lk_lines *l;
+    struct lk_bytes line;
+    char path[256];
+    snprintf(path, sizeof path, "%s/short.gz", dir);
+    OK(lk_lines_open(path, dir, &plain, &l, &test_err));
+    int code;
+    while ((code = lk_lines_next(l, &line, &test_err)) == 0) continue;
+    assert_int_equal(code, LK_EINVAL);
+    lk_lines_close(l);
+    lk_buf_release(&text);
+    lk_buf_release(&packed);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_tell_records_from_texts),
@@ -537,6 +582,7 @@ int main(void) {
         cmocka_unit_test(a_text_that_does_not_fit_in_memory_is_refused),
         cmocka_unit_test(reading_many_reports_each_allocation),
         cmocka_unit_test(more_than_4_gib_may_be_asked_for),
+        cmocka_unit_test(a_file_line_by_line),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

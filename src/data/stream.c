@@ -83,6 +83,10 @@ bool lk__data_stream_ended(const struct lk__data_stream *s) {
     return s->ended;
 }
 
+uint64_t lk__data_stream_offset(const struct lk__data_stream *s) {
+    return s->offset;
+}
+
 /* The next packed bytes. */
 static int next_input(struct lk__data_stream *s, struct lk_err *err) {
     ssize_t n = 0;

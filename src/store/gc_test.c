@@ -44,7 +44,7 @@ static void row(struct lk_store *s, const char *key, const char *value) {
     OK(lk_kv_update(s->kv, put_row, (void *)(uintptr_t)both, LK_LAZY, NULL, &test_err));
 }
 
-/* Rows "t/NAME" hold what their text names. */
+/* Rows "k/NAME" hold what their text names. */
 static struct {
     struct lk_store *store;
     const char *key, *value;         /* a row that is committed when the first row is looked at */
@@ -66,7 +66,7 @@ static int text_holds(struct lk_bytes key, struct lk_bytes value, lk_row_tell_fn
     if (value.size == 3) return lk_fail(err, LK_ECORRUPT, "the row is damaged");
     return lk_row_tell_hex(value.data, value.size, tell, arg);
 }
-static const struct lk_row_kind text_rows[] = {{.prefix = "t/", .holds = text_holds}, {.prefix = "t/old/"}, {0}};
+static const struct lk_row_kind text_rows[] = {{.prefix = "k/", .holds = text_holds}, {.prefix = "k/old/"}, {0}};
 static const struct lk_row_kind *const kinds[] = {text_rows, NULL};
 
 struct told {
@@ -93,15 +93,15 @@ static void rows_keep_what_they_reach(void **state) {
     struct told told;
     snprintf(text, sizeof text, "{\"leaf\": \"%s\"}", lk_root_hex(&leaf, hex));
     struct lk_root manifest = blob(s, text);
-    row(s, "t/one", lk_root_hex(&manifest, hex));
-    row(s, "t/old/one", lk_root_hex(&old, hex)); /* the longest prefix counts */
+    row(s, "k/one", lk_root_hex(&manifest, hex));
+    row(s, "k/old/one", lk_root_hex(&old, hex)); /* the longest prefix counts */
     OK(lk_store_name_put(s, "thing", "name", &named, &test_err));
     blob(s, "an orphan");
     struct lk_gc_result r = collect(s, 3600000, true, &told);
     assert_true(r.blobs == 0 && r.kept == 5 && told.young == 2 && told.goes == 0);
     r = collect(s, 0, true, &told);
     assert_true(r.blobs == 2 && r.kept == 3 && told.goes == 2);
-    assert_true(strstr(told.holders, "t/one;") && strstr(told.holders, "thing name;"));
+    assert_true(strstr(told.holders, "k/one;") && strstr(told.holders, "thing name;"));
     r = collect(s, 0, false, &told);
     assert_true(r.blobs == 2 && r.kept == 3 && r.bytes == strlen("an orphan") + 32);
     assert_true(lk_blob_exists(s->blobs, &leaf) && !lk_blob_exists(s->blobs, &old));
@@ -127,9 +127,9 @@ static void damage_stops_it(void **state) {
     struct lk_root orphan = blob(s, "an orphan");
     struct lk_gc_result r;
     const struct lk_gc_options now = {.grace_ms = 0};
-    row(s, "t/bad", "bad");
+    row(s, "k/bad", "bad");
     FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_ECORRUPT, "nothing was removed, since");
-    row(s, "t/bad", "good");
+    row(s, "k/bad", "good");
     row(s, "n/thing/torn", "less than a root");
     FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_ECORRUPT, "the row of the name thing/torn has 16 bytes");
     assert_true(lk_blob_exists(s->blobs, &orphan));
@@ -140,8 +140,8 @@ static void a_row_that_comes_meanwhile_counts(void **state) {
     char hex[LK_ROOT_HEX];
     struct lk_root late = blob(s, "named while it was looked for"), orphan = blob(s, "an orphan");
     struct told told;
-    row(s, "t/first", "nothing");
-    meanwhile.key = "t/late", meanwhile.value = lk_root_hex(&late, hex), meanwhile.store = s;
+    row(s, "k/first", "nothing");
+    meanwhile.key = "k/late", meanwhile.value = lk_root_hex(&late, hex), meanwhile.store = s;
     struct lk_gc_result r = collect(s, 0, false, &told);
     assert_true(r.blobs == 1 && r.kept == 1);
     assert_true(lk_blob_exists(s->blobs, &late) && !lk_blob_exists(s->blobs, &orphan));
@@ -157,7 +157,7 @@ static void a_blob_that_is_found_meanwhile_stays(void **state) {
     char path[4096];
     const struct timespec before[2] = {{time(NULL) - 100000, 0}, {time(NULL) - 100000, 0}};
     struct told told;
-    row(w->store, "t/first", "nothing");
+    row(w->store, "k/first", "nothing");
     assert_int_equal(utimensat(AT_FDCWD, lk_blob_path(w->store->blobs, &old, path), before, 0), 0);
     meanwhile.does = find_again, meanwhile.calls = 2, meanwhile.store = w->store; /* the second look at the rows */
     struct lk_gc_result r = collect(w->store, 3600000, false, &told);
@@ -172,7 +172,7 @@ static void a_blob_that_is_found_meanwhile_stays(void **state) {
 static struct lk_root shared_root;
 static int delete_holder(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     (void)arg;
-    return lk_kv_delete(txn, lk_bytes("t/holder", 8), err);
+    return lk_kv_delete(txn, lk_bytes("k/holder", 8), err);
 }
 static int die(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     (void)txn, (void)arg, (void)err;
@@ -182,7 +182,7 @@ static void *calls(void *arg) {
     struct lk_store *s = meanwhile.batch;
     switch (*(int *)arg) {
     case 0:
-        row(s, "t/waits", "y");
+        row(s, "k/waits", "y");
         break;
     case 1:
         lk_kv_update(s->kv, delete_holder, NULL, LK_DURABLE, NULL, NULL);
@@ -200,7 +200,7 @@ static void a_shared_transaction_that_dies_removes_nothing(void **state) {
     char hex[LK_ROOT_HEX];
     int status, order[] = {0, 1, 2, 3};
     shared_root = blob(w->store, "needed");
-    row(w->store, "t/holder", lk_root_hex(&shared_root, hex));
+    row(w->store, "k/holder", lk_root_hex(&shared_root, hex));
     pid_t child = fork();
     if (!child) {
         struct lk_kv_txn *t;
@@ -217,7 +217,7 @@ static void a_shared_transaction_that_dies_removes_nothing(void **state) {
     struct lk_kv_txn *t;
     struct lk_bytes value;
     OK(lk_kv_begin(w->store->kv, false, &t, &test_err));
-    OK(lk_kv_get(t, lk_bytes("t/holder", 8), &value, &test_err));
+    OK(lk_kv_get(t, lk_bytes("k/holder", 8), &value, &test_err));
     lk_kv_abort(t);
     assert_true(lk_blob_exists(w->store->blobs, &shared_root));
 }
@@ -305,7 +305,7 @@ static void what_is_dropped_goes_unless_it_is_needed(void **state) {
     snprintf(a + strlen(a), sizeof a - strlen(a), "\"y\": \"%s\"}", lk_root_hex(&own, hex));
     snprintf(b, sizeof b, "{\"x\": \"%s\"}", lk_root_hex(&shared, hex));
     struct lk_root dropped = blob(s, a), kept = blob(s, b);
-    row(s, "t/kept", lk_root_hex(&kept, hex));
+    row(s, "k/kept", lk_root_hex(&kept, hex));
     OK(lk_store_gc_dropped(s, kinds, &dropped, 1, &test_err));
     assert_true(lk_blob_exists(s->blobs, &shared) && lk_blob_exists(s->blobs, &kept) && lk_blob_exists(s->blobs, &other));
     assert_false(lk_blob_exists(s->blobs, &own) || lk_blob_exists(s->blobs, &dropped));
@@ -318,7 +318,7 @@ static void memory_that_fails_removes_nothing_needed(void **state) {
     char hex[LK_ROOT_HEX];
     struct lk_root needed = blob(s, "needed");
     struct lk_gc_result r;
-    row(s, "t/one", lk_root_hex(&needed, hex));
+    row(s, "k/one", lk_root_hex(&needed, hex));
     for (uint64_t nth = 1, made = 1; made >= nth; nth++) {
         blob(s, "an orphan");
         lk__alloc_fail_at(nth);

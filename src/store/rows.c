@@ -19,7 +19,7 @@ int lk_row_tell_hex(const char *text, size_t size, lk_row_tell_fn *tell, void *a
     return code;
 }
 
-/* "n/KIND/NAME" and the like as "KIND NAME". */
+/* "n/KIND/NAME", "t/table/NAME" and the like as "KIND NAME". */
 static int print_name(struct lk_bytes key, struct lk_bytes value, struct lk_buf *out) {
     const char *k = key.data;
     (void)value;
@@ -84,6 +84,8 @@ static const struct lk_row_kind own[] = {
     {.prefix = "u/", .name = "blobs that are being put", .holds = upload_holds, .print = print_upload, .aside = true},
     {.prefix = "r/pin/", .name = "pins", .holds = pin_holds, .print = print_pin, .aside = true},
     {.prefix = "user/", .name = "users' own rows"}, /* rows of users' own: who wants to keep a blob gives it a name */
+    {.prefix = "t/", .name = "tables and their pins", .print = print_name},
+    {.prefix = "T", .name = "cells of tables"}, /* bytes, which name no blob */
     {0},
 };
 

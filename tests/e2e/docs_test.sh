@@ -7,7 +7,7 @@ DOCS=$HERE/../../docs
 commands() {
     awk '/^```/ { inside = !inside; next } inside' "$1" | sed -nE 's/^([A-Z_]+=[^ ]+ )*lockstep /lockstep /p' | sed -E 's/ +#.*//; s/ [>|<].*//'
 }
-for page in tutorial fine-tuning how-to kv; do
+for page in tutorial fine-tuning how-to kv tables; do
     check "$page has commands" test "$(commands "$DOCS/$page.md" | wc -l)" -ge 10
     while IFS= read -r line; do
         eval "words=($line)"

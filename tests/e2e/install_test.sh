@@ -65,7 +65,7 @@ equal "the library's is the program's" "$(./version)" "$("$U/bin/lockstep" --ver
 # --- the examples, as a user builds them ---------------------------------------------------------------------------------
 export PKG_CONFIG_PATH=$U/lib/pkgconfig
 mkdir shared static
-for e in train generate kv; do
+for e in train generate kv table; do
     check "examples/$e.c is short" test "$(wc -l <"$U/share/doc/lockstep/examples/$e.c")" -lt 60
     check "examples/$e.c builds with the shared library" "$CC" -std=c11 -Wall -Wextra -Werror \
         "$U/share/doc/lockstep/examples/$e.c" -o shared/$e $(pkg-config --cflags --libs lockstep)
@@ -96,6 +96,10 @@ for how in shared static; do
     equal "$how: its text is the program's" "the $(sed '$d' .out)" "$(cat program.txt)"
     fails "$how generate: an unknown run" 1 "nobody" -- ./$how/generate $how/store nobody "the "
 done
+
+check "table runs" sh -c "./shared/table file:lab k/t 20 k/ && ./static/table file:lab k/u 21 k/"
+equal "table: both cells" "$(awk '{ print $1, $3 }' .out | tail -n 2 | tr '\n' ';')" 'k/t 20;k/u 21;'
+equal "the program reads its table" "$("$U/bin/lockstep" table count measured --store lab)" 2
 
 # --- many ranks -------------------------------------------------------------------------------------------------------------
 if have_ranks; then

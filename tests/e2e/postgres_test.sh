@@ -91,6 +91,24 @@ if "$LOCKSTEP" train ranks.ini --ranks 2 >ranks.out 2>&1; then
         <(roots folder.run | grep -v identity)
 fi
 
+# A table: the same digest as in a folder, an import that is killed once.
+seq 20000 | awk '{ printf "r%05d,%d\n", $1, $1 }' | sed '1i key,f:v' >rows.csv
+folder() { LOCKSTEP_STORE=file:$WORK/folder LOCKSTEP_BLOBS='' "$LOCKSTEP" "$@"; }
+check "a table in PostgreSQL" "$LOCKSTEP" table create t f
+"$LOCKSTEP" table import t rows.csv --timestamp 1000 >/dev/null 2>&1 &
+sleep 0.4
+kill -9 $! 2>/dev/null
+wait $! 2>/dev/null
+check "an import goes on" "$LOCKSTEP" table import t rows.csv --timestamp 1000
+check "a pin" "$LOCKSTEP" table pin create p t
+check "a row is changed" "$LOCKSTEP" table set t r00001 f:v=x@1000
+equal "the difference" "$("$LOCKSTEP" table diff t p 2>/dev/null | tr '\t' ' ')" '~ r00001 f:v@1000 1 x'
+check "in a folder" folder table create t f
+check "the same rows" folder table import t rows.csv --timestamp 1000
+equal "have the same digest" "$("$LOCKSTEP" table digest t --pin p)" "$(folder table digest t)"
+check "a copy from the server to a folder" "$LOCKSTEP" table copy t copied --pin p --to-store "$WORK/folder"
+equal "has it too" "$(folder table digest copied)" "$(folder table digest t)"
+
 # Passwords
 secret="postgresql://postgres:hunter2@/postgres?host=$WORK/pg&schema=nothing"
 "$LOCKSTEP" runs list --store "$secret" >secret.out 2>secret.err

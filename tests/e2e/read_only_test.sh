@@ -7,6 +7,7 @@ standard_data
 config c.ini run.name=r run.steps=6
 quiet "$LOCKSTEP" train c.ini || exit 1
 quiet "$LOCKSTEP" model pin r --name m || exit 1
+quiet "$LOCKSTEP" table create t f && quiet "$LOCKSTEP" table set t r f:q=v || exit 1
 before=$(find store -type f -exec cksum {} + | sort | cksum)
 writes='no permission to write .*only be read'
 
@@ -20,7 +21,7 @@ reads() {
     shift
     for first in "runs list" "runs show r" "runs log r" "runs plot r --out $PLACE/r.svg" "dataset list" "dataset show d" "dataset verify d" "dataset cat d" \
         "tokenizer list" "tokenizer show t" "tokenizer encode t text.txt" "model list" "model show m" "eval r" "eval m --dataset d" \
-        "generate r the --tokens 4" "generate m the --tokens 4" "verify r" "gc --dry-run" "doctor"; do
+        "generate r the --tokens 4" "generate m the --tokens 4" "verify r" "gc --dry-run" "doctor" "table list" "table read t" "table digest t"; do
         check "$where: $first" "$@" "$LOCKSTEP" $first
     done
     check "$where: model export" "$@" "$LOCKSTEP" model export m "$PLACE/model.$where"
@@ -37,6 +38,8 @@ refusals() {
     fails "$where: runs rm" 1 "$writes" -- "$@" "$LOCKSTEP" runs rm r
     fails "$where: model rm" 1 "$writes" -- "$@" "$LOCKSTEP" model rm m
     fails "$where: gc" 1 "$writes" -- "$@" "$LOCKSTEP" gc
+    fails "$where: table set" 1 "$writes" -- "$@" "$LOCKSTEP" table set t r f:q=w
+    fails "$where: table create" 1 "no permission to write" -- "$@" "$LOCKSTEP" table create u f
     fails "$where: tokenizer train" 1 "no permission to write" -- "$@" "$LOCKSTEP" tokenizer train text.txt --vocab 300 --name x
     fails "$where: dataset build" 1 "$writes" -- "$@" "$LOCKSTEP" dataset build x text.txt --tokenizer t
 }

@@ -38,6 +38,20 @@ int lk_texts_read(const char *const *paths, size_t count, const struct lk_source
                   struct lk_err *);
 void lk_texts_release(struct lk_texts *);
 
+/* A file line by line, for what reads it once: unpacked, without a byte order mark. Of records (.jsonl, .json) each line is
+ * one, also where the file is a list of them. One thread. */
+struct lk_lines;
+/* path: a file, or "-" for standard input, which is kept in a nameless file of the folder dir (NULL: in memory). Errors as
+ * of lk_texts_read. */
+int lk_lines_open(const char *path, const char *dir, const struct lk_source_options *, struct lk_lines **out,
+                  struct lk_err *);
+/* The next line with its end, which only the last one may lack; until the next call. LK_ENOTFOUND: there is none. Else
+ * LK_EINVAL (damaged packing), LK_EIO, LK_ENOMEM. */
+int lk_lines_next(struct lk_lines *, struct lk_bytes *line, struct lk_err *);
+/* Packed bytes of the file, and how many of them were read at least: for progress. 0: not known. */
+void lk_lines_progress(const struct lk_lines *, uint64_t *done, uint64_t *size);
+void lk_lines_close(struct lk_lines *); /* NULL is fine */
+
 #ifdef __cplusplus
 }
 #endif

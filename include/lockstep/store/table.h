@@ -79,6 +79,16 @@ const char *lk_table_name(const struct lk_table *);
 typedef int lk_table_family_fn(void *arg, const struct lk_table_family *);
 int lk_table_families(struct lk_table *, struct lk_kv_txn *, lk_table_family_fn *, void *arg, struct lk_err *);
 int lk_table_protected(struct lk_table *, struct lk_kv_txn *, bool *out, struct lk_err *);
+/* As a pin of this time sees them; 0: as above. LK_ENOTFOUND: no such pin. */
+int lk_table_families_at(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, lk_table_family_fn *, void *arg,
+                         struct lk_err *);
+
+/* A note is a few bytes that a program keeps with a table, by a name of its own: how far an import is, in the transaction
+ * that writes the cells. Reads, pins and digests do not see notes, and they go with the table. LK_EINVAL: the name.
+ * get appends to *out; LK_ENOTFOUND: no such note. put: note.data NULL removes it. Else as lk_kv_get and lk_kv_put. */
+#define LK_TABLE_NOTE_MAX 1024 /* bytes of its name */
+int lk_table_note_get(struct lk_table *, struct lk_kv_txn *, const char *name, struct lk_buf *out, struct lk_err *);
+int lk_table_note_put(struct lk_table *, struct lk_kv_txn *, const char *name, struct lk_bytes note, struct lk_err *);
 
 /* --- cells ----------------------------------------------------------------------------------------------- */
 

@@ -15,46 +15,46 @@ static int set(struct lk_buf *b, const void *data, size_t size, struct lk_err *e
     return lk_buf_append(b, data, size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading a table");
 }
 
-int lk__cells_open(struct lk__cells *c, struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms,
-                   struct lk_table_read_stats *stats, struct lk_err *err) {
-    *c = (struct lk__cells){.stats = stats, .code = LK_ENOTFOUND, .table = t};
-    int code = lk__buffers_take(t, &c->buffers, err);
+int lk__table_cells_open(struct lk__table_cells *c, struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms,
+                         struct lk_table_read_stats *stats, struct lk_err *err) {
+    *c = (struct lk__table_cells){.stats = stats, .code = LK_ENOTFOUND, .table = t};
+    int code = lk__table_buffers_take(t, &c->buffers, err);
     if (code != 0) return code;
     struct lk_buf **own[] = {&c->row,        &c->column, &c->row_text,  &c->qualifier_text,
                              &c->value_text, &c->seek,   &c->view.seek, &c->view.shown};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) *own[i] = &c->buffers->of[i];
     code = lk__table_schema_at(t, txn, pinned_ms, &c->schema, err);
     if (code != 0) {
-        lk__buffers_give(t, c->buffers);
+        lk__table_buffers_give(t, c->buffers);
         return code;
     }
     c->now_us = (pinned_ms ? pinned_ms : lk_clock_wall_ms()) * 1000;
-    code = lk__view_open(&c->view, txn, c->schema->id, LK__CELLS, pinned_ms, err);
-    if (code != 0) lk__cells_close(c);
+    code = lk__table_view_open(&c->view, txn, c->schema->id, LK__CELLS, pinned_ms, err);
+    if (code != 0) lk__table_cells_close(c);
     return code;
 }
 
-void lk__cells_close(struct lk__cells *c) {
-    lk__view_close(&c->view);
-    lk__schema_unref(c->schema);
-    lk__buffers_give(c->table, c->buffers);
-    *c = (struct lk__cells){0};
+void lk__table_cells_close(struct lk__table_cells *c) {
+    lk__table_view_close(&c->view);
+    lk__table_schema_unref(c->schema);
+    lk__table_buffers_give(c->table, c->buffers);
+    *c = (struct lk__table_cells){0};
 }
 
 /* --- moves of the view ----------------------------------------------------------------------------------- */
 
-static int moved(struct lk__cells *c, int code) {
+static int moved(struct lk__table_cells *c, int code) {
     c->code = code;
     c->fresh = code == 0;
     if (code == 0) c->stats->visited++;
     return code == LK_ENOTFOUND ? 0 : code;
 }
-static int seek(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+static int seek(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
     c->stats->seeks++;
-    return moved(c, lk__view_seek(&c->view, key, err));
+    return moved(c, lk__table_view_seek(&c->view, key, err));
 }
-static int step(struct lk__cells *c, struct lk_err *err) {
-    return moved(c, lk__view_next(&c->view, err));
+static int step(struct lk__table_cells *c, struct lk_err *err) {
+    return moved(c, lk__table_view_next(&c->view, err));
 }
 
 /* `with` ends a part: 0xff behind its zero byte would be more of the part. */
@@ -64,7 +64,7 @@ static bool begins_with(struct lk_bytes key, const struct lk_buf *with) {
 }
 
 /* Out of what the first `size` bytes of the key say, forwards: some steps, then a seek to `beyond` in c->seek-> */
-static int leave(struct lk__cells *c, const struct lk_buf *what, struct lk_err *err) {
+static int leave(struct lk__table_cells *c, const struct lk_buf *what, struct lk_err *err) {
     for (int i = 0; i < STEPS; i++) {
         if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
         int code = step(c, err);
@@ -72,43 +72,43 @@ static int leave(struct lk__cells *c, const struct lk_buf *what, struct lk_err *
     }
     if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
     int code = set(c->seek, what->data, what->size, err);
-    if (code == 0) code = lk__key_past_part(c->seek, err);
+    if (code == 0) code = lk__table_key_past_part(c->seek, err);
     return code ? code : seek(c, bytes_of(c->seek), err);
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
 
 /* The row that the view stands on. */
-static int enter_row(struct lk__cells *c, struct lk_err *err) {
-    struct lk__cell_key at;
+static int enter_row(struct lk__table_cells *c, struct lk_err *err) {
+    struct lk__table_cell_key at;
     if (c->code != 0) return c->code;
-    int code = lk__cell_key_read(c->view.key, &at, err);
+    int code = lk__table_cell_key_read(c->view.key, &at, err);
     if (code == 0) code = set(c->row, c->view.key.data, at.row, err);
     if (code != 0) return code;
     c->column->size = 0;
     c->family = NULL;
     struct lk_bytes part = lk_bytes(c->row->data + LK__KEY_PREFIX, c->row->size - LK__KEY_PREFIX);
-    return lk__part_read(part, c->row_text, &c->cell.row, err);
+    return lk__table_part_read(part, c->row_text, &c->cell.row, err);
 }
 
-int lk__cells_seek(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+int lk__table_cells_seek(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
     int code = seek(c, key, err);
     return code ? code : enter_row(c, err);
 }
 
-int lk__cells_before(struct lk__cells *c, struct lk_bytes key, struct lk_err *err) {
+int lk__table_cells_before(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
     c->stats->seeks++;
-    int code = moved(c, lk__view_before(&c->view, key, err));
+    int code = moved(c, lk__table_view_before(&c->view, key, err));
     if (code == 0) code = enter_row(c, err);
-    return code ? code : lk__cells_again(c, err);
+    return code ? code : lk__table_cells_again(c, err);
 }
 
-int lk__cells_next_row(struct lk__cells *c, struct lk_err *err) {
+int lk__table_cells_next_row(struct lk__table_cells *c, struct lk_err *err) {
     int code = leave(c, c->row, err);
     return code ? code : enter_row(c, err);
 }
 
-int lk__cells_again(struct lk__cells *c, struct lk_err *err) {
+int lk__table_cells_again(struct lk__table_cells *c, struct lk_err *err) {
     c->column->size = 0;
     c->family = NULL;
     int code = seek(c, bytes_of(c->row), err);
@@ -117,9 +117,9 @@ int lk__cells_again(struct lk__cells *c, struct lk_err *err) {
 
 /* --- columns --------------------------------------------------------------------------------------------- */
 
-static const struct lk__family *family_of(const struct lk__schema *s, const char *name, size_t size) {
+static const struct lk__table_family *family_of(const struct lk__table_schema *s, const char *name, size_t size) {
     for (size_t i = 0; i < s->family_count; i++) {
-        const struct lk__family *f = &s->families[i];
+        const struct lk__table_family *f = &s->families[i];
         if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 &&
             f->generation == (unsigned char)name[size - 1])
             return f;
@@ -129,7 +129,7 @@ static const struct lk__family *family_of(const struct lk__schema *s, const char
 
 /* Where the family of the key ends that begins with c->row: its last byte is the generation. 0: it is no cell's. Mostly it
  * is the family of the cell before. */
-static size_t enter_family(struct lk__cells *c, const unsigned char *key, size_t size) {
+static size_t enter_family(struct lk__table_cells *c, const unsigned char *key, size_t size) {
     size_t row = c->row->size, end = c->family_end, i = row;
     if (c->family && end < size && memcmp(c->column->data + row, key + row, end - row) == 0) return end;
     while (i < size && key[i] > 31) i++;
@@ -139,7 +139,7 @@ static size_t enter_family(struct lk__cells *c, const unsigned char *key, size_t
 }
 
 /* The column that the view stands on, in this row. c->family NULL: of a family that is not there. */
-static int enter_column(struct lk__cells *c, struct lk_err *err) {
+static int enter_column(struct lk__table_cells *c, struct lk_err *err) {
     struct lk_bytes key = c->view.key;
     const unsigned char *p = key.data;
     size_t column = key.size - 8, end = key.size < c->row->size + 11 ? 0 : enter_family(c, p, key.size - 9);
@@ -150,10 +150,10 @@ static int enter_column(struct lk__cells *c, struct lk_err *err) {
     c->nth = 0;
     if (code != 0 || !c->family) return code;
     c->cell.family = c->family->name;
-    return lk__part_read(lk_bytes(c->column->data + end, column - end), c->qualifier_text, &c->cell.qualifier, err);
+    return lk__table_part_read(lk_bytes(c->column->data + end, column - end), c->qualifier_text, &c->cell.qualifier, err);
 }
 
-int lk__cells_skip_family(struct lk__cells *c, struct lk_err *err) {
+int lk__table_cells_skip_family(struct lk__table_cells *c, struct lk_err *err) {
     if (!c->column->size) return 0;
     int code = set(c->seek, c->column->data, c->family_end, err);
     if (code != 0) return code;
@@ -162,13 +162,13 @@ int lk__cells_skip_family(struct lk__cells *c, struct lk_err *err) {
     return seek(c, bytes_of(c->seek), err);
 }
 
-int lk__cells_skip_column(struct lk__cells *c, struct lk_err *err) {
+int lk__table_cells_skip_column(struct lk__table_cells *c, struct lk_err *err) {
     int code = c->column->size ? leave(c, c->column, err) : 0;
     c->column->size = 0;
     return code;
 }
 
-int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
+int lk__table_cells_next(struct lk__table_cells *c, struct lk_err *err) {
     for (;;) {
         int code = 0;
         if (c->code == 0 && !c->fresh) code = step(c, err);
@@ -182,25 +182,26 @@ int lk__cells_next(struct lk__cells *c, struct lk_err *err) {
             code = enter_column(c, err);
         if (code != 0) return code;
         if (!c->family) {
-            if ((code = lk__cells_skip_family(c, err)) != 0) return code;
+            if ((code = lk__table_cells_skip_family(c, err)) != 0) return code;
             continue;
         }
-        int64_t us = lk__read_descending((const unsigned char *)key.data + key.size - 8);
-        if (lk__gc_garbage(&c->family->rule, c->nth, c->now_us - us)) {
-            if ((code = lk__cells_skip_column(c, err)) != 0) return code;
+        int64_t us = lk__table_read_descending((const unsigned char *)key.data + key.size - 8);
+        if (lk__table_gc_garbage(&c->family->rule, c->nth, c->now_us - us)) {
+            if ((code = lk__table_cells_skip_column(c, err)) != 0) return code;
             continue;
         }
         c->cell.timestamp_us = us;
         c->fresh = false;
-        return lk__value_read(c->view.value, c->value_text, &c->cell.value, err);
+        return lk__table_value_read(c->view.value, c->value_text, &c->cell.value, err);
     }
 }
 
-int lk__cells_skip_to(struct lk__cells *c, const char *family, struct lk_bytes qualifier, struct lk_err *err) {
-    const struct lk__family *f = lk__schema_family(c->schema, family);
+int lk__table_cells_skip_to(struct lk__table_cells *c, const char *family, struct lk_bytes qualifier, struct lk_err *err) {
+    const struct lk__table_family *f = lk__table_schema_family(c->schema, family);
     int code = set(c->seek, c->row->data, c->row->size, err);
-    if (code == 0) code = f ? lk__key_family(c->seek, f->name, f->generation, err) : lk__key_past_part(c->seek, err);
-    if (code == 0 && f && qualifier.size) code = lk__key_part(c->seek, qualifier, err);
+    if (code == 0)
+        code = f ? lk__table_key_family(c->seek, f->name, f->generation, err) : lk__table_key_past_part(c->seek, err);
+    if (code == 0 && f && qualifier.size) code = lk__table_key_part(c->seek, qualifier, err);
     c->column->size = 0;
     return code ? code : seek(c, bytes_of(c->seek), err);
 }
@@ -211,9 +212,9 @@ static bool counts_versions(const struct lk_gc_rule *r) {
         if (counts_versions(&r->parts[i])) return true;
     return false;
 }
-int lk__cells_skip_newer(struct lk__cells *c, int64_t before_us, struct lk_err *err) {
+int lk__table_cells_skip_newer(struct lk__table_cells *c, int64_t before_us, struct lk_err *err) {
     if (!c->column->size || before_us < 1 || counts_versions(&c->family->rule)) return 0;
     int code = set(c->seek, c->column->data, c->column->size, err);
-    if (code == 0) code = lk__key_descending(c->seek, before_us - 1, err);
+    if (code == 0) code = lk__table_key_descending(c->seek, before_us - 1, err);
     return code ? code : seek(c, bytes_of(c->seek), err);
 }

@@ -36,18 +36,18 @@ static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
 /* Walking over all cells of a table, also of families that are not there any more. */
 struct walk {
     struct sweep *sweep;
-    struct lk__writer *writer;
+    struct lk__table_writer *writer;
     struct lk_kv_cursor *cursor;
     struct lk_buf column, row, key, row_text;
-    const struct lk__family *family; /* of the column; NULL: a dropped one */
+    const struct lk__table_family *family; /* of the column; NULL: a dropped one */
     int64_t nth;
     bool row_changed;
     bool wrote; /* since the cursor moved: it only knows where it was */
 };
 
-static const struct lk__family *family_of(const struct lk__schema *s, const unsigned char *name, size_t size) {
+static const struct lk__table_family *family_of(const struct lk__table_schema *s, const unsigned char *name, size_t size) {
     for (size_t i = 0; i < s->family_count; i++) {
-        const struct lk__family *f = &s->families[i];
+        const struct lk__table_family *f = &s->families[i];
         if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 && f->generation == name[size - 1])
             return f;
     }
@@ -60,14 +60,15 @@ static int end_row(struct walk *w, struct lk_err *err) {
     if (!w->row_changed) return 0;
     w->row_changed = false;
     w->wrote = true;
-    int code = lk__part_read(lk_bytes(w->row.data + LK__KEY_PREFIX, w->row.size - LK__KEY_PREFIX), &w->row_text, &row, err);
-    return code ? code : lk__writer_row_done(w->writer, row, false, err);
+    int code =
+        lk__table_part_read(lk_bytes(w->row.data + LK__KEY_PREFIX, w->row.size - LK__KEY_PREFIX), &w->row_text, &row, err);
+    return code ? code : lk__table_writer_row_done(w->writer, row, false, err);
 }
 
 /* nth, column, row, family for the cell that the cursor stands on; *garbage. */
 static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk_err *err) {
-    struct lk__cell_key at;
-    int code = lk__cell_key_read(key, &at, err);
+    struct lk__table_cell_key at;
+    int code = lk__table_cell_key_read(key, &at, err);
     if (code != 0) return code;
     if (w->column.size == at.column && memcmp(w->column.data, key.data, at.column) == 0)
         w->nth++;
@@ -81,14 +82,14 @@ static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk
         w->family = family_of(w->writer->schema, (const unsigned char *)key.data + at.row, at.family - at.row);
         w->nth = 0;
     }
-    int64_t us = lk__read_descending((const unsigned char *)key.data + key.size - 8);
-    *garbage = !w->family || lk__gc_garbage(&w->family->rule, w->nth, w->sweep->now_us - us);
+    int64_t us = lk__table_read_descending((const unsigned char *)key.data + key.size - 8);
+    *garbage = !w->family || lk__table_gc_garbage(&w->family->rule, w->nth, w->sweep->now_us - us);
     return 0;
 }
 
 static int remove_here(struct walk *w, struct lk_err *err) {
     int code = w->wrote ? lk_kv_cursor_seek(w->cursor, bytes_of(&w->key), err) : 0;
-    if (code == 0) code = lk__writer_remove(w->writer, bytes_of(&w->key), lk_kv_cursor_value(w->cursor), err);
+    if (code == 0) code = lk__table_writer_remove(w->writer, bytes_of(&w->key), lk_kv_cursor_value(w->cursor), err);
     w->row_changed = true;
     return code;
 }
@@ -132,12 +133,13 @@ static int save_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
     char name[16];
     struct lk_buf hex = LK_BUF_INIT;
     snprintf(name, sizeof name, "%u", (unsigned)id);
-    if (s->done) return lk__row_delete(txn, "compact", name, err);
+    if (s->done) return lk__table_row_delete(txn, "compact", name, err);
     int code = 0;
     for (size_t i = 0; i < s->next.size && code == 0; i++)
         code = lk_buf_printf(&hex, "%02x", (unsigned char)s->next.data[i]);
     json_t *row = code == 0 ? json_pack("{s:s}", "at", hex.data ? hex.data : "") : NULL;
-    code = row ? lk__row_put(txn, "compact", name, row, err) : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
+    code = row ? lk__table_row_put(txn, "compact", name, row, err)
+               : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
     json_decref(row);
     lk_buf_release(&hex);
     return code;
@@ -146,7 +148,7 @@ static int load_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
     char name[16];
     json_t *row;
     snprintf(name, sizeof name, "%u", (unsigned)id);
-    int code = lk__row_get(txn, "compact", name, &row, err);
+    int code = lk__table_row_get(txn, "compact", name, &row, err);
     const char *hex = json_string_value(json_object_get(row, "at"));
     s->at.size = 0;
     for (size_t i = 0; hex && i + 1 < strlen(hex) && code == 0; i += 2) {
@@ -160,13 +162,13 @@ static int load_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
 }
 
 static int walk_in(struct sweep *s, struct lk_kv_txn *txn, bool removes, struct lk_err *err) {
-    struct lk__writer writer;
+    struct lk__table_writer writer;
     struct walk w = {.sweep = s, .writer = &writer};
     struct lk_buf from = LK_BUF_INIT;
     char to[LK__KEY_PREFIX];
-    int code = lk__writer_open(&writer, s->table, txn, err);
+    int code = lk__table_writer_open(&writer, s->table, txn, err);
     if (code != 0) return code;
-    code = lk__key_begin(&from, writer.schema->id, LK__CELLS, err);
+    code = lk__table_key_begin(&from, writer.schema->id, LK__CELLS, err);
     if (code == 0) {
         memcpy(to, from.data, sizeof to);
         to[LK__KEY_PREFIX - 1]++;
@@ -179,7 +181,7 @@ static int walk_in(struct sweep *s, struct lk_kv_txn *txn, bool removes, struct 
     if (code == 0 && txn->write) code = save_place(s, txn, writer.schema->id, err);
     struct lk_buf *buffers[] = {&w.column, &w.row, &w.key, &w.row_text, &from};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
-    lk__writer_close(&writer);
+    lk__table_writer_close(&writer);
     return code;
 }
 static int remove_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
@@ -231,46 +233,46 @@ static int sweep_cells(struct sweep *s, const struct telling *t, struct lk_err *
 
 struct past {
     struct lk_table *table;
-    enum lk__space space;
+    enum lk__table_space space;
     struct lk_buf at, next;
     bool done;
     uint64_t removed;
 };
 
-static bool pin_sees(const struct lk__schema *s, int64_t since, int64_t until) {
+static bool pin_sees(const struct lk__table_schema *s, int64_t since, int64_t until) {
     for (size_t i = 0; i < s->pin_count; i++)
         if (since < s->pins[i].at_ms && s->pins[i].at_ms <= until) return true;
     return false;
 }
 
 /* Whether no pin needs this row of the past, or of the log. */
-static int needless(const struct past *p, const struct lk__schema *s, const struct lk_kv_cursor *c, bool *out,
+static int needless(const struct past *p, const struct lk__table_schema *s, const struct lk_kv_cursor *c, bool *out,
                     struct lk_err *err) {
     struct lk_bytes key = lk_kv_cursor_key(c);
     const unsigned char *end = (const unsigned char *)key.data + key.size;
     int64_t since;
     if (key.size < LK__KEY_PREFIX + 9) return lk_fail(err, LK_ECORRUPT, "a table's past has a row that is none");
     if (p->space == LK__LOG) { /* written behind this pin: needed by it and by earlier ones */
-        since = lk__read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
+        since = lk__table_read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
         *out = true;
         for (size_t i = 0; i < s->pin_count; i++)
             if (s->pins[i].at_ms <= since) *out = false;
         return 0;
     }
-    int code = lk__value_since(lk_kv_cursor_value(c), &since, err);
-    if (code == 0) *out = !pin_sees(s, since, lk__read_ascending(end - 8));
+    int code = lk__table_value_since(lk_kv_cursor_value(c), &since, err);
+    if (code == 0) *out = !pin_sees(s, since, lk__table_read_ascending(end - 8));
     return code;
 }
 
 static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct past *p = arg;
-    struct lk__schema *s;
+    struct lk__table_schema *s;
     struct lk_kv_cursor *c = NULL;
     struct lk_buf from = LK_BUF_INIT, key = LK_BUF_INIT;
     char to[LK__KEY_PREFIX];
     int code = lk__table_schema(p->table, txn, &s, err);
     if (code != 0) return code;
-    code = lk__key_begin(&from, s->id, p->space, err);
+    code = lk__table_key_begin(&from, s->id, p->space, err);
     if (code == 0) {
         memcpy(to, from.data, sizeof to);
         to[LK__KEY_PREFIX - 1]++;
@@ -293,11 +295,11 @@ static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     lk_kv_cursor_close(c);
     lk_buf_release(&from);
     lk_buf_release(&key);
-    lk__schema_unref(s);
+    lk__table_schema_unref(s);
     return code == LK_ENOTFOUND ? 0 : code;
 }
 
-static int forget(struct lk_table *t, enum lk__space space, const struct telling *telling, struct lk_err *err) {
+static int forget(struct lk_table *t, enum lk__table_space space, const struct telling *telling, struct lk_err *err) {
     struct past p = {.table = t, .space = space};
     int code = 0;
     while (code == 0 && !p.done) {
@@ -321,7 +323,7 @@ struct cleared {
 static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct cleared *c = arg;
     json_t *row;
-    int code = lk__row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_get(txn, "table", c->name, &row, err);
     if (code != 0 || !row) return code;
     json_t *list = json_object_get(row, "dropped");
     for (size_t i = json_array_size(list); i-- > 0;)
@@ -333,23 +335,23 @@ static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
                 json_array_remove(list, i);
                 break;
             }
-    code = lk__row_put(txn, "table", c->name, row, err);
+    code = lk__table_row_put(txn, "table", c->name, row, err);
     json_decref(row);
     return code;
 }
 
 static int begin(struct lk_table *t, struct sweep *s, json_t **dropped, struct lk_err *err) {
     struct lk_kv_txn *txn;
-    struct lk__schema *schema = NULL;
+    struct lk__table_schema *schema = NULL;
     json_t *row = NULL;
     int code = lk_kv_begin(t->store->kv, false, &txn, err);
     if (code != 0) return code;
     code = lk__table_schema(t, txn, &schema, err);
-    if (code == 0) code = lk__row_get(txn, "table", t->name, &row, err);
+    if (code == 0) code = lk__table_row_get(txn, "table", t->name, &row, err);
     if (code == 0) code = load_place(s, txn, schema->id, err);
     *dropped = json_incref(json_object_get(row, "dropped"));
     json_decref(row);
-    lk__schema_unref(schema);
+    lk__table_schema_unref(schema);
     lk_kv_abort(txn);
     return code;
 }
@@ -400,8 +402,8 @@ static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     struct remains *r = arg;
     struct lk_kv_cursor *c = NULL;
     struct lk_buf from = LK_BUF_INIT, to = LK_BUF_INIT, key = LK_BUF_INIT;
-    int code = lk__key_begin(&from, r->id, 0, err);
-    if (code == 0) code = lk__key_begin(&to, r->id, 0xff, err);
+    int code = lk__table_key_begin(&from, r->id, 0, err);
+    if (code == 0) code = lk__table_key_begin(&to, r->id, 0xff, err);
     if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), bytes_of(&to), &c, err);
     if (code == 0) code = lk_kv_cursor_first(c, err);
     for (r->removed = 0; code == 0 && r->removed < WALK; r->removed++) {
@@ -412,8 +414,8 @@ static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     r->done = code == LK_ENOTFOUND;
     if (r->done) code = 0;
     lk_kv_cursor_close(c);
-    if (code == 0 && r->done) code = lk__row_delete(txn, "drop", r->name, err);
-    if (code == 0 && r->done) code = lk__row_delete(txn, "compact", r->name, err);
+    if (code == 0 && r->done) code = lk__table_row_delete(txn, "drop", r->name, err);
+    if (code == 0 && r->done) code = lk__table_row_delete(txn, "compact", r->name, err);
     lk_buf_release(&from);
     lk_buf_release(&to);
     lk_buf_release(&key);
@@ -426,7 +428,7 @@ int lk__table_sweep_dropped(struct lk_store *store, uint64_t *removed, struct lk
         struct lk_kv_txn *txn;
         int code = lk_kv_begin(store->kv, false, &txn, err);
         if (code != 0) return code;
-        code = lk__row_list(txn, "drop", first_dropped, &r, err);
+        code = lk__table_row_list(txn, "drop", first_dropped, &r, err);
         lk_kv_abort(txn);
         if (code < 0 || !r.found) return code < 0 ? code : 0;
         for (r.done = false, code = 0; code == 0 && !r.done; *removed += r.removed)

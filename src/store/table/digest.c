@@ -48,13 +48,13 @@ struct log {
 };
 #define LOG_HEAD (LK__KEY_PREFIX + 8)
 
-static int log_key(struct lk_buf *key, const struct lk__schema *s, int64_t since, struct lk_err *err) {
-    int code = lk__key_begin(key, s->id, LK__LOG, err);
-    return code ? code : lk__key_ascending(key, since, err);
+static int log_key(struct lk_buf *key, const struct lk__table_schema *s, int64_t since, struct lk_err *err) {
+    int code = lk__table_key_begin(key, s->id, LK__LOG, err);
+    return code ? code : lk__table_key_ascending(key, since, err);
 }
 
 /* A cursor for the first pin at or behind `since`. *out NULL: there is none before `to`. */
-static int open_next(struct lk_kv_txn *txn, const struct lk__schema *s, int64_t *since, int64_t to,
+static int open_next(struct lk_kv_txn *txn, const struct lk__table_schema *s, int64_t *since, int64_t to,
                      struct lk_kv_cursor **out, struct lk_err *err) {
     struct lk_buf a = LK_BUF_INIT, b = LK_BUF_INIT;
     struct lk_kv_cursor *c = NULL;
@@ -68,7 +68,7 @@ static int open_next(struct lk_kv_txn *txn, const struct lk__schema *s, int64_t 
         if (key.size <= LOG_HEAD)
             code = lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
         else
-            *since = lk__read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
+            *since = lk__table_read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
         lk_kv_cursor_close(c);
         c = NULL;
         if (code == 0) code = log_key(&a, s, *since, err);
@@ -90,7 +90,7 @@ static void log_close(struct log *l) {
     lk_buf_release(&l->row);
 }
 
-static int log_open(struct log *l, struct lk_kv_txn *txn, const struct lk__schema *s, int64_t from, int64_t to,
+static int log_open(struct log *l, struct lk_kv_txn *txn, const struct lk__table_schema *s, int64_t from, int64_t to,
                     struct lk_err *err) {
     *l = (struct log){0};
     for (int64_t since = from; since < to; since++) {
@@ -144,26 +144,26 @@ static int compare_cells(const struct lk_cell *a, const struct lk_cell *b) {
 }
 
 /* To the row whose key, from the row on, is this; *on: it has a cell. */
-static int to_row(struct lk__cells *c, const struct lk_buf *row, bool *on, struct lk_err *err) {
+static int to_row(struct lk__table_cells *c, const struct lk_buf *row, bool *on, struct lk_err *err) {
     struct lk_buf key = LK_BUF_INIT;
-    int code = lk__key_begin(&key, c->schema->id, LK__CELLS, err);
+    int code = lk__table_key_begin(&key, c->schema->id, LK__CELLS, err);
     if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
         code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
-    if (code == 0) code = lk__cells_seek(c, lk_bytes(key.data, key.size), err);
+    if (code == 0) code = lk__table_cells_seek(c, lk_bytes(key.data, key.size), err);
     if (code == 0 && (c->row->size != key.size || memcmp(c->row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
-    if (code == 0) code = lk__cells_next(c, err);
+    if (code == 0) code = lk__table_cells_next(c, err);
     *on = code == 0;
     lk_buf_release(&key);
     return code == LK_ENOTFOUND ? 0 : code;
 }
-static int onwards(struct lk__cells *c, bool *on, struct lk_err *err) {
-    int code = lk__cells_next(c, err);
+static int onwards(struct lk__table_cells *c, bool *on, struct lk_err *err) {
+    int code = lk__table_cells_next(c, err);
     *on = code == 0;
     return code == LK_ENOTFOUND ? 0 : code;
 }
 
 struct diff {
-    struct lk__cells a, b;
+    struct lk__table_cells a, b;
     lk_table_diff_fn *fn;
     void *arg;
 };
@@ -188,10 +188,10 @@ static bool ages(const struct lk_gc_rule *r) {
         if (ages(&r->parts[i])) return true;
     return false;
 }
-static bool all_is_logged(const struct lk__schema *a, const struct lk__schema *b) {
+static bool all_is_logged(const struct lk__table_schema *a, const struct lk__table_schema *b) {
     if (a->family_count != b->family_count) return false;
     for (size_t i = 0; i < a->family_count; i++) {
-        const struct lk__family *x = &a->families[i], *y = &b->families[i];
+        const struct lk__table_family *x = &a->families[i], *y = &b->families[i];
         if (strcmp(x->name, y->name) != 0 || x->generation != y->generation || strcmp(x->gc, y->gc) != 0) return false;
         if (ages(&x->rule)) return false;
     }
@@ -202,13 +202,13 @@ static bool all_is_logged(const struct lk__schema *a, const struct lk__schema *b
 static int either_next(struct diff *d, struct lk_buf *row, struct lk_err *err) {
     struct lk_buf key = LK_BUF_INIT;
     struct lk_bytes least = {0};
-    struct lk__cells *both[] = {&d->a, &d->b};
-    int code = lk__key_begin(&key, d->a.schema->id, LK__CELLS, err);
+    struct lk__table_cells *both[] = {&d->a, &d->b};
+    int code = lk__table_key_begin(&key, d->a.schema->id, LK__CELLS, err);
     if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
         code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
-    if (code == 0 && row->size) code = lk__key_past_part(&key, err);
+    if (code == 0 && row->size) code = lk__table_key_past_part(&key, err);
     for (int i = 0; i < 2 && code == 0; i++) {
-        code = lk__cells_seek(both[i], lk_bytes(key.data, key.size), err);
+        code = lk__table_cells_seek(both[i], lk_bytes(key.data, key.size), err);
         struct lk_bytes next = lk_bytes(both[i]->row->data + LK__KEY_PREFIX, both[i]->row->size - LK__KEY_PREFIX);
         if (code == 0 && (!least.data || lk__kv_compare(next, least) < 0)) least = next;
         if (code == LK_ENOTFOUND) code = 0;
@@ -243,13 +243,13 @@ int lk_table_diff(struct lk_table *t, struct lk_kv_txn *txn, int64_t from_ms, in
     struct diff d = {.fn = fn, .arg = arg};
     if (from_ms <= 0 || (to_ms != 0 && to_ms < from_ms))
         return lk_fail(err, LK_EINVAL, "a difference goes from a pin to a later one");
-    int code = lk__cells_open(&d.a, t, txn, from_ms, &stats, err);
+    int code = lk__table_cells_open(&d.a, t, txn, from_ms, &stats, err);
     if (code != 0) return code;
-    code = lk__cells_open(&d.b, t, txn, to_ms, &stats, err);
+    code = lk__table_cells_open(&d.b, t, txn, to_ms, &stats, err);
     if (code == 0) {
         code = all_is_logged(d.a.schema, d.b.schema) ? diff_logged(&d, txn, from_ms, to_ms, err) : diff_all(&d, err);
-        lk__cells_close(&d.b);
+        lk__table_cells_close(&d.b);
     }
-    lk__cells_close(&d.a);
+    lk__table_cells_close(&d.a);
     return code == LK_ENOTFOUND ? 0 : code;
 }

@@ -2,6 +2,7 @@
 #include "store/table/filter_program.h"
 #include "store/table/filter_text.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct compiler {
@@ -40,15 +41,22 @@ static bool room(void *items, uint32_t want, uint32_t *have, size_t size) {
     *have = more;
     return true;
 }
-static void step_release(struct lk__step *s) {
-    lk__regex_free(s->regex);
+static void step_release(struct lk__table_step *s) {
+    lk__table_regex_free(s->regex);
     lk_free(s->family);
     lk_free(s->label);
-    lk_free((void *)s->range.from.data);
-    lk_free((void *)s->range.to.data);
+    for (size_t i = 0; i < s->choice_count; i++) {
+        lk_free((void *)s->choices[i].from.data);
+        lk_free((void *)s->choices[i].to.data);
+    }
+    if (!s->choices) {
+        lk_free((void *)s->range.from.data);
+        lk_free((void *)s->range.to.data);
+    }
+    lk_free(s->choices);
 }
 /* Takes what s holds, in any case. */
-static uint32_t step(struct compiler *c, struct lk__step s) {
+static uint32_t step(struct compiler *c, struct lk__table_step s) {
     struct lk_filter_program *p = c->program;
     if (!room(&p->steps, p->step_count + 1, &p->step_room, sizeof *p->steps)) {
         step_release(&s);
@@ -84,16 +92,37 @@ static void head_range(struct compiler *c, struct lk_bytes head, bool whole, str
     out->to = lk_bytes(to, size);
     if (to && !whole) to[size - 1]++;
 }
-static uint32_t pattern(struct compiler *c, enum lk__step_kind kind, const struct lk_filter *f, uint32_t then) {
-    struct lk__step s = {.kind = kind, .then = then};
+static int by_beginning(const void *x, const void *y) {
+    const struct lk_table_range *a = x, *b = y;
+    return lk__table_filter_compare(a->from, b->from);
+}
+static void find_choices(struct compiler *c, struct lk__table_step *s) {
+    struct lk_bytes head;
     bool whole;
-    int code = lk__regex_compile(f->pattern, &s.regex, c->err);
+    if (!lk__table_regex_choice(s->regex, 0, &head, &whole)) return;
+    if (!(s->choices = lk_calloc(LK__REGEX_HEADS_MAX, sizeof *s->choices))) {
+        FAIL(c, LK_ENOMEM, steps_memory);
+        return;
+    }
+    for (; !c->code && lk__table_regex_choice(s->regex, s->choice_count, &head, &whole); s->choice_count++)
+        head_range(c, head, whole, &s->choices[s->choice_count]);
+    if (c->code) return;
+    qsort(s->choices, s->choice_count, sizeof *s->choices, by_beginning);
+    s->range = s->choices[0];
+    for (size_t i = 1; i < s->choice_count; i++) lk__table_filter_widen(&s->range, &s->choices[i]);
+    c->program->gaps = true;
+}
+static uint32_t pattern(struct compiler *c, enum lk__table_step_kind kind, const struct lk_filter *f, uint32_t then) {
+    struct lk__table_step s = {.kind = kind, .then = then};
+    bool whole;
+    int code = lk__table_regex_compile(f->pattern, &s.regex, c->err);
     if (code) return fail_at(c, code);
-    struct lk_bytes head = lk__regex_head(s.regex, &whole);
-    c->states += lk__regex_states(s.regex);
-    c->program->patterns += lk__regex_states(s.regex) > 0;
+    struct lk_bytes head = lk__table_regex_head(s.regex, &whole);
+    c->states += lk__table_regex_states(s.regex);
+    c->program->patterns += lk__table_regex_states(s.regex) > 0;
     if (kind == LK__STEP_FAMILY) s.family = copy(c, head.data ? head.data : "", head.size);
-    if (kind == LK__STEP_COLUMN) head_range(c, head, whole, &s.range);
+    if (kind == LK__STEP_COLUMN) find_choices(c, &s);
+    if (kind == LK__STEP_COLUMN && !s.choices) head_range(c, head, whole, &s.range);
     if (c->states > 4 * LK__REGEX_STATES_MAX)
         FAIL(c, LK_EINVAL, "the patterns together need more than %d states; make their counts smaller",
              4 * LK__REGEX_STATES_MAX);
@@ -165,7 +194,8 @@ static uint32_t compile_fork(struct compiler *c, const struct lk_filter *f, uint
     if (!c->code && !room(&p->ways, p->way_count + count, &p->way_room, sizeof *p->ways)) FAIL(c, LK_ENOMEM, steps_memory);
     if (!c->code) {
         memcpy(p->ways + p->way_count, first, count * sizeof *first);
-        at = step(c, (struct lk__step){.kind = LK__STEP_FORK, .first = p->way_count, .count = count});
+        p->gaps = true;
+        at = step(c, (struct lk__table_step){.kind = LK__STEP_FORK, .first = p->way_count, .count = count});
         p->way_count += count;
     }
     lk_free(first);
@@ -173,27 +203,27 @@ static uint32_t compile_fork(struct compiler *c, const struct lk_filter *f, uint
 }
 static uint32_t compile_branch(struct compiler *c, const struct lk_filter *f, size_t i, uint32_t then) {
     if (i < f->part_count && f->parts[i]) return compile_part(c, f, i, then);
-    return step(c, (struct lk__step){.kind = LK__STEP_BLOCK});
+    return step(c, (struct lk__table_step){.kind = LK__STEP_BLOCK});
 }
 static uint32_t compile_if(struct compiler *c, const struct lk_filter *f, uint32_t then) {
-    struct lk__step s = {.kind = LK__STEP_IF};
+    struct lk__table_step s = {.kind = LK__STEP_IF};
     uint32_t match = 0, at = 0;
     s.inner = holds_kind(f->parts[0], LK_FILTER_CONDITION);
     s.otherwise = compile_branch(c, f, 2, then);
     if (!c->code) s.then = compile_branch(c, f, 1, then);
-    if (!c->code) match = step(c, (struct lk__step){.kind = LK__STEP_MATCH});
+    if (!c->code) match = step(c, (struct lk__table_step){.kind = LK__STEP_MATCH});
     if (!c->code) s.other = compile_part(c, f, 0, match);
     if (!c->code) at = step(c, s);
     if (!c->code) c->program->steps[match].other = at;
     return at;
 }
-static uint32_t compile_count(struct compiler *c, enum lk__step_kind kind, const struct lk_filter *f, uint32_t then) {
+static uint32_t compile_count(struct compiler *c, enum lk__table_step_kind kind, const struct lk_filter *f, uint32_t then) {
     int least = kind != LK__STEP_ROW_OFFSET;
     if (f->count < least) return FAIL(c, LK_EINVAL, "its count is %d; it is %d or more", f->count, least);
-    return step(c, (struct lk__step){.kind = kind, .then = then, .count = (uint32_t)f->count});
+    return step(c, (struct lk__table_step){.kind = kind, .then = then, .count = (uint32_t)f->count});
 }
-static uint32_t compile_range(struct compiler *c, enum lk__step_kind kind, const struct lk_filter *f, uint32_t then) {
-    struct lk__step s = {.kind = kind, .then = then};
+static uint32_t compile_range(struct compiler *c, enum lk__table_step_kind kind, const struct lk_filter *f, uint32_t then) {
+    struct lk__table_step s = {.kind = kind, .then = then};
     if (kind == LK__STEP_COLUMNS && (!f->family || !*f->family)) return FAIL(c, LK_EINVAL, "it names no family");
     copy_range(c, &f->range, &s.range);
     if (kind == LK__STEP_COLUMNS) s.family = copy(c, f->family, strlen(f->family));
@@ -202,7 +232,7 @@ static uint32_t compile_range(struct compiler *c, enum lk__step_kind kind, const
 static uint32_t compile_time(struct compiler *c, const struct lk_filter *f, uint32_t then) {
     if (f->from_us < 0 || f->to_us < 0) return FAIL(c, LK_EINVAL, "times are 0 or more");
     int64_t to_us = f->to_us ? f->to_us : INT64_MAX;
-    return step(c, (struct lk__step){.kind = LK__STEP_TIME, .then = then, .from_us = f->from_us, .to_us = to_us});
+    return step(c, (struct lk__table_step){.kind = LK__STEP_TIME, .then = then, .from_us = f->from_us, .to_us = to_us});
 }
 static uint32_t compile_leaf(struct compiler *c, const struct lk_filter *f, uint32_t then) {
     switch (f->kind) {
@@ -211,16 +241,16 @@ static uint32_t compile_leaf(struct compiler *c, const struct lk_filter *f, uint
     case LK_FILTER_PASS:
         return then;
     case LK_FILTER_BLOCK:
-        return step(c, (struct lk__step){.kind = LK__STEP_BLOCK});
+        return step(c, (struct lk__table_step){.kind = LK__STEP_BLOCK});
     case LK_FILTER_ROW_REGEX:
         if (!f->pattern.size) return FAIL(c, LK_EINVAL, "its pattern is empty, as no row's key is");
         return pattern(c, LK__STEP_ROW, f, then);
     case LK_FILTER_ROW_SAMPLE:
         if (!(f->probability > 0 && f->probability < 1))
             return FAIL(c, LK_EINVAL, "its probability is %g; it is between 0 and 1, without both", f->probability);
-        return step(c, (struct lk__step){.kind = LK__STEP_SAMPLE,
-                                         .then = then,
-                                         .below = (uint64_t)(f->probability * 9007199254740992.0)});
+        return step(c, (struct lk__table_step){.kind = LK__STEP_SAMPLE,
+                                               .then = then,
+                                               .below = (uint64_t)(f->probability * 9007199254740992.0)});
     case LK_FILTER_FAMILY_REGEX:
         return pattern(c, LK__STEP_FAMILY, f, then);
     case LK_FILTER_COLUMN_REGEX:
@@ -240,18 +270,18 @@ static uint32_t compile_leaf(struct compiler *c, const struct lk_filter *f, uint
     case LK_FILTER_COLUMN_LIMIT:
         return compile_count(c, LK__STEP_COLUMN_LIMIT, f, then);
     case LK_FILTER_STRIP_VALUE:
-        return step(c, (struct lk__step){.kind = LK__STEP_STRIP, .then = then});
+        return step(c, (struct lk__table_step){.kind = LK__STEP_STRIP, .then = then});
     case LK_FILTER_LABEL:
         if (!label_is_good(f->label)) return FAIL(c, LK_EINVAL, "its label is not 1 to 15 of a-z, 0-9 and -");
-        return step(c,
-                    (struct lk__step){.kind = LK__STEP_LABEL, .then = then, .label = copy(c, f->label, strlen(f->label))});
+        return step(
+            c, (struct lk__table_step){.kind = LK__STEP_LABEL, .then = then, .label = copy(c, f->label, strlen(f->label))});
     default:
         return FAIL(c, LK_EINVAL, "there is no kind %d of filters", (int)f->kind);
     }
 }
 static uint32_t compile(struct compiler *c, const struct lk_filter *f, uint32_t then) {
     size_t size = c->path_size;
-    enter(c, lk__filter_name(f->kind));
+    enter(c, lk__table_filter_name(f->kind));
     uint32_t at = then;
     if (f->kind > LK_FILTER_CONDITION)
         at = compile_leaf(c, f, then);
@@ -278,7 +308,7 @@ static bool find_levels(struct lk_filter_program *p) {
     if (!depth) return false;
     depth[p->root] = 1;
     for (uint32_t i = p->root + 1; i-- > 0;) {
-        struct lk__step *s = &p->steps[i];
+        struct lk__table_step *s = &p->steps[i];
         if (!depth[i]) continue;
         if (s->kind == LK__STEP_FORK)
             for (uint32_t w = 0; w < s->count; w++) raise(&depth[p->ways[s->first + w]], depth[i]);
@@ -290,7 +320,7 @@ static bool find_levels(struct lk_filter_program *p) {
             raise(&depth[s->otherwise], depth[i] + 1);
             if (s->level > p->levels) p->levels = s->level;
         } else if (s->kind == LK__STEP_MATCH) {
-            struct lk__step *condition = &p->steps[s->other];
+            struct lk__table_step *condition = &p->steps[s->other];
             condition->level = depth[i];
             raise(&depth[condition->then], depth[i] + 1);
             raise(&depth[condition->otherwise], depth[i] + 1);
@@ -303,7 +333,7 @@ static bool find_levels(struct lk_filter_program *p) {
 }
 /* The next step of those that all cells take, from the root on; false: here they part, or end. */
 static bool common(const struct lk_filter_program *p, uint32_t *at) {
-    enum lk__step_kind kind = p->steps[*at].kind;
+    enum lk__table_step_kind kind = p->steps[*at].kind;
     if (kind <= LK__STEP_IF) return false;
     *at = p->steps[*at].then;
     return true;
@@ -313,9 +343,9 @@ static int find_common(struct lk_filter_program *p) {
     struct lk_bytes head = {0};
     bool whole;
     do {
-        const struct lk__step *s = &p->steps[at];
+        const struct lk__table_step *s = &p->steps[at];
         keys += s->kind == LK__STEP_ROW || s->kind == LK__STEP_SAMPLE;
-        struct lk_bytes more = s->kind == LK__STEP_ROW ? lk__regex_head(s->regex, &whole) : head;
+        struct lk_bytes more = s->kind == LK__STEP_ROW ? lk__table_regex_head(s->regex, &whole) : head;
         if (more.size > head.size) head = more;
     } while (common(p, &at));
     for (at = 0; at < p->step_count; at++)
@@ -325,18 +355,18 @@ static int find_common(struct lk_filter_program *p) {
 }
 int lk_filter_compile(const struct lk_filter *f, struct lk_filter_program **out, struct lk_err *err) {
     struct compiler c = {.err = err};
-    struct lk__filter_flow *work = NULL;
+    struct lk__table_filter_flow *work = NULL;
     struct lk_filter_program *p = c.program = lk_calloc(1, sizeof *p);
     *out = NULL;
     if (!p) return lk_fail(err, LK_ENOMEM, steps_memory);
-    enter(&c, lk__filter_name(f->kind));
+    enter(&c, lk__table_filter_name(f->kind));
     bool good = measure(&c, f, 0);
     leave(&c, 0);
-    if (good) step(&c, (struct lk__step){.kind = LK__STEP_OUT});
+    if (good) step(&c, (struct lk__table_step){.kind = LK__STEP_OUT});
     if (!c.code) p->root = compile(&c, f, 0);
     if (!c.code && (!find_levels(p) || find_common(p) || !(work = lk_alloc(p->step_count * sizeof *work))))
         c.code = lk_fail(err, LK_ENOMEM, steps_memory);
-    if (!c.code) lk__filter_find_bounds(p, work, NULL, NULL, 0, &p->bounds);
+    if (!c.code) lk__table_filter_find_bounds(p, work, NULL, NULL, 0, &p->bounds);
     lk_free(work);
     if (c.code)
         lk_filter_free(p);
@@ -353,13 +383,13 @@ void lk_filter_free(struct lk_filter_program *p) {
     lk_free(p);
 }
 
-const struct lk__filter_bounds *lk__filter_bounds(const struct lk_filter_program *p) {
+const struct lk__table_filter_bounds *lk__table_filter_bounds(const struct lk_filter_program *p) {
     return &p->bounds;
 }
-struct lk_bytes lk__filter_row_prefix(const struct lk_filter_program *p) {
+struct lk_bytes lk__table_filter_row_prefix(const struct lk_filter_program *p) {
     return lk_bytes(p->row_prefix.data, p->row_prefix.size);
 }
-uint64_t lk__filter_hash(struct lk_bytes row) {
+uint64_t lk__table_filter_hash(struct lk_bytes row) {
     const unsigned char *c = row.data;
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < row.size; i++) h = (h ^ c[i]) * UINT64_C(0x100000001b3);
@@ -367,13 +397,13 @@ uint64_t lk__filter_hash(struct lk_bytes row) {
     h = (h ^ h >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
     return h ^ h >> 33;
 }
-bool lk__filter_row(const struct lk_filter_program *p, struct lk_bytes row) {
+bool lk__table_filter_row(const struct lk_filter_program *p, struct lk_bytes row) {
     uint32_t at = p->root;
     if (p->bounds.nothing) return false;
     do {
-        const struct lk__step *s = &p->steps[at];
-        if (s->kind == LK__STEP_ROW && lk__regex_compare(s->regex, row) == 0) return false;
-        if (s->kind == LK__STEP_SAMPLE && lk__filter_hash(row) >> 11 >= s->below) return false;
+        const struct lk__table_step *s = &p->steps[at];
+        if (s->kind == LK__STEP_ROW && lk__table_regex_compare(s->regex, row) == 0) return false;
+        if (s->kind == LK__STEP_SAMPLE && lk__table_filter_hash(row) >> 11 >= s->below) return false;
     } while (common(p, &at));
     return true;
 }

@@ -32,7 +32,7 @@ static const struct kind {
 };
 #define KIND_COUNT (sizeof kinds / sizeof *kinds)
 
-const char *lk__filter_name(enum lk_filter_kind kind) {
+const char *lk__table_filter_name(enum lk_filter_kind kind) {
     return (size_t)kind < KIND_COUNT ? kinds[kind].name : "?";
 }
 
@@ -351,7 +351,7 @@ static int put_arguments(struct lk_buf *b, const struct lk_filter *f) {
 static int put_filter(struct lk_buf *b, const struct lk_filter *f, bool in_chain) {
     if (f->kind == LK_FILTER_CHAIN)
         return (in_chain && put(b, "(")) || put_parts(b, f, " | ", true) || (in_chain && put(b, ")"));
-    if (put(b, lk__filter_name(f->kind))) return LK_ENOMEM;
+    if (put(b, lk__table_filter_name(f->kind))) return LK_ENOMEM;
     if ((size_t)f->kind >= KIND_COUNT || kinds[f->kind].arguments == NO_ARGUMENTS) return 0;
     return put(b, "(") || put_arguments(b, f) || put(b, ")");
 }

@@ -4,6 +4,6 @@
 #include "lockstep/store/table.h"
 
 /* "?" where there is no such kind. */
-const char *lk__filter_name(enum lk_filter_kind);
+const char *lk__table_filter_name(enum lk_filter_kind);
 
 #endif

@@ -8,7 +8,7 @@
 
 #define DEPTH_MAX 4
 
-bool lk__gc_garbage(const struct lk_gc_rule *rule, int64_t nth, int64_t age_us) {
+bool lk__table_gc_garbage(const struct lk_gc_rule *rule, int64_t nth, int64_t age_us) {
     switch (rule->kind) {
     case LK_GC_NEVER:
         return false;
@@ -22,7 +22,7 @@ bool lk__gc_garbage(const struct lk_gc_rule *rule, int64_t nth, int64_t age_us) 
     }
     bool all = rule->kind == LK_GC_INTERSECTION;
     for (size_t i = 0; i < rule->part_count; i++)
-        if (lk__gc_garbage(&rule->parts[i], nth, age_us) != all) return !all;
+        if (lk__table_gc_garbage(&rule->parts[i], nth, age_us) != all) return !all;
     return all;
 }
 

@@ -12,7 +12,7 @@ static int add(struct lk_buf *b, const void *data, size_t size, struct lk_err *e
 
 /* --- writing --------------------------------------------------------------------------------------------- */
 
-int lk__key_begin(struct lk_buf *b, uint32_t table, enum lk__space space, struct lk_err *err) {
+int lk__table_key_begin(struct lk_buf *b, uint32_t table, enum lk__table_space space, struct lk_err *err) {
     unsigned char head[LK__KEY_PREFIX] = {'T',
                                           (unsigned char)(table >> 24),
                                           (unsigned char)(table >> 16),
@@ -23,7 +23,7 @@ int lk__key_begin(struct lk_buf *b, uint32_t table, enum lk__space space, struct
     return add(b, head, sizeof head, err);
 }
 
-int lk__key_part(struct lk_buf *b, struct lk_bytes part, struct lk_err *err) {
+int lk__table_key_part(struct lk_buf *b, struct lk_bytes part, struct lk_err *err) {
     const unsigned char *p = part.data, *end = p + part.size;
     int code = 0;
     while (code == 0 && p < end) {
@@ -36,7 +36,7 @@ int lk__key_part(struct lk_buf *b, struct lk_bytes part, struct lk_err *err) {
     return code ? code : add(b, "", 1, err);
 }
 
-int lk__key_family(struct lk_buf *b, const char *name, unsigned char generation, struct lk_err *err) {
+int lk__table_key_family(struct lk_buf *b, const char *name, unsigned char generation, struct lk_err *err) {
     int code = add(b, name, strlen(name), err);
     return code ? code : add(b, &generation, 1, err);
 }
@@ -46,30 +46,30 @@ static int eight(struct lk_buf *b, uint64_t number, struct lk_err *err) {
     for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)(number >> (56 - 8 * i));
     return add(b, bytes, 8, err);
 }
-int lk__key_descending(struct lk_buf *b, int64_t number, struct lk_err *err) {
+int lk__table_key_descending(struct lk_buf *b, int64_t number, struct lk_err *err) {
     return eight(b, (uint64_t)(INT64_MAX - number), err);
 }
-int lk__key_ascending(struct lk_buf *b, int64_t number, struct lk_err *err) {
+int lk__table_key_ascending(struct lk_buf *b, int64_t number, struct lk_err *err) {
     return eight(b, (uint64_t)number, err);
 }
 
 /* What follows a part's end is below 0x80: a family's letter, the first byte of a number. */
-int lk__key_past_part(struct lk_buf *b, struct lk_err *err) {
+int lk__table_key_past_part(struct lk_buf *b, struct lk_err *err) {
     return add(b, "\x80", 1, err);
 }
 
 /* --- reading --------------------------------------------------------------------------------------------- */
 
-int64_t lk__read_ascending(const unsigned char *p) {
+int64_t lk__table_read_ascending(const unsigned char *p) {
     uint64_t number = 0;
     for (int i = 0; i < 8; i++) number = number << 8 | p[i];
     return (int64_t)(number & INT64_MAX);
 }
-int64_t lk__read_descending(const unsigned char *p) {
-    return INT64_MAX - lk__read_ascending(p);
+int64_t lk__table_read_descending(const unsigned char *p) {
+    return INT64_MAX - lk__table_read_ascending(p);
 }
 
-size_t lk__part_size(const unsigned char *data, size_t size) {
+size_t lk__table_part_size(const unsigned char *data, size_t size) {
     for (size_t i = 0; i < size;) {
         const unsigned char *zero = memchr(data + i, 0, size - i);
         if (!zero) return 0;
@@ -80,7 +80,7 @@ size_t lk__part_size(const unsigned char *data, size_t size) {
     return 0;
 }
 
-int lk__part_read(struct lk_bytes part, struct lk_buf *scratch, struct lk_bytes *out, struct lk_err *err) {
+int lk__table_part_read(struct lk_bytes part, struct lk_buf *scratch, struct lk_bytes *out, struct lk_err *err) {
     const unsigned char *p = part.data, *end = p + part.size - 1; /* without its end */
     *out = lk_bytes(p, part.size - 1);
     const unsigned char *zero = memchr(p, 0, part.size - 1);
@@ -97,11 +97,11 @@ int lk__part_read(struct lk_bytes part, struct lk_buf *scratch, struct lk_bytes 
     return code;
 }
 
-int lk__cell_key_read(struct lk_bytes key, struct lk__cell_key *out, struct lk_err *err) {
+int lk__table_cell_key_read(struct lk_bytes key, struct lk__table_cell_key *out, struct lk_err *err) {
     const unsigned char *p = key.data;
     size_t least = LK__KEY_PREFIX + 2 + 2 + 1 + 8; /* a row and a family of one letter, a qualifier of none, a time */
     if (key.size >= least) {
-        out->row = LK__KEY_PREFIX + lk__part_size(p + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX - 8);
+        out->row = LK__KEY_PREFIX + lk__table_part_size(p + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX - 8);
         size_t i = out->row;
         while (i < key.size - 9 && p[i] > 31) i++;
         out->family = i + 1;
@@ -121,7 +121,7 @@ static int value_head(struct lk_buf *out, unsigned char flags, int64_t since_ms,
     return add(out, head, sizeof head, err);
 }
 
-int lk__value_write(struct lk_buf *out, int64_t since_ms, bool zstd, struct lk_bytes value, struct lk_err *err) {
+int lk__table_value_write(struct lk_buf *out, int64_t since_ms, bool zstd, struct lk_bytes value, struct lk_err *err) {
     int code = value_head(out, 0, since_ms, err);
     if (code == 0 && zstd && value.size >= ZSTD_FROM) {
         size_t room = ZSTD_compressBound(value.size);
@@ -140,7 +140,7 @@ static int no_value(struct lk_bytes stored, struct lk_err *err) {
     return lk_fail(err, LK_ECORRUPT, "a table's value in the store is damaged (%zu bytes)", stored.size);
 }
 
-int lk__value_since(struct lk_bytes stored, int64_t *out_ms, struct lk_err *err) {
+int lk__table_value_since(struct lk_bytes stored, int64_t *out_ms, struct lk_err *err) {
     const unsigned char *p = stored.data;
     if (stored.size < LK__VALUE_HEAD || p[0] > LK__VALUE_ZSTD) return no_value(stored, err);
     uint64_t since = 0;
@@ -149,7 +149,7 @@ int lk__value_since(struct lk_bytes stored, int64_t *out_ms, struct lk_err *err)
     return 0;
 }
 
-int lk__value_read(struct lk_bytes stored, struct lk_buf *scratch, struct lk_bytes *out, struct lk_err *err) {
+int lk__table_value_read(struct lk_bytes stored, struct lk_buf *scratch, struct lk_bytes *out, struct lk_err *err) {
     const unsigned char *p = stored.data;
     if (stored.size < LK__VALUE_HEAD || p[0] > LK__VALUE_ZSTD) return no_value(stored, err);
     *out = lk_bytes(p + LK__VALUE_HEAD, stored.size - LK__VALUE_HEAD);
@@ -168,7 +168,7 @@ int lk__value_read(struct lk_bytes stored, struct lk_buf *scratch, struct lk_byt
 
 /* --- samples --------------------------------------------------------------------------------------------- */
 
-bool lk__row_is_sample(struct lk_bytes row) {
+bool lk__table_row_is_sample(struct lk_bytes row) {
     uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, then the end of MurmurHash3, as FNV's low bits alone mix too little */
     for (size_t i = 0; i < row.size; i++) h = (h ^ ((const unsigned char *)row.data)[i]) * 0x100000001b3u;
     h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;

@@ -1,6 +1,7 @@
 /* Random work on a table beside a sorted array of cells that does the same, on every engine: reads of ranges in both
  * directions, pins whose digests never change, differences between them, rules, compaction. */
 #include "lockstep/base/hash.h"
+#include "store/table/filter.h"
 #include "store/table/testing.h"
 
 #define ROWS       12
@@ -204,6 +205,126 @@ static void read_some(struct test *t) {
     lk_kv_abort(txn);
 }
 
+/* --- filters: a read that seeks beside one that looks at every cell --------------------------------------------- */
+
+static void random_filter(struct test *t, int depth, struct lk_buf *out) {
+    static const char *const parts[] = {"pass",
+                                        "pass",
+                                        "strip_value",
+                                        "latest(1)",
+                                        "latest(2)",
+                                        "row_limit(3)",
+                                        "row_offset(2)",
+                                        "family(\"a\")",
+                                        "family(\"a|z\")",
+                                        "family(\"a.*\")",
+                                        "column_regex(\"q\")",
+                                        "column_regex(\"q.*|\")",
+                                        "column_regex(\"\\\\x00\\\\C*\")",
+                                        "column_range(\"ab\", [\"\", \"q\"])",
+                                        "column_range(\"z\", (\"q\", ))",
+                                        "column_range(\"a\", [\"\\x00\", \"\\x00\\xff\"))",
+                                        "time_range(1000, 3000)",
+                                        "time_range(2000, )",
+                                        "time_range( , 1000)",
+                                        "value_regex(\"1.*\")",
+                                        "value_range([\"2\", \"5\"))",
+                                        "row_regex(\"a\\\\C*\")",
+                                        "row_sample(0.5)",
+                                        "label(\"l\")"};
+    uint32_t kind = depth > 2 ? 9 : below(t, 10);
+    if (kind == 0) {
+        OK(lk_buf_printf(out, "interleave("));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ", "));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ")"));
+    } else if (kind == 1) {
+        OK(lk_buf_printf(out, "condition("));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ", "));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ", "));
+        if (below(t, 2))
+            OK(lk_buf_printf(out, "none"));
+        else
+            random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ")"));
+    } else if (kind < 5) {
+        OK(lk_buf_printf(out, "("));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, " | "));
+        random_filter(t, depth + 1, out);
+        OK(lk_buf_printf(out, ")"));
+    } else
+        OK(lk_buf_printf(out, "%s", parts[below(t, sizeof parts / sizeof *parts)]));
+}
+
+/* A row's cells, copied, and what a filter makes of them without passing over any. */
+struct plain {
+    struct lk_filter_program *filter;
+    struct lk__table_filter_run *run;
+    struct lk_cell cells[1000];
+    struct lk_buf bytes[1000];
+    size_t count;
+    struct lk_buf text;
+};
+static int keep_cell(void *arg, const struct lk_cell *c) {
+    struct plain *p = arg;
+    struct lk_buf *b = &p->bytes[p->count];
+    b->size = 0;
+    OK(lk_buf_append(b, c->row.data, c->row.size) || lk_buf_append(b, c->qualifier.data, c->qualifier.size) ||
+       lk_buf_append(b, c->value.data, c->value.size));
+    struct lk_cell *k = &p->cells[p->count++];
+    *k = *c;
+    k->row.data = b->data;
+    k->qualifier.data = b->data + c->row.size;
+    k->value.data = b->data + c->row.size + c->qualifier.size;
+    return 0;
+}
+static int plain_row(void *arg, struct lk_bytes row, bool told) {
+    struct plain *p = arg;
+    (void)told;
+    if (lk__table_filter_row(p->filter, row)) {
+        lk__table_filter_begin(p->run, row);
+        while (lk__table_filter_again(p->run))
+            for (size_t i = 0; i < p->count; i++) {
+                enum lk__table_filter_next next = LK__FILTER_CELL;
+                OK(lk__table_filter_cell(p->run, &p->cells[i], text_cell, &p->text, &next, &test_err));
+            }
+    }
+    p->count = 0;
+    return 0;
+}
+static void filter(struct test *t) {
+    static struct plain p;
+    struct lk_buf text = LK_BUF_INIT;
+    struct lk_filter *tree;
+    random_filter(t, 0, &text);
+    OK(lk_filter_parse(text.data, &tree, &test_err));
+    int code = lk_filter_compile(tree, &p.filter, &test_err);
+    lk_filter_tree_free(tree);
+    if (code == LK_EINVAL) { /* two labels in a chain */
+        lk_buf_release(&text);
+        return;
+    }
+    OK(code);
+    OK(lk__table_filter_run_open(p.filter, &p.run, &test_err));
+    p.text.size = 0;
+    OK(lk_buf_append(&p.text, "", 0));
+    struct lk_kv_txn *txn = begin(t->store.kv, false);
+    struct lk_table_sink sink = {keep_cell, plain_row, &p};
+    OK(lk_table_read(t->table, txn, &(struct lk_table_read){0}, &sink, NULL, &test_err));
+    char *got = text_of(t->table, txn, &(struct lk_table_read){.filter = p.filter});
+    if (strcmp(got, p.text.size ? p.text.data : "") != 0)
+        fail_msg("%s\n  gave   %s\n  not    %s", text.data, got, p.text.size ? p.text.data : "");
+    lk_free(got);
+    lk_kv_abort(txn);
+    lk__table_filter_run_close(p.run);
+    lk_filter_free(p.filter);
+    lk_buf_release(&text);
+}
+
 static void increment(struct test *t) {
     struct lk_kv_txn *txn = begin(t->store.kv, true);
     struct lk_table_rule rule = {.family = "z", .qualifier = S("counter"), .increments = true, .amount = 1};
@@ -304,8 +425,8 @@ typedef void step_fn(struct test *);
 static const struct {
     uint32_t weight;
     step_fn *run;
-} steps[] = {{60, change},       {40, read_some}, {5, increment}, {3, alter},
-             {1, drop_and_make}, {2, compact},    {6, pin},       {8, diff}};
+} steps[] = {{60, change}, {40, read_some}, {5, increment}, {3, alter},  {1, drop_and_make},
+             {2, compact}, {6, pin},        {8, diff},      {25, filter}};
 
 static void one_step(struct test *t) {
     uint32_t all = 0;

@@ -35,7 +35,7 @@ static int end_of(struct lk_kv_txn *txn, int64_t lease_ms, int64_t *out, struct 
 static int hold(struct lk_kv_txn *txn, const struct pin *p, const char *table, json_t *schemas, struct lk_err *err) {
     json_t *row;
     if (json_object_get(schemas, table)) return 0; /* named twice */
-    int code = lk__row_get(txn, "table", table, &row, err);
+    int code = lk__table_row_get(txn, "table", table, &row, err);
     if (code != 0) return code;
     if (!row) return lk_fail(err, LK_ENOTFOUND, "no table \"%.300s\" in the store", table);
     json_t *copy = json_deep_copy(row);
@@ -43,7 +43,7 @@ static int hold(struct lk_kv_txn *txn, const struct pin *p, const char *table, j
     bool good = copy && pin && json_object_set_new(schemas, table, copy) == 0 &&
                 json_array_append_new(json_object_get(row, "pins"), pin) == 0 &&
                 json_object_set_new(row, "since", json_integer(p->at_ms)) == 0;
-    code = good ? lk__row_put(txn, "table", table, row, err) : no_memory(err);
+    code = good ? lk__table_row_put(txn, "table", table, row, err) : no_memory(err);
     json_decref(row);
     return code;
 }
@@ -52,7 +52,7 @@ static int take(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct pin *p = arg;
     json_t *row;
     int64_t end;
-    int code = lk__row_get(txn, "pin", p->name, &row, err);
+    int code = lk__table_row_get(txn, "pin", p->name, &row, err);
     if (code == 0 && row) code = lk_fail(err, LK_EEXISTS, "there is a pin \"%s\" already", p->name);
     json_decref(row);
     if (code == 0) code = end_of(txn, p->lease_ms, &end, err);
@@ -62,7 +62,7 @@ static int take(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     row = json_pack("{s:I, s:I, s:O}", "at", (json_int_t)p->at_ms, "expires", (json_int_t)end, "tables", schemas);
     code = row ? 0 : no_memory(err);
     for (size_t i = 0; i < p->count && code == 0; i++) code = hold(txn, p, p->tables[i], schemas, err);
-    if (code == 0) code = lk__row_put(txn, "pin", p->name, row, err);
+    if (code == 0) code = lk__table_row_put(txn, "pin", p->name, row, err);
     json_decref(schemas);
     json_decref(row);
     return code;
@@ -84,7 +84,7 @@ int lk_table_pin(struct lk_store *store, const char *pin, const char *const *tab
 /* --- renewing and releasing ------------------------------------------------------------------------------ */
 
 static int get_pin(struct lk_kv_txn *txn, const char *name, json_t **out, struct lk_err *err) {
-    int code = lk__row_get(txn, "pin", name, out, err);
+    int code = lk__table_row_get(txn, "pin", name, out, err);
     return code || *out ? code : lk_fail(err, LK_ENOTFOUND, "no pin \"%s\" in the store, or its time was over", name);
 }
 
@@ -95,7 +95,7 @@ static int renew(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     int code = get_pin(txn, p->name, &row, err);
     if (code == 0) code = end_of(txn, p->lease_ms, &end, err);
     if (code == 0 && json_object_set_new(row, "expires", json_integer(end)) != 0) code = no_memory(err);
-    if (code == 0) code = lk__row_put(txn, "pin", p->name, row, err);
+    if (code == 0) code = lk__table_row_put(txn, "pin", p->name, row, err);
     json_decref(row);
     return code;
 }
@@ -107,14 +107,14 @@ int lk_table_pin_renew(struct lk_store *store, const char *pin, int64_t lease_ms
 
 static int let_go(struct lk_kv_txn *txn, const char *pin, const char *table, struct lk_err *err) {
     json_t *row;
-    int code = lk__row_get(txn, "table", table, &row, err);
+    int code = lk__table_row_get(txn, "table", table, &row, err);
     if (code != 0 || !row) return code;
     json_t *pins = json_object_get(row, "pins");
     for (size_t i = json_array_size(pins); i-- > 0;) {
         const char *name = json_string_value(json_object_get(json_array_get(pins, i), "pin"));
         if (name && strcmp(name, pin) == 0) json_array_remove(pins, i);
     }
-    code = lk__row_put(txn, "table", table, row, err);
+    code = lk__table_row_put(txn, "table", table, row, err);
     json_decref(row);
     return code;
 }
@@ -124,7 +124,7 @@ static int release(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     json_t *row, *schema;
     const char *table;
     int64_t now = 0;
-    int code = p->expired_only ? lk__row_get(txn, "pin", p->name, &row, err) : get_pin(txn, p->name, &row, err);
+    int code = p->expired_only ? lk__table_row_get(txn, "pin", p->name, &row, err) : get_pin(txn, p->name, &row, err);
     if (code == 0) code = now_ms(txn, &now, err);
     json_int_t end = json_integer_value(json_object_get(row, "expires"));
     if (code != 0 || !row || (p->expired_only && (end == 0 || end > now))) {
@@ -135,7 +135,7 @@ static int release(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
         if (code == 0) code = let_go(txn, p->name, table, err);
     }
     json_decref(row);
-    return code ? code : lk__row_delete(txn, "pin", p->name, err);
+    return code ? code : lk__table_row_delete(txn, "pin", p->name, err);
 }
 int lk_table_pin_release(struct lk_store *store, const char *pin, struct lk_err *err) {
     struct pin p = {.name = pin};
@@ -178,7 +178,7 @@ static int list(struct lk_store *store, struct listing *l, struct lk_err *err) {
     int code = lk_kv_begin(store->kv, false, &txn, err);
     if (code != 0) return code;
     code = now_ms(txn, &l->now, err);
-    if (code == 0) code = lk__row_list(txn, "pin", look, l, err);
+    if (code == 0) code = lk__table_row_list(txn, "pin", look, l, err);
     lk_kv_abort(txn);
     return code;
 }

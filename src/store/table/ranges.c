@@ -10,7 +10,7 @@ struct place {
     size_t from, from_size, to, to_size;
 };
 struct making {
-    struct lk__intervals *out;
+    struct lk__table_intervals *out;
     struct place *places;
     size_t count;
     uint32_t table;
@@ -26,9 +26,9 @@ static int check(struct lk_bytes bound, struct lk_err *err) {
 /* The key where the row begins or ends; data NULL: where the table does. */
 static int add_bound(struct making *m, struct lk_bytes row, bool end_of_row, bool end_of_table, size_t *at, size_t *size) {
     int code = check(row, m->err);
-    if (code == 0) code = lk__key_begin(m->out->key, m->table, LK__CELLS, m->err);
-    if (code == 0 && row.data) code = lk__key_part(m->out->key, row, m->err);
-    if (code == 0 && row.data && end_of_row) code = lk__key_past_part(m->out->key, m->err);
+    if (code == 0) code = lk__table_key_begin(m->out->key, m->table, LK__CELLS, m->err);
+    if (code == 0 && row.data) code = lk__table_key_part(m->out->key, row, m->err);
+    if (code == 0 && row.data && end_of_row) code = lk__table_key_past_part(m->out->key, m->err);
     if (code != 0) return code;
     if (!row.data && end_of_table) m->out->key->data[LK__KEY_PREFIX - 1]++;
     *at = m->out->bytes->size;
@@ -44,12 +44,12 @@ static int add(struct making *m, struct lk_table_range r) {
 }
 
 static int by_from(const void *a, const void *b) {
-    const struct lk__interval *x = a, *y = b;
+    const struct lk__table_interval *x = a, *y = b;
     return lk__kv_compare(x->from, y->from);
 }
 
 /* Within one beginning of keys. */
-static int add_prefix(struct lk_bytes prefix, struct making *m, struct lk__interval *out) {
+static int add_prefix(struct lk_bytes prefix, struct making *m, struct lk__table_interval *out) {
     unsigned char end[LK_TABLE_ROW_MAX + 1];
     size_t size;
     if (prefix.size > LK_TABLE_ROW_MAX)
@@ -59,14 +59,15 @@ static int add_prefix(struct lk_bytes prefix, struct making *m, struct lk__inter
     int code = add_bound(m, prefix, false, false, &p.from, &p.from_size);
     if (code == 0) code = add_bound(m, ends ? lk_bytes(end, size) : lk_bytes(NULL, 0), false, true, &p.to, &p.to_size);
     const char *base = m->out->bytes->data;
-    if (code == 0) *out = (struct lk__interval){lk_bytes(base + p.from, p.from_size), lk_bytes(base + p.to, p.to_size)};
+    if (code == 0)
+        *out = (struct lk__table_interval){lk_bytes(base + p.from, p.from_size), lk_bytes(base + p.to, p.to_size)};
     return code;
 }
 
-static void join(struct lk__intervals *all, const struct lk__interval *within) {
+static void join(struct lk__table_intervals *all, const struct lk__table_interval *within) {
     size_t n = 0;
     for (size_t i = 0; i < all->count; i++) {
-        struct lk__interval v = all->list[i];
+        struct lk__table_interval v = all->list[i];
         if (within && lk__kv_compare(v.from, within->from) < 0) v.from = within->from;
         if (within && lk__kv_compare(v.to, within->to) > 0) v.to = within->to;
         if (lk__kv_compare(v.from, v.to) >= 0) continue;
@@ -78,8 +79,8 @@ static void join(struct lk__intervals *all, const struct lk__interval *within) {
     all->count = n;
 }
 
-int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct lk_bytes prefix, struct lk__intervals *out,
-                       struct lk_err *err) {
+int lk__table_intervals_make(const struct lk_table_read *read, uint32_t table, struct lk_bytes prefix,
+                             struct lk__table_intervals *out, struct lk_err *err) {
     size_t most = read->row_count + read->range_count + 1;
     struct place few[LK__FEW];
     struct making m = {.out = out, .table = table, .err = err, .places = few};
@@ -89,7 +90,7 @@ int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct 
         m.places = lk_calloc(most, sizeof *m.places);
         out->list = lk_calloc(most, sizeof *out->list);
     }
-    struct lk__interval within;
+    struct lk__table_interval within;
     int code = m.places && out->list ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for %zu ranges", most);
     for (size_t i = 0; i < read->row_count && code == 0; i++) {
         struct lk_bytes row = lk_bytes(read->rows[i].data ? read->rows[i].data : "", read->rows[i].size);
@@ -100,12 +101,12 @@ int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct 
     if (code == 0 && prefix.size) code = add_prefix(prefix, &m, &within);
     for (size_t i = 0; i < m.count && code == 0; i++) {
         const struct place *p = &m.places[i];
-        out->list[i] = (struct lk__interval){lk_bytes(out->bytes->data + p->from, p->from_size),
-                                             lk_bytes(out->bytes->data + p->to, p->to_size)};
+        out->list[i] = (struct lk__table_interval){lk_bytes(out->bytes->data + p->from, p->from_size),
+                                                   lk_bytes(out->bytes->data + p->to, p->to_size)};
     }
     if (m.places != few) lk_free(m.places);
     if (code != 0) {
-        lk__intervals_free(out);
+        lk__table_intervals_free(out);
         return code;
     }
     out->count = m.count;
@@ -114,7 +115,7 @@ int lk__intervals_make(const struct lk_table_read *read, uint32_t table, struct 
     return 0;
 }
 
-void lk__intervals_free(struct lk__intervals *v) {
+void lk__table_intervals_free(struct lk__table_intervals *v) {
     if (v->list != v->few) lk_free(v->list);
     v->list = NULL;
 }

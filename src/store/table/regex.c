@@ -6,19 +6,19 @@
 /* --- the automaton --------------------------------------------------------------------------------------- */
 
 struct maker {
-    const struct lk__regex_tree *tree;
-    struct lk__regex *re;
+    const struct lk__table_regex_tree *tree;
+    struct lk__table_regex *re;
     uint32_t room;
     int code;
 };
 
 /* 0 once something failed: with m->code set. */
-static uint16_t state(struct maker *m, struct lk__regex_state s) {
-    struct lk__regex *re = m->re;
+static uint16_t state(struct maker *m, struct lk__table_regex_state s) {
+    struct lk__table_regex *re = m->re;
     if (m->code) return 0;
     if (re->state_count == m->room) {
         uint32_t room = m->room ? m->room * 2 : 16;
-        struct lk__regex_state *new = lk_realloc(re->states, room * sizeof *new);
+        struct lk__table_regex_state *new = lk_realloc(re->states, room * sizeof *new);
         if (!new) return m->code = LK_ENOMEM, 0;
         re->states = new;
         m->room = room;
@@ -28,11 +28,11 @@ static uint16_t state(struct maker *m, struct lk__regex_state s) {
     return (uint16_t)re->state_count++;
 }
 static uint16_t split(struct maker *m, uint16_t x, uint16_t y) {
-    return state(m, (struct lk__regex_state){.op = LK__REGEX_SPLIT, .x = x, .y = y});
+    return state(m, (struct lk__table_regex_state){.op = LK__REGEX_SPLIT, .x = x, .y = y});
 }
 /* The state that begins node i and goes on to `next`. */
 static uint16_t make(struct maker *m, uint32_t i, uint16_t next);
-static uint16_t make_repeat(struct maker *m, const struct lk__regex_node *n, uint16_t next) {
+static uint16_t make_repeat(struct maker *m, const struct lk__table_regex_node *n, uint16_t next) {
     uint16_t out = next;
     if (n->max < 0) {
         next = split(m, 0, next);
@@ -44,16 +44,16 @@ static uint16_t make_repeat(struct maker *m, const struct lk__regex_node *n, uin
     return next;
 }
 static uint16_t make(struct maker *m, uint32_t i, uint16_t next) {
-    const struct lk__regex_node *nodes = m->tree->nodes, *n = &nodes[i];
+    const struct lk__table_regex_node *nodes = m->tree->nodes, *n = &nodes[i];
     uint16_t first;
-    switch ((enum lk__regex_kind)n->kind) {
+    switch ((enum lk__table_regex_kind)n->kind) {
     case LK__REGEX_EMPTY:
         return next;
     case LK__REGEX_SET:
-        return state(m, (struct lk__regex_state){.op = LK__REGEX_BYTE, .set = n->set, .x = next});
+        return state(m, (struct lk__table_regex_state){.op = LK__REGEX_BYTE, .set = n->set, .x = next});
     case LK__REGEX_ASSERT:
         m->re->asserts = true;
-        return state(m, (struct lk__regex_state){.op = LK__REGEX_IF, .assertion = n->assertion, .x = next});
+        return state(m, (struct lk__table_regex_state){.op = LK__REGEX_IF, .assertion = n->assertion, .x = next});
     case LK__REGEX_CAT:
         for (i = n->last; i && !m->code; i = nodes[i].before) next = make(m, i, next);
         return next;
@@ -68,43 +68,43 @@ static uint16_t make(struct maker *m, uint32_t i, uint16_t next) {
 }
 
 /* Splits each class by the set: bytes within get another class than those without. */
-static void tell_apart(struct lk__regex *re, const struct lk__byte_set *s) {
+static void tell_apart(struct lk__table_regex *re, const struct lk__table_byte_set *s) {
     int inside[256];
     bool without[256] = {false};
     for (unsigned b = 0; b < 256; b++)
-        if (!lk__byte_set_has(s, b)) without[re->class_of[b]] = true;
+        if (!lk__table_byte_set_has(s, b)) without[re->class_of[b]] = true;
     memset(inside, -1, sizeof inside);
     for (unsigned b = 0; b < 256; b++) {
         unsigned c = re->class_of[b];
-        if (!lk__byte_set_has(s, b) || !without[c]) continue;
+        if (!lk__table_byte_set_has(s, b) || !without[c]) continue;
         if (inside[c] < 0) inside[c] = (int)re->class_count++;
         re->class_of[b] = (uint8_t)inside[c];
     }
 }
-static void make_classes(struct lk__regex *re) {
-    struct lk__byte_set words, single = {{0}}, line = {{0}};
+static void make_classes(struct lk__table_regex *re) {
+    struct lk__table_byte_set words, single = {{0}}, line = {{0}};
     re->class_count = 1;
     for (uint32_t i = 0; i < re->set_count; i++) tell_apart(re, &re->sets[i]);
     for (uint32_t i = 0; i < re->state_count; i++)
         if (re->states[i].op == LK__REGEX_BYTE && re->states[i].set < LK__REGEX_BYTES)
-            lk__byte_set_add(&single, re->states[i].set, re->states[i].set);
+            lk__table_byte_set_add(&single, re->states[i].set, re->states[i].set);
     for (unsigned b = 0; b < 256; b++)
-        if (lk__byte_set_has(&single, b)) {
-            struct lk__byte_set one = {{0}};
-            lk__byte_set_add(&one, b, b);
+        if (lk__table_byte_set_has(&single, b)) {
+            struct lk__table_byte_set one = {{0}};
+            lk__table_byte_set_add(&one, b, b);
             tell_apart(re, &one);
         }
     if (re->asserts) {
-        lk__byte_set_perl('w', &words);
-        lk__byte_set_add(&line, '\n', '\n');
+        lk__table_byte_set_perl('w', &words);
+        lk__table_byte_set_add(&line, '\n', '\n');
         tell_apart(re, &words);
         tell_apart(re, &line);
     }
     for (unsigned b = 0; b < 256; b++) re->class_byte[re->class_of[b]] = (uint8_t)b;
 }
-static int make_automaton(struct lk__regex *re, const struct lk__regex_tree *t, struct lk_err *err) {
+static int make_automaton(struct lk__table_regex *re, const struct lk__table_regex_tree *t, struct lk_err *err) {
     struct maker m = {.tree = t, .re = re};
-    state(&m, (struct lk__regex_state){.op = LK__REGEX_MATCHED});
+    state(&m, (struct lk__table_regex_state){.op = LK__REGEX_MATCHED});
     re->start = make(&m, t->root, 0);
     if (m.code == LK_EINVAL)
         return lk_fail(err, LK_EINVAL, "the pattern needs more than %d states; make its counts smaller",
@@ -125,49 +125,73 @@ static int make_automaton(struct lk__regex *re, const struct lk__regex_tree *t, 
 
 /* What stands in a row in the pattern, the last first. */
 struct items {
-    const struct lk__regex_tree *tree;
-    const struct lk__regex_node **item;
+    const struct lk__table_regex_tree *tree;
+    const struct lk__table_regex_node **item;
     size_t count;
 };
 static void flatten(struct items *s, uint32_t i) {
-    const struct lk__regex_node *n = &s->tree->nodes[i];
+    const struct lk__table_regex_node *n = &s->tree->nodes[i];
     if (n->kind == LK__REGEX_CAT)
         for (i = n->last; i; i = s->tree->nodes[i].before) flatten(s, i);
     else if (n->kind != LK__REGEX_EMPTY)
         s->item[s->count++] = n;
 }
-static bool asserts(const struct lk__regex_node *n, enum lk__regex_assert a, enum lk__regex_assert b) {
+static bool asserts(const struct lk__table_regex_node *n, enum lk__table_regex_assert a, enum lk__table_regex_assert b) {
     return n->kind == LK__REGEX_ASSERT && (n->assertion == a || n->assertion == b);
 }
-static bool is_byte(const struct lk__regex_node *n) {
+static bool is_byte(const struct lk__table_regex_node *n) {
     return n->kind == LK__REGEX_SET && n->set < LK__REGEX_BYTES;
 }
 /* `.*` or `\C*`, with a least count. */
-static enum lk__regex_shape gap(const struct items *s, const struct lk__regex_node *n) {
-    struct lk__byte_set all = {{0}}, line = {{0}};
-    lk__byte_set_negate(&all);
-    lk__byte_set_add(&line, '\n', '\n');
-    lk__byte_set_negate(&line);
+static enum lk__table_regex_shape gap(const struct items *s, const struct lk__table_regex_node *n) {
+    struct lk__table_byte_set all = {{0}}, line = {{0}};
+    lk__table_byte_set_negate(&all);
+    lk__table_byte_set_add(&line, '\n', '\n');
+    lk__table_byte_set_negate(&line);
     if (n->kind != LK__REGEX_REPEAT || n->max >= 0) return LK__REGEX_AUTOMATON;
-    const struct lk__regex_node *body = &s->tree->nodes[n->last];
+    const struct lk__table_regex_node *body = &s->tree->nodes[n->last];
     if (body->kind != LK__REGEX_SET || body->set < LK__REGEX_BYTES) return LK__REGEX_AUTOMATON;
-    const struct lk__byte_set *set = &s->tree->sets[body->set - LK__REGEX_BYTES];
+    const struct lk__table_byte_set *set = &s->tree->sets[body->set - LK__REGEX_BYTES];
     if (memcmp(set, &all, sizeof all) == 0) return LK__REGEX_ANY;
     return memcmp(set, &line, sizeof line) == 0 ? LK__REGEX_ANY_LINE : LK__REGEX_AUTOMATON;
 }
-static int append(struct lk_buf *b, const struct lk__regex_node *n) {
+static int append(struct lk_buf *b, const struct lk__table_regex_node *n) {
     char byte = (char)n->set;
     return lk_buf_append(b, &byte, 1);
 }
+/* Finds re->choices; none where a choice has no head. */
+static int find_choices(struct lk__table_regex *re, const struct items *all, const struct lk__table_regex_node *choice) {
+    const struct lk__table_regex_node *nodes = all->tree->nodes;
+    size_t count = 0;
+    for (uint32_t i = choice->last; i; i = nodes[i].before) {
+        struct items s = {.tree = all->tree, .item = all->item + all->count};
+        struct lk_buf head = LK_BUF_INIT;
+        flatten(&s, i);
+        size_t end = s.count;
+        int code = 0;
+        for (; end && is_byte(s.item[end - 1]) && !code; end--) code = append(&head, s.item[end - 1]);
+        bool whole = !end, good = !code && (head.size || whole) && count < LK__REGEX_HEADS_MAX;
+        if (good && (lk_buf_append(&re->choices, &head.size, sizeof head.size) ||
+                     lk_buf_append(&re->choices, &whole, sizeof whole) ||
+                     lk_buf_append(&re->choices, head.data ? head.data : "", head.size)))
+            code = LK_ENOMEM;
+        lk_buf_release(&head);
+        if (code || !good) return code;
+        count++;
+    }
+    re->choice_count = count;
+    return 0;
+}
 /* Finds re->head, and re->shape with what belongs to it. */
-static int find_shape(struct lk__regex *re, struct items *s) {
+static int find_shape(struct lk__table_regex *re, struct items *s) {
     size_t end = s->count, begin = 0; /* the pattern is item[end - 1] to item[begin] */
     while (end > begin && asserts(s->item[end - 1], LK__REGEX_TEXT_BEGIN, LK__REGEX_LINE_BEGIN)) end--;
     while (end > begin && asserts(s->item[begin], LK__REGEX_TEXT_END, LK__REGEX_LINE_END)) begin++;
     for (; end > begin && is_byte(s->item[end - 1]); end--)
         if (append(&re->head, s->item[end - 1])) return LK_ENOMEM;
     if (end == begin) return re->shape = LK__REGEX_WHOLE, 0;
-    const struct lk__regex_node *middle = s->item[end - 1];
+    const struct lk__table_regex_node *middle = s->item[end - 1];
+    if (end == begin + 1 && !re->head.size && middle->kind == LK__REGEX_ALT) return find_choices(re, s, middle);
     for (size_t i = begin; i + 1 < end; i++)
         if (!is_byte(s->item[i])) return 0;
     re->shape = gap(s, middle);
@@ -178,13 +202,13 @@ static int find_shape(struct lk__regex *re, struct items *s) {
     return 0;
 }
 
-int lk__regex_compile(struct lk_bytes pattern, struct lk__regex **out, struct lk_err *err) {
-    struct lk__regex *re = lk_calloc(1, sizeof *re);
-    struct lk__regex_tree tree = {0};
+int lk__table_regex_compile(struct lk_bytes pattern, struct lk__table_regex **out, struct lk_err *err) {
+    struct lk__table_regex *re = lk_calloc(1, sizeof *re);
+    struct lk__table_regex_tree tree = {0};
     struct items items = {.tree = &tree};
     *out = NULL;
-    int code = re ? lk__regex_parse(pattern, &tree, err) : lk_fail(err, LK_ENOMEM, "no memory for a pattern");
-    if (!code && !(items.item = lk_alloc(tree.node_count * sizeof *items.item)))
+    int code = re ? lk__table_regex_parse(pattern, &tree, err) : lk_fail(err, LK_ENOMEM, "no memory for a pattern");
+    if (!code && !(items.item = lk_alloc(2 * tree.node_count * sizeof *items.item)))
         code = lk_fail(err, LK_ENOMEM, "no memory for a pattern");
     if (!code) {
         flatten(&items, tree.root);
@@ -192,29 +216,44 @@ int lk__regex_compile(struct lk_bytes pattern, struct lk__regex **out, struct lk
     }
     if (!code && re->shape == LK__REGEX_AUTOMATON) code = make_automaton(re, &tree, err);
     lk_free(items.item);
-    lk__regex_tree_release(&tree);
+    lk__table_regex_tree_release(&tree);
     if (code)
-        lk__regex_free(re);
+        lk__table_regex_free(re);
     else
         *out = re;
     return code;
 }
-void lk__regex_free(struct lk__regex *re) {
+void lk__table_regex_free(struct lk__table_regex *re) {
     if (!re) return;
     lk_buf_release(&re->head);
     lk_buf_release(&re->tail);
+    lk_buf_release(&re->choices);
     lk_free(re->states);
     lk_free(re->sets);
     lk_free(re);
 }
-struct lk_bytes lk__regex_head(const struct lk__regex *re, bool *whole) {
+struct lk_bytes lk__table_regex_head(const struct lk__table_regex *re, bool *whole) {
     *whole = re->shape == LK__REGEX_WHOLE;
     return lk_bytes(re->head.data, re->head.size);
 }
-size_t lk__regex_states(const struct lk__regex *re) {
+bool lk__table_regex_choice(const struct lk__table_regex *re, size_t index, struct lk_bytes *head, bool *whole) {
+    const char *c = re->choices.data;
+    size_t size = 0;
+    if (index >= re->choice_count) return false;
+    for (;; c += size) {
+        memcpy(&size, c, sizeof size);
+        c += sizeof size;
+        memcpy(whole, c, sizeof *whole);
+        c += sizeof *whole;
+        if (!index--) break;
+    }
+    *head = lk_bytes(c, size);
+    return true;
+}
+size_t lk__table_regex_states(const struct lk__table_regex *re) {
     return re->state_count;
 }
-int lk__regex_compare(const struct lk__regex *re, struct lk_bytes text) {
+int lk__table_regex_compare(const struct lk__table_regex *re, struct lk_bytes text) {
     const char *data = text.data;
     size_t head = re->head.size, tail = re->tail.size;
     if (text.size < head || (head && memcmp(data, re->head.data, head) != 0)) return 0;

@@ -13,7 +13,7 @@ struct group {
     uint32_t at;
 };
 struct parser {
-    struct lk__regex_tree *tree;
+    struct lk__table_regex_tree *tree;
     const unsigned char *begin, *p, *end;
     struct group groups[LK__REGEX_DEPTH_MAX + 1];
     size_t depth;
@@ -54,8 +54,8 @@ static bool grow(void *items, uint32_t *room, size_t size) {
     return true;
 }
 /* 0: no memory. */
-static uint32_t node(struct parser *q, struct lk__regex_node n) {
-    struct lk__regex_tree *t = q->tree;
+static uint32_t node(struct parser *q, struct lk__table_regex_node n) {
+    struct lk__table_regex_tree *t = q->tree;
     if (t->node_count == t->node_room && !grow(&t->nodes, &t->node_room, sizeof *t->nodes)) {
         no_memory(q);
         return 0;
@@ -71,39 +71,39 @@ static bool add(struct parser *q, uint32_t *last, uint32_t part) {
     *last = part;
     return true;
 }
-static bool push(struct parser *q, struct lk__regex_node n) {
+static bool push(struct parser *q, struct lk__table_regex_node n) {
     return add(q, &q->groups[q->depth].parts, node(q, n));
 }
-static bool push_assert(struct parser *q, enum lk__regex_assert a) {
-    return push(q, (struct lk__regex_node){.kind = LK__REGEX_ASSERT, .assertion = (uint8_t)a});
+static bool push_assert(struct parser *q, enum lk__table_regex_assert a) {
+    return push(q, (struct lk__table_regex_node){.kind = LK__REGEX_ASSERT, .assertion = (uint8_t)a});
 }
 /* The number of a set: of one byte its own, of others where it is in the tree. */
-static bool push_set(struct parser *q, const struct lk__byte_set *s) {
-    struct lk__regex_tree *t = q->tree;
+static bool push_set(struct parser *q, const struct lk__table_byte_set *s) {
+    struct lk__table_regex_tree *t = q->tree;
     unsigned count = 0, byte = 0;
     uint32_t i = 0;
     for (unsigned b = 0; b < 256 && count < 2; b++)
-        if (lk__byte_set_has(s, b)) count++, byte = b;
-    if (count == 1) return push(q, (struct lk__regex_node){.kind = LK__REGEX_SET, .set = (uint16_t)byte});
+        if (lk__table_byte_set_has(s, b)) count++, byte = b;
+    if (count == 1) return push(q, (struct lk__table_regex_node){.kind = LK__REGEX_SET, .set = (uint16_t)byte});
     while (i < t->set_count && memcmp(&t->sets[i], s, sizeof *s) != 0) i++;
     if (i + LK__REGEX_BYTES > UINT16_MAX) return FAIL(q, q->p, "more than %d different classes", UINT16_MAX);
     if (i == t->set_count) {
         if (t->set_count == t->set_room && !grow(&t->sets, &t->set_room, sizeof *t->sets)) return no_memory(q);
         t->sets[t->set_count++] = *s;
     }
-    return push(q, (struct lk__regex_node){.kind = LK__REGEX_SET, .set = (uint16_t)(i + LK__REGEX_BYTES)});
+    return push(q, (struct lk__table_regex_node){.kind = LK__REGEX_SET, .set = (uint16_t)(i + LK__REGEX_BYTES)});
 }
 static bool push_byte(struct parser *q, unsigned byte) {
-    struct lk__byte_set s = {{0}};
-    lk__byte_set_add(&s, byte, byte);
-    if (q->flags & FOLD) lk__byte_set_fold(&s);
+    struct lk__table_byte_set s = {{0}};
+    lk__table_byte_set_add(&s, byte, byte);
+    if (q->flags & FOLD) lk__table_byte_set_fold(&s);
     return push_set(q, &s);
 }
 /* One node for a list of parts: none is EMPTY, one itself. */
-static uint32_t join(struct parser *q, enum lk__regex_kind kind, uint32_t last) {
-    struct lk__regex_node n = {.kind = (uint8_t)kind, .last = last};
-    const struct lk__regex_node *nodes = q->tree->nodes;
-    if (!last) return node(q, (struct lk__regex_node){.kind = LK__REGEX_EMPTY});
+static uint32_t join(struct parser *q, enum lk__table_regex_kind kind, uint32_t last) {
+    struct lk__table_regex_node n = {.kind = (uint8_t)kind, .last = last};
+    const struct lk__table_regex_node *nodes = q->tree->nodes;
+    if (!last) return node(q, (struct lk__table_regex_node){.kind = LK__REGEX_EMPTY});
     if (!nodes[last].before) return last;
     for (uint32_t i = last; i; i = nodes[i].before) {
         if (nodes[i].depth > n.depth) n.depth = nodes[i].depth;
@@ -136,7 +136,7 @@ static bool group_close(struct parser *q) {
     if (!q->depth) return FAIL(q, q->p, "`)` closes no group; write \\) for the character");
     uint32_t n = group_end(q);
     if (!n) return false;
-    struct lk__regex_node *whole = &q->tree->nodes[n];
+    struct lk__table_regex_node *whole = &q->tree->nodes[n];
     if (++whole->depth > LK__REGEX_DEPTH_MAX)
         return FAIL(q, q->p, "groups and repeats are nested deeper than %d", LK__REGEX_DEPTH_MAX);
     q->flags = q->groups[q->depth--].flags_before;
@@ -145,12 +145,12 @@ static bool group_close(struct parser *q) {
 }
 /* Letters, digits and what joins them, of Latin-1 too. */
 static bool name_is_good(const unsigned char *from, const unsigned char *to) {
-    struct lk__byte_set good, letters;
-    lk__byte_set_perl('w', &good);
-    lk__byte_set_unicode(lk_bytes("L", 1), &letters);
-    lk__byte_set_join(&good, &letters);
+    struct lk__table_byte_set good, letters;
+    lk__table_byte_set_perl('w', &good);
+    lk__table_byte_set_unicode(lk_bytes("L", 1), &letters);
+    lk__table_byte_set_join(&good, &letters);
     for (const unsigned char *c = from; c < to; c++)
-        if (!lk__byte_set_has(&good, *c)) return false;
+        if (!lk__table_byte_set_has(&good, *c)) return false;
     return from < to;
 }
 static bool group_named(struct parser *q, const unsigned char *at) {
@@ -245,14 +245,14 @@ static bool repeat(struct parser *q, const unsigned char *at, int min, int max, 
     if (min > LK__REGEX_REPEAT_MAX || max > LK__REGEX_REPEAT_MAX || (max >= 0 && max < min))
         return FAIL(q, at, "a repeat is {least,most} of at most %d", LK__REGEX_REPEAT_MAX);
     if (!*last) return FAIL(q, at, "nothing before `%c` that could be repeated", *at);
-    struct lk__regex_node inner = q->tree->nodes[*last];
+    struct lk__table_regex_node inner = q->tree->nodes[*last];
     int copies = !counted ? 1 : max < 0 ? min : max;
     unsigned product = inner.product * (copies > 1 ? (unsigned)copies : 1);
     if (copies > 1 && product > LK__REGEX_REPEAT_MAX)
         return FAIL(q, at, "repeats within each other make more than %d copies", LK__REGEX_REPEAT_MAX);
     if (inner.depth >= LK__REGEX_DEPTH_MAX)
         return FAIL(q, at, "groups and repeats are nested deeper than %d", LK__REGEX_DEPTH_MAX);
-    struct lk__regex_node n = {.kind = LK__REGEX_REPEAT, .min = (int16_t)min, .max = (int16_t)max, .last = *last};
+    struct lk__table_regex_node n = {.kind = LK__REGEX_REPEAT, .min = (int16_t)min, .max = (int16_t)max, .last = *last};
     n.depth = (uint16_t)(inner.depth + 1);
     n.product = (uint16_t)product;
     q->tree->nodes[*last].before = 0;
@@ -310,15 +310,15 @@ static bool escape(struct parser *q, unsigned *byte) {
     return true;
 }
 /* A named set: what flags and a negation make of it. */
-static void take_named(struct parser *q, struct lk__byte_set *named, bool negative, struct lk__byte_set *into) {
-    if (q->flags & FOLD) lk__byte_set_fold(named);
-    if (negative) lk__byte_set_negate(named);
-    lk__byte_set_join(into, named);
+static void take_named(struct parser *q, struct lk__table_byte_set *named, bool negative, struct lk__table_byte_set *into) {
+    if (q->flags & FOLD) lk__table_byte_set_fold(named);
+    if (negative) lk__table_byte_set_negate(named);
+    lk__table_byte_set_join(into, named);
 }
 /* \pN, \p{Name}, \p{^Name}, \P...; p stands on the backslash. */
-static bool unicode_class(struct parser *q, struct lk__byte_set *into) {
+static bool unicode_class(struct parser *q, struct lk__table_byte_set *into) {
     const unsigned char *at = q->p, *end;
-    struct lk__byte_set named;
+    struct lk__table_byte_set named;
     bool negative = at[1] == 'P';
     struct lk_bytes name = lk_bytes(at + 2, at + 2 < q->end);
     q->p += 2 + name.size;
@@ -331,31 +331,31 @@ static bool unicode_class(struct parser *q, struct lk__byte_set *into) {
         negative = !negative;
         name = lk_bytes((const char *)name.data + 1, name.size - 1);
     }
-    if (!lk__byte_set_unicode(name, &named))
+    if (!lk__table_byte_set_unicode(name, &named))
         return FAIL(q, at, "RE2 knows no class `\\%c` of this name; categories are as L or Lu, scripts as Greek", at[1]);
     take_named(q, &named, negative, into);
     return true;
 }
 /* \d, \pN and the like; false with no code: it is no class. */
-static bool escaped_class(struct parser *q, struct lk__byte_set *into) {
-    struct lk__byte_set named;
+static bool escaped_class(struct parser *q, struct lk__table_byte_set *into) {
+    struct lk__table_byte_set named;
     if (q->end - q->p < 2 || *q->p != '\\') return false;
     if (q->p[1] == 'p' || q->p[1] == 'P') return unicode_class(q, into);
-    if (!lk__byte_set_perl((char)q->p[1], &named)) return false;
+    if (!lk__table_byte_set_perl((char)q->p[1], &named)) return false;
     take_named(q, &named, false, into);
     q->p += 2;
     return true;
 }
 /* [:alpha:] and [:^alpha:] within a class; false with no code: it is no name, since `:]` never comes. */
-static bool posix_class(struct parser *q, struct lk__byte_set *into) {
+static bool posix_class(struct parser *q, struct lk__table_byte_set *into) {
     const unsigned char *at = q->p;
-    struct lk__byte_set named;
+    struct lk__table_byte_set named;
     if (!has(q, "[:")) return false;
     const unsigned char *name = q->p + 2, *end = memmem(name, (size_t)(q->end - name), ":]", 2);
     if (!end) return false;
     bool negative = name < end && *name == '^';
     name += negative;
-    if (!lk__byte_set_posix(lk_bytes(name, (size_t)(end - name)), &named))
+    if (!lk__table_byte_set_posix(lk_bytes(name, (size_t)(end - name)), &named))
         return FAIL(q, at,
                     "no class of this name; they are alnum alpha ascii blank cntrl digit graph lower print punct space "
                     "upper word xdigit");
@@ -369,9 +369,9 @@ static bool class_byte(struct parser *q, const unsigned char *begin, unsigned *b
     *byte = *q->p++;
     return true;
 }
-static bool class_range(struct parser *q, const unsigned char *begin, struct lk__byte_set *into) {
+static bool class_range(struct parser *q, const unsigned char *begin, struct lk__table_byte_set *into) {
     const unsigned char *at = q->p;
-    struct lk__byte_set range = {{0}};
+    struct lk__table_byte_set range = {{0}};
     unsigned from, to;
     if (!class_byte(q, begin, &from)) return false;
     to = from;
@@ -380,13 +380,13 @@ static bool class_range(struct parser *q, const unsigned char *begin, struct lk_
         if (!class_byte(q, begin, &to)) return false;
         if (to < from) return FAIL(q, at, "a range of characters ends before it begins");
     }
-    lk__byte_set_add(&range, from, to);
+    lk__table_byte_set_add(&range, from, to);
     take_named(q, &range, false, into);
     return true;
 }
 static bool class(struct parser *q) {
     const unsigned char *begin = q->p++;
-    struct lk__byte_set s = {{0}};
+    struct lk__table_byte_set s = {{0}};
     bool negative = accept(q, "^");
     for (bool first = true; first || !has(q, "]"); first = false)
         if (!posix_class(q, &s) && !q->code && !escaped_class(q, &s) && !q->code) {
@@ -394,7 +394,7 @@ static bool class(struct parser *q) {
         } else if (q->code)
             return false;
     q->p++;
-    if (negative) lk__byte_set_negate(&s);
+    if (negative) lk__table_byte_set_negate(&s);
     return push_set(q, &s);
 }
 
@@ -406,7 +406,7 @@ static bool quoted(struct parser *q) {
     return true;
 }
 static bool backslash(struct parser *q) {
-    struct lk__byte_set s = {{0}};
+    struct lk__table_byte_set s = {{0}};
     unsigned byte;
     if (accept(q, "\\b")) return push_assert(q, LK__REGEX_WORD);
     if (accept(q, "\\B")) return push_assert(q, LK__REGEX_NO_WORD);
@@ -414,16 +414,16 @@ static bool backslash(struct parser *q) {
     if (accept(q, "\\z")) return push_assert(q, LK__REGEX_TEXT_END);
     if (accept(q, "\\Q")) return quoted(q);
     if (accept(q, "\\C")) {
-        lk__byte_set_add(&s, 0, 255);
+        lk__table_byte_set_add(&s, 0, 255);
         return push_set(q, &s);
     }
     if (escaped_class(q, &s)) return push_set(q, &s);
     return !q->code && escape(q, &byte) && push_byte(q, byte);
 }
 static bool dot(struct parser *q) {
-    struct lk__byte_set s = {{0}};
-    if (!(q->flags & DOT_NEWLINE)) lk__byte_set_add(&s, '\n', '\n');
-    lk__byte_set_negate(&s);
+    struct lk__table_byte_set s = {{0}};
+    if (!(q->flags & DOT_NEWLINE)) lk__table_byte_set_add(&s, '\n', '\n');
+    lk__table_byte_set_negate(&s);
     return push_set(q, &s);
 }
 /* The next token; *unary: whether it is, and the one before was, a repeat. */
@@ -462,8 +462,8 @@ static bool token(struct parser *q, bool *unary) {
     }
     return push_byte(q, *q->p++);
 }
-int lk__regex_parse(struct lk_bytes pattern, struct lk__regex_tree *t, struct lk_err *err) {
-    *t = (struct lk__regex_tree){0};
+int lk__table_regex_parse(struct lk_bytes pattern, struct lk__table_regex_tree *t, struct lk_err *err) {
+    *t = (struct lk__table_regex_tree){0};
     struct parser *q = lk_alloc(sizeof *q);
     bool unary = false;
     if (!q) return lk_fail(err, LK_ENOMEM, "no memory for a pattern");
@@ -475,7 +475,7 @@ int lk__regex_parse(struct lk_bytes pattern, struct lk__regex_tree *t, struct lk
     q->tree = t;
     q->begin = q->p = pattern.data ? pattern.data : (const unsigned char *)"";
     q->end = q->begin + pattern.size;
-    node(q, (struct lk__regex_node){.kind = LK__REGEX_EMPTY}); /* number 0, which stands for none in lists */
+    node(q, (struct lk__table_regex_node){.kind = LK__REGEX_EMPTY}); /* number 0, which stands for none in lists */
     while (!q->code && q->p < q->end) token(q, &unary);
     if (!q->code && q->depth) FAIL(q, q->begin + q->groups[q->depth].at, "`(` has no end `)`; write \\( for the character");
     if (!q->code) t->root = group_end(q);
@@ -483,7 +483,7 @@ int lk__regex_parse(struct lk_bytes pattern, struct lk__regex_tree *t, struct lk
     lk_free(q);
     return code;
 }
-void lk__regex_tree_release(struct lk__regex_tree *t) {
+void lk__table_regex_tree_release(struct lk__table_regex_tree *t) {
     lk_free(t->nodes);
     lk_free(t->sets);
 }

@@ -10,12 +10,12 @@
 struct position {
     uint32_t states, hash; /* where its states begin in run->pool */
     uint16_t count;
-    uint8_t before; /* enum lk__regex_side, of the last byte; OTHER where the pattern has no assertions */
+    uint8_t before; /* enum lk__table_regex_side, of the last byte; OTHER where the pattern has no assertions */
     int8_t accepts; /* at the text's end; -1: not known */
     bool waits;     /* it has assertions */
 };
-struct lk__regex_run {
-    const struct lk__regex *re;
+struct lk__table_regex_run {
+    const struct lk__table_regex *re;
     struct position *positions;
     uint16_t *next; /* (positions, classes) */
     uint16_t *table, *pool, *stack, *now, *list;
@@ -31,7 +31,7 @@ static size_t piece(size_t *total, size_t size) {
     *total += (size + 63) & ~(size_t)63;
     return at;
 }
-static void forget(struct lk__regex_run *r) {
+static void forget(struct lk__table_regex_run *r) {
     memset(r->table, 0, (r->table_mask + 1) * sizeof *r->table); /* 0: empty, DEAD is not in it */
     r->positions[DEAD] = (struct position){.before = LK__REGEX_OTHER};
     memset(r->next, 0, r->re->class_count * sizeof *r->next);
@@ -39,8 +39,9 @@ static void forget(struct lk__regex_run *r) {
     r->pool_count = 0;
     r->first = UNKNOWN;
 }
-int lk__regex_run_open(const struct lk__regex *re, size_t cache_bytes, struct lk__regex_run **out, struct lk_err *err) {
-    struct lk__regex_run layout = {.re = re}, *r;
+int lk__table_regex_run_open(const struct lk__table_regex *re, size_t cache_bytes, struct lk__table_regex_run **out,
+                             struct lk_err *err) {
+    struct lk__table_regex_run layout = {.re = re}, *r;
     size_t states = re->state_count, each = sizeof *layout.positions + re->class_count * sizeof *layout.next + 4;
     size_t room = cache_bytes / 2 / each, pool = cache_bytes / 2 / sizeof *layout.pool, total = 0, table = 16;
     room = room < 8 ? 8 : room > 32000 ? 32000 : room;
@@ -55,7 +56,7 @@ int lk__regex_run_open(const struct lk__regex *re, size_t cache_bytes, struct lk
     char *base = lk_alloc(total);
     *out = NULL;
     if (!base) return lk_fail(err, LK_ENOMEM, "no memory to match a pattern of %zu states", states);
-    r = (struct lk__regex_run *)(base + at_run);
+    r = (struct lk__table_regex_run *)(base + at_run);
     layout.positions = (struct position *)(base + at_positions);
     layout.next = (uint16_t *)(base + at_next);
     layout.table = (uint16_t *)(base + at_table);
@@ -75,18 +76,18 @@ int lk__regex_run_open(const struct lk__regex *re, size_t cache_bytes, struct lk
     *out = r;
     return 0;
 }
-void lk__regex_run_close(struct lk__regex_run *r) {
+void lk__table_regex_run_close(struct lk__table_regex_run *r) {
     lk_free(r);
 }
 
 /* --- sets of states -------------------------------------------------------------------------------------- */
 
-static void new_round(struct lk__regex_run *r) {
+static void new_round(struct lk__table_regex_run *r) {
     if (++r->round) return;
     memset(r->mark, 0, r->re->state_count * sizeof *r->mark);
     r->round = 1;
 }
-static bool holds(enum lk__regex_assert a, enum lk__regex_side before, enum lk__regex_side after) {
+static bool holds(enum lk__table_regex_assert a, enum lk__table_regex_side before, enum lk__table_regex_side after) {
     switch (a) {
     case LK__REGEX_TEXT_BEGIN:
         return before == LK__REGEX_EDGE;
@@ -104,8 +105,8 @@ static bool holds(enum lk__regex_assert a, enum lk__regex_side before, enum lk__
     return false;
 }
 /* Adds what s leads to without a byte to r->reached; assertions wait there. */
-static void reach(struct lk__regex_run *r, uint16_t s) {
-    const struct lk__regex_state *states = r->re->states;
+static void reach(struct lk__table_regex_run *r, uint16_t s) {
+    const struct lk__table_regex_state *states = r->re->states;
     size_t top = 0;
     r->stack[top++] = s;
     while (top) {
@@ -121,8 +122,8 @@ static void reach(struct lk__regex_run *r, uint16_t s) {
     }
 }
 /* The states of a position once the side after it is known, into r->now; returns how many. */
-static size_t resolve(struct lk__regex_run *r, const struct position *p, enum lk__regex_side after) {
-    const struct lk__regex_state *states = r->re->states;
+static size_t resolve(struct lk__table_regex_run *r, const struct position *p, enum lk__table_regex_side after) {
+    const struct lk__table_regex_state *states = r->re->states;
     size_t count = 0, top = 0;
     new_round(r);
     for (size_t i = 0; i < p->count; i++) {
@@ -145,7 +146,7 @@ static size_t resolve(struct lk__regex_run *r, const struct position *p, enum lk
     return count;
 }
 /* Empties r->reached into r->list, in order; returns how many. */
-static size_t gather(struct lk__regex_run *r, bool *waits) {
+static size_t gather(struct lk__table_regex_run *r, bool *waits) {
     size_t count = 0, words = r->re->state_count / 64 + 1;
     *waits = false;
     for (size_t w = 0; w < words; w++) {
@@ -160,7 +161,7 @@ static size_t gather(struct lk__regex_run *r, bool *waits) {
     return count;
 }
 /* The position of r->reached, which is emptied. */
-static uint16_t position(struct lk__regex_run *r, enum lk__regex_side before) {
+static uint16_t position(struct lk__table_regex_run *r, enum lk__table_regex_side before) {
     bool waits;
     size_t count = gather(r, &waits);
     uint32_t hash = 2166136261u, slot;
@@ -190,7 +191,7 @@ static uint16_t position(struct lk__regex_run *r, enum lk__regex_side before) {
 
 /* --- texts ----------------------------------------------------------------------------------------------- */
 
-static uint16_t begin(struct lk__regex_run *r) {
+static uint16_t begin(struct lk__table_regex_run *r) {
     if (r->first != UNKNOWN) return r->first;
     new_round(r);
     reach(r, r->re->start);
@@ -198,11 +199,11 @@ static uint16_t begin(struct lk__regex_run *r) {
     return r->first = first;
 }
 /* The position after a byte of this class. */
-static uint16_t advance(struct lk__regex_run *r, uint16_t from, unsigned class) {
-    const struct lk__regex *re = r->re;
+static uint16_t advance(struct lk__table_regex_run *r, uint16_t from, unsigned class) {
+    const struct lk__table_regex *re = r->re;
     const struct position *p = &r->positions[from];
     unsigned byte = re->class_byte[class];
-    enum lk__regex_side side = re->asserts ? lk__regex_side(byte) : LK__REGEX_OTHER;
+    enum lk__table_regex_side side = re->asserts ? lk__table_regex_side(byte) : LK__REGEX_OTHER;
     const uint16_t *states = &r->pool[p->states];
     size_t count = p->count;
     if (p->waits) {
@@ -212,8 +213,8 @@ static uint16_t advance(struct lk__regex_run *r, uint16_t from, unsigned class) 
     new_round(r);
     r->work += count;
     for (size_t i = 0; i < count; i++) {
-        const struct lk__regex_state *s = &re->states[states[i]];
-        if (s->op == LK__REGEX_BYTE && lk__regex_set_has(re, s->set, byte)) reach(r, s->x);
+        const struct lk__table_regex_state *s = &re->states[states[i]];
+        if (s->op == LK__REGEX_BYTE && lk__table_regex_set_has(re, s->set, byte)) reach(r, s->x);
     }
     uint32_t had = r->position_count;
     uint16_t to = position(r, side);
@@ -221,7 +222,7 @@ static uint16_t advance(struct lk__regex_run *r, uint16_t from, unsigned class) 
     if (r->position_count >= had) r->next[(size_t)from * re->class_count + class] = to;
     return to;
 }
-static bool accepts(struct lk__regex_run *r, uint16_t at) {
+static bool accepts(struct lk__table_regex_run *r, uint16_t at) {
     struct position *p = &r->positions[at];
     if (p->accepts >= 0) return p->accepts;
     size_t count = resolve(r, p, LK__REGEX_EDGE);
@@ -230,7 +231,7 @@ static bool accepts(struct lk__regex_run *r, uint16_t at) {
         if (r->now[i] == 0) p->accepts = 1; /* state 0: MATCHED */
     return p->accepts;
 }
-int lk__regex_match(struct lk__regex_run *r, struct lk_bytes text, bool *match, struct lk_err *err) {
+int lk__table_regex_match(struct lk__table_regex_run *r, struct lk_bytes text, bool *match, struct lk_err *err) {
     const uint8_t *c = text.data, *end = c + text.size, *class_of = r->re->class_of;
     size_t classes = r->re->class_count;
     r->work = 0;

@@ -2,20 +2,20 @@
 #include "store/table/regex_tree.h"
 #include <string.h>
 
-void lk__byte_set_add(struct lk__byte_set *s, unsigned from, unsigned to) {
+void lk__table_byte_set_add(struct lk__table_byte_set *s, unsigned from, unsigned to) {
     for (unsigned b = from; b <= to; b++) s->bits[b >> 6] |= UINT64_C(1) << (b & 63);
 }
-void lk__byte_set_join(struct lk__byte_set *s, const struct lk__byte_set *other) {
+void lk__table_byte_set_join(struct lk__table_byte_set *s, const struct lk__table_byte_set *other) {
     for (int i = 0; i < 4; i++) s->bits[i] |= other->bits[i];
 }
-void lk__byte_set_negate(struct lk__byte_set *s) {
+void lk__table_byte_set_negate(struct lk__table_byte_set *s) {
     for (int i = 0; i < 4; i++) s->bits[i] = ~s->bits[i];
 }
-void lk__byte_set_fold(struct lk__byte_set *s) {
+void lk__table_byte_set_fold(struct lk__table_byte_set *s) {
     for (unsigned upper = 'A'; upper <= 'Z'; upper++)
-        if (lk__byte_set_has(s, upper) || lk__byte_set_has(s, upper + 32)) {
-            lk__byte_set_add(s, upper, upper);
-            lk__byte_set_add(s, upper + 32, upper + 32);
+        if (lk__table_byte_set_has(s, upper) || lk__table_byte_set_has(s, upper + 32)) {
+            lk__table_byte_set_add(s, upper, upper);
+            lk__table_byte_set_add(s, upper + 32, upper + 32);
         }
 }
 
@@ -97,14 +97,14 @@ static const char others[] =
     "Tai_Tham Tai_Viet Takri Tamil Tangsa Tangut Telugu Thaana Thai Tibetan Tifinagh Tirhuta Toto Ugaritic Vai Vithkuqi "
     "Wancho Warang_Citi Yezidi Yi Zanabazar_Square ";
 
-static void add_ranges(struct lk__byte_set *out, const struct named *n) {
+static void add_ranges(struct lk__table_byte_set *out, const struct named *n) {
     for (size_t i = 0; i + 1 < n->count; i += 2)
-        lk__byte_set_add(out, (unsigned char)n->ranges[i], (unsigned char)n->ranges[i + 1]);
+        lk__table_byte_set_add(out, (unsigned char)n->ranges[i], (unsigned char)n->ranges[i + 1]);
 }
 /* All whose names begin with `name` if `head`, else the one that has it. */
-static bool look_up(const struct named *table, struct lk_bytes name, bool head, struct lk__byte_set *out) {
+static bool look_up(const struct named *table, struct lk_bytes name, bool head, struct lk__table_byte_set *out) {
     bool found = false;
-    *out = (struct lk__byte_set){{0}};
+    *out = (struct lk__table_byte_set){{0}};
     for (const struct named *n = table; n->name; n++) {
         size_t size = strlen(n->name);
         if ((head ? size != 2 : size != name.size) || memcmp(n->name, name.data, name.size) != 0) continue;
@@ -113,17 +113,17 @@ static bool look_up(const struct named *table, struct lk_bytes name, bool head, 
     }
     return found;
 }
-bool lk__byte_set_perl(char name, struct lk__byte_set *out) {
+bool lk__table_byte_set_perl(char name, struct lk__table_byte_set *out) {
     bool negative = name >= 'A' && name <= 'Z';
     char lower = negative ? (char)(name + 32) : name;
     if (!look_up(perl, lk_bytes(&lower, 1), false, out)) return false;
-    if (negative) lk__byte_set_negate(out);
+    if (negative) lk__table_byte_set_negate(out);
     return true;
 }
-bool lk__byte_set_posix(struct lk_bytes name, struct lk__byte_set *out) {
+bool lk__table_byte_set_posix(struct lk_bytes name, struct lk__table_byte_set *out) {
     return name.size && look_up(posix, name, false, out);
 }
-bool lk__byte_set_unicode(struct lk_bytes name, struct lk__byte_set *out) {
+bool lk__table_byte_set_unicode(struct lk_bytes name, struct lk__table_byte_set *out) {
     char word[40];
     if (!name.size || name.size > sizeof word - 3 || memchr(name.data, ' ', name.size) || memchr(name.data, 0, name.size))
         return false;

@@ -16,7 +16,7 @@ static int parse(const char *kind, const char *name, struct lk_bytes row, json_t
     return err && err->code == LK_ENOMEM ? LK_ENOMEM : lk_fail_prefix(err, LK_ECORRUPT, "%s", "a table's row is damaged");
 }
 
-int lk__row_get(struct lk_kv_txn *txn, const char *kind, const char *name, json_t **out, struct lk_err *err) {
+int lk__table_row_get(struct lk_kv_txn *txn, const char *kind, const char *name, json_t **out, struct lk_err *err) {
     struct lk_buf key = LK_BUF_INIT;
     struct lk_bytes row;
     *out = NULL;
@@ -27,7 +27,7 @@ int lk__row_get(struct lk_kv_txn *txn, const char *kind, const char *name, json_
     return code == LK_ENOTFOUND ? 0 : code;
 }
 
-int lk__row_put(struct lk_kv_txn *txn, const char *kind, const char *name, const json_t *value, struct lk_err *err) {
+int lk__table_row_put(struct lk_kv_txn *txn, const char *kind, const char *name, const json_t *value, struct lk_err *err) {
     struct lk_buf key = LK_BUF_INIT, text = LK_BUF_INIT;
     int code = key_of(&key, kind, name, err);
     if (code == 0) code = lk_json_canonical(value, &text, err);
@@ -37,7 +37,7 @@ int lk__row_put(struct lk_kv_txn *txn, const char *kind, const char *name, const
     return code;
 }
 
-int lk__row_delete(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_err *err) {
+int lk__table_row_delete(struct lk_kv_txn *txn, const char *kind, const char *name, struct lk_err *err) {
     struct lk_buf key = LK_BUF_INIT;
     int code = key_of(&key, kind, name, err);
     if (code == 0) code = lk_kv_delete(txn, lk_bytes(key.data, key.size), err);
@@ -48,7 +48,7 @@ int lk__row_delete(struct lk_kv_txn *txn, const char *kind, const char *name, st
 struct list {
     const char *kind;
     size_t skip;
-    lk__row_fn *fn;
+    lk__table_row_fn *fn;
     void *arg;
     struct lk_err *err;
 };
@@ -66,7 +66,7 @@ static int tell(void *arg, struct lk_bytes key, struct lk_bytes value) {
     json_decref(row);
     return code;
 }
-int lk__row_list(struct lk_kv_txn *txn, const char *kind, lk__row_fn *fn, void *arg, struct lk_err *err) {
+int lk__table_row_list(struct lk_kv_txn *txn, const char *kind, lk__table_row_fn *fn, void *arg, struct lk_err *err) {
     char from[64], to[64];
     int n = snprintf(from, sizeof from, "t/%s/", kind);
     memcpy(to, from, (size_t)n);

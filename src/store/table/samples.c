@@ -9,12 +9,12 @@
 /* --- samples --------------------------------------------------------------------------------------------- */
 
 /* Bytes of a row that stands for 1,024 of them. */
-static int row_bytes(struct lk__cells *c, struct lk_bytes key, uint64_t *out, struct lk_err *err) {
+static int row_bytes(struct lk__table_cells *c, struct lk_bytes key, uint64_t *out, struct lk_err *err) {
     *out = 0;
-    int code = lk__cells_seek(c, key, err);
+    int code = lk__table_cells_seek(c, key, err);
     if (code == 0 && (c->row->size != key.size || memcmp(c->row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
     for (int i = 0; code == 0 && i < 1000; i++) { /* of a wide row, its beginning */
-        code = lk__cells_next(c, err);
+        code = lk__table_cells_next(c, err);
         if (code == 0) *out += c->row->size + strlen(c->cell.family) + c->cell.qualifier.size + c->cell.value.size + 16;
     }
     return code == LK_ENOTFOUND ? 0 : code;
@@ -23,32 +23,32 @@ static int row_bytes(struct lk__cells *c, struct lk_bytes key, uint64_t *out, st
 int lk_table_samples(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, lk_table_sample_fn *fn, void *arg,
                      struct lk_err *err) {
     struct lk_table_read_stats stats = {0};
-    struct lk__cells cells;
+    struct lk__table_cells cells;
     struct lk_buf key = LK_BUF_INIT, text = LK_BUF_INIT, seek = LK_BUF_INIT, shown = LK_BUF_INIT;
-    struct lk__view samples = {.seek = &seek, .shown = &shown};
+    struct lk__table_view samples = {.seek = &seek, .shown = &shown};
     uint64_t offset = 0, bytes;
-    int code = lk__cells_open(&cells, t, txn, pinned_ms, &stats, err);
+    int code = lk__table_cells_open(&cells, t, txn, pinned_ms, &stats, err);
     if (code != 0) return code;
-    code = lk__view_open(&samples, txn, cells.schema->id, LK__SAMPLES, pinned_ms, err);
-    if (code == 0) code = lk__key_begin(&key, cells.schema->id, LK__SAMPLES, err);
-    if (code == 0) code = lk__view_seek(&samples, lk_bytes(key.data, key.size), err);
+    code = lk__table_view_open(&samples, txn, cells.schema->id, LK__SAMPLES, pinned_ms, err);
+    if (code == 0) code = lk__table_key_begin(&key, cells.schema->id, LK__SAMPLES, err);
+    if (code == 0) code = lk__table_view_seek(&samples, lk_bytes(key.data, key.size), err);
     while (code == 0) {
         struct lk_bytes row;
         key.size = 0;
         if (lk_buf_append(&key, samples.key.data, samples.key.size) != 0)
             code = lk_fail(err, LK_ENOMEM, "out of memory for samples");
         if (code == 0)
-            code = lk__part_read(lk_bytes(key.data + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX), &text, &row, err);
+            code = lk__table_part_read(lk_bytes(key.data + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX), &text, &row, err);
         if (code != 0) break;
         key.data[LK__KEY_PREFIX - 1] = LK__CELLS;
         code = row_bytes(&cells, lk_bytes(key.data, key.size), &bytes, err);
         offset += bytes * ROWS_OF_A_SAMPLE;
         if (code == 0) code = fn(arg, row, offset);
-        if (code == 0) code = lk__view_next(&samples, err);
+        if (code == 0) code = lk__table_view_next(&samples, err);
     }
     if (code == LK_ENOTFOUND) code = fn(arg, lk_bytes("", 0), offset);
-    lk__view_close(&samples);
-    lk__cells_close(&cells);
+    lk__table_view_close(&samples);
+    lk__table_cells_close(&cells);
     struct lk_buf *buffers[] = {&key, &text, &seek, &shown};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
     return code;
@@ -80,18 +80,18 @@ static int add_sample(void *arg, struct lk_bytes row, uint64_t offset_bytes) {
 
 static int all_rows(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, struct keys *out, struct lk_err *err) {
     struct lk_table_read_stats stats = {0};
-    struct lk__cells c;
+    struct lk__table_cells c;
     struct lk_buf key = LK_BUF_INIT;
-    int code = lk__cells_open(&c, t, txn, pinned_ms, &stats, err);
+    int code = lk__table_cells_open(&c, t, txn, pinned_ms, &stats, err);
     if (code != 0) return code;
-    code = lk__key_begin(&key, c.schema->id, LK__CELLS, err);
-    if (code == 0) code = lk__cells_seek(&c, lk_bytes(key.data, key.size), err);
+    code = lk__table_key_begin(&key, c.schema->id, LK__CELLS, err);
+    if (code == 0) code = lk__table_cells_seek(&c, lk_bytes(key.data, key.size), err);
     while (code == 0) {
-        code = lk__cells_next(&c, err); /* rows of garbage alone are none */
+        code = lk__table_cells_next(&c, err); /* rows of garbage alone are none */
         if (code == 0) code = add_key(out, c.cell.row);
-        if (code == 0 || code == LK_ENOTFOUND) code = lk__cells_next_row(&c, err);
+        if (code == 0 || code == LK_ENOTFOUND) code = lk__table_cells_next_row(&c, err);
     }
-    lk__cells_close(&c);
+    lk__table_cells_close(&c);
     lk_buf_release(&key);
     return code == LK_ENOTFOUND ? 0 : code;
 }

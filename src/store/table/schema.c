@@ -3,13 +3,14 @@
 #include "lockstep/base/mem.h"
 #include "store/kv/kv_engine.h"
 #include "store/table/drop.h"
+#include "store/table/pin.h"
 #include <string.h>
 
 #define GENERATIONS 31
 
 /* --- the row ---------------------------------------------------------------------------------------------- */
 
-static void families_free(struct lk__family *f, size_t count) {
+static void families_free(struct lk__table_family *f, size_t count) {
     for (size_t i = 0; i < count; i++) {
         lk_free(f[i].gc);
         lk_gc_rule_free(&f[i].rule);
@@ -17,7 +18,7 @@ static void families_free(struct lk__family *f, size_t count) {
     lk_free(f);
 }
 
-void lk__schema_unref(struct lk__schema *s) {
+void lk__table_schema_unref(struct lk__table_schema *s) {
     if (!s || atomic_fetch_sub(&s->references, 1) != 1) return;
     families_free(s->families, s->family_count);
     families_free(s->dropped, s->dropped_count);
@@ -42,7 +43,7 @@ int lk__table_name_check(const char *name, struct lk_err *err) {
 }
 
 /* {"name": ..., "generation": n, "gc": "...", "zstd": true}; the last two may be missing. */
-static int family_read(json_t *j, struct lk__family *f, struct lk_err *err) {
+static int family_read(json_t *j, struct lk__table_family *f, struct lk_err *err) {
     static const char what[] = "a family of the table";
     const char *name, *gc = json_string_value(json_object_get(j, "gc"));
     uint64_t generation;
@@ -57,7 +58,7 @@ static int family_read(json_t *j, struct lk__family *f, struct lk_err *err) {
     f->gc = lk_strdup(gc ? gc : "never");
     return f->gc ? lk_gc_rule_parse(f->gc, &f->rule, err) : lk_fail(err, LK_ENOMEM, "out of memory for a table");
 }
-static int families_read(json_t *list, struct lk__family **out, size_t *count, struct lk_err *err) {
+static int families_read(json_t *list, struct lk__table_family **out, size_t *count, struct lk_err *err) {
     size_t n = json_array_size(list);
     *out = lk_calloc(n ? n : 1, sizeof **out);
     int code = *out ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for a table");
@@ -67,7 +68,7 @@ static int families_read(json_t *list, struct lk__family **out, size_t *count, s
     }
     return code;
 }
-static int pins_read(json_t *list, struct lk__schema *s, struct lk_err *err) {
+static int pins_read(json_t *list, struct lk__table_schema *s, struct lk_err *err) {
     size_t n = json_array_size(list);
     s->pins = lk_calloc(n ? n : 1, sizeof *s->pins);
     int code = s->pins ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for a table");
@@ -86,7 +87,7 @@ static int pins_read(json_t *list, struct lk__schema *s, struct lk_err *err) {
     return code;
 }
 
-static int schema_fill(json_t *j, struct lk__schema *s, struct lk_err *err) {
+static int schema_fill(json_t *j, struct lk__table_schema *s, struct lk_err *err) {
     uint64_t id, since;
     int code = lk_json_get_u64(j, "id", "the table's row", &id, err);
     if (code == 0) code = lk_json_get_u64(j, "since", "the table's row", &since, err);
@@ -100,11 +101,11 @@ static int schema_fill(json_t *j, struct lk__schema *s, struct lk_err *err) {
     return code ? code : pins_read(json_object_get(j, "pins"), s, err);
 }
 
-int lk__schema_read(const char *table, struct lk_bytes row, struct lk__schema **out, struct lk_err *err) {
+int lk__table_schema_read(const char *table, struct lk_bytes row, struct lk__table_schema **out, struct lk_err *err) {
     char what[LK_TABLE_NAME_MAX + 64];
     snprintf(what, sizeof what, "the row of the table %s", table);
     *out = NULL;
-    struct lk__schema *s = lk_calloc(1, sizeof *s);
+    struct lk__table_schema *s = lk_calloc(1, sizeof *s);
     if (s) s->text = lk_alloc(row.size + 1);
     if (!s || !s->text) {
         lk_free(s);
@@ -121,11 +122,11 @@ int lk__schema_read(const char *table, struct lk_bytes row, struct lk__schema **
         *out = s;
         return 0;
     }
-    lk__schema_unref(s);
+    lk__table_schema_unref(s);
     return lk_fail_prefix(err, code == LK_ENOMEM ? LK_ENOMEM : LK_ECORRUPT, "%s", what);
 }
 
-const struct lk__family *lk__schema_family(const struct lk__schema *s, const char *name) {
+const struct lk__table_family *lk__table_schema_family(const struct lk__table_schema *s, const char *name) {
     size_t low = 0, high = s->family_count;
     while (low < high) {
         size_t mid = (low + high) / 2;
@@ -144,17 +145,17 @@ const struct lk__family *lk__schema_family(const struct lk__schema *s, const cha
 static int missing(struct lk_store *store, struct lk_kv_txn *txn, const char *name, struct lk_err *err);
 
 /* Takes the table's current schema if the row is still that of `was`, else reads it. */
-static int schema_of_row(const char *name, struct lk_bytes row, struct lk__schema *was, struct lk__schema **out,
+static int schema_of_row(const char *name, struct lk_bytes row, struct lk__table_schema *was, struct lk__table_schema **out,
                          struct lk_err *err) {
     if (was && was->text_size == row.size && memcmp(was->text, row.data, row.size) == 0) {
         atomic_fetch_add(&was->references, 1);
         *out = was;
         return 0;
     }
-    return lk__schema_read(name, row, out, err);
+    return lk__table_schema_read(name, row, out, err);
 }
 
-int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__schema **out, struct lk_err *err) {
+int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__table_schema **out, struct lk_err *err) {
     const struct lk_kv_ops *ops = txn->kv->ops;
     uint64_t state = ops->state && !txn->write ? ops->state(txn) : 0;
     struct lk_bytes row;
@@ -172,7 +173,7 @@ int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__schem
     pthread_mutex_lock(&t->lock);
     code = schema_of_row(t->name, row, t->schema, out, err);
     if (code == 0 && *out != t->schema) {
-        lk__schema_unref(t->schema);
+        lk__table_schema_unref(t->schema);
         t->schema = *out;
         atomic_fetch_add(&t->schema->references, 1);
     }
@@ -181,23 +182,23 @@ int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__schem
     return code;
 }
 
-static int read_pinned(struct lk_table *t, struct lk_kv_txn *txn, const char *pin, struct lk__schema **out,
+static int read_pinned(struct lk_table *t, struct lk_kv_txn *txn, const char *pin, struct lk__table_schema **out,
                        struct lk_err *err) {
     json_t *row;
     struct lk_buf text = LK_BUF_INIT;
-    int code = lk__row_get(txn, "pin", pin, &row, err);
+    int code = lk__table_row_get(txn, "pin", pin, &row, err);
     json_t *schema = json_object_get(json_object_get(row, "tables"), t->name);
     if (code == 0 && !schema) code = lk_fail(err, LK_ECORRUPT, "the pin %s does not hold the table %s", pin, t->name);
     if (code == 0) code = lk_json_canonical(schema, &text, err);
-    if (code == 0) code = lk__schema_read(t->name, lk_bytes(text.data, text.size), out, err);
+    if (code == 0) code = lk__table_schema_read(t->name, lk_bytes(text.data, text.size), out, err);
     lk_buf_release(&text);
     json_decref(row);
     return code;
 }
 
-int lk__table_schema_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, struct lk__schema **out,
+int lk__table_schema_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, struct lk__table_schema **out,
                         struct lk_err *err) {
-    struct lk__schema *now;
+    struct lk__table_schema *now;
     int code = lk__table_schema(t, txn, &now, err);
     *out = now;
     if (code != 0 || pinned_ms == 0) return code;
@@ -219,29 +220,29 @@ int lk__table_schema_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinne
         code = read_pinned(t, txn, pin, out, err);
         pthread_mutex_lock(&t->lock);
         if (code == 0) {
-            lk__schema_unref(t->pinned);
+            lk__table_schema_unref(t->pinned);
             t->pinned = *out;
             t->pinned_ms = pinned_ms;
             atomic_fetch_add(&t->pinned->references, 1);
         }
         pthread_mutex_unlock(&t->lock);
     }
-    lk__schema_unref(now);
+    lk__table_schema_unref(now);
     return code;
 }
 
 #define LARGE 65536 /* a buffer that grew past this is not kept */
 
-int lk__buffers_take(struct lk_table *t, struct lk__buffers **out, struct lk_err *err) {
+int lk__table_buffers_take(struct lk_table *t, struct lk__table_buffers **out, struct lk_err *err) {
     pthread_mutex_lock(&t->lock);
-    struct lk__buffers *b = t->spare;
+    struct lk__table_buffers *b = t->spare;
     if (b) t->spare = b->next;
     pthread_mutex_unlock(&t->lock);
     if (!b) b = lk_calloc(1, sizeof *b);
     *out = b;
     return b ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading a table");
 }
-void lk__buffers_give(struct lk_table *t, struct lk__buffers *b) {
+void lk__table_buffers_give(struct lk_table *t, struct lk__table_buffers *b) {
     if (!b) return;
     for (int i = 0; i < LK__BUFFERS; i++) {
         b->of[i].size = 0;
@@ -267,13 +268,13 @@ int lk_table_open(struct lk_store *store, const char *name, struct lk_table **ou
     t->name = t->key + strlen("t/table/");
     pthread_mutex_init(&t->lock, NULL);
     struct lk_kv_txn *txn;
-    struct lk__schema *s = NULL;
+    struct lk__table_schema *s = NULL;
     code = lk_kv_begin(store->kv, false, &txn, err);
     if (code == 0) {
         code = lk__table_schema(t, txn, &s, err);
         lk_kv_abort(txn);
     }
-    lk__schema_unref(s);
+    lk__table_schema_unref(s);
     if (code == 0)
         *out = t;
     else
@@ -283,9 +284,9 @@ int lk_table_open(struct lk_store *store, const char *name, struct lk_table **ou
 
 void lk_table_close(struct lk_table *t) {
     if (!t) return;
-    lk__schema_unref(t->schema);
-    lk__schema_unref(t->pinned);
-    for (struct lk__buffers *b = t->spare, *next; b; b = next) {
+    lk__table_schema_unref(t->schema);
+    lk__table_schema_unref(t->pinned);
+    for (struct lk__table_buffers *b = t->spare, *next; b; b = next) {
         next = b->next;
         for (int i = 0; i < LK__BUFFERS; i++) lk_buf_release(&b->of[i]);
         lk_free(b);
@@ -299,21 +300,25 @@ const char *lk_table_name(const struct lk_table *t) {
     return t->name;
 }
 
-int lk_table_families(struct lk_table *t, struct lk_kv_txn *txn, lk_table_family_fn *fn, void *arg, struct lk_err *err) {
-    struct lk__schema *s;
-    int code = lk__table_schema(t, txn, &s, err);
+int lk_table_families_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, lk_table_family_fn *fn, void *arg,
+                         struct lk_err *err) {
+    struct lk__table_schema *s;
+    int code = lk__table_schema_at(t, txn, pinned_ms, &s, err);
     for (size_t i = 0; code == 0 && i < s->family_count; i++)
         code = fn(arg, &(struct lk_table_family){s->families[i].name, s->families[i].gc, s->families[i].zstd});
-    lk__schema_unref(s);
+    lk__table_schema_unref(s);
     return code;
 }
 
 int lk_table_protected(struct lk_table *t, struct lk_kv_txn *txn, bool *out, struct lk_err *err) {
-    struct lk__schema *s;
+    struct lk__table_schema *s;
     int code = lk__table_schema(t, txn, &s, err);
     *out = code == 0 && s->protected;
-    lk__schema_unref(s);
+    lk__table_schema_unref(s);
     return code;
+}
+int lk_table_families(struct lk_table *t, struct lk_kv_txn *txn, lk_table_family_fn *fn, void *arg, struct lk_err *err) {
+    return lk_table_families_at(t, txn, 0, fn, arg, err);
 }
 
 /* --- lists ----------------------------------------------------------------------------------------------- */
@@ -331,7 +336,7 @@ int lk_table_list(struct lk_store *store, lk_table_list_fn *fn, void *arg, struc
     struct lk_kv_txn *txn;
     int code = lk_kv_begin(store->kv, false, &txn, err);
     if (code != 0) return code;
-    code = lk__row_list(txn, "table", tell_name, &(struct names){fn, arg}, err);
+    code = lk__table_row_list(txn, "table", tell_name, &(struct names){fn, arg}, err);
     lk_kv_abort(txn);
     return code;
 }
@@ -344,7 +349,7 @@ static int add_name(void *arg, const char *name, json_t *row) {
 static int missing(struct lk_store *store, struct lk_kv_txn *txn, const char *name, struct lk_err *err) {
     struct lk_buf b = LK_BUF_INIT;
     (void)store;
-    int code = lk__row_list(txn, "table", add_name, &b, err);
+    int code = lk__table_row_list(txn, "table", add_name, &b, err);
     if (code > 0) code = 0;
     if (code == 0)
         code = lk_fail(err, LK_ENOTFOUND, "no table \"%s\" in the store; %s%s", name,
@@ -452,14 +457,14 @@ struct change {
 /* Numbers are never given twice: what a killed drop has left cannot come back. */
 static int next_id(struct lk_kv_txn *txn, json_int_t *out, struct lk_err *err) {
     json_t *row;
-    int code = lk__row_get(txn, "next", "id", &row, err);
+    int code = lk__table_row_get(txn, "next", "id", &row, err);
     if (code != 0) return code;
     *out = row ? json_integer_value(json_object_get(row, "id")) : 1;
     json_decref(row);
     if (*out < 1 || *out >= UINT32_MAX)
         return lk_fail(err, LK_ECORRUPT, "the number of the next table is %lld", (long long)*out);
     row = json_pack("{s:I}", "id", *out + 1);
-    code = row ? lk__row_put(txn, "next", "id", row, err) : no_memory(err);
+    code = row ? lk__table_row_put(txn, "next", "id", row, err) : no_memory(err);
     json_decref(row);
     return code;
 }
@@ -469,7 +474,7 @@ static int create(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     json_t *row;
     json_int_t id = 0;
     int64_t now = 0;
-    int code = lk__row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_get(txn, "table", c->name, &row, err);
     if (code == 0 && row) code = lk_fail(err, LK_EEXISTS, "there is a table \"%s\" already", c->name);
     json_decref(row);
     if (code == 0) code = next_id(txn, &id, err);
@@ -479,7 +484,7 @@ static int create(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     if (!row) return no_memory(err);
     for (size_t i = 0; i < c->count && code == 0; i++)
         code = change_one(row, &(struct lk_table_change){LK_TABLE_ADD_FAMILY, c->families[i]}, err);
-    if (code == 0) code = lk__row_put(txn, "table", c->name, row, err);
+    if (code == 0) code = lk__table_row_put(txn, "table", c->name, row, err);
     json_decref(row);
     return code;
 }
@@ -493,10 +498,10 @@ int lk_table_create(struct lk_store *store, const char *name, const struct lk_ta
 static int alter(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct change *c = arg;
     json_t *row;
-    int code = lk__row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_get(txn, "table", c->name, &row, err);
     if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
     for (size_t i = 0; i < c->count && code == 0; i++) code = change_one(row, &c->changes[i], err);
-    if (code == 0) code = lk__row_put(txn, "table", c->name, row, err);
+    if (code == 0) code = lk__table_row_put(txn, "table", c->name, row, err);
     json_decref(row);
     return code;
 }
@@ -512,7 +517,7 @@ static int drop(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct change *c = arg;
     json_t *row;
     char id[16] = "";
-    int code = lk__row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_get(txn, "table", c->name, &row, err);
     if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
     if (code == 0) code = check_unprotected(row, err);
     json_t *pin = json_array_get(json_object_get(row, "pins"), 0);
@@ -521,10 +526,10 @@ static int drop(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
                        json_string_value(json_object_get(pin, "pin")), c->name);
     if (code == 0) snprintf(id, sizeof id, "%lld", (long long)json_integer_value(json_object_get(row, "id")));
     json_decref(row);
-    if (code == 0) code = lk__row_delete(txn, "table", c->name, err);
+    if (code == 0) code = lk__table_row_delete(txn, "table", c->name, err);
     if (code != 0) return code;
     row = json_object();
-    code = row ? lk__row_put(txn, "drop", id, row, err) : no_memory(err);
+    code = row ? lk__table_row_put(txn, "drop", id, row, err) : no_memory(err);
     json_decref(row);
     return code;
 }
@@ -532,6 +537,7 @@ int lk_table_drop(struct lk_store *store, const char *name, struct lk_err *err) 
     struct change c = {name, NULL, NULL, 0};
     uint64_t removed = 0;
     int code = lk__table_name_check(name, err);
+    if (code == 0) code = lk__table_expire_pins(store, err);
     if (code == 0) code = lk_kv_update(store->kv, drop, &c, LK_DURABLE, NULL, err);
     return code ? code : lk__table_sweep_dropped(store, &removed, err);
 }

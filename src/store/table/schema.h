@@ -5,68 +5,68 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct lk__family {
+struct lk__table_family {
     char name[LK_TABLE_FAMILY_MAX + 1];
     unsigned char generation; /* of the name: a dropped family's cells may still be there */
     bool zstd;
     char *gc; /* as text */
     struct lk_gc_rule rule;
 };
-struct lk__held { /* by a pin */
+struct lk__table_held { /* by a pin */
     char *pin;
     int64_t at_ms;
 };
 /* Never changed once it is made. */
-struct lk__schema {
+struct lk__table_schema {
     atomic_int references;
     char *text; /* of the row */
     size_t text_size;
     uint32_t id;
     bool protected;
     int64_t since_ms; /* the time of the newest pin ever, or of the creation: what is written now is written behind it */
-    int64_t newest_pin_ms;       /* of those that are there; 0: none, and nothing of the past needs to be kept */
-    struct lk__family *families; /* by name */
+    int64_t newest_pin_ms;             /* of those that are there; 0: none, and nothing of the past needs to be kept */
+    struct lk__table_family *families; /* by name */
     size_t family_count;
-    struct lk__family *dropped; /* whose cells are not removed yet */
+    struct lk__table_family *dropped; /* whose cells are not removed yet */
     size_t dropped_count;
-    struct lk__held *pins;
+    struct lk__table_held *pins;
     size_t pin_count;
 };
-int lk__schema_read(const char *table, struct lk_bytes row, struct lk__schema **out, struct lk_err *);
-void lk__schema_unref(struct lk__schema *);
-json_t *lk__schema_json(const struct lk__schema *);                                      /* NULL: out of memory */
-const struct lk__family *lk__schema_family(const struct lk__schema *, const char *name); /* NULL: none */
+int lk__table_schema_read(const char *table, struct lk_bytes row, struct lk__table_schema **out, struct lk_err *);
+void lk__table_schema_unref(struct lk__table_schema *);
+const struct lk__table_family *lk__table_schema_family(const struct lk__table_schema *, const char *name); /* NULL: none */
 
 /* Buffers that reads leave to those behind them, so that a read of a row allocates little. */
 #define LK__BUFFERS 10
-struct lk__buffers {
-    struct lk__buffers *next;
+struct lk__table_buffers {
+    struct lk__table_buffers *next;
     struct lk_buf of[LK__BUFFERS];
 };
 struct lk_table {
     struct lk_store *store;
     char *key, *name;     /* name is the end of key, that of the table's row */
     pthread_mutex_t lock; /* of the rest */
-    struct lk__schema *schema, *pinned;
+    struct lk__table_schema *schema, *pinned;
     int64_t pinned_ms; /* the time that `pinned` is of */
     uint64_t state;    /* of the kv, that `schema` is of; 0: not known */
-    struct lk__buffers *spare;
+    struct lk__table_buffers *spare;
 };
 /* LK_ENOMEM. A NULL is fine to give back. */
-int lk__buffers_take(struct lk_table *, struct lk__buffers **out, struct lk_err *);
-void lk__buffers_give(struct lk_table *, struct lk__buffers *);
-/* The schema in this transaction; the caller gives it back with lk__schema_unref. LK_ENOTFOUND: dropped. */
-int lk__table_schema(struct lk_table *, struct lk_kv_txn *, struct lk__schema **out, struct lk_err *);
+int lk__table_buffers_take(struct lk_table *, struct lk__table_buffers **out, struct lk_err *);
+void lk__table_buffers_give(struct lk_table *, struct lk__table_buffers *);
+/* The schema in this transaction; the caller gives it back with lk__table_schema_unref. LK_ENOTFOUND: dropped. */
+int lk__table_schema(struct lk_table *, struct lk_kv_txn *, struct lk__table_schema **out, struct lk_err *);
 /* As a pin of this time sees it; 0: as lk__table_schema. LK_ENOTFOUND: no such pin. */
-int lk__table_schema_at(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, struct lk__schema **out, struct lk_err *);
+int lk__table_schema_at(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, struct lk__table_schema **out,
+                        struct lk_err *);
 int lk__table_name_check(const char *name, struct lk_err *);
 
 /* Rows that are JSON: "t/" and these. *out NULL: there is none (no error). */
-int lk__row_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);
-int lk__row_put(struct lk_kv_txn *, const char *kind, const char *name, const json_t *, struct lk_err *);
-int lk__row_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);
+int lk__table_row_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);
+int lk__table_row_put(struct lk_kv_txn *, const char *kind, const char *name, const json_t *, struct lk_err *);
+int lk__table_row_delete(struct lk_kv_txn *, const char *kind, const char *name, struct lk_err *);
 /* fn gets the name and the parsed row. */
-typedef int lk__row_fn(void *arg, const char *name, json_t *row);
-int lk__row_list(struct lk_kv_txn *, const char *kind, lk__row_fn *, void *arg, struct lk_err *);
+typedef int lk__table_row_fn(void *arg, const char *name, json_t *row);
+int lk__table_row_list(struct lk_kv_txn *, const char *kind, lk__table_row_fn *, void *arg, struct lk_err *);
 
 #endif

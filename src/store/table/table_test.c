@@ -142,10 +142,10 @@ static void rules(void **state) {
     }
     struct lk_gc_rule r;
     OK(lk_gc_rule_parse("maxversions=3 and maxage=1s or maxversions=10", &r, &test_err));
-    assert_false(lk__gc_garbage(&r, 9, 1000000));
-    assert_true(lk__gc_garbage(&r, 3, 1000001));
-    assert_false(lk__gc_garbage(&r, 2, 1000001));
-    assert_true(lk__gc_garbage(&r, 10, 0));
+    assert_false(lk__table_gc_garbage(&r, 9, 1000000));
+    assert_true(lk__table_gc_garbage(&r, 3, 1000001));
+    assert_false(lk__table_gc_garbage(&r, 2, 1000001));
+    assert_true(lk__table_gc_garbage(&r, 10, 0));
     lk_gc_rule_free(&r);
 }
 

@@ -12,18 +12,18 @@ static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
     return lk_buf_append(b, from.data, from.size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory writing to a table");
 }
 
-int lk__writer_open(struct lk__writer *w, struct lk_table *t, struct lk_kv_txn *txn, struct lk_err *err) {
-    *w = (struct lk__writer){.table = t, .txn = txn};
+int lk__table_writer_open(struct lk__table_writer *w, struct lk_table *t, struct lk_kv_txn *txn, struct lk_err *err) {
+    *w = (struct lk__table_writer){.table = t, .txn = txn};
     return lk__table_schema(t, txn, &w->schema, err);
 }
 
-void lk__writer_close(struct lk__writer *w) {
+void lk__table_writer_close(struct lk__table_writer *w) {
     struct lk_buf *buffers[] = {&w->key, &w->to, &w->value, &w->past, &w->old};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
-    lk__schema_unref(w->schema);
+    lk__table_schema_unref(w->schema);
 }
 
-int lk__writer_time(struct lk__writer *w, int64_t *out_us, struct lk_err *err) {
+int lk__table_writer_time(struct lk__table_writer *w, int64_t *out_us, struct lk_err *err) {
     int64_t ms = 0;
     int code = w->server_us ? 0 : lk__kv_timestamp(w->txn, &ms, err);
     if (code == 0 && !w->server_us) w->server_us = ms * 1000;
@@ -34,26 +34,26 @@ int lk__writer_time(struct lk__writer *w, int64_t *out_us, struct lk_err *err) {
 /* --- what pins see --------------------------------------------------------------------------------------- */
 
 /* A copy in the past of what is about to go, if a pin sees it. */
-static int keep(struct lk__writer *w, struct lk_bytes key, struct lk_bytes stored, struct lk_err *err) {
+static int keep(struct lk__table_writer *w, struct lk_bytes key, struct lk_bytes stored, struct lk_err *err) {
     int64_t since;
-    int code = lk__value_since(stored, &since, err);
+    int code = lk__table_value_since(stored, &since, err);
     if (code != 0 || since >= w->schema->newest_pin_ms) return code;
     code = set(&w->old, stored, err); /* a put takes nothing that lies in the store */
     if (code == 0) code = set(&w->past, key, err);
     if (code != 0) return code;
     char *space = &w->past.data[LK__KEY_PREFIX - 1];
     *space = *space == LK__CELLS ? LK__CELLS_PAST : LK__SAMPLES_PAST;
-    code = lk__key_ascending(&w->past, w->schema->since_ms, err);
+    code = lk__table_key_ascending(&w->past, w->schema->since_ms, err);
     return code ? code : lk_kv_put(w->txn, bytes_of(&w->past), bytes_of(&w->old), err);
 }
 
-int lk__writer_remove(struct lk__writer *w, struct lk_bytes key, struct lk_bytes stored, struct lk_err *err) {
+int lk__table_writer_remove(struct lk__table_writer *w, struct lk_bytes key, struct lk_bytes stored, struct lk_err *err) {
     int code = w->schema->newest_pin_ms ? keep(w, key, stored, err) : 0;
     return code ? code : lk_kv_delete(w->txn, key, err);
 }
 
 /* Puts w->value under w->key. */
-static int put(struct lk__writer *w, struct lk_err *err) {
+static int put(struct lk__table_writer *w, struct lk_err *err) {
     struct lk_bytes old;
     int code = LK_ENOTFOUND;
     if (w->schema->newest_pin_ms) code = lk_kv_get(w->txn, bytes_of(&w->key), &old, err);
@@ -63,7 +63,7 @@ static int put(struct lk__writer *w, struct lk_err *err) {
 }
 
 /* Removes w->key <= key < w->to. */
-static int remove_range(struct lk__writer *w, struct lk_err *err) {
+static int remove_range(struct lk__table_writer *w, struct lk_err *err) {
     struct lk_kv_cursor *c;
     struct lk_buf key = LK_BUF_INIT;
     if (!w->schema->newest_pin_ms) return lk_kv_delete_range(w->txn, bytes_of(&w->key), bytes_of(&w->to), err);
@@ -71,7 +71,7 @@ static int remove_range(struct lk__writer *w, struct lk_err *err) {
     if (code != 0) return code;
     for (code = lk_kv_cursor_first(c, err); code == 0; code = lk_kv_cursor_next(c, err)) {
         code = set(&key, lk_kv_cursor_key(c), err);
-        if (code == 0) code = lk__writer_remove(w, bytes_of(&key), lk_kv_cursor_value(c), err);
+        if (code == 0) code = lk__table_writer_remove(w, bytes_of(&key), lk_kv_cursor_value(c), err);
         if (code != 0) break;
     }
     lk_kv_cursor_close(c);
@@ -81,20 +81,20 @@ static int remove_range(struct lk__writer *w, struct lk_err *err) {
 
 /* --- a row's end ----------------------------------------------------------------------------------------- */
 
-static int row_key(struct lk__writer *w, struct lk_buf *out, enum lk__space space, struct lk_bytes row,
+static int row_key(struct lk__table_writer *w, struct lk_buf *out, enum lk__table_space space, struct lk_bytes row,
                    struct lk_err *err) {
-    int code = lk__key_begin(out, w->schema->id, space, err);
-    return code ? code : lk__key_part(out, row, err);
+    int code = lk__table_key_begin(out, w->schema->id, space, err);
+    return code ? code : lk__table_key_part(out, row, err);
 }
 
 /* Every cell of the row: from w->key to w->to. */
-static int row_range(struct lk__writer *w, struct lk_bytes row, struct lk_err *err) {
+static int row_range(struct lk__table_writer *w, struct lk_bytes row, struct lk_err *err) {
     int code = row_key(w, &w->key, LK__CELLS, row, err);
     if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
-    return code ? code : lk__key_past_part(&w->to, err);
+    return code ? code : lk__table_key_past_part(&w->to, err);
 }
 
-static int row_exists(struct lk__writer *w, struct lk_bytes row, bool *out, struct lk_err *err) {
+static int row_exists(struct lk__table_writer *w, struct lk_bytes row, bool *out, struct lk_err *err) {
     struct lk_kv_cursor *c;
     int code = row_range(w, row, err);
     if (code == 0) code = lk_kv_cursor_open(w->txn, bytes_of(&w->key), bytes_of(&w->to), &c, err);
@@ -105,7 +105,7 @@ static int row_exists(struct lk__writer *w, struct lk_bytes row, bool *out, stru
     return code == LK_ENOTFOUND ? 0 : code;
 }
 
-static int sample(struct lk__writer *w, struct lk_bytes row, struct lk_err *err) {
+static int sample(struct lk__table_writer *w, struct lk_bytes row, struct lk_err *err) {
     struct lk_bytes old;
     bool exists;
     int code = row_exists(w, row, &exists, err);
@@ -115,23 +115,23 @@ static int sample(struct lk__writer *w, struct lk_bytes row, struct lk_err *err)
     if (code != 0 && code != LK_ENOTFOUND) return code;
     bool known = code == 0;
     if (known == exists) return 0;
-    if (known) return lk__writer_remove(w, bytes_of(&w->key), old, err);
-    code = lk__value_write(&w->value, w->schema->since_ms, false, lk_bytes(NULL, 0), err);
+    if (known) return lk__table_writer_remove(w, bytes_of(&w->key), old, err);
+    code = lk__table_value_write(&w->value, w->schema->since_ms, false, lk_bytes(NULL, 0), err);
     return code ? code : lk_kv_put(w->txn, bytes_of(&w->key), bytes_of(&w->value), err);
 }
 
-int lk__writer_row_done(struct lk__writer *w, struct lk_bytes row, bool changed, struct lk_err *err) {
-    int code = lk__row_is_sample(row) ? sample(w, row, err) : 0;
+int lk__table_writer_row_done(struct lk__table_writer *w, struct lk_bytes row, bool changed, struct lk_err *err) {
+    int code = lk__table_row_is_sample(row) ? sample(w, row, err) : 0;
     if (code != 0 || !changed || !w->schema->newest_pin_ms) return code;
-    code = lk__key_begin(&w->key, w->schema->id, LK__LOG, err);
-    if (code == 0) code = lk__key_ascending(&w->key, w->schema->since_ms, err);
-    if (code == 0) code = lk__key_part(&w->key, row, err);
+    code = lk__table_key_begin(&w->key, w->schema->id, LK__LOG, err);
+    if (code == 0) code = lk__table_key_ascending(&w->key, w->schema->since_ms, err);
+    if (code == 0) code = lk__table_key_part(&w->key, row, err);
     return code ? code : lk_kv_put(w->txn, bytes_of(&w->key), lk_bytes("", 0), err);
 }
 
 /* --- checks ---------------------------------------------------------------------------------------------- */
 
-int lk__row_check(struct lk_bytes row, struct lk_err *err) {
+int lk__table_row_check(struct lk_bytes row, struct lk_err *err) {
     if (row.size >= 1 && row.size <= LK_TABLE_ROW_MAX) return 0;
     return lk_fail(err, LK_EINVAL, "a row's key of %zu bytes; 1 to %d are possible", row.size, LK_TABLE_ROW_MAX);
 }
@@ -147,11 +147,12 @@ static size_t size_in_key(struct lk_bytes b) {
     return n;
 }
 
-static int mutation_check(const struct lk__schema *s, size_t row_size, const struct lk_mutation *m, struct lk_err *err) {
+static int mutation_check(const struct lk__table_schema *s, size_t row_size, const struct lk_mutation *m,
+                          struct lk_err *err) {
     int code = 0;
     if (m->kind == LK_DELETE_FROM_ROW) return 0;
     if (!m->family || !*m->family) return lk_fail(err, LK_EINVAL, "a mutation names no family");
-    if (!lk__schema_family(s, m->family))
+    if (!lk__table_schema_family(s, m->family))
         return lk_fail(err, LK_ENOTFOUND, "the table has no family \"%.100s\"", m->family);
     if (m->kind == LK_DELETE_FROM_FAMILY) return 0;
     size_t column = row_size + strlen(m->family) + size_in_key(m->qualifier);
@@ -175,9 +176,9 @@ static int mutation_check(const struct lk__schema *s, size_t row_size, const str
     return code;
 }
 
-int lk__mutations_check(const struct lk__schema *s, struct lk_bytes row, const struct lk_mutation *m, size_t count,
-                        struct lk_err *err) {
-    int code = lk__row_check(row, err);
+int lk__table_mutations_check(const struct lk__table_schema *s, struct lk_bytes row, const struct lk_mutation *m,
+                              size_t count, struct lk_err *err) {
+    int code = lk__table_row_check(row, err);
     if (code != 0) return code;
     if (count == 0) return lk_fail(err, LK_EINVAL, "no mutations");
     if (count > LK_TABLE_MUTATIONS_MAX)
@@ -193,49 +194,50 @@ int lk__mutations_check(const struct lk__schema *s, struct lk_bytes row, const s
 /* --- mutations ------------------------------------------------------------------------------------------- */
 
 /* w->key: the column's beginning. */
-static int column_key(struct lk__writer *w, struct lk_bytes row, const struct lk__family *f, struct lk_bytes qualifier,
-                      struct lk_err *err) {
+static int column_key(struct lk__table_writer *w, struct lk_bytes row, const struct lk__table_family *f,
+                      struct lk_bytes qualifier, struct lk_err *err) {
     int code = row_key(w, &w->key, LK__CELLS, row, err);
-    if (code == 0) code = lk__key_family(&w->key, f->name, f->generation, err);
-    return code ? code : lk__key_part(&w->key, qualifier, err);
+    if (code == 0) code = lk__table_key_family(&w->key, f->name, f->generation, err);
+    return code ? code : lk__table_key_part(&w->key, qualifier, err);
 }
 
-int lk__writer_set(struct lk__writer *w, struct lk_bytes row, const struct lk__family *f, struct lk_bytes qualifier,
-                   int64_t time_us, struct lk_bytes value, struct lk_err *err) {
+int lk__table_writer_set(struct lk__table_writer *w, struct lk_bytes row, const struct lk__table_family *f,
+                         struct lk_bytes qualifier, int64_t time_us, struct lk_bytes value, struct lk_err *err) {
     int code = column_key(w, row, f, qualifier, err);
-    if (code == 0) code = lk__key_descending(&w->key, time_us, err);
-    if (code == 0) code = lk__value_write(&w->value, w->schema->since_ms, f->zstd, value, err);
+    if (code == 0) code = lk__table_key_descending(&w->key, time_us, err);
+    if (code == 0) code = lk__table_value_write(&w->value, w->schema->since_ms, f->zstd, value, err);
     return code ? code : put(w, err);
 }
 
 /* Newest first: from the last moment of the range to its first. */
-static int delete_column(struct lk__writer *w, struct lk_bytes row, const struct lk__family *f, const struct lk_mutation *m,
-                         struct lk_err *err) {
+static int delete_column(struct lk__table_writer *w, struct lk_bytes row, const struct lk__table_family *f,
+                         const struct lk_mutation *m, struct lk_err *err) {
     int code = column_key(w, row, f, m->qualifier, err);
     if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
-    if (code == 0) code = lk__key_descending(&w->key, m->to_us ? m->to_us - 1 : INT64_MAX, err);
-    if (code == 0) code = lk__key_descending(&w->to, m->from_us, err);
+    if (code == 0) code = lk__table_key_descending(&w->key, m->to_us ? m->to_us - 1 : INT64_MAX, err);
+    if (code == 0) code = lk__table_key_descending(&w->to, m->from_us, err);
     if (code == 0 && lk_buf_append(&w->to, "", 1) != 0) code = lk_fail(err, LK_ENOMEM, "out of memory for a key");
     return code ? code : remove_range(w, err);
 }
 
-static int delete_family(struct lk__writer *w, struct lk_bytes row, const struct lk__family *f, struct lk_err *err) {
+static int delete_family(struct lk__table_writer *w, struct lk_bytes row, const struct lk__table_family *f,
+                         struct lk_err *err) {
     int code = row_key(w, &w->key, LK__CELLS, row, err);
-    if (code == 0) code = lk__key_family(&w->key, f->name, f->generation, err);
+    if (code == 0) code = lk__table_key_family(&w->key, f->name, f->generation, err);
     if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
     if (code != 0) return code;
     w->to.data[w->to.size - 1]++; /* the next generation */
     return remove_range(w, err);
 }
 
-static int apply_one(struct lk__writer *w, struct lk_bytes row, const struct lk_mutation *m, struct lk_err *err) {
-    const struct lk__family *f = m->family ? lk__schema_family(w->schema, m->family) : NULL;
+static int apply_one(struct lk__table_writer *w, struct lk_bytes row, const struct lk_mutation *m, struct lk_err *err) {
+    const struct lk__table_family *f = m->family ? lk__table_schema_family(w->schema, m->family) : NULL;
     int64_t time_us = m->timestamp_us;
     int code = 0;
     switch (m->kind) {
     case LK_SET_CELL:
-        if (time_us == LK_TABLE_SERVER_TIME) code = lk__writer_time(w, &time_us, err);
-        return code ? code : lk__writer_set(w, row, f, m->qualifier, time_us, m->value, err);
+        if (time_us == LK_TABLE_SERVER_TIME) code = lk__table_writer_time(w, &time_us, err);
+        return code ? code : lk__table_writer_set(w, row, f, m->qualifier, time_us, m->value, err);
     case LK_DELETE_FROM_COLUMN:
         return delete_column(w, row, f, m, err);
     case LK_DELETE_FROM_FAMILY:
@@ -247,20 +249,20 @@ static int apply_one(struct lk__writer *w, struct lk_bytes row, const struct lk_
     return lk_fail(err, LK_EINVAL, "a mutation of no known kind (%d)", (int)m->kind);
 }
 
-int lk__writer_apply(struct lk__writer *w, struct lk_bytes row, const struct lk_mutation *m, size_t count,
-                     struct lk_err *err) {
+int lk__table_writer_apply(struct lk__table_writer *w, struct lk_bytes row, const struct lk_mutation *m, size_t count,
+                           struct lk_err *err) {
     int code = 0;
     for (size_t i = 0; i < count && code == 0; i++) code = apply_one(w, row, &m[i], err);
-    return code || count == 0 ? code : lk__writer_row_done(w, row, true, err);
+    return code || count == 0 ? code : lk__table_writer_row_done(w, row, true, err);
 }
 
 int lk_table_mutate(struct lk_table *t, struct lk_kv_txn *txn, struct lk_bytes row, const struct lk_mutation *m,
                     size_t count, struct lk_err *err) {
-    struct lk__writer w;
-    int code = lk__writer_open(&w, t, txn, err);
-    if (code == 0) code = lk__mutations_check(w.schema, row, m, count, err);
-    if (code == 0) code = lk__writer_apply(&w, row, m, count, err);
-    lk__writer_close(&w);
+    struct lk__table_writer w;
+    int code = lk__table_writer_open(&w, t, txn, err);
+    if (code == 0) code = lk__table_mutations_check(w.schema, row, m, count, err);
+    if (code == 0) code = lk__table_writer_apply(&w, row, m, count, err);
+    lk__table_writer_close(&w);
     return code;
 }
 
@@ -274,14 +276,14 @@ struct apply {
 
 static int apply_entries(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct apply *a = arg;
-    struct lk__writer w;
-    int code = lk__writer_open(&w, a->table, txn, err);
+    struct lk__table_writer w;
+    int code = lk__table_writer_open(&w, a->table, txn, err);
     for (size_t i = 0; i < a->count && code == 0; i++) {
         struct lk_table_entry *e = &a->entries[i];
-        e->code = lk__mutations_check(w.schema, e->row, e->mutations, e->count, &e->err);
-        if (e->code == 0) code = lk__writer_apply(&w, e->row, e->mutations, e->count, err);
+        e->code = lk__table_mutations_check(w.schema, e->row, e->mutations, e->count, &e->err);
+        if (e->code == 0) code = lk__table_writer_apply(&w, e->row, e->mutations, e->count, err);
     }
-    lk__writer_close(&w);
+    lk__table_writer_close(&w);
     return code;
 }
 
@@ -359,19 +361,19 @@ static int clear_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct lk_table_read read = {.ranges = &c->range, .range_count = 1, .filter = c->first, .limit = ROWS_AT_ONCE};
     struct lk_table_sink sink = {no_cell, note_row, &rows};
     struct lk_mutation all = {.kind = LK_DELETE_FROM_ROW};
-    struct lk__writer w;
+    struct lk__table_writer w;
     c->now = 0;
     int code = lk_table_read(c->table, txn, &read, &sink, NULL, err);
-    if (code == 0) code = lk__writer_open(&w, c->table, txn, err);
+    if (code == 0) code = lk__table_writer_open(&w, c->table, txn, err);
     if (code != 0) return lk_buf_release(&rows), code;
     for (size_t at = 0; at < rows.size && code == 0; c->now++) {
         struct lk_bytes row = {.data = rows.data + at + sizeof row.size};
         memcpy(&row.size, rows.data + at, sizeof row.size);
         at += sizeof row.size + row.size;
-        code = lk__writer_apply(&w, row, &all, 1, err);
+        code = lk__table_writer_apply(&w, row, &all, 1, err);
         if (code == 0) code = set(&c->last, row, err);
     }
-    lk__writer_close(&w);
+    lk__table_writer_close(&w);
     lk_buf_release(&rows);
     return code;
 }
