@@ -214,7 +214,9 @@ int lk_store_gc_dropped(struct lk_store *store, lk_row_kinds kinds, const struct
                         struct lk_err *err) {
     struct lk__store_marks dropped = MARKS(store, NULL);
     struct lk_gc_result result = {0};
-    struct sweep s = {.marks = MARKS(store, kinds), .durability = LK_LAZY, .result = &result};
+    /* a server that loses the sentence, and goes on, would let others name what is being removed */
+    struct sweep s = {
+        .marks = MARKS(store, kinds), .durability = lk__store_is_timed(store) ? LK_DURABLE : LK_LAZY, .result = &result};
     int code = LK_OK;
     for (size_t i = 0; i < count && !code; i++) code = lk__store_marks_add(&dropped, &roots[i], err);
     if (!code) code = lk__store_marks_children(&dropped, err);

@@ -282,21 +282,6 @@ static void a_killed_writer_holds_nothing(void **state) {
     assert_true(collect(w->store, 0, false, &told).blobs == 1);
     close(ready[0]), close(ready[1]);
 }
-/* A collector that died between its sentence and its end: the next one goes on, and so does a writer of such a blob. */
-static void a_killed_collector_stops_nobody(void **state) {
-    struct world *w = *state;
-    struct told told;
-    char hex[LK_ROOT_HEX], text[200];
-    struct lk_root going = blob(w->store, "going");
-    snprintf(text, sizeof text, "{\"number\":7,\"roots\":[\"%s\"]}", lk_root_hex(&going, hex));
-    row(w->store, "r/sweep/blobs", text);
-    struct lk_root again = put(w->store, "going");
-    assert_true(lk_root_equal(&again, &going) && lk_blob_exists(w->store->blobs, &going));
-    row(w->store, "r/sweep/blobs", text);
-    blob(w->store, "an orphan");
-    assert_true(collect(w->store, 0, false, &told).blobs == 1 && lk_blob_exists(w->store->blobs, &going));
-}
-
 static void what_is_dropped_goes_unless_it_is_needed(void **state) {
     struct lk_store *s = ((struct world *)*state)->store;
     char hex[LK_ROOT_HEX], a[200], b[200];
@@ -342,7 +327,6 @@ int main(void) {
         WITH_STORE(what_is_being_put_stays),
         WITH_STORE(what_is_named_is_held_by_its_name),
         WITH_STORE(a_killed_writer_holds_nothing),
-        WITH_STORE(a_killed_collector_stops_nobody),
         WITH_STORE(what_is_dropped_goes_unless_it_is_needed),
         WITH_STORE(memory_that_fails_removes_nothing_needed),
     };

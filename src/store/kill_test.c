@@ -1,6 +1,6 @@
 /* SIGKILL at random points, of processes that write rows and blobs, and of PostgreSQL's server: nothing that was
- * acknowledged is lost, nothing is there half. LOCKSTEP_TEST_SECONDS: for how long on each of the four (1). An argument:
- * the name of one. */
+ * acknowledged is lost, nothing is there half. LOCKSTEP_TEST_SECONDS: for how long on each of the four; else for
+ * ROUND kills of each. An argument: the name of one. */
 #include "lockstep/base/progress.h"
 #include "lockstep/store/blob.h"
 #include "store/blob/s3_mock.h"
@@ -13,6 +13,7 @@
 #define PROCESSES 4
 #define THREADS   2
 #define WRITERS   (PROCESSES * THREADS)
+#define ROUND     8    /* kills; the last one is of all */
 #define ROOTS     4096 /* that one process may acknowledge in its life */
 
 /* Shared with all processes. */
@@ -31,7 +32,7 @@ static struct told *tell(void) {
 }
 static uint64_t end_ns(void) {
     const char *seconds = getenv("LOCKSTEP_TEST_SECONDS");
-    return lk_clock_ns() + (uint64_t)(seconds ? atoi(seconds) : 1) * 1000000000u;
+    return lk_clock_ns() + (uint64_t)(seconds ? atoi(seconds) : 0) * 1000000000u;
 }
 #define MUST(x)                                                                                                            \
     do {                                                                                                                   \
@@ -235,21 +236,21 @@ static void kill_writers(const char *url, const char *dir, bool server) {
     OK(lk_kv_open(url, LK_CREATE, &kv, &test_err));
     lk_kv_close(kv);
     fflush(NULL);
-    for (uint64_t end = end_ns(); lk_clock_ns() < end; kills++) {
+    for (uint64_t end = end_ns(); lk_clock_ns() < end || kills < ROUND; kills++) {
         for (int i = 0; i < PROCESSES; i++)
             if (!pids[i] && (pids[i] = fork()) == 0) be_killed(url, told, dir, i);
         usleep(5000 + test_random_below(&r, 100000));
-        if (kills % 8 == 7) /* all; then one alone, which may compact */
+        if (kills % ROUND == ROUND - 1) /* all; then one alone, which may compact */
             for (int i = 1; i < PROCESSES; i++) kill_one(pids[i]), pids[i] = 0;
-        if (kills % 8 == 7) usleep(test_random_below(&r, 60000));
-        int victim = kills % 8 == 7 ? 0 : (int)test_random_below(&r, PROCESSES);
+        if (kills % ROUND == ROUND - 1) usleep(test_random_below(&r, 60000));
+        int victim = kills % ROUND == ROUND - 1 ? 0 : (int)test_random_below(&r, PROCESSES);
         kill_one(pids[victim]), pids[victim] = 0;
         if (server && kills % 5 == 4) {
             servers++;
             assert_int_equal(server_do("kill", NULL), 0);
             assert_int_equal(server_do("start", NULL), 0);
         }
-        check_rows(url, told, &m, server, kills % 8 == 7);
+        check_rows(url, told, &m, server, kills % ROUND == ROUND - 1);
         if (dir) check_copies(dir, victim);
     }
     for (int i = 0; i < PROCESSES; i++)
@@ -329,7 +330,7 @@ static void kill_putters(const char *url, const char *children_cache) {
     seed = r.seed;
     OK(lk_blobs_open(url, LK_CREATE, &l.b, &test_err));
     fflush(NULL);
-    for (uint64_t end = end_ns(); lk_clock_ns() < end || kills % 8 != 0;) {
+    for (uint64_t end = end_ns(); lk_clock_ns() < end || kills == 0 || kills % ROUND != 0;) {
         for (int i = 0; i < PROCESSES; i++) {
             if (pids[i]) continue;
             atomic_store(&told->count[i], 0);
@@ -338,7 +339,7 @@ static void kill_putters(const char *url, const char *children_cache) {
             if (pids[i] == 0) put_blobs(url, told, i, (uint64_t)kills * 977u + (uint64_t)i * 31u);
         }
         usleep(5000 + test_random_below(&r, 100000));
-        int last = ++kills % 8 == 0 ? PROCESSES : 1, victim = last > 1 ? 0 : (int)test_random_below(&r, PROCESSES);
+        int last = ++kills % ROUND == 0 ? PROCESSES : 1, victim = last > 1 ? 0 : (int)test_random_below(&r, PROCESSES);
         for (int i = victim; i < victim + last; i++) {
             kill_one(pids[i]), pids[i] = 0;
             for (int j = 0; j < atomic_load(&told->count[i]); j++, acknowledged++) {

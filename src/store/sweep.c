@@ -13,6 +13,7 @@
 
 #define KIND "sweep"
 #define NAME "blobs"
+#define ROW  "r/" KIND "/" NAME
 
 /* S3 refuses a request that was signed 15 minutes ago, so one that is under way for longer does nothing. A remover stops at
  * a third of it. */
@@ -57,15 +58,14 @@ static int now_of(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
 /* {"number":N}, and while blobs are removed "roots", "since_ms", "process". *out: NULL, there is none. */
 static int read_row(struct lk_kv_txn *txn, json_t **out, struct lk_err *err) {
     struct lk_bytes value;
-    static const char key[] = "r/" KIND "/" NAME;
     *out = NULL;
-    int code = lk_kv_get(txn, lk_bytes(key, sizeof key - 1), &value, err);
+    int code = lk_kv_get(txn, lk_bytes(ROW, sizeof ROW - 1), &value, err);
     if (code) return code == LK_ENOTFOUND ? LK_OK : code;
     code = lk_record_get(txn, KIND, NAME, out, err);
     if (code == LK_ECORRUPT)
         return lk_fail(err, code,
-                       "the row r/" KIND "/" NAME
-                       " is damaged; when no `lockstep gc` runs, remove it: `lockstep kv del r/" KIND "/" NAME " --force`");
+                       "the row " ROW " is damaged; when no `lockstep gc` runs, remove it: `lockstep kv del " ROW
+                       " --force`");
     return code;
 }
 static int write_row(struct lk_kv_txn *txn, uint64_t number, json_t *rest, struct lk_err *err) {
@@ -106,19 +106,34 @@ static int write_file(const struct lk_store *s, const struct lk_root *roots, siz
     int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     bool whole = fd >= 0 && write(fd, roots, size) == (ssize_t)size;
     if (fd >= 0 && close(fd)) whole = false;
-    if (!whole || rename(draft, path)) return lk_fail_errno(err, "cannot write %s", path);
-    return LK_OK;
+    if (whole && rename(draft, path) == 0) return LK_OK;
+    int code = lk_fail_errno(err, "cannot write %s", path);
+    unlink(draft);
+    return code;
+}
+/* Gives a store of one machine, until the transaction's end, the room on the disk that is kept for deleting: what a
+ * collector writes has to fit on a disk that is full. */
+static int open_reserve(struct lk_kv_txn *txn, struct lk_err *err) {
+    return lk_kv_delete(txn, lk_bytes(ROW, sizeof ROW - 1), err); /* there is none */
+}
+static int make_folder(struct lk_kv_txn *txn, void *path, struct lk_err *err) {
+    int code = open_reserve(txn, err);
+    return code ? code : lk_dir_make(path, err);
 }
 static void remove_file(const struct lk_store *s) {
     char path[4096];
     unlink(lk__store_note_path(s, KIND, NAME, path));
 }
-static int is_in_file(const struct lk_store *s, const struct lk_root *roots, size_t count, bool *out, struct lk_err *err) {
+static int is_in_file(struct lk_store *s, const struct lk_root *roots, size_t count, bool *out, struct lk_err *err) {
     struct lk_buf list = LK_BUF_INIT;
+    struct lk_lease_state state;
     int code = read_file(s, &list, err);
     for (size_t i = 0; i + 32 <= list.size; i += 32)
         for (size_t k = 0; k < count; k++) *out |= memcmp(list.data + i, roots[k].bytes, 32) == 0;
     lk_buf_release(&list);
+    if (code || !*out) return code;
+    code = lk_lease_look(s, KIND, NAME, &state, err); /* a file that a dead remover left says nothing */
+    *out = state.held;
     return code;
 }
 
@@ -131,6 +146,9 @@ static int is_in_row(struct lk_kv_txn *txn, const struct lk_root *roots, size_t 
         if (!lk_root_parse(json_string_value(hex) ? json_string_value(hex) : "", &root)) continue;
         for (size_t k = 0; k < count; k++) *out |= lk_root_equal(&root, &roots[k]);
     }
+    bool over = false;
+    if (!code && *out) code = is_over(txn, row, &over, err);
+    *out = *out && !over;
     json_decref(row);
     return code;
 }
@@ -155,8 +173,12 @@ static int lock(struct lk_store *store, struct lk_lease **out, struct lk_err *er
 int lk__store_sweep_open(struct lk_store *store, struct lk__store_sweep *s, struct lk_err *err) {
     uint64_t began = 0;
     int code = LK_OK;
+    char folder[4096];
     *s = (struct lk__store_sweep){.store = store};
     if (timed(store)) return LK_OK;
+    snprintf(folder, sizeof folder, "%s/locks/" KIND, store->dir);
+    if (!lk_file_exists(folder)) code = lk_kv_update(store->kv, make_folder, folder, LK_LAZY, NULL, err);
+    if (code) return code;
     do code = lock(store, &s->lock, err);
     while (code == LK_EBUSY && lk__store_wait(&began));
     return code;
@@ -176,8 +198,9 @@ int lk__store_sweep_doom(struct lk__store_sweep *s, struct lk_kv_txn *txn, const
     json_t *row, *list = NULL;
     bool over = true;
     int64_t now = 0;
-    if (!timed(s->store)) return write_file(s->store, roots, count, err);
-    int code = read_row(txn, &row, err);
+    int code = timed(s->store) ? LK_OK : open_reserve(txn, err);
+    if (code || !timed(s->store)) return code ? code : write_file(s->store, roots, count, err);
+    code = read_row(txn, &row, err);
     if (!code && is_busy(row)) code = is_over(txn, row, &over, err);
     if (!code && !over) code = lk_fail(err, LK_EBUSY, "another collector is removing blobs; try again when it has ended");
     if (!code) code = now_of(txn, &now, err);

@@ -1,5 +1,6 @@
 /* Announcements: rows u/SESSION/ROOT, or in a store of one machine a file of the session, hold what a process puts, before
  * it is there. A session is a lease. */
+#include "base/syscalls.h"
 #include "lockstep/base/file.h"
 #include "lockstep/base/mem.h"
 #include "store/blob/blob_engine.h"
@@ -26,6 +27,7 @@ struct lk__store_uploads {
     int fd; /* of the session's file, in a store of one machine; else -1 */
     char id[ID_BYTES];
     struct lk_buf roots; /* struct lk_root: announced, and named by nobody yet */
+    size_t announcing;   /* others, that are being announced */
 };
 
 /* "u/ID/" and the root. */
@@ -57,14 +59,18 @@ static int begin_session(struct lk__store_uploads *u, struct lk_err *err) {
     u->lease = NULL;
     return code;
 }
-/* A record of a session's file: + or - and a root. It is appended at once, or it is not: who reads half of one reads before
- * it is there. */
+/* A record of a session's file: + or - and a root. Who reads half of one reads before it is there. Where a disk that is
+ * full took half of one, that goes again: nobody would understand those behind it. */
 static int note(struct lk__store_uploads *u, char sign, const struct lk_root *root, struct lk_err *err) {
     char record[33] = {sign};
     memcpy(record + 1, root->bytes, 32);
-    return write(u->fd, record, sizeof record) == (ssize_t)sizeof record
-               ? LK_OK
-               : lk_fail_errno(err, "cannot write that a blob is being put, to %s/locks/upload", u->store->dir);
+    off_t end = lseek(u->fd, 0, SEEK_END);
+    ssize_t n = end < 0 ? -1 : lk__write(u->fd, record, sizeof record);
+    if (n == (ssize_t)sizeof record) return LK_OK;
+    if (n >= 0) errno = ENOSPC;
+    int code = lk_fail_errno(err, "cannot write that a blob is being put, to %s/locks/upload", u->store->dir);
+    if (n > 0 && ftruncate(u->fd, end)) close(u->fd), u->fd = -1; /* nothing more is said there */
+    return code;
 }
 /* Rows of a session, and its lease's, which is lost with them. */
 static int remove_session(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
@@ -109,9 +115,10 @@ static int announce_note(struct announcing *a, struct lk_err *err) {
     pthread_mutex_lock(&u->mutex);
     int code = a->noted ? LK_OK : note(u, '+', a->root, err);
     pthread_mutex_unlock(&u->mutex);
+    if (code) return code;
     if (!a->noted) lk__store_at("noted");
     a->noted = true;
-    if (!code) code = lk__store_is_doomed(u->store, NULL, a->root, 1, &a->doomed, err);
+    code = lk__store_is_doomed(u->store, NULL, a->root, 1, &a->doomed, err);
     if (code || !a->hold) return code;
     a->doomed |= !lk_blob_exists(u->store->blobs, a->root);
     return a->doomed ? lk_fail(err, LK_ENOTFOUND, "a blob that was there has been removed meanwhile") : LK_OK;
@@ -121,7 +128,7 @@ static int announce(struct lk__store_uploads *u, const struct lk_root *root, boo
     uint64_t began = 0;
     pthread_mutex_lock(&u->mutex);
     int code = begin_session(u, err);
-    if (!code && lk_buf_append(&u->roots, root, sizeof *root)) code = lk_fail(err, LK_ENOMEM, "no memory to put a blob");
+    u->announcing++;
     pthread_mutex_unlock(&u->mutex);
     while (!code) {
         code = lk__store_is_timed(u->store) ? lk_kv_update(u->store->kv, announce_row, &a, LK_LAZY, NULL, err)
@@ -134,7 +141,12 @@ static int announce(struct lk__store_uploads *u, const struct lk_root *root, boo
                         "the blob is being removed by a collector, and is not there yet to be put again; try again, at the "
                         "latest in a quarter of an hour");
     }
-    if (code) lk_uploads_forget(u->store, root, 1);
+    /* Only now is it one that naming asks for, and what fails takes back no other announcement of the same blob. */
+    pthread_mutex_lock(&u->mutex);
+    u->announcing--;
+    if (!code && lk_buf_append(&u->roots, root, sizeof *root)) code = lk_fail(err, LK_ENOMEM, "no memory to put a blob");
+    if (code && a.noted) note(u, '-', root, NULL);
+    pthread_mutex_unlock(&u->mutex);
     return code;
 }
 /* What blob engines call before they make a blob visible. */
@@ -300,7 +312,7 @@ void lk_uploads_forget(struct lk_store *store, const struct lk_root *roots, size
         if (!gone) list[kept++] = list[i];
     }
     u->roots.size = kept * sizeof *list;
-    if (!kept && u->fd >= 0 && ftruncate(u->fd, 0)) { /* it is longer, and says the same */
+    if (!kept && !u->announcing && u->fd >= 0 && ftruncate(u->fd, 0)) { /* it is longer, and says the same */
     }
     pthread_mutex_unlock(&u->mutex);
 }
@@ -349,32 +361,41 @@ void lk__store_uploads_close(struct lk_store *store) {
     store->uploads = NULL;
 }
 
-/* The sessions that have rows: IDs, each ended by a zero. */
+/* The sessions that have rows behind this prefix. */
+static int find_rows(struct lk_kv_txn *txn, const char *prefix, struct lk_buf *out, struct lk_err *err) {
+    struct lk_kv_cursor *c;
+    unsigned char end[32];
+    char next[64], id[ID_BYTES] = "";
+    size_t size = strlen(prefix), end_size = size;
+    LK_ASSERT(lk_kv_prefix_end(lk_bytes(prefix, size), end, &end_size));
+    int code = lk_kv_cursor_open(txn, lk_bytes(prefix, size), lk_bytes(end, end_size), &c, err);
+    if (code) return code;
+    code = lk_kv_cursor_first(c, err);
+    while (!code) {
+        struct lk_bytes key = lk_kv_cursor_key(c);
+        if (key.size < size + ID_BYTES - 1) {
+            code = lk_kv_cursor_next(c, err); /* its kind says that it is damaged */
+            continue;
+        }
+        memcpy(id, (const char *)key.data + size, ID_BYTES - 1);
+        int n = snprintf(next, sizeof next, "%s%s0", prefix, id); /* behind a '/' */
+        if (!is_among(out, id) && lk_buf_append(out, id, ID_BYTES))
+            code = lk_fail(err, LK_ENOMEM, "no memory to collect garbage");
+        else
+            code = lk_kv_cursor_seek(c, lk_bytes(next, (size_t)n), err);
+    }
+    lk_kv_cursor_close(c);
+    return code == LK_ENOTFOUND ? LK_OK : code;
+}
+/* The sessions that have announcements, or a lease and no more: IDs, each ended by a zero. */
 static int find_sessions(struct lk_store *store, struct lk_buf *out, struct lk_err *err) {
     struct lk_kv_txn *txn;
-    struct lk_kv_cursor *c;
     int code = lk_kv_begin(store->kv, false, &txn, err);
     if (code) return code;
-    code = lk_kv_cursor_open(txn, lk_bytes("u/", 2), lk_bytes("u0", 2), &c, err);
-    if (!code) {
-        code = lk_kv_cursor_first(c, err);
-        while (!code) {
-            struct lk_bytes key = lk_kv_cursor_key(c);
-            char next[ID_BYTES + 3];
-            if (key.size < 2 + ID_BYTES || ((const char *)key.data)[1 + ID_BYTES] != '/') {
-                code = lk_kv_cursor_next(c, err); /* its kind says that it is damaged */
-                continue;
-            }
-            int n = snprintf(next, sizeof next, "u/%.16s0", (const char *)key.data + 2);
-            if (lk_buf_append(out, next + 2, ID_BYTES - 1) || lk_buf_append(out, "", 1))
-                code = lk_fail(err, LK_ENOMEM, "no memory to collect garbage");
-            else
-                code = lk_kv_cursor_seek(c, lk_bytes(next, (size_t)n), err);
-        }
-        lk_kv_cursor_close(c);
-    }
+    code = find_rows(txn, "u/", out, err);
+    if (!code) code = find_rows(txn, "r/lease/" LEASE "/", out, err);
     lk_kv_abort(txn);
-    return code == LK_ENOTFOUND ? LK_OK : code;
+    return code;
 }
 /* Whoever gets the lease of a session has ended it: its process is gone, or will find another fence. */
 static int end_session(struct lk_store *store, char *id, bool remove, bool *dead, struct lk_err *err) {

@@ -255,6 +255,8 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=12m none disk 2>/dev/null; then
     check "when there is room again, the run goes on" "$LOCKSTEP" train --resume x --store disk/store
     head -c 20M /dev/zero >disk/filler 2>/dev/null
     check "a full disk: a run can be removed" "$LOCKSTEP" runs rm x --store disk/store
+    rm -rf disk/store/locks # a collector makes folders, and a list of what goes
+    cat /dev/zero >>disk/filler 2>/dev/null
     check "and what it took" "$LOCKSTEP" gc --grace 0 --store disk/store
 else echo "# no tmpfs may be mounted here: a full disk is tested by a file size limit only"; fi
 if [ "$(id -u)" = 0 ]; then

@@ -27,6 +27,7 @@ struct lk__kv_lmdb_env {
     int guard;            /* a descriptor of the lock file since the file was compacted, else -1 (kv_lmdb_tools.c) */
     ino_t file;           /* the database's, as it was opened */
     bool settled;         /* names of the file and its folder are synced; under LMDB's write lock */
+    atomic_uint writes;   /* transactions, since it was opened */
     atomic_ulong writer;  /* the thread that holds the write transaction, 0: none */
     char *dir;
     pthread_mutex_t queue_lock; /* of the rest: kv_lmdb_group.c */

@@ -317,6 +317,7 @@ static bool replaced(const struct lk__kv_lmdb_env *env) {
 
 /* A map may move only while nobody uses it: who is counted may be about to, and while we hold the lock nobody is counted
  * anew. */
+#define WRITES_OF_A_LOOK 256
 int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
     unsigned flags = write ? 0 : MDB_RDONLY;
     pthread_mutex_lock(&env->lock);
@@ -324,6 +325,8 @@ int lk__kv_lmdb_begin(struct lk__kv_lmdb_env *env, bool write, MDB_txn **out) {
     int code = env->unmapped ? ENOMEM : 0, dead;
     pthread_mutex_unlock(&env->lock);
     if (code == 0 && replaced(env)) code = REPLACED;
+    /* A process that was killed while it read keeps the pages of its snapshot, and so the file growing. */
+    if (code == 0 && write && atomic_fetch_add(&env->writes, 1) % WRITES_OF_A_LOOK == 0) mdb_reader_check(env->mdb, &dead);
     if (code == 0) code = mdb_txn_begin(env->mdb, NULL, flags, out);
     if (code == MDB_READERS_FULL && mdb_reader_check(env->mdb, &dead) == 0 && dead) /* slots of killed readers */
         code = mdb_txn_begin(env->mdb, NULL, flags, out);

@@ -297,6 +297,40 @@ static void killed_while_commits_are_shared(void **state) {
     }
 }
 
+/* The snapshot of a reader that was killed is nobody's: a process that goes on writing uses its pages again. */
+static void a_killed_reader_holds_no_pages(void **state) {
+    if (LK_TSAN) skip(); /* fork */
+    int ready[2], begun[2], status;
+    char byte = 0;
+    assert_int_equal(pipe(ready) | pipe(begun), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (read(ready[0], &byte, 1) != 1) _exit(1);
+        struct lk_kv_txn *r = begin(open_at(*state), false);
+        row_is(r, "a", "1");
+        if (write(begun[1], &byte, 1) != 1) _exit(1);
+        pause();
+        _exit(1);
+    }
+    struct lk_kv *kv = open_at(*state);
+    put_one(kv, "a", "1");
+    assert_int_equal(write(ready[1], &byte, 1), 1);
+    assert_int_equal(read(begun[0], &byte, 1), 1);
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    static char value[3000];
+    for (int i = 0; i < 2000; i++) {
+        struct lk_kv_txn *w = begin(kv, true);
+        OK(lk_kv_put(w, S("b"), lk_bytes(value, sizeof value), &test_err));
+        OK(lk_kv_commit(w, LK_LAZY, NULL, &test_err));
+    }
+    struct lk_kv_stats s;
+    OK(lk_kv_stats(kv, &s, &test_err));
+    assert_in_range(s.size_bytes, 1, (size_t)8 << 20); /* of 2,000 commits that keep all: 32 MiB */
+    lk_kv_close(kv);
+    for (int i = 0; i < 2; i++) close(ready[i]), close(begun[i]);
+}
+
 int main(void) {
     lk_log_quiet(true); /* a test directory may be on 9p */
     const struct CMUnitTest tests[] = {
@@ -309,6 +343,7 @@ int main(void) {
         TEST_IN_DIR(another_process_writes),
         TEST_IN_DIR(killed_at_random_points),
         TEST_IN_DIR(killed_while_commits_are_shared),
+        TEST_IN_DIR(a_killed_reader_holds_no_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
