@@ -113,8 +113,7 @@ const struct cmd cmd_kv_put = {
     "Write a row; without VALUE, standard input as it is.",
     (const struct cmd_option[]){KV_FORM, KV_FORCE, CMD_END},
     "In arguments \\\\, \\t, \\n, \\r and \\xNN stand for bytes. Keys have 1 to 8,192 bytes and do not begin with a zero "
-    "byte; "
-    "values up to 100 MiB.",
+    "byte; values up to 100 MiB. In a store of Lockstep's, keys of your own begin with user/: others stop `lockstep gc`.",
     put,
 };
 

@@ -139,15 +139,31 @@ static int put_batch(struct lk_kv_txn *t, void *arg, struct lk_err *err) {
     return code;
 }
 
-static int add_row(struct batch *b, const struct lk_buf *key, const struct lk_buf *value, struct lk_err *err) {
+/* A row of Lockstep's own may come in if it is there already, the same, as `kv export` prints the format. *skip: it is. */
+static int check_ours(struct lk_kv *kv, struct lk_bytes key, struct lk_bytes value, bool *skip, struct lk_err *err) {
+    struct lk_err unused;
+    struct lk_kv_txn *t;
+    struct lk_bytes old;
+    int code = kv_check_ours(key, err);
+    *skip = false;
+    if (!code || lk_kv_begin(kv, false, &t, &unused)) return code;
+    *skip = lk_kv_get(t, key, &old, &unused) == 0 && old.size == value.size &&
+            (!old.size || memcmp(old.data, value.data, old.size) == 0);
+    lk_kv_abort(t);
+    return *skip ? 0 : code;
+}
+
+static int add_row(struct lk_kv *kv, struct batch *b, const struct lk_buf *key, const struct lk_buf *value,
+                   struct lk_err *err) {
     struct row *r = &b->rows[b->count];
     if (key->size < 1 || key->size > LK_KV_KEY_MAX || !key->data[0])
         return lk_fail(err, LK_EINVAL, "a key of %zu bytes: keys have 1 to %d, the first is not zero", key->size,
                        LK_KV_KEY_MAX);
     if (value->size > LK_KV_VALUE_MAX)
         return lk_fail(err, LK_EINVAL, "a value of %zu bytes: values have %zu at most", value->size, LK_KV_VALUE_MAX);
-    int code = kv_check_ours(bytes_of(key), err);
-    if (code) return code;
+    bool skip;
+    int code = check_ours(kv, bytes_of(key), bytes_of(value), &skip, err);
+    if (code || skip) return code;
     *r = (struct row){b->bytes.size, b->bytes.size + key->size, key->size, value->size};
     if (lk_buf_append(&b->bytes, key->data, key->size) ||
         lk_buf_append(&b->bytes, value->data ? value->data : "", value->size))
@@ -175,7 +191,7 @@ static int read_rows(struct lk_kv *kv, FILE *f, const char *name, uint64_t *rows
         number++;
         if (strspn(line, " \t\r\n") == (size_t)size) continue;
         const char *wrong = kv_json_read(line, (size_t)size, &key, &value);
-        code = wrong ? lk_fail(err, LK_EINVAL, "%s", wrong) : add_row(b, &key, &value, err);
+        code = wrong ? lk_fail(err, LK_EINVAL, "%s", wrong) : add_row(kv, b, &key, &value, err);
         if (code)
             lk_fail_prefix(err, code, "%s:%zu", name, number);
         else if (b->count == BATCH_ROWS || b->bytes.size >= BATCH_BYTES)
@@ -218,6 +234,7 @@ const struct cmd cmd_kv_import = {
     "Write the rows of lines of JSON (standard input without FILE), 1,000 in a transaction.",
     (const struct cmd_option[]){KV_FORCE, CMD_END},
     "A line is {\"key\":TEXT,\"value\":TEXT}, or has key_base64 or value_base64 instead. A row that is there is written "
-    "over.",
+    "over; rows of Lockstep's own pass if they are there already, the same. In a store of Lockstep's, keys of your own "
+    "begin with user/: other keys stop `lockstep gc`.",
     import,
 };

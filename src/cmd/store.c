@@ -195,8 +195,9 @@ static int print_moved(const struct cmd_context *c, const struct lk_move_place *
     }
     printf("%s has %" PRIu64 " blobs, %s, of which %" PRIu64 " (%s) were copied now\n", shown ? shown : "the new store",
            r->blobs, lk_format_bytes(r->blob_bytes, all), r->copied_blobs, lk_format_bytes(r->copied_bytes, copied));
-    printf("and %" PRIu64 " rows, %s, root %s, equal to the old one's; nobody could write there for %.2f s\n", r->rows,
-           lk_format_bytes(r->row_bytes, rows), root, r->waited_s);
+    printf("and %" PRIu64
+           " rows beside the format, %s, root %s, equal to the old one's; nobody could write there for %.2f s\n",
+           r->rows, lk_format_bytes(r->row_bytes, rows), root, r->waited_s);
     printf("the old store is as it was: remove it when nothing writes to it any more\n");
     lk_free(shown);
     return CMD_OK;

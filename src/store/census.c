@@ -1,6 +1,7 @@
 /* Counting what a store holds: rows by kind, blobs, what of them is needed, leases. */
 #include "store/census.h"
 #include "store/kv/kv_engine.h"
+#include "store/marks.h"
 #include "store/opening.h"
 #include <dirent.h>
 #include <errno.h>
@@ -78,6 +79,9 @@ int lk_store_census(struct lk_store *s, lk_row_kinds kinds, struct lk_census *ou
     struct lk_gc_options o = {.dry_run = true, .tell = count_reached, .arg = out};
     code = lk_store_gc(s, kinds, &o, &unused, &out->why);
     out->reach_known = code == 0;
+    static const char gc_says[] = LK__STORE_UNKNOWN ": "; /* here nothing was to be removed */
+    if (strncmp(out->why.message, gc_says, sizeof gc_says - 1) == 0 && code)
+        memmove(out->why.message, out->why.message + sizeof gc_says - 1, strlen(out->why.message) - sizeof gc_says + 2);
     if (code == LK_ECORRUPT || code == LK_EUNSUPPORTED) return LK_OK;
     return code ? lk_fail(err, code, "%s", out->why.message) : LK_OK;
 }

@@ -115,9 +115,9 @@ static void what_is_not_known_stops_it(void **state) {
     struct lk_gc_result r;
     const struct lk_gc_options now = {.grace_ms = 0};
     row(s, "unknown\x01row", "x");
-    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row unknown?row is of no kind");
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row \"unknown\\x01row\" is of no kind");
     row(s, "formatted", "x"); /* "format" is all of a key, or nothing of it */
-    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row formatted is of no kind");
+    FAILS(lk_store_gc(s, kinds, &now, &r, &test_err), LK_EUNSUPPORTED, "the row \"formatted\" is of no kind");
     FAILS(lk_store_gc_dropped(s, kinds, &orphan, 1, &test_err), LK_EUNSUPPORTED, "nothing was removed");
     assert_true(lk_blob_exists(s->blobs, &orphan));
 }

@@ -1,6 +1,7 @@
 /* Marks start from the rows, as their kinds say; a marked blob that is a manifest marks what it names. */
 #include "store/marks.h"
 #include "lockstep/base/mem.h"
+#include <stdio.h>
 #include <string.h>
 
 static size_t slot_of(const struct lk__store_marks *m, const struct lk_root *root) {
@@ -65,14 +66,19 @@ static int explain(struct lk__store_marks *m, const struct lk_row_kind *kind, st
     int code = kind->print ? kind->print(key, value, &m->texts) : lk_buf_append(&m->texts, key.data, key.size);
     return code ? code : lk_buf_append(&m->texts, "", 1);
 }
-/* The key as text, what is not printable as '?'. */
+/* The key as text that `lockstep kv` takes: \\ and \xNN for what is not printable. */
 static const char *shown(struct lk_bytes key, char out[80]) {
-    size_t n = key.size < 79 ? key.size : 79;
-    for (size_t i = 0; i < n; i++) {
-        char c = ((const char *)key.data)[i];
-        out[i] = c > 0x20 && c < 0x7f ? c : '?';
+    size_t n = 0, i = 0;
+    for (; i < key.size && n < 72; i++) {
+        unsigned char c = ((const unsigned char *)key.data)[i];
+        if (c < 0x20 || c >= 0x7f) {
+            n += (size_t)snprintf(out + n, 80 - n, "\\x%02x", c);
+        } else {
+            if (c == '\\') out[n++] = '\\';
+            out[n++] = (char)c;
+        }
     }
-    out[n] = 0;
+    snprintf(out + n, 80 - n, "%s", i < key.size ? "..." : "");
     return out;
 }
 static const char *beginning(const struct lk__store_marks *m) {
@@ -80,10 +86,11 @@ static const char *beginning(const struct lk__store_marks *m) {
 }
 static int unknown_row(const struct lk__store_marks *m, struct lk_bytes key, struct lk_err *err) {
     char text[80];
-    return lk_fail(err, LK_EUNSUPPORTED,
-                   "%s: the row %s is of no kind that this program knows; keys of your own begin with user/, so if it is "
-                   "yours, put it there and remove this one (`lockstep kv del`), else use the release that wrote it",
-                   beginning(m), shown(key, text));
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "%s: the row \"%s\" is of no kind that this program knows; keys of your own begin with user/, so if it is "
+        "yours, put it there and remove this one (`lockstep kv del`), else use the release that wrote it",
+        beginning(m), shown(key, text));
 }
 
 int lk__store_marks_rows(struct lk__store_marks *m, struct lk_kv_txn *txn, struct lk_err *err) {

@@ -75,7 +75,10 @@ static int look_at_format(struct lk_kv_txn *txn, const struct lk_store *s, struc
     } else if (code == LK_ENOTFOUND) {
         code = lk_kv_scan(txn, lk_bytes(NULL, 0), lk_bytes(NULL, 0), stop_at_first, NULL, err);
         if (code == 1)
-            code = lk_fail(err, LK_ECORRUPT, "%s holds rows but no row \"format\"; it is not a store of Lockstep", s->url);
+            code = lk_fail(err, LK_ECORRUPT,
+                           "%s holds rows but no row \"format\"; it is not a store of Lockstep, though `lockstep kv` reads "
+                           "and writes it",
+                           s->url);
         else if (code == 0)
             code = lk_fail(err, LK_ENOTFOUND, "the store %s is empty", s->url);
     }
@@ -123,7 +126,15 @@ static int open_parts(struct lk_store *s, const struct places *p, enum lk_access
         code = check_format(s, err);
         if (code == LK_ENOTFOUND && how == LK_CREATE) code = lk_kv_update(s->kv, write_format, s, LK_DURABLE, NULL, err);
     }
-    if (code == 0) code = lk_blobs_open(p->blobs, how, &s->blobs, err);
+    if (code == 0) {
+        code = lk_blobs_open(p->blobs, how, &s->blobs, err);
+        if (code && p->file && how != LK_CREATE && access(p->blobs, F_OK) != 0 && errno == ENOENT)
+            lk_fail(
+                err, code,
+                "the store %s has no folder %s; if its blobs are elsewhere, say where: --blobs or LOCKSTEP_BLOBS, for a "
+                "move --from-blobs",
+                s->url, p->blobs);
+    }
     return code == 0 && how != LK_READ ? lk__store_uploads_open(s, err) : code;
 }
 

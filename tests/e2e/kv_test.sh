@@ -56,12 +56,12 @@ rows = [(get(r, 'key'), get(r, 'value')) for r in rows]
 assert rows == sorted(rows) and len(rows) == 7, rows
 assert dict(rows)[open('all', 'rb').read()] == open('random', 'rb').read()
 assert dict(rows)[b'bytes'] == b'a\tb\n'"
-fails "import does not write the format's row by chance" 1 'one.jsonl:[0-9]+: the row .format. is one of Lockstep' -- kv import one.jsonl --store two
-grep -v '"key":"format"' one.jsonl >rows.jsonl
-check "import" kv import rows.jsonl --store two
+check "import, where the format is the same" kv import one.jsonl --store two
+echo '{"key":"format","value":"9"}' >format.jsonl
+fails "import does not write another format by chance" 1 'format.jsonl:1: the row "format" is one of Lockstep' -- kv import format.jsonl --store two
 kv export --store two >two.jsonl
 check "the same rows" cmp one.jsonl two.jsonl
-check "import again, from standard input" sh -c "'$LOCKSTEP' kv import --store two <rows.jsonl"
+check "import again, from standard input" sh -c "'$LOCKSTEP' kv import --store two <one.jsonl"
 kv export --store two | cmp -s - one.jsonl && ok "changes nothing" || not_ok "changes nothing"
 seq 5000 | awk '{ printf "{\"key\":\"n%06d\",\"value\":\"%d\"}\n", $1, $1 }' >many.jsonl
 equal "import of many" "$(kv import many.jsonl --store two)" 'imported 5000 rows'
@@ -128,7 +128,7 @@ check "and copied" kv copy own-copy --store file:own
 equal "the copy has them" "$(kv get mine --store own-copy)" x
 fails "get: no store" 1 'there is no store at none' -- kv get a --store none
 fails "del: no store" 1 'there is no store at none' -- kv del a --store none
-check "import makes one" kv import rows.jsonl --store made
+check "import makes one" kv import one.jsonl --store made
 check "of Lockstep's" "$LOCKSTEP" tokenizer list --store made
 printf 'garbage%.0s' $(seq 3000) | dd of=two/kv/data.mdb conv=notrunc status=none
 fails "damage" 1 'two/kv' -- kv check --store two

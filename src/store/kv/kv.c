@@ -17,8 +17,10 @@ int lk_kv_open(const char *url, enum lk_access access, struct lk_kv **out, struc
         if (code == 0) (*out)->ops = engines[i];
         return code;
     }
-    return lk_fail(err, LK_EUNSUPPORTED,
-                   "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory) and memory:", url);
+    return lk_fail(
+        err, LK_EUNSUPPORTED,
+        "no engine of this build opens \"%.200s\"; it has file:DIR (LMDB in a directory), postgresql://... and memory:",
+        url);
 }
 
 void lk_kv_close(struct lk_kv *kv) {
@@ -298,18 +300,17 @@ int lk_kv_scan(struct lk_kv_txn *txn, struct lk_bytes from, struct lk_bytes to, 
 
 /* --- the whole ------------------------------------------------------------------------------------------- */
 
-static int unsupported(const struct lk_kv *kv, const char *what, struct lk_err *err) {
-    const char *tools = kv->ops->tools;
+static int unsupported(const struct lk_kv *kv, const char *what, const char *tools, struct lk_err *err) {
     return lk_fail(err, LK_EUNSUPPORTED, "%s cannot %s from here%s%s", kv->ops->name, what, tools ? "; use " : "",
                    tools ? tools : "");
 }
 int lk_kv_stats(struct lk_kv *kv, struct lk_kv_stats *out, struct lk_err *err) {
     *out = (struct lk_kv_stats){.engine = kv->ops->name};
-    return kv->ops->stats ? kv->ops->stats(kv, out, err) : unsupported(kv, "be counted", err);
+    return kv->ops->stats ? kv->ops->stats(kv, out, err) : unsupported(kv, "be counted", NULL, err);
 }
 int lk_kv_copy(struct lk_kv *kv, const char *dir, bool compact, struct lk_err *err) {
-    return kv->ops->copy ? kv->ops->copy(kv, dir, compact, err) : unsupported(kv, "be copied", err);
+    return kv->ops->copy ? kv->ops->copy(kv, dir, compact, err) : unsupported(kv, "be copied", kv->ops->copies, err);
 }
 int lk_kv_compact(struct lk_kv *kv, struct lk_err *err) {
-    return kv->ops->compact ? kv->ops->compact(kv, err) : unsupported(kv, "be compacted", err);
+    return kv->ops->compact ? kv->ops->compact(kv, err) : unsupported(kv, "be compacted", kv->ops->compacts, err);
 }

@@ -66,7 +66,7 @@ struct lk_kv_ops {
     int (*stats)(struct lk_kv *, struct lk_kv_stats *out, struct lk_err *);
     int (*copy)(struct lk_kv *, const char *dir, bool compact, struct lk_err *);
     int (*compact)(struct lk_kv *, struct lk_err *);
-    const char *tools; /* "pg_dump and VACUUM"; NULL: nothing does */
+    const char *copies, *compacts; /* what does it instead, as "VACUUM FULL"; NULL: nothing does */
 };
 
 /* The first member of an engine's own structs. kv.c fills ops, kv and write after the engine's open, begin and cursor_open;

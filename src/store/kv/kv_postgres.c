@@ -183,6 +183,6 @@ static int pg_stats(struct lk_kv *base, struct lk_kv_stats *out, struct lk_err *
     .now = pg_now, .get = lk__kv_pg_get, .get_many = lk__kv_pg_get_many, .put = pg_put, .remove = pg_remove,               \
     .remove_range = pg_remove_range, .cursor_open = lk__kv_pg_cursor_open, .cursor_close = lk__kv_pg_cursor_close,         \
     .cursor_seek = lk__kv_pg_cursor_seek, .cursor_step = lk__kv_pg_cursor_step, .update = lk__kv_pg_update,                \
-    .stats = pg_stats, .tools = "pg_dump and VACUUM"
+    .stats = pg_stats, .copies = "pg_dump, or `lockstep store move`", .compacts = "VACUUM FULL"
 const struct lk_kv_ops lk__kv_postgres = {.scheme = "postgresql:", OPERATIONS};
 const struct lk_kv_ops lk__kv_postgres_short = {.scheme = "postgres:", OPERATIONS};

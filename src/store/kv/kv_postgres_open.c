@@ -147,8 +147,8 @@ static int check_format(struct lk__kv_pg_conn *c, struct lk_err *err) {
     lk__kv_pg_drain(c);
     if (code == LK_ENOTFOUND)
         return lk_fail(err, code,
-                       "there is no store in schema %s of %s; open it to create one, or name another by ?schema=",
-                       c->kv->schema, c->kv->shown);
+                       "there is no store in schema %s of %s; create one, or name another by ?schema=", c->kv->schema,
+                       c->kv->shown);
     if (code != 0) return code;
     if (lk__kv_pq.ntuples(res) != 1)
         code = lk_fail(err, LK_ECORRUPT, "schema %s of %s has a table kv_format without a format", c->kv->schema,

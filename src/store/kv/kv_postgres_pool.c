@@ -125,12 +125,17 @@ static int reach(struct lk__kv_pg *kv, uint64_t until_ns, PGconn **out, struct l
         *out = pq;
         return 0;
     }
-    /* The last line is of the last address that was tried; none of them ever holds a password. */
+    /* The last line is of the last address that was tried, after a tab goes on what the line before says; none of them
+     * ever holds a password. */
     const char *text = lk__kv_pq.errorMessage(pq);
     size_t size = strlen(text);
     while (size && text[size - 1] == '\n') size--;
-    size_t from = size;
-    while (from && text[from - 1] != '\n') from--;
+    size_t end = size, from;
+    for (;;) {
+        for (from = end; from && text[from - 1] != '\n';) from--;
+        if (!from || text[from] != '\t') break;
+        size = end = from - 1;
+    }
     lk_fail(err, LK_EIO, "cannot connect to %s: %.*s", kv->shown, (int)(size - from), text + from);
     lk__kv_pq.finish(pq);
     return LK_EIO;
