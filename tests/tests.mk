@@ -48,8 +48,8 @@ test-power: $(BUILD)/src/store/power_test
 ## test-kill: MINUTES=10 of SIGKILL for rows in LMDB and in PostgreSQL (its server, too), blobs in a folder and in a bucket
 test-kill: $(BUILD)/src/store/kill_test
 	@LOCKSTEP_TEST_SECONDS=$$(($(or $(MINUTES),10) * 60)) $<
-## test-store: test-power, test-kill, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
-test-store: test-power test-kill $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
+## test-store: test-power, test-kill, test-clients-table, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
+test-store: test-power test-kill test-clients-table $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
 	@for t in $(filter $(BUILD)/src/store/kv/%,$^); do LOCKSTEP_TEST_SECONDS=30 $$t || exit 1; done
 	@LONG=yes $(MAKE) --no-print-directory e2e ONLY=postgres
 .PHONY: test-power test-kill test-store
