@@ -48,6 +48,7 @@ CLIENT_C := src/net/http_client.c src/net/http_curl.c $(wildcard src/net/http_cl
 SERVER_C := $(filter-out $(CLIENT_C) src/net/http_%none.c,$(wildcard src/net/http_*.c))
 ALL_C  := $(filter-out $(if $(filter yes,$(HTTP)),src/net/http_none.c,$(SERVER_C)) $(if $(filter yes,$(CURL)),src/net/http_client_none.c,$(CLIENT_C) src/store/blob/blob_s3_test.c src/store/kill_test.c),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(POSTGRES)),%/kv_postgres_none.c,$(filter-out %_none.c,$(wildcard src/store/kv/kv_postgres*.c))),$(ALL_C))
+ALL_C  := $(filter-out $(if $(filter yes,$(GRPC)),%/bigtable_none.c,$(filter-out %_none.c,$(wildcard src/store/bigtable/*.c))),$(ALL_C))
 ALL_C  := $(filter-out $(if $(filter yes,$(GRPC)),src/net/grpc_none.c,$(filter-out src/net/grpc_none.c,$(wildcard src/net/grpc*.c))),$(ALL_C))
 TEST_C := $(filter %_test.c,$(ALL_C))
 SIMD_C := $(filter src/math/simd/%,$(filter-out %_test.c,$(ALL_C)))

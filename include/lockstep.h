@@ -30,6 +30,7 @@
 #include "lockstep/net/keys.h"
 #include "lockstep/net/metrics.h"
 #include "lockstep/net/sigv4.h"
+#include "lockstep/store/bigtable.h"
 #include "lockstep/store/blob.h"
 #include "lockstep/store/census.h"
 #include "lockstep/store/gc.h"

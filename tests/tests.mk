@@ -48,8 +48,8 @@ test-power: $(BUILD)/src/store/power_test
 ## test-kill: MINUTES=10 of SIGKILL for rows in LMDB and in PostgreSQL (its server, too), blobs in a folder and in a bucket
 test-kill: $(BUILD)/src/store/kill_test
 	@LOCKSTEP_TEST_SECONDS=$$(($(or $(MINUTES),10) * 60)) $<
-## test-store: test-power, test-kill, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
-test-store: test-power test-kill $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
+## test-store: test-power, test-kill, test-clients-table, four failovers of PostgreSQL, 30 s without a network, long histories; an hour
+test-store: test-power test-kill test-clients-table $(BUILD)/src/store/kv/kv_history_test $(if $(filter yes,$(POSTGRES)),$(BUILD)/src/store/kv/kv_postgres_failover_test $(BUILD)/src/store/kv/kv_postgres_faults_test)
 	@for t in $(filter $(BUILD)/src/store/kv/%,$^); do LOCKSTEP_TEST_SECONDS=30 $$t || exit 1; done
 	@LONG=yes $(MAKE) --no-print-directory e2e ONLY=postgres
 .PHONY: test-power test-kill test-store
@@ -95,6 +95,16 @@ $(BUILD)/tests/echo.desc: tests/grpc/echo.proto
 test-grpc: $(BUILD)/tests/grpc_server $(BUILD)/tests/echo.desc $(GRPC_CLIENTS)/ready
 	@SERVER=$(abspath $(BUILD)/tests/grpc_server) DESCRIPTORS=$(abspath $(BUILD)/tests/echo.desc) CLIENTS=$(GRPC_CLIENTS) tests/grpc/run.sh
 .PHONY: test-grpc
+## test-clients-table: install Google's Bigtable clients for Python and Go into build/clients-table and let them use `lockstep table serve`; 5 minutes
+TABLE_CLIENTS := $(abspath $(BUILD))/clients-table
+BIGTABLE_GO := cloud.google.com/go/bigtable@v1.58.0
+$(TABLE_CLIENTS)/ready: tests/clients/table/requirements.txt tests/clients/table/go.sh $(wildcard tests/clients/table/go/*)
+	python3 -m venv $(TABLE_CLIENTS)/python && $(TABLE_CLIENTS)/python/bin/pip install -q -r $<
+	! command -v go >/dev/null || tests/clients/table/go.sh $(TABLE_CLIENTS) $(BIGTABLE_GO) || echo "test-clients-table: Go here builds none of Google's clients"
+	@touch $@
+test-clients-table: all $(TABLE_CLIENTS)/ready $(PROTOS:%=$(BUILD)/proto/%.desc)
+	@LOCKSTEP=$(abspath $(BUILD)/lockstep) CLIENTS=$(TABLE_CLIENTS) PROTO=$(abspath $(BUILD)/proto) tests/clients/table/run.sh
+.PHONY: test-clients-table
 .PHONY: test test-s3 test-leveldb test-programs test-clients test-schedules e2e test-ranks test-fresh test-compilers
 
 ## check: floors, docs/commands.md, long files, one sentence a line in Markdown, formatting (CHECK_FORMAT=no leaves that out)

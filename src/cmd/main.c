@@ -21,7 +21,7 @@ extern const struct cmd cmd_tokenizer_train, cmd_tokenizer_encode, cmd_tokenizer
     cmd_pin_release, cmd_store_show, cmd_store_move, cmd_kv_bench, cmd_table_create, cmd_table_drop, cmd_table_list,
     cmd_table_families, cmd_table_alter, cmd_table_gc_rule, cmd_table_set, cmd_table_delete, cmd_table_read,
     cmd_table_lookup, cmd_table_count, cmd_table_import, cmd_table_export, cmd_table_pin, cmd_table_diff, cmd_table_digest,
-    cmd_table_copy, cmd_table_compact, cmd_table_sample_keys, cmd_doctor, cmd_gc, cmd_version, cmd_help;
+    cmd_table_copy, cmd_table_compact, cmd_table_sample_keys, cmd_table_serve, cmd_doctor, cmd_gc, cmd_version, cmd_help;
 
 const struct cmd *const cmd_table[] = {
     &cmd_tokenizer_train,
@@ -95,6 +95,7 @@ const struct cmd *const cmd_table[] = {
     &cmd_table_copy,
     &cmd_table_compact,
     &cmd_table_sample_keys,
+    &cmd_table_serve,
     &cmd_doctor,
     &cmd_gc,
     &cmd_version,

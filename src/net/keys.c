@@ -6,6 +6,7 @@
 #include "lockstep/base/mem.h"
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ struct key {
     uint32_t number, streams_most, streams;
     double requests_most, tokens_most; /* a minute; 0: no limit */
     struct account requests, tokens;
-    bool there; /* in the file that was read last */
+    char *grants; /* RIGHT=PREFIX words, each with a blank before and behind it; NULL: none */
+    bool there;   /* in the file that was read last */
 };
 struct lk_keys {
     char *path;
@@ -59,6 +61,18 @@ static int limit(const char *word, struct key *k, const char *where, struct lk_e
                    word);
 }
 
+/* read=PREFIX, write=PREFIX, admin=PREFIX: kept as they are. */
+static bool is_grant(const char *word) {
+    return !strncmp(word, "read=", 5) || !strncmp(word, "write=", 6) || !strncmp(word, "admin=", 6);
+}
+static int grant(const char *word, struct key *k, struct lk_err *err) {
+    char *more = k->grants ? lk_asprintf("%s%s ", k->grants, word) : lk_asprintf(" %s ", word);
+    if (!more) return lk_fail(err, LK_ENOMEM, "no memory for keys");
+    lk_free(k->grants);
+    k->grants = more;
+    return LK_OK;
+}
+
 static int read_line(char *line, struct key *k, const char *where, struct lk_err *err) {
     char *rest = NULL, *name = strtok_r(line, " \t\r", &rest), *hash = strtok_r(NULL, " \t\r", &rest), *word;
     *k = (struct key){.there = true};
@@ -71,7 +85,8 @@ static int read_line(char *line, struct key *k, const char *where, struct lk_err
                        "prints them",
                        where);
     int code = LK_OK;
-    while (!code && (word = strtok_r(NULL, " \t\r", &rest))) code = limit(word, k, where, err);
+    while (!code && (word = strtok_r(NULL, " \t\r", &rest)))
+        code = is_grant(word) ? grant(word, k, err) : limit(word, k, where, err);
     return code;
 }
 
@@ -114,6 +129,7 @@ static int read_all(const char *path, struct key **out, uint32_t *count, struct 
     }
     lk_buf_release(&text);
     if (code) {
+        for (uint32_t i = 0; i < n; i++) lk_free(keys[i].grants);
         lk_free(keys);
         return code;
     }
@@ -136,6 +152,7 @@ int lk_keys_reload(struct lk_keys *k, struct lk_err *err) {
             while (j < k->count && strcmp(all[j].name, fresh[i].name)) j++;
             fresh[i].number = j;
             if (j < k->count) {
+                lk_free(all[j].grants);
                 fresh[i].requests = all[j].requests, fresh[i].tokens = all[j].tokens, fresh[i].streams = all[j].streams;
             } else {
                 fresh[i].requests.left = fresh[i].requests_most, fresh[i].tokens.left = fresh[i].tokens_most;
@@ -143,8 +160,10 @@ int lk_keys_reload(struct lk_keys *k, struct lk_err *err) {
             }
             all[j] = fresh[i];
         }
-    } else
+    } else {
+        for (uint32_t i = 0; i < count; i++) lk_free(fresh[i].grants);
         code = lk_fail(err, LK_ENOMEM, "no memory for keys");
+    }
     pthread_mutex_unlock(&k->mutex);
     lk_free(fresh);
     return code;
@@ -167,6 +186,7 @@ int lk_keys_open(const char *path, struct lk_keys **out, struct lk_err *err) {
 void lk_keys_close(struct lk_keys *k) {
     if (!k) return;
     pthread_mutex_destroy(&k->mutex);
+    for (uint32_t i = 0; i < k->count; i++) lk_free(k->keys[i].grants);
     lk_free(k->keys);
     lk_free(k->path);
     lk_free(k);
@@ -198,6 +218,21 @@ int lk_keys_find(struct lk_keys *k, const char *authorization, uint32_t *key) {
     pthread_mutex_unlock(&k->mutex);
     *key = found;
     return found == UINT32_MAX ? LK_ENOTFOUND : LK_OK;
+}
+
+bool lk_keys_may(struct lk_keys *k, uint32_t key, const char *right, const char *name) {
+    size_t n = strlen(right);
+    bool may = false;
+    pthread_mutex_lock(&k->mutex);
+    const char *at = key < k->count && k->keys[key].there ? k->keys[key].grants : NULL;
+    for (; at && !may && (at = strchr(at, ' ')) && *++at;) {
+        if (strncmp(at, right, n) || at[n] != '=') continue;
+        const char *prefix = at + n + 1;
+        size_t size = strcspn(prefix, " ");
+        may = (size == 1 && *prefix == '*') || !strncmp(prefix, name, size);
+    }
+    pthread_mutex_unlock(&k->mutex);
+    return may;
 }
 
 /* An account fills up again over a minute. Seconds until there is `needed` in it. */

@@ -31,3 +31,4 @@ $(PROTO_C:%.c=%.o): %.o: %.c | $(PROTO_H)
 	$(Q)$(CC) $(CPPFLAGS) $(filter-out $(WARN),$(CFLAGS)) -w -MMD -MP -c -o $@ $<
 # Its tests speak HTTP/2 and TLS as clients.
 $(BUILD)/src/net/grpc%_test: TEST_LIBS = -lnghttp2 -lssl
+$(BUILD)/src/store/bigtable/%_test: TEST_LIBS = -lnghttp2 -lssl

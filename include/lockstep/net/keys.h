@@ -2,6 +2,7 @@
 #ifndef LOCKSTEP_KEYS_H
 #define LOCKSTEP_KEYS_H
 #include "lockstep/base/err.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -11,7 +12,8 @@ extern "C" {
 #define LK_KEY_TEXT 47 /* "lk-", 43 characters of base64url, the zero byte */
 
 struct lk_keys;
-/* Reads a file: a key a line, "NAME sha256:HEX [requests=N] [tokens=N] [streams=N]", comments behind #. requests and tokens
+/* Reads a file: a key a line, "NAME sha256:HEX [requests=N] [tokens=N] [streams=N] [read=PREFIX]
+ * [write=PREFIX] [admin=PREFIX]", comments behind #; the last three as often as one likes. requests and tokens
  * are of a minute, streams are requests at the same time. LK_EINVAL: a line that can't be (its number is named), or a file
  * that others may read; LK_ENOTFOUND, LK_EIO, LK_ENOMEM. Threads: any may call what follows. */
 int lk_keys_open(const char *path, struct lk_keys **out, struct lk_err *);
@@ -22,6 +24,9 @@ uint32_t lk_keys_count(struct lk_keys *);
 /* The number of a key, the same for a name as long as the keys are open; from "Bearer KEY" or KEY. LK_ENOTFOUND: none. It
  * takes as long whichever it is. */
 int lk_keys_find(struct lk_keys *, const char *authorization, uint32_t *key);
+
+/* Whether its line has RIGHT=PREFIX with a prefix of this name, or RIGHT=*. */
+bool lk_keys_may(struct lk_keys *, uint32_t key, const char *right, const char *name);
 
 /* A request of that key begins, now_ns is lk_clock_ns(). LK_EBUSY: a limit, *wait_s: seconds after which it may be tried
  * again. When it ends, lk_keys_end tells the tokens it took. */

@@ -49,10 +49,16 @@ struct lk_table_family {
 /* LK_EEXISTS: there is such a table. LK_EINVAL: a name, a rule, too many families or two of one name. Else of lk_kv_update,
  * as all that follow. */
 int lk_table_create(struct lk_store *, const char *name, const struct lk_table_family *, size_t count, struct lk_err *);
-/* With all its cells. LK_EBUSY: a pin holds it. A kill leaves cells that nothing shows and the next lk_table_compact of any
- * table, or the next drop, removes. */
+/* With all its cells. LK_EBUSY: a pin holds it, or it is protected. A kill leaves cells that nothing shows and the next
+ * lk_table_compact of any table, or the next drop, removes. */
 int lk_table_drop(struct lk_store *, const char *name, struct lk_err *);
-enum lk_table_change_kind { LK_TABLE_ADD_FAMILY, LK_TABLE_UPDATE_FAMILY, LK_TABLE_DROP_FAMILY };
+enum lk_table_change_kind {
+    LK_TABLE_ADD_FAMILY,
+    LK_TABLE_UPDATE_FAMILY,
+    LK_TABLE_DROP_FAMILY,
+    LK_TABLE_PROTECT, /* neither the table nor a family can be dropped from now on: LK_EBUSY; no family is looked at */
+    LK_TABLE_UNPROTECT
+};
 struct lk_table_change {
     enum lk_table_change_kind kind;
     struct lk_table_family family;
@@ -72,6 +78,7 @@ const char *lk_table_name(const struct lk_table *);
 /* Its families in a transaction, by name; fn's texts last while it runs. */
 typedef int lk_table_family_fn(void *arg, const struct lk_table_family *);
 int lk_table_families(struct lk_table *, struct lk_kv_txn *, lk_table_family_fn *, void *arg, struct lk_err *);
+int lk_table_protected(struct lk_table *, struct lk_kv_txn *, bool *out, struct lk_err *);
 /* As a pin of this time sees them; 0: as above. LK_ENOTFOUND: no such pin. */
 int lk_table_families_at(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, lk_table_family_fn *, void *arg,
                          struct lk_err *);
@@ -195,6 +202,9 @@ struct lk_table_entry {
 /* Each entry by itself, in their order, many of them in one transaction. Returns 0 also where entries failed; else what
  * ended all that have a code other than 0. */
 int lk_table_apply_many(struct lk_table *, struct lk_table_entry *, size_t count, enum lk_durability, struct lk_err *);
+/* Removes the rows of a range of keys, in their order, in many transactions of whole rows, the last one durable: a kill
+ * leaves the rest. *rows (may be NULL): how many were there. LK_EINVAL: a bound that is too long. */
+int lk_table_delete_rows(struct lk_table *, const struct lk_table_range *, uint64_t *rows, struct lk_err *);
 /* predicate lets a cell of the row through (NULL: the row has one): the first mutations, else the second ones; of either
  * there may be none. *matched may be NULL. */
 int lk_table_check_and_mutate(struct lk_table *, struct lk_kv_txn *, struct lk_bytes row,

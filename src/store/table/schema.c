@@ -95,6 +95,7 @@ static int schema_fill(json_t *j, struct lk__table_schema *s, struct lk_err *err
     if (code != 0) return code;
     s->id = (uint32_t)id;
     s->since_ms = (int64_t)since;
+    s->protected = json_is_true(json_object_get(j, "protected"));
     code = families_read(json_object_get(j, "families"), &s->families, &s->family_count, err);
     if (code == 0) code = families_read(json_object_get(j, "dropped"), &s->dropped, &s->dropped_count, err);
     return code ? code : pins_read(json_object_get(j, "pins"), s, err);
@@ -309,6 +310,13 @@ int lk_table_families_at(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinn
     return code;
 }
 
+int lk_table_protected(struct lk_table *t, struct lk_kv_txn *txn, bool *out, struct lk_err *err) {
+    struct lk__table_schema *s;
+    int code = lk__table_schema(t, txn, &s, err);
+    *out = code == 0 && s->protected;
+    lk__table_schema_unref(s);
+    return code;
+}
 int lk_table_families(struct lk_table *t, struct lk_kv_txn *txn, lk_table_family_fn *fn, void *arg, struct lk_err *err) {
     return lk_table_families_at(t, txn, 0, fn, arg, err);
 }
@@ -398,16 +406,29 @@ static json_t *family_json(const struct lk_table_family *f, unsigned char genera
     return j;
 }
 
+static int protect(json_t *schema, bool yes, struct lk_err *err) {
+    if (yes) return json_object_set_new(schema, "protected", json_true()) == 0 ? 0 : no_memory(err);
+    json_object_del(schema, "protected");
+    return 0;
+}
+static int check_unprotected(json_t *schema, struct lk_err *err) {
+    if (!json_is_true(json_object_get(schema, "protected"))) return 0;
+    return lk_fail(err, LK_EBUSY, "the table is protected from deletion; end its protection first");
+}
+
 static int change_one(json_t *schema, const struct lk_table_change *c, struct lk_err *err) {
     json_t *list = json_object_get(schema, "families"), *dropped = json_object_get(schema, "dropped");
     const char *name = c->family.name;
     bool there;
+    if (c->kind == LK_TABLE_PROTECT || c->kind == LK_TABLE_UNPROTECT)
+        return protect(schema, c->kind == LK_TABLE_PROTECT, err);
     int code = family_check(&c->family, err);
     if (code != 0) return code;
     size_t i = place_of(list, name, &there);
     if (c->kind == LK_TABLE_ADD_FAMILY && there) return lk_fail(err, LK_EEXISTS, "the family %s is there already", name);
     if (c->kind != LK_TABLE_ADD_FAMILY && !there) return lk_fail(err, LK_ENOTFOUND, "no family %s", name);
     if (c->kind == LK_TABLE_DROP_FAMILY) {
+        if (check_unprotected(schema, err) != 0) return LK_EBUSY;
         if (json_array_append(dropped, json_array_get(list, i)) != 0) return no_memory(err);
         return json_array_remove(list, i) == 0 ? 0 : no_memory(err);
     }
@@ -498,6 +519,7 @@ static int drop(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     char id[16] = "";
     int code = lk__table_row_get(txn, "table", c->name, &row, err);
     if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
+    if (code == 0) code = check_unprotected(row, err);
     json_t *pin = json_array_get(json_object_get(row, "pins"), 0);
     if (code == 0 && pin)
         code = lk_fail(err, LK_EBUSY, "the pin %s holds the table %s; release it first (lockstep table pin)",

@@ -22,6 +22,7 @@ struct lk__table_schema {
     char *text; /* of the row */
     size_t text_size;
     uint32_t id;
+    bool protected;
     int64_t since_ms; /* the time of the newest pin ever, or of the creation: what is written now is written behind it */
     int64_t newest_pin_ms;             /* of those that are there; 0: none, and nothing of the past needs to be kept */
     struct lk__table_family *families; /* by name */

@@ -56,6 +56,52 @@ static void schemas(struct world *w) {
     lk_table_close(t);
 }
 
+static void protection(struct world *w) {
+    struct lk_store s;
+    struct lk_table *t = world_table(w, &s);
+    struct lk_table_change on = {.kind = LK_TABLE_PROTECT}, off = {.kind = LK_TABLE_UNPROTECT},
+                           drop = {LK_TABLE_DROP_FAMILY, {"cf", NULL, false}};
+    bool is = true;
+    struct lk_kv_txn *txn = begin(w->kv, false);
+    OK(lk_table_protected(t, txn, &is, &test_err));
+    assert_false(is);
+    lk_kv_abort(txn);
+    OK(lk_table_alter(&s, "t", &on, 1, &test_err));
+    txn = begin(w->kv, false);
+    OK(lk_table_protected(t, txn, &is, &test_err));
+    assert_true(is);
+    lk_kv_abort(txn);
+    fails(lk_table_drop(&s, "t", &test_err), LK_EBUSY, "protected");
+    fails(lk_table_alter(&s, "t", &drop, 1, &test_err), LK_EBUSY, "protected");
+    apply(t, "r", set_cell("cf", "q", 0, "v")); /* it can be written all the same */
+    OK(lk_table_alter(&s, "t", &off, 1, &test_err));
+    OK(lk_table_alter(&s, "t", &drop, 1, &test_err));
+    OK(lk_table_drop(&s, "t", &test_err));
+    lk_table_close(t);
+}
+
+static void many_rows_go(struct world *w) {
+    struct lk_store s;
+    struct lk_table *t = world_table(w, &s);
+    uint64_t rows;
+    char row[16];
+    for (int i = 0; i < 2500; i++) {
+        snprintf(row, sizeof row, "b%04d", i);
+        apply(t, row, set_cell("cf", "q", 0, "v"));
+    }
+    apply(t, "a", set_cell("cf", "q", 0, "v"));
+    apply(t, "c", set_cell("cf", "q", 0, "v"));
+    OK(lk_table_delete_rows(t, &(struct lk_table_range){.from = S("b"), .to = S("b0002")}, &rows, &test_err));
+    assert_int_equal(rows, 2);
+    OK(lk_table_delete_rows(t, &(struct lk_table_range){.from = S("b"), .to = S("c")}, &rows, &test_err));
+    assert_int_equal(rows, 2498);
+    reads(t, w->kv, &(struct lk_table_read){0}, "a cf:q@0=v;c cf:q@0=v;");
+    OK(lk_table_delete_rows(t, &(struct lk_table_range){0}, &rows, &test_err));
+    assert_int_equal(rows, 2);
+    reads(t, w->kv, &(struct lk_table_read){0}, "");
+    lk_table_close(t);
+}
+
 static void rules(void **state) {
     (void)state;
     static const struct {
@@ -486,6 +532,8 @@ static void wide_rows(struct world *w) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(schemas),
+        WORLD_TEST(protection),
+        WORLD_TEST(many_rows_go),
         cmocka_unit_test(rules),
         WORLD_TEST(arguments),
         WORLD_TEST(entries_by_themselves),

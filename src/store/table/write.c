@@ -328,3 +328,76 @@ int lk_table_apply(struct lk_table *t, struct lk_bytes row, const struct lk_muta
     if (err) *err = e.err;
     return e.code;
 }
+
+/* --- many rows ------------------------------------------------------------------------------------------- */
+
+#define ROWS_AT_ONCE 1000
+
+struct clearing {
+    struct lk_table *table;
+    const struct lk_filter_program *first; /* of a row, one cell is enough to look at */
+    struct lk_table_range range;
+    struct lk_buf last; /* the last row of a run, which the next one begins behind */
+    uint64_t rows;
+    size_t now;
+};
+
+static int no_cell(void *arg, const struct lk_cell *cell) {
+    (void)arg, (void)cell;
+    return 0;
+}
+/* A row as its size and its bytes. */
+static int note_row(void *arg, struct lk_bytes row, bool told) {
+    struct lk_buf *rows = arg;
+    (void)told;
+    int code = lk_buf_append(rows, &row.size, sizeof row.size);
+    if (code == 0) code = lk_buf_append(rows, row.data, row.size);
+    return code;
+}
+
+static int clear_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    struct clearing *c = arg;
+    struct lk_buf rows = LK_BUF_INIT;
+    struct lk_table_read read = {.ranges = &c->range, .range_count = 1, .filter = c->first, .limit = ROWS_AT_ONCE};
+    struct lk_table_sink sink = {no_cell, note_row, &rows};
+    struct lk_mutation all = {.kind = LK_DELETE_FROM_ROW};
+    struct lk__table_writer w;
+    c->now = 0;
+    int code = lk_table_read(c->table, txn, &read, &sink, NULL, err);
+    if (code == 0) code = lk__table_writer_open(&w, c->table, txn, err);
+    if (code != 0) return lk_buf_release(&rows), code;
+    for (size_t at = 0; at < rows.size && code == 0; c->now++) {
+        struct lk_bytes row = {.data = rows.data + at + sizeof row.size};
+        memcpy(&row.size, rows.data + at, sizeof row.size);
+        at += sizeof row.size + row.size;
+        code = lk__table_writer_apply(&w, row, &all, 1, err);
+        if (code == 0) code = set(&c->last, row, err);
+    }
+    lk__table_writer_close(&w);
+    lk_buf_release(&rows);
+    return code;
+}
+
+int lk_table_delete_rows(struct lk_table *t, const struct lk_table_range *range, uint64_t *rows, struct lk_err *err) {
+    struct lk_filter one = {.kind = LK_FILTER_ROW_LIMIT, .count = 1};
+    struct lk_filter_program *program;
+    struct clearing c = {.table = t, .range = *range};
+    struct lk_buf from = LK_BUF_INIT;
+    int code = lk_filter_compile(&one, &program, err);
+    if (code != 0) return code;
+    c.first = program;
+    do {
+        code = lk_kv_update(t->store->kv, clear_some, &c, LK_LAZY, NULL, err);
+        if (code != 0) break;
+        c.rows += c.now;
+        if (c.now) code = set(&from, bytes_of(&c.last), err);
+        if (c.now) c.range.from = bytes_of(&from), c.range.from_open = true;
+    } while (code == 0 && c.now >= ROWS_AT_ONCE);
+    if (code == 0) code = lk_kv_update(t->store->kv, clear_some, &c, LK_DURABLE, NULL, err);
+    if (code == 0) c.rows += c.now;
+    if (rows) *rows = c.rows;
+    lk_filter_free(program);
+    lk_buf_release(&from);
+    lk_buf_release(&c.last);
+    return code;
+}
