@@ -186,10 +186,28 @@ static int read_note(struct copy *x, const char *name, struct lk_err *err) {
     return code;
 }
 
+static int any_cell(void *arg, const struct lk_cell *cell) {
+    (void)cell;
+    *(bool *)arg = true;
+    return 1;
+}
+/* So it is when a copy was killed before its first note. */
+static int is_empty(struct copy *x, bool *out, struct lk_err *err) {
+    struct lk_kv_txn *txn;
+    bool any = false;
+    int code = lk_kv_begin(x->to_store->kv, false, &txn, err);
+    if (code) return code;
+    code = lk_table_read(x->to, txn, &(struct lk_table_read){0}, &(struct lk_table_sink){any_cell, NULL, &any}, NULL, err);
+    lk_kv_abort(txn);
+    *out = !any;
+    return code < 0 ? code : 0;
+}
 static int open_destination(struct copy *x, const char *name, struct lk_err *err) {
     struct lk_table_family list[LK_TABLE_FAMILIES_MAX];
+    bool empty;
     int code = lk_table_open(x->to_store, name, &x->to, err);
-    if (!code) return read_note(x, name, err);
+    if (!code && (code = is_empty(x, &empty, err)) == 0)
+        return empty ? lk_kv_update(x->to_store->kv, write_batch, x, LK_DURABLE, NULL, err) : read_note(x, name, err);
     if (code != LK_ENOTFOUND) return code;
     for (size_t i = 0; i < x->family_count; i++)
         list[i] = (struct lk_table_family){x->families[i].name, NULL, x->families[i].zstd};
@@ -323,6 +341,7 @@ const struct cmd cmd_table_copy = {
         CMD_STRING("--to-blobs", "URL", &wanted.blobs, NULL, "where that store keeps what is large, as --blobs"), TABLE_PIN,
         CMD_END},
     "Without --pin a pin of a day holds the state of the beginning while it is copied. What was stopped or killed goes on "
-    "with the same command. Cells that a rule calls garbage are not copied; the rules are.",
+    "with the same command. NEW may be there if it is empty and has TABLE's families. Cells that a rule calls garbage are "
+    "not copied; the rules are.",
     copy,
 };
