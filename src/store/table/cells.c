@@ -132,8 +132,8 @@ static const struct lk__table_family *family_of(const struct lk__table_schema *s
 static size_t enter_family(struct lk__table_cells *c, const unsigned char *key, size_t size) {
     size_t row = c->row->size, end = c->family_end, i = row;
     if (c->family && end < size && memcmp(c->column->data + row, key + row, end - row) == 0) return end;
-    while (i < size && key[i] > 31) i++;
-    if (i >= size || i == row) return 0;
+    while (i < size && key[i] > 31 && key[i] < 127) i++;
+    if (i >= size || i == row || key[i] > 31) return 0;
     c->family = family_of(c->schema, (const char *)key + row, i + 1 - row);
     return i + 1;
 }
@@ -143,7 +143,7 @@ static int enter_column(struct lk__table_cells *c, struct lk_err *err) {
     struct lk_bytes key = c->view.key;
     const unsigned char *p = key.data;
     size_t column = key.size - 8, end = key.size < c->row->size + 11 ? 0 : enter_family(c, p, key.size - 9);
-    if (end == 0 || p[column - 1] != 0)
+    if (end == 0 || p[column - 1] != 0 || p[column] >= 0x80) /* leave() goes past all that is below 0x80 */
         return lk_fail(err, LK_ECORRUPT, "a table's row in the store is no cell (a key of %zu bytes)", key.size);
     int code = set(c->column, p, column, err);
     c->family_end = end;

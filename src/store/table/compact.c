@@ -31,6 +31,26 @@ static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
     return lk_buf_append(b, from.data, from.size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
 }
 
+/* The keys of a space of the table, from `at` on, where the transaction before has ended. A table that was dropped and
+ * made again meanwhile has another number, and what lies between the two is of other tables. */
+static int open_from(struct lk_kv_txn *txn, const struct lk_table *t, uint32_t id, enum lk__table_space space,
+                     const struct lk_buf *at, struct lk_kv_cursor **out, struct lk_err *err) {
+    struct lk_buf from = LK_BUF_INIT;
+    char to[LK__KEY_PREFIX];
+    int code = lk__table_key_begin(&from, id, space, err);
+    if (code == 0) {
+        memcpy(to, from.data, sizeof to);
+        to[LK__KEY_PREFIX - 1]++;
+        if (at->size && (at->size < sizeof to || memcmp(at->data, from.data, sizeof to) != 0))
+            code = lk_fail(err, LK_ENOTFOUND, "the table %s was dropped and made again while it was compacted", t->name);
+        else if (at->size)
+            code = set(&from, bytes_of(at), err);
+    }
+    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), out, err);
+    lk_buf_release(&from);
+    return code;
+}
+
 /* --- cells ----------------------------------------------------------------------------------------------- */
 
 /* Walking over all cells of a table, also of families that are not there any more. */
@@ -97,7 +117,7 @@ static int remove_here(struct walk *w, struct lk_err *err) {
 /* From s->at. Of a read transaction: to the first garbage, or far enough. Of a write transaction: removes garbage. */
 static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
     struct sweep *s = w->sweep;
-    uint64_t visited = 0, removed = 0;
+    uint64_t visited = 0, removed = 0, walked = 0; /* walked: since the first one was removed */
     int code = lk_kv_cursor_first(w->cursor, err);
     s->garbage = s->done = false;
     while (code == 0) {
@@ -107,7 +127,7 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
         struct lk_bytes key = bytes_of(&w->key);
         same_column =
             same_column && key.size == w->column.size + 8 && memcmp(key.data, w->column.data, w->column.size) == 0;
-        bool enough = removes ? removed >= REMOVE || (visited >= WALK && (removed > 0 || !same_column))
+        bool enough = removes ? removed >= REMOVE || walked >= WALK || (removed == 0 && visited >= WALK && !same_column)
                               : visited >= LOOK && !same_column;
         code = look_at(w, key, &garbage, err);
         if (code != 0 || enough || (garbage && !removes)) {
@@ -117,6 +137,7 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
         visited++;
         if (garbage) code = remove_here(w, err);
         removed += garbage;
+        walked += removed > 0;
         if (code == 0) code = lk_kv_cursor_next(w->cursor, err);
     }
     if (code == LK_ENOTFOUND) {
@@ -150,13 +171,22 @@ static int load_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
     snprintf(name, sizeof name, "%u", (unsigned)id);
     int code = lk__table_row_get(txn, "compact", name, &row, err);
     const char *hex = json_string_value(json_object_get(row, "at"));
+    size_t n = hex ? strlen(hex) : 0;
     s->at.size = 0;
-    for (size_t i = 0; hex && i + 1 < strlen(hex) && code == 0; i += 2) {
+    for (size_t i = 0; i + 1 < n && code == 0; i += 2) {
         unsigned byte;
         if (sscanf(hex + i, "%2x", &byte) != 1) break;
         if (lk_buf_append(&s->at, &(unsigned char){(unsigned char)byte}, 1) != 0)
             code = lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
     }
+    const unsigned char *p = (const unsigned char *)s->at.data;
+    if (code == 0 && n > 0 &&
+        (s->at.size != n / 2 || n % 2 || s->at.size < LK__KEY_PREFIX || p[0] != 'T' ||
+         ((uint32_t)p[1] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 8 | p[4]) != id || p[5] != LK__CELLS))
+        code = lk_fail(err, LK_ECORRUPT,
+                       "the store's row t/compact/%s is no place in its table; without it the table is "
+                       "compacted from its beginning",
+                       name);
     json_decref(row);
     return code;
 }
@@ -164,22 +194,13 @@ static int load_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
 static int walk_in(struct sweep *s, struct lk_kv_txn *txn, bool removes, struct lk_err *err) {
     struct lk__table_writer writer;
     struct walk w = {.sweep = s, .writer = &writer};
-    struct lk_buf from = LK_BUF_INIT;
-    char to[LK__KEY_PREFIX];
     int code = lk__table_writer_open(&writer, s->table, txn, err);
-    if (code != 0) return code;
-    code = lk__table_key_begin(&from, writer.schema->id, LK__CELLS, err);
-    if (code == 0) {
-        memcpy(to, from.data, sizeof to);
-        to[LK__KEY_PREFIX - 1]++;
-        if (s->at.size) code = set(&from, bytes_of(&s->at), err);
-    }
-    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), &w.cursor, err);
+    if (code == 0) code = open_from(txn, s->table, writer.schema->id, LK__CELLS, &s->at, &w.cursor, err);
     if (code == 0) code = walk_cells(&w, removes, err);
     if (code == 0) code = end_row(&w, err);
     lk_kv_cursor_close(w.cursor);
     if (code == 0 && txn->write) code = save_place(s, txn, writer.schema->id, err);
-    struct lk_buf *buffers[] = {&w.column, &w.row, &w.key, &w.row_text, &from};
+    struct lk_buf *buffers[] = {&w.column, &w.row, &w.key, &w.row_text};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) lk_buf_release(buffers[i]);
     lk__table_writer_close(&writer);
     return code;
@@ -268,18 +289,14 @@ static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct past *p = arg;
     struct lk__table_schema *s;
     struct lk_kv_cursor *c = NULL;
-    struct lk_buf from = LK_BUF_INIT, key = LK_BUF_INIT;
-    char to[LK__KEY_PREFIX];
+    struct lk_buf key = LK_BUF_INIT;
     int code = lk__table_schema(p->table, txn, &s, err);
-    if (code != 0) return code;
-    code = lk__table_key_begin(&from, s->id, p->space, err);
-    if (code == 0) {
-        memcpy(to, from.data, sizeof to);
-        to[LK__KEY_PREFIX - 1]++;
-        if (p->at.size) code = set(&from, bytes_of(&p->at), err);
+    if (code == 0) code = open_from(txn, p->table, s->id, p->space, &p->at, &c, err);
+    if (code != 0) {
+        lk__table_schema_unref(s);
+        return code;
     }
-    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), &c, err);
-    if (code == 0) code = lk_kv_cursor_first(c, err);
+    code = lk_kv_cursor_first(c, err);
     p->removed = 0;
     for (size_t visited = 0; code == 0 && visited < WALK && p->removed < REMOVE; visited++) {
         bool goes = false;
@@ -293,7 +310,6 @@ static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     p->done = code == LK_ENOTFOUND;
     if (code == 0) code = set(&p->next, lk_kv_cursor_key(c), err);
     lk_kv_cursor_close(c);
-    lk_buf_release(&from);
     lk_buf_release(&key);
     lk__table_schema_unref(s);
     return code == LK_ENOTFOUND ? 0 : code;
@@ -318,20 +334,18 @@ static int forget(struct lk_table *t, enum lk__table_space space, const struct t
 /* Families whose cells are gone: their generations can be given anew. */
 struct cleared {
     const char *name;
-    json_t *dropped; /* as they were before the sweep */
+    json_t *row; /* the table's, as it was before the sweep */
 };
 static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct cleared *c = arg;
     json_t *row;
-    int code = lk__table_row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_of(txn, c->name, &row, err);
     if (code != 0 || !row) return code;
-    json_t *list = json_object_get(row, "dropped");
-    for (size_t i = json_array_size(list); i-- > 0;)
-        for (size_t k = 0; k < json_array_size(c->dropped); k++)
-            if (json_equal(json_object_get(json_array_get(list, i), "name"),
-                           json_object_get(json_array_get(c->dropped, k), "name")) &&
-                json_equal(json_object_get(json_array_get(list, i), "generation"),
-                           json_object_get(json_array_get(c->dropped, k), "generation"))) {
+    json_t *list = json_object_get(row, "dropped"), *gone = json_object_get(c->row, "dropped");
+    bool same = json_equal(json_object_get(row, "id"), json_object_get(c->row, "id"));
+    for (size_t i = json_array_size(list); same && i-- > 0;)
+        for (size_t k = 0; k < json_array_size(gone); k++)
+            if (json_equal(json_array_get(list, i), json_array_get(gone, k))) { /* `altered` too: not dropped once more */
                 json_array_remove(list, i);
                 break;
             }
@@ -340,17 +354,14 @@ static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     return code;
 }
 
-static int begin(struct lk_table *t, struct sweep *s, json_t **dropped, struct lk_err *err) {
+static int begin(struct lk_table *t, struct sweep *s, json_t **row, struct lk_err *err) {
     struct lk_kv_txn *txn;
     struct lk__table_schema *schema = NULL;
-    json_t *row = NULL;
     int code = lk_kv_begin(t->store->kv, false, &txn, err);
     if (code != 0) return code;
     code = lk__table_schema(t, txn, &schema, err);
-    if (code == 0) code = lk__table_row_get(txn, "table", t->name, &row, err);
+    if (code == 0) code = lk__table_row_of(txn, t->name, row, err);
     if (code == 0) code = load_place(s, txn, schema->id, err);
-    *dropped = json_incref(json_object_get(row, "dropped"));
-    json_decref(row);
     lk__table_schema_unref(schema);
     lk_kv_abort(txn);
     return code;
@@ -360,23 +371,24 @@ int lk_table_compact(struct lk_table *t, progress_fn *progress, void *arg, struc
                      struct lk_err *err) {
     struct sweep s = {.table = t};
     struct telling telling = {progress, arg, out};
-    json_t *dropped = NULL;
+    json_t *row = NULL;
     *out = (struct lk_table_compact_result){0};
     int code = lk__table_expire_pins(t->store, err);
     if (code == 0) code = lk__table_sweep_dropped(t->store, &out->removed, err);
-    if (code == 0) code = begin(t, &s, &dropped, err);
+    if (code == 0) code = begin(t, &s, &row, err);
     bool from_the_middle = s.at.size > 0;
     if (code == 0) code = sweep_cells(&s, &telling, err);
     if (code == 0 && from_the_middle) { /* what a killed one had passed over may hold families that were dropped since */
         s.at.size = 0;
         code = sweep_cells(&s, &telling, err);
     }
-    struct cleared c = {t->name, dropped};
-    if (code == 0 && json_array_size(dropped)) code = lk_kv_update(t->store->kv, clear_dropped, &c, LK_DURABLE, NULL, err);
+    struct cleared c = {t->name, row};
+    if (code == 0 && json_array_size(json_object_get(row, "dropped")))
+        code = lk_kv_update(t->store->kv, clear_dropped, &c, LK_DURABLE, NULL, err);
     if (code == 0) code = forget(t, LK__CELLS_PAST, &telling, err);
     if (code == 0) code = forget(t, LK__SAMPLES_PAST, &telling, err);
     if (code == 0) code = forget(t, LK__LOG, &telling, err);
-    json_decref(dropped);
+    json_decref(row);
     lk_buf_release(&s.at);
     lk_buf_release(&s.next);
     return code;
@@ -389,13 +401,17 @@ struct remains {
     uint32_t id;
     bool found, done;
     uint64_t removed;
+    struct lk_err *err;
 };
 static int first_dropped(void *arg, const char *name, json_t *row) {
     struct remains *r = arg;
     (void)row;
     r->found = true;
-    snprintf(r->name, sizeof r->name, "%s", name);
-    r->id = (uint32_t)strtoul(name, NULL, 10);
+    unsigned long long id = strtoull(name, NULL, 10);
+    snprintf(r->name, sizeof r->name, "%lu", (unsigned long)(id > UINT32_MAX ? 0 : id));
+    if (id < 1 || id > UINT32_MAX || strcmp(r->name, name) != 0) /* it would be another table's rows that go */
+        return lk_fail(r->err, LK_ECORRUPT, "the store's row t/drop/%s names no table", name);
+    r->id = (uint32_t)id;
     return 1;
 }
 static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
@@ -424,7 +440,7 @@ static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
 
 int lk__table_sweep_dropped(struct lk_store *store, uint64_t *removed, struct lk_err *err) {
     for (;;) {
-        struct remains r = {.found = false};
+        struct remains r = {.err = err};
         struct lk_kv_txn *txn;
         int code = lk_kv_begin(store->kv, false, &txn, err);
         if (code != 0) return code;

@@ -121,6 +121,8 @@ static int log_next(struct log *l, struct lk_err *err) {
     struct lk_bytes least = {0};
     for (size_t i = 0; i < l->count; i++) {
         struct lk_bytes row = row_of(l->cursors[i]);
+        if (!row.data && lk_kv_cursor_key(l->cursors[i]).size)
+            return lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
         if (row.data && (!least.data || lk__kv_compare(row, least) < 0)) least = row;
     }
     if (!least.data) return LK_ENOTFOUND;
@@ -166,6 +168,7 @@ struct diff {
     struct lk__table_cells a, b;
     lk_table_diff_fn *fn;
     void *arg;
+    bool stop; /* fn has ended it */
 };
 static int diff_row(struct diff *d, const struct lk_buf *row, struct lk_err *err) {
     bool a, b;
@@ -175,13 +178,15 @@ static int diff_row(struct diff *d, const struct lk_buf *row, struct lk_err *err
         int c = !b ? -1 : !a ? 1 : compare_cells(&d->a.cell, &d->b.cell);
         bool same = c == 0 && lk__kv_compare(d->a.cell.value, d->b.cell.value) == 0;
         if (!same) code = d->fn(d->arg, c <= 0 ? &d->a.cell : NULL, c >= 0 ? &d->b.cell : NULL);
+        d->stop = code != 0;
         if (code == 0 && c <= 0) code = onwards(&d->a, &a, err);
         if (code == 0 && c >= 0) code = onwards(&d->b, &b, err);
     }
     return code;
 }
 
-/* Whether a cell can come or go without its row being written: by its age, by another rule, with its family. */
+/* Whether a cell can come or go without its row being written: by its age, or since a rule or a family was altered, be it
+ * back again, as a compaction may have been in between. */
 static bool ages(const struct lk_gc_rule *r) {
     if (r->kind == LK_GC_MAX_AGE) return true;
     for (size_t i = 0; i < r->part_count; i++)
@@ -189,13 +194,9 @@ static bool ages(const struct lk_gc_rule *r) {
     return false;
 }
 static bool all_is_logged(const struct lk__table_schema *a, const struct lk__table_schema *b) {
-    if (a->family_count != b->family_count) return false;
-    for (size_t i = 0; i < a->family_count; i++) {
-        const struct lk__table_family *x = &a->families[i], *y = &b->families[i];
-        if (strcmp(x->name, y->name) != 0 || x->generation != y->generation || strcmp(x->gc, y->gc) != 0) return false;
-        if (ages(&x->rule)) return false;
-    }
-    return true;
+    for (size_t i = 0; i < a->family_count; i++)
+        if (ages(&a->families[i].rule)) return false;
+    return a->family_count == b->family_count && a->altered == b->altered;
 }
 
 /* All rows of both: row is the last one, of no bytes at first, and becomes the next one. */
@@ -224,17 +225,21 @@ static int either_next(struct diff *d, struct lk_buf *row, struct lk_err *err) {
 static int diff_all(struct diff *d, struct lk_err *err) {
     struct lk_buf row = LK_BUF_INIT;
     int code;
-    while ((code = either_next(d, &row, err)) == 0 && (code = diff_row(d, &row, err)) == 0) continue;
+    while ((code = either_next(d, &row, err)) == 0)
+        if ((code = diff_row(d, &row, err)) != 0) break;
+    bool end = code == LK_ENOTFOUND && !d->stop;
     lk_buf_release(&row);
-    return code;
+    return end ? 0 : code;
 }
 static int diff_logged(struct diff *d, struct lk_kv_txn *txn, int64_t from_ms, int64_t to_ms, struct lk_err *err) {
     struct log rows;
     int code = log_open(&rows, txn, d->a.schema, from_ms, to_ms ? to_ms : INT64_MAX, err);
     if (code != 0) return code;
-    while ((code = log_next(&rows, err)) == 0 && (code = diff_row(d, &rows.row, err)) == 0) continue;
+    while ((code = log_next(&rows, err)) == 0)
+        if ((code = diff_row(d, &rows.row, err)) != 0) break;
+    bool end = code == LK_ENOTFOUND && !d->stop;
     log_close(&rows);
-    return code;
+    return end ? 0 : code;
 }
 
 int lk_table_diff(struct lk_table *t, struct lk_kv_txn *txn, int64_t from_ms, int64_t to_ms, lk_table_diff_fn *fn,
@@ -251,5 +256,5 @@ int lk_table_diff(struct lk_table *t, struct lk_kv_txn *txn, int64_t from_ms, in
         lk__table_cells_close(&d.b);
     }
     lk__table_cells_close(&d.a);
-    return code == LK_ENOTFOUND ? 0 : code;
+    return code;
 }

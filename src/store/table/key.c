@@ -88,6 +88,7 @@ int lk__table_part_read(struct lk_bytes part, struct lk_buf *scratch, struct lk_
     scratch->size = 0;
     int code = 0;
     while (zero && code == 0) {
+        if (zero[1] != 0xff) return lk_fail(err, LK_ECORRUPT, "a part of a table's key in the store is damaged");
         code = add(scratch, p, (size_t)(zero + 1 - p), err);
         p = zero + 2;
         zero = p < end ? memchr(p, 0, (size_t)(end - p)) : NULL;
@@ -103,10 +104,11 @@ int lk__table_cell_key_read(struct lk_bytes key, struct lk__table_cell_key *out,
     if (key.size >= least) {
         out->row = LK__KEY_PREFIX + lk__table_part_size(p + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX - 8);
         size_t i = out->row;
-        while (i < key.size - 9 && p[i] > 31) i++;
+        while (i < key.size - 9 && p[i] > 31 && p[i] < 127) i++;
         out->family = i + 1;
         out->column = key.size - 8;
-        if (out->row > LK__KEY_PREFIX && out->family > out->row + 1 && out->family < out->column && p[out->column - 1] == 0)
+        if (out->row > LK__KEY_PREFIX + 1 && out->family > out->row + 1 && p[i] <= 31 && out->family < out->column &&
+            p[out->column - 1] == 0 && p[out->column] < 0x80)
             return 0;
     }
     return lk_fail(err, LK_ECORRUPT, "a table's row in the store is no cell (a key of %zu bytes)", key.size);

@@ -31,7 +31,7 @@ int64_t lk__table_read_ascending(const unsigned char *eight);
 
 /* The size of the part that begins at data, with its end; 0: it has none. */
 size_t lk__table_part_size(const unsigned char *data, size_t size);
-/* Its bytes: in the key where nothing was put in, else in scratch. LK_ENOMEM. */
+/* Its bytes: in the key where nothing was put in, else in scratch. LK_ENOMEM, LK_ECORRUPT. */
 int lk__table_part_read(struct lk_bytes part_with_end, struct lk_buf *scratch, struct lk_bytes *out, struct lk_err *);
 
 /* Where the parts of a cell's key end (each with its end): row, family, column; the timestamp's 8 bytes follow. */
@@ -44,6 +44,7 @@ int lk__table_cell_key_read(struct lk_bytes key, struct lk__table_cell_key *out,
 /* A value in the kv: flags, the time of the pin that it was written behind, bytes. */
 #define LK__VALUE_HEAD 7
 #define LK__VALUE_ZSTD 1
+#define LK__TIME_MAX   (((int64_t)1 << 48) - 1) /* ms: what the head has room for, and 1,000 times that is no overflow */
 int lk__table_value_write(struct lk_buf *out, int64_t since_ms, bool zstd, struct lk_bytes value, struct lk_err *);
 /* LK_ECORRUPT. Compressed bytes are in scratch then. */
 int lk__table_value_since(struct lk_bytes stored, int64_t *out_ms, struct lk_err *);

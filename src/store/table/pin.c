@@ -25,8 +25,13 @@ static int now_ms(struct lk_kv_txn *txn, int64_t *out, struct lk_err *err) {
 static int end_of(struct lk_kv_txn *txn, int64_t lease_ms, int64_t *out, struct lk_err *err) {
     *out = 0;
     int code = lease_ms ? now_ms(txn, out, err) : 0;
-    if (lease_ms) *out += lease_ms;
+    if (lease_ms && code == 0) *out += lease_ms;
     return code;
+}
+static int lease_check(int64_t lease_ms, struct lk_err *err) {
+    if (lease_ms >= 0 && lease_ms <= LK__TIME_MAX) return 0;
+    return lk_fail(err, LK_EINVAL, "a lease of %lld ms; 0 (until it is released) to %lld are possible", (long long)lease_ms,
+                   (long long)LK__TIME_MAX);
 }
 
 /* --- taking ---------------------------------------------------------------------------------------------- */
@@ -35,14 +40,14 @@ static int end_of(struct lk_kv_txn *txn, int64_t lease_ms, int64_t *out, struct 
 static int hold(struct lk_kv_txn *txn, const struct pin *p, const char *table, json_t *schemas, struct lk_err *err) {
     json_t *row;
     if (json_object_get(schemas, table)) return 0; /* named twice */
-    int code = lk__table_row_get(txn, "table", table, &row, err);
+    int code = lk__table_row_of(txn, table, &row, err);
     if (code != 0) return code;
     if (!row) return lk_fail(err, LK_ENOTFOUND, "no table \"%.300s\" in the store", table);
     json_t *copy = json_deep_copy(row);
     json_t *pin = json_pack("{s:s, s:I}", "pin", p->name, "at", (json_int_t)p->at_ms);
-    bool good = copy && pin && json_object_set_new(schemas, table, copy) == 0 &&
-                json_array_append_new(json_object_get(row, "pins"), pin) == 0 &&
-                json_object_set_new(row, "since", json_integer(p->at_ms)) == 0;
+    bool good = json_object_set_new(schemas, table, copy) == 0;
+    good = json_array_append_new(json_object_get(row, "pins"), pin) == 0 && good;
+    good = good && json_object_set_new(row, "since", json_integer(p->at_ms)) == 0;
     code = good ? lk__table_row_put(txn, "table", table, row, err) : no_memory(err);
     json_decref(row);
     return code;
@@ -73,7 +78,7 @@ int lk_table_pin(struct lk_store *store, const char *pin, const char *const *tab
     struct pin p = {.name = pin, .tables = tables, .count = count, .lease_ms = lease_ms};
     int code = lk__table_name_check(pin, err);
     if (code == 0 && count == 0) code = lk_fail(err, LK_EINVAL, "the pin %s would hold no table", pin);
-    if (code == 0 && lease_ms < 0) code = lk_fail(err, LK_EINVAL, "a lease of %lld ms", (long long)lease_ms);
+    if (code == 0) code = lease_check(lease_ms, err);
     for (size_t i = 0; i < count && code == 0; i++) code = lk__table_name_check(tables[i], err);
     if (code == 0) code = lk__table_expire_pins(store, err);
     if (code == 0) code = lk_kv_update(store->kv, take, &p, LK_DURABLE, NULL, err);
@@ -102,12 +107,13 @@ static int renew(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
 int lk_table_pin_renew(struct lk_store *store, const char *pin, int64_t lease_ms, struct lk_err *err) {
     struct pin p = {.name = pin, .lease_ms = lease_ms};
     int code = lk__table_name_check(pin, err);
+    if (code == 0) code = lease_check(lease_ms, err);
     return code ? code : lk_kv_update(store->kv, renew, &p, LK_DURABLE, NULL, err);
 }
 
 static int let_go(struct lk_kv_txn *txn, const char *pin, const char *table, struct lk_err *err) {
     json_t *row;
-    int code = lk__table_row_get(txn, "table", table, &row, err);
+    int code = lk__table_row_of(txn, table, &row, err);
     if (code != 0 || !row) return code;
     json_t *pins = json_object_get(row, "pins");
     for (size_t i = json_array_size(pins); i-- > 0;) {

@@ -61,6 +61,8 @@ static int tell(void *arg, struct lk_bytes key, struct lk_bytes value) {
         return lk_fail(l->err, LK_ECORRUPT, "a row t/%s/ of the store has a name of %zu bytes", l->kind, n);
     memcpy(name, (const char *)key.data + l->skip, n);
     name[n] = 0;
+    if (strlen(name) != n)
+        return lk_fail(l->err, LK_ECORRUPT, "a row t/%s/ of the store has a zero byte in its name", l->kind);
     int code = parse(l->kind, name, value, &row, l->err);
     if (code == 0) code = l->fn(l->arg, name, row);
     json_decref(row);

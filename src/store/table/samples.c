@@ -27,6 +27,7 @@ int lk_table_samples(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_m
     struct lk_buf key = LK_BUF_INIT, text = LK_BUF_INIT, seek = LK_BUF_INIT, shown = LK_BUF_INIT;
     struct lk__table_view samples = {.seek = &seek, .shown = &shown};
     uint64_t offset = 0, bytes;
+    int stopped = 0;
     int code = lk__table_cells_open(&cells, t, txn, pinned_ms, &stats, err);
     if (code != 0) return code;
     code = lk__table_view_open(&samples, txn, cells.schema->id, LK__SAMPLES, pinned_ms, err);
@@ -37,16 +38,20 @@ int lk_table_samples(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_m
         key.size = 0;
         if (lk_buf_append(&key, samples.key.data, samples.key.size) != 0)
             code = lk_fail(err, LK_ENOMEM, "out of memory for samples");
+        size_t size = code == 0 ? key.size - LK__KEY_PREFIX : 0; /* of one part, with its end */
+        if (code == 0 && (size < 2 || lk__table_part_size((unsigned char *)key.data + LK__KEY_PREFIX, size) != size))
+            code = lk_fail(err, LK_ECORRUPT, "a table's sample in the store is no row (a key of %zu bytes)", key.size);
         if (code == 0)
             code = lk__table_part_read(lk_bytes(key.data + LK__KEY_PREFIX, key.size - LK__KEY_PREFIX), &text, &row, err);
         if (code != 0) break;
         key.data[LK__KEY_PREFIX - 1] = LK__CELLS;
         code = row_bytes(&cells, lk_bytes(key.data, key.size), &bytes, err);
         offset += bytes * ROWS_OF_A_SAMPLE;
-        if (code == 0) code = fn(arg, row, offset);
+        if (code == 0 && bytes > 0)
+            code = stopped = fn(arg, row, offset); /* of garbage alone it is no row, compacted or not */
         if (code == 0) code = lk__table_view_next(&samples, err);
     }
-    if (code == LK_ENOTFOUND) code = fn(arg, lk_bytes("", 0), offset);
+    if (code == LK_ENOTFOUND && !stopped) code = fn(arg, lk_bytes("", 0), offset);
     lk__table_view_close(&samples);
     lk__table_cells_close(&cells);
     struct lk_buf *buffers[] = {&key, &text, &seek, &shown};
@@ -101,11 +106,12 @@ int lk_table_cuts(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms, 
     struct keys k = {.err = err};
     if (count < 1) return lk_fail(err, LK_EINVAL, "a table cannot be cut in %zu ranges", count);
     int code = lk_table_samples(t, txn, pinned_ms, add_sample, &k, err);
-    if (code == 0 && key_count(&k) < count * SAMPLES_OF_A_CUT) {
+    if (code == 0 && key_count(&k) / SAMPLES_OF_A_CUT < count) {
         k.bytes.size = k.ends.size = 0;
         code = all_rows(t, txn, pinned_ms, &k, err);
     }
     size_t n = key_count(&k), last = 0;
+    if (count > n) count = n; /* each row a range */
     for (size_t i = 1; i < count && code == 0; i++) {
         size_t at = n * i / count;
         if (at > last) code = fn(arg, key_at(&k, at), 0);

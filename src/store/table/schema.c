@@ -18,13 +18,16 @@ static void families_free(struct lk__table_family *f, size_t count) {
     lk_free(f);
 }
 
-void lk__table_schema_unref(struct lk__table_schema *s) {
-    if (!s || atomic_fetch_sub(&s->references, 1) != 1) return;
+static void schema_clear(struct lk__table_schema *s) {
     families_free(s->families, s->family_count);
     families_free(s->dropped, s->dropped_count);
     for (size_t i = 0; i < s->pin_count; i++) lk_free(s->pins[i].pin);
     lk_free(s->pins);
     lk_free(s->text);
+}
+void lk__table_schema_unref(struct lk__table_schema *s) {
+    if (!s || atomic_fetch_sub(&s->references, 1) != 1) return;
+    schema_clear(s);
     lk_free(s);
 }
 
@@ -77,6 +80,7 @@ static int pins_read(json_t *list, struct lk__table_schema *s, struct lk_err *er
         uint64_t at;
         code = lk_json_get_string(json_array_get(list, i), "pin", "a pin of the table", &pin, err);
         if (code == 0) code = lk_json_get_u64(json_array_get(list, i), "at", "a pin of the table", &at, err);
+        if (code == 0 && (at < 1 || at > LK__TIME_MAX)) code = lk_fail(err, LK_ECORRUPT, "the time of a pin is none");
         if (code != 0) break;
         s->pins[i].pin = lk_strdup(pin);
         s->pins[i].at_ms = (int64_t)at;
@@ -92,11 +96,19 @@ static int schema_fill(json_t *j, struct lk__table_schema *s, struct lk_err *err
     int code = lk_json_get_u64(j, "id", "the table's row", &id, err);
     if (code == 0) code = lk_json_get_u64(j, "since", "the table's row", &since, err);
     if (code == 0 && (id < 1 || id > UINT32_MAX)) code = lk_fail(err, LK_ECORRUPT, "the table's number is none");
+    if (code == 0 && since > LK__TIME_MAX) code = lk_fail(err, LK_ECORRUPT, "\"since\" is no time");
+    static const char *const lists[] = {"families", "dropped", "pins"};
+    for (size_t i = 0; i < 3 && code == 0; i++)
+        if (!json_is_array(json_object_get(j, lists[i]))) code = lk_fail(err, LK_ECORRUPT, "\"%s\" is no list", lists[i]);
     if (code != 0) return code;
+    s->altered = json_integer_value(json_object_get(j, "altered"));
     s->id = (uint32_t)id;
     s->since_ms = (int64_t)since;
     s->protected = json_is_true(json_object_get(j, "protected"));
     code = families_read(json_object_get(j, "families"), &s->families, &s->family_count, err);
+    for (size_t i = 1; i < s->family_count && code == 0; i++)
+        if (strcmp(s->families[i - 1].name, s->families[i].name) >= 0)
+            code = lk_fail(err, LK_ECORRUPT, "its families are not in order");
     if (code == 0) code = families_read(json_object_get(j, "dropped"), &s->dropped, &s->dropped_count, err);
     return code ? code : pins_read(json_object_get(j, "pins"), s, err);
 }
@@ -124,6 +136,18 @@ int lk__table_schema_read(const char *table, struct lk_bytes row, struct lk__tab
     }
     lk__table_schema_unref(s);
     return lk_fail_prefix(err, code == LK_ENOMEM ? LK_ENOMEM : LK_ECORRUPT, "%s", what);
+}
+
+int lk__table_row_of(struct lk_kv_txn *txn, const char *table, json_t **out, struct lk_err *err) {
+    struct lk__table_schema s = {0};
+    int code = lk__table_row_get(txn, "table", table, out, err);
+    if (code != 0 || !*out) return code;
+    code = schema_fill(*out, &s, err);
+    schema_clear(&s);
+    if (code == 0) return 0;
+    json_decref(*out);
+    *out = NULL;
+    return lk_fail_prefix(err, code == LK_ENOMEM ? LK_ENOMEM : LK_ECORRUPT, "the row of the table %s", table);
 }
 
 const struct lk__table_family *lk__table_schema_family(const struct lk__table_schema *s, const char *name) {
@@ -416,6 +440,32 @@ static int check_unprotected(json_t *schema, struct lk_err *err) {
     return lk_fail(err, LK_EBUSY, "the table is protected from deletion; end its protection first");
 }
 
+/* Cells come or go by this, though no row is written; a difference that sees the count looks at all rows. */
+static int count_alteration(json_t *schema, json_int_t *out, struct lk_err *err) {
+    *out = json_integer_value(json_object_get(schema, "altered")) + 1;
+    return json_object_set_new(schema, "altered", json_integer(*out)) == 0 ? 0 : no_memory(err);
+}
+
+/* Into the list of those whose cells are still there. The count tells one drop from the next of the same generation. */
+static int drop_family(json_t *schema, json_t *list, size_t i, struct lk_err *err) {
+    json_int_t altered;
+    json_t *family = json_array_get(list, i);
+    int code = count_alteration(schema, &altered, err);
+    if (code != 0) return code;
+    bool good = json_object_set_new(family, "altered", json_integer(altered)) == 0 &&
+                json_array_append(json_object_get(schema, "dropped"), family) == 0 && json_array_remove(list, i) == 0;
+    return good ? 0 : no_memory(err);
+}
+
+static int update_family(json_t *schema, json_t *list, size_t i, const struct lk_table_family *f, struct lk_err *err) {
+    json_int_t generation = json_integer_value(json_object_get(json_array_get(list, i), "generation")), altered;
+    const char *was = json_string_value(json_object_get(json_array_get(list, i), "gc"));
+    bool other_rule = strcmp(was ? was : "never", f->gc ? f->gc : "never") != 0;
+    json_t *j = family_json(f, (unsigned char)generation);
+    if (!j || json_array_set_new(list, i, j) != 0) return no_memory(err);
+    return other_rule ? count_alteration(schema, &altered, err) : 0;
+}
+
 static int change_one(json_t *schema, const struct lk_table_change *c, struct lk_err *err) {
     json_t *list = json_object_get(schema, "families"), *dropped = json_object_get(schema, "dropped");
     const char *name = c->family.name;
@@ -427,16 +477,9 @@ static int change_one(json_t *schema, const struct lk_table_change *c, struct lk
     size_t i = place_of(list, name, &there);
     if (c->kind == LK_TABLE_ADD_FAMILY && there) return lk_fail(err, LK_EEXISTS, "the family %s is there already", name);
     if (c->kind != LK_TABLE_ADD_FAMILY && !there) return lk_fail(err, LK_ENOTFOUND, "no family %s", name);
-    if (c->kind == LK_TABLE_DROP_FAMILY) {
-        if (check_unprotected(schema, err) != 0) return LK_EBUSY;
-        if (json_array_append(dropped, json_array_get(list, i)) != 0) return no_memory(err);
-        return json_array_remove(list, i) == 0 ? 0 : no_memory(err);
-    }
-    if (c->kind == LK_TABLE_UPDATE_FAMILY) {
-        json_int_t generation = json_integer_value(json_object_get(json_array_get(list, i), "generation"));
-        json_t *j = family_json(&c->family, (unsigned char)generation);
-        return j && json_array_set_new(list, i, j) == 0 ? 0 : no_memory(err);
-    }
+    if (c->kind == LK_TABLE_DROP_FAMILY)
+        return check_unprotected(schema, err) != 0 ? LK_EBUSY : drop_family(schema, list, i, err);
+    if (c->kind == LK_TABLE_UPDATE_FAMILY) return update_family(schema, list, i, &c->family, err);
     if (json_array_size(list) >= LK_TABLE_FAMILIES_MAX)
         return lk_fail(err, LK_EINVAL, "more than %d families in one table", LK_TABLE_FAMILIES_MAX);
     unsigned char generation = free_generation(dropped, name);
@@ -459,7 +502,7 @@ static int next_id(struct lk_kv_txn *txn, json_int_t *out, struct lk_err *err) {
     json_t *row;
     int code = lk__table_row_get(txn, "next", "id", &row, err);
     if (code != 0) return code;
-    *out = row ? json_integer_value(json_object_get(row, "id")) : 1;
+    *out = row ? json_integer_value(json_object_get(row, "id")) : 1; /* of a damaged one: 0 */
     json_decref(row);
     if (*out < 1 || *out >= UINT32_MAX)
         return lk_fail(err, LK_ECORRUPT, "the number of the next table is %lld", (long long)*out);
@@ -498,7 +541,7 @@ int lk_table_create(struct lk_store *store, const char *name, const struct lk_ta
 static int alter(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct change *c = arg;
     json_t *row;
-    int code = lk__table_row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_of(txn, c->name, &row, err);
     if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
     for (size_t i = 0; i < c->count && code == 0; i++) code = change_one(row, &c->changes[i], err);
     if (code == 0) code = lk__table_row_put(txn, "table", c->name, row, err);
@@ -517,7 +560,7 @@ static int drop(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct change *c = arg;
     json_t *row;
     char id[16] = "";
-    int code = lk__table_row_get(txn, "table", c->name, &row, err);
+    int code = lk__table_row_of(txn, c->name, &row, err);
     if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
     if (code == 0) code = check_unprotected(row, err);
     json_t *pin = json_array_get(json_object_get(row, "pins"), 0);

@@ -24,6 +24,7 @@ struct lk__table_schema {
     uint32_t id;
     bool protected;
     int64_t since_ms; /* the time of the newest pin ever, or of the creation: what is written now is written behind it */
+    int64_t altered;  /* how often a rule was changed or a family dropped; missing in the row: never */
     int64_t newest_pin_ms;             /* of those that are there; 0: none, and nothing of the past needs to be kept */
     struct lk__table_family *families; /* by name */
     size_t family_count;
@@ -60,6 +61,9 @@ int lk__table_schema(struct lk_table *, struct lk_kv_txn *, struct lk__table_sch
 int lk__table_schema_at(struct lk_table *, struct lk_kv_txn *, int64_t pinned_ms, struct lk__table_schema **out,
                         struct lk_err *);
 int lk__table_name_check(const char *name, struct lk_err *);
+
+/* The table's row as JSON, looked at as a schema first. *out NULL: there is none (no error). LK_ECORRUPT. */
+int lk__table_row_of(struct lk_kv_txn *, const char *table, json_t **out, struct lk_err *);
 
 /* Rows that are JSON: "t/" and these. *out NULL: there is none (no error). */
 int lk__table_row_get(struct lk_kv_txn *, const char *kind, const char *name, json_t **out, struct lk_err *);

@@ -133,9 +133,11 @@ static void check(const char *url, struct told *told) {
     OK(lk_filter_compile(&newest, &filter, &test_err));
     OK(lk_kv_open(url, LK_WRITE, &s.kv, &test_err));
     struct lk_table *t = table_of(&s, "t");
+    int told_before[PROCESSES]; /* the snapshot, beside which the others go on */
+    for (int w = 0; w < PROCESSES; w++) told_before[w] = atomic_load(&told->done[w]);
     struct lk_kv_txn *txn = begin(s.kv, false);
     for (int w = 0; w < PROCESSES; w++) {
-        int done = atomic_load(&told->done[w]);
+        int done = told_before[w];
         for (int n = done > ROWS ? done - ROWS + 1 : 1; n <= done; n++) {
             struct row r = {.number = 0};
             char name[32];
