@@ -1,4 +1,5 @@
 # Lockstep. `make help` lists the targets.
+.DEFAULT_GOAL := all
 VERSION := 0.1.0
 SO_VERSION := 0
 RELEASED := 2026-11-23

@@ -12,6 +12,7 @@ for floor in math model train serve; do
     [ -n "$list" ] || { not_ok "objects of src/$floor"; continue; }
     equal "src/$floor calls nothing of libm" "none$({ nm -u $list || echo "x exp"; } 2>&1 | awk '{ print $2 }' | grep -E "$LIBM" | sort -u)" none
 done
+check "make alone makes all" grep -q "^.DEFAULT_GOAL := all$" <(make -C "$ROOT" -pn -s help 2>/dev/null)
 check "floors use only those below them" "$ROOT/tools/layers.sh"
 check "one sentence a line in Markdown" "$ROOT/tools/prose.sh"
 for goal in "unit ONLY=src/base/ini_test" "e2e ONLY=cli" "test-compilers ONLY=clang"; do
