@@ -176,7 +176,8 @@ int lk__table_cells_next(struct lk__table_cells *c, struct lk_err *err) {
         if (c->code != 0) return c->code;
         struct lk_bytes key = c->view.key;
         if (!begins_with(key, c->row)) return LK_ENOTFOUND;
-        if (c->column->size && key.size == c->column->size + 8 && begins_with(key, c->column))
+        if (c->column->size && key.size == c->column->size + 8 && begins_with(key, c->column) &&
+            ((const unsigned char *)key.data)[c->column->size] < 0x80)
             c->nth++;
         else
             code = enter_column(c, err);
