@@ -70,7 +70,8 @@ typedef int lk_table_list_fn(void *arg, const char *name);
 int lk_table_list(struct lk_store *, lk_table_list_fn *, void *arg, struct lk_err *); /* by name */
 
 /* A table to read and write; any number of threads. The store is borrowed. LK_ENOTFOUND names those that there are. What is
- * altered by others is seen by the next transaction; once the table is dropped, each call is LK_ENOTFOUND. */
+ * altered by others is seen by the next transaction; once the table is dropped, each call is LK_ENOTFOUND, until there is
+ * one of this name again, which the handle is of from then on. */
 struct lk_table;
 int lk_table_open(struct lk_store *, const char *name, struct lk_table **out, struct lk_err *);
 void lk_table_close(struct lk_table *);

@@ -7,14 +7,6 @@
 
 #define STEPS 4 /* cells to walk over before a seek is cheaper */
 
-static struct lk_bytes bytes_of(const struct lk_buf *b) {
-    return lk_bytes(b->data, b->size);
-}
-static int set(struct lk_buf *b, const void *data, size_t size, struct lk_err *err) {
-    b->size = 0;
-    return lk_buf_append(b, data, size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory reading a table");
-}
-
 int lk__table_cells_open(struct lk__table_cells *c, struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms,
                          struct lk_table_read_stats *stats, struct lk_err *err) {
     *c = (struct lk__table_cells){.stats = stats, .code = LK_ENOTFOUND, .table = t};
@@ -71,9 +63,9 @@ static int leave(struct lk__table_cells *c, const struct lk_buf *what, struct lk
         if (code != 0) return code;
     }
     if (c->code != 0 || !begins_with(c->view.key, what)) return 0;
-    int code = set(c->seek, what->data, what->size, err);
+    int code = lk__table_set(c->seek, lk_bytes(what->data, what->size), err);
     if (code == 0) code = lk__table_key_past_part(c->seek, err);
-    return code ? code : seek(c, bytes_of(c->seek), err);
+    return code ? code : seek(c, lk__table_bytes(c->seek), err);
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------ */
@@ -83,17 +75,22 @@ static int enter_row(struct lk__table_cells *c, struct lk_err *err) {
     struct lk__table_cell_key at;
     if (c->code != 0) return c->code;
     int code = lk__table_cell_key_read(c->view.key, &at, err);
-    if (code == 0) code = set(c->row, c->view.key.data, at.row, err);
+    if (code == 0) code = lk__table_set(c->row, lk_bytes(c->view.key.data, at.row), err);
     if (code != 0) return code;
     c->column->size = 0;
     c->family = NULL;
-    struct lk_bytes part = lk_bytes(c->row->data + LK__KEY_PREFIX, c->row->size - LK__KEY_PREFIX);
-    return lk__table_part_read(part, c->row_text, &c->cell.row, err);
+    return lk__table_part_read(lk__table_row_part(c->row), c->row_text, &c->cell.row, err);
 }
 
 int lk__table_cells_seek(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
     int code = seek(c, key, err);
     return code ? code : enter_row(c, err);
+}
+
+int lk__table_cells_row(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
+    int code = lk__table_cells_seek(c, key, err);
+    if (code != 0) return code;
+    return c->row->size == key.size && memcmp(c->row->data, key.data, key.size) == 0 ? 0 : LK_ENOTFOUND;
 }
 
 int lk__table_cells_before(struct lk__table_cells *c, struct lk_bytes key, struct lk_err *err) {
@@ -111,21 +108,11 @@ int lk__table_cells_next_row(struct lk__table_cells *c, struct lk_err *err) {
 int lk__table_cells_again(struct lk__table_cells *c, struct lk_err *err) {
     c->column->size = 0;
     c->family = NULL;
-    int code = seek(c, bytes_of(c->row), err);
+    int code = seek(c, lk__table_bytes(c->row), err);
     return code ? code : c->code;
 }
 
 /* --- columns --------------------------------------------------------------------------------------------- */
-
-static const struct lk__table_family *family_of(const struct lk__table_schema *s, const char *name, size_t size) {
-    for (size_t i = 0; i < s->family_count; i++) {
-        const struct lk__table_family *f = &s->families[i];
-        if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 &&
-            f->generation == (unsigned char)name[size - 1])
-            return f;
-    }
-    return NULL;
-}
 
 /* Where the family of the key ends that begins with c->row: its last byte is the generation. 0: it is no cell's. Mostly it
  * is the family of the cell before. */
@@ -134,7 +121,7 @@ static size_t enter_family(struct lk__table_cells *c, const unsigned char *key, 
     if (c->family && end < size && memcmp(c->column->data + row, key + row, end - row) == 0) return end;
     while (i < size && key[i] > 31 && key[i] < 127) i++;
     if (i >= size || i == row || key[i] > 31) return 0;
-    c->family = family_of(c->schema, (const char *)key + row, i + 1 - row);
+    c->family = lk__table_schema_family_of(c->schema, lk_bytes(key + row, i + 1 - row));
     return i + 1;
 }
 
@@ -145,7 +132,7 @@ static int enter_column(struct lk__table_cells *c, struct lk_err *err) {
     size_t column = key.size - 8, end = key.size < c->row->size + 11 ? 0 : enter_family(c, p, key.size - 9);
     if (end == 0 || p[column - 1] != 0 || p[column] >= 0x80) /* leave() goes past all that is below 0x80 */
         return lk_fail(err, LK_ECORRUPT, "a table's row in the store is no cell (a key of %zu bytes)", key.size);
-    int code = set(c->column, p, column, err);
+    int code = lk__table_set(c->column, lk_bytes(p, column), err);
     c->family_end = end;
     c->nth = 0;
     if (code != 0 || !c->family) return code;
@@ -155,11 +142,11 @@ static int enter_column(struct lk__table_cells *c, struct lk_err *err) {
 
 int lk__table_cells_skip_family(struct lk__table_cells *c, struct lk_err *err) {
     if (!c->column->size) return 0;
-    int code = set(c->seek, c->column->data, c->family_end, err);
+    int code = lk__table_set(c->seek, lk_bytes(c->column->data, c->family_end), err);
     if (code != 0) return code;
     c->seek->data[c->seek->size - 1]++;
     c->column->size = 0;
-    return seek(c, bytes_of(c->seek), err);
+    return seek(c, lk__table_bytes(c->seek), err);
 }
 
 int lk__table_cells_skip_column(struct lk__table_cells *c, struct lk_err *err) {
@@ -199,12 +186,12 @@ int lk__table_cells_next(struct lk__table_cells *c, struct lk_err *err) {
 
 int lk__table_cells_skip_to(struct lk__table_cells *c, const char *family, struct lk_bytes qualifier, struct lk_err *err) {
     const struct lk__table_family *f = lk__table_schema_family(c->schema, family);
-    int code = set(c->seek, c->row->data, c->row->size, err);
+    int code = lk__table_set(c->seek, lk_bytes(c->row->data, c->row->size), err);
     if (code == 0)
         code = f ? lk__table_key_family(c->seek, f->name, f->generation, err) : lk__table_key_past_part(c->seek, err);
     if (code == 0 && f && qualifier.size) code = lk__table_key_part(c->seek, qualifier, err);
     c->column->size = 0;
-    return code ? code : seek(c, bytes_of(c->seek), err);
+    return code ? code : seek(c, lk__table_bytes(c->seek), err);
 }
 
 static bool counts_versions(const struct lk_gc_rule *r) {
@@ -215,7 +202,7 @@ static bool counts_versions(const struct lk_gc_rule *r) {
 }
 int lk__table_cells_skip_newer(struct lk__table_cells *c, int64_t before_us, struct lk_err *err) {
     if (!c->column->size || before_us < 1 || counts_versions(&c->family->rule)) return 0;
-    int code = set(c->seek, c->column->data, c->column->size, err);
+    int code = lk__table_set(c->seek, lk_bytes(c->column->data, c->column->size), err);
     if (code == 0) code = lk__table_key_descending(c->seek, before_us - 1, err);
-    return code ? code : seek(c, bytes_of(c->seek), err);
+    return code ? code : seek(c, lk__table_bytes(c->seek), err);
 }

@@ -28,6 +28,8 @@ void lk__table_cells_close(struct lk__table_cells *);
 /* To the first row whose keys are >= key; to the last one whose keys are < key. 0: cell.row is its key; LK_ENOTFOUND. */
 int lk__table_cells_seek(struct lk__table_cells *, struct lk_bytes key, struct lk_err *);
 int lk__table_cells_before(struct lk__table_cells *, struct lk_bytes key, struct lk_err *);
+/* To the row of this key, which is through the row's end. LK_ENOTFOUND: it has no cells. */
+int lk__table_cells_row(struct lk__table_cells *, struct lk_bytes key, struct lk_err *);
 /* To the row behind this one, from wherever in it. */
 int lk__table_cells_next_row(struct lk__table_cells *, struct lk_err *);
 /* Back to the beginning of the row. */

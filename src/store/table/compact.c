@@ -20,16 +20,9 @@ struct sweep {
     struct lk_buf next; /* as this one found, taken over when it has committed */
     bool done;          /* the end was reached */
     bool garbage;       /* a read transaction found some, at `next` */
+    bool saved;         /* there is a row of where to go on */
     uint64_t visited, removed;
 };
-
-static struct lk_bytes bytes_of(const struct lk_buf *b) {
-    return lk_bytes(b->data, b->size);
-}
-static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
-    b->size = 0;
-    return lk_buf_append(b, from.data, from.size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory compacting a table");
-}
 
 /* The keys of a space of the table, from `at` on, where the transaction before has ended. A table that was dropped and
  * made again meanwhile has another number, and what lies between the two is of other tables. */
@@ -44,9 +37,9 @@ static int open_from(struct lk_kv_txn *txn, const struct lk_table *t, uint32_t i
         if (at->size && (at->size < sizeof to || memcmp(at->data, from.data, sizeof to) != 0))
             code = lk_fail(err, LK_ENOTFOUND, "the table %s was dropped and made again while it was compacted", t->name);
         else if (at->size)
-            code = set(&from, bytes_of(at), err);
+            code = lk__table_set(&from, lk__table_bytes(at), err);
     }
-    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), lk_bytes(to, sizeof to), out, err);
+    if (code == 0) code = lk_kv_cursor_open(txn, lk__table_bytes(&from), lk_bytes(to, sizeof to), out, err);
     lk_buf_release(&from);
     return code;
 }
@@ -65,23 +58,13 @@ struct walk {
     bool wrote; /* since the cursor moved: it only knows where it was */
 };
 
-static const struct lk__table_family *family_of(const struct lk__table_schema *s, const unsigned char *name, size_t size) {
-    for (size_t i = 0; i < s->family_count; i++) {
-        const struct lk__table_family *f = &s->families[i];
-        if (strlen(f->name) == size - 1 && memcmp(f->name, name, size - 1) == 0 && f->generation == name[size - 1])
-            return f;
-    }
-    return NULL;
-}
-
 /* The row that was walked over is at its end. */
 static int end_row(struct walk *w, struct lk_err *err) {
     struct lk_bytes row;
     if (!w->row_changed) return 0;
     w->row_changed = false;
     w->wrote = true;
-    int code =
-        lk__table_part_read(lk_bytes(w->row.data + LK__KEY_PREFIX, w->row.size - LK__KEY_PREFIX), &w->row_text, &row, err);
+    int code = lk__table_part_read(lk__table_row_part(&w->row), &w->row_text, &row, err);
     return code ? code : lk__table_writer_row_done(w->writer, row, false, err);
 }
 
@@ -95,11 +78,12 @@ static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk
     else {
         if (w->row.size != at.row || memcmp(w->row.data, key.data, at.row) != 0) {
             code = end_row(w, err);
-            if (code == 0) code = set(&w->row, lk_bytes(key.data, at.row), err);
+            if (code == 0) code = lk__table_set(&w->row, lk_bytes(key.data, at.row), err);
         }
-        if (code == 0) code = set(&w->column, lk_bytes(key.data, at.column), err);
+        if (code == 0) code = lk__table_set(&w->column, lk_bytes(key.data, at.column), err);
         if (code != 0) return code;
-        w->family = family_of(w->writer->schema, (const unsigned char *)key.data + at.row, at.family - at.row);
+        w->family =
+            lk__table_schema_family_of(w->writer->schema, lk_bytes((const char *)key.data + at.row, at.family - at.row));
         w->nth = 0;
     }
     int64_t us = lk__table_read_descending((const unsigned char *)key.data + key.size - 8);
@@ -108,8 +92,8 @@ static int look_at(struct walk *w, struct lk_bytes key, bool *garbage, struct lk
 }
 
 static int remove_here(struct walk *w, struct lk_err *err) {
-    int code = w->wrote ? lk_kv_cursor_seek(w->cursor, bytes_of(&w->key), err) : 0;
-    if (code == 0) code = lk__table_writer_remove(w->writer, bytes_of(&w->key), lk_kv_cursor_value(w->cursor), err);
+    int code = w->wrote ? lk_kv_cursor_seek(w->cursor, lk__table_bytes(&w->key), err) : 0;
+    if (code == 0) code = lk__table_writer_remove(w->writer, lk__table_bytes(&w->key), lk_kv_cursor_value(w->cursor), err);
     w->row_changed = true;
     return code;
 }
@@ -123,8 +107,8 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
     while (code == 0) {
         bool garbage = false, same_column = w->column.size > 0;
         w->wrote = false;
-        if ((code = set(&w->key, lk_kv_cursor_key(w->cursor), err)) != 0) break;
-        struct lk_bytes key = bytes_of(&w->key);
+        if ((code = lk__table_set(&w->key, lk_kv_cursor_key(w->cursor), err)) != 0) break;
+        struct lk_bytes key = lk__table_bytes(&w->key);
         same_column =
             same_column && key.size == w->column.size + 8 && memcmp(key.data, w->column.data, w->column.size) == 0;
         bool enough = removes ? removed >= REMOVE || walked >= WALK || (removed == 0 && visited >= WALK && !same_column)
@@ -146,7 +130,7 @@ static int walk_cells(struct walk *w, bool removes, struct lk_err *err) {
     }
     s->visited = visited;
     s->removed = removed;
-    return code ? code : set(&s->next, bytes_of(&w->column), err);
+    return code ? code : lk__table_set(&s->next, lk__table_bytes(&w->column), err);
 }
 
 /* Where a killed compaction goes on: "t/compact/ID", the key's bytes in hexadecimal. */
@@ -154,8 +138,8 @@ static int save_place(struct sweep *s, struct lk_kv_txn *txn, uint32_t id, struc
     char name[16];
     struct lk_buf hex = LK_BUF_INIT;
     snprintf(name, sizeof name, "%u", (unsigned)id);
-    if (s->done) return lk__table_row_delete(txn, "compact", name, err);
     int code = 0;
+    s->saved = true;
     for (size_t i = 0; i < s->next.size && code == 0; i++)
         code = lk_buf_printf(&hex, "%02x", (unsigned char)s->next.data[i]);
     json_t *row = code == 0 ? json_pack("{s:s}", "at", hex.data ? hex.data : "") : NULL;
@@ -236,13 +220,13 @@ static int sweep_cells(struct sweep *s, const struct telling *t, struct lk_err *
         code = look_for_some(s, err);
         if (code != 0) break;
         t->result->visited += s->visited;
-        code = set(&s->at, bytes_of(&s->next), err);
+        code = lk__table_set(&s->at, lk__table_bytes(&s->next), err);
         while (code == 0 && s->garbage) {
             code = lk_kv_update(s->table->store->kv, remove_some, s, LK_LAZY, NULL, err);
             if (code != 0) break;
             t->result->visited += s->visited;
             t->result->removed += s->removed;
-            code = set(&s->at, bytes_of(&s->next), err);
+            code = lk__table_set(&s->at, lk__table_bytes(&s->next), err);
             s->garbage = !s->done && s->removed >= REMOVE; /* much more, probably */
         }
         if (code == 0) code = tell(t);
@@ -301,14 +285,14 @@ static int forget_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     for (size_t visited = 0; code == 0 && visited < WALK && p->removed < REMOVE; visited++) {
         bool goes = false;
         code = needless(p, s, c, &goes, err);
-        if (code == 0) code = set(&key, lk_kv_cursor_key(c), err);
-        if (code == 0 && goes) code = lk_kv_delete(txn, bytes_of(&key), err);
+        if (code == 0) code = lk__table_set(&key, lk_kv_cursor_key(c), err);
+        if (code == 0 && goes) code = lk_kv_delete(txn, lk__table_bytes(&key), err);
         if (code != 0) break;
         p->removed += goes;
         code = lk_kv_cursor_next(c, err);
     }
     p->done = code == LK_ENOTFOUND;
-    if (code == 0) code = set(&p->next, lk_kv_cursor_key(c), err);
+    if (code == 0) code = lk__table_set(&p->next, lk_kv_cursor_key(c), err);
     lk_kv_cursor_close(c);
     lk_buf_release(&key);
     lk__table_schema_unref(s);
@@ -321,7 +305,7 @@ static int forget(struct lk_table *t, enum lk__table_space space, const struct t
     while (code == 0 && !p.done) {
         code = lk_kv_update(t->store->kv, forget_some, &p, LK_LAZY, NULL, err);
         if (code == 0) telling->result->history += p.removed;
-        if (code == 0 && !p.done) code = set(&p.at, bytes_of(&p.next), err);
+        if (code == 0 && !p.done) code = lk__table_set(&p.at, lk__table_bytes(&p.next), err);
         if (code == 0) code = tell(telling);
     }
     lk_buf_release(&p.at);
@@ -331,25 +315,29 @@ static int forget(struct lk_table *t, enum lk__table_space space, const struct t
 
 /* --- dropped families and tables ------------------------------------------------------------------------- */
 
-/* Families whose cells are gone: their generations can be given anew. */
-struct cleared {
+/* All cells were looked at. Families whose cells are gone: their generations can be given anew; no place to go on from. */
+struct ending {
     const char *name;
     json_t *row; /* the table's, as it was before the sweep */
 };
-static int clear_dropped(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
-    const struct cleared *c = arg;
+static int end(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
+    const struct ending *e = arg;
+    char id[16];
     json_t *row;
-    int code = lk__table_row_of(txn, c->name, &row, err);
+    json_int_t number = json_integer_value(json_object_get(e->row, "id"));
+    int code = lk__table_row_of(txn, e->name, &row, err);
     if (code != 0 || !row) return code;
-    json_t *list = json_object_get(row, "dropped"), *gone = json_object_get(c->row, "dropped");
-    bool same = json_equal(json_object_get(row, "id"), json_object_get(c->row, "id"));
+    snprintf(id, sizeof id, "%lld", (long long)number);
+    json_t *list = json_object_get(row, "dropped"), *gone = json_object_get(e->row, "dropped");
+    bool same = json_integer_value(json_object_get(row, "id")) == number;
     for (size_t i = json_array_size(list); same && i-- > 0;)
         for (size_t k = 0; k < json_array_size(gone); k++)
             if (json_equal(json_array_get(list, i), json_array_get(gone, k))) { /* `altered` too: not dropped once more */
                 json_array_remove(list, i);
                 break;
             }
-    code = lk__table_row_put(txn, "table", c->name, row, err);
+    if (same && json_array_size(gone)) code = lk__table_row_put(txn, "table", e->name, row, err);
+    if (same && code == 0) code = lk__table_row_delete(txn, "compact", id, err);
     json_decref(row);
     return code;
 }
@@ -382,9 +370,9 @@ int lk_table_compact(struct lk_table *t, progress_fn *progress, void *arg, struc
         s.at.size = 0;
         code = sweep_cells(&s, &telling, err);
     }
-    struct cleared c = {t->name, row};
-    if (code == 0 && json_array_size(json_object_get(row, "dropped")))
-        code = lk_kv_update(t->store->kv, clear_dropped, &c, LK_DURABLE, NULL, err);
+    struct ending e = {t->name, row};
+    if (code == 0 && (s.saved || from_the_middle || json_array_size(json_object_get(row, "dropped"))))
+        code = lk_kv_update(t->store->kv, end, &e, LK_DURABLE, NULL, err);
     if (code == 0) code = forget(t, LK__CELLS_PAST, &telling, err);
     if (code == 0) code = forget(t, LK__SAMPLES_PAST, &telling, err);
     if (code == 0) code = forget(t, LK__LOG, &telling, err);
@@ -420,11 +408,11 @@ static int remove_remains(struct lk_kv_txn *txn, void *arg, struct lk_err *err) 
     struct lk_buf from = LK_BUF_INIT, to = LK_BUF_INIT, key = LK_BUF_INIT;
     int code = lk__table_key_begin(&from, r->id, 0, err);
     if (code == 0) code = lk__table_key_begin(&to, r->id, 0xff, err);
-    if (code == 0) code = lk_kv_cursor_open(txn, bytes_of(&from), bytes_of(&to), &c, err);
+    if (code == 0) code = lk_kv_cursor_open(txn, lk__table_bytes(&from), lk__table_bytes(&to), &c, err);
     if (code == 0) code = lk_kv_cursor_first(c, err);
     for (r->removed = 0; code == 0 && r->removed < WALK; r->removed++) {
-        code = set(&key, lk_kv_cursor_key(c), err);
-        if (code == 0) code = lk_kv_delete(txn, bytes_of(&key), err);
+        code = lk__table_set(&key, lk_kv_cursor_key(c), err);
+        if (code == 0) code = lk_kv_delete(txn, lk__table_bytes(&key), err);
         if (code == 0) code = lk_kv_cursor_next(c, err);
     }
     r->done = code == LK_ENOTFOUND;

@@ -42,7 +42,10 @@ int lk_table_digest(struct lk_table *t, struct lk_kv_txn *txn, int64_t pinned_ms
  * The log has them by the pin that they were written behind, and then by key: one cursor for each such pin, merged. */
 
 struct log {
-    struct lk_kv_cursor **cursors;
+    struct behind {
+        struct lk_kv_cursor *cursor;
+        int64_t pin_ms; /* once it comes to rows of another pin, it is at its end */
+    } * pins;
     size_t count;
     struct lk_buf row; /* of the key: through the row's end */
 };
@@ -53,88 +56,75 @@ static int log_key(struct lk_buf *key, const struct lk__table_schema *s, int64_t
     return code ? code : lk__table_key_ascending(key, since, err);
 }
 
-/* A cursor for the first pin at or behind `since`. *out NULL: there is none before `to`. */
-static int open_next(struct lk_kv_txn *txn, const struct lk__table_schema *s, int64_t *since, int64_t to,
-                     struct lk_kv_cursor **out, struct lk_err *err) {
-    struct lk_buf a = LK_BUF_INIT, b = LK_BUF_INIT;
-    struct lk_kv_cursor *c = NULL;
-    *out = NULL;
-    int code = log_key(&a, s, *since, err);
-    if (code == 0) code = log_key(&b, s, to, err);
-    if (code == 0) code = lk_kv_cursor_open(txn, lk_bytes(a.data, a.size), lk_bytes(b.data, b.size), &c, err);
-    if (code == 0) code = lk_kv_cursor_first(c, err);
-    if (code == 0) {
-        struct lk_bytes key = lk_kv_cursor_key(c);
-        if (key.size <= LOG_HEAD)
-            code = lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
-        else
-            *since = lk__table_read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
-        lk_kv_cursor_close(c);
-        c = NULL;
-        if (code == 0) code = log_key(&a, s, *since, err);
-        if (code == 0) code = log_key(&b, s, *since + 1, err);
-        if (code == 0) code = lk_kv_cursor_open(txn, lk_bytes(a.data, a.size), lk_bytes(b.data, b.size), &c, err);
-        if (code == 0) code = lk_kv_cursor_first(c, err);
-        *out = c;
-        c = NULL;
-    }
-    lk_kv_cursor_close(c);
-    lk_buf_release(&a);
-    lk_buf_release(&b);
-    return code == LK_ENOTFOUND ? 0 : code;
+/* The row that the cursor stands on; data NULL: it is at its end. */
+static int row_of(const struct behind *b, struct lk_bytes *out, struct lk_err *err) {
+    struct lk_bytes key = lk_kv_cursor_key(b->cursor);
+    *out = lk_bytes(NULL, 0);
+    if (key.size == 0) return 0;
+    if (key.size <= LOG_HEAD) return lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
+    const unsigned char *p = key.data;
+    if (lk__table_read_ascending(p + LK__KEY_PREFIX) == b->pin_ms) *out = lk_bytes(p + LOG_HEAD, key.size - LOG_HEAD);
+    return 0;
 }
 
 static void log_close(struct log *l) {
-    for (size_t i = 0; i < l->count; i++) lk_kv_cursor_close(l->cursors[i]);
-    lk_free(l->cursors);
+    for (size_t i = 0; i < l->count; i++) lk_kv_cursor_close(l->pins[i].cursor);
+    lk_free(l->pins);
     lk_buf_release(&l->row);
 }
 
+/* A cursor at the first row that was written behind the pin of `from` or later, before `to`. LK_ENOTFOUND: there is none.
+ */
+static int log_add(struct log *l, struct lk_kv_txn *txn, const struct lk__table_schema *s, int64_t from, int64_t to,
+                   struct lk_err *err) {
+    struct lk_buf a = LK_BUF_INIT, b = LK_BUF_INIT;
+    struct behind *more = lk_realloc(l->pins, (l->count + 1) * sizeof *more), *new = more ? &more[l->count] : NULL;
+    int code = more ? 0 : lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
+    if (more) l->pins = more;
+    if (code == 0) code = log_key(&a, s, from, err);
+    if (code == 0) code = log_key(&b, s, to, err);
+    if (code == 0) code = lk_kv_cursor_open(txn, lk__table_bytes(&a), lk__table_bytes(&b), &new->cursor, err);
+    if (code == 0) {
+        l->count++; /* closed with the others, whatever comes */
+        code = lk_kv_cursor_first(new->cursor, err);
+    }
+    struct lk_bytes key = code == 0 ? lk_kv_cursor_key(new->cursor) : lk_bytes(NULL, 0);
+    if (code == 0 && key.size <= LOG_HEAD) code = lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
+    if (code == 0) new->pin_ms = lk__table_read_ascending((const unsigned char *)key.data + LK__KEY_PREFIX);
+    lk_buf_release(&a);
+    lk_buf_release(&b);
+    return code;
+}
 static int log_open(struct log *l, struct lk_kv_txn *txn, const struct lk__table_schema *s, int64_t from, int64_t to,
                     struct lk_err *err) {
+    int code = 0;
     *l = (struct log){0};
-    for (int64_t since = from; since < to; since++) {
-        struct lk_kv_cursor *c, **more;
-        int code = open_next(txn, s, &since, to, &c, err);
-        if (c && code == 0 && !(more = lk_realloc(l->cursors, (l->count + 1) * sizeof(struct lk_kv_cursor *)))) {
-            lk_kv_cursor_close(c);
-            code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
-        } else if (c && code == 0) {
-            l->cursors = more;
-            l->cursors[l->count++] = c;
-        }
-        if (code != 0) {
-            log_close(l);
-            return code;
-        }
-        if (!c) break;
+    while (code == 0 && from < to) {
+        code = log_add(l, txn, s, from, to, err);
+        if (code == 0) from = l->pins[l->count - 1].pin_ms + 1;
     }
-    return 0;
+    if (code == 0 || code == LK_ENOTFOUND) return 0;
+    log_close(l);
+    return code;
 }
 
-static struct lk_bytes row_of(const struct lk_kv_cursor *c) {
-    struct lk_bytes key = lk_kv_cursor_key(c);
-    return key.size > LOG_HEAD ? lk_bytes((const char *)key.data + LOG_HEAD, key.size - LOG_HEAD) : lk_bytes(NULL, 0);
-}
 /* The least row that is next in any of the cursors, to l->row. LK_ENOTFOUND: none is left. */
 static int log_next(struct log *l, struct lk_err *err) {
-    struct lk_bytes least = {0};
-    for (size_t i = 0; i < l->count; i++) {
-        struct lk_bytes row = row_of(l->cursors[i]);
-        if (!row.data && lk_kv_cursor_key(l->cursors[i]).size)
-            return lk_fail(err, LK_ECORRUPT, "a table's log has a row that is none");
+    struct lk_bytes least = {0}, row;
+    int code = 0;
+    for (size_t i = 0; i < l->count && code == 0; i++) {
+        code = row_of(&l->pins[i], &row, err);
         if (row.data && (!least.data || lk__kv_compare(row, least) < 0)) least = row;
     }
-    if (!least.data) return LK_ENOTFOUND;
-    l->row.size = 0;
-    if (lk_buf_append(&l->row, least.data, least.size) != 0) return lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
-    for (size_t i = 0; i < l->count; i++) {
-        struct lk_bytes row = row_of(l->cursors[i]);
-        if (!row.data || lk__kv_compare(row, lk_bytes(l->row.data, l->row.size)) != 0) continue;
-        int code = lk_kv_cursor_next(l->cursors[i], err);
-        if (code != 0 && code != LK_ENOTFOUND) return code;
+    if (code == 0 && !least.data) return LK_ENOTFOUND;
+    if (code == 0) code = lk__table_set(&l->row, least, err);
+    for (size_t i = 0; i < l->count && code == 0; i++) {
+        code = row_of(&l->pins[i], &row, err);
+        if (code != 0 || !row.data || lk__kv_compare(row, lk__table_bytes(&l->row)) != 0) continue;
+        code = lk_kv_cursor_next(l->pins[i].cursor, err);
+        if (code == LK_ENOTFOUND) code = 0;
     }
-    return 0;
+    return code;
 }
 
 /* --- their cells ----------------------------------------------------------------------------------------- */
@@ -151,8 +141,7 @@ static int to_row(struct lk__table_cells *c, const struct lk_buf *row, bool *on,
     int code = lk__table_key_begin(&key, c->schema->id, LK__CELLS, err);
     if (code == 0 && lk_buf_append(&key, row->data, row->size) != 0)
         code = lk_fail(err, LK_ENOMEM, "out of memory comparing pins");
-    if (code == 0) code = lk__table_cells_seek(c, lk_bytes(key.data, key.size), err);
-    if (code == 0 && (c->row->size != key.size || memcmp(c->row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0) code = lk__table_cells_row(c, lk__table_bytes(&key), err);
     if (code == 0) code = lk__table_cells_next(c, err);
     *on = code == 0;
     lk_buf_release(&key);
@@ -210,8 +199,8 @@ static int either_next(struct diff *d, struct lk_buf *row, struct lk_err *err) {
     if (code == 0 && row->size) code = lk__table_key_past_part(&key, err);
     for (int i = 0; i < 2 && code == 0; i++) {
         code = lk__table_cells_seek(both[i], lk_bytes(key.data, key.size), err);
-        struct lk_bytes next = lk_bytes(both[i]->row->data + LK__KEY_PREFIX, both[i]->row->size - LK__KEY_PREFIX);
-        if (code == 0 && (!least.data || lk__kv_compare(next, least) < 0)) least = next;
+        if (code == 0 && (!least.data || lk__kv_compare(lk__table_row_part(both[i]->row), least) < 0))
+            least = lk__table_row_part(both[i]->row);
         if (code == LK_ENOTFOUND) code = 0;
     }
     row->size = 0;

@@ -7,7 +7,12 @@
 #define ZSTD_LEVEL 3
 
 static int add(struct lk_buf *b, const void *data, size_t size, struct lk_err *err) {
-    return lk_buf_append(b, data, size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for a key");
+    return lk_buf_append(b, data, size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory for a row of a table");
+}
+
+int lk__table_set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
+    b->size = 0;
+    return add(b, from.data, from.size, err);
 }
 
 /* --- writing --------------------------------------------------------------------------------------------- */

@@ -14,6 +14,16 @@ enum lk__table_space {
 };
 #define LK__KEY_PREFIX 6
 
+static inline struct lk_bytes lk__table_bytes(const struct lk_buf *b) {
+    return lk_bytes(b->data, b->size);
+}
+/* The buffer's contents become a copy of these. LK_ENOMEM. */
+int lk__table_set(struct lk_buf *, struct lk_bytes, struct lk_err *);
+/* The row, with its end, of a key that ends there. */
+static inline struct lk_bytes lk__table_row_part(const struct lk_buf *key) {
+    return lk_bytes(key->data + LK__KEY_PREFIX, key->size - LK__KEY_PREFIX);
+}
+
 /* A key is built in a buffer from left to right. All return 0 or LK_ENOMEM, with the message. */
 int lk__table_key_begin(struct lk_buf *, uint32_t table, enum lk__table_space, struct lk_err *);
 /* Ends a part that any bytes may be in: a zero byte, and inside the part 0x00 0xFF for each. */

@@ -148,6 +148,7 @@ int lk_table_read(struct lk_table *t, struct lk_kv_txn *txn, const struct lk_tab
     struct reading r = {.request = request, .sink = sink};
     struct lk__table_intervals rows = {.list = NULL};
     struct lk_bytes prefix = {0};
+    if (request->limit < 0) return lk_fail(err, LK_EINVAL, "a limit of %lld rows", (long long)request->limit);
     int code = lk__table_cells_open(&r.cells, t, txn, request->pinned_ms, &r.stats, err);
     if (code != 0) return code;
     rows.bytes = &r.cells.buffers->of[8];

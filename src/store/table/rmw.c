@@ -54,8 +54,7 @@ static int newest(struct lk__table_writer *w, struct lk_bytes row, const struct 
     if (code != 0) return code;
     code = lk__table_key_begin(&key, w->schema->id, LK__CELLS, err);
     if (code == 0) code = lk__table_key_part(&key, row, err);
-    if (code == 0) code = lk__table_cells_seek(&c, lk_bytes(key.data, key.size), err);
-    if (code == 0 && (c.row->size != key.size || memcmp(c.row->data, key.data, key.size) != 0)) code = LK_ENOTFOUND;
+    if (code == 0) code = lk__table_cells_row(&c, lk__table_bytes(&key), err);
     if (code == 0) code = lk__table_cells_skip_to(&c, rule->family, rule->qualifier, err);
     if (code == 0) code = lk__table_cells_next(&c, err);
     if (code == 0 && strcmp(c.cell.family, rule->family) == 0 && lk__kv_compare(c.cell.qualifier, rule->qualifier) == 0) {

@@ -164,9 +164,19 @@ const struct lk__table_family *lk__table_schema_family(const struct lk__table_sc
     return NULL;
 }
 
+const struct lk__table_family *lk__table_schema_family_of(const struct lk__table_schema *s, struct lk_bytes in_key) {
+    const char *name = in_key.data;
+    size_t size = in_key.size - 1;
+    for (size_t i = 0; i < s->family_count; i++) {
+        const struct lk__table_family *f = &s->families[i];
+        if (f->generation == (unsigned char)name[size] && strncmp(f->name, name, size) == 0 && !f->name[size]) return f;
+    }
+    return NULL;
+}
+
 /* --- handles --------------------------------------------------------------------------------------------- */
 
-static int missing(struct lk_store *store, struct lk_kv_txn *txn, const char *name, struct lk_err *err);
+static int missing(struct lk_kv_txn *txn, const char *name, struct lk_err *err);
 
 /* Takes the table's current schema if the row is still that of `was`, else reads it. */
 static int schema_of_row(const char *name, struct lk_bytes row, struct lk__table_schema *was, struct lk__table_schema **out,
@@ -192,7 +202,7 @@ int lk__table_schema(struct lk_table *t, struct lk_kv_txn *txn, struct lk__table
     pthread_mutex_unlock(&t->lock);
     if (*out) return 0;
     int code = lk_kv_get(txn, lk_bytes(t->key, strlen(t->key)), &row, err);
-    if (code == LK_ENOTFOUND) return missing(t->store, txn, t->name, err);
+    if (code == LK_ENOTFOUND) return missing(txn, t->name, err);
     if (code != 0) return code;
     pthread_mutex_lock(&t->lock);
     code = schema_of_row(t->name, row, t->schema, out, err);
@@ -370,9 +380,8 @@ static int add_name(void *arg, const char *name, json_t *row) {
     (void)row;
     return b->size > 300 ? 1 : lk_buf_printf(b, "%s%s", b->size ? ", " : "", name);
 }
-static int missing(struct lk_store *store, struct lk_kv_txn *txn, const char *name, struct lk_err *err) {
+static int missing(struct lk_kv_txn *txn, const char *name, struct lk_err *err) {
     struct lk_buf b = LK_BUF_INIT;
-    (void)store;
     int code = lk__table_row_list(txn, "table", add_name, &b, err);
     if (code > 0) code = 0;
     if (code == 0)
@@ -542,7 +551,7 @@ static int alter(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     const struct change *c = arg;
     json_t *row;
     int code = lk__table_row_of(txn, c->name, &row, err);
-    if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
+    if (code == 0 && !row) code = missing(txn, c->name, err);
     for (size_t i = 0; i < c->count && code == 0; i++) code = change_one(row, &c->changes[i], err);
     if (code == 0) code = lk__table_row_put(txn, "table", c->name, row, err);
     json_decref(row);
@@ -561,7 +570,7 @@ static int drop(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     json_t *row;
     char id[16] = "";
     int code = lk__table_row_of(txn, c->name, &row, err);
-    if (code == 0 && !row) code = missing(NULL, txn, c->name, err);
+    if (code == 0 && !row) code = missing(txn, c->name, err);
     if (code == 0) code = check_unprotected(row, err);
     json_t *pin = json_array_get(json_object_get(row, "pins"), 0);
     if (code == 0 && pin)

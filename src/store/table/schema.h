@@ -36,6 +36,8 @@ struct lk__table_schema {
 int lk__table_schema_read(const char *table, struct lk_bytes row, struct lk__table_schema **out, struct lk_err *);
 void lk__table_schema_unref(struct lk__table_schema *);
 const struct lk__table_family *lk__table_schema_family(const struct lk__table_schema *, const char *name); /* NULL: none */
+/* As a key has it: its name and its generation. */
+const struct lk__table_family *lk__table_schema_family_of(const struct lk__table_schema *, struct lk_bytes in_key);
 
 /* Buffers that reads leave to those behind them, so that a read of a row allocates little. */
 #define LK__BUFFERS 10

@@ -335,6 +335,10 @@ static void sinks(struct world *w) {
     assert_int_equal(stats.cells, 2);
     lk_buf_release(&b);
     lk_kv_abort(txn);
+    fails(lk_table_read(t, txn = begin(w->kv, false), &(struct lk_table_read){.limit = -1},
+                        &(struct lk_table_sink){ignore, NULL, NULL}, NULL, &test_err),
+          LK_EINVAL, "a limit of -1 rows");
+    lk_kv_abort(txn);
     fails(lk_table_read(t, txn = begin(w->kv, false), &(struct lk_table_read){.pinned_ms = 5},
                         &(struct lk_table_sink){ignore, NULL, NULL}, NULL, &test_err),
           LK_ENOTFOUND, "no pin of the time 5");
@@ -469,6 +473,30 @@ static void dropped_is_gone(struct world *w) {
     lk_table_close(t);
 }
 
+static int is_place(void *arg, struct lk_bytes key, struct lk_bytes value) {
+    (void)key, (void)value;
+    ++*(int *)arg;
+    return 0;
+}
+/* A compaction that came to its end leaves no place to go on from, wherever the last garbage was. */
+static void compacted_to_the_end(struct world *w) {
+    struct lk_store s;
+    struct lk_table *t = world_table(w, &s);
+    struct lk_table_change c = {LK_TABLE_UPDATE_FAMILY, {"cf", "maxversions=1", false}};
+    struct lk_table_compact_result result;
+    int places = 0;
+    put_rows(t, 0, 5000, false);
+    apply(t, "row000100", set_cell("cf", "q", 2000, "newer"));
+    OK(lk_table_alter(&s, "t", &c, 1, &test_err));
+    OK(lk_table_compact(t, NULL, NULL, &result, &test_err));
+    assert_int_equal(result.removed, 1);
+    struct lk_kv_txn *txn = begin(w->kv, false);
+    OK(lk_kv_scan(txn, S("t/compact/"), S("t/compact0"), is_place, &places, &test_err));
+    lk_kv_abort(txn);
+    assert_int_equal(places, 0);
+    lk_table_close(t);
+}
+
 /* The same cells have the same root, whatever way they came. */
 static void digests(struct world *w) {
     struct lk_store s = store_of(w->kv);
@@ -545,6 +573,7 @@ int main(void) {
         WORLD_TEST(samples_and_cuts),
         WORLD_TEST(pins_end),
         WORLD_TEST(dropped_is_gone),
+        WORLD_TEST(compacted_to_the_end),
         WORLD_TEST(digests),
         WORLD_TEST(wide_rows),
     };

@@ -4,14 +4,6 @@
 #include "store/kv/kv_engine.h"
 #include <string.h>
 
-static struct lk_bytes bytes_of(const struct lk_buf *b) {
-    return lk_bytes(b->data, b->size);
-}
-static int set(struct lk_buf *b, struct lk_bytes from, struct lk_err *err) {
-    b->size = 0;
-    return lk_buf_append(b, from.data, from.size) == 0 ? 0 : lk_fail(err, LK_ENOMEM, "out of memory writing to a table");
-}
-
 int lk__table_writer_open(struct lk__table_writer *w, struct lk_table *t, struct lk_kv_txn *txn, struct lk_err *err) {
     *w = (struct lk__table_writer){.table = t, .txn = txn};
     return lk__table_schema(t, txn, &w->schema, err);
@@ -38,13 +30,13 @@ static int keep(struct lk__table_writer *w, struct lk_bytes key, struct lk_bytes
     int64_t since;
     int code = lk__table_value_since(stored, &since, err);
     if (code != 0 || since >= w->schema->newest_pin_ms) return code;
-    code = set(&w->old, stored, err); /* a put takes nothing that lies in the store */
-    if (code == 0) code = set(&w->past, key, err);
+    code = lk__table_set(&w->old, stored, err); /* a put takes nothing that lies in the store */
+    if (code == 0) code = lk__table_set(&w->past, key, err);
     if (code != 0) return code;
     char *space = &w->past.data[LK__KEY_PREFIX - 1];
     *space = *space == LK__CELLS ? LK__CELLS_PAST : LK__SAMPLES_PAST;
     code = lk__table_key_ascending(&w->past, w->schema->since_ms, err);
-    return code ? code : lk_kv_put(w->txn, bytes_of(&w->past), bytes_of(&w->old), err);
+    return code ? code : lk_kv_put(w->txn, lk__table_bytes(&w->past), lk__table_bytes(&w->old), err);
 }
 
 int lk__table_writer_remove(struct lk__table_writer *w, struct lk_bytes key, struct lk_bytes stored, struct lk_err *err) {
@@ -56,22 +48,23 @@ int lk__table_writer_remove(struct lk__table_writer *w, struct lk_bytes key, str
 static int put(struct lk__table_writer *w, struct lk_err *err) {
     struct lk_bytes old;
     int code = LK_ENOTFOUND;
-    if (w->schema->newest_pin_ms) code = lk_kv_get(w->txn, bytes_of(&w->key), &old, err);
-    if (code == 0) code = keep(w, bytes_of(&w->key), old, err);
+    if (w->schema->newest_pin_ms) code = lk_kv_get(w->txn, lk__table_bytes(&w->key), &old, err);
+    if (code == 0) code = keep(w, lk__table_bytes(&w->key), old, err);
     if (code != 0 && code != LK_ENOTFOUND) return code;
-    return lk_kv_put(w->txn, bytes_of(&w->key), bytes_of(&w->value), err);
+    return lk_kv_put(w->txn, lk__table_bytes(&w->key), lk__table_bytes(&w->value), err);
 }
 
 /* Removes w->key <= key < w->to. */
 static int remove_range(struct lk__table_writer *w, struct lk_err *err) {
     struct lk_kv_cursor *c;
     struct lk_buf key = LK_BUF_INIT;
-    if (!w->schema->newest_pin_ms) return lk_kv_delete_range(w->txn, bytes_of(&w->key), bytes_of(&w->to), err);
-    int code = lk_kv_cursor_open(w->txn, bytes_of(&w->key), bytes_of(&w->to), &c, err);
+    if (!w->schema->newest_pin_ms)
+        return lk_kv_delete_range(w->txn, lk__table_bytes(&w->key), lk__table_bytes(&w->to), err);
+    int code = lk_kv_cursor_open(w->txn, lk__table_bytes(&w->key), lk__table_bytes(&w->to), &c, err);
     if (code != 0) return code;
     for (code = lk_kv_cursor_first(c, err); code == 0; code = lk_kv_cursor_next(c, err)) {
-        code = set(&key, lk_kv_cursor_key(c), err);
-        if (code == 0) code = lk__table_writer_remove(w, bytes_of(&key), lk_kv_cursor_value(c), err);
+        code = lk__table_set(&key, lk_kv_cursor_key(c), err);
+        if (code == 0) code = lk__table_writer_remove(w, lk__table_bytes(&key), lk_kv_cursor_value(c), err);
         if (code != 0) break;
     }
     lk_kv_cursor_close(c);
@@ -90,14 +83,14 @@ static int row_key(struct lk__table_writer *w, struct lk_buf *out, enum lk__tabl
 /* Every cell of the row: from w->key to w->to. */
 static int row_range(struct lk__table_writer *w, struct lk_bytes row, struct lk_err *err) {
     int code = row_key(w, &w->key, LK__CELLS, row, err);
-    if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
+    if (code == 0) code = lk__table_set(&w->to, lk__table_bytes(&w->key), err);
     return code ? code : lk__table_key_past_part(&w->to, err);
 }
 
 static int row_exists(struct lk__table_writer *w, struct lk_bytes row, bool *out, struct lk_err *err) {
     struct lk_kv_cursor *c;
     int code = row_range(w, row, err);
-    if (code == 0) code = lk_kv_cursor_open(w->txn, bytes_of(&w->key), bytes_of(&w->to), &c, err);
+    if (code == 0) code = lk_kv_cursor_open(w->txn, lk__table_bytes(&w->key), lk__table_bytes(&w->to), &c, err);
     if (code != 0) return code;
     code = lk_kv_cursor_first(c, err);
     *out = code == 0;
@@ -111,13 +104,13 @@ static int sample(struct lk__table_writer *w, struct lk_bytes row, struct lk_err
     int code = row_exists(w, row, &exists, err);
     if (code == 0) code = row_key(w, &w->key, LK__SAMPLES, row, err);
     if (code != 0) return code;
-    code = lk_kv_get(w->txn, bytes_of(&w->key), &old, err);
+    code = lk_kv_get(w->txn, lk__table_bytes(&w->key), &old, err);
     if (code != 0 && code != LK_ENOTFOUND) return code;
     bool known = code == 0;
     if (known == exists) return 0;
-    if (known) return lk__table_writer_remove(w, bytes_of(&w->key), old, err);
+    if (known) return lk__table_writer_remove(w, lk__table_bytes(&w->key), old, err);
     code = lk__table_value_write(&w->value, w->schema->since_ms, false, lk_bytes(NULL, 0), err);
-    return code ? code : lk_kv_put(w->txn, bytes_of(&w->key), bytes_of(&w->value), err);
+    return code ? code : lk_kv_put(w->txn, lk__table_bytes(&w->key), lk__table_bytes(&w->value), err);
 }
 
 int lk__table_writer_row_done(struct lk__table_writer *w, struct lk_bytes row, bool changed, struct lk_err *err) {
@@ -126,7 +119,7 @@ int lk__table_writer_row_done(struct lk__table_writer *w, struct lk_bytes row, b
     code = lk__table_key_begin(&w->key, w->schema->id, LK__LOG, err);
     if (code == 0) code = lk__table_key_ascending(&w->key, w->schema->since_ms, err);
     if (code == 0) code = lk__table_key_part(&w->key, row, err);
-    return code ? code : lk_kv_put(w->txn, bytes_of(&w->key), lk_bytes("", 0), err);
+    return code ? code : lk_kv_put(w->txn, lk__table_bytes(&w->key), lk_bytes("", 0), err);
 }
 
 /* --- checks ---------------------------------------------------------------------------------------------- */
@@ -213,7 +206,7 @@ int lk__table_writer_set(struct lk__table_writer *w, struct lk_bytes row, const 
 static int delete_column(struct lk__table_writer *w, struct lk_bytes row, const struct lk__table_family *f,
                          const struct lk_mutation *m, struct lk_err *err) {
     int code = column_key(w, row, f, m->qualifier, err);
-    if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
+    if (code == 0) code = lk__table_set(&w->to, lk__table_bytes(&w->key), err);
     if (code == 0) code = lk__table_key_descending(&w->key, m->to_us ? m->to_us - 1 : INT64_MAX, err);
     if (code == 0) code = lk__table_key_descending(&w->to, m->from_us, err);
     if (code == 0 && lk_buf_append(&w->to, "", 1) != 0) code = lk_fail(err, LK_ENOMEM, "out of memory for a key");
@@ -224,7 +217,7 @@ static int delete_family(struct lk__table_writer *w, struct lk_bytes row, const 
                          struct lk_err *err) {
     int code = row_key(w, &w->key, LK__CELLS, row, err);
     if (code == 0) code = lk__table_key_family(&w->key, f->name, f->generation, err);
-    if (code == 0) code = set(&w->to, bytes_of(&w->key), err);
+    if (code == 0) code = lk__table_set(&w->to, lk__table_bytes(&w->key), err);
     if (code != 0) return code;
     w->to.data[w->to.size - 1]++; /* the next generation */
     return remove_range(w, err);
@@ -371,7 +364,7 @@ static int clear_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
         memcpy(&row.size, rows.data + at, sizeof row.size);
         at += sizeof row.size + row.size;
         code = lk__table_writer_apply(&w, row, &all, 1, err);
-        if (code == 0) code = set(&c->last, row, err);
+        if (code == 0) code = lk__table_set(&c->last, row, err);
     }
     lk__table_writer_close(&w);
     lk_buf_release(&rows);
@@ -390,8 +383,8 @@ int lk_table_delete_rows(struct lk_table *t, const struct lk_table_range *range,
         code = lk_kv_update(t->store->kv, clear_some, &c, LK_LAZY, NULL, err);
         if (code != 0) break;
         c.rows += c.now;
-        if (c.now) code = set(&from, bytes_of(&c.last), err);
-        if (c.now) c.range.from = bytes_of(&from), c.range.from_open = true;
+        if (c.now) code = lk__table_set(&from, lk__table_bytes(&c.last), err);
+        if (c.now) c.range.from = lk__table_bytes(&from), c.range.from_open = true;
     } while (code == 0 && c.now >= ROWS_AT_ONCE);
     if (code == 0) code = lk_kv_update(t->store->kv, clear_some, &c, LK_DURABLE, NULL, err);
     if (code == 0) c.rows += c.now;
