@@ -339,35 +339,41 @@ static int no_cell(void *arg, const struct lk_cell *cell) {
     (void)arg, (void)cell;
     return 0;
 }
-/* A row as its size and its bytes. */
+/* Rows, each as its size and its bytes; those of garbage alone too, which another rule would show again. */
+struct noted {
+    struct lk_buf rows;
+    size_t count;
+};
 static int note_row(void *arg, struct lk_bytes row, bool told) {
-    struct lk_buf *rows = arg;
+    struct noted *n = arg;
     (void)told;
-    int code = lk_buf_append(rows, &row.size, sizeof row.size);
-    if (code == 0) code = lk_buf_append(rows, row.data, row.size);
-    return code;
+    int code = lk_buf_append(&n->rows, &row.size, sizeof row.size);
+    if (code == 0) code = lk_buf_append(&n->rows, row.data, row.size);
+    return code ? code : ++n->count >= ROWS_AT_ONCE;
 }
 
 static int clear_some(struct lk_kv_txn *txn, void *arg, struct lk_err *err) {
     struct clearing *c = arg;
-    struct lk_buf rows = LK_BUF_INIT;
-    struct lk_table_read read = {.ranges = &c->range, .range_count = 1, .filter = c->first, .limit = ROWS_AT_ONCE};
-    struct lk_table_sink sink = {no_cell, note_row, &rows};
+    struct noted noted = {.count = 0};
+    const struct lk_buf *rows = &noted.rows;
+    struct lk_table_read read = {.ranges = &c->range, .range_count = 1, .filter = c->first};
+    struct lk_table_sink sink = {no_cell, note_row, &noted};
     struct lk_mutation all = {.kind = LK_DELETE_FROM_ROW};
     struct lk__table_writer w;
     c->now = 0;
     int code = lk_table_read(c->table, txn, &read, &sink, NULL, err);
-    if (code == 0) code = lk__table_writer_open(&w, c->table, txn, err);
-    if (code != 0) return lk_buf_release(&rows), code;
-    for (size_t at = 0; at < rows.size && code == 0; c->now++) {
-        struct lk_bytes row = {.data = rows.data + at + sizeof row.size};
-        memcpy(&row.size, rows.data + at, sizeof row.size);
+    if (code == LK_ENOMEM) lk_fail(err, code, "out of memory for the rows to delete");
+    if (code >= 0) code = lk__table_writer_open(&w, c->table, txn, err);
+    if (code != 0) return lk_buf_release(&noted.rows), code;
+    for (size_t at = 0; at < rows->size && code == 0; c->now++) {
+        struct lk_bytes row = {.data = rows->data + at + sizeof row.size};
+        memcpy(&row.size, rows->data + at, sizeof row.size);
         at += sizeof row.size + row.size;
         code = lk__table_writer_apply(&w, row, &all, 1, err);
         if (code == 0) code = lk__table_set(&c->last, row, err);
     }
     lk__table_writer_close(&w);
-    lk_buf_release(&rows);
+    lk_buf_release(&noted.rows);
     return code;
 }
 
